@@ -1,0 +1,61 @@
+"""The contract of a proposer: a batch of frames in, class-agnostic boxes, scores and masks out.
+
+A proposer knows nothing of files, sources or workers. It is deterministic: the same frame gives the same proposals,
+in whatever batch it comes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from schemas.config import Settings
+from schemas.media import Frame, ProposalSet
+
+MAX_REFUSED_SHOWN = 32
+"""Refused candidates kept per frame for looking at; all of them are counted."""
+
+
+class ProposerUnavailable(RuntimeError):
+    """A package or checkpoint is missing; the text says what to type."""
+
+
+class Proposer(ABC):
+    """Finds regions that may be objects."""
+
+    name: str
+    """What `--proposer` calls it."""
+
+    version: int
+    """Raised whenever the same frame may give other proposals; part of the fingerprint."""
+
+    needs_annotations: bool = False
+    """Whether frames must come with annotations."""
+
+    batch_size: int = 1
+    """How many frames it likes to see at once."""
+
+    Config: type[Settings] = Settings
+
+    @abstractmethod
+    def propose(self, frames: Sequence[Frame]) -> list[ProposalSet]:
+        """Proposals of each frame, in pixels of `frame.image`, best first.
+
+        Args:
+            frames: any number of frames of any sizes; `frame.annotations`, where present, have been brought into the
+                pixels of `frame.image`.
+
+        Returns:
+            One set per frame, in order. Boxes lie inside the frame and have at least one pixel; every mask belongs
+            to the box of its index.
+        """
+
+    @classmethod
+    def implementation(cls, config: Any) -> dict[str, str]:
+        """What besides the settings decides the output (library and its version, weights): part of the fingerprint.
+
+        Raises:
+            ProposerUnavailable: a package it needs is not installed.
+        """
+        return {}

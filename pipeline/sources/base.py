@@ -1,0 +1,102 @@
+"""The contract of a source: name its items without reading pixels, then read one.
+
+A source sees one listing of files and claims those it understands. Everything it needs later to read an item goes
+into the item, so that any worker on any machine can read it without having seen the plan.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from pipeline.storage.files import FileInfo
+from schemas.config import Settings
+from schemas.media import Media, WorkItem
+
+
+class BadItem(ValueError):
+    """The item's data is broken: it is quarantined with this text and the job goes on."""
+
+
+class MissingAnnotation(BadItem):
+    """A data set that promises annotations has none for this item."""
+
+
+class TruncatedMedia(BadItem):
+    """A picture or video ends before it should."""
+
+
+class PixelLimit(BadItem):
+    """A picture or video declares more pixels than `read.max_pixels`: perhaps a decompression bomb."""
+
+
+class NothingToStore(Exception):
+    """The item turned out to hold no frame (it lies past the end of a video of unknown length): skipped, not an error."""
+
+
+class ReadSettings(Settings):
+    """How pictures and videos are read and stored. All of it changes the output."""
+
+    longest_side: int = Field(
+        1024, ge=16, le=16384, description="Stored frames are scaled down to this longest side, never up."
+    )
+    jpeg_quality: int = Field(92, ge=1, le=100, description="Of frames that are encoded anew.")
+    max_pixels: int = Field(
+        100_000_000, gt=0, description="A frame that declares more is quarantined before it is decoded."
+    )
+    max_item_bytes: int = Field(4 << 30, gt=0, description="A file larger than this is quarantined, not downloaded.")
+    frames_per_clip: int = Field(
+        32, ge=1, le=1000, description="Longest clip; a video is cut into clips of nearly equal length."
+    )
+    label_fps: float = Field(
+        6.0, gt=0, description="Frames a second that are kept of a video without labels; SA-V's label rate."
+    )
+    license: str = Field(
+        "", description="Licence of the input, written into every record; empty: what the source knows."
+    )
+
+
+@dataclass(slots=True)
+class Claim:
+    """What a source found in a listing.
+
+    Args:
+        items: what it can read, in no particular order.
+        used: every file that belongs to those items (pixels and annotations), so that no other source takes it.
+    """
+
+    items: list[WorkItem] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+
+
+class Source(ABC):
+    """Reads one kind of data set. One instance lives in each worker; it may keep the last file open."""
+
+    name: str
+    """What `--source` calls it."""
+
+    annotated: bool
+    """Whether its items come with annotations, so that the proposer `annotations` can use them."""
+
+    def __init__(self, settings: ReadSettings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def claim(self, files: Sequence[FileInfo]) -> Claim:
+        """Name the items in a listing, deterministically, reading file headers at most.
+
+        A file that looks right but cannot be looked into is still named: reading it later quarantines it.
+        """
+
+    @abstractmethod
+    def read(self, item: WorkItem) -> Media:
+        """Decode one item; its annotations are in pixels of the original, its frames at the stored size.
+
+        Raises:
+            BadItem: (or a subclass) the data is broken.
+            NothingToStore: there is nothing in it.
+            OSError: it could not be fetched.
+        """

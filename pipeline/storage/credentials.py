@@ -1,0 +1,107 @@
+"""What must never be written down, and which URLs are taken at all.
+
+Credentials come from the environment (or from the machine's role), never from a URL. They travel to Ray's actors as
+constructor arguments, which reach neither logs nor the dashboard, and every text that leaves the process in a log,
+receipt or message goes through `scrub`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+from fsspec.registry import known_implementations
+
+_FORWARDED = re.compile(r"^(AWS_|FSSPEC_|GOOGLE_|GCS_|AZURE_|HF_TOKEN$|HF_ENDPOINT$)")
+_SECRET_NAME = re.compile(
+    r"(SECRET|TOKEN|PASSWORD|ACCESS_KEY|ACCOUNT_KEY|CONNECTION_STRING|CREDENTIAL|SAS)", re.IGNORECASE
+)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
+_LOCAL = {"file", "local"}
+# Protocols of fsspec that run commands or other code, or that wrap a second URL which would escape these checks.
+_REFUSED = {
+    "pipe",
+    "reference",
+    "generic",
+    "jupyter",
+    "jlab",
+    "git",
+    "ssh",
+    "sftp",
+    "smb",
+    "data",
+    "dask",
+    "blockcache",
+    "filecache",
+    "simplecache",
+    "cached",
+    "dir",
+    "asyncwrapper",
+    "async_wrapper",
+}
+
+
+class UnsafeURL(ValueError):
+    """A URL that could run a command, hide another URL or leak a credential."""
+
+
+def check_url(url: str) -> str:
+    """Return `url` unchanged if Trackmill may open it.
+
+    Raises:
+        UnsafeURL: `pipe:` and other shell-like forms, chained URLs (`a::b`), unknown protocols, a user name or
+            password inside the URL.
+    """
+    shown = redact(url)
+    if not url.strip() or "\0" in url or "\n" in url:
+        raise UnsafeURL(f"not a URL: {shown!r}")
+    if re.match(r"^\s*([|!<>;&`]|\$\()", url) or re.match(r"^\s*pipe:", url, re.IGNORECASE):
+        raise UnsafeURL(f"{shown!r} looks like a shell command; inputs are read, never run")
+    if "::" in url:
+        raise UnsafeURL(f"{shown!r} is a chained URL; give the plain URL of the file or folder")
+    protocol = protocol_of(url)
+    if protocol in _REFUSED or (protocol not in _LOCAL and protocol not in known_implementations):
+        raise UnsafeURL(
+            f"protocol {protocol!r} of {shown!r} is not supported; use a path, file://, s3://, gs://, az:// or https://"
+        )
+    if protocol not in _LOCAL and "@" in urlsplit(url).netloc:
+        raise UnsafeURL(
+            f"{shown!r} holds a user name or password; put credentials into the environment (AWS_ACCESS_KEY_ID, ...)"
+        )
+    return url
+
+
+def protocol_of(url: str) -> str:
+    """`s3` of `s3://bucket/x`, `file` of a plain path."""
+    match = re.match(r"^([A-Za-z][A-Za-z0-9+.-]*)://", url)
+    return match.group(1).lower() if match else "file"
+
+
+def redact(url: str) -> str:
+    """The URL without user, password and query: fit to be shown and stored."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    netloc = parts.netloc.rsplit("@", 1)[-1]
+    query = "..." if parts.query and protocol_of(url) in ("http", "https") else ""
+    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+
+
+def scrub(text: str) -> str:
+    """Take every known secret value, and the secret parts of every URL, out of a text."""
+    for name, value in os.environ.items():
+        if len(value) >= 6 and _SECRET_NAME.search(name) and not os.path.exists(value):
+            text = text.replace(value, "***")
+    return _URL.sub(lambda match: redact(match.group(0)), text)
+
+
+def storage_environment() -> dict[str, str]:
+    """Environment variables that storage clients read, to be handed to workers on other machines."""
+    return {name: value for name, value in os.environ.items() if _FORWARDED.match(name)}
+
+
+def adopt_environment(variables: dict[str, str]) -> None:
+    """Take over variables from the driver; what the worker's own machine sets wins."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)

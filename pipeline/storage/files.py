@@ -1,0 +1,198 @@
+"""Listing and reading files on any file system fsspec knows, with retries and a check that nothing is missing."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any, TypeVar
+
+import fsspec
+
+from pipeline.storage.credentials import check_url, protocol_of, redact
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+"""How often a read or write is tried before it counts as failed."""
+
+_FINAL = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ValueError,
+    ImportError,
+    NotImplementedError,
+)
+_INSTALL = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+
+
+class ShortRead(OSError):
+    """Fewer bytes arrived than the file has."""
+
+
+class FileTooLarge(ValueError):
+    """A file is larger than the limit it is read under."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FileInfo:
+    """A file that a listing found: its URI (a plain absolute path if local) and its length in bytes."""
+
+    uri: str
+    size: int
+
+
+def retry(action: Callable[[], T], what: str) -> T:
+    """Run `action`, again after a pause when it fails in a way that may pass (0.2, 0.4, 0.8, ... s, with jitter)."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except _FINAL:
+            raise
+        except Exception as error:
+            if attempt == ATTEMPTS - 1:
+                raise OSError(
+                    f"{redact(what)}: gave up after {ATTEMPTS} attempts: {type(error).__name__}: {error}"
+                ) from error
+            time.sleep(0.2 * 2**attempt * (0.5 + random.random()))
+    raise AssertionError("unreachable")
+
+
+def canonical(url: str) -> str:
+    """The one spelling of a URL: checked, local paths made absolute, no trailing slash.
+
+    Raises:
+        UnsafeURL: see `check_url`.
+    """
+    check_url(url)
+    if protocol_of(url) in ("file", "local"):
+        path = url.split("://", 1)[1] if "://" in url else url
+        return os.path.abspath(os.path.expanduser(path))
+    return url.rstrip("/")
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The file system of a URL and the path inside it.
+
+    Raises:
+        UnsafeURL: see `check_url`.
+        ImportError: the protocol's package is missing; says which extra brings it.
+    """
+    check_url(url)
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        extra = _INSTALL.get(protocol_of(url))
+        advice = f'pip install -e ".[{extra}]"' if extra else str(error)
+        raise ImportError(f"{redact(url)} needs another package: {advice}") from error
+    return fs, str(path)
+
+
+def is_local(url: str) -> bool:
+    """Whether the URL is a path on this machine."""
+    return protocol_of(url) in ("file", "local")
+
+
+def join(root: str, *parts: str) -> str:
+    """Append path parts to a URL."""
+    return posixpath.join(root, *parts)
+
+
+def basename(uri: str) -> str:
+    """Last part of a URI's path."""
+    return uri.rstrip("/").rsplit("/", 1)[-1]
+
+
+def dirname(uri: str) -> str:
+    """Everything before the last part of a URI's path."""
+    return uri.rstrip("/").rsplit("/", 1)[0]
+
+
+def list_files(url: str) -> list[FileInfo]:
+    """All files under a folder, matching a glob, or the one file; sorted by URI. Hidden names (`.x`) are left out.
+
+    Raises:
+        FileNotFoundError: there is nothing at that URL.
+    """
+    fs, path = filesystem(url)
+    scheme = "" if is_local(url) else f"{protocol_of(url)}://"
+
+    def look() -> dict[str, dict[str, Any]]:
+        fs.invalidate_cache()
+        if any(mark in path for mark in "*?[") and not fs.exists(path):
+            found: dict[str, dict[str, Any]] = fs.glob(path, detail=True)
+        else:
+            found = fs.find(path, detail=True)
+        if not found:
+            info = fs.info(path)  # raises FileNotFoundError where there is nothing
+            found = {path: info} if info["type"] == "file" else {}
+        return found
+
+    found = retry(look, url)
+    files = []
+    for name, info in found.items():
+        name = name if not scheme else name.split("://", 1)[-1]
+        if info["type"] == "file" and not basename(name).startswith("."):
+            files.append(FileInfo(scheme + name, int(info.get("size") or 0)))
+    return sorted(files)
+
+
+def exists(url: str) -> bool:
+    """Whether a file or folder is there."""
+    fs, path = filesystem(url)
+
+    def look() -> bool:
+        fs.invalidate_cache()
+        return bool(fs.exists(path))
+
+    return retry(look, url)
+
+
+def read_bytes(url: str, offset: int = -1, length: int = -1, max_bytes: int | None = None) -> bytes:
+    """Bytes of a file, all of them or a range.
+
+    Args:
+        url: the file.
+        offset, length: byte range; both -1 for the whole file.
+        max_bytes: refuse a file or range longer than this.
+
+    Raises:
+        FileNotFoundError: no such file.
+        FileTooLarge: longer than `max_bytes`.
+        OSError: still failing after `ATTEMPTS` attempts (`ShortRead` when bytes were missing).
+    """
+    fs, path = filesystem(url)
+
+    def read() -> bytes:
+        if offset >= 0:
+            expected = length
+        else:
+            # Length and bytes are asked for apart, so that a connection cut in the middle is noticed.
+            size = fs.info(path).get("size")
+            expected = -1 if size is None else int(size)
+        if max_bytes is not None and expected > max_bytes:
+            raise FileTooLarge(f"{redact(url)}: {expected} bytes, more than the limit of {max_bytes}")
+        data: bytes = fs.cat_file(path, start=offset, end=offset + length) if offset >= 0 else fs.cat_file(path)
+        if expected >= 0 and len(data) != expected:
+            raise ShortRead(f"{redact(url)}: {len(data)} of {expected} bytes arrived")
+        return data
+
+    return retry(read, url)
+
+
+def open_for_seeking(url: str, block_size: int = 256 * 1024) -> IO[bytes]:
+    """A seekable file for reading headers: remote bytes are fetched in blocks of `block_size` as they are touched."""
+    fs, path = filesystem(url)
+    if is_local(url):
+        return open(path, "rb")
+
+    def begin() -> IO[bytes]:
+        handle: IO[bytes] = fs.open(path, "rb", block_size=block_size, cache_type="blockcache")
+        return handle
+
+    return retry(begin, url)

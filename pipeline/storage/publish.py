@@ -1,0 +1,115 @@
+"""Writing so that a name never shows a half file: local files by rename, objects by one upload that is then checked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+from pipeline.storage.credentials import redact
+from pipeline.storage.files import ShortRead, filesystem, is_local, retry
+
+_PREFIX = ".tmp-"
+
+
+def publish_bytes(url: str, data: bytes) -> None:
+    """Write a small file under its final name, whole or not at all.
+
+    Raises:
+        OSError: could not be written after several attempts.
+    """
+    fs, path = filesystem(url)
+    if is_local(url):
+        temporary = _temporary_path(path)
+        try:
+            with open(temporary, "wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
+
+    def upload() -> None:
+        fs.pipe_file(path, data)
+        _check_size(fs, path, url, len(data))
+
+    retry(upload, url)
+
+
+def publish_file(local_path: Path, url: str) -> None:
+    """Move a finished local file to its final place; `local_path` is gone afterwards.
+
+    Raises:
+        OSError: could not be written after several attempts.
+    """
+    fs, path = filesystem(url)
+    size = local_path.stat().st_size
+    if is_local(url):
+        # The file was made in the target's own folder by `scratch_file`, so this is one rename.
+        with open(local_path, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(local_path, path)
+        return
+
+    def upload() -> None:
+        fs.put_file(str(local_path), path)
+        _check_size(fs, path, url, size)
+
+    retry(upload, url)
+    local_path.unlink()
+
+
+def scratch_file(url: str) -> Path:
+    """A new, empty file to build the contents of `url` in: beside it if local, in the temporary folder otherwise."""
+    if is_local(url):
+        path = _temporary_path(filesystem(url)[1])
+        path.touch()
+        return path
+    handle, name = tempfile.mkstemp(prefix="trackmill-")
+    os.close(handle)
+    return Path(name)
+
+
+def sweep_scratch(folder_url: str) -> int:
+    """Remove what killed processes of this machine left unfinished in a local folder; returns how many files."""
+    if not is_local(folder_url):
+        return 0
+    removed = 0
+    for path in Path(filesystem(folder_url)[1]).glob(f"{_PREFIX}*"):
+        _, _, rest = path.name.partition(_PREFIX)
+        host, _, rest = rest.partition("~")
+        pid = rest.partition("~")[0]
+        if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _temporary_path(path: str) -> Path:
+    # Host and pid in the name let `sweep_scratch` tell a dead writer from a living one.
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unique = os.urandom(4).hex()
+    return target.parent / f"{_PREFIX}{socket.gethostname()}~{os.getpid()}~{unique}-{target.name}.part"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _check_size(fs: object, path: str, url: str, expected: int) -> None:
+    fs.invalidate_cache()  # type: ignore[attr-defined]
+    size = fs.info(path)["size"]  # type: ignore[attr-defined]
+    if size != expected:
+        raise ShortRead(f"{redact(url)}: {size} of {expected} bytes were stored")

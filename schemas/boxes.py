@@ -1,0 +1,66 @@
+"""Arithmetic on boxes. A box is `xyxy` in absolute pixels; x1, y1 lie on the right and lower edge (exclusive)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.float32]
+"""(N, 4) float32, `xyxy`."""
+
+
+def empty_boxes() -> Boxes:
+    """A (0, 4) float32 array."""
+    return np.zeros((0, 4), np.float32)
+
+
+def from_xywh(boxes_xywh: NDArray[np.floating]) -> Boxes:
+    """(N, 4) `x, y, width, height` to `xyxy`."""
+    b = np.asarray(boxes_xywh, np.float32).reshape(-1, 4)
+    return np.concatenate([b[:, :2], b[:, :2] + b[:, 2:]], axis=1)
+
+
+def box_areas(boxes: Boxes) -> NDArray[np.float32]:
+    """(N,) areas in square pixels; a box turned inside out has area 0."""
+    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
+    areas: NDArray[np.float32] = sides[:, 0] * sides[:, 1]
+    return areas
+
+
+def clip_boxes(boxes: Boxes, height: int, width: int) -> Boxes:
+    """Cut boxes (N, 4) at the borders of an image of `height` x `width` pixels."""
+    limit = np.array([width, height, width, height], np.float32)
+    return np.clip(boxes, 0, limit).astype(np.float32)
+
+
+def iou_matrix(a: Boxes, b: Boxes) -> NDArray[np.float32]:
+    """Intersection over union of every box of `a` (M, 4) with every box of `b` (N, 4): (M, N) float32 in 0..1."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    sides = np.clip(high - low, 0, None)
+    inter = sides[..., 0] * sides[..., 1]
+    union = box_areas(a)[:, None] + box_areas(b)[None, :] - inter
+    iou: NDArray[np.float32] = np.where(union > 0, inter / np.maximum(union, 1e-9), 0).astype(np.float32)
+    return iou
+
+
+def nms(boxes: Boxes, scores: NDArray[np.floating], iou_threshold: float) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression.
+
+    Args:
+        boxes: (N, 4).
+        scores: (N,); among equal scores the earlier box wins.
+        iou_threshold: a box is dropped when its IoU with a kept, better box is greater than this.
+
+    Returns:
+        Indices of the kept boxes, best score first.
+    """
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
+    overlaps = iou_matrix(boxes, boxes) > iou_threshold
+    dropped = np.zeros(len(boxes), bool)
+    kept = []
+    for i in order:
+        if not dropped[i]:
+            kept.append(i)
+            dropped |= overlaps[i]
+    return np.array(kept, np.int64)

@@ -1,0 +1,90 @@
+"""Settings: typed sections, TOML text in, one error that names the key and the nearest known one out.
+
+A section is a pydantic model beside the code that uses it. An unknown key is an error, because a setting that is
+misspelt and silently ignored costs a night.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tomllib
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+S = TypeVar("S", bound="Settings")
+
+
+class ConfigError(ValueError):
+    """A setting that is unknown, of the wrong type or out of range; the text says which and how to mend it."""
+
+
+class Settings(BaseModel):
+    """Base of every section: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """TOML text as nested dictionaries.
+
+    Raises:
+        ConfigError: not TOML; names `where` and the line.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}") from None
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged
+
+
+def build(cls: type[S], values: dict[str, Any], where: str) -> S:
+    """Make a section out of plain values.
+
+    Raises:
+        ConfigError: names the key in full, what is wrong with it and, for an unknown key, the nearest known one.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(cls, detail["loc"], detail["type"], detail["msg"]) for detail in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _explain(cls: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:
+    dotted = ".".join(str(part) for part in location)
+    if kind != "extra_forbidden":
+        return f"{dotted}: {message}"
+    owner: Any = cls
+    for part in location[:-1]:
+        owner = owner.model_fields[str(part)].annotation
+    known = list(owner.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    return f"unknown key {dotted!r}; {hint}"
+
+
+def digest(values: Any) -> str:
+    """SHA-256 over plain values, independent of the order of keys: 64 hexadecimal digits."""
+    return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one level of dotted keys, for comparing two configurations line by line."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

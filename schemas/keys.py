@@ -1,0 +1,64 @@
+"""Names that live as long as a data set: sample keys and the files of a unit of work.
+
+A key is a pure function of where a sample came from, so the same picture has the same key in every run, on any
+number of workers, and a shard can always be traced back to its source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+KEY_PATTERN = re.compile(r"^[a-z0-9_-]{1,80}$")
+"""No dot: WebDataset cuts a member's name into key and extension at the first dot."""
+
+_MAX_STEM = 40
+
+
+def slug(text: str) -> str:
+    """Lower-case `text` and keep letters, digits, `_` and `-`; at most 40 characters, never empty."""
+    cleaned = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-")
+    return cleaned[:_MAX_STEM].rstrip("-") or "x"
+
+
+def sample_key(source: str, name: str, source_id: str) -> str:
+    """The key of the sample that `source_id` becomes.
+
+    Args:
+        source: name of the source, e.g. `sa1b`.
+        name: what people call the item, e.g. `sa_223750` or `bikes-c002`; only for reading.
+        source_id: the identity; two different ids give different keys (64 bits of SHA-256).
+    """
+    digest = hashlib.sha256(source_id.encode()).hexdigest()[:16]
+    return f"{slug(source)}-{slug(name)}-{digest}"
+
+
+def unit_name(unit: int) -> str:
+    """`part-00000012`: the stem of every file that unit 12 writes."""
+    return f"part-{unit:08d}"
+
+
+def shard_name(unit: int, roll: int = 0, retry: int = 0) -> str:
+    """File name of a unit's shard.
+
+    Args:
+        unit: number of the unit.
+        roll: 0 for the first shard; 1, 2, ... where the unit outgrew the byte or sample limit of one shard.
+        retry: 0 for the first run; n for the n-th `--only-quarantined` run that saved samples of this unit.
+    """
+    suffix = f"-r{retry:02d}" if retry else ""
+    if roll:
+        suffix += f"-{roll:02d}"
+    return f"{unit_name(unit)}{suffix}.tar"
+
+
+def receipt_name(unit: int) -> str:
+    """File name of a unit's receipt, the marker that the unit is complete."""
+    return f"{unit_name(unit)}.parquet"
+
+
+def frame_member(key: str, position: int, num_frames: int, kind: str) -> str:
+    """Member name of a frame: `{key}.jpg` for a picture, `{key}.f07.jpg` for the eighth frame of a clip."""
+    if kind == "image":
+        return f"{key}.jpg"
+    return f"{key}.f{position:0{max(2, len(str(num_frames - 1)))}d}.jpg"
