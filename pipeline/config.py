@@ -9,15 +9,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from models.proposers import PROPOSERS
 from pipeline.sources.base import ReadSettings
-from schemas.config import ConfigError, Settings, build
+from schemas.config import Settings, build
 
 
 class ShardSettings(Settings):
     """Size of the work units and of the tars they become. All of it changes the output."""
 
-    max_bytes: int = Field(256 << 20, gt=0, description="A shard is closed when the next sample would push it past this.")
+    max_bytes: int = Field(256 << 20, gt=0, description="A shard is closed before it would grow past this.")
     max_samples: int = Field(4096, gt=0, description="Most samples in one shard.")
     unit_frames: int = Field(
         0,
@@ -30,22 +29,24 @@ class ShardSettings(Settings):
 class NegativeSettings(Settings):
     """Which proposals count as pseudo-negatives."""
 
-    max_iou: float = Field(0.5, gt=0, le=1, description="A proposal with this IoU or more to an annotated object is no negative.")
+    max_iou: float = Field(
+        0.5, gt=0, le=1, description="A proposal that overlaps an annotated object so much or more is no negative."
+    )
 
 
 class RunSettings(Settings):
     """How the work is run. None of it changes a byte of the output."""
 
-    executor: Literal["ray", "inline"] = Field("ray", description="ray: a pool of actors; inline: this process, one by one.")
+    executor: Literal["ray", "inline"] = Field("ray", description="ray: a pool of actors; inline: this process.")
     actors: int = Field(0, ge=0, description="Size of the pool; 0: one per GPU, or per CPU where there is none.")
     gpus_per_actor: float = Field(-1, description="-1: one where the cluster has GPUs and the proposer can use one.")
     cpus_per_actor: float = Field(1, ge=0, description="CPUs that Ray reserves for each actor.")
     memory_per_actor: int = Field(0, ge=0, description="Bytes that Ray reserves for each actor; 0: none.")
     threads: int = Field(0, ge=0, description="Threads that an actor's libraries may use; 0: its CPUs, at least one.")
-    recycle_after: int = Field(2000, ge=0, description="Items after which an actor is replaced, against leaks; 0: never.")
+    recycle_after: int = Field(2000, ge=0, description="Items after which an actor is replaced; 0: never.")
     progress_s: float = Field(10.0, gt=0, description="Seconds between progress lines in a log.")
     watchdog_s: float = Field(120.0, gt=0, description="Warn, naming the stage, when no item is finished for so long.")
-    max_quarantined: str = Field("", description="Exit with 3 above so many quarantined items: a number, or a share like 5%.")
+    max_quarantined: str = Field("", description="Exit with 3 above this: a number, or a share like 5%.")
 
 
 class MineConfig(Settings):

@@ -25,7 +25,8 @@ class WorkItem:
         uri: file that holds the pixels (a folder for a video kept as JPEG frames).
         offset, length: byte range of the pixels inside `uri`; -1, -1 for the whole file.
         frames: number of frames the sample will hold; 1 for a picture.
-        first_frame, stride: index of the clip's first source frame, and source frames from one stored frame to the next.
+        first_frame, stride: index of the clip's first source frame, and source frames from one stored frame to
+            the next.
         details: whatever else the source needs in order to read the item, as a JSON object.
     """
 

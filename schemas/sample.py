@@ -1,8 +1,8 @@
 """One training sample as it lies in a shard, version 1.
 
 A picture is `{key}.jpg`, `{key}.masks.json`, `{key}.json`; a clip is `{key}.f00.jpg` ... `{key}.masks.json`,
-`{key}.json`. The JSON comes last: a sample without it is incomplete. Masks are a member of their own so that training on
-boxes never parses them. All boxes and masks are in pixels of the *stored* frames; divide by `stored.scale` to get
+`{key}.json`. The JSON comes last: a sample without it is incomplete. Masks are a member of their own so that training
+on boxes never parses them. All boxes and masks are in pixels of the *stored* frames; divide by `stored.scale` to get
 back to the original.
 """
 

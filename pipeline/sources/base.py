@@ -34,7 +34,7 @@ class PixelLimit(BadItem):
 
 
 class NothingToStore(Exception):
-    """The item turned out to hold no frame (it lies past the end of a video of unknown length): skipped, not an error."""
+    """The item holds no frame (it lies past the end of a video of unknown length): skipped, not an error."""
 
 
 class ReadSettings(Settings):

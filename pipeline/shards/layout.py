@@ -1,0 +1,62 @@
+"""Where everything lies under the root of a data set; the one place that knows these names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.storage.files import join
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths under the root URL of a data set."""
+
+    root: str
+
+    @property
+    def config(self) -> str:
+        """The resolved configuration and its fingerprint."""
+        return join(self.root, "config.json")
+
+    @property
+    def card(self) -> str:
+        """The data set card, for people."""
+        return join(self.root, "README.md")
+
+    @property
+    def json_schemas(self) -> str:
+        """JSON Schema of the members of a sample."""
+        return join(self.root, "schema.json")
+
+    @property
+    def plan(self) -> str:
+        """Folder of the plan: one file for the first run, one more for each run that found new items."""
+        return join(self.root, "plan")
+
+    @property
+    def shards(self) -> str:
+        """Folder of the tars."""
+        return join(self.root, "shards")
+
+    @property
+    def receipts(self) -> str:
+        """Folder of the receipts, the markers of complete units."""
+        return join(self.root, "receipts")
+
+    @property
+    def manifest(self) -> str:
+        """All receipts in one file; can be rebuilt from them at any time."""
+        return join(self.root, "manifest", "items.parquet")
+
+    @property
+    def manifest_shards(self) -> str:
+        """One row per shard: name, bytes, SHA-256, samples."""
+        return join(self.root, "manifest", "shards.parquet")
+
+    def shard(self, name: str) -> str:
+        """One tar."""
+        return join(self.shards, name)
+
+    def receipt(self, name: str) -> str:
+        """One receipt."""
+        return join(self.receipts, name)
