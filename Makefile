@@ -14,7 +14,7 @@ ARGS ?=
 .PHONY: mine test test-all bench lint install constraints clean
 
 mine: $(VENV)/.installed-mine
-	$(BIN)/python jobs/mine_proposals.py $(if $(INPUT),--input $(INPUT),--demo) --output $(OUTPUT) $(ARGS)
+	$(BIN)/python jobs/mine_proposals.py $(if $(INPUT),--input $(INPUT)) --output $(OUTPUT) $(ARGS)
 	$(BIN)/python jobs/inspect_shards.py $(OUTPUT) --html $(OUTPUT)/contact_sheet.html
 
 test: $(VENV)/.installed-dev

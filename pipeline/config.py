@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from models.proposers import AnnotationSettings, GraphSettings, SamSettings
 from pipeline.sources.base import ReadSettings
 from schemas.config import Settings, build
 
@@ -57,9 +58,9 @@ class MineConfig(Settings):
     read: ReadSettings = ReadSettings()
     shards: ShardSettings = ShardSettings()
     negatives: NegativeSettings = NegativeSettings()
-    graph: Settings = Settings()
-    annotations: Settings = Settings()
-    sam: Settings = Settings()
+    graph: GraphSettings = GraphSettings()
+    annotations: AnnotationSettings = AnnotationSettings()
+    sam: SamSettings = SamSettings()
     run: RunSettings = RunSettings()
 
 

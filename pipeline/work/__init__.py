@@ -1,0 +1,1 @@
+"""Work: the plan, the units, who runs them, what became of them, and how long it will take."""

@@ -1,0 +1,281 @@
+"""Mining from end to end: inputs to plan, plan to units, units to shards and receipts, receipts to manifest and card.
+
+Every step can be interrupted anywhere and run again: what has a receipt is done, everything else is done again, and
+both give the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+
+from models.proposers import PROPOSERS
+from pipeline.config import MineConfig, proposer_settings
+from pipeline.proposals.build import resolve_proposer
+from pipeline.shards.card import write_card
+from pipeline.shards.layout import Layout
+from pipeline.shards.receipts import Receipt, done_units, read_receipts, write_manifest
+from pipeline.sources import SOURCES, claim_files, list_inputs
+from pipeline.storage.credentials import redact, storage_environment
+from pipeline.storage.files import canonical
+from pipeline.storage.publish import sweep_scratch
+from pipeline.work.fingerprint import check_stored, fingerprint, fingerprint_parts, store_config
+from pipeline.work.forecast import Forecast, make_forecast
+from pipeline.work.miner import MineJob, UnitResult, UnitTask
+from pipeline.work.plan import Plan, PlanError, extend, listing_digest, read_plan, store_plan
+from pipeline.work.progress import MiningProgress
+from schemas.media import WorkItem
+
+log = logging.getLogger("trackmill")
+
+
+class Executor(Protocol):
+    """Runs units: `InlineExecutor` or `RayPool`."""
+
+    def run(self, tasks: Iterator[UnitTask]) -> Iterator[UnitResult]:
+        """Yield each unit's result as it is done."""
+        ...
+
+    def measure(self, items: list[WorkItem]) -> list[tuple[int, float, int]]:
+        """(frames, seconds, bytes) of each item."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a finished run amounts to.
+
+    Args:
+        statuses: items by status, over the whole data set.
+        reasons: quarantined items by error class.
+        examples: some quarantined items: source id, error class, reason.
+        done_now: units done by this run; the others were done before.
+        frames, proposals, negatives, num_bytes, shards: totals of the data set.
+    """
+
+    items: int
+    statuses: dict[str, int]
+    reasons: dict[str, int]
+    examples: list[tuple[str, str, str]]
+    done_now: int
+    units: int
+    frames: int
+    proposals: int
+    negatives: int
+    num_bytes: int
+    shards: int
+    fingerprint: str
+
+
+@dataclass(slots=True)
+class Run:
+    """A run that has been checked and planned, before anything is done.
+
+    Args:
+        config: resolved: nothing in it depends on the machine any more.
+        plan: all items, those of earlier runs included.
+        unclaimed: files under the inputs that no source understands.
+    """
+
+    config: MineConfig
+    layout: Layout
+    parts: dict[str, object]
+    plan: Plan
+    unclaimed: list[str] = field(default_factory=list)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that changes the output."""
+        return fingerprint(self.parts)
+
+    def job(self) -> MineJob:
+        """What workers are told."""
+        return MineJob(
+            root=self.layout.root,
+            config=self.config.model_dump(mode="json"),
+            fingerprint=self.fingerprint,
+            environment=storage_environment(),
+        )
+
+
+def prepare(config: MineConfig, inputs: list[str], output: str, limit: int | None = None, store: bool = True) -> Run:
+    """Check the settings, look at the inputs and make or extend the plan.
+
+    Args:
+        config: as the user gave it.
+        inputs: URLs of files, folders or globs.
+        output: root URL of the data set.
+        limit: mine only the first so many items.
+        store: write the configuration and the plan; without it nothing is written at all.
+
+    Raises:
+        ValueError: a bad URL, a proposer that the source cannot serve, other settings than the output was begun with.
+        FileNotFoundError: an input that does not exist.
+    """
+    inputs = list(dict.fromkeys(canonical(url) for url in inputs))
+    layout, config, parts, begun = _open(config, output)
+    plan, new, digest, unclaimed = _plan(layout, config, inputs, limit)
+    _check_proposer(config, plan)
+    if store:
+        sweep_scratch(layout.shards)
+        sweep_scratch(layout.receipts)
+        if not begun:
+            store_config(layout, config, parts, inputs)
+        if new is not None and new.num_rows:
+            store_plan(layout, plan.parts, new, digest)
+    return Run(config, layout, parts, plan, unclaimed)
+
+
+def reopen(config: MineConfig, output: str) -> Run:
+    """Go on with a data set as it was planned, without looking at the inputs: for `--only-quarantined`.
+
+    Raises:
+        ValueError: nothing was mined there yet, or with other settings.
+    """
+    layout, config, parts, _ = _open(config, output)
+    plan = read_plan(layout)
+    if plan is None:
+        raise PlanError(f"nothing was mined into {redact(layout.root)} yet: run without --only-quarantined first")
+    return Run(config, layout, parts, plan)
+
+
+def _open(config: MineConfig, output: str) -> tuple[Layout, MineConfig, dict[str, object], bool]:
+    """Layout, resolved config, fingerprint parts, and whether the output was begun before, with the same settings."""
+    layout = Layout(canonical(output))
+    settings, implementation = resolve_proposer(config.proposer, proposer_settings(config))
+    config = config.model_copy(update={config.proposer: settings})
+    parts = fingerprint_parts(config, implementation)
+    return layout, config, parts, check_stored(layout, parts)
+
+
+def forecast(run: Run, executor: Executor, workers: int, gpus: float, usd_per_gpu_hour: float | None) -> Forecast:
+    """What `run` will take; see `pipeline.work.forecast`."""
+    return make_forecast(run.plan, executor.measure, workers, gpus, usd_per_gpu_hour)
+
+
+def execute(
+    run: Run,
+    executor: Executor,
+    progress: MiningProgress,
+    only_quarantined: bool = False,
+    on_unit: Callable[[UnitResult], None] | None = None,
+) -> Outcome:
+    """Do what is not done yet, then write manifest and card.
+
+    Raises:
+        Exception: what the executor raises; everything that was done stays done.
+    """
+    done = done_units(run.layout)
+    tasks = _retry_tasks(run, done) if only_quarantined else _open_tasks(run, done)
+    done_now = 0
+    for result in executor.run(tasks):
+        done_now += 1
+        progress.unit_done(result)
+        if on_unit:
+            on_unit(result)
+    progress.close()
+    receipts = read_receipts(run.layout)
+    write_manifest(run.layout, receipts)
+    write_card(run.layout, run.config.model_dump(mode="json"), run.fingerprint, receipts)
+    return _outcome(run, receipts, done_now)
+
+
+def begin_progress(run: Run, only_quarantined: bool = False) -> MiningProgress:
+    """A progress report that knows what earlier runs did."""
+    settings = run.config.run
+    units = done_units(run.layout)
+    if only_quarantined:
+        retry = [len(task.items) for task in _retry_tasks(run, units)]
+        frames = [sum(item.frames for item in task.items) for task in _retry_tasks(run, units)]
+        return MiningProgress(sum(retry), sum(frames), interval_s=settings.progress_s, watchdog_s=settings.watchdog_s)
+    receipts = read_receipts(run.layout, units) if units else []
+    rows = [row for receipt in receipts for row in receipt.rows]
+    items = [item for unit in sorted(units) for item in run.plan.unit(unit)]
+    return MiningProgress(
+        run.plan.num_items,
+        run.plan.num_frames,
+        done_items=len(rows),
+        done_frames=sum(item.frames for item in items),
+        quarantined=sum(row.status == "quarantined" for row in rows),
+        interval_s=settings.progress_s,
+        watchdog_s=settings.watchdog_s,
+    )
+
+
+def uses_gpu(config: MineConfig) -> bool:
+    """Whether the proposer is a network."""
+    return config.proposer == "sam"
+
+
+def _plan(
+    layout: Layout, config: MineConfig, inputs: list[str], limit: int | None
+) -> tuple[Plan, pa.Table | None, str, list[str]]:
+    """The whole plan, the rows of it that are not stored yet, the digest of the listing, and the unclaimed files."""
+    stored = read_plan(layout)
+    files = list_inputs(inputs)
+    digest = listing_digest(files, config.source, limit)
+    if stored and stored.listing == digest:
+        return stored, None, digest, []
+    items, unclaimed = claim_files(files, config.source, config.read)
+    items = items[:limit] if limit else items
+    if stored and limit and limit < stored.num_items:
+        raise PlanError(
+            f"--limit {limit} is less than the {stored.num_items} items already planned in {redact(layout.root)}; "
+            "raise the limit or use another --output"
+        )
+    plan, new = extend(stored, items, config.shards)
+    return plan, new, digest, unclaimed
+
+
+def _check_proposer(config: MineConfig, plan: Plan) -> None:
+    if not PROPOSERS[config.proposer].needs_annotations:
+        return
+    bare = [name for name in plan.sources() if not SOURCES[name].annotated]
+    if bare:
+        raise ValueError(
+            f"--proposer {config.proposer} needs annotations, which the source {', '.join(bare)} does not have; "
+            "use --proposer graph or sam, or name an annotated --source"
+        )
+
+
+def _open_tasks(run: Run, done: set[int]) -> Iterator[UnitTask]:
+    for unit in range(run.plan.num_units):
+        if unit not in done:
+            items = run.plan.unit(unit)
+            yield UnitTask(unit=unit, items=items, positions=list(range(len(items))))
+
+
+def _retry_tasks(run: Run, done: set[int]) -> Iterator[UnitTask]:
+    for receipt in read_receipts(run.layout, done):
+        rows = [row for row in receipt.rows if row.status == "quarantined"]
+        if not rows:
+            continue
+        items = run.plan.unit(receipt.unit)
+        positions = [row.position for row in rows]
+        retry = max(row.attempts for row in receipt.rows)
+        yield UnitTask(unit=receipt.unit, items=[items[p] for p in positions], positions=positions, retry=retry)
+
+
+def _outcome(run: Run, receipts: list[Receipt], done_now: int) -> Outcome:
+    rows = [row for receipt in receipts for row in receipt.rows]
+    bad = [row for row in rows if row.status == "quarantined"]
+    shards = [shard for receipt in receipts for shard in receipt.shards]
+    return Outcome(
+        items=len(rows),
+        statuses=dict(Counter(row.status for row in rows)),
+        reasons=dict(Counter(row.error_class for row in bad)),
+        examples=[(row.source_id, row.error_class, row.reason) for row in bad[:10]],
+        done_now=done_now,
+        units=len(receipts),
+        frames=sum(row.frames for row in rows),
+        proposals=sum(row.proposals for row in rows),
+        negatives=sum(row.negatives for row in rows),
+        num_bytes=sum(shard.num_bytes for shard in shards),
+        shards=len(shards),
+        fingerprint=run.fingerprint,
+    )

@@ -1,0 +1,335 @@
+"""The miner: one unit of items in, its shards and its receipt out. Knows nothing of Ray or of other miners.
+
+A unit is done the same way wherever and however often it is done, so doing it twice is harmless: the tars have the same
+names and the same bytes, and the receipt comes last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from models.proposers import PROPOSERS
+from pipeline.config import MineConfig, mine_config, proposer_settings
+from pipeline.negatives.mine import pseudo_negatives
+from pipeline.proposals.build import build_proposer
+from pipeline.shards.encode import SampleCounts, Stamp, encode_sample
+from pipeline.shards.layout import Layout
+from pipeline.shards.receipts import read_receipt, write_receipt
+from pipeline.shards.writer import ShardWriter
+from pipeline.sources import open_source
+from pipeline.sources.base import NothingToStore, Source
+from pipeline.sources.pictures import encode_jpeg
+from pipeline.sources.scaling import scale_annotations
+from pipeline.storage.credentials import scrub
+from pipeline.work.inflight import InFlightNote
+from schemas.keys import receipt_name
+from schemas.media import Frame, Media, ProposalSet, WorkItem
+from schemas.receipt import ReceiptRow
+
+_REASON_LIMIT = 500
+
+
+class StorageFailed(RuntimeError):
+    """A finished shard or receipt could not be written: the unit is tried again, no item is to blame."""
+
+
+class DeviceLost(RuntimeError):
+    """The accelerator is in a state that only a new process can leave; the worker must be replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MineJob:
+    """What a worker needs to know, in plain values so that it travels.
+
+    Args:
+        root: root URL of the output.
+        config: resolved `MineConfig`, dumped.
+        fingerprint: of the run.
+        environment: storage credentials and settings of the driver's environment.
+    """
+
+    root: str
+    config: dict[str, Any]
+    fingerprint: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitTask:
+    """One unit to be done.
+
+    Args:
+        unit: its number.
+        items: all its items or, for a retry, the quarantined ones.
+        positions: place of each item inside the whole unit.
+        retry: 0 for the first time; n for the n-th `--only-quarantined` run.
+        poisoned: positions that must not be touched, each with the reason why.
+        serial: read no item ahead, so that a death can be charged to one item.
+    """
+
+    unit: int
+    items: list[WorkItem]
+    positions: list[int]
+    retry: int = 0
+    poisoned: dict[int, str] = field(default_factory=dict)
+    serial: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class UnitResult:
+    """What became of a unit, small enough to send: counts, and the first few quarantined items."""
+
+    unit: int
+    items: int
+    frames: int
+    statuses: dict[str, int]
+    quarantined: list[tuple[str, str, str]]
+    num_bytes: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class Status:
+    """What a worker is doing at this moment, for progress and the watchdog."""
+
+    unit: int = -1
+    items_done: int = 0
+    frames_done: int = 0
+    quarantined: int = 0
+    stage: str = "idle"
+    source_id: str = ""
+    since: float = field(default_factory=time.time)
+
+
+@dataclass(slots=True)
+class _Read:
+    """An item after reading: either media or the error that reading it raised."""
+
+    position: int
+    item: WorkItem
+    media: Media | None
+    error: Exception | None
+    seconds: float
+
+
+class Miner:
+    """Does units. Loads its proposer once; keeps one source of each kind, which may keep its last file open."""
+
+    def __init__(self, job: MineJob) -> None:
+        self.config: MineConfig = mine_config(job.config, "job")
+        self.layout = Layout(job.root)
+        self.status = Status()
+        self.note = InFlightNote()
+        self._fingerprint = job.fingerprint
+        self._proposer = build_proposer(self.config.proposer, proposer_settings(self.config))
+        self._sources: dict[str, Source] = {}
+        self._stamp = Stamp(
+            proposer=f"{self._proposer.name}/{PROPOSERS[self.config.proposer].version}",
+            fingerprint=job.fingerprint,
+            longest_side=self.config.read.longest_side,
+            frames_per_clip=self.config.read.frames_per_clip,
+        )
+        limit_threads(self.config.run.threads)
+
+    def run_unit(self, task: UnitTask) -> UnitResult:
+        """Do one unit, publish its shards, then its receipt.
+
+        Raises:
+            StorageFailed: the output could not be written.
+            DeviceLost: the accelerator failed; this miner is of no more use.
+        """
+        start = time.perf_counter()
+        self.note.begin(task.unit)
+        self.status = Status(unit=task.unit)
+        writer = ShardWriter(
+            self.layout, task.unit, self.config.shards.max_bytes, self.config.shards.max_samples, task.retry
+        )
+        try:
+            with writer, contextlib.closing(self._read_ahead(task)) as arrivals:
+                rows = [self._do_item(task, arrival, writer) for arrival in arrivals]
+                self._enter("publishing")
+            self._enter("writing the receipt")
+            rows += _poisoned_rows(task)
+            self._write_receipt(task, rows, writer)
+        except OSError as error:
+            raise StorageFailed(scrub(f"unit {task.unit}: cannot write its output: {error}")) from error
+        finally:
+            self.note.end()
+            self.status.stage, self.status.source_id = "idle", ""
+        bad = [row for row in rows if row.status == "quarantined"]
+        return UnitResult(
+            unit=task.unit,
+            items=len(rows),
+            frames=sum(item.frames for item in task.items),
+            statuses={status: sum(row.status == status for row in rows) for status in ("ok", "quarantined", "skipped")},
+            quarantined=[(row.source_id, row.error_class, row.reason) for row in bad[:20]],
+            num_bytes=sum(shard.num_bytes for shard in writer.shards),
+            seconds=time.perf_counter() - start,
+        )
+
+    def measure(self, items: Sequence[WorkItem]) -> list[tuple[int, float, int]]:
+        """Mine items without writing anything: (frames, seconds, bytes) of each; (0, seconds, 0) for a bad one."""
+        measured = []
+        for item in items:
+            start = time.perf_counter()
+            size = frames = 0
+            # A forecast only wants the time; the run itself will quarantine the item with its reason.
+            with contextlib.suppress(Exception):
+                members, counts = self._mine(item, self._source(item).read(item))
+                size, frames = sum(len(data) for _, data in members), counts.frames
+            measured.append((frames, time.perf_counter() - start, size))
+        return measured
+
+    def _read_ahead(self, task: UnitTask) -> Iterator[_Read]:
+        """Read items in order, one ahead of the one that is worked on."""
+        wanted = [(p, item) for p, item in zip(task.positions, task.items) if p not in task.poisoned]
+        if task.serial:
+            for position, item in wanted:
+                self._enter("reading", item)
+                yield self._read(position, item)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
+            ahead = reader.submit(self._read, *wanted[0]) if wanted else None
+            for (_, item), following in zip(wanted, [*wanted[1:], None]):
+                self._enter("reading", item)
+                assert ahead is not None
+                arrival = ahead.result()
+                ahead = reader.submit(self._read, *following) if following else None
+                yield arrival
+
+    def _read(self, position: int, item: WorkItem) -> _Read:
+        self.note.reading(position)
+        start = time.perf_counter()
+        media, error = None, None
+        try:
+            media = self._source(item).read(item)
+        except Exception as caught:
+            error = caught
+        self.note.reading(None)
+        return _Read(position, item, media, error, time.perf_counter() - start)
+
+    def _do_item(self, task: UnitTask, arrival: _Read, writer: ShardWriter) -> ReceiptRow:
+        self.note.working(arrival.position)
+        start = time.perf_counter()
+        row = ReceiptRow(
+            source_id=arrival.item.source_id,
+            key=arrival.item.key,
+            uri=arrival.item.uri,
+            status="ok",
+            unit=task.unit,
+            position=arrival.position,
+            attempts=task.retry + 1,
+        )
+        members: list[tuple[str, bytes]] = []
+        try:
+            if arrival.error is not None:
+                raise arrival.error
+            assert arrival.media is not None
+            members, counts = self._mine(arrival.item, arrival.media)
+            row = replace(row, **{name: getattr(counts, name) for name in SampleCounts.__slots__})
+        except NothingToStore as error:
+            row = replace(row, status="skipped", reason=_reason(error), error_class=type(error).__name__)
+        except Exception as error:
+            if is_device_failure(error):
+                raise DeviceLost(scrub(str(error))) from error
+            row = replace(row, status="quarantined", reason=_reason(error), error_class=type(error).__name__)
+            self.status.quarantined += 1
+        if members:
+            # Outside the try: a full disk or bucket is not the item's fault.
+            self._enter("writing", arrival.item)
+            shard, offset, size = writer.write(members)
+            row = replace(row, shard=shard, offset=offset, size=size)
+        self.note.working(None)
+        self.status.items_done += 1
+        self.status.frames_done += arrival.item.frames
+        return replace(row, seconds=round(arrival.seconds + time.perf_counter() - start, 4))
+
+    def _mine(self, item: WorkItem, media: Media) -> tuple[list[tuple[str, bytes]], SampleCounts]:
+        """Frames to proposals to negatives to the members of a sample."""
+        original = (media.original_height, media.original_width)
+        for frame in media.frames:
+            if frame.annotations is not None:
+                height, width = frame.image.shape[:2]
+                frame.annotations = scale_annotations(frame.annotations, original, (height, width))
+        self._enter("proposing", item)
+        proposals = self._propose(media.frames)
+        self._enter("encoding", item)
+        negatives = [
+            pseudo_negatives(found, frame.annotations, media.annotated, self.config.negatives.max_iou)
+            for found, frame in zip(proposals, media.frames)
+        ]
+        return encode_sample(item, media, proposals, negatives, self._stamp, self._jpeg)
+
+    def _propose(self, frames: Sequence[Frame]) -> list[ProposalSet]:
+        batch = self._proposer.batch_size
+        found: list[ProposalSet] = []
+        for begin in range(0, len(frames), batch):
+            found += self._proposer.propose(frames[begin : begin + batch])
+        return found
+
+    def _jpeg(self, frame: Frame) -> bytes:
+        return encode_jpeg(frame.image, self.config.read.jpeg_quality)
+
+    def _write_receipt(self, task: UnitTask, rows: list[ReceiptRow], writer: ShardWriter) -> None:
+        shards, merged = list(writer.shards), {row.position: row for row in rows}
+        if task.retry:
+            # A retry replaces the rows of the items it did and adds its shards; the unit's other rows stay.
+            old = read_receipt(self.layout.receipt(receipt_name(task.unit)))
+            fresh = {shard.name for shard in shards}
+            shards = [shard for shard in old.shards if shard.name not in fresh] + shards
+            merged = {row.position: row for row in old.rows} | merged
+        ordered = [merged[position] for position in sorted(merged)]
+        write_receipt(self.layout, task.unit, ordered, shards, self._fingerprint)
+
+    def _source(self, item: WorkItem) -> Source:
+        if item.source not in self._sources:
+            self._sources[item.source] = open_source(item.source, self.config.read)
+        return self._sources[item.source]
+
+    def _enter(self, stage: str, item: WorkItem | None = None) -> None:
+        self.status.stage = stage
+        self.status.source_id = item.source_id if item else ""
+        self.status.since = time.time()
+
+
+def _poisoned_rows(task: UnitTask) -> list[ReceiptRow]:
+    return [
+        ReceiptRow(
+            source_id=item.source_id,
+            key=item.key,
+            uri=item.uri,
+            status="quarantined",
+            reason=task.poisoned[position],
+            error_class="WorkerDied",
+            unit=task.unit,
+            position=position,
+            attempts=task.retry + 1,
+        )
+        for position, item in zip(task.positions, task.items)
+        if position in task.poisoned
+    ]
+
+
+def limit_threads(threads: int) -> None:
+    """Keep the libraries of one worker to its share of the machine; 0 leaves them to Ray's OMP_NUM_THREADS."""
+    if threads and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(threads or 1)
+
+
+def is_device_failure(error: Exception) -> bool:
+    """Whether an error means that the CUDA context is gone: every later call in this process would fail as well."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return "AcceleratorError" in names or ("CUDA error" in str(error) and "out of memory" not in str(error))
+
+
+def _reason(error: Exception) -> str:
+    text = scrub(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= _REASON_LIMIT else text[: _REASON_LIMIT - 1] + "…"

@@ -1,0 +1,167 @@
+"""The plan: every item, in numbered units, written once so that each later run continues the same work.
+
+A second run with the same inputs does not even look into them again. New files extend the plan with further units; the
+units that are there keep their numbers, because receipts and shards are named after them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import ShardSettings
+from pipeline.shards.layout import Layout
+from pipeline.shards.receipts import to_parquet
+from pipeline.storage.files import FileInfo, join, list_files, read_bytes
+from pipeline.storage.publish import publish_bytes
+from schemas.media import WorkItem
+
+_ARROW = {"str": pa.string(), "int": pa.int64()}
+_FIELDS = [field.name for field in dataclasses.fields(WorkItem)]
+SCHEMA = pa.schema(
+    [("unit", pa.int64()), ("position", pa.int64())]
+    + [(field.name, _ARROW[str(field.type)]) for field in dataclasses.fields(WorkItem)]
+)
+_UNITS_WANTED = 64
+_UNIT_FRAMES_LIMITS = (8, 512)
+
+
+class PlanError(ValueError):
+    """The stored plan cannot be continued as asked; the text says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """All units of a data set.
+
+    Args:
+        table: one row per item with the columns of `SCHEMA`, ordered by unit and position.
+        listing: digest of the input listing that the newest part of the plan was made from.
+        parts: number of plan files.
+    """
+
+    table: pa.Table
+    listing: str
+    parts: int
+
+    @property
+    def num_items(self) -> int:
+        """Number of items."""
+        return int(self.table.num_rows)
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames over all items."""
+        return int(np.sum(self.table["frames"].to_numpy())) if self.table.num_rows else 0
+
+    @property
+    def num_units(self) -> int:
+        """Number of units; they are numbered from 0 without gaps."""
+        return int(self.table["unit"][-1].as_py()) + 1 if self.table.num_rows else 0
+
+    def unit(self, number: int) -> list[WorkItem]:
+        """The items of a unit, in order."""
+        column = self.table["unit"].to_numpy()
+        start, stop = np.searchsorted(column, [number, number + 1])
+        rows = self.table.slice(int(start), int(stop - start)).select(_FIELDS).to_pylist()
+        return [WorkItem(**row) for row in rows]
+
+    def sources(self) -> list[str]:
+        """Names of the sources that occur."""
+        return sorted(set(self.table["source"].to_pylist()))
+
+    def source_ids(self) -> set[str]:
+        """Identities of all planned items."""
+        return set(self.table["source_id"].to_pylist())
+
+
+def listing_digest(files: Sequence[FileInfo], source: str, limit: int | None) -> str:
+    """Digest of what a plan is made from: names and sizes of all input files, the source asked for, and the limit."""
+    digest = hashlib.sha256(f"{source}\0{limit}".encode())
+    for file in files:
+        digest.update(f"{file.uri}\0{file.size}\n".encode())
+    return digest.hexdigest()
+
+
+def frames_per_unit(total_frames: int, settings: ShardSettings) -> int:
+    """How many frames a unit should hold: as set, or by the size of the corpus.
+
+    The number of workers has no say in it, or another cluster would cut other shards.
+    """
+    if settings.unit_frames:
+        return settings.unit_frames
+    low, high = _UNIT_FRAMES_LIMITS
+    return int(np.clip(-(-total_frames // _UNITS_WANTED), low, high))
+
+
+def cut_units(items: Sequence[WorkItem], settings: ShardSettings) -> list[list[WorkItem]]:
+    """Group items, in the order given, into units of about `frames_per_unit` frames."""
+    target = frames_per_unit(sum(item.frames for item in items), settings)
+    units: list[list[WorkItem]] = []
+    frames = 0
+    for item in items:
+        if not units or (frames + item.frames > target and units[-1]):
+            units.append([])
+            frames = 0
+        units[-1].append(item)
+        frames += item.frames
+    return units
+
+
+def read_plan(layout: Layout) -> Plan | None:
+    """The stored plan, or None if there is none yet.
+
+    Raises:
+        PlanError: a plan file is damaged.
+    """
+    try:
+        files = [file.uri for file in list_files(layout.plan) if file.uri.endswith(".parquet")]
+    except FileNotFoundError:
+        return None
+    tables = []
+    for uri in files:
+        try:
+            tables.append(pq.read_table(io.BytesIO(read_bytes(uri))))
+        except pa.ArrowException as error:
+            raise PlanError(f"{uri}: not a readable plan ({error}); restore it or use another --output") from None
+    if not tables:
+        return None
+    listing = (tables[-1].schema.metadata or {}).get(b"trackmill.listing", b"").decode()
+    return Plan(pa.concat_tables([table.replace_schema_metadata(None) for table in tables]), listing, len(tables))
+
+
+def extend(stored: Plan | None, items: Iterable[WorkItem], settings: ShardSettings) -> tuple[Plan, pa.Table]:
+    """Add the items that are not planned yet as further units.
+
+    Returns:
+        The whole plan, and the rows that are new in it.
+    """
+    stored = stored or Plan(SCHEMA.empty_table(), "", 0)
+    known = stored.source_ids()
+    units = cut_units([item for item in items if item.source_id not in known], settings)
+    rows = [
+        {"unit": stored.num_units + number, "position": position, **dataclasses.asdict(item)}
+        for number, unit in enumerate(units)
+        for position, item in enumerate(unit)
+    ]
+    new = pa.Table.from_pylist(rows, schema=SCHEMA)
+    return Plan(pa.concat_tables([stored.table, new]), stored.listing, stored.parts), new
+
+
+def store_plan(layout: Layout, number: int, new: pa.Table, listing: str) -> None:
+    """Write one part of the plan.
+
+    Args:
+        layout: of the data set.
+        number: how many parts there are already.
+        new: rows of `extend`.
+        listing: see `Plan`.
+    """
+    stamped = new.replace_schema_metadata({b"trackmill.listing": listing.encode()})
+    publish_bytes(join(layout.plan, f"plan-{number:04d}.parquet"), to_parquet(stamped))

@@ -1,0 +1,159 @@
+"""Storage: nothing half-written under a final name, nothing missing after a read, nothing unsafe opened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.storage import files as storage_files
+from pipeline.storage import publish
+from pipeline.storage.credentials import UnsafeURL, check_url, redact, scrub
+from pipeline.storage.files import FileTooLarge, canonical, exists, list_files, read_bytes, retry
+from pipeline.storage.publish import publish_bytes, publish_file, scratch_file, sweep_scratch
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "pipe:cat /etc/passwd",  # WebDataset would run it
+        "PIPE:curl x",  # however it is written
+        "  pipe:ls",
+        "|cat /etc/passwd",
+        "$(reboot)",
+        "`reboot`",
+        "; reboot",
+        "simplecache::s3://bucket/x",  # a second URL behind the first
+        "reference://x",  # fsspec protocols that wrap others or run code
+        "ssh://host/x",
+        "gopher://host/x",  # unknown
+        "s3://key:secret@bucket/x",  # credentials
+        "https://user:password@host/x.jpg",
+        "a\nb",
+        "",
+    ],
+)
+def test_unsafe_urls_are_refused(url: str) -> None:
+    with pytest.raises(UnsafeURL) as caught:
+        check_url(url)
+    assert "secret" not in str(caught.value)
+    assert "password@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["/data", "data/x.jpg", "file:///x", "s3://b/x", "gs://b", "https://h/x?y=1", "memory://x"]
+)
+def test_ordinary_urls_are_taken(url: str) -> None:
+    assert check_url(url) == url
+
+
+def test_local_paths_have_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert canonical("a/") == canonical(f"file://{tmp_path}/a") == str(tmp_path / "a")
+    assert canonical("s3://b/x/") == "s3://b/x"
+
+
+def test_redaction() -> None:
+    assert redact("https://me:pw@host/a.jpg?X-Amz-Signature=abc") == "https://host/a.jpg?..."
+    assert redact("/plain/path?x") == "/plain/path?x"
+
+
+def test_scrubbing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret-value")
+    text = scrub("signing with very-secret-value failed for https://a:b@host/x?sig=1 (see s3://bucket/y)")
+    assert text == "signing with *** failed for https://host/x?... (see s3://bucket/y)"
+
+
+def test_listing_is_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> None:
+    for name in ("b/2.jpg", "a/1.jpg", ".hidden", "b/.DS_Store"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"xy")
+    found = list_files(str(tmp_path))
+    assert [Path(file.uri).relative_to(tmp_path).as_posix() for file in found] == ["a/1.jpg", "b/2.jpg"]
+    assert [file.size for file in found] == [2, 2]
+    assert list_files(str(tmp_path / "*" / "1.jpg")) == found[:1]
+    assert list_files(str(tmp_path / "b" / "2.jpg")) == found[1:]
+    with pytest.raises(FileNotFoundError):
+        list_files(str(tmp_path / "nothing"))
+
+
+def test_ranges_and_limits() -> None:
+    publish_bytes("memory://storage/x", b"0123456789")
+    assert read_bytes("memory://storage/x", 3, 4) == b"3456"
+    with pytest.raises(FileTooLarge, match="10 bytes"):
+        read_bytes("memory://storage/x", max_bytes=9)
+
+
+def test_a_read_that_comes_up_short_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_bytes("memory://storage/short", b"0123456789")
+    fs, _ = storage_files.filesystem("memory://storage/short")
+    answers = iter([b"0123", ConnectionResetError("gone"), b"0123456789"])
+
+    def cat_file(path: str, **_: Any) -> bytes:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(storage_files.time, "sleep", lambda _: None)
+    monkeypatch.setattr(fs, "cat_file", cat_file)
+    assert read_bytes("memory://storage/short") == b"0123456789"
+
+
+def test_giving_up_names_the_file_and_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_files.time, "sleep", lambda _: None)
+    calls = []
+
+    def broken() -> None:
+        calls.append(1)
+        raise ConnectionResetError("peer")
+
+    with pytest.raises(OSError, match="s3://b/x: gave up after 5 attempts: ConnectionResetError: peer"):
+        retry(broken, "s3://b/x")
+    assert len(calls) == 5
+
+
+def test_what_cannot_pass_is_not_tried_again() -> None:
+    calls = []
+
+    def missing() -> None:
+        calls.append(1)
+        raise FileNotFoundError("x")
+
+    with pytest.raises(FileNotFoundError):
+        retry(missing, "x")
+    assert len(calls) == 1
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = str(tmp_path / "x")
+    publish_bytes(target, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(publish.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        publish_bytes(target, b"new")
+    assert os.listdir(tmp_path) == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"old"
+
+
+def test_publishing_a_file(tmp_path: Path) -> None:
+    for url in (str(tmp_path / "deep" / "x.tar"), "memory://storage/deep/x.tar"):
+        scratch = scratch_file(url)
+        scratch.write_bytes(b"content")
+        assert not exists(url)
+        publish_file(scratch, url)
+        assert read_bytes(url) == b"content"
+        assert not scratch.exists()
+
+
+def test_sweeping_spares_the_living(tmp_path: Path) -> None:
+    mine = scratch_file(str(tmp_path / "x.tar"))
+    dead = mine.with_name(mine.name.replace(f"~{os.getpid()}~", "~999999999~"))
+    dead.touch()
+    assert sweep_scratch(str(tmp_path)) == 1
+    assert os.listdir(tmp_path) == [mine.name]

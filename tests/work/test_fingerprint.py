@@ -1,0 +1,62 @@
+"""The fingerprint: what changes the output is in it, what does not is not, and a change is explained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.config import mine_config
+from pipeline.shards.layout import Layout
+from pipeline.work.fingerprint import SettingsChanged, check_stored, fingerprint, fingerprint_parts, store_config
+
+IMPLEMENTATION = {"backend": "skimage", "scikit-image": "0.26.0"}
+
+
+def parts(values: dict[str, Any], implementation: dict[str, str] = IMPLEMENTATION) -> dict[str, Any]:
+    return fingerprint_parts(mine_config(values, "test"), implementation)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"read": {"longest_side": 512}},  # other pixels
+        {"read": {"jpeg_quality": 80}},  # other bytes
+        {"read": {"frames_per_clip": 10}},  # other clips
+        {"read": {"license": "CC0-1.0"}},  # other records
+        {"negatives": {"max_iou": 0.3}},  # other negatives
+        {"shards": {"max_bytes": 1000}},  # other shards
+        {"graph": {"sigma": 1.2}},  # other proposals
+        {"proposer": "annotations"},
+    ],
+)
+def test_what_changes_the_output_changes_the_fingerprint(values: dict[str, Any]) -> None:
+    assert fingerprint(parts(values)) != fingerprint(parts({}))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"run": {"actors": 7}},
+        {"run": {"executor": "inline"}},
+        {"run": {"progress_s": 1.0}},
+        {"run": {"recycle_after": 5}},
+        {"sam": {"points_per_side": 8}},  # a proposer that is not used
+    ],
+)
+def test_what_does_not_change_it_does_not(values: dict[str, Any]) -> None:
+    assert fingerprint(parts(values)) == fingerprint(parts({}))
+
+
+def test_another_library_is_another_fingerprint() -> None:
+    other = {**IMPLEMENTATION, "scikit-image": "0.27.0"}
+    assert fingerprint(parts({}, other)) != fingerprint(parts({}))
+
+
+def test_a_changed_setting_is_named_with_both_values() -> None:
+    layout = Layout("memory://fingerprint")
+    assert not check_stored(layout, parts({}))
+    store_config(layout, mine_config({}, "test"), parts({}), ["/somewhere"])
+    assert check_stored(layout, parts({"run": {"actors": 9}}))
+    with pytest.raises(SettingsChanged, match=r"read\.longest_side: 1024 -> 512"):
+        check_stored(layout, parts({"read": {"longest_side": 512}}))
