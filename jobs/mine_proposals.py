@@ -110,7 +110,7 @@ def make_executor(prepared: mining.Run, tick: Any) -> tuple[mining.Executor, int
         return InlineExecutor(prepared.job(), tick), 1, 0
     from pipeline.work.pool import RayPool
 
-    pool = RayPool(prepared.job(), run_settings, mining.uses_gpu(prepared.config), tick)
+    pool = RayPool(prepared.job(), run_settings, prepared.uses_gpu, tick)
     return pool, pool.size, pool.gpus
 
 
@@ -120,7 +120,8 @@ def summarise(outcome: mining.Outcome, output: str, allowed: str) -> int:
     done = "nothing was left to do" if not outcome.done_now else f"{outcome.done_now} units done now"
     say(f"done: {outcome.items} items ({counts}); {done}, {outcome.units} in all")
     say(f"{outcome.frames} frames, {outcome.proposals} proposals, {outcome.negatives} negatives")
-    say(f"{outcome.shards} shards, {readable_bytes(outcome.num_bytes)} in {redact(output)}, {outcome.fingerprint}")
+    size = readable_bytes(outcome.num_bytes)
+    say(f"{outcome.shards} shards, {size} in {redact(output)} (fingerprint {outcome.fingerprint})")
     quarantined = outcome.statuses.get("quarantined", 0)
     if quarantined:
         say("quarantined: " + ", ".join(f"{count} {name}" for name, count in sorted(outcome.reasons.items())))

@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -84,7 +84,7 @@ class Run:
 
     config: MineConfig
     layout: Layout
-    parts: dict[str, object]
+    parts: dict[str, Any]
     plan: Plan
     unclaimed: list[str] = field(default_factory=list)
 
@@ -93,12 +93,23 @@ class Run:
         """Of everything that changes the output."""
         return fingerprint(self.parts)
 
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the proposer gains from a GPU."""
+        return PROPOSERS[self.config.proposer].uses_gpu
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """Versions that every worker must have too."""
+        return {**self.parts["libraries"], **self.parts["proposer"]["implementation"]}
+
     def job(self) -> MineJob:
         """What workers are told."""
         return MineJob(
             root=self.layout.root,
             config=self.config.model_dump(mode="json"),
             fingerprint=self.fingerprint,
+            libraries=self.libraries,
             environment=storage_environment(),
         )
 
@@ -144,7 +155,7 @@ def reopen(config: MineConfig, output: str) -> Run:
     return Run(config, layout, parts, plan)
 
 
-def _open(config: MineConfig, output: str) -> tuple[Layout, MineConfig, dict[str, object], bool]:
+def _open(config: MineConfig, output: str) -> tuple[Layout, MineConfig, dict[str, Any], bool]:
     """Layout, resolved config, fingerprint parts, and whether the output was begun before, with the same settings."""
     layout = Layout(canonical(output))
     settings, implementation = resolve_proposer(config.proposer, proposer_settings(config))
@@ -181,7 +192,8 @@ def execute(
     progress.close()
     receipts = read_receipts(run.layout)
     write_manifest(run.layout, receipts)
-    write_card(run.layout, run.config.model_dump(mode="json"), run.fingerprint, receipts)
+    licenses = Counter(row.license for receipt in receipts for row in receipt.rows if row.status == "ok")
+    write_card(run.layout, run.config.model_dump(mode="json") | {"fingerprint": run.fingerprint}, receipts, licenses)
     return _outcome(run, receipts, done_now)
 
 
@@ -205,11 +217,6 @@ def begin_progress(run: Run, only_quarantined: bool = False) -> MiningProgress:
         interval_s=settings.progress_s,
         watchdog_s=settings.watchdog_s,
     )
-
-
-def uses_gpu(config: MineConfig) -> bool:
-    """Whether the proposer is a network."""
-    return config.proposer == "sam"
 
 
 def _plan(

@@ -25,6 +25,7 @@ class ReceiptRow:
         shard: file name under `shards/`, empty when nothing was stored.
         offset, size: byte range of the sample inside the shard; read it alone and it is a valid piece of tar.
         frames, objects, proposals, negatives, refused: counts over the sample.
+        license: of the stored sample.
         attempts: 1, and one more for each `--only-quarantined` run.
         seconds: time spent on the item.
     """
@@ -45,6 +46,7 @@ class ReceiptRow:
     proposals: int = 0
     negatives: int = 0
     refused: int = 0
+    license: str = ""
     attempts: int = 1
     seconds: float = 0.0
 

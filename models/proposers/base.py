@@ -33,6 +33,9 @@ class Proposer(ABC):
     needs_annotations: bool = False
     """Whether frames must come with annotations."""
 
+    uses_gpu: bool = False
+    """Whether it gains from a GPU; a pool then gives each worker one."""
+
     batch_size: int = 1
     """How many frames it likes to see at once."""
 
@@ -50,6 +53,17 @@ class Proposer(ABC):
             One set per frame, in order. Boxes lie inside the frame and have at least one pixel; every mask belongs
             to the box of its index.
         """
+
+    @classmethod
+    def resolve(cls, config: Any) -> Any:
+        """Replace every choice that depends on this machine (`auto`) by what it comes to; the same settings otherwise.
+
+        Called once, on the driver: workers are handed the result, so machines with other packages cannot mix outputs.
+
+        Raises:
+            ProposerUnavailable: this machine cannot run it with these settings.
+        """
+        return config
 
     @classmethod
     def implementation(cls, config: Any) -> dict[str, str]:

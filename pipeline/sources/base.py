@@ -78,6 +78,9 @@ class Source(ABC):
     name: str
     """What `--source` calls it."""
 
+    asked_for: bool = False
+    """Whether the user named this source; it may then claim files that only might be its own."""
+
     annotated: bool
     """Whether its items come with annotations, so that the proposer `annotations` can use them."""
 

@@ -38,6 +38,7 @@ def fingerprint_parts(config: MineConfig, implementation: dict[str, str]) -> dic
     settings = proposer_settings(config).model_dump(mode="json")
     # Where a checkpoint lies does not matter; its SHA-256, in `implementation`, does.
     settings.pop("weights", None)
+    implementation = {name: value for name, value in implementation.items() if name != "weights"}
     return {
         "schema_version": SCHEMA_VERSION,
         "proposer": {
@@ -49,8 +50,13 @@ def fingerprint_parts(config: MineConfig, implementation: dict[str, str]) -> dic
         "read": config.read.model_dump(mode="json"),
         "shards": config.shards.model_dump(mode="json"),
         "negatives": config.negatives.model_dump(mode="json"),
-        "libraries": {name: version(name) for name in _PIXEL_LIBRARIES},
+        "libraries": pixel_libraries(),
     }
+
+
+def pixel_libraries() -> dict[str, str]:
+    """Versions, on this machine, of the libraries that decode, scale and encode frames."""
+    return {name: version(name) for name in _PIXEL_LIBRARIES}
 
 
 def fingerprint(parts: dict[str, Any]) -> str:

@@ -7,6 +7,8 @@ names and the same bytes, and the receipt comes last.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +29,7 @@ from pipeline.sources.base import NothingToStore, Source
 from pipeline.sources.pictures import encode_jpeg
 from pipeline.sources.scaling import scale_annotations
 from pipeline.storage.credentials import scrub
+from pipeline.work.fingerprint import pixel_libraries
 from pipeline.work.inflight import InFlightNote
 from schemas.keys import receipt_name
 from schemas.media import Frame, Media, ProposalSet, WorkItem
@@ -37,6 +40,10 @@ _REASON_LIMIT = 500
 
 class StorageFailed(RuntimeError):
     """A finished shard or receipt could not be written: the unit is tried again, no item is to blame."""
+
+
+class LibrariesDiffer(RuntimeError):
+    """A worker's libraries are not the driver's."""
 
 
 class DeviceLost(RuntimeError):
@@ -51,12 +58,14 @@ class MineJob:
         root: root URL of the output.
         config: resolved `MineConfig`, dumped.
         fingerprint: of the run.
+        libraries: versions on the driver that the worker must have too, by name.
         environment: storage credentials and settings of the driver's environment.
     """
 
     root: str
     config: dict[str, Any]
     fingerprint: str
+    libraries: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -127,6 +136,7 @@ class Miner:
         self.status = Status()
         self.note = InFlightNote()
         self._fingerprint = job.fingerprint
+        check_libraries(job.libraries, self.config)
         self._proposer = build_proposer(self.config.proposer, proposer_settings(self.config))
         self._sources: dict[str, Source] = {}
         self._stamp = Stamp(
@@ -232,7 +242,7 @@ class Miner:
                 raise arrival.error
             assert arrival.media is not None
             members, counts = self._mine(arrival.item, arrival.media)
-            row = replace(row, **{name: getattr(counts, name) for name in SampleCounts.__slots__})
+            row = replace(row, license=arrival.media.license, **dataclasses.asdict(counts))
         except NothingToStore as error:
             row = replace(row, status="skipped", reason=_reason(error), error_class=type(error).__name__)
         except Exception as error:
@@ -314,6 +324,24 @@ def _poisoned_rows(task: UnitTask) -> list[ReceiptRow]:
         for position, item in zip(task.positions, task.items)
         if position in task.poisoned
     ]
+
+
+def check_libraries(expected: dict[str, str], config: MineConfig) -> None:
+    """Refuse to work where another version of a library would write other bytes than the driver promised.
+
+    Raises:
+        LibrariesDiffer: names each one.
+    """
+    here = pixel_libraries() | PROPOSERS[config.proposer].implementation(proposer_settings(config))
+    wrong = [
+        f"{name} {here[name]} (driver: {expected[name]})"
+        for name in sorted(here.keys() & expected.keys())
+        if here[name] != expected[name]
+    ]
+    if wrong:
+        raise LibrariesDiffer(
+            f"worker {socket.gethostname()} has {', '.join(wrong)}; use one image for the whole cluster"
+        )
 
 
 def limit_threads(threads: int) -> None:

@@ -59,7 +59,7 @@ class MiningProgress:
         self._begin = self._last_line = self._last_advance = clock()
         self._seen = (done_items, 0)
         self._states: dict[str, Status] = {}
-        self._warned = False
+        self._warned = self._started = False
         self._bar: Progress | None = None
         if self._stream.isatty():
             self._bar = Progress(
@@ -82,6 +82,9 @@ class MiningProgress:
 
     def tick(self, states: dict[str, Status]) -> None:
         """Called about twice a second with what every worker is doing."""
+        if not self._started and any(state.unit >= 0 for state in states.values()):
+            # Rates count from the first worker at work: starting a cluster takes its time, but only once.
+            self._started, self._begin = True, self._clock()
         self._states = states
         self._tell()
         self._watch()

@@ -38,7 +38,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures and a video that take some seconds to mine."""
     folder = tmp_path_factory.mktemp("media")
     make_pictures(folder, count=NUM_PICTURES, height=360, width=480)
-    make_video(folder / "clip.mp4", n=40, fps=24, size=(180, 240))
+    make_video(folder / "clip.mp4", 40, 24, (180, 240))
     return folder
 
 

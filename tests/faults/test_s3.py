@@ -45,12 +45,17 @@ def bucket(endpoint: tuple[str, int], tmp_path_factory: pytest.TempPathFactory) 
     """Media on S3 and the same media in a local folder."""
     folder = tmp_path_factory.mktemp("media")
     make_pictures(folder / "pictures", count=4)
-    make_video(folder / "videos" / "clip.mp4", n=24, fps=24, size=(48, 64))
+    make_video(_made(folder / "videos") / "clip.mp4", 24, 24, (48, 64))
     make_sa1b_tar(folder / "sa_000000.tar", count=3)
     store = s3(f"http://{endpoint[0]}:{endpoint[1]}")
     store.mkdir("corpus")
     store.put(str(folder) + "/", "corpus/raw/", recursive=True)
     return "s3://corpus/raw", folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
 
 
 def s3(url: str):

@@ -1,0 +1,260 @@
+"""The contact sheet: one HTML file, complete in itself, on which a person sees in a minute what was mined.
+
+Nothing is fetched and no script runs (a content security policy in the file forbids both); layers are switched by CSS.
+The file is bounded: so many samples, frames, boxes and rows at most, thumbnails of fixed width, and no further sample
+once `max_bytes` are reached.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from pipeline.inspect.layers import FAINT, FIRM, Ink, label_map, labels_png
+from pipeline.inspect.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, css, identity_colour
+from pipeline.inspect.selection import evenly_spaced, select_rows
+from pipeline.shards.decode import Sample
+from pipeline.shards.reader import Dataset, read_row
+from pipeline.shards.tar import BadShard
+from pipeline.storage.credentials import redact, scrub
+from pipeline.storage.publish import publish_bytes
+from schemas.config import flatten
+from schemas.masks import CroppedMask
+
+PICTURE_WIDTH, STRIP_WIDTH = 400, 280
+"""Pixels across a thumbnail; shown a little smaller, so that it stays sharp on dense screens."""
+STRIP_FRAMES = 8
+MAX_BOXES = 150
+"""Boxes of one kind that are drawn on a frame, best first; the counts in the caption are of all."""
+MAX_ROWS = 200
+_MAX_TEXT = 400
+_JPEG_QUALITY = 78
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A box on a thumbnail: place in stored pixels, colour, what a pointer resting on it shows, what is written."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    colour: str
+    title: str
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One thumbnail: data URIs of the picture and of its masks (may be empty), and the boxes by layer."""
+
+    caption: str
+    picture: str
+    masks: dict[str, str]
+    marks: dict[str, list[Mark]]
+
+
+def write_contact_sheet(
+    dataset: Dataset,
+    url: str,
+    max_samples: int = 60,
+    max_bytes: int = 32 << 20,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Write the sheet of a data set.
+
+    Args:
+        dataset: what to show.
+        url: the HTML file to write, anywhere.
+        max_samples: how many samples, chosen evenly and from every source.
+        max_bytes: no further sample is added once the pictures are this large; one sample more is the overshoot.
+        progress: called with 1 after each sample.
+
+    Returns:
+        Length of the file in bytes.
+
+    Raises:
+        OSError: a shard could not be read or the file not be written.
+    """
+    html = contact_sheet(dataset, max_samples, max_bytes, progress).encode("utf-8", "replace")
+    publish_bytes(url, html)
+    return len(html)
+
+
+def contact_sheet(
+    dataset: Dataset,
+    max_samples: int = 60,
+    max_bytes: int = 32 << 20,
+    progress: Callable[[int], None] | None = None,
+) -> str:
+    """The sheet as HTML; arguments as in `write_contact_sheet`. A damaged sample is named in place of its pictures."""
+    cards: list[dict[str, Any]] = []
+    num_bytes = 0
+    for row in select_rows(dataset.stored, max_samples):
+        if num_bytes >= max_bytes:
+            break
+        try:
+            cards.append(_card(read_row(dataset, row)))
+        except BadShard as error:
+            cards.append({"key": row.key, "uri": _shown(redact(row.uri)), "fault": _shown(error), "views": []})
+        num_bytes += sum(len(v.picture) + sum(map(len, v.masks.values())) for v in cards[-1]["views"])
+        if progress:
+            progress(1)
+    environment = Environment(
+        loader=PackageLoader("pipeline.inspect", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["count"] = lambda number: f"{number:,}"
+    return environment.get_template("contact_sheet.html.j2").render(
+        title=_shown(redact(dataset.url)),
+        cards=cards,
+        figures=_figures(dataset),
+        settings=_settings(dataset),
+        quarantined=_quarantined(dataset),
+        num_stored=len(dataset.stored),
+        max_rows=MAX_ROWS,
+        max_boxes=MAX_BOXES,
+        colours={"proposals": css(PROPOSAL), "negatives": css(NEGATIVE), "refused": css(REFUSED)},
+        identities=[css(identity_colour(i)) for i in range(6)],
+    )
+
+
+def _card(sample: Sample) -> dict[str, Any]:
+    record = sample.record
+    count = len(record.frames)
+    shown = evenly_spaced(count, STRIP_FRAMES)
+    scores = [score for frame in record.frames for score in frame.proposals.scores]
+    refused: Counter[str] = Counter()
+    for frame in record.frames:
+        refused.update(frame.proposals.refused)
+    return {
+        "key": record.key,
+        "uri": _shown(redact(record.origin.uri)),
+        "fault": "",
+        "kind": record.kind,
+        "source": _shown(record.origin.source),
+        "license": _shown(record.origin.license),
+        "size": f"{record.stored.width} × {record.stored.height}",
+        "original": f"{record.origin.width} × {record.origin.height}",
+        "width": record.stored.width,
+        "height": record.stored.height,
+        "num_frames": count,
+        "label_fps": record.clip.label_fps if record.clip else 0,
+        "annotated": any(frame.objects is not None for frame in record.frames),
+        "num_objects": sum(len(frame.objects.boxes) for frame in record.frames if frame.objects),
+        "num_identities": len({i for frame in record.frames if frame.objects for i in frame.objects.ids}),
+        "num_proposals": len(scores),
+        "num_negatives": sum(len(frame.proposals.negatives) for frame in record.frames),
+        "scores": f"{min(scores):.2f} – {max(scores):.2f}" if scores else "",
+        "refused": [(_shown(reason), number) for reason, number in refused.most_common()],
+        "views": [_view(sample, number, PICTURE_WIDTH if count == 1 else STRIP_WIDTH) for number in shown],
+    }
+
+
+def _view(sample: Sample, number: int, width: int) -> View:
+    record, stored = sample.record.frames[number], sample.record.stored
+    found, objects = record.proposals, record.objects
+    negatives = set(found.negatives)
+    width = min(width, stored.width)
+    scale = width / stored.width
+    thumbnail = Image.fromarray(sample.image(number)).resize(
+        (width, max(1, round(stored.height * scale))), Image.Resampling.LANCZOS
+    )
+
+    def mark(box: list[float], colour: RGB, title: str, label: str = "") -> Mark:
+        x0, y0, x1, y1 = box
+        return Mark(round(x0, 1), round(y0, 1), round(x1 - x0, 1), round(y1 - y0, 1), css(colour), title, label)
+
+    def proposal(i: int, colour: RGB, name: str) -> Mark:
+        return mark(found.boxes[i], colour, f"{name} {i}: score {found.scores[i]:.2f}, {found.areas[i]:,} pixels")
+
+    kept = [i for i in range(len(found.boxes)) if i not in negatives]
+    marks = {
+        "refused": [
+            mark(box, REFUSED, f"refused: {_shown(reason)}")
+            for box, reason in list(zip(found.refused_boxes, found.refused_reasons))[:MAX_BOXES]
+        ],
+        "proposals": [proposal(i, PROPOSAL, "proposal") for i in kept[:MAX_BOXES]],
+        "negatives": [proposal(i, NEGATIVE, "negative") for i in found.negatives[:MAX_BOXES]],
+        "objects": [
+            mark(box, identity_colour(identity), f"object {identity}: score {score:.2f}", str(identity))
+            for box, identity, score in list(zip(objects.boxes, objects.ids, objects.scores))[:MAX_BOXES]
+        ]
+        if objects
+        else [],
+    }
+    masks = sample.proposal_masks(number)
+    layers: dict[str, tuple[list[CroppedMask | None], list[RGB], Ink]] = {
+        "proposals": ([None if i in negatives else m for i, m in enumerate(masks)], [PROPOSAL] * len(masks), FAINT),
+        "negatives": ([m if i in negatives else None for i, m in enumerate(masks)], [NEGATIVE] * len(masks), FAINT),
+        "objects": (sample.objects_masks(number), [identity_colour(i) for i in objects.ids] if objects else [], FIRM),
+    }
+    uris = {name: _mask_uri(sample, number, *layer, thumbnail.width) for name, layer in layers.items()}
+    time = "" if record.time_s is None else f" · {record.time_s:.2f} s"
+    return View(
+        caption=f"frame {record.index}{time}",
+        picture=_data_uri("jpeg", _jpeg(thumbnail)),
+        masks={name: uri for name, uri in uris.items() if uri},
+        marks=marks,
+    )
+
+
+def _mask_uri(
+    sample: Sample, number: int, masks: list[CroppedMask | None], colours: list[RGB], ink: Ink, width: int
+) -> str:
+    if not any(masks):
+        return ""
+    stored = sample.record.stored
+    try:
+        labels = label_map(masks, stored.height, stored.width, width / stored.width)
+    except ValueError as error:
+        raise BadShard(f"{sample.shard}: {sample.key}.masks.json: a mask of frame {number} {error}") from None
+    return _data_uri("png", labels_png(labels, colours, ink)) if np.any(labels) else ""
+
+
+def _figures(dataset: Dataset) -> list[tuple[str, str, int]]:
+    """(kind, label, number) for the head of the sheet."""
+    rows, stored = dataset.rows, dataset.stored
+    figures = [("", "samples", len(stored)), ("", "frames", sum(row.frames for row in stored))]
+    if dataset.recorded is None:
+        return figures
+    for name in ("proposals", "negatives", "objects", "refused"):
+        figures.append((name, name, sum(getattr(row, name) for row in stored)))
+    statuses = Counter(row.status for row in rows)
+    return [*figures, ("", "quarantined", statuses["quarantined"]), ("", "skipped", statuses["skipped"])]
+
+
+def _settings(dataset: Dataset) -> list[tuple[str, str]]:
+    try:
+        config = {k: v for k, v in dataset.config.items() if k != "run" and v != {}}
+    except ValueError as error:
+        return [("config.json", _shown(error))]
+    return [(_shown(name), _shown(value)) for name, value in flatten(config).items()]
+
+
+def _quarantined(dataset: Dataset) -> list[tuple[str, str, str]]:
+    bad = [row for row in dataset.rows if row.status == "quarantined"]
+    return [(_shown(row.error_class), _shown(row.reason), _shown(redact(row.uri))) for row in bad]
+
+
+def _shown(value: object) -> str:
+    """Untrusted text fit to be shown: no credentials, no control characters, of bounded length; escaped by Jinja."""
+    text = "".join(c if c.isprintable() else " " for c in scrub(str(value)))
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT // 2]} … {text[-_MAX_TEXT // 2 :]}"
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return out.getvalue()
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,121 @@
+"""One frame with its boxes, masks and ids drawn on it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.inspect.layers import FAINT, FIRM, label_map, labels_rgba
+from pipeline.inspect.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, identity_colour
+from pipeline.inspect.selection import evenly_spaced
+from pipeline.shards.decode import Sample
+from pipeline.shards.stream import BadMember
+
+LAYERS = ("proposals", "negatives", "objects", "refused", "masks")
+_GAP = 8
+
+
+def draw_frame(
+    sample: Sample, frame: int, layers: Collection[str] = LAYERS, width: int | None = None
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of one frame with its layers.
+
+    Args:
+        sample: as read from a shard.
+        frame: position in the sample.
+        layers: which of `LAYERS` to draw; `masks` fills the proposals, negatives and objects that are drawn.
+        width: of the picture in pixels; None for the stored width.
+
+    Raises:
+        BadMember: the frame or a mask is damaged.
+    """
+    record, stored = sample.record.frames[frame], sample.record.stored
+    scale = (width or stored.width) / stored.width
+    canvas = Image.fromarray(sample.image(frame))
+    if width:
+        canvas = canvas.resize((width, max(1, round(stored.height * scale))), Image.Resampling.LANCZOS)
+    groups = _boxes_by_layer(sample, frame, layers)
+    if "masks" in layers:
+        canvas = _fill(canvas, sample, frame, layers)
+    draw = ImageDraw.Draw(canvas)
+    line = max(1, round(max(canvas.size) / 400))
+    for boxes, colours, thickness in groups:
+        for box, colour in zip(boxes, colours):
+            draw.rectangle(
+                [round(value * scale) for value in box], outline=colour, width=max(1, round(line * thickness))
+            )
+    if "objects" in layers and record.objects is not None:
+        _tags(draw, record.objects.boxes, record.objects.ids, scale, size=max(10, round(max(canvas.size) / 50)))
+    return np.asarray(canvas)
+
+
+def draw_sample(sample: Sample, layers: Collection[str] = LAYERS, max_frames: int = 8, width: int = 480) -> bytes:
+    """PNG of a sample: the picture at its stored size, or frames of the clip side by side, each `width` pixels wide."""
+    count = len(sample.record.frames)
+    if count == 1:
+        return png(draw_frame(sample, 0, layers))
+    drawn = [draw_frame(sample, number, layers, width) for number in evenly_spaced(count, max_frames)]
+    gap = np.full((drawn[0].shape[0], _GAP, 3), 255, np.uint8)
+    strip = [part for picture in drawn for part in (gap, picture)][1:]
+    return png(np.concatenate(strip, axis=1))
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """An RGB array as PNG."""
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG")
+    return out.getvalue()
+
+
+def _boxes_by_layer(
+    sample: Sample, frame: int, layers: Collection[str]
+) -> list[tuple[list[list[float]], list[RGB], float]]:
+    record = sample.record.frames[frame]
+    found, negatives = record.proposals, set(record.proposals.negatives)
+    kept = [box for number, box in enumerate(found.boxes) if number not in negatives]
+    groups: list[tuple[list[list[float]], list[RGB], float]] = []
+    if "refused" in layers:
+        groups.append((found.refused_boxes, [REFUSED] * len(found.refused_boxes), 0.5))
+    if "proposals" in layers:
+        groups.append((kept, [PROPOSAL] * len(kept), 1.0))
+    if "negatives" in layers:
+        boxes = [found.boxes[number] for number in found.negatives]
+        groups.append((boxes, [NEGATIVE] * len(boxes), 1.0))
+    if "objects" in layers and record.objects is not None:
+        groups.append((record.objects.boxes, [identity_colour(i) for i in record.objects.ids], 2.0))
+    return groups
+
+
+def _fill(canvas: Image.Image, sample: Sample, frame: int, layers: Collection[str]) -> Image.Image:
+    record, stored = sample.record.frames[frame], sample.record.stored
+    negatives = set(record.proposals.negatives)
+    wanted = [("negatives" if i in negatives else "proposals") in layers for i in range(len(record.proposals.boxes))]
+    colours = [NEGATIVE if i in negatives else PROPOSAL for i in range(len(wanted))]
+    proposals = [mask if want else None for mask, want in zip(sample.proposal_masks(frame), wanted)]
+    pairs = [(proposals, colours, FAINT)]
+    if "objects" in layers and record.objects is not None:
+        pairs.append((sample.objects_masks(frame), [identity_colour(i) for i in record.objects.ids], FIRM))
+    picture = canvas.convert("RGBA")
+    for masks, mask_colours, ink in pairs:
+        try:
+            labels = label_map(masks, stored.height, stored.width, canvas.width / stored.width)
+        except ValueError as error:
+            raise BadMember(sample.shard, f"{sample.key}.masks.json", f"a mask of {record.member} {error}") from None
+        layer = Image.fromarray(labels_rgba(labels, mask_colours, ink), "RGBA")
+        if layer.size != canvas.size:  # a rounding of one pixel
+            layer = layer.resize(canvas.size, Image.Resampling.NEAREST)
+        picture.alpha_composite(layer)
+    return picture.convert("RGB")
+
+
+def _tags(draw: ImageDraw.ImageDraw, boxes: list[list[float]], ids: list[int], scale: float, size: int) -> None:
+    font = ImageFont.load_default(size)
+    for box, identity in zip(boxes, ids):
+        corner = (box[0] * scale, max(0.0, box[1] * scale - 1.3 * size))
+        left, top, right, bottom = draw.textbbox(corner, str(identity), font=font)
+        draw.rectangle((left - 3, top - 2, right + 3, bottom + 2), fill=identity_colour(identity))
+        draw.text(corner, str(identity), fill=(0, 0, 0), font=font)

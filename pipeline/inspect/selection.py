@@ -1,0 +1,54 @@
+"""Which samples to look at when all are too many: evenly spread, every source covered, the same ones every time."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from schemas.receipt import ReceiptRow
+
+
+def source_of(key: str) -> str:
+    """Name of the source, with which every sample key begins."""
+    return key.partition("-")[0]
+
+
+def select_rows(rows: Sequence[ReceiptRow], count: int) -> list[ReceiptRow]:
+    """At most `count` rows in their given order: each source has its share, and one row at least while there is room.
+
+    Args:
+        rows: of stored samples.
+        count: how many to choose.
+    """
+    if len(rows) <= count:
+        return list(rows)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        groups[source_of(row.key)].append(number)
+    chosen = [
+        groups[name][i] for name, share in _shares(groups, count).items() for i in _evenly(len(groups[name]), share)
+    ]
+    return [rows[number] for number in sorted(chosen)]
+
+
+def evenly_spaced(length: int, count: int) -> list[int]:
+    """At most `count` of the numbers 0 .. length - 1, the first and the last among them."""
+    if length <= count:
+        return list(range(length))
+    return sorted({round(i * (length - 1) / max(1, count - 1)) for i in range(count)})
+
+
+def _shares(groups: dict[str, list[int]], count: int) -> Counter[str]:
+    total = sum(len(group) for group in groups.values())
+    largest_first = sorted(groups, key=lambda name: (-len(groups[name]), name))
+    shares = Counter(dict.fromkeys(largest_first[:count], 1))
+    while sum(shares.values()) < count:  # to the source that is furthest below its share of the data set
+        open_groups = [name for name in shares if shares[name] < len(groups[name])]
+        neediest = max(open_groups, key=lambda name: len(groups[name]) / total * count - shares[name])
+        shares[neediest] += 1
+    return shares
+
+
+def _evenly(length: int, count: int) -> list[int]:
+    # The middles of `count` equal parts: never the same sample twice, and no bias to the ends.
+    return [(2 * i + 1) * length // (2 * count) for i in range(count)]

@@ -1,0 +1,157 @@
+"""Numbers that tell whether a data set is any good: how many boxes, how large, how sure, how often twice."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.inspect.selection import select_rows, source_of
+from pipeline.shards.decode import Sample
+from pipeline.shards.reader import Dataset, iter_samples, read_row
+from schemas.boxes import box_areas, iou_matrix
+
+NEAR_DUPLICATE_IOU = 0.9
+_PER_FRAME = (0, 1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 1025)
+_AREAS = (0.0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_SCORES = tuple(round(0.1 * i, 1) for i in range(11))
+
+
+@dataclass
+class Histogram:
+    """Counts of values: bin i holds `edges[i] <= value < edges[i + 1]`; the first and last take what lies beyond."""
+
+    edges: tuple[float, ...]
+    counts: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.edges) - 1)
+
+    def add(self, values: Iterable[float]) -> None:
+        """Count some values."""
+        for bin_number in np.searchsorted(self.edges, np.asarray(list(values), np.float64), side="right") - 1:
+            self.counts[min(max(int(bin_number), 0), len(self.counts) - 1)] += 1
+
+
+@dataclass
+class Statistics:
+    """What `collect` found; areas are shares of the frame, `near_duplicates` is a share of the proposals."""
+
+    samples_read: int = 0
+    samples_stored: int = 0
+    images: int = 0
+    clips: int = 0
+    frames: int = 0
+    num_objects: int = 0
+    num_proposals: int = 0
+    num_negatives: int = 0
+    num_near_duplicates: int = 0
+    objects_per_frame: Histogram = field(default_factory=lambda: Histogram(_PER_FRAME))
+    proposals_per_frame: Histogram = field(default_factory=lambda: Histogram(_PER_FRAME))
+    negatives_per_frame: Histogram = field(default_factory=lambda: Histogram(_PER_FRAME))
+    object_areas: Histogram = field(default_factory=lambda: Histogram(_AREAS))
+    proposal_areas: Histogram = field(default_factory=lambda: Histogram(_AREAS))
+    proposal_scores: Histogram = field(default_factory=lambda: Histogram(_SCORES))
+    refused: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    quarantined: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    licenses: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[str] = field(default_factory=Counter)
+    bytes_stored: int = 0
+    bytes_per_sample_median: int = 0
+    bytes_per_sample_max: int = 0
+
+    @property
+    def near_duplicates(self) -> float:
+        """Share of the proposals that overlap an earlier one of their frame by more than `NEAR_DUPLICATE_IOU`."""
+        return self.num_near_duplicates / max(1, self.num_proposals)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Histogram):
+                value = {"edges": list(value.edges), "counts": value.counts}
+            plain[name] = dict(value.most_common()) if isinstance(value, Counter) else value
+        return plain | {"near_duplicates": round(self.near_duplicates, 4)}
+
+
+def collect(
+    dataset: Dataset, max_samples: int | None = None, progress: Callable[[int], None] | None = None
+) -> Statistics:
+    """Read samples and count.
+
+    Args:
+        dataset: what to look at.
+        max_samples: read only so many, the same ones every time; None streams over all of them.
+        progress: called with 1 after each sample.
+
+    Raises:
+        BadShard: a sample is damaged; `pipeline.shards.verify` finds all that are.
+    """
+    found = Statistics(samples_stored=len(dataset.stored))
+    for row in dataset.rows:
+        found.statuses[row.status] += 1
+        if row.status == "quarantined":
+            found.quarantined[row.error_class or "unknown"] += 1
+    lengths = [row.size for row in dataset.stored]
+    if lengths:
+        found.bytes_stored, found.bytes_per_sample_max = sum(lengths), max(lengths)
+        found.bytes_per_sample_median = int(statistics.median(lengths))
+    for sample in _samples(dataset, max_samples):
+        add_sample(found, sample)
+        if progress:
+            progress(1)
+    return found
+
+
+def add_sample(found: Statistics, sample: Sample) -> None:
+    """Count one sample."""
+    record = sample.record
+    found.samples_read += 1
+    found.images += record.kind == "image"
+    found.clips += record.kind == "clip"
+    found.sources[record.origin.source] += 1
+    found.licenses[record.origin.license] += 1
+    found.sizes[f"{record.stored.width} x {record.stored.height}"] += 1
+    pixels = record.stored.height * record.stored.width
+    for frame in record.frames:
+        boxes = np.array(frame.proposals.boxes, np.float32).reshape(-1, 4)
+        found.frames += 1
+        found.num_proposals += len(boxes)
+        found.num_negatives += len(frame.proposals.negatives)
+        found.num_near_duplicates += count_near_duplicates(boxes)
+        found.proposals_per_frame.add([len(boxes)])
+        found.negatives_per_frame.add([len(frame.proposals.negatives)])
+        found.proposal_areas.add(np.array(frame.proposals.areas) / pixels)
+        found.proposal_scores.add(frame.proposals.scores)
+        found.refused.update(frame.proposals.refused)
+        if frame.objects is not None:
+            objects = np.array(frame.objects.boxes, np.float32).reshape(-1, 4)
+            found.num_objects += len(objects)
+            found.objects_per_frame.add([len(objects)])
+            found.object_areas.add(box_areas(objects) / pixels)
+
+
+def count_near_duplicates(boxes: np.ndarray) -> int:
+    """How many of the (M, 4) boxes overlap an earlier one by more than `NEAR_DUPLICATE_IOU`."""
+    return int(np.triu(iou_matrix(boxes, boxes) > NEAR_DUPLICATE_IOU, k=1).any(axis=0).sum())
+
+
+def sources_of(keys: Sequence[str]) -> Counter[str]:
+    """Samples by source, from their keys alone."""
+    return Counter(map(source_of, keys))
+
+
+def _samples(dataset: Dataset, max_samples: int | None) -> Iterator[Sample]:
+    if max_samples is None or max_samples >= len(dataset.stored):
+        for shard in dataset.shards:
+            yield from iter_samples(dataset, shard)
+    else:
+        for row in select_rows(dataset.stored, max_samples):
+            yield read_row(dataset, row)

@@ -1,0 +1,166 @@
+"""A data set as text for people: shards, totals, what was set aside, the numbers, one sample."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.inspect.statistics import Histogram, Statistics
+from pipeline.shards.decode import Sample
+from pipeline.shards.reader import Dataset
+from pipeline.storage.credentials import redact
+from schemas.receipt import ReceiptRow
+
+_MAX_SHARDS = 40
+_MAX_QUARANTINED = 20
+_MAX_BOXES = 12
+_BAR = 30
+_COUNTS = ("frames", "objects", "proposals", "negatives", "refused")
+
+
+def show(parts: Sequence[RenderableType], stream: TextIO | None = None) -> None:
+    """Print: in colour on a terminal, as plain text of 160 columns elsewhere, whatever the environment asks for."""
+    stream = stream or sys.stdout
+    if stream.isatty():
+        console = Console(file=stream, highlight=False)
+    else:
+        console = Console(file=stream, highlight=False, force_terminal=False, color_system=None, width=160)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def plain(text: object, limit: int = 200) -> Text:
+    """Untrusted text: no markup, no control codes, at most `limit` characters."""
+    clean = "".join(c if c.isprintable() else "?" for c in str(text))
+    return Text(clean if len(clean) <= limit else clean[: limit - 1] + "…")
+
+
+def dataset_parts(dataset: Dataset) -> list[RenderableType]:
+    """Title, table of shards with totals, counts by status, and why items were set aside."""
+    shards, rows = dataset.shards, dataset.rows
+    by_shard: dict[str, Counter[str]] = {shard.name: Counter() for shard in shards}
+    for row in dataset.stored:
+        totals = by_shard.setdefault(row.shard, Counter())
+        totals.update({"samples": 1, **{name: getattr(row, name) for name in _COUNTS}})
+    known = _COUNTS if dataset.recorded is not None else ("frames",)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("shard", overflow="fold")
+    for name in ("MB", "samples", *known):
+        table.add_column(name, justify="right")
+    for shard in shards[:_MAX_SHARDS]:
+        counts = by_shard[shard.name]
+        table.add_row(plain(shard.name), *_numbers(shard.num_bytes, counts, known))
+    if len(shards) > _MAX_SHARDS:
+        table.add_row(Text(f"… and {len(shards) - _MAX_SHARDS:,} more", style="dim"))
+    everything: Counter[str] = Counter()
+    for counts in by_shard.values():
+        everything.update(counts)
+    total = _numbers(sum(shard.num_bytes for shard in shards), everything, known)
+    table.add_row(f"total: {len(shards):,} shards", *total, style="bold")
+    parts: list[RenderableType] = [Text(redact(dataset.url), style="bold"), table]
+    if dataset.recorded is not None:
+        parts.append(_statuses(rows))
+    else:
+        parts.append(Text("no receipts: tars alone, counts of objects and proposals are not known"))
+    parts += [plain(f"warning: {what}", 400) for _, what in dataset.damaged]
+    return parts + _quarantine(rows)
+
+
+def statistics_parts(found: Statistics) -> list[RenderableType]:
+    """Every number of `Statistics`, histograms as bars."""
+    read = f"{found.samples_read:,} of {found.samples_stored:,} samples read"
+    kinds = f"{found.images:,} pictures, {found.clips:,} clips, {found.frames:,} frames"
+    duplicates = f"near duplicates  {found.near_duplicates:.1%} of the proposals overlap an earlier one by IoU > 0.9"
+    weights = f"bytes per sample  median {found.bytes_per_sample_median:,}, largest {found.bytes_per_sample_max:,}"
+    parts: list[RenderableType] = [Text(f"{read}: {kinds}", style="bold")]
+    for title, histogram in (
+        ("objects per frame", found.objects_per_frame),
+        ("proposals per frame", found.proposals_per_frame),
+        ("negatives per frame", found.negatives_per_frame),
+        ("object area / frame", found.object_areas),
+        ("proposal area / frame", found.proposal_areas),
+        ("proposal scores", found.proposal_scores),
+    ):
+        parts += _bars(title, histogram)
+    parts += [Text(duplicates), Text(weights)]
+    for title, counter in (
+        ("refused", found.refused),
+        ("quarantined", found.quarantined),
+        ("sources", found.sources),
+        ("licences", found.licenses),
+        ("stored sizes", found.sizes),
+    ):
+        entries = ", ".join(f"{name} {count:,}" for name, count in counter.most_common(12))
+        parts.append(plain(f"{title}  {entries or 'none'}", 600))
+    return parts
+
+
+def sample_parts(sample: Sample) -> list[RenderableType]:
+    """One sample in text: where it came from, and its first frames with their best proposals."""
+    record = sample.record
+    origin, stored = record.origin, record.stored
+    about = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, value in (
+        ("key", record.key),
+        ("kind", f"{record.kind} of {len(record.frames)}" if record.clip else record.kind),
+        ("shard", f"{sample.shard}, {sample.size:,} bytes at {sample.offset:,}"),
+        ("uri", redact(origin.uri)),
+        ("source", f"{origin.source}, licence {origin.license}"),
+        ("size", f"{stored.width} x {stored.height} of {origin.width} x {origin.height}"),
+        ("proposer", f"{record.proposer}, fingerprint {record.fingerprint}"),
+    ):
+        about.add_row(Text(name, style="dim"), plain(value))
+    parts: list[RenderableType] = [about]
+    for frame in record.frames[:_MAX_BOXES]:
+        time = "" if frame.time_s is None else f" at {frame.time_s:.2f} s"
+        objects = "not annotated" if frame.objects is None else f"objects {frame.objects.ids}"
+        found = frame.proposals
+        boxes = [f"{s:.2f} [{', '.join(f'{v:g}' for v in b)}]" for s, b in zip(found.scores, found.boxes)][:3]
+        counts = (
+            f"{len(found.boxes)} proposals, {len(found.negatives)} negatives, {sum(found.refused.values())} refused"
+        )
+        parts.append(plain(f"frame {frame.index}{time}: {objects}; {counts}; best {' '.join(boxes) or 'none'}", 400))
+    if len(record.frames) > _MAX_BOXES:
+        parts.append(Text(f"… and {len(record.frames) - _MAX_BOXES} frames more"))
+    return parts
+
+
+def _numbers(num_bytes: int, counts: Counter[str], known: Sequence[str]) -> list[str]:
+    return [f"{num_bytes / 1e6:,.1f}", *(f"{counts[name]:,}" for name in ("samples", *known))]
+
+
+def _statuses(rows: Sequence[ReceiptRow]) -> Text:
+    counts = Counter(row.status for row in rows)
+    return Text(f"{len(rows):,} items: " + ", ".join(f"{counts[s]:,} {s}" for s in ("ok", "quarantined", "skipped")))
+
+
+def _quarantine(rows: Sequence[ReceiptRow]) -> list[RenderableType]:
+    bad = [row for row in rows if row.status == "quarantined"]
+    if not bad:
+        return []
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("quarantined", "reason", "uri"):
+        table.add_column(name, overflow="fold")
+    for row in bad[:_MAX_QUARANTINED]:
+        table.add_row(plain(row.error_class), plain(row.reason), plain(redact(row.uri)))
+    parts: list[RenderableType] = [table]
+    if len(bad) > _MAX_QUARANTINED:
+        parts.append(Text(f"… and {len(bad) - _MAX_QUARANTINED:,} more quarantined"))
+    return parts
+
+
+def _bars(title: str, histogram: Histogram) -> list[Text]:
+    most = max([*histogram.counts, 1])
+    lines = [Text(title, style="bold")]
+    filled = [number for number, count in enumerate(histogram.counts) if count]
+    for number in range(filled[0], filled[-1] + 1) if filled else ():
+        low, high, count = histogram.edges[number], histogram.edges[number + 1], histogram.counts[number]
+        bar = "█" * round(_BAR * count / most) or ("▏" if count else "")
+        lines.append(Text(f"  {low:>7g} … {high:<7g} {count:>9,} {bar}"))
+    return lines

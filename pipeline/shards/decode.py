@@ -1,0 +1,198 @@
+"""The members of a sample, checked and parsed: the way back from `pipeline.shards.encode`."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import ValidationError
+
+from pipeline.shards.stream import BadMember, RawSample
+from schemas.keys import frame_member
+from schemas.masks import CroppedMask, Mask, decode_counts, parse_counts
+from schemas.sample import SCHEMA_VERSION, FrameMasks, FrameRecord, MaskRecord, SampleMasks, SampleRecord
+
+T = TypeVar("T", SampleRecord, SampleMasks)
+
+MAX_PIXELS = 100_000_000
+"""A frame that declares more is refused before it is decoded; the default of `read.max_pixels`."""
+
+
+@dataclass
+class Sample:
+    """One sample as read from a shard.
+
+    Args:
+        shard, offset, size: where it lies.
+        record: the validated JSON.
+        jpegs: bytes of the frames, not decoded yet; see `image`.
+        masks_json: bytes of the member with the masks, not parsed yet; None where the sample has none.
+    """
+
+    shard: str
+    offset: int
+    size: int
+    record: SampleRecord
+    jpegs: list[bytes]
+    masks_json: bytes | None
+
+    @property
+    def key(self) -> str:
+        """Key of the sample."""
+        return self.record.key
+
+    def image(self, frame: int) -> NDArray[np.uint8]:
+        """Decode one frame: (H, W, 3) uint8 RGB.
+
+        Raises:
+            BadMember: not a whole JPEG of the size that the record declares.
+        """
+        stored = self.record.stored
+        return decode_jpeg(self.jpegs[frame], self.shard, self.record.frames[frame].member, stored.height, stored.width)
+
+    @cached_property
+    def masks(self) -> SampleMasks | None:
+        """Masks of all frames, parsed when first asked for; None where the sample has none.
+
+        Raises:
+            BadMember: not valid, or not one mask (or null) per box.
+        """
+        if self.masks_json is None:
+            return None
+        member = f"{self.key}.masks.json"
+        masks = _parse(SampleMasks, self.masks_json, self.shard, member)
+        if masks.key != self.key:
+            raise BadMember(self.shard, member, f"belongs to another sample, {masks.key!r}")
+        if len(masks.frames) != len(self.record.frames):
+            raise BadMember(
+                self.shard, member, f"has masks of {len(masks.frames)} frames, not {len(self.record.frames)}"
+            )
+        for number, (frame, entry) in enumerate(zip(self.record.frames, masks.frames)):
+            for name, boxes, found in _counted(frame, entry):
+                if boxes != found:
+                    raise BadMember(self.shard, member, f"frame {number}: {found} masks for {boxes} boxes of {name}")
+        return masks
+
+    def objects_masks(self, frame: int) -> list[CroppedMask | None]:
+        """One mask, or None, for each annotated object of a frame; see `masks` for what is raised."""
+        objects = self.record.frames[frame].objects
+        if self.masks is None:
+            return [None] * (len(objects.boxes) if objects else 0)
+        return [_cropped(mask) for mask in self.masks.frames[frame].objects]
+
+    def proposal_masks(self, frame: int) -> list[CroppedMask | None]:
+        """One mask, or None, for each proposal of a frame; those of the objects where the proposals are the objects."""
+        if self.masks is None:
+            return [None] * len(self.record.frames[frame].proposals.boxes)
+        entry = self.masks.frames[frame]
+        return [_cropped(mask) for mask in (entry.objects if entry.proposals is None else entry.proposals)]
+
+
+def parse_sample(raw: RawSample) -> Sample:
+    """Check the members of a sample and parse its record; pixels and masks stay as they are.
+
+    Raises:
+        BadMember: incomplete, members missing, unknown or out of order, JSON that is not valid.
+    """
+    names = [name for name, _ in raw.members]
+    last = f"{raw.key}.json"
+    if last not in names:
+        raise BadMember(raw.shard, last, "is missing, so the sample is incomplete; mine its unit again")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadMember(raw.shard, twice, "is there twice in one sample")
+    data = dict(raw.members)
+    record = _parse(SampleRecord, data[last], raw.shard, last)
+    if record.key != raw.key:
+        raise BadMember(raw.shard, last, f"says its key is {record.key!r}")
+    expected = [frame_member(raw.key, i, len(record.frames), record.kind) for i in range(len(record.frames))]
+    masks = f"{raw.key}.masks.json"
+    expected += [masks, last] if record.has_masks else [last]
+    _check_names(raw, names, expected)
+    for name, frame in zip(expected, record.frames):
+        if frame.member != name:
+            raise BadMember(raw.shard, last, f"calls a frame {frame.member!r} that must be {name!r}")
+    if record.stored.height * record.stored.width > MAX_PIXELS:
+        raise BadMember(
+            raw.shard, last, f"declares frames of {record.stored.height} x {record.stored.width}: too large"
+        )
+    jpegs = [data[name] for name in expected[: len(record.frames)]]
+    return Sample(raw.shard, raw.offset, raw.size, record, jpegs, data.get(masks))
+
+
+def decode_jpeg(data: bytes, shard: str, member: str, height: int, width: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of a JPEG that must have the given size; the size is checked before any pixel is decoded.
+
+    Raises:
+        BadMember: another size, another format, or damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            found_width, found_height = image.size
+            if (found_height, found_width) != (height, width) or found_height * found_width > MAX_PIXELS:
+                raise BadMember(
+                    shard, member, f"is {found_height} x {found_width}, its record says {height} x {width}; not decoded"
+                )
+            return np.asarray(image.convert("RGB"))
+    except BadMember:
+        raise
+    except Exception as error:  # a decoder that is fed hostile bytes raises whatever it likes
+        raise BadMember(shard, member, f"is not a whole JPEG ({error})") from None
+
+
+def decode_mask(crop: CroppedMask, height: int, width: int) -> Mask:
+    """(crop.height, crop.width) bool pixels of a mask, after checking that it lies inside a frame of that size.
+
+    Raises:
+        ValueError: it leaves the frame, or its counts are broken or do not fill it.
+    """
+    inside = crop.x >= 0 and crop.y >= 0 and crop.x + crop.width <= width and crop.y + crop.height <= height
+    if not inside or crop.width <= 0 or crop.height <= 0:
+        raise ValueError(f"leaves its frame: {crop.height} x {crop.width} at ({crop.x}, {crop.y})")
+    # Each run is compared by itself, since a sum of hostile runs can wrap around to the right number.
+    if (parse_counts(crop.counts) > crop.height * crop.width).any():
+        raise ValueError(f"has a run longer than its {crop.height} x {crop.width} pixels")
+    return decode_counts(crop.counts, crop.height, crop.width)
+
+
+def _check_names(raw: RawSample, names: list[str], expected: list[str]) -> None:
+    if names == expected:
+        return
+    missing = [name for name in expected if name not in names]
+    if missing:
+        raise BadMember(raw.shard, missing[0], "is missing from its sample; mine its unit again")
+    unknown = [name for name in names if name not in expected]
+    if unknown:
+        raise BadMember(raw.shard, unknown[0], "is no member that this sample should have")
+    first = next(name for name, other in zip(names, expected) if name != other)
+    raise BadMember(raw.shard, first, "is out of order: frames come first, then masks, the JSON last")
+
+
+def _parse(kind: type[T], data: bytes, shard: str, member: str) -> T:
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if where == "schema_version":
+            what = f"has schema version {str(first['input'])[:40]}; this program reads {SCHEMA_VERSION}: update it"
+        else:
+            what = f"is not a valid record: {where + ': ' if where else ''}{first['msg']}"
+        raise BadMember(shard, member, what) from None
+
+
+def _counted(frame: FrameRecord, masks: FrameMasks) -> list[tuple[str, int, int]]:
+    objects = ("objects", len(frame.objects.boxes) if frame.objects else 0, len(masks.objects))
+    entries = masks.objects if masks.proposals is None else masks.proposals
+    return [objects, ("proposals", len(frame.proposals.boxes), len(entries))]
+
+
+def _cropped(mask: MaskRecord | None) -> CroppedMask | None:
+    if mask is None:
+        return None
+    return CroppedMask(x=mask.x, y=mask.y, height=mask.height, width=mask.width, counts=mask.counts)

@@ -1,0 +1,228 @@
+"""The check that a data set is whole: every byte of every shard against receipts, hashes and schemas."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.shards.check import Fault, check_sample
+from pipeline.shards.reader import Dataset, open_dataset
+from pipeline.shards.stream import BadMember, ShardBytes, raw_samples
+from pipeline.shards.tar import BadShard
+from pipeline.storage.files import basename, list_files, read_bytes
+from schemas.keys import receipt_name
+from schemas.receipt import ReceiptRow, ShardInfo
+
+Progress = Callable[[int], None]
+"""Called with the number of samples looked at since the last call; from one thread at a time."""
+
+
+def verify(dataset: Dataset | str, threads: int = 4, progress: Progress | None = None) -> list[Fault]:
+    """Check all shards and receipts of a data set, or tars alone (then only what can be known without receipts).
+
+    Damage in one shard never keeps the others from being looked at. At most `threads` chunks and samples are in memory.
+
+    Args:
+        dataset: opened with `keep_damaged=True`, or its URL.
+        threads: shards that are looked at side by side.
+        progress: see `Progress`.
+
+    Returns:
+        What is wrong, in the order of the shards; empty when all is well.
+
+    Raises:
+        OSError, UnsafeURL: the data set could not be opened or listed at all.
+    """
+    if isinstance(dataset, str):
+        dataset = open_dataset(dataset, keep_damaged=True)
+    faults = [Fault(name, "", what) for name, what in dataset.damaged]
+    faults += _check_rows(dataset)
+    faults += _check_fingerprints(dataset)
+    on_disk = _listing(dataset)
+    known = {shard.name for shard in dataset.shards} if dataset.receipts or dataset.recorded is not None else set()
+    if dataset.layout is not None:
+        for name in sorted(set(on_disk) - known):
+            if name.endswith(".tar"):
+                faults.append(Fault(name, "", "no receipt: its unit is unfinished; run the mining command again"))
+    work = _ShardCheck(dataset, on_disk, progress)
+    with ThreadPoolExecutor(threads) as pool:
+        for found in pool.map(work.check, dataset.shards):
+            faults += found
+    return faults + work.keys_in_two_shards()
+
+
+def unfinished(dataset: Dataset) -> list[str]:
+    """Warnings: planned items that no receipt mentions yet. That is work left to do, not damage."""
+    if dataset.layout is None:
+        return []
+    try:
+        plans = [file.uri for file in list_files(dataset.layout.plan) if file.uri.endswith(".parquet")]
+    except FileNotFoundError:
+        return []
+    done = {row.source_id for row in dataset.rows}
+    left: Counter[int] = Counter()
+    for plan in plans:
+        try:
+            table = pq.read_table(io.BytesIO(read_bytes(plan)), columns=["source_id", "unit"])
+        except (pa.ArrowException, KeyError) as error:
+            return [f"{basename(plan)}: not a readable plan ({error})"]
+        for source_id, unit in zip(table["source_id"].to_pylist(), table["unit"].to_pylist()):
+            left[unit] += source_id not in done
+    items, units = sum(left.values()), sum(1 for count in left.values() if count)
+    if not items:
+        return []
+    return [f"{items} planned items in {units} units have no receipt yet; run the mining command again to finish them"]
+
+
+class _ShardCheck:
+    """Looks at one shard after another, from several threads, and remembers whose keys it saw."""
+
+    def __init__(self, dataset: Dataset, on_disk: dict[str, int], progress: Progress | None) -> None:
+        self._dataset, self._on_disk, self._progress = dataset, on_disk, progress
+        self._lock = threading.Lock()
+        self._units = {shard.name: receipt.unit for receipt in dataset.receipts for shard in receipt.shards}
+        self._fingerprints = {receipt.unit: receipt.fingerprint for receipt in dataset.receipts}
+        self._rows: dict[str, dict[str, ReceiptRow]] = defaultdict(dict)
+        for row in dataset.recorded or ():
+            if row.status == "ok":
+                self._rows[row.shard].setdefault(row.key, row)
+        # Only for tars alone: with receipts, each sample has its row and the rows are compared with each other.
+        self._shard_of: dict[str, str] = {}
+        self._twice: list[Fault] = []
+
+    def check(self, shard: ShardInfo) -> list[Fault]:
+        """All that is wrong with one shard."""
+        try:
+            url = self._dataset.shard_url(shard.name)
+        except ValueError as error:
+            return [Fault(shard.name, "", str(error))]
+        size = self._on_disk.get(shard.name)
+        if size is None:
+            return [Fault(shard.name, "", f"is missing{self._mend(shard)}")]
+        faults = []
+        if size != shard.num_bytes:
+            faults.append(
+                Fault(shard.name, "", f"has {size} bytes, its receipt says {shard.num_bytes}{self._mend(shard)}")
+            )
+        source = ShardBytes(url, size)
+        try:
+            faults += self._samples(source, shard)
+            if shard.sha256 and source.sha256() != shard.sha256:
+                faults.append(Fault(shard.name, "", f"its SHA-256 is not that of its receipt{self._mend(shard)}"))
+        except OSError as error:
+            faults.append(Fault(shard.name, "", f"could not be read: {error}"))
+        return faults
+
+    def keys_in_two_shards(self) -> list[Fault]:
+        """Keys that more than one of the tars alone holds."""
+        return sorted(self._twice, key=str)
+
+    def _samples(self, source: ShardBytes, shard: ShardInfo) -> Iterator[Fault]:
+        recorded = self._dataset.recorded is not None
+        rows = self._rows.get(shard.name, {})
+        seen: set[str] = set()
+        stopped = False
+        try:
+            for raw in raw_samples(source, shard.name):
+                member = raw.members[0][0]
+                row = rows.get(raw.key)
+                if raw.key in seen:
+                    yield Fault(shard.name, member, "does not lie beside the rest of its sample, or is there twice")
+                elif recorded and row is None:
+                    yield Fault(shard.name, member, "has no row in the receipt of this shard")
+                seen.add(raw.key)
+                faults, fingerprint = check_sample(raw, row)
+                yield from faults
+                expected = self._fingerprints.get(self._units.get(shard.name, -1))
+                if fingerprint and expected and fingerprint != expected:
+                    yield Fault(
+                        shard.name, f"{raw.key}.json", f"fingerprint {fingerprint!r}, its receipt: {expected!r}"
+                    )
+                self._saw(raw.key, shard.name, recorded)
+        except BadMember as error:
+            stopped = True
+            yield Fault(shard.name, error.member, f"{error.what}; the rest of the shard was not looked at")
+        except BadShard as error:
+            stopped = True
+            what = str(error).removeprefix(f"{shard.name}: ")
+            yield Fault(shard.name, "", f"{what}; the rest of the shard was not looked at")
+        lost = [row for key, row in rows.items() if key not in seen]
+        if lost and stopped:
+            yield Fault(shard.name, "", f"{len(lost)} samples of its receipt were not reached")
+        elif lost:
+            yield from (Fault(shard.name, f"{row.key}.json", "is in the receipt, not in the shard") for row in lost)
+        if not stopped and shard.num_samples not in (-1, len(seen)):
+            yield Fault(shard.name, "", f"has {len(seen)} samples, its receipt says {shard.num_samples}")
+
+    def _saw(self, key: str, shard: str, recorded: bool) -> None:
+        with self._lock:
+            if not recorded and self._shard_of.setdefault(key, shard) != shard:
+                self._twice.append(Fault(shard, f"{key}.json", f"{self._shard_of[key]} holds this key as well"))
+            if self._progress:
+                self._progress(1)
+
+    def _mend(self, shard: ShardInfo) -> str:
+        unit = self._units.get(shard.name)
+        return "" if unit is None else f"; delete receipts/{receipt_name(unit)} and run the mining command again"
+
+
+def _listing(dataset: Dataset) -> dict[str, int]:
+    if dataset.layout is None:
+        return {shard.name: shard.num_bytes for shard in dataset.shards}
+    try:
+        return {basename(file.uri): file.size for file in list_files(dataset.layout.shards)}
+    except FileNotFoundError:
+        return {}
+
+
+def _check_rows(dataset: Dataset) -> Iterator[Fault]:
+    """Rows against each other: one row per item, one item per key, and a place for those that were stored."""
+    if dataset.recorded is None:
+        return
+    shards = {shard.name for shard in dataset.shards}
+    for name, count in Counter(shard.name for shard in dataset.shards).items():
+        if count > 1:
+            yield Fault(name, "", f"{count} receipts claim this shard")
+    first_by_id: dict[str, ReceiptRow] = {}
+    first_by_key: dict[str, ReceiptRow] = {}
+    for row in dataset.recorded:
+        here = row.shard or receipt_name(row.unit)
+        before = first_by_id.setdefault(row.source_id, row)
+        if before is not row:
+            where = before.shard or receipt_name(before.unit)
+            yield Fault(
+                here, f"{row.key}.json", f"{row.source_id!r} has a row twice: {row.status}; {before.status} in {where}"
+            )
+        before = first_by_key.setdefault(row.key, row)
+        if before is not row:
+            yield Fault(here, f"{row.key}.json", f"its key is not unique: {before.shard or 'a row'} has it as well")
+        if row.status not in ("ok", "quarantined", "skipped"):
+            yield Fault(here, f"{row.key}.json", f"status {row.status!r} is none of ok, quarantined, skipped")
+        elif row.status == "ok" and row.shard not in shards:
+            yield Fault(here, f"{row.key}.json", "its receipt does not list the shard it is said to be in")
+        elif row.status != "ok" and row.shard:
+            yield Fault(here, f"{row.key}.json", f"is {row.status} and yet has a place in a shard")
+
+
+def _check_fingerprints(dataset: Dataset) -> Iterator[Fault]:
+    try:
+        expected = dataset.config.get("fingerprint")
+    except ValueError as error:
+        yield Fault("config.json", "", str(error))
+        expected = None
+    said_by = "config.json"
+    for receipt in dataset.receipts:
+        name = receipt_name(receipt.unit)
+        if not expected:
+            expected, said_by = receipt.fingerprint, name
+        elif receipt.fingerprint != expected:
+            yield Fault(name, "", f"fingerprint {receipt.fingerprint!r} is not the {expected!r} of {said_by}")
+        for row in receipt.rows:
+            if row.unit != receipt.unit:
+                yield Fault(name, f"{row.key}.json", f"its row is of unit {row.unit}")

@@ -1,0 +1,66 @@
+"""Source `images`: picture files without annotations, one item for each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from pipeline.sources.base import Claim, Source
+from pipeline.sources.fetching import fetch_bytes
+from pipeline.sources.pictures import decode_picture
+from pipeline.storage.files import FileInfo, basename
+from schemas.keys import sample_key
+from schemas.media import Frame, Media, WorkItem
+
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".dib",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".jp2",
+    ".avif",
+)
+"""What is taken for a picture, by the end of its name in lower case."""
+
+
+class Images(Source):
+    """Pictures in folders, matching a glob, or named one by one."""
+
+    name = "images"
+    annotated = False
+
+    def claim(self, files: Sequence[FileInfo]) -> Claim:
+        """Every file with the suffix of a picture."""
+        uris = [file.uri for file in files if file.uri.lower().endswith(SUFFIXES)]
+        return Claim(items=[self._item(uri) for uri in uris], used=set(uris))
+
+    def read(self, item: WorkItem) -> Media:
+        """Decode a picture; of an animation, its first frame."""
+        data = fetch_bytes(item.uri, max_bytes=self.settings.max_item_bytes)
+        picture = decode_picture(
+            data, item.uri, max_pixels=self.settings.max_pixels, longest_side=self.settings.longest_side
+        )
+        return Media(
+            kind="image",
+            frames=[Frame(image=picture.image, encoded=picture.encoded)],
+            original_height=picture.height,
+            original_width=picture.width,
+            sha256=hashlib.sha256(data).hexdigest(),
+            num_bytes=len(data),
+            annotated=False,
+            license=self.settings.license or "unknown",
+            conversions=picture.conversions,
+        )
+
+    def _item(self, uri: str) -> WorkItem:
+        name = basename(uri).rsplit(".", 1)[0]
+        return WorkItem(source=self.name, source_id=uri, key=sample_key(self.name, name, uri), uri=uri)

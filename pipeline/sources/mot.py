@@ -1,0 +1,150 @@
+"""Source `mot`: sequences laid out like MOTChallenge (MOT15/16/17/20, DanceTrack, SportsMOT).
+
+A sequence is a folder with `img1/NNNNNN.jpg` (or png), perhaps `gt/gt.txt`, perhaps `seqinfo.ini`. The files decide
+what its frames are: `seqLength` often promises more than a copy holds. Frames are numbered by their place in the
+folder, from 0; rows of `gt.txt` belong to the number in the file's name.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from pipeline.sources.base import BadItem, Claim, ReadSettings, Source
+from pipeline.sources.clips import check_one_size, clip_item, cut_clips, num_kept, stride_for
+from pipeline.sources.fetching import fetch_bytes
+from pipeline.sources.mot_rows import GroundTruth, read_ground_truth
+from pipeline.sources.pictures import decode_picture
+from pipeline.storage.files import FileInfo, basename, dirname, join, read_bytes
+from schemas.media import Annotations, Frame, Media, WorkItem
+
+DEFAULT_FPS = 30.0
+"""Where no `seqinfo.ini` says otherwise: MOT17's and MOT20's most common rate."""
+
+_FRAME = re.compile(r"^(?P<sequence>.+)/(?P<folder>[^/]+)/(?P<name>(?P<number>\d+)\.(?i:jpg|jpeg|png))$")
+_MAX_SEQINFO_BYTES = 64 * 1024
+
+
+class Mot(Source):
+    """Clips with boxes and identities; every frame is labelled, so clips are taken at about `label_fps`."""
+
+    name = "mot"
+    annotated = True
+
+    def __init__(self, settings: ReadSettings) -> None:
+        super().__init__(settings)
+        self._ground_truth: tuple[str, GroundTruth] = ("", {})
+
+    def claim(self, files: Sequence[FileInfo]) -> Claim:
+        """Sequences whose frames are listed, with the small `seqinfo.ini` read for frame rate and folder."""
+        listed = {file.uri for file in files}
+        folders: dict[tuple[str, str], dict[int, str]] = {}
+        for uri in sorted(listed):
+            if match := _FRAME.match(uri):
+                frames = folders.setdefault((match["sequence"], match["folder"]), {})
+                frames[int(match["number"])] = match["name"]
+        claim = Claim()
+        for (sequence, folder), frames in folders.items():
+            seqinfo = join(sequence, "seqinfo.ini")
+            image_folder, fps, problem = _seqinfo(seqinfo) if seqinfo in listed else ("img1", DEFAULT_FPS, "")
+            if folder != image_folder:
+                continue
+            truth = join(sequence, "gt", "gt.txt")
+            claim.used.update(join(sequence, folder, name) for name in frames.values())
+            claim.used.update({seqinfo, truth, join(sequence, "det", "det.txt")} & listed)
+            names = [frames[number] for number in sorted(frames)]
+            common = {"fps": fps, "frames": len(names), "gt": truth if truth in listed else None, "problem": problem}
+            claim.items += self._items(sequence, folder, names, common)
+        return claim
+
+    def read(self, item: WorkItem) -> Media:
+        """Decode a clip and its boxes."""
+        details = orjson.loads(item.details)
+        if details["problem"]:
+            raise BadItem(f"{item.source_id}: {details['problem']}")
+        frames: list[Frame] = []
+        conversions: list[str] = []
+        digest, num_bytes, size = hashlib.sha256(), 0, (0, 0)
+        for position, name in enumerate(details["names"]):
+            uri = join(item.uri, name)
+            data = self._fetch(uri)
+            digest.update(data)
+            num_bytes += len(data)
+            picture = decode_picture(
+                data, uri, max_pixels=self.settings.max_pixels, longest_side=self.settings.longest_side
+            )
+            if frames and size != (picture.height, picture.width):
+                raise BadItem(
+                    f"{uri}: is {picture.height} x {picture.width}, the frames before it {size[0]} x {size[1]}"
+                )
+            size = (picture.height, picture.width)
+            conversions += [each for each in picture.conversions if each not in conversions]
+            index = item.first_frame + position * item.stride
+            frames.append(
+                Frame(
+                    image=picture.image,
+                    index=index,
+                    time_s=index / details["fps"],
+                    annotations=self._annotations(details["gt"], int(name.split(".")[0]), *size),
+                    encoded=picture.encoded,
+                )
+            )
+        check_one_size(frames, item.source_id)
+        return Media(
+            kind="clip",
+            frames=frames,
+            original_height=size[0],
+            original_width=size[1],
+            sha256=digest.hexdigest(),
+            num_bytes=num_bytes,
+            annotated=details["gt"] is not None,
+            fps=details["fps"],
+            num_source_frames=details["frames"],
+            license=self.settings.license or "unknown",
+            conversions=conversions,
+        )
+
+    def _items(self, sequence: str, folder: str, names: list[str], common: dict[str, Any]) -> list[WorkItem]:
+        stride = stride_for(common["fps"], self.settings.label_fps)
+        kept = names[::stride]
+        assert len(kept) == num_kept(len(names), stride)
+        items = []
+        for clip in cut_clips(len(kept), self.settings.frames_per_clip):
+            details = {**common, "names": kept[clip.start : clip.start + clip.length]}
+            items.append(clip_item(self.name, join(sequence, folder), basename(sequence), clip, stride, details))
+        return items
+
+    def _annotations(self, truth: str | None, number: int, height: int, width: int) -> Annotations | None:
+        if truth is None:
+            return None
+        if self._ground_truth[0] != truth:
+            self._ground_truth = (truth, read_ground_truth(truth))
+        rows = self._ground_truth[1].get(number)
+        return rows.clipped(height, width) if rows is not None else Annotations()
+
+    def _fetch(self, uri: str) -> bytes:
+        try:
+            return fetch_bytes(uri, max_bytes=self.settings.max_item_bytes)
+        except FileNotFoundError:
+            raise BadItem(f"{uri}: the frame was there when the work was planned, and is missing now") from None
+
+
+def _seqinfo(uri: str) -> tuple[str, float, str]:
+    """Image folder, frame rate and, where the file is no good, what is wrong with it."""
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(read_bytes(uri, max_bytes=_MAX_SEQINFO_BYTES).decode("utf-8-sig"))
+        folder = parser.get("Sequence", "imDir", fallback="img1").strip("/")
+        fps = parser.getfloat("Sequence", "frameRate", fallback=DEFAULT_FPS)
+        if not math.isfinite(fps) or fps <= 0:
+            raise ValueError(f"frameRate is {fps}")
+    except (configparser.Error, ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+        return "img1", DEFAULT_FPS, f"{dirname(uri)}/seqinfo.ini cannot be used: {text}"
+    return folder, fps, ""

@@ -1,0 +1,116 @@
+"""Rows of a MOTChallenge `gt.txt`, by frame: which are objects, and which only regions to ignore.
+
+Two kinds of rows share the first seven columns (frame, id, x, y, width, height, flag). MOT16, 17 and 20 have exactly
+two more, class and visibility; MOT15 has three, coordinates in the world. A row with flag 0, or of a class other than
+1 (pedestrian), is neither an object nor background: distractors, reflections, people in vehicles, occluders.
+
+The specification counts x and y from 1; TrackEval uses them as they are, and so do we, so that boxes and published
+numbers agree.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.sources.base import BadItem
+from pipeline.sources.fetching import MAX_ANNOTATION_BYTES, fetch_bytes
+from schemas.boxes import Boxes, box_areas, clip_boxes, from_xywh
+from schemas.media import Annotations
+
+_PEDESTRIAN = 1
+_NUM_SHARED = 7
+_NUM_WITH_CLASS = 9
+
+
+@dataclass(slots=True)
+class FrameRows:
+    """Rows of one frame: `xywh` and id of each object, `xywh` of each ignored region."""
+
+    boxes: list[list[float]] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    ignore: list[list[float]] = field(default_factory=list)
+
+    def clipped(self, height: int, width: int) -> Annotations:
+        """As annotations of an image of `height` x `width`; a box that lies outside it is left out."""
+        boxes = _clipped(self.boxes, height, width)
+        kept = np.flatnonzero(box_areas(boxes) > 0).tolist()
+        ignore = _clipped(self.ignore, height, width)
+        return Annotations(
+            boxes=boxes[kept],
+            ids=[self.ids[i] for i in kept],
+            scores=[1.0] * len(kept),
+            masks=[None] * len(kept),
+            ignore=ignore[box_areas(ignore) > 0],
+        )
+
+
+GroundTruth = dict[int, FrameRows]
+"""Rows by the number of their frame, as written in the file."""
+
+
+def read_ground_truth(uri: str) -> GroundTruth:
+    """Parse a `gt.txt`.
+
+    Raises:
+        BadItem: a line with too few columns or something that is no number, or an id twice in a frame; names file
+            and line.
+        OSError: could not be fetched.
+    """
+    try:
+        text = fetch_bytes(uri, max_bytes=MAX_ANNOTATION_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadItem(f"{uri}: not a text file") from None
+    truth: GroundTruth = {}
+    seen: set[tuple[int, int]] = set()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{uri}: line {number}"
+        values = _numbers(line, where)
+        frame, identity = _whole(values[0], "frame", where), _whole(values[1], "id", where)
+        rows = truth.setdefault(frame, FrameRows())
+        if values[4] < 0 or values[5] < 0:
+            raise BadItem(f"{where}: the box has a negative width or height")
+        if not _is_object(values):
+            rows.ignore.append(values[2:6])
+            continue
+        if (frame, identity) in seen:
+            raise BadItem(f"{where}: id {identity} stands twice in frame {frame}")
+        seen.add((frame, identity))
+        rows.boxes.append(values[2:6])
+        rows.ids.append(identity)
+    return truth
+
+
+def _is_object(values: list[float]) -> bool:
+    if values[6] == 0:
+        return False
+    # Some nine-column files write -1 for a class that they do not have.
+    has_class = len(values) == _NUM_WITH_CLASS and values[7] >= 1 and values[7] == int(values[7])
+    return not has_class or values[7] == _PEDESTRIAN
+
+
+def _numbers(line: str, where: str) -> list[float]:
+    columns = line.split(",")
+    if len(columns) < _NUM_SHARED:
+        raise BadItem(f"{where}: {len(columns)} columns, at least {_NUM_SHARED} are needed: {line[:80]!r}")
+    try:
+        values = [float(column) for column in columns]
+    except ValueError:
+        raise BadItem(f"{where}: not all columns are numbers: {line[:80]!r}") from None
+    if not all(math.isfinite(value) for value in values):
+        raise BadItem(f"{where}: a column is not finite: {line[:80]!r}")
+    return values
+
+
+def _whole(value: float, name: str, where: str) -> int:
+    if value != int(value):
+        raise BadItem(f"{where}: {name} should be a whole number, found {value}")
+    return int(value)
+
+
+def _clipped(boxes_xywh: list[list[float]], height: int, width: int) -> Boxes:
+    return clip_boxes(from_xywh(np.array(boxes_xywh, np.float64).reshape(-1, 4)), height, width)

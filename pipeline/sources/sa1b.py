@@ -1,0 +1,175 @@
+"""Source `sa1b`: Segment Anything 1B, as folders or in its official tars, which are read in place.
+
+A picture is `sa_N.jpg` beside its `sa_N.json`, in a folder or in one tar. Boxes are taken as the file states them; in
+SA-1B a box ends *on* the last pixel of its mask, so it may be a pixel narrower than the mask is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import orjson
+
+from pipeline.sources.base import BadItem, Claim, MissingAnnotation, Source, TruncatedMedia
+from pipeline.sources.fetching import fetch_bytes, fetch_json
+from pipeline.sources.pictures import decode_picture
+from pipeline.sources.sa1b_annotations import sa1b_annotations
+from pipeline.sources.tar_index import TarIndex, index_tar
+from pipeline.storage.files import FileInfo, basename, retry
+from schemas.keys import sample_key
+from schemas.media import Frame, Media, WorkItem
+
+LICENSE = "SA-1B research licence"
+
+_PAIR = re.compile(r"^(?P<stem>.*)\.(?P<kind>jpe?g|json)$", re.IGNORECASE)
+_OFFICIAL_NAME = re.compile(r"(^|/)sa_\d+$")
+_TARS_AT_ONCE = 16
+
+
+class Sa1b(Source):
+    """Pictures with the masks of the SA-1B data engine.
+
+    Unasked, it takes `sa_N.jpg` and `sa_N.json` where there is at least one such JSON, and tars called `sa_*.tar`;
+    asked for by name, every JPEG, the JSON beside one, and every tar.
+    """
+
+    name = "sa1b"
+    annotated = True
+
+    def claim(self, files: Sequence[FileInfo]) -> Claim:
+        """Pair the files of folders, and walk the headers of tars."""
+        claim = Claim()
+        self._claim_folders([file.uri for file in files], claim)
+        tars = [file.uri for file in files if self._is_tar(file.uri)]
+        # Walking a remote tar is mostly waiting.
+        with ThreadPoolExecutor(_TARS_AT_ONCE, thread_name_prefix="tar") as pool:
+            for uri, index in zip(tars, pool.map(_index, tars), strict=True):
+                claim.items += self._tar_items(uri, index)
+                claim.used.add(uri)
+        return claim
+
+    def read(self, item: WorkItem) -> Media:
+        """Decode a picture and its annotations."""
+        details = orjson.loads(item.details)
+        self._raise_planned_error(item, details)
+        settings = self.settings
+        data = fetch_bytes(item.uri, item.offset, item.length, max_bytes=settings.max_item_bytes)
+        name = item.source_id
+        picture = decode_picture(data, name, max_pixels=settings.max_pixels, longest_side=settings.longest_side)
+        where, place = details["json"], (-1, -1)
+        if item.offset >= 0:
+            where, place = item.uri, tuple(details["json"])
+        annotations = sa1b_annotations(fetch_json(where, *place), picture.height, picture.width, name)
+        return Media(
+            kind="image",
+            frames=[Frame(image=picture.image, encoded=picture.encoded, annotations=annotations)],
+            original_height=picture.height,
+            original_width=picture.width,
+            sha256=hashlib.sha256(data).hexdigest(),
+            num_bytes=len(data),
+            annotated=True,
+            license=settings.license or LICENSE,
+            conversions=picture.conversions,
+        )
+
+    def _raise_planned_error(self, item: WorkItem, details: dict[str, Any]) -> None:
+        if "error" in details:
+            kind = TruncatedMedia if details.get("truncated") else BadItem
+            raise kind(f"{item.source_id}: {details['error']}")
+        if details.get("picture") is False:
+            raise BadItem(f"{item.source_id}: there are annotations, but the picture is missing")
+        if "json" not in details:
+            raise MissingAnnotation(
+                f"{item.source_id}: no JSON lies beside the picture; mine it without annotations by --source images"
+            )
+
+    def _is_tar(self, uri: str) -> bool:
+        name = basename(uri).lower()
+        return name.endswith(".tar") and (self.asked_for or name.startswith("sa_"))
+
+    def _claim_folders(self, uris: list[str], claim: Claim) -> None:
+        pairs = _pair(uri for uri in uris if self.asked_for or _official(uri))
+        if not self.asked_for and not any("json" in pair for pair in pairs.values()):
+            return
+        for stem, pair in pairs.items():
+            if self.asked_for and "jpg" not in pair and not _OFFICIAL_NAME.search(stem):
+                continue  # some other JSON file
+            claim.used.update(pair.values())
+            uri = pair.get("jpg", pair.get("json", ""))
+            details: dict[str, Any] = {"json": pair["json"]} if "json" in pair else {}
+            if "jpg" not in pair:
+                details["picture"] = False
+            claim.items.append(self._item(uri, uri, basename(stem), details))
+
+    def _tar_items(self, uri: str, index: TarIndex | str) -> Iterator[WorkItem]:
+        if isinstance(index, str):
+            yield self._item(uri, uri, basename(uri), {"error": index})
+            return
+        for member, bad in index.bad.items():
+            details = {"error": f"this member {bad.reason}" if member[0] != "@" else bad.reason}
+            if bad.truncated:
+                details["truncated"] = True
+            yield self._item(uri, f"{uri}#{member}", _short(member), details)
+        for stem, pair in _pair(iter(index.files)).items():
+            member = pair.get("jpg", pair.get("json", ""))
+            # The cut or refused half has an item of its own already, which tells of both.
+            if len(pair) < 2 and _pair_is_bad(stem, index):
+                continue
+            if "jpg" not in pair and not _OFFICIAL_NAME.search(stem):
+                continue
+            details = {}
+            if "json" in pair:
+                place = index.files[pair["json"]]
+                details["json"] = [place.offset, place.length]
+            if "jpg" not in pair:
+                details["picture"] = False
+            place = index.files[member]
+            yield self._item(uri, f"{uri}#{member}", _short(stem), details, place.offset, place.length)
+
+    def _item(
+        self, uri: str, source_id: str, name: str, details: dict[str, Any], offset: int = -1, length: int = -1
+    ) -> WorkItem:
+        return WorkItem(
+            source=self.name,
+            source_id=source_id,
+            key=sample_key(self.name, name, source_id),
+            uri=uri,
+            offset=offset,
+            length=length,
+            details=orjson.dumps(details, option=orjson.OPT_SORT_KEYS).decode(),
+        )
+
+
+def _pair(names: Iterator[str]) -> dict[str, dict[str, str]]:
+    """Files by the stem that a picture shares with its JSON."""
+    pairs: dict[str, dict[str, str]] = {}
+    for name in names:
+        match = _PAIR.match(name)
+        if match:
+            kind = "json" if match["kind"].lower() == "json" else "jpg"
+            pairs.setdefault(match["stem"], {})[kind] = name
+    return pairs
+
+
+def _pair_is_bad(stem: str, index: TarIndex) -> bool:
+    return any(f"{stem}.{suffix}" in index.bad for suffix in ("jpg", "jpeg", "json"))
+
+
+def _official(uri: str) -> bool:
+    match = _PAIR.match(uri)
+    return match is not None and _OFFICIAL_NAME.search(match["stem"]) is not None
+
+
+def _short(name: str) -> str:
+    return basename(name).rsplit(".", 1)[0] or name
+
+
+def _index(uri: str) -> TarIndex | str:
+    try:
+        return retry(lambda: index_tar(uri), uri)
+    except OSError as error:
+        return f"the tar cannot be read: {error}"

@@ -1,0 +1,103 @@
+"""The masklets of one SA-V video: per annotated frame and object a run-length mask, every field checked when used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.sources.base import BadItem
+from pipeline.sources.fetching import confidence, fetch_json, required, whole_number
+from pipeline.sources.rle import crop_rle
+from schemas.masks import CroppedMask, mask_box
+from schemas.media import Annotations
+
+AUTO_ID_OFFSET = 1_000_000
+"""Added to the ids of automatic masklets: both files of a video number their objects from zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Masklets:
+    """One annotation file.
+
+    Args:
+        where: its URI, for the errors.
+        frames: for each annotated frame, the RLE of each object.
+        ids: of the objects, made unique over both files.
+        stability: for each annotated frame, a score for each object; empty for masklets that people drew.
+    """
+
+    where: str
+    frames: list[Any]
+    ids: list[int]
+    stability: list[Any]
+
+    @property
+    def num_frames(self) -> int:
+        """Number of annotated frames."""
+        return len(self.frames)
+
+    @classmethod
+    def fetch(cls, uri: str, kind: str) -> Masklets:
+        """Read `X_manual.json` or `X_auto.json`.
+
+        Raises:
+            BadItem: a key is missing or holds something else.
+            OSError: could not be fetched.
+        """
+        document = fetch_json(uri)
+        frames = required(document, "masklet", list, uri)
+        ids = [whole_number(value, f"{uri}: 'masklet_id'") for value in required(document, "masklet_id", list, uri)]
+        if len(set(ids)) != len(ids):
+            raise BadItem(f"{uri}: 'masklet_id' holds an id twice")
+        offset = AUTO_ID_OFFSET if kind == "auto" else 0
+        stability = document.get("masklet_stability_score")
+        # The manual file has one null for each object there instead of a list for each frame.
+        scored = isinstance(stability, list) and bool(stability) and isinstance(stability[0], list)
+        if scored and len(stability) != len(frames):
+            raise BadItem(f"{uri}: 'masklet_stability_score' has {len(stability)} frames, 'masklet' {len(frames)}")
+        return cls(uri, frames, [offset + value for value in ids], stability if scored else [])
+
+
+def read_masklets(masklets: Sequence[Masklets], position: int, height: int, width: int) -> Annotations:
+    """The visible objects of annotated frame `position` over all files of a video.
+
+    An object whose mask is empty is not visible and left out; boxes are the tight boxes of the masks.
+
+    Args:
+        masklets: the files.
+        position: number of the annotated frame (video frame divided by the stride).
+        height, width: size of the video.
+
+    Raises:
+        BadItem: a mask is broken or made for another size; names file, frame and object.
+    """
+    ids: list[int] = []
+    scores: list[float] = []
+    masks: list[CroppedMask] = []
+    for file in masklets:
+        if position >= file.num_frames:
+            continue
+        where = f"{file.where}: annotated frame {position}"
+        objects = file.frames[position]
+        if not isinstance(objects, list) or len(objects) != len(file.ids):
+            raise BadItem(f"{where}: 'masklet' should list {len(file.ids)} objects here, one for each 'masklet_id'")
+        for number, (identity, segmentation) in enumerate(zip(file.ids, objects)):
+            mask = crop_rle(segmentation, height, width, f"{where}, object {number}")
+            if mask is not None:
+                ids.append(identity)
+                scores.append(_score(file, position, number, where))
+                masks.append(mask)
+    boxes = np.array([mask_box(mask) for mask in masks], np.float32).reshape(-1, 4)
+    return Annotations(boxes=boxes, ids=ids, scores=scores, masks=list(masks))
+
+
+def _score(file: Masklets, position: int, number: int, where: str) -> float:
+    if not file.stability:
+        return 1.0
+    row = file.stability[position]
+    if not isinstance(row, list) or number >= len(row):
+        raise BadItem(f"{where}: 'masklet_stability_score' has no score for object {number}")
+    return 1.0 if row[number] is None else confidence(row[number], f"{where}: 'masklet_stability_score'")

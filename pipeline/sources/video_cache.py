@@ -1,0 +1,87 @@
+"""The last video a worker read, kept open: the clips of one video come one after another, and share its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass
+from typing import IO
+
+from pipeline.sources.base import BadItem, ReadSettings
+from pipeline.sources.fetching import fetch_bytes
+from pipeline.sources.videos import VideoReader
+from pipeline.storage.files import filesystem, is_local
+
+
+@dataclass(slots=True, kw_only=True)
+class OpenVideo:
+    """A video ready to be read.
+
+    Args:
+        reader: where it is in the video.
+        sha256: of the whole file.
+        num_bytes: size of the file.
+        handle: the file, open as long as `reader` is used.
+    """
+
+    reader: VideoReader
+    sha256: str
+    num_bytes: int
+    handle: IO[bytes]
+
+
+class VideoCache:
+    """Holds one open video: a remote one in memory, a local one by its file handle."""
+
+    def __init__(self, settings: ReadSettings) -> None:
+        self._settings = settings
+        self._uri = ""
+        self._video: OpenVideo | None = None
+
+    def get(self, uri: str) -> OpenVideo:
+        """The open video at `uri`; whichever was open before is closed.
+
+        Raises:
+            BadItem: (or a subclass) too large, or not a video.
+            OSError: could not be fetched.
+        """
+        if self._video is None or self._uri != uri:
+            self.close()
+            self._video = self._open(uri)
+            self._uri = uri
+        return self._video
+
+    def close(self) -> None:
+        """Let go of the open video."""
+        if self._video is not None:
+            self._video.reader.close()
+            self._video.handle.close()
+        self._video = None
+
+    def _open(self, uri: str) -> OpenVideo:
+        handle, sha256, num_bytes = self._fetch(uri)
+        try:
+            reader = VideoReader(
+                handle, uri, max_pixels=self._settings.max_pixels, longest_side=self._settings.longest_side
+            )
+        except BaseException:
+            handle.close()
+            raise
+        return OpenVideo(reader=reader, sha256=sha256, num_bytes=num_bytes, handle=handle)
+
+    def _fetch(self, uri: str) -> tuple[IO[bytes], str, int]:
+        limit = self._settings.max_item_bytes
+        if not is_local(uri):
+            data = fetch_bytes(uri, max_bytes=limit)
+            return io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data)
+        path = filesystem(uri)[1]
+        size = os.path.getsize(path)
+        if size > limit:
+            raise BadItem(f"{uri}: {size} bytes, more than `read.max_item_bytes` = {limit}")
+        handle = open(path, "rb")  # noqa: SIM115  closed by `close`, when the next video is asked for
+        try:
+            return handle, hashlib.file_digest(handle, "sha256").hexdigest(), size
+        except BaseException:
+            handle.close()
+            raise

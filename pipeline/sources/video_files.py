@@ -1,0 +1,122 @@
+"""Source `videos`: video files without annotations, cut into clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import orjson
+
+from pipeline.sources.base import BadItem, Claim, NothingToStore, ReadSettings, Source
+from pipeline.sources.clips import Clip, check_one_size, clip_item, cut_clips, num_kept, source_frames, stride_for
+from pipeline.sources.video_cache import VideoCache
+from pipeline.sources.video_headers import VideoHeader, probe
+from pipeline.sources.videos import VideoFrame
+from pipeline.storage.files import FileInfo, basename, retry
+from schemas.media import Frame, Media, WorkItem
+
+SUFFIXES = (
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".mpg",
+    ".mpeg",
+    ".flv",
+    ".wmv",
+    ".asf",
+    ".ogv",
+    ".3gp",
+)
+"""What is taken for a video, by the end of its name in lower case."""
+
+_PROBES_AT_ONCE = 16
+
+
+def probe_all(uris: Sequence[str]) -> list[VideoHeader | str]:
+    """Headers of many videos, in the order given; where one cannot be read, the reason why.
+
+    Opening a remote file is mostly waiting, so several are opened at once.
+    """
+    with ThreadPoolExecutor(_PROBES_AT_ONCE, thread_name_prefix="probe") as pool:
+        return list(pool.map(_probe, uris))
+
+
+class VideoFiles(Source):
+    """Clips of up to `frames_per_clip` frames at about `label_fps` frames a second."""
+
+    name = "videos"
+    annotated = False
+
+    def __init__(self, settings: ReadSettings) -> None:
+        super().__init__(settings)
+        self._cache = VideoCache(settings)
+
+    def claim(self, files: Sequence[FileInfo]) -> Claim:
+        """Every file with the suffix of a video."""
+        uris = sorted(file.uri for file in files if file.uri.lower().endswith(SUFFIXES))
+        claim = Claim(used=set(uris))
+        for uri, header in zip(uris, probe_all(uris), strict=True):
+            claim.items += self._items(uri, header)
+        return claim
+
+    def read(self, item: WorkItem) -> Media:
+        """Decode a clip. One at the end of a video whose length was estimated may turn out shorter."""
+        details = orjson.loads(item.details)
+        video = self._cache.get(item.uri)
+        if "error" in details:
+            raise unreadable_when_planned(item.uri, details["error"])
+        reader = video.reader
+        wanted = source_frames(item)
+        if not details["exact"] and not reader.missing:
+            wanted = [index for index in wanted if index < reader.num_frames]
+        if not wanted:
+            raise NothingToStore(f"{item.source_id}: the video has only {reader.num_frames} frames")
+        decoded = list(reader.read(wanted))
+        frames = [Frame(image=frame.image, index=frame.index, time_s=frame.time_s) for frame in decoded]
+        check_one_size(frames, item.source_id)
+        return Media(
+            kind="clip",
+            frames=frames,
+            original_height=decoded[0].height,
+            original_width=decoded[0].width,
+            sha256=video.sha256,
+            num_bytes=video.num_bytes,
+            annotated=False,
+            fps=reader.fps or None,
+            num_source_frames=reader.num_frames,
+            license=self.settings.license or "unknown",
+            conversions=video_conversions(decoded),
+        )
+
+    def _items(self, uri: str, header: VideoHeader | str) -> list[WorkItem]:
+        name = basename(uri).rsplit(".", 1)[0]
+        if isinstance(header, str):
+            return [clip_item(self.name, uri, name, Clip(0, 0, 1), 1, {"error": header})]
+        stride = stride_for(header.fps, self.settings.label_fps)
+        # Where the header tells no length, one clip is tried.
+        kept = num_kept(header.num_frames, stride) or self.settings.frames_per_clip
+        clips = cut_clips(kept, self.settings.frames_per_clip)
+        return [clip_item(self.name, uri, name, clip, stride, {"exact": header.exact}) for clip in clips]
+
+
+def unreadable_when_planned(uri: str, reason: str) -> BadItem:
+    """For a video that can be opened now but could not when its clips were to be counted."""
+    return BadItem(f"{uri}: could not be looked into when the work was planned ({reason}); plan the run anew")
+
+
+def video_conversions(frames: Sequence[VideoFrame]) -> list[str]:
+    """Names of what was done to decoded frames besides scaling."""
+    return ["display-rotated"] if any(frame.rotated for frame in frames) else []
+
+
+def _probe(uri: str) -> VideoHeader | str:
+    try:
+        return retry(lambda: probe(uri), uri)
+    except (BadItem, OSError) as error:
+        return str(error)

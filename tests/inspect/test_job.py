@@ -1,0 +1,128 @@
+"""The command, as a person runs it: output, exit status, and errors of one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs.inspect_shards import main
+from pipeline.shards.reader import open_dataset
+from tests.make_dataset import make_dataset
+
+SCRIPT = Path(__file__).parents[2] / "jobs" / "inspect_shards.py"
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return open_dataset(make_dataset(str(tmp_path / "set")).root)
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+def test_table_by_default_from_any_folder(dataset, tmp_path):
+    result = run("set", cwd=tmp_path)
+    assert result.returncode == 0 and result.stderr == ""
+    assert "part-00000001.tar" in result.stdout and "7 items: 5 ok, 1 quarantined, 1 skipped" in result.stdout
+
+
+def test_error_of_the_user_is_one_line_without_traceback(tmp_path):
+    result = run("nothing", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ") and "no data set here" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["pipe:cat x.tar"], "looks like a shell command"),
+        (["s3://key:secret@bucket/x"], "holds a user name or password"),
+        (["{root}", "--key", "images-pic1"], "did you mean images-pic1-"),
+        (["{root}", "--key", "{broken}"], "was quarantined, not stored: cut off"),
+        (["{root}", "--overlay", "x.png"], "name it with --key"),
+        (["{root}", "--html", "pipe:cat"], "looks like a shell command"),
+        (["{missing}.tar"], "no data set here"),
+    ],
+)
+def test_mistakes_exit_with_2(dataset, capsys, arguments, told):
+    broken = next(row.key for row in dataset.rows if row.status == "quarantined")
+    names = {"root": dataset.url, "broken": broken, "missing": f"{dataset.url}/missing"}
+    assert main([argument.format(**names) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert told in err and "secret" not in err and err.count("\n") == 1 and out == ""
+
+
+def test_verify_says_ok_or_names_each_fault(dataset, capsys):
+    assert main([dataset.url, "--verify"]) == 0
+    assert capsys.readouterr().out == "OK: 3 shards, 5 samples verified\n"
+    Path(dataset.shard_url("part-00000001.tar")).unlink()
+    assert main([dataset.url, "--verify"]) == 1
+    assert capsys.readouterr().out.startswith("part-00000001.tar: is missing; delete receipts/part-00000001.parquet")
+    assert main([dataset.url, "--verify", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["faults"][0]["shard"] == "part-00000001.tar"
+
+
+def test_one_sample_as_text_json_and_picture(dataset, tmp_path, capsys):
+    key = dataset.stored[0].key
+    assert main([dataset.url, "--key", key, "--overlay", str(tmp_path / "x.png")]) == 0
+    assert Image.open(tmp_path / "x.png").size == (64, 48)
+    assert key in capsys.readouterr().out
+    assert main([dataset.url, "--key", key, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["key"] == key
+
+
+def test_statistics_summary_and_sheet(dataset, tmp_path, capsys):
+    assert main([dataset.url, "--stats", "--json", "--max-samples", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples_read"] == 2
+    assert main([dataset.url, "--json", "--html", str(tmp_path / "sheet.html"), "--max-samples", "3"]) == 0
+    assert json.loads(capsys.readouterr().out)["statuses"] == {"ok": 5, "quarantined": 1, "skipped": 1}
+    assert (tmp_path / "sheet.html").read_text().count("<article") == 3
+
+
+def test_damaged_receipt_is_a_warning_in_the_table_and_a_fault_in_verify(dataset, capsys):
+    Path(dataset.layout.receipt("part-00000001.parquet")).write_bytes(b"?")
+    assert main([dataset.url]) == 0
+    assert "warning: " in capsys.readouterr().out
+    assert main([dataset.url, "--verify"]) == 1
+
+
+def test_everything_works_on_s3(monkeypatch, capsys):
+    moto = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    server = moto.ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in (
+            ("ACCESS_KEY_ID", "test"),
+            ("SECRET_ACCESS_KEY", "test-secret"),
+            ("DEFAULT_REGION", "us-east-1"),
+        ):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        boto3.client("s3").create_bucket(Bucket="shards")
+        layout = make_dataset("s3://shards/set", num_images=2, num_frames=3)
+        dataset = open_dataset(layout.root)
+        assert main([layout.root, "--verify"]) == 0
+        assert main([layout.root, "--key", dataset.stored[0].key, "--overlay", "s3://shards/x.png"]) == 0
+        assert main([layout.root, "--html", "s3://shards/sheet.html"]) == 0
+        assert main([layout.shards]) == 0
+        assert "OK: 2 shards, 3 samples verified" in capsys.readouterr().out
+    finally:
+        server.stop()
+
+
+def test_closed_pipe_is_no_error(dataset):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    result = subprocess.run([sys.executable, SCRIPT, dataset.url, "--stats"], stdout=write_end, stderr=subprocess.PIPE)
+    os.close(write_end)
+    assert b"Traceback" not in result.stderr and b"Exception" not in result.stderr
