@@ -6,6 +6,7 @@ Made through the same writer, encoder and receipts as a mining run; the same arg
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import orjson
@@ -24,13 +25,15 @@ from schemas.receipt import ReceiptRow, ShardInfo
 from tests.make_media import jpeg_bytes, make_scene
 
 FINGERPRINT = "f" * 16
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "source": "auto",
     "proposer": "graph",
     "graph": {"min_area": 0.001},
     "negatives": {"max_iou": 0.5},
     "fingerprint": FINGERPRINT,
 }
+DOCUMENT = {"fingerprint": FINGERPRINT, "parts": {"negatives": CONFIG["negatives"]}, "config": CONFIG}
+"""What a mining run writes as `config.json`."""
 STAMP = Stamp(proposer="graph/1", fingerprint=FINGERPRINT, longest_side=1024, frames_per_clip=32)
 
 
@@ -99,7 +102,7 @@ def write_samples(
             )
             shard, offset, size = writer.write(members)
             place = {"shard": shard, "offset": offset, "size": size}
-            rows.append(make_row(item, unit, position, **place, **dataclasses.asdict(counts)))
+            rows.append(make_row(item, unit, position, license=media.license, **place, **dataclasses.asdict(counts)))
     return rows, writer.shards
 
 
@@ -132,7 +135,7 @@ def make_dataset(
     rows.append(make_row(empty, 1, 1, status="skipped", reason="past the end of the video"))
     write_receipt(layout, 1, rows, shards, FINGERPRINT)
 
-    publish_bytes(layout.config, orjson.dumps(CONFIG))
+    publish_bytes(layout.config, orjson.dumps(DOCUMENT))
     planned = [(item, 0) for item in [*pictures, broken]] + [(item, 1) for item in (video, empty)]
     write_plan(layout, planned)
     write_manifest(layout, read_receipts(layout))

@@ -98,6 +98,7 @@ def make_video(
     seed: int = 0,
     quality: int = 23,
     faststart: bool = False,
+    detail: int = 1,
 ) -> Path:
     """A video of moving ellipses; no two frames look the same.
 
@@ -115,6 +116,7 @@ def make_video(
         seed: which scene.
         quality: constant rate factor; higher is smaller and worse.
         faststart: put the index of an MP4 before its data, so that a file cut short can still be opened.
+        detail: the scene is drawn smaller by this factor and enlarged, for large frames in little time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = size
@@ -137,7 +139,8 @@ def make_video(
         if rotation:
             stream.set_display_rotation(rotation)
         for i in range(num_frames):
-            image, _ = make_scene(height, width, seed, step=i)
+            image, _ = make_scene(height // detail, width // detail, seed, step=i)
+            image = image.repeat(detail, axis=0).repeat(detail, axis=1)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts = times[i] if times is not None else i
             frame.time_base = 1 / Fraction(fps)

@@ -233,10 +233,15 @@ def _figures(dataset: Dataset) -> list[tuple[str, str, int]]:
 
 def _settings(dataset: Dataset) -> list[tuple[str, str]]:
     try:
-        config = {k: v for k, v in dataset.config.items() if k != "run" and v != {}}
+        config = dataset.config
     except ValueError as error:
         return [("config.json", _shown(error))]
-    return [(_shown(name), _shown(value)) for name, value in flatten(config).items()]
+    # `parts` is what decides the output; the rest of `config.json` says how the run was made, not what it made.
+    parts = config.get("parts")
+    told = {name: config[name] for name in ("fingerprint", "trackmill", "inputs") if name in config}
+    told |= parts if isinstance(parts, dict) else {}
+    plain = {name: ", ".join(map(str, v)) if isinstance(v, list) else v for name, v in flatten(told).items()}
+    return [(_shown(name), _shown(value)) for name, value in plain.items()]
 
 
 def _quarantined(dataset: Dataset) -> list[tuple[str, str, str]]:

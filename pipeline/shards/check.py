@@ -131,6 +131,8 @@ def _check_row(sample: Sample, row: ReceiptRow) -> Iterator[Fault]:
             yield Fault(sample.shard, member, f"has {count} {name}, its receipt says {getattr(row, name)}")
     if record.origin.source_id != row.source_id:
         yield Fault(sample.shard, member, f"comes from {record.origin.source_id!r}, its receipt says {row.source_id!r}")
+    if record.origin.license != row.license:
+        yield Fault(sample.shard, member, f"has licence {record.origin.license!r}, its receipt says {row.license!r}")
     if (sample.offset, sample.size) != (row.offset, row.size):
         found, said = (
             f"{size} bytes at {offset}" for offset, size in ((sample.offset, sample.size), (row.offset, row.size))

@@ -125,7 +125,9 @@ def open_dataset(url: str, keep_damaged: bool = False) -> Dataset:
     """
     url = canonical(url)
     if url.endswith(".tar"):
-        return Dataset(url, None, [], _listed_shards(url), None)
+        if not (shards := _listed_shards(url)):
+            raise FileNotFoundError(f"{redact(url)}: no such tar")
+        return Dataset(url, None, [], shards, None)
     layout = Layout(url)
     units = sorted(done_units(layout))
     if units:
@@ -213,8 +215,8 @@ def _listed_shards(url: str) -> list[ShardInfo]:
     except FileNotFoundError:
         return []
     # Compared without the scheme: listings of some stores spell it with more slashes than people do.
-    here = {_path(url), _path(dirname(url))} if url.endswith(".tar") else {_path(url)}
-    names = [(basename(file.uri), file) for file in files if _path(dirname(file.uri)) in here]
+    here = _path(url)
+    names = [(basename(f.uri), f) for f in files if here in (_path(f.uri), _path(dirname(f.uri)))]
     return [ShardInfo(name=n, num_bytes=f.size, sha256="", num_samples=-1) for n, f in names if _SHARD_NAME.match(n)]
 
 

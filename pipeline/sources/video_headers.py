@@ -15,6 +15,9 @@ from pipeline.storage.files import open_for_seeking
 # any URL that one names.
 _FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 
+# Four days at 30 frames a second. A damaged duration must not decide how many clips are planned.
+_MOST_FRAMES = 10_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoHeader:
@@ -38,7 +41,7 @@ def probe(url: str) -> VideoHeader:
     """Read a video's header; of a remote file only the blocks that are touched are fetched.
 
     Raises:
-        BadItem: not a video, or no video stream in it.
+        BadItem: not a video, no video stream in it, or a header that cannot be true.
         OSError: could not be fetched.
     """
     with open_for_seeking(url) as handle:
@@ -54,6 +57,8 @@ def probe(url: str) -> VideoHeader:
                 count = round(float(stream.duration * stream.time_base) * fps)
             elif not count and container.duration:
                 count = round(container.duration / av.time_base * fps)
+            if count > min(_MOST_FRAMES, handle.seek(0, 2)):
+                raise BadItem(f"{url}: its header declares {count} frames, more than such a file can hold")
             return VideoHeader(num_frames=count, exact=shown > 0, fps=fps, height=context.height, width=context.width)
 
 
@@ -84,6 +89,9 @@ def open_video(handle: IO[bytes], name: str) -> tuple[av.container.InputContaine
         container.close()
         raise BadItem(f"{name}: holds no video stream")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        container.close()
+        raise BadItem(f"{name}: the video is in a codec that this build of FFmpeg cannot decode")
     # One thread: the number of threads is limited by worker, and some decoders differ by it where data is damaged.
     stream.codec_context.thread_count = 1
     return container, stream

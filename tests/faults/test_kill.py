@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -103,10 +104,9 @@ def test_driver_killed(media: Path, undisturbed: Path, tmp_path: Path) -> None:
 
 def test_worker_killed_twice_on_one_item(media: Path, undisturbed: Path, tmp_path: Path) -> None:
     """The system's killer strikes whenever one item is in hand: that item is quarantined, its neighbours are not."""
-    notes = tmp_path / "notes"
-    notes.mkdir()
     output = tmp_path / "out"
     arguments = ["--input", media, "--output", output, "--actors", 1, "--set", "shards.unit_frames=6"]
+    notes = Path(tempfile.mkdtemp(prefix="t"))  # short: Ray puts sockets below it
     process = start_mining(*arguments, TMPDIR=str(notes))
     deaths = 0
     deadline = time.monotonic() + TIMEOUT_S

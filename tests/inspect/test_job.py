@@ -49,7 +49,7 @@ def test_error_of_the_user_is_one_line_without_traceback(tmp_path):
         (["{root}", "--key", "{broken}"], "was quarantined, not stored: cut off"),
         (["{root}", "--overlay", "x.png"], "name it with --key"),
         (["{root}", "--html", "pipe:cat"], "looks like a shell command"),
-        (["{missing}.tar"], "no data set here"),
+        (["{missing}.tar"], "no such tar"),
     ],
 )
 def test_mistakes_exit_with_2(dataset, capsys, arguments, told):

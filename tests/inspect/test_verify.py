@@ -247,7 +247,7 @@ DAMAGES = [
     ("box outside", first_box([10, 10, 65, 20]), rf"{PIC}\.json: \S+\.jpg: box 0 leaves its frame"),
     ("box inside out", first_box([20, 10, 10, 20]), rf"{PIC}\.json: \S+\.jpg: box 0 has no area"),
     ("score above 1", frame_edit("proposals", "scores", [2, 1, 1, 1]), rf"{PIC}\.json: \S+\.jpg: a score of proposals"),
-    ("wrong area", frame_edit("proposals", "areas", [1, 1, 1, 1]), rf"{PIC}\.masks\.json: .* mask 0 has \d+ pixels, the"),
+    ("wrong area", frame_edit("proposals", "areas", [1, 1, 1, 1]), rf"{PIC}\.masks\.json: .* mask 0 has \d+ pixels"),
     # masks
     ("runs too long", mask_edit(counts=format_counts(np.array([0, 10**6]))), rf"{PIC}\.masks\.json: .*mask 0 has"),
     ("runs too short", mask_edit(counts=format_counts(np.array([0, 1]))), rf"{PIC}\.masks\.json: .*mask 0 mask"),
@@ -264,6 +264,7 @@ DAMAGES = [
     ("PNG bomb", lambda s: change_jpeg(s, bomb("png")), rf"{PIC}\.jpg: is not a whole JPEG"),
     # receipts
     ("wrong count", rows_edit(0, objects=99), rf"{SHARD}: images-pic0\S+: has 2 objects, its receipt says 99"),
+    ("other licence", rows_edit(0, license="MIT"), rf"{SHARD}: images-pic0\S+: has licence 'CC BY 4.0', its receipt"),
     ("wrong place", rows_edit(0, offset=512), rf"{SHARD}: images-pic0\S+: lies in \d+ bytes at 0"),
     ("wrong shard", rows_edit(1, shard="part-00000009.tar"), r"part-00000009\.tar: .* does not list the"),
     ("item twice", rows_edit(1, source_id="/raw/images/pic0.jpg"), rf"{OTHER}: .*pic0\.jpg' has a row twice"),

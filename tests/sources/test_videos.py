@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from fractions import Fraction
 
 import av
@@ -195,3 +196,19 @@ def test_probe_says_why_it_cannot(tmp_path):
         probe(str(path))
     with pytest.raises(FileNotFoundError):
         probe(str(tmp_path / "missing.mp4"))
+
+
+def test_codec_that_nobody_knows_is_named(tmp_path):
+    data = make_video(tmp_path / "a.mp4", 4).read_bytes().replace(b"avc1", b"zzzz")
+    with pytest.raises(BadItem, match="codec"):
+        reader(data)
+
+
+def test_duration_that_cannot_be_true_plans_no_clips(tmp_path):
+    path = make_video(tmp_path / "a.mkv", 4)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\x44\x89\x88") + 3  # Matroska's Duration, a float of eight bytes
+    data[place : place + 8] = struct.pack(">d", 1e14)
+    path.write_bytes(bytes(data))
+    with pytest.raises(BadItem, match="more than such a file can hold"):
+        probe(str(path))

@@ -1,0 +1,213 @@
+"""The contract that every source keeps: names from headers alone, exact repeatable reads, bad data said to be bad."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pipeline.sources.pictures as pictures
+import pipeline.sources.videos as videos
+from pipeline.sources import SOURCES, open_source
+from pipeline.sources.base import BadItem, ReadSettings
+from pipeline.storage.files import list_files
+from schemas.boxes import box_areas
+from schemas.keys import KEY_PATTERN
+from schemas.masks import mask_box
+from schemas.media import Annotations, Media, WorkItem
+from tests.make_media import (
+    make_mot,
+    make_pictures,
+    make_sa1b_folder,
+    make_sa1b_tar,
+    make_sav_train,
+    make_sav_val,
+    make_video,
+)
+
+
+def make_videos(folder: Path) -> None:
+    make_video(folder / "one.mp4", 30)
+    make_video(folder / "two.mkv", 10, rotation=90)
+
+
+DATA_SETS: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    # name: (source, how to make it, a file whose damage must be noticed)
+    "pictures": ("images", make_pictures, "picture_1.jpg"),
+    "videos": ("videos", make_videos, "one.mp4"),
+    "sa1b folder": ("sa1b", make_sa1b_folder, "sa_2.json"),
+    "sa1b tar": ("sa1b", lambda folder: make_sa1b_tar(folder / "sa_000000.tar"), "sa_000000.tar"),
+    "sav training": ("sav", make_sav_train, "sav_000001_auto.json"),
+    "sav validation": ("sav", make_sav_val, "JPEGImages_24fps/sav_000777/00004.jpg"),
+    "mot": ("mot", make_mot, "MOT17-99-TEST/img1/000001.jpg"),
+}
+
+
+@pytest.fixture(params=DATA_SETS)
+def data_set(request, tmp_path) -> tuple[str, str, Path]:
+    """Name of the source, URL of the folder, path of the file to damage."""
+    source, make, victim = DATA_SETS[request.param]
+    folder = tmp_path / "data"
+    folder.mkdir()
+    make(folder)
+    return source, str(folder), folder / victim
+
+
+def claim(name: str, url: str, settings: ReadSettings) -> list[WorkItem]:
+    found = open_source(name, settings).claim(list_files(url))
+    return sorted(found.items, key=lambda item: item.source_id)
+
+
+def read_all(name: str, items: list[WorkItem], settings: ReadSettings) -> list[Media]:
+    source = open_source(name, settings)
+    return [source.read(item) for item in items]
+
+
+def same(a: Media, b: Media) -> bool:
+    def plain(media: Media) -> dict:
+        values = dataclasses.asdict(media)
+        return json.loads(json.dumps(values, default=lambda value: getattr(value, "tolist", value.__repr__)()))
+
+    return plain(a) == plain(b)
+
+
+def test_every_source_is_here():
+    assert {source for source, _, _ in DATA_SETS.values()} == set(SOURCES)
+    assert all(cls.name == name for name, cls in SOURCES.items())
+
+
+def test_claim_is_deterministic_and_ids_are_unique(data_set, settings):
+    name, url, _ = data_set
+    items = claim(name, url, settings)
+    assert items and items == claim(name, url, settings)
+    backwards = open_source(name, settings).claim(list_files(url)[::-1])
+    assert sorted(backwards.items, key=lambda item: item.source_id) == items
+    assert len({item.source_id for item in items}) == len({item.key for item in items}) == len(items)
+    assert all(KEY_PATTERN.match(item.key) and item.source == name for item in items)
+    assert backwards.used == {file.uri for file in list_files(url)}
+
+
+def test_claim_decodes_nothing(data_set, settings, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a pixel was decoded while planning")
+
+    monkeypatch.setattr(pictures.Image, "open", refuse)
+    monkeypatch.setattr(videos.VideoReader, "__init__", refuse)
+    assert claim(*data_set[:2], settings)
+
+
+def test_items_survive_being_written_down(data_set, settings):
+    name, url, _ = data_set
+    for item in claim(name, url, settings):
+        copy = WorkItem(**json.loads(json.dumps(dataclasses.asdict(item))))
+        assert copy == item
+        assert same(open_source(name, settings).read(copy), open_source(name, settings).read(item))
+
+
+def test_frames_are_what_the_plan_said(data_set, settings):
+    name, url, _ = data_set
+    items = claim(name, url, settings)
+    for item, media in zip(items, read_all(name, items, settings), strict=True):
+        assert len(media.frames) == item.frames
+        assert media.kind == ("image" if name in ("images", "sa1b") else "clip")
+        shapes = {frame.image.shape for frame in media.frames}
+        assert len(shapes) == 1 and max(*shapes) <= settings.longest_side
+        assert all(frame.image.dtype == np.uint8 and frame.image.flags.c_contiguous for frame in media.frames)
+        assert all(frame.encoded is None for frame in media.frames)  # all were scaled
+        if media.kind == "clip":
+            expected = [item.first_frame + i * item.stride for i in range(item.frames)]
+            assert [frame.index for frame in media.frames] == expected
+            assert media.num_source_frames > expected[-1] and media.fps > 0
+            times = [frame.time_s for frame in media.frames]
+            assert times == sorted(set(times))
+        assert len(media.sha256) == 64 and media.num_bytes > 0 and media.license
+
+
+def test_annotations_lie_in_the_original_image(data_set, settings):
+    name, url, _ = data_set
+    seen = 0
+    for media in read_all(name, claim(name, url, settings), settings):
+        assert media.annotated == SOURCES[name].annotated
+        for frame in media.frames:
+            if not media.annotated:
+                assert frame.annotations is None
+                continue
+            seen += len(frame.annotations.ids)
+            check_annotations(frame.annotations, media.original_height, media.original_width)
+    assert bool(seen) == SOURCES[name].annotated
+
+
+def check_annotations(annotations: Annotations, height: int, width: int) -> None:
+    count = len(annotations.ids)
+    assert len(annotations.boxes) == len(annotations.scores) == len(annotations.masks) == count
+    assert len(set(annotations.ids)) == count and all(0 <= score <= 1 for score in annotations.scores)
+    for boxes in (annotations.boxes, annotations.ignore):
+        assert boxes.dtype == np.float32 and boxes.shape[1:] == (4,)
+        assert (boxes >= 0).all() and (boxes <= [width, height, width, height]).all() and (box_areas(boxes) > 0).all()
+    for mask in annotations.masks:
+        if mask is not None:
+            assert mask_box(mask)[2] <= width and mask_box(mask)[3] <= height
+
+
+def test_order_of_reading_makes_no_difference(data_set, settings):
+    name, url, _ = data_set
+    items = claim(name, url, settings)
+    forwards = read_all(name, items, settings)
+    backwards = read_all(name, items[::-1], settings)[::-1]
+    alone = [open_source(name, settings).read(item) for item in items]
+    for a, b, c in zip(forwards, backwards, alone, strict=True):
+        assert same(a, b) and same(a, c)
+
+
+def test_memory_gives_what_the_disk_gives(data_set, settings, to_memory):
+    name, url, _ = data_set
+    remote = to_memory(Path(url))
+    here, there = claim(name, url, settings), claim(name, remote, settings)
+    for a, b in zip(read_all(name, here, settings), read_all(name, there, settings), strict=True):
+        assert same(a, b)
+    assert all(item.uri.startswith("memory://") for item in there)
+
+
+@pytest.mark.parametrize("damage", ["empty", "noise", "half"])
+def test_damage_is_bad_data(data_set, settings, damage):
+    name, url, victim = data_set
+    whole = victim.read_bytes()
+    noise = np.random.default_rng(0).bytes(len(whole))
+    victim.write_bytes({"empty": b"", "noise": noise, "half": whole[: len(whole) // 2]}[damage])
+    items = claim(name, url, settings)
+    source = open_source(name, settings)
+    errors = []
+    for item in items:
+        try:
+            source.read(item)
+        except BadItem as error:
+            errors.append(str(error))
+    assert errors and all(victim.name in text for text in errors)
+
+
+def test_file_that_vanished_after_planning(data_set, settings):
+    name, url, victim = data_set
+    items = claim(name, url, settings)
+    victim.unlink()
+    source = open_source(name, settings)
+    errors = []
+    for item in items:
+        try:
+            source.read(item)
+        except (BadItem, OSError) as error:
+            errors.append(str(error))
+    assert errors and all(victim.name in text for text in errors)
+
+
+def test_limits_are_kept(data_set, settings):
+    name, url, _ = data_set
+    items = claim(name, url, settings)
+    for limits in ({"max_pixels": 100}, {"max_item_bytes": 100}):
+        source = open_source(name, settings.model_copy(update=limits))
+        for item in items:
+            with pytest.raises(BadItem, match=f"read.{next(iter(limits))}"):
+                source.read(item)
