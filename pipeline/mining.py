@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import orjson
 import pyarrow as pa
 
 from models.proposers import PROPOSERS
@@ -22,7 +23,7 @@ from pipeline.shards.layout import Layout
 from pipeline.shards.receipts import Receipt, done_units, read_receipts, write_manifest
 from pipeline.sources import SOURCES, claim_files, list_inputs
 from pipeline.storage.credentials import redact, storage_environment
-from pipeline.storage.files import canonical
+from pipeline.storage.files import canonical, read_bytes
 from pipeline.storage.publish import sweep_scratch
 from pipeline.work.fingerprint import check_stored, fingerprint, fingerprint_parts, store_config
 from pipeline.work.forecast import Forecast, make_forecast
@@ -80,6 +81,8 @@ class Run:
         config: resolved: nothing in it depends on the machine any more.
         plan: all items, those of earlier runs included.
         unclaimed: files under the inputs that no source understands.
+        retried: quarantined items as they are named now, by source id; for a retry.
+        first_new_unit: for a retry, units from here on are new and are done too.
     """
 
     config: MineConfig
@@ -87,6 +90,8 @@ class Run:
     parts: dict[str, Any]
     plan: Plan
     unclaimed: list[str] = field(default_factory=list)
+    retried: dict[str, WorkItem] = field(default_factory=dict)
+    first_new_unit: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -142,17 +147,41 @@ def prepare(config: MineConfig, inputs: list[str], output: str, limit: int | Non
     return Run(config, layout, parts, plan, unclaimed)
 
 
-def reopen(config: MineConfig, output: str) -> Run:
-    """Go on with a data set as it was planned, without looking at the inputs: for `--only-quarantined`.
+def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
+    """Go on with a data set in order to retry its quarantined items: for `--only-quarantined`.
+
+    The inputs are looked at anew, because mending a file changes what there is to know of it: its byte range in a tar,
+    whether it has annotations, how many clips it makes.
+
+    Args:
+        config: as in `prepare`.
+        inputs: where to look; those of the first run if empty.
+        output: root URL of the data set.
 
     Raises:
         ValueError: nothing was mined there yet, or with other settings.
     """
-    layout, config, parts, _ = _open(config, output)
+    layout, config, parts, begun = _open(config, output)
     plan = read_plan(layout)
-    if plan is None:
+    if plan is None or not begun:
         raise PlanError(f"nothing was mined into {redact(layout.root)} yet: run without --only-quarantined first")
-    return Run(config, layout, parts, plan)
+    inputs = [canonical(url) for url in inputs] or orjson.loads(read_bytes(layout.config))["inputs"]
+    try:
+        found, _ = claim_files(list_inputs(inputs), config.source, config.read)
+    except (OSError, ValueError) as error:
+        log.warning("the inputs cannot be looked at anew, items are retried as they were planned: %s", error)
+        found = []
+    fresh = {item.source_id: item for item in found}
+    rows = [row for receipt in read_receipts(layout) for row in receipt.rows if row.status == "quarantined"]
+    retried = {row.source_id: fresh[row.source_id] for row in rows if row.source_id in fresh}
+    # A video or tar that could not be looked into was planned as one item; now it may turn out to hold more.
+    planned = {row.source_id: plan.unit(row.unit)[row.position] for row in rows}
+    unknown = {row.uri for row in rows if "error" in orjson.loads(planned[row.source_id].details)}
+    first_new = plan.num_units
+    plan, new = extend(plan, [item for item in found if item.uri in unknown], config.shards)
+    if new.num_rows:
+        store_plan(layout, plan.parts, new, plan.listing)
+    return Run(config, layout, parts, plan, retried=retried, first_new_unit=first_new)
 
 
 def _open(config: MineConfig, output: str) -> tuple[Layout, MineConfig, dict[str, Any], bool]:
@@ -182,7 +211,7 @@ def execute(
         Exception: what the executor raises; everything that was done stays done.
     """
     done = done_units(run.layout)
-    tasks = _retry_tasks(run, done) if only_quarantined else _open_tasks(run, done)
+    tasks = _tasks(run, done, only_quarantined)
     done_now = 0
     for result in executor.run(tasks):
         done_now += 1
@@ -202,9 +231,13 @@ def begin_progress(run: Run, only_quarantined: bool = False) -> MiningProgress:
     settings = run.config.run
     units = done_units(run.layout)
     if only_quarantined:
-        retry = [len(task.items) for task in _retry_tasks(run, units)]
-        frames = [sum(item.frames for item in task.items) for task in _retry_tasks(run, units)]
-        return MiningProgress(sum(retry), sum(frames), interval_s=settings.progress_s, watchdog_s=settings.watchdog_s)
+        frames = [[item.frames for item in task.items] for task in _tasks(run, units, only_quarantined)]
+        return MiningProgress(
+            sum(map(len, frames)),
+            sum(map(sum, frames)),
+            interval_s=settings.progress_s,
+            watchdog_s=settings.watchdog_s,
+        )
     receipts = read_receipts(run.layout, units) if units else []
     rows = [row for receipt in receipts for row in receipt.rows]
     items = [item for unit in sorted(units) for item in run.plan.unit(unit)]
@@ -250,8 +283,10 @@ def _check_proposer(config: MineConfig, plan: Plan) -> None:
         )
 
 
-def _open_tasks(run: Run, done: set[int]) -> Iterator[UnitTask]:
-    for unit in range(run.plan.num_units):
+def _tasks(run: Run, done: set[int], only_quarantined: bool) -> Iterator[UnitTask]:
+    if only_quarantined:
+        yield from _retry_tasks(run, done)
+    for unit in range(run.first_new_unit, run.plan.num_units):
         if unit not in done:
             items = run.plan.unit(unit)
             yield UnitTask(unit=unit, items=items, positions=list(range(len(items))))
@@ -262,7 +297,7 @@ def _retry_tasks(run: Run, done: set[int]) -> Iterator[UnitTask]:
         rows = [row for row in receipt.rows if row.status == "quarantined"]
         if not rows:
             continue
-        items = run.plan.unit(receipt.unit)
+        items = [run.retried.get(item.source_id, item) for item in run.plan.unit(receipt.unit)]
         positions = [row.position for row in rows]
         retry = max(row.attempts for row in receipt.rows)
         yield UnitTask(unit=receipt.unit, items=[items[p] for p in positions], positions=positions, retry=retry)

@@ -21,6 +21,10 @@ Runs = NDArray[np.int64]
 """Lengths of alternating runs of zeros and ones, starting with zeros, in column-major order."""
 
 
+MAX_RUNS = 1 << 24
+"""More runs than any frame needs; below it, sums of 35-bit differences stay within 64 bits."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CroppedMask:
     """A mask cut out of its frame.
@@ -58,6 +62,8 @@ def parse_counts(counts: str | bytes) -> Runs:
     lengths = ends - starts + 1
     if lengths.max() > 7:
         raise ValueError("run lengths hold a number of more than 32 bits")
+    if ends.size > MAX_RUNS:
+        raise ValueError(f"mask has {ends.size} runs, more than {MAX_RUNS}")
     place = np.arange(raw.size) - np.repeat(starts, lengths)
     values = np.add.reduceat((groups & 0x1F) << (5 * place), starts)
     negative = (groups[ends] & 0x10) != 0
@@ -99,6 +105,11 @@ def check_runs(runs: Runs, height: int, width: int) -> None:
     """Raise `ValueError` unless the runs are non-negative and fill exactly `height` x `width` pixels."""
     if (runs < 0).any():
         raise ValueError("mask has a negative run length")
+    # Each run first: the sum of many huge runs wraps around and can come out right.
+    if (runs > height * width).any():
+        raise ValueError(
+            f"mask has a run of {int(runs.max())} pixels, its frame has {height} x {width} = {height * width}"
+        )
     if int(runs.sum()) != height * width:
         raise ValueError(f"mask has {int(runs.sum())} pixels, its frame has {height} x {width} = {height * width}")
 

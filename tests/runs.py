@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -77,12 +78,12 @@ def statuses(output: Path | str) -> dict[str, str]:
     return found
 
 
-def wait_for(condition: Callable[[], object], what: str, process: subprocess.Popen[str] | None = None) -> None:
+def wait_for(condition: Callable[[], object], what: str, process: subprocess.Popen[Any] | None = None) -> None:
     """Wait until `condition` holds."""
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         if process is not None and process.poll() is not None:
-            raise AssertionError(f"the job ended before {what}:\n{process.communicate()[0]}")
+            raise AssertionError(f"the process ended before {what}:\n{process.communicate()[0]}")
         assert time.monotonic() < deadline, f"waited {TIMEOUT_S} s for {what}"
         time.sleep(0.05)
 

@@ -75,6 +75,7 @@ def encode_sample(
     members, records, masks = [], [], []
     for position, (frame, found, negative) in enumerate(zip(media.frames, proposals, negatives)):
         jpeg = frame.encoded if frame.encoded is not None else encode_jpeg(frame)
+        _check_lengths(frame, found)
         name = frame_member(item.key, position, len(media.frames), media.kind)
         members.append((name, jpeg))
         records.append(_frame_record(name, jpeg, frame, found, negative))
@@ -102,6 +103,14 @@ def encode_sample(
         refused=sum(sum(r.proposals.refused.values()) for r in records),
     )
     return members, counts
+
+
+def _check_lengths(frame: Frame, found: ProposalSet) -> None:
+    assert len(found.boxes) == len(found.scores) == len(found.masks), "a proposer's lists differ in length"
+    notes = frame.annotations
+    if notes is not None:
+        same = len(notes.boxes) == len(notes.ids) == len(notes.scores) == len(notes.masks)
+        assert same, "a source's annotation lists differ in length"
 
 
 def _json(record: SampleRecord | SampleMasks) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +22,7 @@ _ARROW = {"str": pa.string(), "Status": pa.string(), "int": pa.int64(), "float":
 ROW_SCHEMA = pa.schema([(field.name, _ARROW[str(field.type)]) for field in dataclasses.fields(ReceiptRow)])
 SHARD_SCHEMA = pa.schema([(field.name, _ARROW[str(field.type)]) for field in dataclasses.fields(ShardInfo)])
 _LISTING_THREADS = 16
+_RECEIPT_NAME = re.compile(r"^part-(\d{8,})\.parquet$")
 
 
 class BadReceipt(ValueError):
@@ -72,7 +74,10 @@ def read_receipt(url: str) -> Receipt:
         table = pq.read_table(io.BytesIO(data))
         metadata = table.schema.metadata or {}
         shards = [ShardInfo(**entry) for entry in orjson.loads(metadata[b"trackmill.shards"])]
-        rows = [ReceiptRow(**row) for row in table.select(ROW_SCHEMA.names).to_pylist()]
+        columns = table.select(ROW_SCHEMA.names).cast(ROW_SCHEMA)
+        if any(column.null_count for column in columns.columns):
+            raise ValueError("it has empty cells")
+        rows = [ReceiptRow(**row) for row in columns.to_pylist()]
         unit = int(basename(url).removeprefix("part-").removesuffix(".parquet"))
         return Receipt(unit, rows, shards, metadata[b"trackmill.fingerprint"].decode())
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
@@ -87,8 +92,7 @@ def done_units(layout: Layout) -> set[int]:
         files = list_files(layout.receipts)
     except FileNotFoundError:
         return set()
-    names = (basename(file.uri) for file in files)
-    return {int(name[5:-8]) for name in names if name.startswith("part-") and name.endswith(".parquet")}
+    return {int(match[1]) for file in files if (match := _RECEIPT_NAME.match(basename(file.uri)))}
 
 
 def read_receipts(layout: Layout, units: Iterable[int] | None = None) -> list[Receipt]:

@@ -14,6 +14,7 @@ from typing import IO
 
 BLOCK = 512
 END = b"\0" * (2 * BLOCK)
+_OCTAL = re.compile(rb"^[0-7]+$")
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 
 
@@ -78,13 +79,13 @@ def walk(data: bytes | memoryview, where: str) -> Iterator[Member]:
 
     Raises:
         BadShard: not one of our tars: a checksum that is off, a member that is no regular file, a name with a path in
-            it, or an end that is missing; names `where` and the member.
+            it, or a member cut off; names `where` and the member.
     """
     view = memoryview(data)
     position, total = 0, len(view)
     while position < total:
         block = bytes(view[position : position + BLOCK])
-        if not any(block):
+        if len(block) == BLOCK and not any(block):
             return
         member = parse_header(block, position, where)
         if member.offset + member.size > total:
@@ -104,11 +105,11 @@ def parse_header(block: bytes, position: int, where: str) -> Member:
     if len(block) < BLOCK:
         raise BadShard(f"{where}: cut off inside the header at byte {position}")
     name = block[:100].rstrip(b"\0").decode("utf-8", "replace")
-    try:
-        stored = int(block[148:156].rstrip(b" \0"), 8)
-        size = int(block[124:136].rstrip(b" \0"), 8)
-    except ValueError:
-        raise BadShard(f"{where}: no tar header at byte {position}") from None
+    stored, size = _octal(block[148:156]), _octal(block[124:136])
+    if stored is None:
+        raise BadShard(f"{where}: no tar header at byte {position}")
+    if size is None:
+        raise BadShard(f"{where}: member {name!r} at byte {position} has no valid size")
     if stored != sum(block[:148]) + 32 * 8 + sum(block[156:]):
         raise BadShard(f"{where}: header of {name!r} at byte {position} fails its checksum")
     if block[156:157] not in (b"0", b"\0"):
@@ -116,6 +117,12 @@ def parse_header(block: bytes, position: int, where: str) -> Member:
     if not _NAME.match(name) or any(block[345:500]):
         raise BadShard(f"{where}: member name {name!r} has a path in it or characters that no sample has")
     return Member(name, position + BLOCK, size)
+
+
+def _octal(field: bytes) -> int | None:
+    # int() would also take a sign, blanks and underscores, and a negative size would walk in circles.
+    digits = field.rstrip(b" \0")
+    return int(digits, 8) if _OCTAL.match(digits) else None
 
 
 class TarWriter:

@@ -99,7 +99,8 @@ class Sa1b(Source):
             if self.asked_for and "jpg" not in pair and not _OFFICIAL_NAME.search(stem):
                 continue  # some other JSON file
             claim.used.update(pair.values())
-            uri = pair.get("jpg", pair.get("json", ""))
+            # Named after its picture even where that is missing, so that it is the same item once it is there.
+            uri = pair.get("jpg", f"{stem}.jpg")
             details: dict[str, Any] = {"json": pair["json"]} if "json" in pair else {}
             if "jpg" not in pair:
                 details["picture"] = False
@@ -113,9 +114,11 @@ class Sa1b(Source):
             details = {"error": f"this member {bad.reason}" if member[0] != "@" else bad.reason}
             if bad.truncated:
                 details["truncated"] = True
-            yield self._item(uri, f"{uri}#{member}", _short(member), details)
+            picture = re.sub(r"(?i)\.json$", ".jpg", member)
+            name = member if picture in index.bad else picture
+            yield self._item(uri, f"{uri}#{name}", _short(name), details)
         for stem, pair in _pair(iter(index.files)).items():
-            member = pair.get("jpg", pair.get("json", ""))
+            member = pair.get("jpg", f"{stem}.jpg")
             # The cut or refused half has an item of its own already, which tells of both.
             if len(pair) < 2 and _pair_is_bad(stem, index):
                 continue
@@ -127,8 +130,10 @@ class Sa1b(Source):
                 details["json"] = [place.offset, place.length]
             if "jpg" not in pair:
                 details["picture"] = False
-            place = index.files[member]
-            yield self._item(uri, f"{uri}#{member}", _short(stem), details, place.offset, place.length)
+            offset, length = (-1, -1)
+            if "jpg" in pair:
+                offset, length = index.files[member].offset, index.files[member].length
+            yield self._item(uri, f"{uri}#{member}", _short(stem), details, offset, length)
 
     def _item(
         self, uri: str, source_id: str, name: str, details: dict[str, Any], offset: int = -1, length: int = -1

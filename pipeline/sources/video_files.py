@@ -105,9 +105,9 @@ class VideoFiles(Source):
         return [clip_item(self.name, uri, name, clip, stride, {"exact": header.exact}) for clip in clips]
 
 
-def unreadable_when_planned(uri: str, reason: str) -> BadItem:
-    """For a video that can be opened now but could not when its clips were to be counted."""
-    return BadItem(f"{uri}: could not be looked into when the work was planned ({reason}); plan the run anew")
+def unreadable_when_planned(uri: str, reason: str) -> NothingToStore:
+    """For a video that opens now but did not when its clips were to be counted: other items take its place."""
+    return NothingToStore(f"{uri}: could not be read when it was planned ({reason}); its clips are planned anew")
 
 
 def video_conversions(frames: Sequence[VideoFrame]) -> list[str]:

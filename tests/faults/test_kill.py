@@ -157,11 +157,11 @@ def two_nodes(tmp_path: Path):
         "--include-dashboard=true",
         f"--dashboard-port={dashboard}",
         f"--dashboard-agent-listen-port={agents[0]}",
-        "--ray-client-server-port=0",
+        f"--ray-client-server-port={free_port()}",
     )
-    wait_for(lambda: "Ray runtime started" in (tmp_path / "head.log").read_text(), "the head node")
+    wait_for(lambda: "Ray runtime started" in (tmp_path / "head.log").read_text(), "the head node", head)
     second = begin("second", f"--address=127.0.0.1:{port}", f"--dashboard-agent-listen-port={agents[1]}")
-    wait_for(lambda: "Ray runtime started" in (tmp_path / "second.log").read_text(), "the second node")
+    wait_for(lambda: "Ray runtime started" in (tmp_path / "second.log").read_text(), "the second node", second)
     yield f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", second
     for process in (second, head):
         for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:

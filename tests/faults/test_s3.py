@@ -24,7 +24,9 @@ def endpoint() -> Iterator[tuple[str, int]]:
     server = ThreadedMotoServer(port=0)
     server.start()
     host, port = server.get_host_and_port()
-    yield ("127.0.0.1" if host == "0.0.0.0" else host), port
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield ("127.0.0.1" if host == "0.0.0.0" else host), port
     server.stop()
 
 
@@ -64,7 +66,7 @@ def s3(url: str):
         "s3",
         key="AKIATESTNOTREAL00000",
         secret=SECRET,
-        client_kwargs={"endpoint_url": url, "region_name": "us-east-1"},
+        client_kwargs={"endpoint_url": url},
         skip_instance_cache=True,
     )
 

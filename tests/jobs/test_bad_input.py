@@ -42,7 +42,7 @@ SA1B_FAULTS: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "picture of zero bytes": (lambda jpg, js: jpg.write_bytes(b""), "0 bytes|zero|empty"),
     "not a picture at all": (lambda jpg, js: jpg.write_bytes(b"<html>404</html>" * 9), "picture"),
     "annotation is no JSON": (lambda jpg, js: js.write_text('{"annotations": ['), "JSON"),
-    "annotation is other JSON": (lambda jpg, js: js.write_text('["x"]'), "annotations"),
+    "annotation is other JSON": (lambda jpg, js: js.write_text('["x"]'), "JSON object"),
     "annotation is missing": (lambda jpg, js: js.unlink(), "--source images"),
     "picture is missing": (lambda jpg, js: jpg.unlink(), "missing"),
     "mask of another size": (lambda jpg, js: another_size(js), "size|7 x 9|pixels"),
@@ -96,6 +96,24 @@ def test_video_that_ends_early(tmp_path: Path) -> None:
     assert any(row.uri == str(video) for row in good)
     assert all("early" in row.reason for row in bad)
     assert len(found) == 5, "24 kept frames in four clips, and one clip of the short video"
+
+
+def test_video_that_is_mended(tmp_path: Path) -> None:
+    """Unreadable when planned, so that its clips could not be counted; the retry plans and mines them."""
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    video = make_video(folder / "late.mp4", 96, 24, (64, 96))
+    make_video(folder / "other.mp4", 24, 24, (64, 96))
+    whole = video.read_bytes()
+    truncate(video, 0.5)  # its index comes last and is lost
+    options = ["--output", output, "--executor", "inline", "--set", "read.frames_per_clip=6"]
+    mine("--input", folder, *options)
+    assert sorted(statuses(output).values()) == ["ok", "quarantined"]
+    video.write_bytes(whole)
+    mine(*options, "--only-quarantined")
+    assert sorted(statuses(output).values()) == ["ok"] * 5
+    mine("--input", folder, *options)
+    assert len(statuses(output)) == 5
 
 
 def test_pictures_that_merely_differ(tmp_path: Path) -> None:

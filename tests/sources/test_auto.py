@@ -93,7 +93,7 @@ def test_video_that_could_only_not_be_probed_is_not_read_in_part(tmp_path):
     path.write_bytes(b"")
     items, _, _ = claim_all([str(path)], "videos", SETTINGS)
     make_video(path, 40)
-    with pytest.raises(BadItem, match="plan the run anew"):
+    with pytest.raises(NothingToStore, match="planned anew"):
         open_source("videos", SETTINGS).read(items[0])
 
 

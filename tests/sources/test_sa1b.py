@@ -164,7 +164,7 @@ def test_half_of_a_pair(tmp_path):
     (tmp_path / "sa_2.jpg").unlink()
     errors = read_error(tmp_path, "auto")
     assert isinstance(errors["sa_1.jpg"], MissingAnnotation) and "--source images" in str(errors["sa_1.jpg"])
-    assert "picture is missing" in str(errors["sa_2.json"])
+    assert "picture is missing" in str(errors["sa_2.jpg"])
     assert len(errors) == 2
 
 
