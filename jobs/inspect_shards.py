@@ -16,7 +16,7 @@ from pipeline.inspect.statistics import collect
 from pipeline.inspect.table import dataset_parts, plain, sample_parts, show, statistics_parts
 from pipeline.shards.reader import Dataset, open_dataset, read_sample
 from pipeline.shards.verify import unfinished, verify
-from pipeline.storage.credentials import scrub
+from pipeline.storage.credentials import redact, scrub
 from pipeline.storage.files import canonical
 from pipeline.storage.publish import publish_bytes
 
@@ -49,17 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dataset = open_dataset(options.url, keep_damaged=True)
         if options.key:
             return _sample(dataset, options)
-        if options.verify:
-            return _verify(dataset, options.json)
+        status = 0
         if options.stats:
             _statistics(dataset, options)
-        elif options.json:
-            print(json.dumps(_summary(dataset)))
-        else:
-            show(dataset_parts(dataset))
+        if options.verify:
+            status = _verify(dataset, options.json)
+        if not (options.stats or options.verify):
+            print(json.dumps(_summary(dataset))) if options.json else show(dataset_parts(dataset))
         if options.html:
             _sheet(dataset, options)
-        return 0
+        return status
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -107,7 +106,8 @@ def _sheet(dataset: Dataset, options: argparse.Namespace) -> None:
     progress = ProgressLine(min(len(dataset.stored), count), "drew")
     num_bytes = write_contact_sheet(dataset, options.html, count, progress=progress)
     progress.close()
-    print(f"wrote {options.html}, {num_bytes / 1e6:.1f} MB: open it in a browser", file=sys.stderr)
+    where = sys.stderr if options.json else sys.stdout
+    print(f"contact sheet: {redact(options.html)} ({num_bytes / 1e6:.1f} MB), open it in a browser", file=where)
 
 
 def _summary(dataset: Dataset) -> dict[str, object]:

@@ -25,7 +25,14 @@ from pipeline.sources import SOURCES, claim_files, list_inputs
 from pipeline.storage.credentials import redact, storage_environment
 from pipeline.storage.files import canonical, read_bytes
 from pipeline.storage.publish import sweep_scratch
-from pipeline.work.fingerprint import check_stored, fingerprint, fingerprint_parts, store_config
+from pipeline.work.fingerprint import (
+    check_same,
+    fingerprint,
+    fingerprint_parts,
+    keep_choices,
+    store_config,
+    stored_parts,
+)
 from pipeline.work.forecast import Forecast, make_forecast
 from pipeline.work.miner import MineJob, UnitResult, UnitTask
 from pipeline.work.plan import Plan, PlanError, extend, listing_digest, read_plan, store_plan
@@ -184,15 +191,6 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     return Run(config, layout, parts, plan, retried=retried, first_new_unit=first_new)
 
 
-def _open(config: MineConfig, output: str) -> tuple[Layout, MineConfig, dict[str, Any], bool]:
-    """Layout, resolved config, fingerprint parts, and whether the output was begun before, with the same settings."""
-    layout = Layout(canonical(output))
-    settings, implementation = resolve_proposer(config.proposer, proposer_settings(config))
-    config = config.model_copy(update={config.proposer: settings})
-    parts = fingerprint_parts(config, implementation)
-    return layout, config, parts, check_stored(layout, parts)
-
-
 def forecast(run: Run, executor: Executor, workers: int, gpus: float, usd_per_gpu_hour: float | None) -> Forecast:
     """What `run` will take; see `pipeline.work.forecast`."""
     return make_forecast(run.plan, executor.measure, workers, gpus, usd_per_gpu_hour)
@@ -250,6 +248,21 @@ def begin_progress(run: Run, only_quarantined: bool = False) -> MiningProgress:
         interval_s=settings.progress_s,
         watchdog_s=settings.watchdog_s,
     )
+
+
+def _open(config: MineConfig, output: str) -> tuple[Layout, MineConfig, dict[str, Any], bool]:
+    """Layout, resolved config, fingerprint parts, and whether the output was begun before, with the same settings."""
+    layout = Layout(canonical(output))
+    stored = stored_parts(layout)
+    asked = proposer_settings(config)
+    if stored and stored.get("proposer", {}).get("name") == config.proposer:
+        asked = keep_choices(asked, stored)
+    settings, implementation = resolve_proposer(config.proposer, asked)
+    config = config.model_copy(update={config.proposer: settings})
+    parts = fingerprint_parts(config, implementation)
+    if stored is not None:
+        check_same(layout, stored, parts)
+    return layout, config, parts, stored is not None
 
 
 def _plan(

@@ -17,7 +17,7 @@ from pipeline.shards.layout import Layout
 from pipeline.storage.credentials import redact
 from pipeline.storage.files import exists, read_bytes
 from pipeline.storage.publish import publish_bytes
-from schemas.config import digest, flatten
+from schemas.config import Settings, digest, flatten
 from schemas.sample import SCHEMA_VERSION, json_schemas
 
 # Libraries whose release may change a decoded or encoded pixel.
@@ -64,21 +64,37 @@ def fingerprint(parts: dict[str, Any]) -> str:
     return digest(parts)[:16]
 
 
-def check_stored(layout: Layout, parts: dict[str, Any]) -> bool:
-    """Compare with what the output was begun with.
-
-    Returns:
-        Whether the output was begun before.
+def stored_parts(layout: Layout) -> dict[str, Any] | None:
+    """The fingerprint parts that an output was begun with; None where nothing was begun.
 
     Raises:
-        SettingsChanged: it was, with other settings.
+        SettingsChanged: `config.json` is there but cannot be read.
     """
     if not exists(layout.config):
-        return False
+        return None
     try:
-        stored = orjson.loads(read_bytes(layout.config))["parts"]
+        parts: dict[str, Any] = orjson.loads(read_bytes(layout.config))["parts"]
+        return parts
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise SettingsChanged(f"{redact(layout.config)} is not readable; restore it or use another --output") from None
+
+
+def keep_choices(settings: Settings, stored: dict[str, Any] | None) -> Settings:
+    """Settings that are left to us (`auto`) stay what they were when the output was begun.
+
+    Otherwise installing a package between two runs would make the second refuse to continue the first.
+    """
+    before = (stored or {}).get("proposer", {}).get("settings", {})
+    open_choices = {name for name, value in settings if value == "auto"}
+    return settings.model_copy(update={name: before[name] for name in open_choices & before.keys()})
+
+
+def check_same(layout: Layout, stored: dict[str, Any], parts: dict[str, Any]) -> None:
+    """Compare with what the output was begun with.
+
+    Raises:
+        SettingsChanged: lists each difference.
+    """
     old, new = flatten(stored), flatten(orjson.loads(orjson.dumps(parts)))
     changed = [
         f"  {key}: {old.get(key, 'not set')} -> {new.get(key, 'not set')}"
@@ -91,7 +107,6 @@ def check_stored(layout: Layout, parts: dict[str, Any]) -> bool:
             + "\n".join(changed)
             + "\nUse the old settings, or another --output."
         )
-    return True
 
 
 def store_config(layout: Layout, config: MineConfig, parts: dict[str, Any], inputs: list[str]) -> None:

@@ -8,7 +8,15 @@ import pytest
 
 from pipeline.config import mine_config
 from pipeline.shards.layout import Layout
-from pipeline.work.fingerprint import SettingsChanged, check_stored, fingerprint, fingerprint_parts, store_config
+from pipeline.work.fingerprint import (
+    SettingsChanged,
+    check_same,
+    fingerprint,
+    fingerprint_parts,
+    keep_choices,
+    store_config,
+    stored_parts,
+)
 
 IMPLEMENTATION = {"backend": "skimage", "scikit-image": "0.26.0"}
 
@@ -55,8 +63,21 @@ def test_another_library_is_another_fingerprint() -> None:
 
 def test_a_changed_setting_is_named_with_both_values() -> None:
     layout = Layout("memory://fingerprint")
-    assert not check_stored(layout, parts({}))
+    assert stored_parts(layout) is None
     store_config(layout, mine_config({}, "test"), parts({}), ["/somewhere"])
-    assert check_stored(layout, parts({"run": {"actors": 9}}))
+    stored = stored_parts(layout)
+    assert stored is not None
+    check_same(layout, stored, parts({"run": {"actors": 9}}))
     with pytest.raises(SettingsChanged, match=r"read\.longest_side: 1024 -> 512"):
-        check_stored(layout, parts({"read": {"longest_side": 512}}))
+        check_same(layout, stored, parts({"read": {"longest_side": 512}}))
+
+
+def test_what_was_chosen_once_stays() -> None:
+    """Installing OpenCV between two runs does not change the backend of the second."""
+    begun = parts({"graph": {"backend": "skimage"}})
+    left_open = mine_config({}, "test").graph
+    assert left_open.backend == "auto"
+    assert keep_choices(left_open, begun).backend == "skimage"
+    named = mine_config({"graph": {"backend": "opencv"}}, "test").graph
+    assert keep_choices(named, begun).backend == "opencv", "what the user says is not overruled"
+    assert keep_choices(left_open, None) == left_open
