@@ -111,7 +111,8 @@ class Mot(Source):
         )
 
     def _items(self, sequence: str, folder: str, names: list[str], common: dict[str, Any]) -> list[WorkItem]:
-        stride = stride_for(common["fps"], self.settings.label_fps)
+        # Every frame of these data sets is labelled: that is their label rate.
+        stride = 1 if common["gt"] else stride_for(common["fps"], self.settings.label_fps)
         kept = names[::stride]
         assert len(kept) == num_kept(len(names), stride)
         items = []

@@ -32,7 +32,7 @@ def test_auto_gives_each_file_to_the_source_that_knows_it(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing to see")
     items, listing, unclaimed = claim_all([str(tmp_path)], "auto", SETTINGS)
     counts = {name: sum(item.source == name for item in items) for name in ("images", "videos", "sa1b", "sav", "mot")}
-    assert counts == {"images": 2, "videos": 1, "sa1b": 4, "sav": 5, "mot": 1}
+    assert counts == {"images": 2, "videos": 1, "sa1b": 4, "sav": 5, "mot": 2}
     assert unclaimed == [str(tmp_path / "notes.txt")]
     assert [item.source_id for item in items] == sorted(item.source_id for item in items)
     assert [file.uri for file in listing] == sorted(str(p) for p in tmp_path.rglob("*") if p.is_file())

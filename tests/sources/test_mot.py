@@ -92,11 +92,14 @@ def test_without_ground_truth(tmp_path):
 
 
 def test_rate_and_stride(tmp_path):
-    make_mot(tmp_path / "a", num_frames=12, fps=12)
-    make_mot(tmp_path / "b", num_frames=12, seqinfo=False)
-    settings = ReadSettings(frames_per_clip=10, label_fps=6)
-    assert [f.index for f in read_all(tmp_path / "a", settings)[0].frames] == [0, 2, 4, 6, 8, 10]
-    media = read_all(tmp_path / "b", settings)[0]
+    """With labels every frame is kept; without, as many a second as of any video."""
+    make_mot(tmp_path / "labelled", num_frames=12, fps=12)
+    make_mot(tmp_path / "bare", num_frames=12, fps=12, with_gt=False)
+    make_mot(tmp_path / "unknown rate", num_frames=12, seqinfo=False, with_gt=False)
+    settings = ReadSettings(frames_per_clip=12, label_fps=6)
+    assert [f.index for f in read_all(tmp_path / "labelled", settings)[0].frames] == list(range(12))
+    assert [f.index for f in read_all(tmp_path / "bare", settings)[0].frames] == [0, 2, 4, 6, 8, 10]
+    media = read_all(tmp_path / "unknown rate", settings)[0]
     assert media.fps == 30 and [f.index for f in media.frames] == [0, 5, 10]
 
 
