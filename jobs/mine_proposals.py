@@ -16,7 +16,7 @@ from pipeline.storage.credentials import redact, scrub
 from pipeline.storage.files import read_bytes
 from pipeline.work.forecast import readable_bytes
 from pipeline.work.inline import InlineExecutor
-from pipeline.work.miner import StorageFailed
+from pipeline.work.miner import WorkFailed
 from schemas.config import merge, parse_toml
 
 USER_ERROR, FAILED, TOO_MANY_QUARANTINED, INTERRUPTED = 2, 1, 3, 130
@@ -185,7 +185,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing is lost: the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-    except StorageFailed as error:
+    except WorkFailed as error:
         print(f"error: {scrub(str(error))}; nothing is lost: the same command goes on from here", file=sys.stderr)
         return FAILED
     except (ValueError, OSError, ImportError, RuntimeError) as error:

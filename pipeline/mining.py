@@ -217,6 +217,8 @@ def execute(
         if on_unit:
             on_unit(result)
     progress.close()
+    # Once more: a worker of a killed run may have outlived the sweep at the start.
+    sweep_scratch(run.layout.shards)
     receipts = read_receipts(run.layout)
     write_manifest(run.layout, receipts)
     licenses = Counter(row.license for receipt in receipts for row in receipt.rows if row.status == "ok")
@@ -238,12 +240,11 @@ def begin_progress(run: Run, only_quarantined: bool = False) -> MiningProgress:
         )
     receipts = read_receipts(run.layout, units) if units else []
     rows = [row for receipt in receipts for row in receipt.rows]
-    items = [item for unit in sorted(units) for item in run.plan.unit(unit)]
     return MiningProgress(
         run.plan.num_items,
         run.plan.num_frames,
         done_items=len(rows),
-        done_frames=sum(item.frames for item in items),
+        done_frames=run.plan.frames_in(units),
         quarantined=sum(row.status == "quarantined" for row in rows),
         interval_s=settings.progress_s,
         watchdog_s=settings.watchdog_s,

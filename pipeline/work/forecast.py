@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,13 +60,11 @@ class Forecast:
 def pick_items(plan: Plan) -> dict[str, list[WorkItem]]:
     """A few items of each source, evenly over the plan, the same ones every time."""
     sources = np.array(plan.table["source"].to_pylist())
-    units, positions = plan.table["unit"].to_numpy(), plan.table["position"].to_numpy()
-    picked: dict[str, list[WorkItem]] = defaultdict(list)
-    for source in sorted(set(sources.tolist())):
+    picked: dict[str, list[WorkItem]] = {}
+    for source in plan.sources():
         rows = np.flatnonzero(sources == source)
         spread = np.unique(np.linspace(0, len(rows) - 1, ITEMS_PER_SOURCE + 2).round().astype(int)[1:-1])
-        for row in rows[spread]:
-            picked[source].append(plan.unit(int(units[row]))[int(positions[row])])
+        picked[source] = [plan.items(int(row), int(row) + 1)[0] for row in rows[spread]]
     return picked
 
 
@@ -86,7 +83,7 @@ def make_forecast(
         workers, gpus: size of the pool that the run would have.
         usd_per_gpu_hour: price of one GPU for one hour, or None.
     """
-    sources = plan.table["source"].to_pylist()
+    sources = np.array(plan.table["source"].to_pylist())
     frames = plan.table["frames"].to_numpy()
     seconds = num_bytes = 0.0
     timed = failed = 0
@@ -99,7 +96,7 @@ def make_forecast(
         timed += len(results)
         good = [(count, spent, size) for count, spent, size in results if count]
         failed += len(results) - len(good)
-        share = int(sum(count for count, name in zip(frames, sources) if name == source))
+        share = int(frames[sources == source].sum())
         measured = sum(count for count, _, _ in good)
         if measured:
             seconds += share * sum(spent for _, spent, _ in good) / measured

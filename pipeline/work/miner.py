@@ -38,7 +38,11 @@ from schemas.receipt import ReceiptRow
 _REASON_LIMIT = 500
 
 
-class StorageFailed(RuntimeError):
+class WorkFailed(RuntimeError):
+    """The run cannot go on, through no fault of an item. What is done stays done."""
+
+
+class StorageFailed(WorkFailed):
     """A finished shard or receipt could not be written: the unit is tried again, no item is to blame."""
 
 
@@ -46,7 +50,7 @@ class LibrariesDiffer(RuntimeError):
     """A worker's libraries are not the driver's."""
 
 
-class DeviceLost(RuntimeError):
+class DeviceLost(WorkFailed):
     """The accelerator is in a state that only a new process can leave; the worker must be replaced."""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import ShardSettings
@@ -36,7 +37,6 @@ class PlanError(ValueError):
     """The stored plan cannot be continued as asked; the text says why and what to do."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
     """All units of a data set.
 
@@ -46,35 +46,46 @@ class Plan:
         parts: number of plan files.
     """
 
-    table: pa.Table
-    listing: str
-    parts: int
+    def __init__(self, table: pa.Table, listing: str = "", parts: int = 0) -> None:
+        self.table = table
+        self.listing = listing
+        self.parts = parts
+        # Taken out of the table once: eleven million rows are asked for by unit many thousand times.
+        self._unit = table["unit"].to_numpy()
+        self._frames = table["frames"].to_numpy()
 
     @property
     def num_items(self) -> int:
         """Number of items."""
-        return int(self.table.num_rows)
+        return len(self._unit)
 
     @property
     def num_frames(self) -> int:
         """Number of frames over all items."""
-        return int(np.sum(self.table["frames"].to_numpy())) if self.table.num_rows else 0
+        return int(self._frames.sum())
 
     @property
     def num_units(self) -> int:
         """Number of units; they are numbered from 0 without gaps."""
-        return int(self.table["unit"][-1].as_py()) + 1 if self.table.num_rows else 0
+        return int(self._unit[-1]) + 1 if len(self._unit) else 0
+
+    def frames_in(self, units: Iterable[int]) -> int:
+        """Number of frames over some units."""
+        return int(self._frames[np.isin(self._unit, list(units))].sum())
 
     def unit(self, number: int) -> list[WorkItem]:
         """The items of a unit, in order."""
-        column = self.table["unit"].to_numpy()
-        start, stop = np.searchsorted(column, [number, number + 1])
-        rows = self.table.slice(int(start), int(stop - start)).select(_FIELDS).to_pylist()
+        start, stop = np.searchsorted(self._unit, [number, number + 1])
+        return self.items(int(start), int(stop))
+
+    def items(self, start: int, stop: int) -> list[WorkItem]:
+        """Items by their place in the whole plan."""
+        rows = self.table.slice(start, stop - start).select(_FIELDS).to_pylist()
         return [WorkItem(**row) for row in rows]
 
     def sources(self) -> list[str]:
         """Names of the sources that occur."""
-        return sorted(set(self.table["source"].to_pylist()))
+        return sorted(pc.unique(self.table["source"]).to_pylist())
 
     def source_ids(self) -> set[str]:
         """Identities of all planned items."""
@@ -142,7 +153,7 @@ def extend(stored: Plan | None, items: Iterable[WorkItem], settings: ShardSettin
     Returns:
         The whole plan, and the rows that are new in it.
     """
-    stored = stored or Plan(SCHEMA.empty_table(), "", 0)
+    stored = stored or Plan(SCHEMA.empty_table())
     known = stored.source_ids()
     units = cut_units([item for item in items if item.source_id not in known], settings)
     rows = [

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.config import RunSettings
 from pipeline.work.actor import MinerActor, Worker, read_note_there
 from pipeline.work.inflight import InFlight, read_note
-from pipeline.work.miner import MineJob, Status, StorageFailed, UnitResult, UnitTask
+from pipeline.work.miner import MineJob, Status, StorageFailed, UnitResult, UnitTask, WorkFailed
 from schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")
@@ -35,7 +35,7 @@ _DEATHS_AT_START = 3
 _NOTE_TIMEOUT_S = 60
 
 
-class PoolFailed(RuntimeError):
+class PoolFailed(WorkFailed):
     """The pool cannot go on; the text says why. What is done stays done."""
 
 
@@ -127,6 +127,8 @@ class RayPool:
         try:
             ray.get(slot.asked)
             return list(ray.get(slot.actor.measure.remote(items)))
+        except RayTaskError as error:
+            raise _cause(error) from error
         finally:
             ray.kill(slot.actor)
 
@@ -174,11 +176,10 @@ class RayPool:
 
     def _failed(self, slot: _Slot, error: RayTaskError) -> None:
         """A unit or a start raised: the worker lives, but the call did not succeed."""
-        cause = error.cause if isinstance(error.cause, Exception) else error
         if slot.task is None:
-            raise cause
+            raise _cause(error)
         task, slot.task, slot.asked = slot.task, None, None
-        self._again(task, cause)
+        self._again(task, _cause(error))
 
     def _again(self, task: UnitTask, cause: Exception) -> None:
         self._failures[task.unit] += 1
@@ -260,6 +261,10 @@ class RayPool:
             with contextlib.suppress(Exception):
                 ray.kill(slot.actor)
         self._slots.clear()
+
+
+def _cause(error: RayTaskError) -> Exception:
+    return error.cause if isinstance(error.cause, Exception) else error
 
 
 def start_ray() -> None:

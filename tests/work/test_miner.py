@@ -1,0 +1,126 @@
+"""The miner without Ray: what is an item's fault and what is not, and workers whose libraries differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.proposers import GraphProposer
+from pipeline.config import mine_config
+from pipeline.mining import Run, prepare
+from pipeline.shards.receipts import read_receipts
+from pipeline.work import miner as miner_module
+from pipeline.work.inline import InlineExecutor
+from pipeline.work.miner import DeviceLost, LibrariesDiffer, Miner, StorageFailed, UnitTask, is_device_failure
+from schemas.media import Frame, ProposalSet
+from schemas.receipt import ReceiptRow
+from tests.make_media import make_pictures
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    make_pictures(tmp_path / "in", count=4)
+    values = {"graph": {"backend": "skimage"}, "run": {"executor": "inline"}}
+    return prepare(mine_config(values, "test"), [str(tmp_path / "in")], str(tmp_path / "out"))
+
+
+def task(run: Run, **changes: object) -> UnitTask:
+    items = run.plan.unit(0)
+    return replace(UnitTask(unit=0, items=items, positions=list(range(len(items)))), **changes)
+
+
+def rows(run: Run) -> list[ReceiptRow]:
+    return [row for receipt in read_receipts(run.layout) for row in receipt.rows]
+
+
+def test_a_unit_from_reading_to_receipt(run: Run) -> None:
+    result = Miner(run.job()).run_unit(task(run))
+    assert result.statuses == {"ok": 4, "quarantined": 0, "skipped": 0}
+    assert [row.position for row in rows(run)] == [0, 1, 2, 3]
+    assert all(row.offset % 512 == 0 and row.size % 512 == 0 for row in rows(run))
+
+
+def test_serial_and_read_ahead_give_the_same_bytes(run: Run) -> None:
+    shard = Path(run.layout.shards) / "part-00000000.tar"
+    Miner(run.job()).run_unit(task(run))
+    before = shard.read_bytes()
+    Miner(run.job()).run_unit(task(run, serial=True))
+    assert shard.read_bytes() == before
+
+
+def test_poisoned_items_are_not_touched(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    worker = Miner(run.job())
+    read = worker._read
+    monkeypatch.setattr(worker, "_read", lambda position, item: (seen.append(item.source_id), read(position, item))[1])
+    worker.run_unit(task(run, poisoned={1: "two workers died"}))
+    assert len(seen) == 3
+    assert [(row.status, row.error_class) for row in rows(run)][1] == ("quarantined", "WorkerDied")
+
+
+def test_a_proposer_that_stumbles_over_one_frame_quarantines_one_item(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose = GraphProposer.propose
+    calls = []
+
+    def stumble(self: GraphProposer, frames: Sequence[Frame]) -> list[ProposalSet]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise FloatingPointError("nan in the middle")
+        return propose(self, frames)
+
+    monkeypatch.setattr(GraphProposer, "propose", stumble)
+    Miner(run.job()).run_unit(task(run))
+    assert [row.status for row in rows(run)] == ["ok", "quarantined", "ok", "ok"]
+    assert rows(run)[1].reason == "nan in the middle"
+
+
+def test_a_lost_device_is_no_fault_of_the_items(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    propose = GraphProposer.propose
+    calls = []
+
+    def lost(self: GraphProposer, frames: Sequence[Frame]) -> list[ProposalSet]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return propose(self, frames)
+
+    monkeypatch.setattr(GraphProposer, "propose", lost)
+    with pytest.raises(DeviceLost):
+        Miner(run.job()).run_unit(task(run))
+    assert rows(run) == []
+    assert list(Path(run.layout.shards).iterdir()) == [], "no scratch file is left"
+
+
+def test_memory_of_the_device_running_out_is_not_a_lost_device() -> None:
+    assert not is_device_failure(RuntimeError("CUDA error: out of memory"))
+
+
+def test_a_full_disk_is_no_fault_of_the_items(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def __init__(self, *_: object) -> None:
+            self.shards: list[object] = []
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def write(self, members: object) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(miner_module, "ShardWriter", Full)
+    with pytest.raises(StorageFailed, match="No space left"):
+        list(InlineExecutor(run.job(), lambda states: None).run(iter([task(run)])))
+    assert rows(run) == []
+
+
+def test_a_worker_with_another_library_refuses(run: Run) -> None:
+    job = replace(run.job(), libraries={**run.libraries, "pillow": "1.1.7"})
+    with pytest.raises(LibrariesDiffer, match=r"pillow .* \(driver: 1\.1\.7\)"):
+        Miner(job)
