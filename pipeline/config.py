@@ -39,7 +39,7 @@ class RunSettings(Settings):
     """How the work is run. None of it changes a byte of the output."""
 
     executor: Literal["ray", "inline"] = Field("ray", description="ray: a pool of actors; inline: this process.")
-    actors: int = Field(0, ge=0, description="Size of the pool; 0: one per GPU, or per CPU where there is none.")
+    actors: int = Field(0, ge=0, description="Size of the pool; 0: one per GPU or CPU, following the cluster.")
     gpus_per_actor: float = Field(-1, description="-1: one where the cluster has GPUs and the proposer can use one.")
     cpus_per_actor: float = Field(1, ge=0, description="CPUs that Ray reserves for each actor.")
     memory_per_actor: int = Field(0, ge=0, description="Bytes that Ray reserves for each actor; 0: none.")

@@ -181,11 +181,11 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     fresh = {item.source_id: item for item in found}
     rows = [row for receipt in read_receipts(layout) for row in receipt.rows if row.status == "quarantined"]
     retried = {row.source_id: fresh[row.source_id] for row in rows if row.source_id in fresh}
-    # A video or tar that could not be looked into was planned as one item; now it may turn out to hold more.
+    # What looks otherwise now (a video that can be opened, a tar that is whole) may turn out to hold more items.
     planned = {row.source_id: plan.unit(row.unit)[row.position] for row in rows}
-    unknown = {row.uri for row in rows if "error" in orjson.loads(planned[row.source_id].details)}
+    changed = {row.uri for row in rows if retried.get(row.source_id) != planned[row.source_id]}
     first_new = plan.num_units
-    plan, new = extend(plan, [item for item in found if item.uri in unknown], config.shards)
+    plan, new = extend(plan, [item for item in found if item.uri in changed], config.shards)
     if new.num_rows:
         store_plan(layout, plan.parts, new, plan.listing)
     return Run(config, layout, parts, plan, retried=retried, first_new_unit=first_new)

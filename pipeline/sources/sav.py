@@ -115,7 +115,8 @@ class Sav(Source):
         name = basename(stem)
         whole = Clip(0, 0, 1)
         if header is None:
-            uri = group.get("manual", group.get("auto", ""))
+            # Named after the video that should be there, so that it is the same item once it is.
+            uri = f"{stem}.mp4"
             return [clip_item(self.name, uri, name, whole, STRIDE, {**details, "video": False})]
         uri = group["video"]
         if not details:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from schemas.media import WorkItem
 log = logging.getLogger("trackmill")
 
 _TICK_S = 0.5
+_RESIZE_S = 10.0
 _DEATHS_OF_AN_ITEM = 2
 _FAILURES_OF_A_UNIT = 5
 _DEATHS_AT_START = 3
@@ -74,20 +76,41 @@ class RayPool:
         self._on_tick = on_tick
         if not ray.is_initialized():
             start_ray()
-        resources = ray.cluster_resources()
-        gpus = resources.get("GPU", 0)
+        gpus = ray.cluster_resources().get("GPU", 0)
         self._gpus_each = settings.gpus_per_actor
         if self._gpus_each < 0:
             self._gpus_each = 1 if uses_gpu and gpus else 0
-        by_cpu = resources.get("CPU", 1) / max(settings.cpus_per_actor, 0.01)
-        by_gpu = gpus / self._gpus_each if self._gpus_each else by_cpu
-        self.size = settings.actors or max(1, int(min(by_cpu, by_gpu) if not self._gpus_each else by_gpu))
-        self.gpus = self.size * self._gpus_each
+            if uses_gpu and not gpus:
+                log.warning(
+                    "no GPU in this Ray cluster: the proposer runs on CPUs. If GPU nodes are still to come, "
+                    "say so: --set run.gpus_per_actor=1 --actors N"
+                )
+        self.size = self._wanted_size()
+        self._sized_at = time.monotonic()
         self._slots: list[_Slot] = []
         self._waiting: deque[UnitTask] = deque()
         self._deaths: Counter[tuple[int, int]] = Counter()
         self._failures: Counter[int] = Counter()
         self._deaths_at_start = 0
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that the whole pool takes."""
+        return self.size * self._gpus_each
+
+    def _wanted_size(self) -> int:
+        if self._settings.actors:
+            return self._settings.actors
+        resources = ray.cluster_resources()
+        if self._gpus_each:
+            return max(1, int(resources.get("GPU", 0) / self._gpus_each))
+        return max(1, int(resources.get("CPU", 1) / max(self._settings.cpus_per_actor, 0.01)))
+
+    def _grow(self) -> None:
+        """Follow the cluster: nodes join and leave while the work goes on."""
+        if time.monotonic() - self._sized_at > _RESIZE_S:
+            self.size = self._wanted_size()
+            self._sized_at = time.monotonic()
 
     def run(self, tasks: Iterable[UnitTask]) -> Iterator[UnitResult]:
         """Yield each unit's result as it is done, in no particular order.
@@ -118,6 +141,7 @@ class RayPool:
                     return
                 yield from self._collect()
                 self._ask_status()
+                self._grow()
         finally:
             self._end()
 

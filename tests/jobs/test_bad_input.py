@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.make_media import coco_rle, jpeg_bytes, make_jpeg, make_sa1b_folder, make_scene, make_video
+from tests.make_media import coco_rle, jpeg_bytes, make_jpeg, make_sa1b_folder, make_sav_train, make_scene, make_video
 from tests.runs import mine, rows, statuses, tars
 
 GOOD = 3
@@ -114,6 +114,27 @@ def test_video_that_is_mended(tmp_path: Path) -> None:
     assert sorted(statuses(output).values()) == ["ok"] * 5
     mine("--input", folder, *options)
     assert len(statuses(output)) == 5
+
+
+@pytest.mark.parametrize("missing", ["video", "annotations"])
+def test_sav_with_something_missing(missing: str, tmp_path: Path) -> None:
+    """Half of a video's files: one quarantined item; when the rest arrives, the retry mines all of its clips."""
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    video = make_sav_train(folder, num_frames=41)
+    gone = [video] if missing == "video" else sorted(folder.glob("*.json"))
+    kept = {path: path.read_bytes() for path in gone}
+    for path in gone:
+        path.unlink()
+    options = ["--input", folder, "--source", "sav", "--output", output, "--executor", "inline"]
+    options += ["--set", "read.frames_per_clip=4"]
+    mine(*options)
+    assert list(statuses(output).values()) == ["quarantined"]
+    for path, data in kept.items():
+        path.write_bytes(data)
+    mine(*options, "--only-quarantined")
+    assert list(statuses(output).values()) == ["ok"] * 3
+    assert sum(row.frames for row in rows(output)) == 11
 
 
 def test_pictures_that_merely_differ(tmp_path: Path) -> None:

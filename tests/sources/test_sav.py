@@ -80,7 +80,7 @@ def test_no_annotation_file(tmp_path):
 
 def test_no_video(tmp_path):
     make_sav_train(tmp_path).unlink()
-    with pytest.raises(BadItem, match=r"sav_000001_manual\.json.*video is missing"):
+    with pytest.raises(BadItem, match=r"sav_000001\.mp4.*video is missing"):
         read_all(tmp_path, "auto")
 
 
