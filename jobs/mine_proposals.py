@@ -111,6 +111,7 @@ def make_executor(prepared: mining.Run, tick: Any) -> tuple[mining.Executor, int
     from pipeline.work.pool import RayPool
 
     pool = RayPool(prepared.job(), run_settings, prepared.uses_gpu, tick)
+    signal.signal(signal.SIGTERM, _interrupt)  # once more: starting Ray puts its own handler there
     return pool, pool.size, pool.gpus
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import tarfile
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.make_media import (
     make_sav_val,
     make_video,
 )
-from tests.runs import mine, rows, statuses, tars
+from tests.runs import TIMEOUT_S, mine, receipts_written, rows, start_mining, statuses, tars, wait_for
 
 INLINE = ("--executor", "inline")
 
@@ -120,6 +121,24 @@ def test_a_changed_setting_is_refused(tmp_path: Path) -> None:
     assert "read.longest_side: 1024 -> 32" in printed
     assert tars(tmp_path / "out") == before
     mine(*options, "--set", "run.progress_s=1")
+
+
+def test_stopping_politely(tmp_path: Path) -> None:
+    """SIGTERM, as from a scheduler: a clear last line, nothing half done, and the same command goes on."""
+    make_pictures(tmp_path / "in", count=40, height=240, width=320)
+    output = tmp_path / "out"
+    options = ["--input", tmp_path / "in", "--output", output, "--set", "shards.unit_frames=1", *INLINE]
+    process = start_mining(*options)
+    wait_for(lambda: receipts_written(output) >= 1, "the first unit", process)
+    process.send_signal(signal.SIGTERM)
+    printed = process.communicate(timeout=TIMEOUT_S)[0]
+    assert process.returncode == 130, printed
+    assert "the same command goes on" in printed
+    assert "Traceback" not in printed
+    assert not list((output / "shards").glob(".*"))
+    assert receipts_written(output) < 40
+    mine(*options)
+    assert list(statuses(output).values()) == ["ok"] * 40
 
 
 def test_plan_only_writes_nothing(everything: Path, tmp_path: Path) -> None:
