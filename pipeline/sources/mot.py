@@ -8,7 +8,6 @@ folder, from 0; rows of `gt.txt` belong to the number in the file's name.
 from __future__ import annotations
 
 import configparser
-import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -17,12 +16,11 @@ from typing import Any
 import orjson
 
 from pipeline.sources.base import BadItem, Claim, ReadSettings, Source
-from pipeline.sources.clips import check_one_size, clip_item, cut_clips, num_kept, stride_for
-from pipeline.sources.fetching import fetch_bytes
+from pipeline.sources.clips import clip_item, cut_clips, num_kept, stride_for
+from pipeline.sources.frame_files import FrameFile, read_frame_files
 from pipeline.sources.mot_rows import GroundTruth, read_ground_truth
-from pipeline.sources.pictures import decode_picture
 from pipeline.storage.files import FileInfo, basename, dirname, join, read_bytes
-from schemas.media import Annotations, Frame, Media, WorkItem
+from schemas.media import Annotations, Media, WorkItem
 
 DEFAULT_FPS = 30.0
 """Where no `seqinfo.ini` says otherwise: MOT17's and MOT20's most common rate."""
@@ -32,7 +30,7 @@ _MAX_SEQINFO_BYTES = 64 * 1024
 
 
 class Mot(Source):
-    """Clips with boxes and identities; every frame is labelled, so clips are taken at about `label_fps`."""
+    """Clips with boxes and identities: every frame of a labelled sequence, about `label_fps` of any other."""
 
     name = "mot"
     annotated = True
@@ -68,46 +66,20 @@ class Mot(Source):
         details = orjson.loads(item.details)
         if details["problem"]:
             raise BadItem(f"{item.source_id}: {details['problem']}")
-        frames: list[Frame] = []
-        conversions: list[str] = []
-        digest, num_bytes, size = hashlib.sha256(), 0, (0, 0)
+        files = []
         for position, name in enumerate(details["names"]):
             uri = join(item.uri, name)
-            data = self._fetch(uri)
-            digest.update(data)
-            num_bytes += len(data)
-            picture = decode_picture(
-                data, uri, max_pixels=self.settings.max_pixels, longest_side=self.settings.longest_side
-            )
-            if frames and size != (picture.height, picture.width):
-                raise BadItem(
-                    f"{uri}: is {picture.height} x {picture.width}, the frames before it {size[0]} x {size[1]}"
-                )
-            size = (picture.height, picture.width)
-            conversions += [each for each in picture.conversions if each not in conversions]
-            index = item.first_frame + position * item.stride
-            frames.append(
-                Frame(
-                    image=picture.image,
-                    index=index,
-                    time_s=index / details["fps"],
-                    annotations=self._annotations(details["gt"], int(name.split(".")[0]), *size),
-                    encoded=picture.encoded,
-                )
-            )
-        check_one_size(frames, item.source_id)
-        return Media(
-            kind="clip",
-            frames=frames,
-            original_height=size[0],
-            original_width=size[1],
-            sha256=digest.hexdigest(),
-            num_bytes=num_bytes,
-            annotated=details["gt"] is not None,
+            gone = f"{uri}: the frame was there when the work was planned, and is missing now"
+            files.append(FrameFile(uri, item.first_frame + position * item.stride, gone))
+        return read_frame_files(
+            files,
+            lambda file, height, width: self._annotations(details["gt"], _number(file.uri), height, width),
             fps=details["fps"],
             num_source_frames=details["frames"],
+            annotated=details["gt"] is not None,
             license=self.settings.license or "unknown",
-            conversions=conversions,
+            where=item.source_id,
+            settings=self.settings,
         )
 
     def _items(self, sequence: str, folder: str, names: list[str], common: dict[str, Any]) -> list[WorkItem]:
@@ -129,11 +101,9 @@ class Mot(Source):
         rows = self._ground_truth[1].get(number)
         return rows.clipped(height, width) if rows is not None else Annotations()
 
-    def _fetch(self, uri: str) -> bytes:
-        try:
-            return fetch_bytes(uri, max_bytes=self.settings.max_item_bytes)
-        except FileNotFoundError:
-            raise BadItem(f"{uri}: the frame was there when the work was planned, and is missing now") from None
+
+def _number(uri: str) -> int:
+    return int(basename(uri).split(".")[0])
 
 
 def _seqinfo(uri: str) -> tuple[str, float, str]:

@@ -6,7 +6,6 @@ a PNG for an annotated frame is not visible there.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.sources.base import BadItem, Claim, MissingAnnotation, ReadSettings
-from pipeline.sources.clips import check_one_size, clip_item, cut_clips, num_kept, source_frames
-from pipeline.sources.fetching import fetch_bytes
-from pipeline.sources.pictures import decode_mask, decode_picture
+from pipeline.sources.clips import clip_item, cut_clips, num_kept, source_frames
+from pipeline.sources.frame_files import FrameFile, fetch_or_missing, read_frame_files
+from pipeline.sources.pictures import decode_mask
 from pipeline.storage.files import FileInfo, join
 from schemas.masks import CroppedMask, crop_mask, mask_box
-from schemas.media import Annotations, Frame, Media, WorkItem
+from schemas.media import Annotations, Media, WorkItem
 
 FPS = 24.0
 _STRIDE = 4
@@ -71,46 +70,19 @@ class SavFolders:
             raise MissingAnnotation(
                 f"{item.uri}: no folder of masks belongs to it; mine its frames without annotations by --source images"
             )
-        frames: list[Frame] = []
-        conversions: list[str] = []
-        digest, num_bytes, size = hashlib.sha256(), 0, (0, 0)
+        files = []
         for index in source_frames(item):
             uri = join(item.uri, f"{index:05d}.jpg")
-            data = self._fetch(uri, f"{item.source_id}: frame {index} is missing ({uri})")
-            digest.update(data)
-            num_bytes += len(data)
-            picture = decode_picture(
-                data, uri, max_pixels=self._settings.max_pixels, longest_side=self._settings.longest_side
-            )
-            if frames and size != (picture.height, picture.width):
-                raise BadItem(
-                    f"{uri}: is {picture.height} x {picture.width}, the frames before it {size[0]} x {size[1]}"
-                )
-            size = (picture.height, picture.width)
-            conversions += [name for name in picture.conversions if name not in conversions]
-            annotations = self._annotations(details, index, *size)
-            frames.append(
-                Frame(
-                    image=picture.image,
-                    index=index,
-                    time_s=index / FPS,
-                    annotations=annotations,
-                    encoded=picture.encoded,
-                )
-            )
-        check_one_size(frames, item.source_id)
-        return Media(
-            kind="clip",
-            frames=frames,
-            original_height=size[0],
-            original_width=size[1],
-            sha256=digest.hexdigest(),
-            num_bytes=num_bytes,
-            annotated=True,
+            files.append(FrameFile(uri, index, f"{item.source_id}: frame {index} is missing ({uri})"))
+        return read_frame_files(
+            files,
+            lambda file, height, width: self._annotations(details, file.index, height, width),
             fps=FPS,
             num_source_frames=details["frames"],
+            annotated=True,
             license=self._settings.license or _LICENSE,
-            conversions=conversions,
+            where=item.source_id,
+            settings=self._settings,
         )
 
     def _items(self, root: str, name: str, video: _Video) -> list[WorkItem]:
@@ -139,7 +111,8 @@ class SavFolders:
             if index not in numbers:
                 continue
             uri = join(details["folder"], name, f"{index:05d}.png")
-            data = self._fetch(uri, f"{uri}: was there when the work was planned, and is missing now")
+            gone = f"{uri}: was there when the work was planned, and is missing now"
+            data = fetch_or_missing(uri, gone, self._settings)
             mask = decode_mask(data, uri, max_pixels=self._settings.max_pixels)
             if mask.shape != (height, width):
                 raise BadItem(f"{uri}: is {mask.shape[0]} x {mask.shape[1]}, its frame {height} x {width}")
@@ -149,9 +122,3 @@ class SavFolders:
                 masks.append(cropped)
         boxes = np.array([mask_box(mask) for mask in masks], np.float32).reshape(-1, 4)
         return Annotations(boxes=boxes, ids=ids, scores=[1.0] * len(ids), masks=list(masks))
-
-    def _fetch(self, uri: str, missing: str) -> bytes:
-        try:
-            return fetch_bytes(uri, max_bytes=self._settings.max_item_bytes)
-        except FileNotFoundError:
-            raise BadItem(missing) from None

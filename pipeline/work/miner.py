@@ -11,6 +11,7 @@ import dataclasses
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -150,6 +151,8 @@ class Miner:
             frames_per_clip=self.config.read.frames_per_clip,
         )
         limit_threads(self.config.run.threads)
+        # Pillow remarks on odd metadata; what matters is whether the pixels can be read, and that is in the receipt.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
     def run_unit(self, task: UnitTask) -> UnitResult:
         """Do one unit, publish its shards, then its receipt.
