@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import orjson
 import pyarrow as pa
 
 from models.proposers import PROPOSERS
@@ -23,15 +22,16 @@ from pipeline.shards.layout import Layout
 from pipeline.shards.receipts import Receipt, done_units, read_receipts, write_manifest
 from pipeline.sources import SOURCES, claim_files, list_inputs
 from pipeline.storage.credentials import redact, storage_environment
-from pipeline.storage.files import canonical, read_bytes
-from pipeline.storage.publish import sweep_scratch
+from pipeline.storage.files import canonical
+from pipeline.storage.publish import remove_folder, sweep_scratch
 from pipeline.work.fingerprint import (
+    SettingsChanged,
     check_same,
     fingerprint,
     fingerprint_parts,
     keep_choices,
     store_config,
-    stored_parts,
+    stored_config,
 )
 from pipeline.work.forecast import Forecast, make_forecast
 from pipeline.work.miner import MineJob, UnitResult, UnitTask
@@ -141,17 +141,21 @@ def prepare(config: MineConfig, inputs: list[str], output: str, limit: int | Non
         FileNotFoundError: an input that does not exist.
     """
     inputs = list(dict.fromkeys(canonical(url) for url in inputs))
-    layout, config, parts, begun = _open(config, output)
-    plan, new, digest, unclaimed = _plan(layout, config, inputs, limit)
+    opened = _open(config, output)
+    layout, config = opened.layout, opened.config
+    plan, new, digest, unclaimed = _plan(opened, inputs, limit)
     _check_proposer(config, plan)
     if store:
         sweep_scratch(layout.shards)
         sweep_scratch(layout.receipts)
-        if not begun:
-            store_config(layout, config, parts, inputs)
+        if opened.stale:
+            remove_folder(layout.plan)
+            remove_folder(layout.shards)
+        if not opened.begun or not set(inputs) <= set(opened.inputs):
+            store_config(layout, config, opened.parts, list(dict.fromkeys([*opened.inputs, *inputs])))
         if new is not None and new.num_rows:
             store_plan(layout, plan.parts, new, digest)
-    return Run(config, layout, parts, plan, unclaimed)
+    return Run(config, layout, opened.parts, plan, unclaimed)
 
 
 def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
@@ -168,11 +172,12 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     Raises:
         ValueError: nothing was mined there yet, or with other settings.
     """
-    layout, config, parts, begun = _open(config, output)
-    plan = read_plan(layout)
-    if plan is None or not begun:
+    opened = _open(config, output)
+    layout, config = opened.layout, opened.config
+    plan = read_plan(layout) if opened.begun else None
+    if plan is None:
         raise PlanError(f"nothing was mined into {redact(layout.root)} yet: run without --only-quarantined first")
-    inputs = [canonical(url) for url in inputs] or orjson.loads(read_bytes(layout.config))["inputs"]
+    inputs = [canonical(url) for url in inputs] or opened.inputs
     try:
         found, _ = claim_files(list_inputs(inputs), config.source, config.read)
     except (OSError, ValueError) as error:
@@ -188,7 +193,7 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     plan, new = extend(plan, [item for item in found if item.uri in changed], config.shards)
     if new.num_rows:
         store_plan(layout, plan.parts, new, plan.listing)
-    return Run(config, layout, parts, plan, retried=retried, first_new_unit=first_new)
+    return Run(config, layout, opened.parts, plan, retried=retried, first_new_unit=first_new)
 
 
 def forecast(run: Run, executor: Executor, workers: int, gpus: float, usd_per_gpu_hour: float | None) -> Forecast:
@@ -251,26 +256,49 @@ def begin_progress(run: Run, only_quarantined: bool = False) -> MiningProgress:
     )
 
 
-def _open(config: MineConfig, output: str) -> tuple[Layout, MineConfig, dict[str, Any], bool]:
-    """Layout, resolved config, fingerprint parts, and whether the output was begun before, with the same settings."""
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An output and the resolved settings for it.
+
+    Args:
+        begun: it was begun before, with the same settings.
+        stale: it was begun with other settings, but nothing was finished with them, so it may begin anew.
+        inputs: what it was made from so far.
+    """
+
+    layout: Layout
+    config: MineConfig
+    parts: dict[str, Any]
+    begun: bool
+    stale: bool
+    inputs: list[str]
+
+
+def _open(config: MineConfig, output: str) -> _Opened:
     layout = Layout(canonical(output))
-    stored = stored_parts(layout)
+    stored = stored_config(layout)
+    before = stored["parts"] if stored else {}
     asked = proposer_settings(config)
-    if stored and stored.get("proposer", {}).get("name") == config.proposer:
-        asked = keep_choices(asked, stored)
+    if before.get("proposer", {}).get("name") == config.proposer:
+        asked = keep_choices(asked, before)
     settings, implementation = resolve_proposer(config.proposer, asked)
     config = config.model_copy(update={config.proposer: settings})
     parts = fingerprint_parts(config, implementation)
-    if stored is not None:
-        check_same(layout, stored, parts)
-    return layout, config, parts, stored is not None
+    if stored is None:
+        return _Opened(layout, config, parts, begun=False, stale=False, inputs=[])
+    try:
+        check_same(layout, before, parts)
+    except SettingsChanged:
+        if done_units(layout):
+            raise
+        return _Opened(layout, config, parts, begun=False, stale=True, inputs=[])
+    return _Opened(layout, config, parts, begun=True, stale=False, inputs=stored["inputs"])
 
 
-def _plan(
-    layout: Layout, config: MineConfig, inputs: list[str], limit: int | None
-) -> tuple[Plan, pa.Table | None, str, list[str]]:
+def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> tuple[Plan, pa.Table | None, str, list[str]]:
     """The whole plan, the rows of it that are not stored yet, the digest of the listing, and the unclaimed files."""
-    stored = read_plan(layout)
+    layout, config = opened.layout, opened.config
+    stored = read_plan(layout) if opened.begun else None
     files = list_inputs(inputs)
     digest = listing_digest(files, config.source, limit)
     if stored and stored.listing == digest:

@@ -90,6 +90,18 @@ def sweep_scratch(folder_url: str) -> int:
     return removed
 
 
+def remove_folder(url: str) -> None:
+    """Remove a folder and what is in it; nothing happens where there is none."""
+    fs, path = filesystem(url)
+
+    def remove() -> None:
+        fs.invalidate_cache()
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+
+    retry(remove, url)
+
+
 def _temporary_path(path: str) -> Path:
     # Host and pid in the name let `sweep_scratch` tell a dead writer from a living one.
     target = Path(path)

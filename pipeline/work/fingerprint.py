@@ -64,8 +64,8 @@ def fingerprint(parts: dict[str, Any]) -> str:
     return digest(parts)[:16]
 
 
-def stored_parts(layout: Layout) -> dict[str, Any] | None:
-    """The fingerprint parts that an output was begun with; None where nothing was begun.
+def stored_config(layout: Layout) -> dict[str, Any] | None:
+    """What an output was begun with: `parts` of the fingerprint, `inputs`; None where nothing was begun.
 
     Raises:
         SettingsChanged: `config.json` is there but cannot be read.
@@ -73,9 +73,9 @@ def stored_parts(layout: Layout) -> dict[str, Any] | None:
     if not exists(layout.config):
         return None
     try:
-        parts: dict[str, Any] = orjson.loads(read_bytes(layout.config))["parts"]
-        return parts
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+        document = orjson.loads(read_bytes(layout.config))
+        return {"parts": dict(document["parts"]), "inputs": list(document["inputs"])}
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         raise SettingsChanged(f"{redact(layout.config)} is not readable; restore it or use another --output") from None
 
 

@@ -123,6 +123,26 @@ def test_a_changed_setting_is_refused(tmp_path: Path) -> None:
     mine(*options, "--set", "run.progress_s=1")
 
 
+def test_settings_may_change_until_something_is_finished(tmp_path: Path) -> None:
+    """A first try that failed before its first unit does not tie the output to its settings."""
+    make_video(_made(tmp_path / "in") / "clip.mp4", 48, 24)
+    output = tmp_path / "out"
+    options = ["--input", tmp_path / "in", "--output", output, *INLINE]
+    mine(*options, "--set", "read.frames_per_clip=4")
+    assert len(statuses(output)) == 3
+    for receipt in (output / "receipts").iterdir():
+        receipt.unlink()
+    mine(*options, "--set", "read.frames_per_clip=6")
+    assert len(statuses(output)) == 2, "neither the old plan nor its shards are left"
+    assert {row.shard for row in rows(output)} == set(tars(output))
+    mine(*options, "--set", "read.frames_per_clip=4", expect=2)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
 def test_stopping_politely(tmp_path: Path) -> None:
     """SIGTERM, as from a scheduler: a clear last line, nothing half done, and the same command goes on."""
     make_pictures(tmp_path / "in", count=40, height=240, width=320)

@@ -15,7 +15,7 @@ from pipeline.work.fingerprint import (
     fingerprint_parts,
     keep_choices,
     store_config,
-    stored_parts,
+    stored_config,
 )
 
 IMPLEMENTATION = {"backend": "skimage", "scikit-image": "0.26.0"}
@@ -63,13 +63,14 @@ def test_another_library_is_another_fingerprint() -> None:
 
 def test_a_changed_setting_is_named_with_both_values() -> None:
     layout = Layout("memory://fingerprint")
-    assert stored_parts(layout) is None
+    assert stored_config(layout) is None
     store_config(layout, mine_config({}, "test"), parts({}), ["/somewhere"])
-    stored = stored_parts(layout)
+    stored = stored_config(layout)
     assert stored is not None
-    check_same(layout, stored, parts({"run": {"actors": 9}}))
+    assert stored["inputs"] == ["/somewhere"]
+    check_same(layout, stored["parts"], parts({"run": {"actors": 9}}))
     with pytest.raises(SettingsChanged, match=r"read\.longest_side: 1024 -> 512"):
-        check_same(layout, stored, parts({"read": {"longest_side": 512}}))
+        check_same(layout, stored["parts"], parts({"read": {"longest_side": 512}}))
 
 
 def test_what_was_chosen_once_stays() -> None:
