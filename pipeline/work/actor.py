@@ -11,7 +11,8 @@ import ray
 
 from pipeline.storage.credentials import adopt_environment
 from pipeline.work.inflight import InFlight, read_note
-from pipeline.work.miner import DeviceLost, MineJob, Miner, Status, UnitResult, UnitTask
+from pipeline.work.miner import Miner
+from pipeline.work.unit import DeviceLost, MineJob, Status, UnitResult, UnitTask
 from schemas.media import WorkItem
 
 DEVICE_LOST_EXIT = 70

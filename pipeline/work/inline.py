@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-from pipeline.work.miner import MineJob, Miner, Status, UnitResult, UnitTask
+from pipeline.work.miner import Miner
+from pipeline.work.unit import MineJob, Status, UnitResult, UnitTask
 
 
 class InlineExecutor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter
 
-from pipeline.work.miner import UnitResult
+from pipeline.work.unit import UnitResult
 
 
 class MiningMetrics:

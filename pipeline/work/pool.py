@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.config import RunSettings
 from pipeline.work.actor import MinerActor, Worker, read_note_there
 from pipeline.work.inflight import InFlight, read_note
-from pipeline.work.miner import MineJob, Status, StorageFailed, UnitResult, UnitTask, WorkFailed
+from pipeline.work.unit import MineJob, Status, StorageFailed, UnitResult, UnitTask, WorkFailed
 from schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")

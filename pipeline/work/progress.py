@@ -11,7 +11,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from pipeline.work.miner import Status, UnitResult
+from pipeline.work.unit import Status, UnitResult
 
 log = logging.getLogger("trackmill")
 

@@ -20,12 +20,12 @@ import ray
 import models.proposers as registry
 from models.proposers.base import Proposer
 from pipeline.config import mine_config
-from pipeline.mining import prepare
 from pipeline.sources import open_source
 from pipeline.sources.base import ReadSettings
 from pipeline.work.inline import InlineExecutor
-from pipeline.work.miner import UnitTask
 from pipeline.work.pool import RayPool
+from pipeline.work.prepare import prepare
+from pipeline.work.unit import UnitTask
 from schemas.media import Frame, ProposalSet
 from tests.make_media import make_pictures
 

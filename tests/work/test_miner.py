@@ -10,11 +10,12 @@ import pytest
 
 from models.proposers import GraphProposer
 from pipeline.config import mine_config
-from pipeline.mining import Run, prepare
 from pipeline.shards.receipts import read_receipts
 from pipeline.work import miner as miner_module
 from pipeline.work.inline import InlineExecutor
-from pipeline.work.miner import DeviceLost, LibrariesDiffer, Miner, StorageFailed, UnitTask, is_device_failure
+from pipeline.work.miner import Miner, is_device_failure
+from pipeline.work.prepare import Run, prepare
+from pipeline.work.unit import DeviceLost, LibrariesDiffer, StorageFailed, UnitTask
 from schemas.media import Frame, ProposalSet
 from schemas.receipt import ReceiptRow
 from tests.make_media import make_pictures

@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from pipeline.work.miner import Status, UnitResult
 from pipeline.work.progress import MiningProgress, duration
+from pipeline.work.unit import Status, UnitResult
 
 
 class Clock:
