@@ -6,6 +6,7 @@ both give the same bytes.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ from pipeline.work.prepare import Run
 from pipeline.work.progress import MiningProgress
 from pipeline.work.unit import UnitResult, UnitTask
 from schemas.media import WorkItem
+
+log = logging.getLogger("trackmill")
+
+_QUARANTINED_TOLD = 20
+"""Items that are named as they are quarantined; the receipts name them all."""
 
 
 class Executor(Protocol):
@@ -79,9 +85,13 @@ def execute(
     done = done_units(run.layout)
     tasks = _tasks(run, done, only_quarantined)
     done_now = 0
+    told = 0
     for result in executor.run(tasks):
         done_now += 1
         progress.unit_done(result)
+        for source_id, error_class, reason in result.quarantined[: max(0, _QUARANTINED_TOLD - told)]:
+            log.warning("quarantined: %s: %s: %s", source_id, error_class, reason)
+            told += 1
         if on_unit:
             on_unit(result)
     progress.close()

@@ -122,4 +122,5 @@ def _nothing_found(listing: Sequence[FileInfo], source_name: str) -> str:
     }
     wanted = looked_for.values() if source_name == "auto" else [looked_for[source_name]]
     shown = ", ".join(redact(file.uri) for file in listing[:3]) + (", ..." if len(listing) > 3 else "")
-    return f"nothing to mine in {len(listing)} files ({shown}); looked for: {'; '.join(wanted)}"
+    found = f"in {len(listing)} files ({shown})" if listing else "because there is no file"
+    return f"nothing to mine {found}; looked for: {'; '.join(wanted)}"

@@ -67,7 +67,7 @@ class UnitTask:
 
 @dataclass(slots=True, kw_only=True)
 class UnitResult:
-    """What became of a unit, small enough to send: counts, and the first few quarantined items."""
+    """What became of a unit, small enough to send: counts, and up to 20 quarantined items (id, error class, reason)."""
 
     unit: int
     items: int
