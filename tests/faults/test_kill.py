@@ -106,6 +106,7 @@ def test_worker_killed_twice_on_one_item(media: Path, undisturbed: Path, tmp_pat
     """The system's killer strikes whenever one item is in hand: that item is quarantined, its neighbours are not."""
     output = tmp_path / "out"
     arguments = ["--input", media, "--output", output, "--actors", 1, "--set", "shards.unit_frames=6"]
+    arguments += ["--set", "graph.backend=skimage"]  # the slower one: the item must be in hand long enough to be seen
     notes = Path(tempfile.mkdtemp(prefix="t"))  # short: Ray puts sockets below it
     process = start_mining(*arguments, TMPDIR=str(notes))
     deaths = 0
