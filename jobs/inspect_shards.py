@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from pipeline.inspect.contact_sheet import write_contact_sheet
 from pipeline.inspect.overlay import draw_sample
-from pipeline.inspect.progress import ProgressLine
 from pipeline.inspect.statistics import collect
 from pipeline.inspect.table import dataset_parts, plain, sample_parts, show, statistics_parts
+from pipeline.progress_line import ProgressLine
 from pipeline.shards.reader import Dataset, open_dataset, read_sample
 from pipeline.shards.verify import unfinished, verify
 from pipeline.storage.credentials import redact, scrub

@@ -35,8 +35,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--weights", metavar="URL", help="checkpoint of the proposer sam")
     add("--sam-variant", choices=["vit_b", "vit_l", "vit_h"], help="which SAM the checkpoint is")
     add("--executor", choices=["ray", "inline"], help="ray: a pool of actors (default); inline: this process")
-    add("--actors", type=int, help="size of the pool (default: one per GPU, or per CPU where there is none)")
-    add("--limit", type=int, metavar="N", help="mine the first N items only")
+    add("--actors", type=_positive, help="size of the pool (default: one per GPU, or per CPU where there is none)")
+    add("--limit", type=_positive, metavar="N", help="mine the first N items only")
     add("--plan-only", action="store_true", help="time a few items, print what the run would take, write nothing")
     add("--usd-per-gpu-hour", type=float, metavar="USD", help="adds a price to --plan-only")
     add("--only-quarantined", action="store_true", help="try again what earlier runs quarantined, and nothing else")
@@ -155,6 +155,13 @@ def _quarantine_limit(text: str, num_items: int) -> float:
     if text.endswith("%"):
         return value / 100 * num_items
     return value * num_items if "." in text else value
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import orjson
 
 from pipeline.sources.base import BadItem, Claim, MissingAnnotation, Source, TruncatedMedia
 from pipeline.sources.fetching import fetch_bytes, fetch_json
+from pipeline.sources.looking import look_into
 from pipeline.sources.pictures import decode_picture
 from pipeline.sources.sa1b_annotations import sa1b_annotations
 from pipeline.sources.tar_index import TarIndex, index_tar
@@ -27,7 +27,6 @@ LICENSE = "SA-1B research licence"
 
 _PAIR = re.compile(r"^(?P<stem>.*)\.(?P<kind>jpe?g|json)$", re.IGNORECASE)
 _OFFICIAL_NAME = re.compile(r"(^|/)sa_\d+$")
-_TARS_AT_ONCE = 16
 
 
 class Sa1b(Source):
@@ -45,11 +44,9 @@ class Sa1b(Source):
         claim = Claim()
         self._claim_folders([file.uri for file in files], claim)
         tars = [file.uri for file in files if self._is_tar(file.uri)]
-        # Walking a remote tar is mostly waiting.
-        with ThreadPoolExecutor(_TARS_AT_ONCE, thread_name_prefix="tar") as pool:
-            for uri, index in zip(tars, pool.map(_index, tars), strict=True):
-                claim.items += self._tar_items(uri, index)
-                claim.used.add(uri)
+        for uri, index in zip(tars, look_into(tars, _index, "tars"), strict=True):
+            claim.items += self._tar_items(uri, index)
+            claim.used.add(uri)
         return claim
 
     def read(self, item: WorkItem) -> Media:

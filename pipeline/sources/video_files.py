@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 
 from pipeline.sources.base import BadItem, Claim, NothingToStore, ReadSettings, Source
 from pipeline.sources.clips import Clip, check_one_size, clip_item, cut_clips, num_kept, source_frames, stride_for
+from pipeline.sources.looking import look_into
 from pipeline.sources.video_cache import VideoCache
 from pipeline.sources.video_headers import VideoHeader, probe
 from pipeline.sources.videos import VideoFrame
@@ -35,16 +35,10 @@ SUFFIXES = (
 )
 """What is taken for a video, by the end of its name in lower case."""
 
-_PROBES_AT_ONCE = 16
-
 
 def probe_all(uris: Sequence[str]) -> list[VideoHeader | str]:
-    """Headers of many videos, in the order given; where one cannot be read, the reason why.
-
-    Opening a remote file is mostly waiting, so several are opened at once.
-    """
-    with ThreadPoolExecutor(_PROBES_AT_ONCE, thread_name_prefix="probe") as pool:
-        return list(pool.map(_probe, uris))
+    """Headers of many videos, in the order given; where one cannot be read, the reason why."""
+    return list(look_into(uris, _probe, "videos"))
 
 
 class VideoFiles(Source):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from pipeline.inspect.palette import identity_colour
-from pipeline.inspect.progress import ProgressLine
 from pipeline.inspect.selection import evenly_spaced, select_rows, source_of
 from pipeline.inspect.statistics import Histogram, collect, count_near_duplicates
 from pipeline.inspect.table import dataset_parts, plain, sample_parts, show, statistics_parts
+from pipeline.progress_line import ProgressLine
 from pipeline.shards.card import card_text, escape, write_card
 from pipeline.shards.reader import open_dataset, read_sample
 from pipeline.storage.files import read_bytes

@@ -11,6 +11,7 @@ from pycocotools import mask as coco
 
 from schemas.masks import (
     CroppedMask,
+    check_runs,
     crop_mask,
     decode_counts,
     format_counts,
@@ -71,6 +72,13 @@ def test_hostile_counts_never_do_more_than_raise(counts: str, height: int, width
 def test_broken_counts_are_named(counts: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode_counts(counts, 4, 4)
+
+
+@pytest.mark.parametrize("runs", [[2**62] * 4, [2**48] * 65536, [2**63 - 1, 2**63 - 1, 18]])
+def test_runs_whose_sum_wraps_around_are_refused(runs: list[int]) -> None:
+    """Added up in 64 bits these come out as 0, 0 and 16 pixels; expanding them would write over foreign memory."""
+    with pytest.raises(ValueError, match="has a run of"):
+        check_runs(np.array(runs, np.int64), 4, 4)
 
 
 def test_a_crop_must_lie_inside_its_frame() -> None:

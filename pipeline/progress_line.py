@@ -8,18 +8,26 @@ from typing import TextIO
 
 
 class ProgressLine:
-    """Counts samples and says so at most once in `interval_s`; silent when the work ends before that.
+    """Counts things and says so at most once in `interval_s`; silent when the work ends before that.
 
     Args:
-        total: samples in all; 0 where that is not known.
+        total: things in all; 0 where that is not known.
         what: begins the line, e.g. `verified`.
+        things: what is counted.
         interval_s: seconds between two lines.
         stream: where they go. On a terminal one line is rewritten; elsewhere each is its own.
     """
 
-    def __init__(self, total: int, what: str, interval_s: float = 3.0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        what: str,
+        interval_s: float = 3.0,
+        stream: TextIO | None = None,
+        things: str = "samples",
+    ) -> None:
         self.done = 0
-        self._total, self._what, self._interval_s = total, what, interval_s
+        self._total, self._what, self._things, self._interval_s = total, what, things, interval_s
         self._stream = stream or sys.stderr
         self._begin = self._last = time.monotonic()
         self._wrote = False
@@ -42,9 +50,9 @@ class ProgressLine:
         text = f"{self._what} {self.done:,}"
         if self._total:
             left_s = max(0, self._total - self.done) / max(rate, 1e-9)
-            text += f" of {self._total:,} samples, {rate:,.0f}/s, {left_s:,.0f} s left"
+            text += f" of {self._total:,} {self._things}, {rate:,.0f}/s, {left_s:,.0f} s left"
         else:
-            text += f" samples, {rate:,.0f}/s"
+            text += f" {self._things}, {rate:,.0f}/s"
         return text
 
     def _write(self, line: str) -> None:
