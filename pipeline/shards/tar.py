@@ -1,8 +1,8 @@
 """Tar in its plainest form (POSIX ustar): written byte for byte the same every time, read without trusting it.
 
 Members are regular files with short relative names and no extended headers; nothing records who wrote them or when.
-That makes two runs comparable by hash, lets a double write do no harm, and lets a reader walk the headers itself
-(0.002 ms a sample where `tarfile` takes 0.03).
+That makes two runs comparable by hash, lets a double write do no harm, and lets a reader walk the headers itself, in a
+third of the time that `tarfile` takes.
 """
 
 from __future__ import annotations
