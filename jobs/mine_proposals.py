@@ -92,13 +92,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     progress = mining.begin_progress(prepared, options.only_quarantined)
     try:
-        executor, _, _ = make_executor(prepared, progress.tick)
-        count = None
-        if config.run.executor == "ray":
-            from pipeline.work.metrics import MiningMetrics
-
-            count = MiningMetrics().unit_done
-        outcome = mining.execute(prepared, executor, progress, options.only_quarantined, count)
+        outcome = mining.execute(
+            prepared, lambda: make_executor(prepared, progress.tick)[0], progress, options.only_quarantined
+        )
     finally:
         progress.close()
     return summarise(outcome, options.output, allowed)

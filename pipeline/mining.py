@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from pipeline.shards.card import write_card
@@ -71,29 +72,30 @@ def forecast(run: Run, executor: Executor, workers: int, gpus: float, usd_per_gp
 
 
 def execute(
-    run: Run,
-    executor: Executor,
-    progress: MiningProgress,
-    only_quarantined: bool = False,
-    on_unit: Callable[[UnitResult], None] | None = None,
+    run: Run, start_executor: Callable[[], Executor], progress: MiningProgress, only_quarantined: bool = False
 ) -> Outcome:
     """Do what is not done yet, then write manifest and card.
+
+    Args:
+        run: see `prepare` and `reopen`.
+        start_executor: called only if there is something to do, so that a finished run starts no cluster.
+        progress: see `begin_progress`.
+        only_quarantined: retry quarantined items, and nothing else.
 
     Raises:
         Exception: what the executor raises; everything that was done stays done.
     """
     done = done_units(run.layout)
     tasks = _tasks(run, done, only_quarantined)
-    done_now = 0
-    told = 0
-    for result in executor.run(tasks):
+    first = next(tasks, None)
+    results = start_executor().run(chain([first], tasks)) if first else iter(())
+    done_now = told = 0
+    for result in results:
         done_now += 1
         progress.unit_done(result)
         for source_id, error_class, reason in result.quarantined[: max(0, _QUARANTINED_TOLD - told)]:
             log.warning("quarantined: %s: %s: %s", source_id, error_class, reason)
             told += 1
-        if on_unit:
-            on_unit(result)
     progress.close()
     # Once more: a worker of a killed run may have outlived the sweep at the start.
     sweep_scratch(run.layout.shards)

@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.config import RunSettings
 from pipeline.work.actor import MinerActor, Worker, read_note_there
 from pipeline.work.inflight import InFlight, read_note
+from pipeline.work.metrics import MiningMetrics
 from pipeline.work.unit import MineJob, Status, StorageFailed, UnitResult, UnitTask, WorkFailed
 from schemas.media import WorkItem
 
@@ -92,6 +93,7 @@ class RayPool:
         self._deaths: Counter[tuple[int, int]] = Counter()
         self._failures: Counter[int] = Counter()
         self._deaths_at_start = 0
+        self._metrics = MiningMetrics()
 
     @property
     def gpus(self) -> float:
@@ -187,6 +189,7 @@ class RayPool:
                     slot.worker, slot.asked = answer, None
                     self._deaths_at_start = 0
                 else:
+                    self._metrics.unit_done(answer)
                     yield answer
                     self._free(slot)
 
