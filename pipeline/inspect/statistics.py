@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from pipeline.inspect.selection import select_rows, source_of
+from pipeline.inspect.selection import select_rows
 from pipeline.shards.decode import Sample
 from pipeline.shards.reader import Dataset, iter_samples, read_row
 from schemas.boxes import box_areas, iou_matrix
@@ -141,11 +141,6 @@ def add_sample(found: Statistics, sample: Sample) -> None:
 def count_near_duplicates(boxes: np.ndarray) -> int:
     """How many of the (M, 4) boxes overlap an earlier one by more than `NEAR_DUPLICATE_IOU`."""
     return int(np.triu(iou_matrix(boxes, boxes) > NEAR_DUPLICATE_IOU, k=1).any(axis=0).sum())
-
-
-def sources_of(keys: Sequence[str]) -> Counter[str]:
-    """Samples by source, from their keys alone."""
-    return Counter(map(source_of, keys))
 
 
 def _samples(dataset: Dataset, max_samples: int | None) -> Iterator[Sample]:

@@ -88,16 +88,6 @@ def fetch_weights(url: str, sha256: str = "") -> Weights:
     return _checked(path, name, sha256, str(path))
 
 
-def fingerprint(url: str) -> dict[str, str]:
-    """What identifies a checkpoint wherever it lies: its `sha256` and `name`. Fetches it.
-
-    Raises:
-        See `fetch_weights`.
-    """
-    weights = fetch_weights(url)
-    return {"sha256": weights.sha256, "name": weights.name}
-
-
 def load_state_dict(weights: Weights) -> dict[str, torch.Tensor]:
     """Tensors of a checkpoint by name, on the CPU. Takes `{"model": ...}` and `{"state_dict": ...}` apart.
 

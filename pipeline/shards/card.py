@@ -83,7 +83,7 @@ def card_text(config: Mapping[str, Any], receipts: Sequence[Receipt], licenses: 
     settings = {name: value for name, value in settings.items() if name not in others}
     sections += [
         f"## How it was made\n\nProposer {escape(proposer)}, fingerprint {escape(fingerprint)}. Two runs with one "
-        "fingerprint over the same input give the same bytes.\n\n"
+        "fingerprint give the same bytes for the same plan.\n\n"
         + _table(("setting", "value"), flatten(settings).items()),
         _READ,
         _limits(proposer),

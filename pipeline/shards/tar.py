@@ -1,14 +1,12 @@
 """Tar in its plainest form (POSIX ustar): written byte for byte the same every time, read without trusting it.
 
 Members are regular files with short relative names and no extended headers; nothing records who wrote them or when.
-That makes two runs comparable by hash, lets a double write do no harm, and lets a reader walk the headers itself, in a
-third of the time that `tarfile` takes.
+That makes two runs comparable by hash, lets a double write do no harm, and lets a reader walk the headers itself.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -74,33 +72,11 @@ def member_size(size: int) -> int:
     return BLOCK + size + padding(size)
 
 
-def walk(data: bytes | memoryview, where: str) -> Iterator[Member]:
-    """Members of a tar, or of a piece cut at member borders, that lies in memory.
-
-    Raises:
-        BadShard: not one of our tars: a checksum that is off, a member that is no regular file, a name with a path in
-            it, or a member cut off; names `where` and the member.
-    """
-    view = memoryview(data)
-    position, total = 0, len(view)
-    while position < total:
-        block = bytes(view[position : position + BLOCK])
-        if len(block) == BLOCK and not any(block):
-            return
-        member = parse_header(block, position, where)
-        if member.offset + member.size > total:
-            raise BadShard(
-                f"{where}: member {member.name!r} ends {member.offset + member.size - total} bytes past the end"
-            )
-        yield member
-        position = member.offset + member.size + padding(member.size)
-
-
 def parse_header(block: bytes, position: int, where: str) -> Member:
     """Read one header block that stands at `position` of the tar `where`.
 
     Raises:
-        BadShard: see `walk`.
+        BadShard: a checksum that is off, a member that is no regular file, a name with a path in it.
     """
     if len(block) < BLOCK:
         raise BadShard(f"{where}: cut off inside the header at byte {position}")

@@ -11,7 +11,8 @@ from typing import IO
 
 from pipeline.shards.layout import Layout
 from pipeline.shards.tar import END, TarWriter, member_size
-from pipeline.storage.publish import publish_file, scratch_file
+from pipeline.storage.files import exists
+from pipeline.storage.publish import publish_file, remove, scratch_file
 from schemas.keys import shard_name
 from schemas.receipt import ShardInfo
 
@@ -106,6 +107,17 @@ class ShardWriter:
             )
         )
         self._open()
+
+    def remove_leftovers(self) -> None:
+        """Remove shards that a killed try at this unit left beyond those of this one.
+
+        A try that must leave an item out can fill fewer shards than the one before it. Call it after the last shard and
+        before the receipt.
+        """
+        roll = len(self.shards)
+        while exists(leftover := self._layout.shard(shard_name(self._unit, roll=roll, retry=self._retry))):
+            remove(leftover)
+            roll += 1
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -84,15 +84,6 @@ def claim_files(
     return items, [file.uri for file in left]
 
 
-def claim_all(
-    urls: Sequence[str], source_name: str, settings: ReadSettings
-) -> tuple[list[WorkItem], list[FileInfo], list[str]]:
-    """`list_inputs`, then `claim_files`: the items, the listing, and the URIs that no source took."""
-    listing = list_inputs(urls)
-    items, unclaimed = claim_files(listing, source_name, settings)
-    return items, listing, unclaimed
-
-
 def _list(url: str) -> list[FileInfo]:
     uri = canonical(url)
     try:

@@ -14,14 +14,14 @@ from typing import Any
 import orjson
 
 from pipeline.sources.base import BadItem, Claim, MissingAnnotation, NothingToStore, ReadSettings, Source
-from pipeline.sources.clips import Clip, check_one_size, clip_item, cut_clips, num_kept, source_frames
+from pipeline.sources.clips import Clip, clip_item, cut_clips, num_kept, source_frames
 from pipeline.sources.sav_folders import SavFolders
 from pipeline.sources.sav_masklets import Masklets, read_masklets
 from pipeline.sources.video_cache import VideoCache
-from pipeline.sources.video_files import probe_all, unreadable_when_planned, video_conversions
+from pipeline.sources.video_files import probe_all, read_clip, unreadable_when_planned
 from pipeline.sources.video_headers import VideoHeader
 from pipeline.storage.files import FileInfo, basename
-from schemas.media import Frame, Media, WorkItem
+from schemas.media import Media, WorkItem
 
 LICENSE = "CC BY 4.0"
 
@@ -80,28 +80,16 @@ class Sav(Source):
             raise unreadable_when_planned(item.uri, details["error"])
         masklets = self._masklets_of(item.uri, details)
         num_annotated = max(each.num_frames for each in masklets)
-        reader = video.reader
         wanted = [index for index in source_frames(item) if index // STRIDE < num_annotated]
         if not wanted:
             raise NothingToStore(f"{item.source_id}: only {num_annotated} frames are annotated")
-        frames = []
-        decoded = list(reader.read(wanted))
-        for frame in decoded:
-            annotations = read_masklets(masklets, frame.index // STRIDE, frame.height, frame.width)
-            frames.append(Frame(image=frame.image, index=frame.index, time_s=frame.time_s, annotations=annotations))
-        check_one_size(frames, item.source_id)
-        return Media(
-            kind="clip",
-            frames=frames,
-            original_height=decoded[0].height,
-            original_width=decoded[0].width,
-            sha256=video.sha256,
-            num_bytes=video.num_bytes,
+        return read_clip(
+            video,
+            wanted,
+            lambda frame: read_masklets(masklets, frame.index // STRIDE, frame.height, frame.width),
             annotated=True,
-            fps=reader.fps or None,
-            num_source_frames=reader.num_frames,
             license=self.settings.license or LICENSE,
-            conversions=video_conversions(decoded),
+            where=item.source_id,
         )
 
     def _is_ours(self, stem: str, group: dict[str, str]) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import orjson
 
 from pipeline.sources.base import BadItem, Claim, NothingToStore, ReadSettings, Source
 from pipeline.sources.clips import Clip, check_one_size, clip_item, cut_clips, num_kept, source_frames, stride_for
 from pipeline.sources.looking import look_into
-from pipeline.sources.video_cache import VideoCache
+from pipeline.sources.video_cache import OpenVideo, VideoCache
 from pipeline.sources.video_headers import VideoHeader, probe
 from pipeline.sources.videos import VideoFrame
 from pipeline.storage.files import FileInfo, basename, retry
-from schemas.media import Frame, Media, WorkItem
+from schemas.media import Annotations, Frame, Media, WorkItem
 
 SUFFIXES = (
     ".mp4",
@@ -71,22 +71,8 @@ class VideoFiles(Source):
             wanted = [index for index in wanted if index < reader.num_frames]
         if not wanted:
             raise NothingToStore(f"{item.source_id}: the video has only {reader.num_frames} frames")
-        decoded = list(reader.read(wanted))
-        frames = [Frame(image=frame.image, index=frame.index, time_s=frame.time_s) for frame in decoded]
-        check_one_size(frames, item.source_id)
-        return Media(
-            kind="clip",
-            frames=frames,
-            original_height=decoded[0].height,
-            original_width=decoded[0].width,
-            sha256=video.sha256,
-            num_bytes=video.num_bytes,
-            annotated=False,
-            fps=reader.fps or None,
-            num_source_frames=reader.num_frames,
-            license=self.settings.license or "unknown",
-            conversions=video_conversions(decoded),
-        )
+        license = self.settings.license or "unknown"
+        return read_clip(video, wanted, lambda frame: None, annotated=False, license=license, where=item.source_id)
 
     def _items(self, uri: str, header: VideoHeader | str) -> list[WorkItem]:
         name = basename(uri).rsplit(".", 1)[0]
@@ -104,9 +90,46 @@ def unreadable_when_planned(uri: str, reason: str) -> NothingToStore:
     return NothingToStore(f"{uri}: could not be read when it was planned ({reason}); its clips are planned anew")
 
 
-def video_conversions(frames: Sequence[VideoFrame]) -> list[str]:
-    """Names of what was done to decoded frames besides scaling."""
-    return ["display-rotated"] if any(frame.rotated for frame in frames) else []
+def read_clip(
+    video: OpenVideo,
+    wanted: Sequence[int],
+    annotate: Callable[[VideoFrame], Annotations | None],
+    *,
+    annotated: bool,
+    license: str,
+    where: str,
+) -> Media:
+    """Decode some frames of an open video.
+
+    Args:
+        video: see `VideoCache.get`.
+        wanted: increasing frame numbers.
+        annotate: what is known of a frame.
+        annotated, license: see `schemas.media.Media`.
+        where: name of the clip, for errors.
+
+    Raises:
+        BadItem: (or a subclass) a frame is missing, damaged, or of another size than the first.
+    """
+    decoded = list(video.reader.read(wanted))
+    frames = [
+        Frame(image=frame.image, index=frame.index, time_s=frame.time_s, annotations=annotate(frame))
+        for frame in decoded
+    ]
+    check_one_size(frames, where)
+    return Media(
+        kind="clip",
+        frames=frames,
+        original_height=decoded[0].height,
+        original_width=decoded[0].width,
+        sha256=video.sha256,
+        num_bytes=video.num_bytes,
+        annotated=annotated,
+        fps=video.reader.fps or None,
+        num_source_frames=video.reader.num_frames,
+        license=license,
+        conversions=["display-rotated"] if any(frame.rotated for frame in decoded) else [],
+    )
 
 
 def _probe(uri: str) -> VideoHeader | str:

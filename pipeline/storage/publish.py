@@ -90,16 +90,16 @@ def sweep_scratch(folder_url: str) -> int:
     return removed
 
 
-def remove_folder(url: str) -> None:
-    """Remove a folder and what is in it; nothing happens where there is none."""
+def remove(url: str) -> None:
+    """Remove a file, or a folder and what is in it; nothing happens where there is none."""
     fs, path = filesystem(url)
 
-    def remove() -> None:
+    def take_away() -> None:
         fs.invalidate_cache()
         if fs.exists(path):
             fs.rm(path, recursive=True)
 
-    retry(remove, url)
+    retry(take_away, url)
 
 
 def _temporary_path(path: str) -> Path:

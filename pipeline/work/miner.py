@@ -89,6 +89,7 @@ class Miner:
             with writer, contextlib.closing(self._read_ahead(task)) as arrivals:
                 rows = [self._do_item(task, arrival, writer) for arrival in arrivals]
                 self._enter("publishing")
+            writer.remove_leftovers()
             self._enter("writing the receipt")
             rows += _poisoned_rows(task)
             self._write_receipt(task, rows, writer)

@@ -16,7 +16,7 @@ from pipeline.shards.receipts import done_units, read_receipts
 from pipeline.sources import SOURCES, claim_files, list_inputs
 from pipeline.storage.credentials import redact, storage_environment
 from pipeline.storage.files import canonical
-from pipeline.storage.publish import remove_folder, sweep_scratch
+from pipeline.storage.publish import remove, sweep_scratch
 from pipeline.work.fingerprint import (
     SettingsChanged,
     check_same,
@@ -102,8 +102,8 @@ def prepare(config: MineConfig, inputs: list[str], output: str, limit: int | Non
         sweep_scratch(layout.shards)
         sweep_scratch(layout.receipts)
         if opened.stale:
-            remove_folder(layout.plan)
-            remove_folder(layout.shards)
+            remove(layout.plan)
+            remove(layout.shards)
         if not opened.begun or not set(inputs) <= set(opened.inputs):
             store_config(layout, config, opened.parts, list(dict.fromkeys([*opened.inputs, *inputs])))
         if new is not None and new.num_rows:

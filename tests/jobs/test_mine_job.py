@@ -190,6 +190,7 @@ def test_settings_from_a_file(tmp_path: Path) -> None:
         (["--input", "docs", "--max-quarantined", "many"], "--max-quarantined"),
         (["--input", "x.jpg", "--proposer", "annotations", "--source", "images"], "needs annotations"),
         (["--only-quarantined"], "nothing was mined"),
+        (["--only-quarantined", "--plan-only"], "goes with neither"),
         (["--input", "x.jpg", "--proposer", "sam"], "weights"),
     ],
 )

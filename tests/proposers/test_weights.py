@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from pipeline.proposals import weights
-from pipeline.proposals.weights import BadWeights, Weights, fetch_weights, fingerprint, load_state_dict
+from pipeline.proposals.weights import BadWeights, Weights, fetch_weights, load_state_dict
 
 torch = pytest.importorskip("torch")
 
@@ -50,7 +50,7 @@ def test_a_local_file_is_used_where_it_lies(tmp_path: Path, cache: Path) -> None
     path.write_bytes(DATA)
     found = fetch_weights(str(path))
     assert found == Weights(path=path, name="mine.pth", sha256=hashlib.sha256(DATA).hexdigest())
-    assert fingerprint(path.as_uri()) == {"sha256": found.sha256, "name": "mine.pth"}
+    assert found.name == "mine.pth"
     assert not cache.exists()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.sources import claim_all, open_source
+from pipeline.sources import open_source
 from pipeline.sources.base import BadItem, NothingToStore, ReadSettings
 from pipeline.sources.clips import cut_clips, num_kept, stride_for
 from tests.make_media import (
@@ -17,6 +17,7 @@ from tests.make_media import (
     make_sav_val,
     make_video,
 )
+from tests.sources.claiming import claim_all
 
 SETTINGS = ReadSettings(frames_per_clip=4)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sources import claim_all, open_source
+from pipeline.sources import open_source
 from pipeline.sources.base import BadItem, ReadSettings
 from tests.make_media import make_jpeg, make_mot
+from tests.sources.claiming import claim_all
 
 SETTINGS = ReadSettings(frames_per_clip=4, label_fps=30)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.sources import claim_all, open_source
+from pipeline.sources import open_source
 from pipeline.sources.base import BadItem, MissingAnnotation, ReadSettings, TruncatedMedia
 from pipeline.sources.rle import crop_rle
 from schemas.masks import crop_mask, mask_runs, paste_mask
@@ -24,6 +24,7 @@ from tests.make_media import (
     make_scene,
     sa1b_document,
 )
+from tests.sources.claiming import claim_all
 
 SETTINGS = ReadSettings()
 

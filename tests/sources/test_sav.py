@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.sources import claim_all, open_source
+from pipeline.sources import open_source
 from pipeline.sources.base import BadItem, MissingAnnotation, NothingToStore, ReadSettings, TruncatedMedia
 from pipeline.sources.sav_masklets import AUTO_ID_OFFSET
 from schemas.masks import paste_mask
 from tests.make_media import make_sav_train, make_sav_val, make_scene, make_video
+from tests.sources.claiming import claim_all
 
 SETTINGS = ReadSettings(frames_per_clip=4)
 

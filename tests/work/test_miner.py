@@ -11,6 +11,7 @@ import pytest
 from models.proposers import GraphProposer
 from pipeline.config import mine_config
 from pipeline.shards.receipts import read_receipts
+from pipeline.shards.verify import verify
 from pipeline.work import miner as miner_module
 from pipeline.work.inline import InlineExecutor
 from pipeline.work.miner import Miner, is_device_failure
@@ -62,6 +63,18 @@ def test_poisoned_items_are_not_touched(run: Run, monkeypatch: pytest.MonkeyPatc
     assert [(row.status, row.error_class) for row in rows(run)][1] == ("quarantined", "WorkerDied")
 
 
+def test_a_try_that_fills_fewer_shards_leaves_none_of_the_others(tmp_path: Path) -> None:
+    """A worker that died after publishing some rolled shards; the next try leaves an item out."""
+    make_pictures(tmp_path / "in", count=4)
+    values = {"graph": {"backend": "skimage"}, "shards": {"max_samples": 1}}
+    run = prepare(mine_config(values, "test"), [str(tmp_path / "in")], str(tmp_path / "out"))
+    Miner(run.job()).run_unit(task(run))
+    assert len(list(Path(run.layout.shards).iterdir())) == 4
+    Miner(run.job()).run_unit(task(run, poisoned={1: "two workers died"}))
+    assert {path.name for path in Path(run.layout.shards).iterdir()} == {row.shard for row in rows(run) if row.shard}
+    assert verify(run.layout.root) == []
+
+
 def test_a_proposer_that_stumbles_over_one_frame_quarantines_one_item(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +123,9 @@ def test_a_full_disk_is_no_fault_of_the_items(run: Run, monkeypatch: pytest.Monk
             return self
 
         def __exit__(self, *_: object) -> None:
+            pass
+
+        def remove_leftovers(self) -> None:
             pass
 
         def write(self, members: object) -> None:
