@@ -29,6 +29,7 @@ test-all: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.benchmarks.mining
+	$(BIN)/python -m tests.benchmarks.evaluation
 
 install: $(VENV)/.installed-dev
 
@@ -40,13 +41,14 @@ $(VENV)/.installed-mine: pyproject.toml constraints.txt | $(VENV)/bin/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[demo,s3,http]"
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev,sam]"
+$(VENV)/.installed-dev: pyproject.toml constraints.txt overrides.txt | $(VENV)/bin/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --overrides overrides.txt \
+		--editable ".[dev,sam,oracle]"
 	touch $@ $(VENV)/.installed-mine
 
 # Renew the pins. The file holds names and versions only, never where they were fetched from.
 constraints: $(VENV)/bin/uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --overrides overrides.txt \
 		--no-annotate --no-header --no-emit-package trackmill pyproject.toml --output-file constraints.txt
 
 clean:

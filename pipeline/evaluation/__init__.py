@@ -1,0 +1,1 @@
+"""Track files in, trusted numbers out."""

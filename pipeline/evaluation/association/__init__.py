@@ -1,0 +1,1 @@
+"""Does an embedding associate? Given boxes, hidden identities, appearance only: the standing small benchmark."""

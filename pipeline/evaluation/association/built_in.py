@@ -1,0 +1,71 @@
+"""Embeddings that need no model: a colour histogram as the rival to beat, and the two ends of the scale."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.association.sequences import BoxSequence
+
+_BINS = 8
+_BITS = 12
+_HALF = 1 << _BITS - 1
+_HALF_DEGREES = np.rint(np.append(0, 30 * 2**_BITS / np.arange(1, 256))).astype(np.int64)
+"""(256,) half degrees of hue for one step of the leading difference, by spread of the channels; 0 where it is 0."""
+_OF_255 = np.rint(np.append(0, 255 * 2**_BITS / np.arange(1, 256))).astype(np.int64)
+"""(256,) saturation for one step of spread, by value."""
+_SIZE = 256
+"""Length of random vectors: two of them are nearly at right angles."""
+
+
+def hsv_histogram(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Counts of the pixels inside each box in 8 x 8 x 8 cells of hue, saturation and value.
+
+    A box's corners are cut down to whole pixels. Hue in half degrees (0..179), saturation and value (0..255) are whole
+    numbers first, in the 12-bit fixed point of OpenCV's conversion of 8-bit pictures: the benchmark's reference numbers
+    rest on it, and a pixel that is rounded otherwise may fall into the next cell.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (N, 4) `xyxy` in pixels; what lies outside the image is left out.
+
+    Returns:
+        (N, 512); zeros for a box without a pixel.
+    """
+    height, width = image.shape[:2]
+    limit = np.array([width, height, width, height], np.float32)
+    corners = np.clip(boxes, 0, limit).astype(np.int64)
+    histograms = [
+        np.bincount(_cells(image[y0:y1, x0:x1].reshape(-1, 3)), minlength=_BINS**3) for x0, y0, x1, y1 in corners
+    ]
+    return np.array(histograms, np.float32).reshape(len(boxes), _BINS**3)
+
+
+def _cells(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    red, green, blue = pixels.astype(np.int32).T
+    value = np.maximum(np.maximum(red, green), blue)
+    spread = value - np.minimum(np.minimum(red, green), blue)
+    # A sixth of the circle around the largest channel; gray has no hue and counts as 0.
+    lead = np.where(
+        value == red, green - blue, np.where(value == green, blue - red + 2 * spread, red - green + 4 * spread)
+    )
+    hue = (lead * _HALF_DEGREES[spread] + _HALF >> _BITS) % 180
+    saturation = spread * _OF_255[value] + _HALF >> _BITS
+    cells: NDArray[np.int64] = (hue * _BINS // 180 * _BINS + saturation * _BINS // 256) * _BINS + value * _BINS // 256
+    return cells
+
+
+def random_vectors(sequence: BoxSequence, seed: int) -> NDArray[np.float32]:
+    """(N, 256) directions that say nothing; the same for a sequence of the same name, whatever others are there."""
+    rng = np.random.default_rng([seed, zlib.crc32(sequence.name.encode())])
+    return rng.standard_normal((len(sequence), _SIZE), np.float32)
+
+
+def identity_vectors(sequence: BoxSequence, seed: int) -> NDArray[np.float32]:
+    """(N, 256) one random direction for each true identity: what a perfect embedding would give."""
+    people, who = np.unique(sequence.ids, return_inverse=True)
+    rng = np.random.default_rng([seed, zlib.crc32(sequence.name.encode())])
+    directions: NDArray[np.float32] = rng.standard_normal((len(people), _SIZE), np.float32)[who]
+    return directions

@@ -1,0 +1,154 @@
+"""Embeddings computed elsewhere, read from a file that says for each row which box it belongs to.
+
+Three layouts with the same four columns: `sequence` (text), `frame` and `id` (whole numbers, as in gt.txt) and
+`embedding` (D numbers).
+
+- Parquet: four columns, `embedding` a list of D numbers.
+- `.npz`: four arrays, `embedding` of shape (N, D).
+- `.npy`: one structured array with these four fields, `embedding` a field of shape (D,).
+
+Rows may be in any order; rows of other sequences, frames and ids are not looked at.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from pipeline.evaluation.association.sequences import BoxSequence
+from pipeline.evaluation.tracks import BadTracks
+from pipeline.storage.credentials import redact
+from pipeline.storage.files import read_bytes
+
+ENDINGS = (".parquet", ".npz", ".npy")
+COLUMNS = ("sequence", "frame", "id", "embedding")
+MAX_BYTES = 32 << 30
+"""Of a file, and of an archive's arrays when unpacked."""
+
+
+class EmbeddingFile:
+    """One file's rows.
+
+    Args:
+        url: ends in one of `ENDINGS`.
+
+    Raises:
+        BadTracks: not such a file, a column is missing or of the wrong kind, or embeddings differ in length.
+        FileNotFoundError: no such file.
+        OSError: could not be read.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._where = redact(url)
+        data = read_bytes(url, max_bytes=MAX_BYTES)
+        try:
+            columns = _parquet(data) if url.lower().endswith(".parquet") else _arrays(data)
+        except BadTracks as error:
+            raise BadTracks(f"{self._where}: {error}") from None
+        except Exception as error:  # whatever a broken file makes these readers raise, the file is to blame
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise BadTracks(f"{self._where}: cannot be read as a file of embeddings: {reason[:200]}") from None
+        self._sequences, self._frames, self._ids, self._vectors = (columns[name] for name in COLUMNS)
+        self._check()
+
+    def vectors(self, sequence: BoxSequence) -> NDArray[Any]:
+        """(N, D) one row for each box of a sequence.
+
+        Raises:
+            BadTracks: a box has no row, or two.
+        """
+        rows = np.flatnonzero(self._sequences == sequence.name)
+        keys = np.concatenate(
+            [
+                np.column_stack([sequence.frames, sequence.ids]),
+                np.column_stack([self._frames[rows], self._ids[rows]]).astype(np.int64),
+            ]
+        )
+        known, code = np.unique(keys, axis=0, return_inverse=True)
+        code = code.reshape(-1)
+        wanted, given = code[: len(sequence)], code[len(sequence) :]
+        twice = np.bincount(given, minlength=len(known))[wanted] > 1
+        place = np.full(len(known), -1, np.int64)
+        place[given] = rows
+        chosen = place[wanted]
+        for faulty, what in ((chosen < 0, "no embedding"), (twice, "more than one embedding")):
+            if faulty.any():
+                row, more = int(np.argmax(faulty)), int(faulty.sum()) - 1
+                others = f" (and {more:,} more boxes)" if more else ""
+                raise BadTracks(
+                    f"{self._where}: {what} for sequence {sequence.name}, frame {sequence.frames[row]}, id "
+                    f"{sequence.ids[row]}{others}; give one row for each box that the ground truth does not ignore"
+                )
+        return self._vectors[chosen]
+
+    def _check(self) -> None:
+        for name, column in (("frame", self._frames), ("id", self._ids)):
+            if column.ndim != 1 or column.dtype.kind not in "iu":
+                raise BadTracks(f"{self._where}: {name} should hold whole numbers, found {column.dtype} {column.shape}")
+        if self._sequences.ndim != 1 or self._sequences.dtype.kind not in "UTO":
+            raise BadTracks(f"{self._where}: sequence should hold text, found {self._sequences.dtype}")
+        vectors = self._vectors
+        if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or vectors.shape[1] == 0:
+            raise BadTracks(
+                f"{self._where}: embedding should be (rows, D) numbers, found {vectors.dtype} {vectors.shape}"
+            )
+        counts = [len(column) for column in (self._sequences, self._frames, self._ids, vectors)]
+        if len(set(counts)) > 1:
+            told = ", ".join(f"{name} {count:,}" for name, count in zip(COLUMNS, counts))
+            raise BadTracks(f"{self._where}: columns of different lengths: {told}")
+
+
+def _parquet(data: bytes) -> dict[str, NDArray[Any]]:
+    file = pyarrow.parquet.ParquetFile(pa.BufferReader(data))
+    _need(file.schema_arrow.names)
+    table = file.read(columns=list(COLUMNS))
+    for name in COLUMNS:
+        if table[name].null_count:
+            raise BadTracks(f"{name} is empty in {table[name].null_count:,} rows")
+    text = table["sequence"].cast(pa.string())
+    lists = table["embedding"].combine_chunks()
+    kind = lists.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        raise BadTracks(f"embedding should be a list of numbers, found {kind}")
+    lengths = np.unique(pyarrow.compute.list_value_length(lists).to_numpy(zero_copy_only=False))
+    if len(lengths) > 1:
+        raise BadTracks(f"embedding has {lengths[0]} numbers in some rows and {lengths[-1]} in others")
+    values = lists.flatten()
+    if values.null_count:
+        raise BadTracks(f"embedding holds {values.null_count:,} empty values")
+    size = int(lengths[0]) if len(lengths) else 1
+    return {
+        "sequence": np.asarray(text.to_pylist(), object),
+        "frame": table["frame"].to_numpy(),
+        "id": table["id"].to_numpy(),
+        "embedding": values.to_numpy(zero_copy_only=False).reshape(-1, size),
+    }
+
+
+def _arrays(data: bytes) -> dict[str, NDArray[Any]]:
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+                raise BadTracks(f"more than {MAX_BYTES:,} bytes when unpacked")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            _need(arrays.files)
+            return {name: arrays[name] for name in COLUMNS}
+    table = np.load(io.BytesIO(data), allow_pickle=False)
+    _need(table.dtype.names or ())
+    return {name: table[name] for name in COLUMNS}
+
+
+def _need(names: Any) -> None:
+    missing = [name for name in COLUMNS if name not in set(names)]
+    if missing:
+        raise BadTracks(
+            f"holds no {', '.join(missing)}; needed are sequence, frame, id and embedding (found: "
+            f"{', '.join(map(str, list(names)[:12])) or 'none of them'})"
+        )

@@ -1,0 +1,105 @@
+"""Pictures of a MOT-style sequence by frame number: files in a folder or one video, read in order, one at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.association.sequences import FrameReader
+from pipeline.evaluation.tracks import BadTracks
+from pipeline.storage.credentials import redact
+from pipeline.storage.files import FileInfo, basename, dirname, join, list_files, open_for_seeking, read_bytes
+
+MAX_PIXELS = 100_000_000
+_ANY_SIDE = 1 << 30
+_PICTURE = re.compile(r"^(?P<number>\d{1,18})\.(?:jpe?g|png|webp|bmp)$", re.IGNORECASE)
+
+
+def find_pictures(root: str, name: str) -> FrameReader:
+    """A reader of one sequence's frames; nothing is looked for before it is called.
+
+    Frame n is NAME/img1/n.jpg (any number of leading zeros, also .png, .webp, .bmp; also without the folder img1), or
+    the n-th frame of NAME/NAME.mp4 or NAME.mp4 (any container).
+
+    Args:
+        root: URL of the folder that holds NAME.
+        name: of the sequence.
+
+    Raises (when called):
+        BadTracks: no pictures there, a frame is missing, or a picture or video cannot be decoded.
+        OSError: could not be read.
+    """
+
+    def read(wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        # Imported late: embeddings read from files need no decoder.
+        from pipeline.sources.base import BadItem
+        from pipeline.sources.video_files import SUFFIXES
+
+        files = _listed(join(root, name))
+        pictures = _pictures(files, join(root, name))
+        try:
+            if pictures:
+                yield from _from_files(pictures, wanted, name)
+                return
+            videos = [file.uri for file in files if file.uri.lower().endswith(SUFFIXES)]
+            if not videos:
+                videos = [file.uri for file in _listed(join(root, f"{name}.*")) if file.uri.lower().endswith(SUFFIXES)]
+            if len(videos) != 1:
+                known = f"{len(videos)} videos" if videos else "no picture or video"
+                raise BadTracks(
+                    f"{redact(join(root, name))}: {known} there; the pictures should be {name}/img1/000001.jpg, ... or "
+                    f"{name}/{name}.mp4 below the folder given as --frames"
+                )
+            yield from _from_video(videos[0], wanted)
+        except BadItem as error:
+            raise BadTracks(str(error)) from None
+
+    return read
+
+
+def _listed(url: str) -> list[FileInfo]:
+    try:
+        return list_files(url)
+    except FileNotFoundError:
+        return []
+
+
+def _pictures(files: list[FileInfo], folder: str) -> dict[int, str]:
+    """URL by frame number, of the folder `img1` or else of the sequence's own folder."""
+    for wanted in ("img1", basename(folder)):
+        found: dict[int, str] = {}
+        for file in files:
+            match = _PICTURE.match(basename(file.uri))
+            if match and basename(dirname(file.uri)) == wanted:
+                found[int(match["number"])] = file.uri
+        if found:
+            return found
+    return {}
+
+
+def _from_files(pictures: dict[int, str], wanted: Sequence[int], name: str) -> Iterator[NDArray[np.uint8]]:
+    from pipeline.sources.pictures import decode_picture
+
+    for number in wanted:
+        if number not in pictures:
+            folder = redact(dirname(next(iter(pictures.values()))))
+            raise BadTracks(f"{folder}: no picture of frame {number}, which has boxes in the ground truth of {name}")
+        data = read_bytes(pictures[number])
+        yield decode_picture(data, redact(pictures[number]), max_pixels=MAX_PIXELS, longest_side=_ANY_SIDE).image
+
+
+def _from_video(url: str, wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    from pipeline.sources.videos import VideoReader
+
+    if wanted and wanted[0] < 1:
+        raise BadTracks(f"{redact(url)}: frames of a video count from 1, the ground truth has frame {wanted[0]}")
+    with open_for_seeking(url) as handle:
+        reader = VideoReader(handle, redact(url), max_pixels=MAX_PIXELS, longest_side=_ANY_SIDE)
+        try:
+            for frame in reader.read([number - 1 for number in wanted]):
+                yield frame.image
+        finally:
+            reader.close()

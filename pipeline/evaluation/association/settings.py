@@ -1,0 +1,49 @@
+"""What a user asks of the association benchmark: which embeddings, and every choice that changes a number."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from schemas.config import Settings
+
+_Steps = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class AssociationSettings(Settings):
+    """Choices of the association benchmark; the defaults are its protocol."""
+
+    embeddings: str
+    """`hsv`, `random`, `identity`, a file (.parquet, .npz, .npy), or `package.module:function`."""
+    against: str | None = None
+    """A second embedding, to be compared with the first by paired intervals."""
+    strides: tuple[_Steps, ...] = Field(default=(10,), min_length=1)
+    """Frames between two that are linked; every offset is a sequence of its own, and their counts are pooled."""
+    gaps: tuple[_Steps, ...] = (5, 20, 50)
+    """Frames between query and gallery of same-identity retrieval."""
+    memory: int = Field(default=10, ge=1)
+    """Processed frames after which an unseen track is forgotten."""
+    ema: float = Field(default=0.5, gt=0, le=1)
+    """Weight of the new vector in a track's."""
+    threshold: float | None = Field(default=None, ge=-1, le=1)
+    """Least cosine of a link; None chooses it by AssA at stride 10 on the development set."""
+    against_threshold: float | None = Field(default=None, ge=-1, le=1)
+    """The same of `against`: cosines of different embeddings cannot share one."""
+    sequences: tuple[str, ...] | None = None
+    """Scored; None takes all of the ground truth that are not in `dev`, and all of it where none is left."""
+    dev: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Sequences of the same ground truth that thresholds are chosen on; None takes the scored ones."""
+    frames: str | None = None
+    """URL of the folder that holds SEQUENCE/img1/ or SEQUENCE.mp4; None looks beside the ground truth."""
+    seed: int = Field(default=0, ge=0)
+    """Of random embeddings and of the draws."""
+    draws: int = Field(default=1000, ge=1, le=1_000_000)
+    """Of the paired bootstrap over people."""
+
+    @field_validator("strides", "gaps")
+    @classmethod
+    def _different(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("the same number stands there twice")
+        return values

@@ -1,0 +1,1 @@
+"""One benchmark family a file: which files, which preprocessing, which averages."""

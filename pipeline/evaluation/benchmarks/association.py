@@ -1,0 +1,136 @@
+"""`--benchmark association`: how well an embedding alone links given boxes of MOT-style sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.evaluation.association.embeddings import embed, named_embedding, num_frames
+from pipeline.evaluation.association.intervals import Interval
+from pipeline.evaluation.association.measure import AssociationReport, measure
+from pipeline.evaluation.association.pictures import find_pictures
+from pipeline.evaluation.association.sequences import BoxSequence, box_sequence
+from pipeline.evaluation.association.settings import AssociationSettings
+from pipeline.evaluation.readers.mot_layout import SequenceFile, choose, find_sequences
+from pipeline.evaluation.report.report import Report
+from pipeline.progress_line import ProgressLine
+from pipeline.storage.files import dirname
+
+
+def evaluate_association(gt: str, settings: AssociationSettings) -> Report:
+    """Run the benchmark; tells on stderr how far it is when embedding takes more than a few seconds.
+
+    Args:
+        gt: URL of MOT-style ground truth, see `find_sequences`; rows with flag 0 are dropped.
+        settings: see `AssociationSettings`.
+
+    Returns:
+        The first embedding's scores. With `against`, `settings["against"]` holds the second's threshold, scores and
+        the intervals, and a note says each in words.
+
+    Raises:
+        BadTracks: ground truth, embeddings or pictures cannot be used; unknown sequence names.
+        OSError: something could not be read.
+    """
+    scored, dev = _sequences(gt, settings)
+    specs = [settings.embeddings] + ([] if settings.against is None else [settings.against])
+    embeddings = [named_embedding(spec, settings.seed) for spec in specs]
+    both = list({sequence.name: sequence for sequence in (*scored, *(dev or ()))}.values())
+    progress = ProgressLine(num_frames(both, embeddings), "embedded", things="frames")
+    vectors = embed(both, embeddings, progress)
+    progress.close()
+    reports = [
+        measure(
+            embedding.name,
+            found,
+            scored,
+            strides=settings.strides,
+            gaps=settings.gaps,
+            threshold=threshold,
+            dev=dev,
+            memory=settings.memory,
+            ema=settings.ema,
+        )
+        for embedding, found, threshold in zip(embeddings, vectors, (settings.threshold, settings.against_threshold))
+    ]
+    first = reports[0]
+    report = Report(
+        benchmark="association",
+        iou="box",
+        metrics=first.metrics,
+        sequences=first.sequences,
+        settings={
+            "embeddings": first.embedding,
+            "stride": list(settings.strides) if len(settings.strides) > 1 else settings.strides[0],
+            "gaps": list(settings.gaps),
+            "threshold": first.threshold,
+            "threshold_chosen_on": list(first.chosen_on) or "given",
+            "memory": settings.memory,
+            "ema": settings.ema,
+            "seed": settings.seed,
+        },
+        notes=list(first.notes),
+    )
+    if len(reports) > 1:
+        _compare(report, first, reports[1], settings)
+    return report
+
+
+def _sequences(gt: str, settings: AssociationSettings) -> tuple[list[BoxSequence], list[BoxSequence] | None]:
+    """Scored sequences, and those of the development set."""
+    files = find_sequences(gt)
+    dev = None if settings.dev is None else choose(files, settings.dev, gt)
+    rest = [name for name in files if name not in (dev or ())]
+    scored = choose(files, settings.sequences, gt) if settings.sequences is not None else rest or list(files)
+    read = {name: _read(files[name], settings.frames) for name in dict.fromkeys([*scored, *(dev or ())])}
+    return [read[name] for name in scored], None if dev is None else [read[name] for name in dev]
+
+
+def _read(file: SequenceFile, frames: str | None) -> BoxSequence:
+    rows = file.read()
+    kept = rows.confidence != 0
+    root = frames
+    if root is None and file.is_gt_layout:
+        root = dirname(dirname(dirname(file.url)))
+    pictures = None if root is None else find_pictures(root, file.name)
+    return box_sequence(file.name, rows.frames[kept], rows.ids[kept], rows.boxes[kept], pictures)
+
+
+def _compare(
+    report: Report, first: AssociationReport, second: AssociationReport, settings: AssociationSettings
+) -> None:
+    intervals = first.intervals(second, settings.draws, settings.seed)
+    report.settings["against"] = {
+        "embeddings": second.embedding,
+        "threshold": second.threshold,
+        "threshold_chosen_on": list(second.chosen_on) or "given",
+        "draws": settings.draws,
+        "level": 95,
+        "metrics": second.metrics,
+        "sequences": second.sequences,
+        "intervals": {name: _plain(interval) for name, interval in intervals.items()},
+    }
+    report.notes += [note for note in second.notes if note not in report.notes]
+    for name, interval in intervals.items():
+        report.notes.append(f"{name}: {_sentence(interval, first.embedding, second.embedding)}")
+    report.notes.append(
+        f"intervals: 95 %, paired bootstrap over people, {settings.draws:,} draws, seed {settings.seed}; AssA from "
+        "each person's part, without linking again"
+    )
+
+
+def _plain(interval: Interval | None) -> dict[str, Any] | None:
+    """Percent, or points of it."""
+    if interval is None:
+        return None
+    return {key: 100 * getattr(interval, key) for key in ("first", "second", "difference", "low", "high")}
+
+
+def _sentence(interval: Interval | None, first: str, second: str) -> str:
+    told = _plain(interval)
+    if told is None:
+        return "nothing to compare"
+    verdict = "" if told["low"] > 0 or told["high"] < 0 else ", no clear difference"
+    return (
+        f"{first} {told['first']:.1f}, {second} {told['second']:.1f}, difference {told['difference']:+.1f} "
+        f"[{told['low']:+.1f}, {told['high']:+.1f}]{verdict}"
+    )

@@ -1,0 +1,151 @@
+"""BDD100K multi-object tracking (`bdd100k-mot`) and segmentation tracking (`bdd100k-mots`), from Scalabel JSON.
+
+Numbers are those of the Scalabel toolkit (branch scalabel-evalAPI, commit 9a48ee4) as the TETA repository's BDD100K
+script drives it: CLEAR and identity by motmetrics 1.4.0, HOTA by TrackEval, TETA by SysCV/tet. `metrics` holds the
+means over the 8 classes (names with m) and what all objects give together; `classes` holds the 8 classes and after them
+the three super-categories human, vehicle and bike (`settings` names their members), which no mean counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.evaluation.benchmarks.bdd100k_categories import (
+    CATEGORIES,
+    CLASSES,
+    DISTRACTORS,
+    SUPER_CATEGORIES,
+)
+from pipeline.evaluation.benchmarks.bdd100k_counts import Counts, count_video
+from pipeline.evaluation.benchmarks.bdd100k_regions import overlapping_masks
+from pipeline.evaluation.benchmarks.bdd100k_rows import Notes, add_plots, pooled, told_row, totals
+from pipeline.evaluation.class_vote import vote
+from pipeline.evaluation.overlaps import Iou
+from pipeline.evaluation.readers.mot_layout import choose, unknown
+from pipeline.evaluation.readers.scalabel import LabelledVideo, read_scalabel
+from pipeline.evaluation.report.report import Report
+from pipeline.evaluation.request import Options
+from pipeline.evaluation.tracks import BadTracks, no_tracks
+from pipeline.storage.credentials import redact
+
+IOU: Mapping[str, Iou] = {"bdd100k-mot": "box", "bdd100k-mots": "mask"}
+"""What each benchmark compares unless asked otherwise."""
+
+FAMILIES = ("teta", "hota", "clear", "identity")
+
+
+def evaluate(
+    name: str, gt: str, results: str, options: Options, progress: Callable[[int, int], None] | None = None
+) -> Report:
+    """Evaluate one of `IOU`.
+
+    Args:
+        name: the benchmark.
+        gt, results: one Scalabel JSON (gzip allowed) or a folder of them. Frames are matched by `videoName` and
+            `frameIndex`; a video or frame without results counts as without predictions, and a note says so.
+        options: `iou`, `sequences`, `bdd_rule`, `class_vote` and `metrics` apply.
+        progress: called with videos done and videos in all.
+
+    Raises:
+        BadTracks: a file that cannot be evaluated; results of a video or frame that the ground truth does not have.
+        OSError: a file that cannot be read.
+    """
+    families = _families(name, options)
+    iou = options.iou or IOU[name]
+    report = Report(benchmark=name, iou=iou, metrics={})
+    report.settings = {
+        "iou": iou,
+        "rule": options.bdd_rule,
+        "class_vote": bool(options.class_vote),
+        "metrics": list(families),
+        "super_categories": {group: list(members) for group, members in SUPER_CATEGORIES.items()},
+    }
+    truths = read_scalabel(gt, CATEGORIES, side="gt", shape=iou, sequences=options.sequences)
+    names = choose(truths, options.sequences, gt)
+    found = read_scalabel(results, CATEGORIES, side="results", shape=iou, sequences=options.sequences)
+    for video in found:
+        if video not in truths:
+            raise BadTracks(f"{redact(results)}: {unknown(video, list(truths))}")
+    by_class = {label: Counts.none() for label in CLASSES.values()}
+    notes = Notes()
+    for done, video in enumerate(names, start=1):
+        truth = truths.pop(video)
+        predictions = _aligned(truth, found.pop(video, None), results, notes)
+        if iou == "mask":
+            predictions = _without_overlaps(truth, predictions, results, notes)
+        if options.class_vote:
+            predictions = _voted(predictions)
+        counts, compared = count_video(truth, predictions, iou=iou, rule=options.bdd_rule, families=families)
+        notes.look_at(truth, predictions)
+        by_class = {label: total + counts[label] for label, total in by_class.items()}
+        report.sequences[video] = totals(counts, families)
+        add_plots(report, truth, counts, compared, families)
+        if progress is not None:
+            progress(done, len(names))
+    report.metrics = totals(by_class, families)
+    report.classes = {label: told_row(by_class[number], families) for label, number in CLASSES.items()}
+    for group, members in SUPER_CATEGORIES.items():
+        report.classes[group] = told_row(pooled(by_class[CLASSES[member]] for member in members), families)
+    report.notes = notes.told(by_class, options.bdd_rule == "published", families)
+    return report
+
+
+def _families(name: str, options: Options) -> tuple[str, ...]:
+    asked = options.metrics or FAMILIES
+    for family in asked:
+        if family not in FAMILIES:
+            raise BadTracks(f"{name} has no {family}; choose from {', '.join(FAMILIES)}")
+    return tuple(asked)
+
+
+def _aligned(truth: LabelledVideo, predictions: LabelledVideo | None, results: str, notes: Notes) -> LabelledVideo:
+    """Predictions at the time steps of the ground truth."""
+    if predictions is None:
+        notes.missing_videos.append(truth.name)
+        nothing = np.zeros(0, bool)
+        tracks = replace(no_tracks(), masks=None if truth.tracks.masks is None else np.zeros(0, object))
+        return replace(truth, tracks=tracks, crowd=nothing, ignored=nothing)
+    steps = np.searchsorted(truth.frame_indices, predictions.frame_indices)
+    known = truth.frame_indices[np.minimum(steps, len(truth.frame_indices) - 1)] == predictions.frame_indices
+    if not known.all():
+        extra = predictions.frame_indices[~known].tolist()
+        raise BadTracks(
+            f"{redact(results)}: video {truth.name!r}: frameIndex {extra[0]} is not in the ground truth"
+            f"{f' (and {len(extra) - 1:,} more)' if len(extra) > 1 else ''}, which has "
+            f"{len(truth.frame_indices):,} frames from {truth.frame_indices[0]} to {truth.frame_indices[-1]}; "
+            "leave such frames out"
+        )
+    notes.missing_frames += len(truth.frame_indices) - len(steps)
+    tracks = replace(predictions.tracks, frames=steps[predictions.tracks.frames])
+    return replace(predictions, tracks=tracks, frame_indices=truth.frame_indices, frame_names=truth.frame_names)
+
+
+def _without_overlaps(truth: LabelledVideo, predictions: LabelledVideo, results: str, notes: Notes) -> LabelledVideo:
+    """Segmentation tracking allows no two predictions on one pixel: such a frame loses all its predictions."""
+    masks, tracks = truth.tracks.masks, predictions.tracks
+    assert masks is not None and tracks.masks is not None
+    if len(masks) and len(tracks) and masks[0]["size"] != tracks.masks[0]["size"]:
+        raise BadTracks(
+            f"{redact(results)}: video {truth.name!r}: masks are {tracks.masks[0]['size']} (height, width), "
+            f"the ground truth's {masks[0]['size']}"
+        )
+    bad = overlapping_masks(tracks)
+    if bad.size == 0:
+        return predictions
+    notes.overlapping_frames += len(bad)
+    keep = ~np.isin(tracks.frames, bad)
+    return replace(
+        predictions, tracks=tracks.select(keep), crowd=predictions.crowd[keep], ignored=predictions.ignored[keep]
+    )
+
+
+def _voted(predictions: LabelledVideo) -> LabelledVideo:
+    """Each track with the class of most of its boxes; among equals the first in BDD100K's order of classes wins."""
+    order = np.array([*CLASSES.values(), *DISTRACTORS])
+    rank = np.zeros(order.max() + 1, np.int64)
+    rank[order] = np.arange(len(order))
+    tracks = predictions.tracks
+    return replace(predictions, tracks=replace(tracks, labels=order[vote(tracks.ids, rank[tracks.labels])]))

@@ -1,0 +1,158 @@
+"""Rows, notes and plots of a BDD100K report, out of counts by class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.evaluation.benchmarks.bdd100k_categories import CLASSES, DISTRACTORS
+from pipeline.evaluation.benchmarks.bdd100k_counts import Compared, Counts
+from pipeline.evaluation.metrics.clear import ClearCounts
+from pipeline.evaluation.metrics.teta import average
+from pipeline.evaluation.readers.scalabel import LabelledVideo
+from pipeline.evaluation.report.moments import add_timelines, describe, worst_first
+from pipeline.evaluation.report.report import Report, Row, row
+
+_MOST_MOMENTS = 24
+
+
+@dataclass(slots=True, kw_only=True)
+class Notes:
+    """What a reader must know, gathered over the videos."""
+
+    missing_videos: list[str] = field(default_factory=list)
+    missing_frames: int = 0
+    overlapping_frames: int = 0
+    without_objects: list[str] = field(default_factory=list)
+    without_predictions: list[str] = field(default_factory=list)
+    look_alikes: int = 0
+
+    def look_at(self, truth: LabelledVideo, predictions: LabelledVideo) -> None:
+        """Remember what is special about one video."""
+        if truth.crowd.all():
+            self.without_objects.append(truth.name)
+        elif len(predictions.tracks) == 0 and truth.name not in self.missing_videos:
+            self.without_predictions.append(truth.name)
+        self.look_alikes += int((np.isin(truth.tracks.labels, list(DISTRACTORS)) & ~truth.crowd).sum())
+
+    def told(self, by_class: Mapping[int, Counts], published: bool, families: Collection[str]) -> list[str]:
+        """One sentence each."""
+        told = []
+        if all(counts.objects == 0 for counts in by_class.values()):
+            told.append("no objects in the ground truth: nothing can be scored")
+        elif self.without_objects:
+            told.append(f"no objects in the ground truth of {_listed(self.without_objects)}")
+        if self.missing_videos:
+            told.append(f"no results for {_listed(self.missing_videos)}: all objects there are missed")
+        if self.without_predictions:
+            told.append(f"no predictions in {_listed(self.without_predictions)}: all objects there are missed")
+        if self.missing_frames:
+            told.append(
+                f"frames without an entry in the results: {self.missing_frames:,}; all objects there are missed"
+            )
+        if self.overlapping_frames:
+            told.append(
+                f"frames with overlapping predicted masks: {self.overlapping_frames:,}; segmentation tracking allows "
+                "none, and all predictions of such a frame are removed, as in the official tool"
+            )
+        if self.look_alikes and published and {"hota", "teta"} & set(families):
+            told.append(
+                f"{self.look_alikes:,} objects called other person, other vehicle or trailer count as real in HOTA "
+                "and TETA, as in the published numbers; the rule 'corrected' ignores them"
+            )
+        empty = [label for label, number in CLASSES.items() if by_class[number].clear.gt == 0]
+        if empty and len(empty) < len(CLASSES) and "clear" in families:
+            told.append(
+                f"no ground truth for {', '.join(empty)}: MOTA is undefined there and counts as 0 in mMOTA, as do "
+                "MOTP, IDF1 and HOTA in their means; TETA's means leave out such classes"
+            )
+        return told
+
+
+def totals(by_class: Mapping[int, Counts], families: Collection[str]) -> Row:
+    """Means over the classes and what all of them give together; all ratios None where there is no ground truth."""
+    everything = pooled(by_class.values())
+    fractions: dict[str, float] = {}
+    if "teta" in families:
+        means = average(counts.teta for counts in by_class.values()) or {}
+        fractions |= {f"m{key}": means.get(key, math.nan) for key in ("TETA", "LocA", "AssocA", "ClsA")}
+    if "hota" in families:
+        rows = [counts.hota.scores() for counts in by_class.values()]
+        fractions |= {f"m{key}": float(np.mean([scores[key] for scores in rows])) for key in ("HOTA", "DetA", "AssA")}
+    if "clear" in families:
+        fractions |= _means_of_finite([counts.clear.clear_scores() for counts in by_class.values()])
+    if "identity" in families:
+        scores = _means_of_finite([counts.clear.identity_scores() for counts in by_class.values()])
+        fractions["mIDF1"] = scores["mIDF1"]
+    told = row(fractions) | told_row(everything, families)
+    if everything.objects == 0 and everything.clear.gt == 0:
+        told |= {key: None for key, value in told.items() if isinstance(value, float)}
+    return told
+
+
+def _means_of_finite(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the classes in which what is undefined counts as 0."""
+    return {
+        f"m{key}": float(np.mean([scores[key] if math.isfinite(scores[key]) else 0.0 for scores in rows]))
+        for key in rows[0]
+    }
+
+
+def told_row(counts: Counts, families: Collection[str]) -> Row:
+    """Percent and counts of one class, or of several together."""
+    fractions: dict[str, float] = {}
+    if "teta" in families:
+        fractions |= counts.teta.scores()
+    if "hota" in families:
+        scores = counts.hota.scores()
+        if "teta" in families:
+            scores["HOTA.LocA"] = scores.pop("LocA")
+        fractions |= scores
+    if "clear" in families:
+        fractions |= counts.clear.clear_scores()
+    if "identity" in families:
+        fractions |= counts.clear.identity_scores()
+    whole = counts.clear.counts() if "clear" in families else {}
+    if "hota" in families:
+        whole |= {"GT": counts.objects, "GT_IDs": counts.gt_ids, "Dets": counts.predictions, "IDs": counts.ids}
+    return row(fractions, whole)
+
+
+def pooled(counts: Iterable[Counts]) -> Counts:
+    """Counts of several classes together."""
+    return sum(counts, start=Counts.none())
+
+
+def add_plots(
+    report: Report,
+    truth: LabelledVideo,
+    counts: Mapping[int, Counts],
+    compared: Mapping[int, Compared],
+    families: Collection[str],
+) -> None:
+    """Curves over the thresholds, mistakes over time, and the worst switches of one video."""
+    if "hota" in families:
+        curves = pooled(counts.values()).hota.curves()
+        report.curves[truth.name] = {key: (100 * curves[key]).tolist() for key in ("HOTA", "DetA", "AssA")}
+    if "clear" not in families or not compared:
+        return
+    names = {number: label for label, number in CLASSES.items()}
+    timelines, moments = [], report.moments
+    for number, rows in compared.items():
+        matches = ClearCounts(matches=counts[number].clear.matches)
+        timeline, worst = describe(
+            truth.name, rows.gt, rows.predictions, rows.overlaps, matches, names[number], truth.frame_names
+        )
+        timelines.append(timeline)
+        moments = moments + worst
+    report.timelines[truth.name] = add_timelines(timelines)
+    report.moments = worst_first(moments)[:_MOST_MOMENTS]
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"video {names[0]}"
+    return f"{len(names):,} videos: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"

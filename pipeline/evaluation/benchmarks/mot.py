@@ -1,0 +1,122 @@
+"""MOTChallenge and the benchmarks that took over its text format: MOT15, MOT17, MOT20, DanceTrack, SportsMOT.
+
+One class is scored. MOT16, 17 and 20 also annotate what may look like a pedestrian and must not count: predictions
+matched to such a distractor are taken out first, then all ground truth but considered pedestrians (TrackEval 1.3.0,
+`MotChallenge2DBox`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from pipeline.evaluation.assignment import best_pairs
+from pipeline.evaluation.benchmarks.mot_videos import RULES, json_video, text_videos
+from pipeline.evaluation.box_overlaps import EPS
+from pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
+from pipeline.evaluation.readers.mot_json import is_json, read_mot_json
+from pipeline.evaluation.readers.mot_layout import choose, find_sequences, result_files
+from pipeline.evaluation.report.moments import describe, worst_first
+from pipeline.evaluation.report.report import Report
+from pipeline.evaluation.request import Options
+from pipeline.evaluation.scoring import FAMILIES, TrackCounts, count
+from pipeline.evaluation.tracks import BadTracks, Tracks, Video
+from pipeline.storage.credentials import redact
+
+_MOST_MOMENTS = 24
+
+
+def evaluate(
+    name: str, gt: str, results: str, options: Options, progress: Callable[[int, int], None] | None = None
+) -> Report:
+    """Evaluate one of `RULES`.
+
+    Args:
+        name: the benchmark.
+        gt, results: folder in MOTChallenge's layout, flat folder of `SEQUENCE.txt`, zip archive, or one file; or both
+            sides as JSON in COCO-VID form.
+        options: `sequences`, `preprocess`, `metrics` and, for JSON, `iou` apply.
+        progress: called with sequences done and sequences in all.
+
+    Raises:
+        BadTracks: a file that cannot be evaluated.
+        OSError: a file that cannot be read.
+    """
+    rule = RULES[name]
+    families = _families(options)
+    iou = options.iou or "box"
+    report = Report(benchmark=name, iou=iou, metrics={})
+    report.settings = {
+        "preprocess": options.preprocess and bool(rule.distractors),
+        "distractor_classes": list(rule.distractors) if options.preprocess else [],
+        "metrics": list(families),
+    }
+    total = TrackCounts.none(families)
+    num_videos, videos = _videos(name, gt, results, options, report.notes)
+    for done, video in enumerate(videos, start=1):
+        overlaps, gt_rows, pred_rows = _scored(video, rule.distractors if options.preprocess else (), iou)
+        counts = count(overlaps, families)
+        total += counts
+        report.sequences[video.name] = counts.row()
+        _note_empty(report, video.name, counts)
+        if counts.hota is not None:
+            curves = counts.hota.curves()
+            report.curves[video.name] = {key: (100 * curves[key]).tolist() for key in ("HOTA", "DetA", "AssA")}
+        if counts.clear is not None:
+            timeline, moments = describe(
+                video.name, gt_rows, pred_rows, overlaps, counts.clear, rule.scored, video.frame_names
+            )
+            report.timelines[video.name] = timeline
+            report.moments = worst_first(report.moments + moments)[:_MOST_MOMENTS]
+        if progress is not None:
+            progress(done, num_videos)
+    report.metrics = total.row()
+    report.classes = {rule.scored: total.row()}
+    if total.gt == 0:
+        report.notes.append("no objects in the ground truth: nothing can be scored")
+    return report
+
+
+def _families(options: Options) -> tuple[str, ...]:
+    asked = options.metrics or FAMILIES
+    for family in asked:
+        if family not in FAMILIES:
+            raise BadTracks(f"{family} needs classes and scores; MOTChallenge text has {', '.join(FAMILIES)}")
+    return tuple(asked)
+
+
+def _videos(name: str, gt: str, results: str, options: Options, notes: list[str]) -> tuple[int, Iterable[Video]]:
+    """How many videos, and the videos themselves."""
+    rule = RULES[name]
+    if is_json(gt):
+        names = {rule.scored, "pedestrian", "person"}
+        videos, said = read_mot_json(gt, results, names, options.iou or "box", options.sequences)
+        notes.extend(said)
+        return len(videos), [json_video(video, options.preprocess) for video in videos]
+    if options.iou == "mask":
+        raise BadTracks(f"{name}: MOTChallenge text holds boxes, no masks; leave out --iou mask")
+    if is_json(results):
+        raise BadTracks(f"{redact(results)}: JSON results need ground truth as JSON, which numbers the images")
+    truths = find_sequences(gt)
+    wanted = choose(truths, options.sequences, gt)
+    files = result_files(results, truths, options.sequences)
+    return len(wanted), text_videos(wanted, truths, files, rule, options.preprocess, notes)
+
+
+def _scored(video: Video, distractors: tuple[int, ...], iou: Iou) -> tuple[Overlaps, Tracks, Tracks]:
+    """What is scored: the overlaps, and the rows of both sides in their order."""
+    overlaps = find_overlaps(video.gt, video.predictions, video.num_frames, iou)
+    keep_gt, keep_pred = ~video.gt.ignored, np.ones(len(video.predictions), bool)
+    if distractors:
+        matched = best_pairs(overlaps, np.where(overlaps.pair_iou >= 0.5 - EPS, overlaps.pair_iou, 0))
+        labels = video.gt.labels[overlaps.pair_gt[matched]]
+        keep_pred[overlaps.pair_pred[matched[np.isin(labels, distractors)]]] = False
+    return overlaps.select(keep_gt, keep_pred), video.gt.select(keep_gt), video.predictions.select(keep_pred)
+
+
+def _note_empty(report: Report, name: str, counts: TrackCounts) -> None:
+    if counts.gt == 0:
+        report.notes.append(f"{name}: no objects in the ground truth; its {counts.predictions:,} predictions are false")
+    elif counts.predictions == 0:
+        report.notes.append(f"{name}: no predictions; all {counts.gt:,} objects are missed")

@@ -1,0 +1,295 @@
+"""TAO, open-vocabulary TAO and OVT-B: TETA of many classes, Track mAP, and HOTA, CLEAR and Identity on request.
+
+TETA is the official one (SysCV/tet): predictions on images without ground truth are dropped, classes with ground truth
+are averaged. Track mAP and the others follow TrackEval 1.3.0 on TAO.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.evaluation.benchmarks.tao_rules import counted_predictions, tracks_of_file, where_annotated
+from pipeline.evaluation.metrics.teta import TetaCounts, teta
+from pipeline.evaluation.metrics.track_map import TrackMap
+from pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
+from pipeline.evaluation.readers.base_classes import split_classes
+from pipeline.evaluation.readers.coco_video import CocoVideo, CocoVideos, read_coco_video
+from pipeline.evaluation.report.moments import add_timelines, describe, worst_first
+from pipeline.evaluation.report.report import Report, Row, row
+from pipeline.evaluation.request import Options
+from pipeline.evaluation.scoring import FAMILIES as TRACK_FAMILIES
+from pipeline.evaluation.scoring import TrackCounts, count
+from pipeline.evaluation.tracks import BadTracks
+from pipeline.storage.credentials import redact
+
+DEFAULTS: Mapping[str, tuple[str, ...]] = {
+    "tao": ("teta", "trackmap"),
+    "tao-ov": ("teta", "trackmap"),
+    "ovtb": ("teta",),
+}
+"""Families of metrics that each benchmark tells unless asked otherwise."""
+
+TAO_DETECTIONS = 300
+"""Predictions of an image that TAO's Track mAP takes; TETA takes all."""
+
+_PRECISION = {"AP_all": "TrackAP", "AP50": "TrackAP50", "AP75": "TrackAP75", "AR_all": "TrackAR"}
+_PRINTED = ("TETA", "LocA", "AssocA", "ClsA")
+_MOST_MOMENTS = 24
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    """Counts by class, of one video or of all so far."""
+
+    teta: dict[int, TetaCounts] = field(default_factory=dict)
+    tracks: dict[int, TrackCounts] = field(default_factory=dict)
+
+    def add(self, other: _Tally) -> None:
+        for label, counts in other.teta.items():
+            self.teta[label] = self.teta.get(label, TetaCounts.none()) + counts
+        for label, tracked in other.tracks.items():
+            self.tracks[label] = self.tracks[label] + tracked if label in self.tracks else tracked
+
+
+def evaluate(
+    name: str, gt: str, results: str, options: Options, progress: Callable[[int, int], None] | None = None
+) -> Report:
+    """Evaluate `tao`, `tao-ov` or `ovtb`.
+
+    Args:
+        name: the benchmark.
+        gt: TAO's JSON (gzip allowed), or a folder with just that one.
+        results: a flat list of boxes as JSON, or a folder of such files.
+        options: `iou` (boxes unless asked otherwise), `sequences`, `metrics`, `class_vote`, `max_detections` and, for
+            the open-vocabulary ones, `base_classes` apply.
+        progress: called with videos done and videos in all.
+
+    Raises:
+        BadTracks: a file that cannot be evaluated.
+        OSError: a file that cannot be read.
+    """
+    iou: Iou = options.iou or "box"
+    families = options.metrics or DEFAULTS[name]
+    is_open = name != "tao"
+    if options.base_classes is not None and not is_open:
+        raise BadTracks(f"{name} has no base and novel classes; leave out --base-classes, or evaluate tao-ov")
+    data = read_coco_video(
+        gt,
+        results,
+        iou=iou,
+        sequences=options.sequences,
+        max_detections=options.max_detections,
+        class_vote=bool(options.class_vote),
+    )
+    split = split_classes(data.categories, data.labels, options.base_classes, redact(gt)) if is_open else None
+    report = Report(benchmark=name, iou=iou, metrics={}, settings=_settings(families, options))
+    report.notes = [*data.notes, *(split.notes if split else ()), *_notes(data, families, options)]
+    names = _class_names(data)
+    total, precision = _Tally(), TrackMap("tao", iou) if "trackmap" in families else None
+    for done, about in enumerate(data.videos, start=1):
+        overlaps = find_overlaps(about.video.gt, about.video.predictions, about.video.num_frames, iou)
+        if precision is not None:
+            _add_tracks(precision, about, overlaps, iou)
+        tally = _count(about, overlaps, data.labels, names, families, report)
+        total.add(tally)
+        report.sequences[about.video.name] = _mean_row(tally, families)
+        if progress is not None:
+            progress(done, len(data.videos))
+
+    blank = _blank(families)
+    report.classes = _class_rows(data, names, total, precision, families)
+    report.metrics = _average(report.classes.values(), blank)
+    if split is not None:
+        report.settings["base_novel"] = split.rule
+        base, novel = ([label for label in data.labels if label in part] for part in (split.base, split.novel))
+        report.base = _average([report.classes[names[label]] for label in base], blank)
+        report.novel = _average([report.classes[names[label]] for label in novel], blank)
+        if "teta" in families:
+            for title, part in (("base", base), ("novel", novel)):
+                report.notes.append(_as_printed(title, [report.classes[names[label]] for label in part]))
+    return report
+
+
+def _add_tracks(precision: TrackMap, about: CocoVideo, overlaps: Overlaps, iou: Iou) -> None:
+    precision.add(
+        about.video,
+        negative_labels=about.negative,
+        not_exhaustive_labels=about.not_exhaustive,
+        gt_tracks=tracks_of_file(about.video.gt, about.gt_places, iou),
+        predicted_tracks=tracks_of_file(about.video.predictions, about.prediction_places, iou),
+        overlaps=overlaps,
+    )
+
+
+def _count(
+    about: CocoVideo,
+    overlaps: Overlaps,
+    labels: Collection[int],
+    names: Mapping[int, str],
+    families: Collection[str],
+    report: Report,
+) -> _Tally:
+    """Count one video; curves, timeline and moments go into the report."""
+    video, overlaps = where_annotated(about.video, overlaps)
+    tally = _Tally()
+    if "teta" in families:
+        counts_of = teta(video, overlaps, list(labels))
+        tally.teta = {label: counts for label, counts in counts_of.items() if counts is not TetaCounts.none()}
+    if not set(TRACK_FAMILIES) & set(families):
+        return tally
+    timelines = []
+    present, predicted_labels = np.unique(video.gt.labels), np.unique(video.predictions.labels)
+    absent = np.intersect1d(predicted_labels, list(about.negative))
+    for label in np.intersect1d(np.union1d(present, absent), list(labels)).astype(np.int64).tolist():
+        of_class = video.gt.labels == label
+        keep = counted_predictions(
+            overlaps,
+            of_class,
+            video.predictions.labels == label,
+            is_negative=label in about.negative,
+            is_exhaustive=label not in about.not_exhaustive,
+        )
+        compared = overlaps.of_class(of_class, keep)
+        counts = tally.tracks[label] = count(compared, families)
+        if counts.clear is not None:
+            rows = video.gt.select(of_class), video.predictions.select(keep)
+            timeline, moments = describe(
+                video.name, *rows, compared, counts.clear, names[label], frame_names=video.frame_names
+            )
+            timelines.append(timeline)
+            report.moments = worst_first(report.moments + moments)[:_MOST_MOMENTS]
+    if "hota" in families:
+        pooled = sum(tally.tracks.values(), start=TrackCounts.none(families)).hota
+        assert pooled is not None
+        curves = pooled.curves()
+        report.curves[video.name] = {key: (100 * curves[key]).tolist() for key in ("HOTA", "DetA", "AssA")}
+    if timelines:
+        report.timelines[video.name] = add_timelines(timelines)
+    return tally
+
+
+def _class_rows(
+    data: CocoVideos,
+    names: Mapping[int, str],
+    total: _Tally,
+    precision: TrackMap | None,
+    families: Collection[str],
+) -> dict[str, Row]:
+    found = precision.scores() if precision is not None else {}
+    rows = {}
+    for label in data.labels:
+        told = row(total.teta.get(label, TetaCounts.none()).scores()) if "teta" in families else {}
+        if precision is not None:
+            scores = found.get(label, {})
+            told |= row({name: _number(scores.get(key)) for key, name in _PRECISION.items()})
+        if set(TRACK_FAMILIES) & set(families):
+            told |= _track_row(total.tracks[label], families)
+        rows[names[label]] = told
+    return rows
+
+
+def _mean_row(tally: _Tally, families: Collection[str]) -> Row:
+    """One video: the mean over its classes. Track mAP is left out, which is defined over all videos together."""
+    told = [row(counts.scores()) for counts in tally.teta.values() if not counts.is_empty]
+    tracked = [_track_row(counts, families) for counts in tally.tracks.values()]
+    blank = _blank([family for family in families if family != "trackmap"])
+    return _average([*told, *tracked], blank)
+
+
+def _track_row(counts: TrackCounts, families: Collection[str]) -> Row:
+    told = counts.row()
+    if "teta" in families:
+        told = {"HOTA.LocA" if name == "LocA" else name: value for name, value in told.items()}
+    return told
+
+
+def _blank(families: Collection[str]) -> Row:
+    """All names that the families tell, with None for a ratio and 0 for a count."""
+    told: Row = {}
+    if "teta" in families:
+        told |= dict.fromkeys(TetaCounts.none().scores())
+    if "trackmap" in families:
+        told |= dict.fromkeys(_PRECISION.values())
+    if set(TRACK_FAMILIES) & set(families):
+        told |= _track_row(TrackCounts.none(families), families)
+    return told
+
+
+def _average(rows: Iterable[Row], blank: Row) -> Row:
+    """Ratios: mean over the rows that have them; counts: sum."""
+    rows = list(rows)
+    told: Row = {}
+    for name, empty in blank.items():
+        values = [value for one in rows if (value := one.get(name)) is not None]
+        if empty is not None:
+            told[name] = int(sum(values))
+        else:
+            told[name] = float(np.mean(values)) if values else None
+    return told
+
+
+def _as_printed(title: str, rows: list[Row]) -> str:
+    """Base or novel scores as MASA's and OVTrack's scripts print them.
+
+    They average class rows that the official tool has already rounded to five significant digits.
+    """
+    if not rows:
+        return f"no {title} classes with ground truth"
+    means = {name: np.mean([float(f"{one[name]:.5g}") for one in rows]) for name in _PRINTED}
+    told = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+    return f"{title} classes: {len(rows)}; as the official script prints them, from class rows of five digits: {told}"
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _class_names(data: CocoVideos) -> dict[int, str]:
+    """Names of the evaluated categories; one that came before gets its id beside it."""
+    names: dict[int, str] = {}
+    for category in data.categories:
+        if category.id in data.labels:
+            taken = category.name in names.values()
+            names[category.id] = f"{category.name} ({category.id})" if taken else category.name
+    return names
+
+
+def _settings(families: Collection[str], options: Options) -> dict[str, Any]:
+    voted = bool(options.class_vote)
+    told: dict[str, Any] = {
+        "metrics": list(families),
+        "class_vote": voted,
+        "max_detections": options.max_detections or "all",
+        "averages": "mean over the classes with ground truth; counts are summed",
+    }
+    if voted:
+        told["class_vote_rule"] = "most frequent class of a track's boxes; of equally frequent ones the smallest id"
+    if "teta" in families:
+        told["exhaustive"] = False
+    return told
+
+
+def _notes(data: CocoVideos, families: Collection[str], options: Options) -> list[str]:
+    notes = []
+    videos = [about.video for about in data.videos]
+    if not data.labels:
+        notes.append("no classes with ground truth: nothing can be scored")
+    empty = [video.name for video in videos if not len(video.gt)]
+    if empty and len(empty) < len(videos):
+        listed = ", ".join(empty[:8]) + (", ..." if len(empty) > 8 else "")
+        notes.append(f"no objects in the ground truth of {len(empty):,} of {len(videos):,} videos: {listed}")
+    outside = sum(int((~np.isin(video.predictions.frames, video.gt.frames)).sum()) for video in videos)
+    if outside:
+        but = " (Track mAP counts them)" if "trackmap" in families else ""
+        notes.append(f"{outside:,} predictions on images without ground truth were left out, as the tools do{but}")
+    if data.most_predictions > TAO_DETECTIONS and not options.max_detections and set(families) - {"teta"}:
+        notes.append(
+            f"an image has {data.most_predictions:,} predictions and all were taken; TAO's Track mAP takes "
+            f"{TAO_DETECTIONS} (--max-detections {TAO_DETECTIONS})"
+        )
+    return notes

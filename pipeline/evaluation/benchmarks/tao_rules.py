@@ -1,0 +1,80 @@
+"""TAO's own rules: which predictions of a class count in a video, and what a track is.
+
+After TrackEval 1.3.0 (`datasets/tao.py`; Dave et al., "TAO: A Large-Scale Benchmark for Tracking Any Object", ECCV
+2020). They hold for HOTA, CLEAR, Identity and Track mAP; TETA has none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.assignment import best_pairs
+from pipeline.evaluation.box_overlaps import EPS
+from pipeline.evaluation.metrics.track_overlaps import TrackTable, track_table
+from pipeline.evaluation.overlaps import Iou, Overlaps
+from pipeline.evaluation.tracks import Tracks, Video
+
+
+def where_annotated(video: Video, overlaps: Overlaps) -> tuple[Video, Overlaps]:
+    """Without predictions in frames that hold no ground truth: there, nobody looked."""
+    annotated = np.zeros(video.num_frames, bool)
+    annotated[video.gt.frames] = True
+    keep = annotated[video.predictions.frames]
+    if keep.all():
+        return video, overlaps
+    kept = replace(video, predictions=video.predictions.select(keep))
+    return kept, overlaps.select(np.ones(len(video.gt), bool), keep)
+
+
+def counted_predictions(
+    overlaps: Overlaps,
+    of_class: NDArray[np.bool_],
+    predicted: NDArray[np.bool_],
+    *,
+    is_negative: bool,
+    is_exhaustive: bool,
+) -> NDArray[np.bool_]:
+    """(P,) the predictions of one class that count.
+
+    A frame without ground truth of the class says nothing about it unless the class is known to be absent from the
+    video; and an unmatched prediction of a class that is not annotated completely may be right.
+
+    Args:
+        overlaps: of all objects, G x P.
+        of_class, predicted: (G,) and (P,) ground truth and predictions of the class.
+        is_negative: the video lists the class as absent.
+        is_exhaustive: every object of the class is annotated.
+    """
+    keep = predicted
+    if not is_negative:
+        annotated = np.zeros(overlaps.num_frames, bool)
+        annotated[overlaps.gt_frames[of_class]] = True
+        keep = keep & annotated[overlaps.pred_frames]
+    if not is_exhaustive:
+        compared = overlaps.select(of_class, keep)
+        chosen = best_pairs(compared, np.where(compared.pair_iou >= 0.5 - EPS, compared.pair_iou, 0))
+        matched = np.flatnonzero(keep)[compared.pair_pred[chosen]]
+        keep = np.zeros(len(keep), bool)
+        keep[matched] = True
+    return keep
+
+
+def tracks_of_file(tracks: Tracks, places: NDArray[np.int64], iou: Iou) -> TrackTable:
+    """The tracks in the order in which they first come in the file, each with the class of its first row there.
+
+    Args:
+        tracks: N rows.
+        places: (N,) place in the file of each.
+        iou: areas of boxes or of masks.
+    """
+    table = track_table(tracks, iou)
+    by_place = np.argsort(places)
+    ids, first = np.unique(tracks.ids[by_place], return_index=True)
+    labels = tracks.labels[by_place][first]
+    at = np.searchsorted(ids, table.ids)
+    order = np.argsort(first[at])
+    columns = {name: getattr(table, name)[order] for name in TrackTable.__dataclass_fields__ if name != "labels"}
+    return TrackTable(**columns, labels=labels[at][order])

@@ -1,0 +1,239 @@
+"""YouTube-VIS, OVIS and UVO (and SA-Co/VEval, which has their form): Track mAP of masks, HOTA and TETA.
+
+AP and AR follow the YouTube-VIS and OVIS APIs (see `track_map.py`); for UVO all categories are one. HOTA follows
+TrackEval 1.3.0 (`datasets/youtube_vis.py`): each class of each video is compared by itself, and a total pools their
+counts. With SA-Co/VEval that makes the published `all_phrase` numbers, in which every pair of video and phrase counts
+as a video. TETA is the mean over the classes of the ground truth, all of whose objects are annotated (`exhaustive`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.evaluation.metrics.teta import TetaCounts, average, teta
+from pipeline.evaluation.metrics.track_map import Scores, TrackMap
+from pipeline.evaluation.metrics.track_map import average as average_precision
+from pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
+from pipeline.evaluation.readers.mot_layout import choose
+from pipeline.evaluation.readers.youtube_vis import Entry, VisTruth, VisVideo, read_results, read_truth
+from pipeline.evaluation.readers.youtube_vis_rows import read_tracks
+from pipeline.evaluation.report.moments import add_timelines, describe, worst_first
+from pipeline.evaluation.report.report import Report, Row, row
+from pipeline.evaluation.request import Options
+from pipeline.evaluation.scoring import TrackCounts, count
+from pipeline.evaluation.tracks import Video
+
+FAMILIES = ("trackmap", "hota", "teta")
+"""What is told unless asked otherwise; `clear` and `identity` are to be had as well."""
+
+PHRASE_SCORE = 0.5
+"""SA-Co/VEval: HOTA takes predictions with a higher score, TETA those with at least this one."""
+
+_MOST_MOMENTS = 24
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    """Counts of one or more videos, by class."""
+
+    counts: dict[int, TrackCounts] = field(default_factory=dict)
+    teta: dict[int, TetaCounts] = field(default_factory=dict)
+
+    def add(self, other: _Tally) -> None:
+        """Pool with another video."""
+        for label, counts in other.counts.items():
+            self.counts[label] = self.counts[label] + counts if label in self.counts else counts
+        for label, found in other.teta.items():
+            self.teta[label] = self.teta.get(label, TetaCounts.none()) + found
+
+    def of(self, label: int) -> _Tally:
+        """Only one class."""
+        return _Tally(
+            counts={label: self.counts[label]} if label in self.counts else {},
+            teta={label: self.teta[label]} if label in self.teta else {},
+        )
+
+
+def evaluate(
+    name: str, gt: str, results: str, options: Options, progress: Callable[[int, int], None] | None = None
+) -> Report:
+    """Evaluate `youtubevis`, `ovis` or `uvo`.
+
+    Args:
+        name: the benchmark.
+        gt, results: JSON in YouTube-VIS form (gzip allowed), or a folder of such files.
+        options: `iou` (masks unless asked otherwise), `sequences` and `metrics` apply.
+        progress: called with videos done and videos in all.
+
+    Raises:
+        BadTracks: a file that cannot be evaluated.
+        OSError: a file that cannot be read.
+    """
+    iou: Iou = options.iou or "mask"
+    families = options.metrics or FAMILIES
+    one_class = name == "uvo"
+    truth = read_truth(gt, one_class=one_class)
+    results_of = read_results(results, truth, one_class=one_class)
+    wanted = set(choose([video.name for video in truth.videos], options.sequences, gt))
+    videos = [video for video in truth.videos if video.name in wanted]
+    report = Report(benchmark=name, iou=iou, metrics={}, settings=_settings(families, truth, one_class))
+    report.notes = _notes(truth, results_of, videos)
+    labels = _labels_with_truth(truth, videos)
+    precision = TrackMap("youtube-vis", iou)
+    by_video: dict[str, _Tally] = {}
+    for done, about in enumerate(videos, start=1):
+        gt_rows, gt_tracks = read_tracks(truth.entries.pop(about.id, []), about, iou, is_truth=True)
+        rows, tracks = read_tracks(results_of.pop(about.id, []), about, iou, is_truth=False)
+        video = Video(
+            name=about.name, num_frames=about.num_frames, gt=gt_rows, predictions=rows, frame_names=about.frame_names
+        )
+        overlaps = find_overlaps(gt_rows, rows, about.num_frames, iou)
+        if "trackmap" in families:
+            precision.add(video, gt_tracks=gt_tracks, predicted_tracks=tracks, overlaps=overlaps)
+        by_video[about.name] = _Tally(
+            counts=_count_classes(video, overlaps, families, truth, report),
+            teta=_count_teta(video, overlaps, labels, truth) if "teta" in families else {},
+        )
+        if progress is not None:
+            progress(done, len(videos))
+    _fill(report, truth, labels, precision, by_video, families)
+    return report
+
+
+def _labels_with_truth(truth: VisTruth, videos: list[VisVideo]) -> list[int]:
+    """Classes of the ground truth, in the order of the file."""
+    found = {entry.label for video in videos for entry in truth.entries.get(video.id, [])}
+    return [label for label in truth.categories if label in found]
+
+
+def _count_classes(
+    video: Video, overlaps: Overlaps, families: Collection[str], truth: VisTruth, report: Report
+) -> dict[int, TrackCounts]:
+    """HOTA, CLEAR and Identity of each class of one video; curves, timeline and moments go into the report."""
+    gt, predictions = video.gt, video.predictions
+    sure = predictions.scores > PHRASE_SCORE if truth.has_phrases else np.ones(len(predictions), bool)
+    counts: dict[int, TrackCounts] = {}
+    timelines, moments = [], report.moments
+    for label in np.union1d(gt.labels, predictions.labels[sure]).tolist():
+        keep_gt, keep = gt.labels == label, sure & (predictions.labels == label)
+        compared = overlaps.of_class(keep_gt, keep)
+        counts[label] = count(compared, families)
+        clear = counts[label].clear
+        if clear is not None:
+            rows = gt.select(keep_gt), predictions.select(keep)
+            title = truth.categories[label]
+            timeline, worst = describe(video.name, *rows, compared, clear, title, video.frame_names)
+            timelines.append(timeline)
+            moments = moments + worst
+    if timelines:
+        report.timelines[video.name] = add_timelines(timelines)
+        report.moments = worst_first(moments)[:_MOST_MOMENTS]
+    if "hota" in families:
+        pooled = sum(counts.values(), start=TrackCounts.none(families)).hota
+        assert pooled is not None
+        curves = pooled.curves()
+        report.curves[video.name] = {key: (100 * curves[key]).tolist() for key in ("HOTA", "DetA", "AssA")}
+    return counts
+
+
+def _count_teta(video: Video, overlaps: Overlaps, labels: list[int], truth: VisTruth) -> dict[int, TetaCounts]:
+    """TETA of each class; frames without ground truth are no time steps, so predictions in them do not count."""
+    annotated = np.zeros(video.num_frames, bool)
+    annotated[video.gt.frames] = True
+    keep = annotated[video.predictions.frames]
+    if truth.has_phrases:
+        keep &= video.predictions.scores >= PHRASE_SCORE
+    kept = replace(video, predictions=video.predictions.select(keep))
+    return teta(kept, overlaps.select(np.ones(len(video.gt), bool), keep), labels, exhaustive=True)
+
+
+def _fill(
+    report: Report,
+    truth: VisTruth,
+    labels: list[int],
+    precision: TrackMap,
+    by_video: Mapping[str, _Tally],
+    families: Collection[str],
+) -> None:
+    """Totals and rows."""
+    by_class = precision.scores()
+    total = _Tally()
+    for tally in by_video.values():
+        total.add(tally)
+    names = precision.names if "trackmap" in families else []
+    levels = [name for name in names if name.endswith(("_so", "_mo", "_ho"))]
+    if all(scores[name] is None for scores in by_class.values() for name in levels):
+        names = [name for name in names if name not in levels]
+
+    def told(scores: Collection[Scores], tally: _Tally) -> Row:
+        averages = average_precision(scores)
+        return _row({name: averages.get(name) for name in names}, tally, families)
+
+    report.metrics = told(by_class.values(), total)
+    for video, tally in by_video.items():
+        report.sequences[video] = told(precision.scores(video).values(), tally)
+    for label, title in truth.categories.items():
+        if label in by_class or label in total.counts or label in labels:
+            report.classes[title] = told([by_class[label]] if label in by_class else [], total.of(label))
+
+
+def _row(precision: Scores, tally: _Tally, families: Collection[str]) -> Row:
+    told = row({name: math.nan if value is None else value for name, value in precision.items()})
+    if {"hota", "clear", "identity"} & set(families):
+        counted = sum(tally.counts.values(), start=TrackCounts.none(families)).row()
+        if "teta" in families and "LocA" in counted:
+            counted = {"HOTA.LocA" if name == "LocA" else name: value for name, value in counted.items()}
+        told |= counted
+    if "teta" in families:
+        scores = average(tally.teta.values())
+        told |= row(scores or dict.fromkeys(TetaCounts.none().scores(), math.nan))
+    return told
+
+
+def _settings(families: Collection[str], truth: VisTruth, one_class: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "metrics": list(families),
+        "classes": "all as one" if one_class else "as annotated",
+        "class_vote": False,
+    }
+    if "trackmap" in families:
+        told["max_tracks"] = "100 best of a class and video"
+        told["area_ranges"] = "mean area of a track below 128^2 (s), up to 256^2 (m), above (l)"
+    if {"hota", "clear", "identity"} & set(families):
+        told["totals"] = (
+            "HOTA, CLEAR and Identity pool the counts of all classes and videos; AP and TETA are class means"
+        )
+    if "teta" in families:
+        told["exhaustive"] = True
+    if truth.has_phrases:
+        told["score_threshold"] = PHRASE_SCORE
+    return told
+
+
+def _notes(truth: VisTruth, results_of: Mapping[int, list[Entry]], videos: list[VisVideo]) -> list[str]:
+    notes = []
+    with_truth = {entry.label for video in videos for entry in truth.entries.get(video.id, [])}
+    guessed = {entry.label for video in videos for entry in results_of.get(video.id, [])}
+    if not with_truth:
+        notes.append("no objects in the ground truth: nothing can be scored")
+    if not guessed:
+        notes.append("no predictions: every object is missed")
+    for what, where in (("objects in the ground truth", truth.entries), ("predictions", results_of)):
+        without = [video.name for video in videos if not where.get(video.id)]
+        if without and len(without) < len(videos):
+            listed = ", ".join(without[:8]) + (", ..." if len(without) > 8 else "")
+            notes.append(f"no {what} in {len(without):,} of {len(videos):,} videos: {listed}")
+    extra = [truth.categories[label] for label in sorted(guessed - with_truth)]
+    if extra and with_truth:
+        listed = ", ".join(extra[:8]) + (", ..." if len(extra) > 8 else "")
+        notes.append(f"predicted, but without ground truth, so only HOTA, CLEAR and Identity count it: {listed}")
+    if truth.has_phrases:
+        notes.append(
+            f"ground truth in SA-Co/VEval form: HOTA and TETA leave out predictions scored below {PHRASE_SCORE}"
+        )
+    return notes

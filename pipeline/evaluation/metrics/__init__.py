@@ -1,0 +1,1 @@
+"""One metric a file: counts of one video that can be added up, and scores of the sum."""

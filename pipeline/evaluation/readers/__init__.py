@@ -1,0 +1,1 @@
+"""Track files of every format, read into `Tracks`."""

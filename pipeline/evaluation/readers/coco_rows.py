@@ -1,0 +1,182 @@
+"""The boxes (or masks) of a TAO or COCO-VID file as columns: checked, limited, and sorted into frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from pipeline.evaluation.overlaps import Iou
+from pipeline.evaluation.readers.coco_index import Index
+from pipeline.evaluation.readers.json_columns import Objects
+from pipeline.evaluation.readers.segmentations import read_segmentations
+from pipeline.evaluation.tracks import BadTracks, Tracks
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rows:
+    """N boxes in the order of the files.
+
+    Args:
+        images: (N,) index of the image.
+        ids: (N,) track id, unique within a video only.
+        labels: (N,) category as it stands in the file.
+        boxes: (N, 4) `xyxy`; NaN where the file gives only masks.
+        scores: (N,), 1 where the file gives none.
+        segmentations: N values as they stand in the file, None where masks are not asked for.
+        parts: number of the first row of each file, and the path of its list.
+    """
+
+    images: Ints
+    ids: Ints
+    labels: Ints
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    segmentations: list[Any] | None
+    parts: tuple[tuple[int, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def where(self, row: int) -> str:
+        """File and index of a row."""
+        begin, path = next(part for part in reversed(self.parts) if part[0] <= row)
+        return f"{path}[{row - begin}]"
+
+    def tracks(self, index: Index) -> Ints:
+        """(N,) number of the track of each row, different in different videos."""
+        videos = index.image_videos[self.images]
+        names, ids = np.unique(self.ids, return_inverse=True)
+        return videos * max(1, len(names)) + ids
+
+
+def read_rows(rows: Objects, index: Index, iou: Iou) -> Rows:
+    """Check and read one list.
+
+    Raises:
+        BadTracks: a value of the wrong type, missing or unknown; names its key path.
+    """
+    masks = iou == "mask"
+    if masks and len(rows) and not rows.has("segmentation"):
+        raise BadTracks(f"{rows.where(0)}: has no 'segmentation'; compare boxes with --iou box")
+    return Rows(
+        images=index.images(rows),
+        ids=rows.integers("instance_id" if rows.has("instance_id") and not rows.has("track_id") else "track_id"),
+        labels=index.labels(rows),
+        boxes=np.full((len(rows), 4), np.nan) if masks and not rows.has("bbox") else rows.boxes(),
+        scores=rows.numbers("score") if rows.has("score") else np.ones(len(rows)),
+        segmentations=rows.column("segmentation") if masks else None,
+        parts=((0, rows.path),),
+    )
+
+
+def join_rows(parts: list[Rows]) -> Rows:
+    """One list after the other; at least one."""
+    starts = np.cumsum([0, *map(len, parts)]).tolist()
+    segmentations = [part.segmentations for part in parts if part.segmentations is not None]
+    return Rows(
+        images=np.concatenate([part.images for part in parts]),
+        ids=np.concatenate([part.ids for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        boxes=np.concatenate([part.boxes for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        segmentations=[value for values in segmentations for value in values] if segmentations else None,
+        parts=tuple((start, part.parts[0][1]) for start, part in zip(starts, parts)),
+    )
+
+
+def best_places(rows: Rows, most: int) -> Ints:
+    """(N,) place of each row in the list that is left when each image keeps its `most` best; -1 where it is cut.
+
+    As in the official tools, the list is then ordered by image, in the order in which images first come, and images
+    that lost a row are ordered by score. 0 keeps the list as it is.
+    """
+    number = np.arange(len(rows))
+    if most == 0 or not len(rows):
+        return number
+    order = np.lexsort((number, -rows.scores, rows.images))
+    counts = np.bincount(rows.images)
+    rank = np.empty(len(rows), np.int64)
+    rank[order] = number - (np.cumsum(counts) - counts)[rows.images[order]]
+    first = np.full(len(counts), len(rows))
+    np.minimum.at(first, rows.images, number)
+    within = np.where(counts[rows.images] > most, rank, number)
+    places = np.empty(len(rows), np.int64)
+    places[np.lexsort((within, first[rows.images]))] = number
+    return np.where(rank < most, places, -1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Side:
+    """Rows of the chosen videos, sorted by video, time step and place.
+
+    Args:
+        tracks: all of them; frames count within each video.
+        places: (N,) place in the file of each row.
+        starts: (V + 1,) first row of each video.
+    """
+
+    tracks: Tracks
+    places: Ints
+    starts: Ints
+
+    def of_video(self, number: int) -> Ints:
+        """Rows of a video."""
+        return np.arange(self.starts[number], self.starts[number + 1])
+
+
+def sort_rows(rows: Rows, labels: Ints, places: Ints, index: Index, chosen: NDArray[np.bool_]) -> Side:
+    """Sort them into the frames of the chosen videos (V,), without those whose place is negative.
+
+    Raises:
+        BadTracks: an id twice in an image, or a broken mask.
+    """
+    kept = np.flatnonzero((places >= 0) & chosen[index.image_videos[rows.images]])
+    videos, steps = index.image_videos[rows.images[kept]], index.image_steps[rows.images[kept]]
+    order = np.lexsort((places[kept], steps, videos))
+    kept, videos = kept[order], videos[order]
+    _refuse_twice(rows, kept, index)
+    boxes = rows.boxes[kept]
+    masks = None
+    if rows.segmentations is not None:
+        masks = np.empty(len(kept), object)
+        masks[:] = _masks(rows, kept, index)
+        lacking = np.flatnonzero(np.isnan(boxes).any(axis=1))
+        if len(lacking):
+            boxes[lacking] = coco.toBbox(masks[lacking].tolist())
+            boxes[lacking, 2:] += boxes[lacking, :2]
+    tracks = Tracks(
+        frames=steps[order],
+        ids=rows.ids[kept],
+        boxes=boxes,
+        labels=index.fold(labels[kept]),
+        scores=rows.scores[kept],
+        ignored=np.zeros(len(kept), bool),
+        masks=masks,
+    )
+    return Side(tracks=tracks, places=places[kept], starts=np.searchsorted(videos, np.arange(len(chosen) + 1)))
+
+
+def _refuse_twice(rows: Rows, kept: Ints, index: Index) -> None:
+    images, ids = rows.images[kept], rows.ids[kept]
+    order = np.lexsort((kept, ids, images))
+    same = (images[order][1:] == images[order][:-1]) & (ids[order][1:] == ids[order][:-1])
+    for place in np.flatnonzero(same)[:1].tolist():
+        first, second = kept[order[place]], kept[order[place + 1]]
+        raise BadTracks(
+            f"{rows.where(second)}: track {rows.ids[second]} is twice in image {index.image_ids[rows.images[second]]}, "
+            f"first at {rows.where(first)}; an id belongs to one object of an image"
+        )
+
+
+def _masks(rows: Rows, kept: Ints, index: Index) -> list[Any]:
+    assert rows.segmentations is not None
+    numbers = kept.tolist()
+    sizes = list(map(tuple, index.image_sizes[rows.images[kept]].tolist()))
+    values = [rows.segmentations[row] for row in numbers]
+    return list(read_segmentations(values, sizes, lambda i: f"{rows.where(numbers[i])}.segmentation"))

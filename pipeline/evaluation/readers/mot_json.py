@@ -1,0 +1,92 @@
+"""MOTChallenge ground truth and results as JSON in COCO-VID form, for people who train from such conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.evaluation.overlaps import Iou
+from pipeline.evaluation.readers.coco_video import read_coco_video
+from pipeline.evaluation.tracks import BadTracks, Video
+from pipeline.storage.credentials import redact
+from pipeline.storage.files import list_files
+
+SCORED = 1
+"""MOTChallenge's number of the scored class."""
+_CLASSES = {
+    "person on vehicle": 2,
+    "car": 3,
+    "bicycle": 4,
+    "motorbike": 5,
+    "non mot vehicle": 6,
+    "static person": 7,
+    "distractor": 8,
+    "occluder": 9,
+    "occluder on ground": 10,
+    "occluder full": 11,
+    "reflection": 12,
+    "crowd": 13,
+}
+"""Numbers of the classes that MOTChallenge annotates beside the scored one."""
+
+
+def is_json(url: str) -> bool:
+    """Whether a URL names a JSON file, or a folder that holds JSON and neither text nor an archive.
+
+    Raises:
+        FileNotFoundError: there is nothing at that URL.
+    """
+    names = [file.uri.lower() for file in list_files(url)]
+    return any(name.endswith((".json", ".json.gz")) for name in names) and not any(
+        name.endswith((".txt", ".zip")) for name in names
+    )
+
+
+def read_mot_json(
+    gt: str, results: str, scored: Collection[str], iou: Iou, sequences: Sequence[str] | None
+) -> tuple[list[Video], tuple[str, ...]]:
+    """Videos with MOTChallenge's class numbers as labels, and what a reader of the report must know.
+
+    Args:
+        gt, results: see `read_coco_video`.
+        scored: names under which the scored class may stand; the only category of a file is it in any case.
+        iou: with "mask", masks are read.
+        sequences: only these.
+
+    Raises:
+        BadTracks: a file that cannot be evaluated, a category that MOTChallenge does not know, or results of another
+            category than the scored one.
+        OSError: a file that cannot be read.
+    """
+    found = read_coco_video(gt, results, iou=iou, sequences=sequences)
+    numbers = {}
+    for category in found.categories:
+        name = category.name.lower().replace("_", " ").replace("-", " ")
+        is_scored = name in scored or len(found.categories) == 1
+        number = SCORED if is_scored else _CLASSES.get(name)
+        if number is None:
+            raise BadTracks(
+                f"{redact(gt)}: category {category.name!r} is none of MOTChallenge's: {', '.join([*scored, *_CLASSES])}"
+            )
+        numbers[category.id] = number
+    known = np.array(sorted(numbers), np.int64)
+    to_number = np.array([numbers[label] for label in known.tolist()], np.int64)
+    videos = []
+    for entry in found.videos:
+        video = entry.video
+        gt_labels = to_number[np.searchsorted(known, video.gt.labels)]
+        pred_labels = to_number[np.searchsorted(known, video.predictions.labels)]
+        if (pred_labels != SCORED).any():
+            raise BadTracks(
+                f"{redact(results)}: {video.name}: holds other categories than the scored one; leave them out"
+            )
+        videos.append(
+            replace(
+                video,
+                gt=replace(video.gt, labels=gt_labels),
+                predictions=replace(video.predictions, labels=pred_labels),
+            )
+        )
+    return videos, found.notes

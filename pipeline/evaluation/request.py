@@ -1,0 +1,33 @@
+"""What a user asks of an evaluation: which files, and every choice that changes a number."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.config import Settings
+
+
+class Options(Settings):
+    """Choices; each one that differs from the benchmark's protocol is named in the report."""
+
+    iou: Literal["box", "mask"] | None = None
+    """Compare boxes or masks; None takes the benchmark's own."""
+    sequences: tuple[str, ...] | None = None
+    """Only these sequences; None takes all of the ground truth."""
+    preprocess: bool = True
+    """The benchmark's official removal of distractors and ignored objects (MOT16, 17, 20)."""
+    class_vote: bool | None = None
+    """Give each predicted track the class that most of its boxes have, as MASA's evaluation does before TETA. None:
+    only where the benchmark's protocol says so."""
+    bdd_rule: Literal["published", "corrected"] = "published"
+    """BDD100K: `published` turns distractor categories into real ones before HOTA and TETA, as the driver that gave the
+    published numbers does; `corrected` ignores them."""
+    max_detections: int = Field(default=0, ge=0)
+    """TAO: keep so many best predictions of an image; 0 keeps all (official TETA), 300 is TAO's Track mAP."""
+    base_classes: str | None = None
+    """Open vocabulary: a file with the base classes' names, one a line, or OVT-B's class list; None takes the split
+    from the categories' `frequency`."""
+    metrics: tuple[Literal["hota", "clear", "identity", "teta", "trackmap"], ...] | None = None
+    """Only these families; None takes the benchmark's own."""

@@ -1,0 +1,78 @@
+"""HOTA, CLEAR and Identity side by side: counted for one video, added up over videos or classes, told as one row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from pipeline.evaluation.metrics.clear import ClearCounts, clear
+from pipeline.evaluation.metrics.hota import HotaCounts, hota
+from pipeline.evaluation.metrics.identity import IdentityCounts, identity
+from pipeline.evaluation.overlaps import Overlaps
+from pipeline.evaluation.report.report import Row, row
+
+FAMILIES = ("hota", "clear", "identity")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrackCounts:
+    """Counts of the asked families (None where not asked), and how much there was.
+
+    Args:
+        gt, predictions: boxes (or masks) that were compared.
+        gt_ids, ids: identities, summed over videos.
+    """
+
+    hota: HotaCounts | None
+    clear: ClearCounts | None
+    identity: IdentityCounts | None
+    gt: int = 0
+    predictions: int = 0
+    gt_ids: int = 0
+    ids: int = 0
+
+    @classmethod
+    def none(cls, families: Collection[str] = FAMILIES) -> TrackCounts:
+        """Nothing seen yet."""
+        return cls(
+            hota=HotaCounts.none() if "hota" in families else None,
+            clear=ClearCounts.none() if "clear" in families else None,
+            identity=IdentityCounts.none() if "identity" in families else None,
+        )
+
+    def __add__(self, other: TrackCounts) -> TrackCounts:
+        return TrackCounts(
+            hota=self.hota + other.hota if self.hota and other.hota else None,
+            clear=self.clear + other.clear if self.clear and other.clear else None,
+            identity=self.identity + other.identity if self.identity and other.identity else None,
+            gt=self.gt + other.gt,
+            predictions=self.predictions + other.predictions,
+            gt_ids=self.gt_ids + other.gt_ids,
+            ids=self.ids + other.ids,
+        )
+
+    def row(self) -> Row:
+        """Percent and counts; without any ground truth every ratio is None, because there is nothing to divide by."""
+        fractions: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for family in (self.hota, self.clear, self.identity):
+            if family is not None:
+                fractions |= family.scores()
+                counts |= family.counts()
+        if self.gt == 0:
+            fractions = dict.fromkeys(fractions, float("nan"))
+        counts |= {"GT": self.gt, "GT_IDs": self.gt_ids, "Dets": self.predictions, "IDs": self.ids}
+        return row(fractions, counts)
+
+
+def count(overlaps: Overlaps, families: Collection[str] = FAMILIES) -> TrackCounts:
+    """Count one video, or one class of one video."""
+    return TrackCounts(
+        hota=hota(overlaps) if "hota" in families else None,
+        clear=clear(overlaps) if "clear" in families else None,
+        identity=identity(overlaps) if "identity" in families else None,
+        gt=overlaps.num_gt,
+        predictions=overlaps.num_pred,
+        gt_ids=overlaps.num_gt_ids,
+        ids=overlaps.num_pred_ids,
+    )

@@ -1,0 +1,362 @@
+"""MOTChallenge benchmarks: layouts, bad input, and real results with the numbers that TrackEval gave for them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from pipeline.evaluation.benchmarks.mot import evaluate
+from pipeline.evaluation.report.report import Report, Row
+from pipeline.evaluation.request import Options
+from pipeline.evaluation.tracks import BadTracks
+
+SHARED = Path(__file__).parents[3] / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")
+TRACKEVAL_NAMES = {"CLR_TP": "TP", "CLR_FN": "FN", "CLR_FP": "FP", "GT_Dets": "GT"}
+
+# Two people cross; the tracker confuses them in frame 3 and invents a third in frame 1.
+GT = "".join(
+    f"{frame},{who},{left},10,20,40,1,1,1\n"
+    for frame in (1, 2, 3, 4)
+    for who, left in ((1, 100 + 10 * frame), (2, 200 - 10 * frame))
+)
+RESULTS = (
+    "".join(
+        f"{frame},{who if frame < 3 else 3 - who},{left},10,20,40,0.9,-1,-1,-1\n"
+        for frame in (1, 2, 3, 4)
+        for who, left in ((1, 100 + 10 * frame), (2, 200 - 10 * frame))
+    )
+    + "1,9,500,10,20,40,0.4,-1,-1,-1\n"
+)
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    """`gt/` in MOTChallenge's layout with sequences A and B, `results/` flat; both sequences hold the same."""
+    for name in ("A", "B"):
+        folder = tmp_path / "gt" / name
+        (folder / "gt").mkdir(parents=True)
+        (folder / "gt" / "gt.txt").write_text(GT)
+        (folder / "seqinfo.ini").write_text(f"[Sequence]\nname={name}\nseqLength=4\n")
+        (tmp_path / "results").mkdir(exist_ok=True)
+        (tmp_path / "results" / f"{name}.txt").write_text(RESULTS)
+    return tmp_path
+
+
+def run(case: Path, name: str = "mot17", **options: Any) -> Report:
+    return evaluate(name, str(case / "gt"), str(case / "results"), Options(**options))
+
+
+def assert_is_crossing(row: Row, videos: int = 1) -> None:
+    """The counts of the case, by hand."""
+    expected = {"TP": 8, "FN": 0, "FP": 1, "IDSW": 2, "Frag": 0, "MT": 2, "ML": 0, "GT": 8, "Dets": 9}
+    assert {name: row[name] for name in expected} == {name: videos * count for name, count in expected.items()}
+    assert row["MOTA"] == pytest.approx(100 * (8 - 1 - 2) / 8)
+    # Either pairing of the two identities keeps half of the frames.
+    assert row["IDF1"] == pytest.approx(100 * 8 / (8 + 9))
+    # Each pair of identities shares 2 of 4 + 4 - 2 frames; DetA is 8 of 9.
+    assert row["AssA"] == pytest.approx(100 / 3)
+    assert row["HOTA"] == pytest.approx(100 * math.sqrt(8 / 9 / 3))
+
+
+def test_the_case_counted_by_hand(case: Path) -> None:
+    report = run(case)
+    assert_is_crossing(report.sequences["A"])
+    assert_is_crossing(report.metrics, videos=2)
+    assert report.classes == {"pedestrian": report.metrics}
+    assert [moment.frame for moment in report.moments] == [2, 2]
+    assert {(m.sequence, *m.switches) for m in report.moments} == {
+        ("A", (1, 1, 2), (2, 2, 1)),
+        ("B", (1, 1, 2), (2, 2, 1)),
+    }
+    assert report.timelines["A"].idsw == [0, 0, 2, 0]
+    assert report.timelines["A"].fp == [1, 0, 0, 0]
+    json.loads(report.as_json())
+
+
+def flat(case: Path) -> None:
+    for name in ("A", "B"):
+        shutil.move(case / "gt" / name / "gt" / "gt.txt", case / "gt" / f"{name}.txt")
+        shutil.rmtree(case / "gt" / name)
+
+
+def deeper(case: Path) -> None:
+    for side in ("gt", "results"):
+        (case / side).rename(case / "moved")
+        (case / side / "MOT17-train").mkdir(parents=True)
+        (case / "moved").rename(case / side / "MOT17-train" / "data")
+    (case / "gt" / "seqmaps").mkdir()
+    (case / "gt" / "seqmaps" / "MOT17-train.txt").write_text("name\nA\nB\n")
+
+
+def zipped(case: Path) -> None:
+    with zipfile.ZipFile(case / "submission.zip", "w") as archive:
+        for name in ("A", "B"):
+            archive.write(case / "results" / f"{name}.txt", f"data/{name}.txt")
+    shutil.rmtree(case / "results")
+    (case / "results").mkdir()
+    shutil.move(case / "submission.zip", case / "results")
+
+
+def beside_other_files(case: Path) -> None:
+    (case / "results" / "pedestrian_summary.txt").write_text("HOTA DetA\n1 2\n")
+    (case / "results" / "README.txt").write_text("by hand\n")
+
+
+@pytest.mark.parametrize("change", [flat, deeper, zipped, beside_other_files])
+def test_layouts_give_the_same(case: Path, change: Any) -> None:
+    change(case)
+    assert_is_crossing(run(case).metrics, videos=2)
+
+
+def test_any_file_system(case: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(str(case) + "/", "/mot-case", recursive=True)
+    report = evaluate("mot17", "memory://mot-case/gt", "memory://mot-case/results", Options())
+    assert_is_crossing(report.metrics, videos=2)
+
+
+def test_only_some_sequences(case: Path) -> None:
+    (case / "results" / "B.txt").unlink()
+    report = run(case, sequences=("A",))
+    assert list(report.sequences) == ["A"]
+    assert_is_crossing(report.metrics)
+
+
+def test_one_file_with_any_name(case: Path) -> None:
+    results = case / "tracker_of_today.txt"
+    results.write_text(RESULTS)
+    assert_is_crossing(evaluate("mot17", str(case / "gt" / "A"), str(results), Options()).metrics)
+    truth = str(case / "gt" / "A" / "gt" / "gt.txt")
+    assert_is_crossing(evaluate("mot17", truth, str(results), Options()).metrics)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("results/A.txt", RESULTS + "5,1,1,1,1,1,1,-1,-1,-1\n", "A.txt: line 10: frame 5 is beyond 4, seqLength"),
+        ("gt/A/gt/gt.txt", GT + "5,1,1,1,1,1,1,1,1\n", "gt.txt: line 9: frame 5 is beyond 4, seqLength"),
+        ("results/A.txt", RESULTS.replace("0.9,-1", "0.9,3", 1), "A.txt: line 1: class 3"),
+        ("results/A.txt", "1,-1,1,1,1,1,1,-1,-1,-1\n", "A.txt: line 1: id -1; results need an identity"),
+        ("results/C.txt", RESULTS, "unknown sequence 'C'; known: A, B"),
+        ("gt/A/gt/gt.txt", GT.replace(",1,1,1\n", ",1,0,1\n", 1), "gt.txt: line 1: the class .* should be 1 to 13"),
+        ("gt/A/gt/gt.txt", GT.replace(",1,1,1\n", ",1\n"), "gt.txt: line 1: the class"),
+        ("gt/A/seqinfo.ini", "nothing", "seqinfo.ini: should hold a section"),
+        ("gt/A/seqinfo.ini", "[Sequence]\nseqLength=many\n", "seqinfo.ini: should hold a section"),
+        ("gt/A/seqinfo.ini", "[Sequence]\nseqLength=0\n", "seqinfo.ini: seqLength is 0"),
+        ("results/sub/A.txt", RESULTS, None),
+        ("results/A.txt", "\x00\x01", "A.txt: not a text file"),
+    ],
+)
+def test_bad_files(case: Path, file: str, text: str, told: str | None) -> None:
+    (case / file).parent.mkdir(exist_ok=True)
+    (case / file).write_text(text)
+    if told is None:  # files of the folder itself come before deeper ones
+        assert_is_crossing(run(case).metrics, videos=2)
+        return
+    with pytest.raises(BadTracks, match=told):
+        run(case)
+
+
+def test_missing_and_doubled_sequences(case: Path) -> None:
+    with pytest.raises(BadTracks, match="unknown sequence 'AA'; did you mean 'A'"):
+        run(case, sequences=("AA",))
+    (case / "results" / "B.txt").unlink()
+    with pytest.raises(BadTracks, match="no results for B; put an empty B"):
+        run(case)
+    for folder in ("x", "y"):
+        (case / "results" / folder).mkdir()
+        (case / "results" / folder / "A.txt").write_text(RESULTS)
+    (case / "results" / "A.txt").unlink()
+    with pytest.raises(BadTracks, match="two files for sequence A"):
+        run(case)
+    shutil.rmtree(case / "results")
+    with pytest.raises(FileNotFoundError):
+        run(case)
+    (case / "results").mkdir()
+    (case / "results" / "tracks.csv").write_text(RESULTS)
+    with pytest.raises(BadTracks, match="holds neither"):
+        run(case)
+    (case / "results" / "broken.zip").write_bytes(b"PK\3\4 broken")
+    with pytest.raises(BadTracks, match="not a zip archive"):
+        run(case)
+
+
+def test_frames_without_a_known_end(case: Path) -> None:
+    (case / "gt" / "A" / "seqinfo.ini").unlink()
+    assert_is_crossing(run(case).metrics, videos=2)
+    (case / "results" / "A.txt").write_text(RESULTS + "5,1,1,1,1,1,1,-1,-1,-1\n")
+    with pytest.raises(BadTracks, match=r"beyond 4, the last frame with ground truth; put seqinfo.ini"):
+        run(case)
+
+
+def test_no_predictions_and_no_ground_truth_are_said(case: Path) -> None:
+    (case / "results" / "A.txt").write_text("")
+    (case / "gt" / "B" / "gt" / "gt.txt").write_text("")
+    report = run(case)
+    nothing, false = report.sequences["A"], report.sequences["B"]
+    assert (nothing["HOTA"], nothing["MOTA"], nothing["IDF1"], nothing["FN"], nothing["ML"]) == (0, 0, 0, 8, 2)
+    assert [false[name] for name in ("HOTA", "DetA", "AssA", "LocA", "MOTA", "MOTP", "IDF1")] == [None] * 7
+    assert false["FP"] == 9
+    assert report.metrics["MOTA"] == pytest.approx(-100 * 9 / 8)
+    assert any("A: no predictions" in note for note in report.notes)
+    assert any("B: no objects in the ground truth" in note for note in report.notes)
+    (case / "gt" / "A" / "gt" / "gt.txt").write_text("")
+    report = run(case)
+    assert report.metrics["HOTA"] is None and report.metrics["FP"] == 9
+    assert "NaN" not in report.as_json().decode()
+
+
+def test_masks_and_classes_are_refused(case: Path) -> None:
+    with pytest.raises(BadTracks, match="no masks"):
+        run(case, iou="mask")
+    with pytest.raises(BadTracks, match="teta needs classes"):
+        run(case, metrics=("teta",))
+    assert "HOTA" not in run(case, metrics=("clear",)).metrics
+
+
+def test_ground_truth_against_itself_is_perfect(case: Path) -> None:
+    distractors = GT + "".join(f"{frame},7,700,10,20,40,0,{label},1\n" for frame, label in ((1, 8), (2, 3), (3, 1)))
+    (case / "gt" / "A" / "gt" / "gt.txt").write_text(distractors)
+    for results in (case / "gt", case / "results"):
+        if results.name == "results":
+            shutil.copy(case / "gt" / "A" / "gt" / "gt.txt", results / "A.txt")
+            shutil.copy(case / "gt" / "B" / "gt" / "gt.txt", results / "B.txt")
+        report = evaluate("mot17", str(case / "gt"), str(results), Options())
+        ratios = {name: value for name, value in report.metrics.items() if isinstance(value, float)}
+        assert ratios == {name: pytest.approx(100) for name in ratios}
+        assert any("ground truth" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("name", ["mot15", "mot17", "mot20", "dancetrack", "sportsmot"])
+def test_every_benchmark_counts_the_case(case: Path, name: str) -> None:
+    assert_is_crossing(run(case, name).metrics, videos=2)
+
+
+def test_what_is_scored_depends_on_the_benchmark(case: Path) -> None:
+    """A prediction on a distractor, on a vehicle, on an unconsidered pedestrian."""
+    extra = [(5, 300, 8), (6, 400, 6), (7, 600, 1)]
+    truth = GT + "".join(f"1,{who},{left},10,20,40,0,{label},1\n" for who, left, label in extra)
+    found = RESULTS + "".join(f"1,{who},{left},10,20,40,0.9,-1,-1,-1\n" for who, left, _ in extra)
+    for name in ("A", "B"):
+        (case / "gt" / name / "gt" / "gt.txt").write_text(truth)
+        (case / "results" / f"{name}.txt").write_text(found)
+    # Only the distractor goes; in MOT20 the vehicle too; MOT15 knows neither.
+    assert [run(case, name).metrics["FP"] for name in ("mot17", "mot20", "mot15")] == [2 * 3, 2 * 2, 2 * 4]
+    assert run(case, "mot17", preprocess=False).metrics["FP"] == 2 * 4
+    assert run(case, "mot17").settings["distractor_classes"] == [2, 7, 8, 12]
+
+
+def assert_equals_trackeval(row: Row, expected: dict[str, Any], tolerance: float) -> None:
+    compared = 0
+    for key, value in expected.items():
+        name = TRACKEVAL_NAMES.get(key.split(".")[-1], key.split(".")[-1])
+        if name not in row or key.endswith("per_alpha"):
+            continue
+        compared += 1
+        got = row[name]
+        assert got == (pytest.approx(100 * value, abs=tolerance) if isinstance(got, float) else value), key
+    assert compared >= 18
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("name", "folder", "split"),
+    [("mot17", "mot17_like", "MOT17-train"), ("dancetrack", "dancetrack_like", "DanceTrack-val")],
+)
+def test_reference_cases(name: str, folder: str, split: str) -> None:
+    root = SHARED / "reference" / "mot" / folder
+    expected = json.loads((root / "expected.json").read_text())
+    report = evaluate(name, str(root / "gt" / split), str(root / "trackers" / split / "noisy"), Options())
+    assert_equals_trackeval(report.metrics, expected.pop("COMBINED_SEQ"), 1e-10)
+    assert set(report.sequences) == set(expected)
+    for sequence, values in expected.items():
+        assert_equals_trackeval(report.sequences[sequence], values, 1e-10)
+        assert report.curves[sequence]["AssA"] == pytest.approx([100 * v for v in values["HOTA.AssA.per_alpha"]])
+
+
+@needs_shared
+def test_real_results_of_mot15() -> None:
+    root = SHARED / "data" / "mot15"
+    for sequence, trackers in json.loads((root / "reference_metrics.json").read_text())["sequences"].items():
+        length = trackers.pop("seq_length")
+        for tracker, expected in trackers.items():
+            results = root / sequence / "results" / f"{sequence}_{tracker}.txt"
+            report = evaluate("mot15", str(root / sequence), str(results), Options())
+            assert_equals_trackeval(report.metrics, expected, 1e-4)
+            assert len(report.timelines[sequence].tp) == length
+
+
+@needs_shared
+@pytest.mark.parametrize("preprocess", [True, False])
+def test_real_ground_truth_of_mot17(preprocess: bool) -> None:
+    root = SHARED / "data" / "mot17_full_gt"
+    expected = json.loads((root / "reference_metrics.json").read_text())["metrics"][f"do_preproc={preprocess}"]
+    results = root / "MOT17-02-FRCNN" / "results" / "MOT17-02-FRCNN_greedy-iou.txt"
+    report = evaluate("mot17", str(root), str(results), Options(preprocess=preprocess))
+    assert_equals_trackeval(report.metrics, expected, 1e-4)
+    perfect = evaluate("mot17", str(root), str(root), Options(preprocess=preprocess)).metrics
+    assert all(value == 100 for value in perfect.values() if isinstance(value, float))
+    assert perfect["GT"] == perfect["TP"] == 18581
+
+
+def as_json(case: Path, category: str, masks: bool = False) -> None:
+    """The case as COCO-VID JSON, gzipped ground truth, in place of its text files."""
+    images = [{"id": 10 * v + f, "video_id": v, "frame_index": f} for v in (1, 2) for f in (1, 2, 3, 4)]
+    sides: dict[str, list[dict[str, Any]]] = {"gt": [], "results": []}
+    for side, text in (("gt", GT), ("results", RESULTS)):
+        for video in (1, 2):
+            for line in text.splitlines():
+                frame, who, x, y, w, h, score, *_ = (float(cell) for cell in line.split(","))
+                row = {"image_id": 10 * video + int(frame), "video_id": video, "track_id": int(who), "category_id": 7}
+                row |= {"bbox": [x, y, w, h], "score": score, "id": len(sides[side]) + 1}
+                if masks:
+                    row["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+                sides[side].append(row)
+    content = {
+        "videos": [{"id": 1, "name": "A"}, {"id": 2, "name": "B"}],
+        "images": [image | {"height": 100, "width": 640} for image in images],
+        "annotations": sides["gt"],
+        "categories": [{"id": 7, "name": category}, {"id": 9, "name": "person_on_vehicle"}],
+    }
+    for side in ("gt", "results"):
+        shutil.rmtree(case / side)
+        (case / side).mkdir()
+    (case / "gt" / "gt.json.gz").write_bytes(gzip.compress(json.dumps(content).encode()))
+    (case / "results" / "results.json").write_text(json.dumps(sides["results"]))
+
+
+@pytest.mark.parametrize("name", ["mot15", "mot17", "dancetrack"])
+def test_json_of_both_sides(case: Path, name: str) -> None:
+    as_json(case, "pedestrian")
+    report = run(case, name)
+    assert_is_crossing(report.metrics, videos=2)
+    assert_is_crossing(report.sequences["A"])
+
+
+def test_json_with_masks(case: Path) -> None:
+    as_json(case, "person", masks=True)
+    report = run(case, iou="mask")
+    assert report.iou == "mask"
+    assert_is_crossing(report.metrics, videos=2)
+
+
+def test_json_that_does_not_fit(case: Path) -> None:
+    as_json(case, "zebra")
+    with pytest.raises(BadTracks, match="category 'zebra' is none of MOTChallenge's"):
+        run(case)
+    as_json(case, "static person")
+    with pytest.raises(BadTracks, match="other categories than the scored one"):
+        run(case)
+    with pytest.raises(BadTracks, match="JSON results need ground truth as JSON"):
+        (case / "gt" / "gt.json.gz").unlink()
+        (case / "gt" / "A.txt").write_text(GT)
+        run(case)

@@ -1,0 +1,105 @@
+"""`jobs/evaluate.py` as people call it: output, files, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.evaluate import main, parser
+
+ROOT = Path(__file__).parents[2]
+NAMES = ["HOTA", "DetA", "AssA", "LocA", "MOTA", "MOTP", "IDSW", "Frag", "IDF1", "IDP", "IDR"]
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    """Two flat sequences of one object that is found in three of four frames."""
+    for name in ("A", "B"):
+        for side, frames in (("gt", (1, 2, 3, 4)), ("results", (1, 2, 4))):
+            (tmp_path / side).mkdir(exist_ok=True)
+            lines = [f"{frame},1,{10 * frame},20,30,40,1,1,1\n" for frame in frames]
+            (tmp_path / side / f"{name}.txt").write_text("".join(lines))
+    return tmp_path
+
+
+def call(case: Path, *more: str, benchmark: str = "mot17") -> int:
+    return main(["--benchmark", benchmark, "--gt", str(case / "gt"), "--results", str(case / "results"), *more])
+
+
+def test_table_json_and_page(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(case, "--out", str(case / "out" / "r.json"), "--html", str(case / "out" / "r.html")) == 0
+    printed = capsys.readouterr().out
+    assert "TOTAL" in printed and "75.000" in printed
+    report = json.loads((case / "out" / "r.json").read_text())
+    assert report["benchmark"] == "mot17"
+    for row in (report["metrics"], report["sequences"]["A"], report["classes"]["pedestrian"]):
+        assert set(NAMES) <= set(row)
+        assert row["MOTA"] == pytest.approx(75) and row["IDSW"] == 0
+    assert [type(report["metrics"][name]) for name in ("IDSW", "Frag", "MOTA")] == [int, int, float]
+    assert (case / "out" / "r.html").read_text().startswith("<!doctype html>")
+
+
+def test_one_sequence(case: Path) -> None:
+    assert call(case, "--sequences", "B", "--out", str(case / "r.json")) == 0
+    assert list(json.loads((case / "r.json").read_text())["sequences"]) == ["B"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--sequences", "C"], "unknown sequence 'C'"),
+        (["--iou", "mask"], "no masks"),
+        (["--gt", "nowhere"], "nowhere"),
+        (["--max-detections", "-1"], "max_detections"),
+        (["--out", "pipe:cat"], "pipe"),
+        (["--out", "s3://user:secret@host/x"], "user name or password"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_with_2(
+    case: Path, capsys: pytest.CaptureFixture[str], more: list[str], told: str
+) -> None:
+    assert call(case, *more) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and printed.count("\n") == 1 and told in printed
+    assert "secret" not in printed
+
+
+def test_what_a_benchmark_needs_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for benchmark, told in (("mot17", "--results"), ("association", "--embeddings"), ("mot99", "invalid choice")):
+        with pytest.raises(SystemExit) as stopped:
+            main(["--benchmark", benchmark, "--gt", "x"])
+        assert stopped.value.code == 2 and told in capsys.readouterr().err
+
+
+def test_embeddings_are_compared(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--embeddings", "identity", "--against", "random", "--stride", "1", "--gaps", "1", "--out"]
+    assert main(["--benchmark", "association", "--gt", str(case / "gt"), *more, str(case / "r.json")]) == 0
+    report = json.loads((case / "r.json").read_text())
+    assert report["metrics"]["AssA"] == 100 and report["metrics"]["IDF1"] == 100
+    assert "difference" in capsys.readouterr().out
+
+
+def test_it_runs_as_a_script(case: Path) -> None:
+    command = [
+        sys.executable,
+        "jobs/evaluate.py",
+        "--benchmark",
+        "mot15",
+        "--gt",
+        case / "gt",
+        "--results",
+        case / "gt",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "100.000" in done.stdout and not done.stderr
+
+
+def test_every_benchmark_is_offered() -> None:
+    names = "mot15 mot17 mot20 dancetrack sportsmot tao tao-ov ovtb bdd100k-mot bdd100k-mots youtubevis ovis uvo"
+    (action,) = [action for action in parser()._actions if action.dest == "benchmark"]
+    assert list(action.choices or ()) == [*names.split(), "association"]
