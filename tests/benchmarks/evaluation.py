@@ -200,7 +200,6 @@ def of_teta(num_videos: int, num_frames: int, repeats: int) -> None:
     line(f"{num_videos} videos x {num_frames} frames", ours, theirs, TETA_AIM)
     share = num_videos * num_frames * NUM_CLASSES / 1e6
     print(f"  a frame and class of {NUM_CLASSES}: ours {ours.cpu / share:.2f} us, theirs {theirs.cpu / share:.1f} us")
-    print("  (evaluation.md states 83 us for the official code itself, on another machine)")
 
 
 def peaks(folder: Path, cases: Iterable[tuple[int, int]], teta_case: tuple[int, int]) -> None:

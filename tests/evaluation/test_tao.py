@@ -37,7 +37,7 @@ COUNTS = {
     **{name: f"Identity.{name}" for name in ("IDTP", "IDFN", "IDFP")},
 }
 
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="/work/shared/reference/teta is not here")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")
 
 
 def run(folder: Path, truth: Json, results: Any, name: str = "tao", **options: Any) -> Report:
