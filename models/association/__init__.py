@@ -1,0 +1,20 @@
+"""Trackers by name: embeddings and boxes in, identities out. Importing this needs no torch."""
+
+from models.association.base import Tracked, Tracker
+from models.association.masa_bdd import MasaBddSettings, MasaBddTracker
+from models.association.masa_tao import MasaTaoSettings, MasaTaoTracker
+
+TRACKERS: dict[str, type[Tracker]] = {
+    MasaTaoTracker.name: MasaTaoTracker,
+    MasaBddTracker.name: MasaBddTracker,
+}
+
+__all__ = [
+    "TRACKERS",
+    "MasaBddSettings",
+    "MasaBddTracker",
+    "MasaTaoSettings",
+    "MasaTaoTracker",
+    "Tracked",
+    "Tracker",
+]

@@ -1,0 +1,1 @@
+"""Detectors: uint8 RGB images in, boxes with scores and labels out; see `base.Detector`."""

@@ -1,0 +1,179 @@
+"""Swin-B as MASA's frozen detectors have it: timm's layers, walked through and named the way mmdet does.
+
+Three things differ from timm's own pass, and each changes the numbers of official weights (mmdet 3.3.0, swin.py):
+maps are padded to whole windows before they are shifted, not after; maps smaller than a window are shifted too; and
+2 x 2 patches are merged channel by channel (place in the 4 C values: 4 * channel + 2 * row + column).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Mlp
+from timm.models.swin_transformer import WindowAttention, window_partition, window_reverse
+from torch import Tensor, nn
+
+WIDTH = 128
+DEPTHS = (2, 2, 18, 2)
+HEADS = (4, 8, 16, 32)
+PATCH = 4
+
+_MASKED = -100.0
+
+
+class SwinDetector(nn.Module):
+    """Holds the backbone under the name it has in official checkpoints (`detector.backbone.`).
+
+    Args:
+        window: side of a window in cells, 7 (Detic) or 12 (Grounding DINO).
+    """
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.backbone = Swin(window)
+
+    def forward(self, batch: Tensor) -> list[Tensor]:
+        """As `Swin.forward`."""
+        maps: list[Tensor] = self.backbone(batch)
+        return maps
+
+
+class Swin(nn.Module):
+    """Swin-B; maps of its last three stages, each through a layer norm of its own.
+
+    Args:
+        window: side of a window in cells.
+        width, depths, heads: channels of the first stage; blocks and attention heads of each stage.
+    """
+
+    def __init__(
+        self,
+        window: int,
+        *,
+        width: int = WIDTH,
+        depths: tuple[int, ...] = DEPTHS,
+        heads: tuple[int, ...] = HEADS,
+    ) -> None:
+        super().__init__()
+        self.patch_embed = nn.ModuleDict(
+            {"projection": nn.Conv2d(3, width, PATCH, stride=PATCH), "norm": nn.LayerNorm(width)}
+        )
+        widths = [width << stage for stage in range(len(depths))]
+        last = len(depths) - 1
+        self.stages = nn.ModuleList(
+            SwinStage(channels, depth, num_heads, window, merge=stage < last)
+            for stage, (channels, depth, num_heads) in enumerate(zip(widths, depths, heads, strict=True))
+        )
+        for stage in range(1, len(depths)):
+            self.add_module(f"norm{stage}", nn.LayerNorm(widths[stage]))
+
+    def forward(self, batch: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) normalised to maps of 256, 512, 1024 channels at strides 8, 16, 32 (sizes rounded up)."""
+        height, width = batch.shape[-2:]
+        batch = F.pad(batch, (0, -width % PATCH, 0, -height % PATCH))
+        tokens = self.patch_embed["norm"](self.patch_embed["projection"](batch).permute(0, 2, 3, 1))  # (B, H, W, C)
+        maps = []
+        for index, stage in enumerate(self.stages):
+            for block in stage.blocks:
+                tokens = block(tokens)
+            if index > 0:
+                maps.append(self.get_submodule(f"norm{index}")(tokens).permute(0, 3, 1, 2).contiguous())
+            if stage.downsample is not None:
+                tokens = stage.downsample(tokens)
+        return maps
+
+
+class SwinStage(nn.Module):
+    """Blocks of one resolution, and the merging that follows them (mmdet files it here, timm under the next stage)."""
+
+    def __init__(self, channels: int, depth: int, heads: int, window: int, *, merge: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            SwinBlock(channels, heads, window, shift=window // 2 if index % 2 else 0) for index in range(depth)
+        )
+        self.downsample = PatchMerging(channels) if merge else None
+
+
+class SwinBlock(nn.Module):
+    """Attention within windows, shifted in every second block, then two fully connected layers; both residual."""
+
+    def __init__(self, channels: int, heads: int, window: int, shift: int) -> None:
+        super().__init__()
+        self.window = window
+        self.shift = shift
+        attention = WindowAttention(channels, heads, window_size=window)
+        # timm leaves it out of the state dict, official checkpoints hold it. Both number the pairs alike.
+        attention.register_buffer("relative_position_index", attention.relative_position_index, persistent=True)
+        layers = Mlp(channels, 4 * channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = nn.ModuleDict({"w_msa": attention})
+        self.norm2 = nn.LayerNorm(channels)
+        self.ffn = nn.ModuleDict({"layers": nn.Sequential(nn.Sequential(layers.fc1, layers.act), layers.fc2)})
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        tokens = tokens + self._attend(self.norm1(tokens))
+        fed: Tensor = self.ffn["layers"](self.norm2(tokens))
+        return tokens + fed
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        height, width, channels = tokens.shape[1:]
+        window = (self.window, self.window)
+        # Padded cells take part as keys and values; the released code does not mask them.
+        tokens = F.pad(tokens, (0, 0, 0, -width % self.window, 0, -height % self.window))
+        rows, columns = tokens.shape[1:3]
+        mask = None
+        if self.shift:
+            tokens = tokens.roll((-self.shift, -self.shift), dims=(1, 2))
+            mask = shift_mask(rows, columns, self.window, self.shift, tokens.device).to(tokens.dtype)
+        windows = window_partition(tokens, window).flatten(1, 2)  # (B * windows, window * window, C)
+        attended = self.attn["w_msa"](windows, mask=mask)
+        tokens = window_reverse(attended.view(-1, *window, channels), window, rows, columns)
+        if self.shift:
+            tokens = tokens.roll((self.shift, self.shift), dims=(1, 2))
+        return tokens[:, :height, :width]
+
+
+class PatchMerging(nn.Module):
+    """Four neighbours to one cell of twice the channels; odd sides get a row or column of zeros."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H / 2, W / 2, 2 C), sizes rounded up."""
+        height, width = tokens.shape[1:3]
+        tokens = F.pad(tokens, (0, 0, 0, width % 2, 0, height % 2))
+        # (B, H/2, row, W/2, column, C) -> (B, H/2, W/2, C, row, column)
+        patches = tokens.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 5, 2, 4)
+        merged: Tensor = self.reduction(self.norm(patches.flatten(3)))
+        return merged
+
+
+@lru_cache(maxsize=16)
+def shift_mask(rows: int, columns: int, window: int, shift: int, device: torch.device) -> Tensor:
+    """What keeps apart cells that the cyclic shift brought into one window but that are no neighbours.
+
+    Args:
+        rows, columns: of the padded map, multiples of `window`.
+        window, shift: in cells, `0 < shift < window`.
+        device: where it is kept.
+
+    Returns:
+        (windows, window * window, window * window) float32: 0, or -100 between strangers. Shared between
+        calls: not to be written to.
+    """
+
+    def parts(length: int) -> Tensor:
+        # After the shift the last `shift` cells came round from the other side; before them, the rest of a window.
+        places = torch.arange(length, device=device)
+        return (places >= length - window).long() + (places >= length - shift).long()
+
+    region = parts(rows)[:, None] * 3 + parts(columns)  # (rows, columns)
+    region = window_partition(region[None, :, :, None], (window, window)).flatten(1)  # (windows, window * window)
+    strangers = region[:, :, None] != region[:, None, :]
+    return strangers.float() * _MASKED

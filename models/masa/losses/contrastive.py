@@ -1,0 +1,96 @@
+"""Instance contrast between two views: which boxes show the same object, and the two published forms of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RELEASED_WEIGHT = 0.25
+"""Weight of the released form in the total loss."""
+
+TEMPERATURE = 0.07
+"""Temperature of the paper's form."""
+
+
+def match_instances(key_ids: Tensor, ref_ids: Tensor) -> Tensor:
+    """For each object of the key view its index in the reference view, or -1: (G,) int64.
+
+    Ids (G,) and (K,) match when equal and above 0; an id of 0 or less matches nothing, itself included. Of several
+    equal reference ids the first is taken.
+    """
+    same = (key_ids[:, None] == ref_ids[None]) & (key_ids > 0)[:, None]  # (G, K)
+    if not same.shape[1]:
+        return torch.full_like(key_ids, -1, dtype=torch.int64)
+    return torch.where(same.any(dim=1), same.int().argmax(dim=1), -1)
+
+
+def pair_targets(matches: Tensor, key_truths: Tensor, ref_truths: Tensor, num_ref: int) -> Tensor:
+    """Which key positive and which reference sample show the same object.
+
+    Args:
+        matches: (G,) from `match_instances`.
+        key_truths: (P,) object of each positive of the key view.
+        ref_truths: (K,) object of each positive of the reference view; they are its first samples.
+        num_ref: R, all samples of the reference view.
+
+    Returns:
+        (P, R) bool.
+    """
+    targets = torch.zeros(len(key_truths), num_ref, dtype=torch.bool, device=key_truths.device)
+    targets[:, : len(ref_truths)] = matches[key_truths][:, None] == ref_truths[None]
+    return targets
+
+
+def released_contrast(key: Tensor, ref: Tensor, targets: Tensor) -> Tensor:
+    """The loss that official weights were trained with ("unbiased contrast").
+
+    With plain dot products s, for each row q that has positives P(q), and its negatives N(q):
+
+        denominator(q) = mean_{p in P(q)} exp(s(q, p)) + sum_{n in N(q)} exp(s(q, n))
+        loss(q) = -mean_{p in P(q)} (s(q, p) - log denominator(q))
+
+    averaged over those rows, times 0.25. Neither normalised nor divided by a temperature. Source: released code,
+    models/losses/unbiased_contrastive_loss.py, and mmdetection's quasi-dense embedding head.
+
+    Args:
+        key: (P, D) embeddings of the key view's positives.
+        ref: (R, D) embeddings of the reference view's samples.
+        targets: (P, R) bool, from `pair_targets`.
+
+    Returns:
+        The weighted loss, a scalar; 0 where no row has a positive.
+    """
+    counts = targets.any(dim=1)
+    similarities, positive = (key @ ref.T)[counts], targets[counts]
+    number = positive.sum(dim=1, keepdim=True)
+    # A mean over the positives is a sum in which each has lost log(number): the denominator is one log-sum-exp.
+    denominators = torch.logsumexp(similarities - positive * number.to(similarities).log(), dim=1, keepdim=True)
+    rows = ((denominators - similarities) * positive).sum(dim=1) / number[:, 0]
+    return RELEASED_WEIGHT * rows.sum() / (len(rows) + torch.finfo(torch.float32).eps)
+
+
+def paper_contrast(key: Tensor, ref: Tensor, targets: Tensor) -> Tensor:
+    """The loss that the paper states (section 3.2.1, the unnumbered equation of L_C).
+
+    With cosines over the temperature 0.07, s, each positive pair on its own against the row's negatives:
+
+        loss = -sum_q sum_{p in P(q)} log( exp(s(q, p)) / (exp(s(q, p)) + sum_{n in N(q)} exp(s(q, n))) )
+
+    A sum, as printed: it grows with the number of pairs.
+
+    Args and returns:
+        As `released_contrast`; the paper's weight is 1.
+    """
+    similarities = F.normalize(key, dim=1) @ F.normalize(ref, dim=1).T / TEMPERATURE
+    negatives = torch.logsumexp(similarities.masked_fill(targets, -torch.inf), dim=1, keepdim=True)  # (P, 1)
+    return F.softplus(negatives - similarities)[targets].sum()
+
+
+CONTRASTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "released": released_contrast,
+    "paper": paper_contrast,
+}
+"""The two forms by name."""

@@ -1,0 +1,198 @@
+"""MASA: a backbone, an adapter that makes its maps fit for matching, and three heads on them.
+
+Li et al., "Matching Anything by Segmenting Anything", CVPR 2024. State-dict names are those of the official
+checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.masa.backbones.lite0 import lite0
+from models.masa.backbones.resnet import ResNet50
+from models.masa.backbones.sam import SamDetector
+from models.masa.backbones.swin import SwinDetector
+from models.masa.fusion import Fusion
+from models.masa.heads import RoiHead, RpnHead, TrackHead, roi_align_levels
+from models.masa.padding import normalise_and_pad
+from models.masa.proposing import DetectionSettings, ProposalSettings, roi_detections, rpn_proposals
+from models.masa.pyramid import Fpn, SimpleFpn
+from models.masa.variants import Variant
+
+
+class Masa(nn.Module):
+    """One variant of MASA with fresh weights; `models.masa.load` puts trained ones in.
+
+    A frozen detector stays in evaluation mode and without gradients whatever is asked of the model; the batch norms of
+    a backbone that is trained use their stored statistics always, as released.
+
+    Args:
+        variant: what it is made of.
+    """
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        if variant.frozen:
+            self.detector = _detector(variant).requires_grad_(False)
+        else:
+            self.backbone = ResNet50() if variant.backbone == "resnet50" else lite0()
+        pyramid = SimpleFpn if variant.pyramid == "simple" else Fpn
+        self.masa_adapter = nn.Sequential(
+            pyramid(variant.in_channels, variant.channels, variant.num_levels),
+            Fusion(variant.fusion, variant.channels, compatible_offsets=variant.compatible_offsets),
+        )
+        self.rpn_head = RpnHead(variant.channels)
+        self.roi_head = RoiHead(variant.channels, variant.roi_convs, variant.head_channels)
+        self.track_head = TrackHead(variant.channels, variant.head_channels, variant.embed_channels)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Masa:
+        """As in any module, except that the detector, or the backbone's batch norms, stay in evaluation mode."""
+        super().train(mode)
+        if self.variant.frozen:
+            self.detector.eval()
+        else:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Normalised and padded copies of `images` on the model's device and in its float type.
+
+        Args:
+            images: (B, 3, H, W) float, R, G, B in 0..255.
+
+        Returns:
+            (B, 3, H', W').
+
+        Raises:
+            ValueError: see `models.masa.padding.normalise_and_pad`.
+        """
+        # Normalised as given first: half precision keeps whole numbers up to 255 but not what follows from them.
+        batch = normalise_and_pad(images.to(self._own.device), self.variant)
+        return batch.to(self._own.dtype)
+
+    def backbone_maps(self, batch: Tensor) -> list[Tensor]:
+        """The backbone's maps of a prepared batch, the finest first."""
+        maps: list[Tensor] = self.detector(batch) if self.variant.frozen else self.backbone(batch)
+        return maps
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The adapter's L levels (B, C, H_l, W_l) of pictures as `prepare` takes them; carries gradients."""
+        levels: list[Tensor] = self.masa_adapter(self.backbone_maps(self.prepare(images)))
+        return levels
+
+    @torch.no_grad()
+    def embed(self, images: Tensor, boxes: Sequence[Tensor]) -> list[Tensor]:
+        """Appearance embeddings of the given boxes.
+
+        Boxes may leave the image: cells outside read as the padding's or the border's. Nothing is resized or clipped.
+
+        Args:
+            images: (B, 3, H, W) float, R, G, B in 0..255.
+            boxes: B tensors (N_i, 4), xyxy in pixels of `images`; N_i may be 0.
+
+        Returns:
+            B tensors (N_i, D) of the model's float type, not of unit length.
+
+        Raises:
+            ValueError: another number of images than of box tensors, boxes of another shape, with values that are not
+                finite, or turned inside out; or images as in `prepare`.
+        """
+        boxes = _checked_boxes(boxes, len(images))
+        batch = self.prepare(images)
+        if not sum(map(len, boxes)):
+            return [batch.new_zeros(0, self.variant.embed_channels) for _ in boxes]
+        return self.embed_levels(self.masa_adapter(self.backbone_maps(batch)), boxes)
+
+    def embed_levels(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
+        """As `embed`, on levels that `features` gave; boxes are taken as they are. Carries gradients."""
+        embeddings = self.track_head(self.pool(levels, boxes))
+        return list(embeddings.split([len(each) for each in boxes]))
+
+    def pool(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Regions (sum N_i, C, 7, 7) under the boxes, image after image, each from the level that fits its size."""
+        used = self.variant.num_roi_levels
+        return roi_align_levels(levels[:used], self.variant.strides[:used], boxes)
+
+    @torch.no_grad()
+    def propose(
+        self,
+        images: Tensor,
+        *,
+        proposals: ProposalSettings | None = None,
+        detections: DetectionSettings | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Class-agnostic objects, by the proposal head and the object prior head.
+
+        Args:
+            images: (B, 3, H, W) float, R, G, B in 0..255.
+            proposals, detections: the released test settings unless given.
+
+        Returns:
+            For each image boxes (M, 4) xyxy float32 in its pixels and scores (M,), best first.
+
+        Raises:
+            ValueError: images as in `prepare`.
+        """
+        height, width = images.shape[-2:]
+        return self.propose_levels(self.features(images), height, width, proposals=proposals, detections=detections)
+
+    @torch.no_grad()
+    def propose_levels(
+        self,
+        levels: Sequence[Tensor],
+        height: int,
+        width: int,
+        *,
+        proposals: ProposalSettings | None = None,
+        detections: DetectionSettings | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """As `propose`, on levels that `features` gave for images of `height` x `width` pixels before padding."""
+        logits, deltas = self.rpn_head(levels)
+        regions = [boxes for boxes, _ in rpn_proposals(logits, deltas, self.variant.strides, height, width, proposals)]
+        return roi_detections(*self.roi_head(self.pool(levels, regions)), regions, height, width, detections)
+
+    @property
+    def _own(self) -> Tensor:
+        return self.track_head.embed_head.fc_embed.weight
+
+
+def _detector(variant: Variant) -> nn.Module:
+    match variant.backbone:
+        case "sam_vit_b":
+            return SamDetector("vit_b")
+        case "sam_vit_h":
+            return SamDetector("vit_h")
+        case "swin_b_window7":
+            return SwinDetector(7)
+        case "swin_b_window12":
+            return SwinDetector(12)
+    raise ValueError(f"{variant.name}: no detector has the backbone {variant.backbone!r}")
+
+
+def _checked_boxes(boxes: Sequence[Tensor], num_images: int) -> list[Tensor]:
+    """Float32 boxes (N_i, 4), one tensor an image, or an error that says which is wrong."""
+    if len(boxes) != num_images:
+        raise ValueError(f"boxes must be one tensor (N, 4) an image: {len(boxes)} tensors for {num_images} images")
+    checked = []
+    for index, given in enumerate(boxes):
+        each = torch.as_tensor(given, dtype=torch.float32)
+        if each.ndim != 2 or each.shape[1] != 4:
+            raise ValueError(f"boxes[{index}] must have the shape (N, 4), xyxy in pixels, not {tuple(each.shape)}")
+        if not bool(each.isfinite().all()):
+            row = int(torch.nonzero(~each.isfinite().all(dim=1))[0])
+            raise ValueError(f"boxes[{index}][{row}] is {each[row].tolist()}: leave out boxes that are not finite")
+        inside_out = (each[:, 2:] < each[:, :2]).any(dim=1)
+        if bool(inside_out.any()):
+            row = int(torch.nonzero(inside_out)[0])
+            raise ValueError(
+                f"boxes[{index}][{row}] is {each[row].tolist()}, turned inside out: boxes are x0, y0, x1, y1"
+            )
+        checked.append(each)
+    return checked

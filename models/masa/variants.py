@@ -1,0 +1,168 @@
+"""The variants of MASA: what each is made of, and how to tell its checkpoints. Plain data; imports no framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Backbone = Literal[
+    "resnet50", "sam_vit_b", "sam_vit_h", "swin_b_window7", "swin_b_window12", "efficientnet_lite0_tensorflow"
+]
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One variant. Source of the values: the released configurations (configs/masa-*), read at commit e302032.
+
+    Args:
+        name: what `models.masa.load` calls it.
+        backbone: network whose maps the adapter gets.
+        frozen: the backbone belongs to a detector that was trained before and stays as it is; its weights then bear
+            the prefix `detector.backbone.`, otherwise `backbone.`.
+        in_channels: C of each map that the backbone gives, the finest first.
+        strides: pixels per cell of each of the L levels that the adapter gives.
+        num_roi_levels: regions are pooled from so many of the levels, the finest first; the rest serve the proposal
+            head and fusion only.
+        channels: C of all levels.
+        pyramid: `fpn` (batch norm, from maps of different strides) or `simple` (from four maps of stride 16).
+        fusion: `deform` (DeformFusion) or `dyhead`.
+        compatible_offsets: whether the coarser map is convolved with offsets read in the order of the released code
+            (`models.masa.deform_conv.reread`), which official weights need. Off: the map is enlarged first.
+        pad_divisor: images are padded right and below to a multiple of so many pixels.
+        input_side: if not 0, the padded image must have exactly this width and height.
+        mean, std: of R, G, B in 0..255; padding is zero after normalisation.
+        resize: (long, short) side in pixels that the released benchmarks fit images into, keeping the ratio.
+        roi_convs: convolutions of the RoI head: 4 ("Shared4Conv1FC") or 0 ("Shared2FC").
+        head_channels: width of the fully connected layers of the RoI and track heads.
+        embed_channels: D of the embeddings.
+        rpn_loss: what the proposal head's box loss is; `smooth_l1` with beta 1/9.
+        fingerprint: a key of the state dict and its shape that together no other variant has.
+        aside: prefixes of entries of official checkpoints that belong to the detector around the backbone and that
+            tracking does not use: accepted and not loaded.
+    """
+
+    name: str
+    backbone: Backbone
+    frozen: bool
+    in_channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    num_roi_levels: int
+    channels: int = 256
+    pyramid: Literal["fpn", "simple"] = "fpn"
+    fusion: Literal["deform", "dyhead"] = "deform"
+    compatible_offsets: bool = True
+    pad_divisor: int = 32
+    input_side: int = 0
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    resize: tuple[int, int] = (1024, 1024)
+    roi_convs: Literal[0, 4] = 0
+    head_channels: int = 1024
+    embed_channels: int = 256
+    rpn_loss: Literal["l1", "smooth_l1"] = "smooth_l1"
+    fingerprint: tuple[str, tuple[int, ...]]
+    aside: tuple[str, ...] = ()
+
+    @property
+    def num_levels(self) -> int:
+        """L, levels that the adapter gives."""
+        return len(self.strides)
+
+    @property
+    def backbone_prefix(self) -> str:
+        """Where the backbone's weights stand in the state dict."""
+        return "detector.backbone." if self.frozen else "backbone."
+
+
+_TABLE = "stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
+
+
+def _sam(name: str, backbone: Backbone, width: int) -> Variant:
+    return Variant(
+        name=name,
+        backbone=backbone,
+        frozen=True,
+        in_channels=(width,) * 4,
+        strides=(4, 8, 16, 32, 64),
+        num_roi_levels=4,
+        pyramid="simple",
+        fusion="dyhead",
+        pad_divisor=1024,
+        input_side=1024,
+        fingerprint=("detector.backbone.pos_embed", (1, 64, 64, width)),
+    )
+
+
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        Variant(
+            name="masa_r50",
+            backbone="resnet50",
+            frozen=False,
+            in_channels=(256, 512, 1024, 2048),
+            strides=(4, 8, 16, 32, 64),
+            num_roi_levels=4,
+            roi_convs=4,
+            rpn_loss="l1",
+            fingerprint=("backbone.layer4.2.conv3.weight", (2048, 512, 1, 1)),
+        ),
+        _sam("masa_sam_vitb", "sam_vit_b", 768),
+        _sam("masa_sam_vith", "sam_vit_h", 1280),
+        Variant(
+            name="masa_detic",
+            backbone="swin_b_window7",
+            frozen=True,
+            in_channels=(256, 512, 1024),
+            strides=(8, 16, 32, 64, 128),
+            num_roi_levels=3,
+            resize=(1333, 800),
+            fingerprint=(f"detector.backbone.{_TABLE}", (169, 4)),
+            aside=("detector.neck.", "detector.rpn_head.", "detector.roi_head."),
+        ),
+        Variant(
+            name="masa_gdino",
+            backbone="swin_b_window12",
+            frozen=True,
+            in_channels=(256, 512, 1024),
+            strides=(8, 16, 32, 64, 128),
+            num_roi_levels=3,
+            # The training and benchmark configurations; the demo's pads to 32 (use `dataclasses.replace` for that).
+            pad_divisor=1024,
+            fingerprint=(f"detector.backbone.{_TABLE}", (529, 4)),
+            aside=(
+                "detector.neck.",
+                "detector.encoder.",
+                "detector.decoder.",
+                "detector.bbox_head.",
+                "detector.language_model.",
+                "detector.text_feat_map.",
+                "detector.memory_trans_fc.",
+                "detector.memory_trans_norm.",
+                "detector.query_embedding.",
+                "detector.dn_query_generator.",
+                "detector.level_embed",
+            ),
+        ),
+        # Ours, not the paper's: small enough to train and run on a laptop's CPU.
+        Variant(
+            name="masa_lite0",
+            backbone="efficientnet_lite0_tensorflow",
+            frozen=False,
+            in_channels=(40, 112, 320),
+            strides=(8, 16, 32),
+            num_roi_levels=3,
+            channels=128,
+            compatible_offsets=False,
+            # A laptop's choice: at 1024 a frame costs 2.6 times as much.
+            resize=(640, 640),
+            mean=(127.0, 127.0, 127.0),
+            std=(128.0, 128.0, 128.0),
+            head_channels=512,
+            fingerprint=("backbone.conv_stem.weight", (32, 3, 3, 3)),
+        ),
+    )
+}

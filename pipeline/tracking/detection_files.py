@@ -1,0 +1,255 @@
+"""Detections that come from a file behind the `Detector` contract: MOTChallenge text, COCO JSON, Parquet.
+
+All of a file is read and checked at once, so that a broken row is told before any frame is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from models.detectors.base import Detector
+from pipeline.evaluation.readers.json_columns import objects
+from pipeline.evaluation.readers.json_files import load_json
+from pipeline.evaluation.readers.mot_text import parse_mot_text
+from pipeline.evaluation.readers.segmentations import read_segmentation
+from pipeline.storage.credentials import redact
+from pipeline.storage.files import read_bytes
+from pipeline.tracking.image_table import ImageTable, image_table, read_image_table
+from schemas.detections import Detections
+from schemas.masks import CroppedMask, crop_mask, decode_counts
+
+_OBJECT = "object"
+# The second cell of a line, after the first and what parts them.
+_ID = re.compile(rb"((?:\A|(?<=[\r\n]))(?:\xef\xbb\xbf)?[ \t]*[^,;\s]+(?:[ \t]*,[ \t]*|[ \t;]+))[^,;\s]+")
+_NUMBERS = ("frame", "x0", "y0", "x1", "y1", "score")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DetectionRows:
+    """All detections of one video, in any order.
+
+    Args:
+        frames: (N,) int64, number of the frame, from 0.
+        boxes: (N, 4) `xyxy`.
+        scores: (N,).
+        labels: (N,) int64, places in `names`.
+        names, category_ids: of each label.
+        masks: N values of `segmentation` as in COCO files, None without one; None where there are only boxes.
+        where: file and line (or key) of a row, for errors.
+    """
+
+    frames: NDArray[np.int64]
+    boxes: NDArray[np.floating]
+    scores: NDArray[np.floating]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    masks: Sequence[Any] | None
+    where: Callable[[int], str]
+
+
+class FileDetections(Detector):
+    """Detections by the number of their frame.
+
+    Args:
+        rows: what the file holds.
+        min_score: rows below it are left out.
+    """
+
+    def __init__(self, rows: DetectionRows, min_score: float = -np.inf) -> None:
+        self.names, self.category_ids = rows.names, rows.category_ids
+        self._rows = rows
+        kept = np.flatnonzero(rows.scores >= min_score)
+        # Stable: detections of a frame keep the order of the file, which decides ties.
+        self._order = kept[np.argsort(rows.frames[kept], kind="stable")]
+        self._frames = rows.frames[self._order]
+        self._next = 0
+        self.num_given = 0
+        """Detections given out so far."""
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
+        """See `Detector.detect`; in the order of the file, boxes as they stand there."""
+        numbers = range(self._next, self._next + len(images)) if frames is None else frames
+        found = [self._of_frame(number, *image.shape[:2]) for image, number in zip(images, numbers, strict=True)]
+        self._next = (numbers[-1] + 1) if len(numbers) else self._next
+        self.num_given += sum(map(len, found))
+        return found
+
+    def _of_frame(self, number: int, height: int, width: int) -> Detections:
+        begin, end = np.searchsorted(self._frames, [number, number + 1])
+        rows = self._order[begin:end]
+        masks = None
+        if self._rows.masks is not None:
+            masks = tuple(self._mask(row, height, width) for row in rows.tolist())
+        return Detections(
+            boxes=self._rows.boxes[rows].astype(np.float32),
+            scores=self._rows.scores[rows].astype(np.float32),
+            labels=self._rows.labels[rows],
+            names=self.names,
+            masks=masks,
+        )
+
+    def _mask(self, row: int, height: int, width: int) -> CroppedMask | None:
+        assert self._rows.masks is not None
+        value = self._rows.masks[row]
+        if not value:
+            return None
+        counts = read_segmentation(value, height, width, self._rows.where(row))["counts"]
+        return crop_mask(decode_counts(counts, height, width))
+
+
+def read_detections(
+    url: str, video: str, file_names: Mapping[str, int], images: str | None = None, min_score: float = -np.inf
+) -> FileDetections:
+    """Read a file; its suffix says what it is.
+
+    - `.txt`, `.csv`: MOTChallenge's `frame, id, x, y, width, height, confidence[, class, ...]`, frames from 1; ids are
+      not looked at.
+    - `.json`, `.json.gz`: COCO's `{"images", "annotations", "categories"}` with `bbox` (x, y, width, height), `score`
+      (1 where missing) and perhaps `segmentation`; or a bare list of results, for which `images` must be given.
+    - `.parquet`: columns `frame` (from 0), `x0, y0, x1, y1`, and if they are there `score`, `name`, `mask` (COCO
+      counts of the frame).
+
+    Args:
+        url: the file.
+        video: name of the sequence, see `image_table`.
+        file_names: see `FrameReader.file_names`.
+        images: URL of a COCO-VID or TAO file whose `images` say which image id is which frame.
+        min_score: rows below it are left out.
+
+    Raises:
+        ValueError: a row that is broken (names line, row or key), or a file of another kind.
+        OSError: it could not be read.
+    """
+    name = redact(url).lower()
+    if name.endswith((".txt", ".csv")):
+        return FileDetections(_mot_rows(read_bytes(url), url), min_score)
+    if name.endswith((".json", ".json.gz")):
+        table = read_image_table(images, video, file_names) if images else None
+        return FileDetections(_coco_rows(load_json(url), redact(url), video, file_names, table), min_score)
+    if name.endswith(".parquet"):
+        return FileDetections(_parquet_rows(read_bytes(url), redact(url)), min_score)
+    raise ValueError(f"{redact(url)}: detections are read from .txt (MOTChallenge), .json (COCO) and .parquet files")
+
+
+def _mot_rows(data: bytes, url: str) -> DetectionRows:
+    # Detections have no identities: all ids are -1, which the reader of tracks refuses as standing twice in a frame.
+    count = itertools.count(1)
+    rows = parse_mot_text(_ID.sub(lambda match: match[1] + str(next(count)).encode(), data), url)
+    named = (rows.classes >= 1).all()
+    classes, labels = np.unique(rows.classes, return_inverse=True) if named else (np.ones(1, np.int64), None)
+    return DetectionRows(
+        frames=rows.frames - 1,
+        boxes=rows.boxes,
+        scores=rows.confidence,
+        labels=np.zeros(len(rows), np.int64) if labels is None else labels.astype(np.int64),
+        names=tuple(map(str, classes.tolist())) if named and len(classes) else (_OBJECT,),
+        category_ids=tuple(classes.tolist()) or (1,),
+        masks=None,
+        where=rows.where,
+    )
+
+
+def _coco_rows(
+    content: Any, path: str, video: str, file_names: Mapping[str, int], table: ImageTable | None
+) -> DetectionRows:
+    if isinstance(content, dict):
+        if "annotations" not in content:
+            raise ValueError(f"{path}: has no 'annotations'; needed are images, annotations and categories")
+        table = table or image_table(content, path, video, file_names)
+        rows = objects(content["annotations"], f"{path}: annotations")
+    else:
+        rows = objects(content, f"{path}: ")
+        if table is None:
+            raise ValueError(
+                f"{path}: a bare list of detections does not say which image id is which frame; give --images with the "
+                "COCO-VID or TAO file of the data set"
+            )
+    image_ids = rows.integers("image_id")
+    frames = np.array([table.frames.get(image, -1) for image in image_ids.tolist()], np.int64)
+    for row in np.flatnonzero(frames < 0).tolist():
+        if int(image_ids[row]) not in table.others:
+            raise ValueError(f"{rows.where(row, 'image_id')}: there is no image {image_ids[row]} in images")
+    classes = rows.integers("category_id") if rows.has("category_id") else np.ones(len(rows), np.int64)
+    category_ids = table.category_ids or tuple(np.unique(classes).tolist()) or (1,)
+    names = table.category_names or tuple(
+        str(number) if rows.has("category_id") else _OBJECT for number in category_ids
+    )
+    places = {number: place for place, number in enumerate(category_ids)}
+    for row, number in enumerate(classes.tolist()):
+        if number not in places:
+            raise ValueError(f"{rows.where(row, 'category_id')}: there is no category {number} in categories")
+    has_masks = rows.has("segmentation")
+    mine = np.flatnonzero(frames >= 0)
+    return DetectionRows(
+        frames=frames[mine],
+        boxes=rows.boxes()[mine],
+        scores=(rows.numbers("score") if rows.has("score") else np.ones(len(rows)))[mine],
+        labels=np.array([places[number] for number in classes.tolist()], np.int64)[mine],
+        names=names,
+        category_ids=category_ids,
+        masks=[rows.items[row].get("segmentation") for row in mine.tolist()] if has_masks else None,
+        where=lambda row: rows.where(int(mine[row]), "segmentation"),
+    )
+
+
+def _parquet_rows(data: bytes, path: str) -> DetectionRows:
+    try:
+        table = pyarrow.parquet.read_table(io.BytesIO(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: not a Parquet file: {error}") from None
+    present = set(table.column_names)
+    missing = [name for name in _NUMBERS[:5] if name not in present]
+    if missing:
+        raise ValueError(f"{path}: has no column {missing[0]!r}; needed are {', '.join(_NUMBERS[:5])}")
+    columns = {name: _numbers(table.column(name), name, path) for name in _NUMBERS if name in present}
+    frames, boxes = columns["frame"], np.column_stack([columns[name] for name in _NUMBERS[1:5]])
+    _refuse(path, "frame", (frames < 0) | (frames != np.floor(frames)), "should be a whole number from 0")
+    _refuse(path, "x1 or y1", (boxes[:, 2:] < boxes[:, :2]).any(axis=1), "lies before x0 or y0")
+    names: tuple[str, ...] = (_OBJECT,)
+    labels = np.zeros(len(frames), np.int64)
+    if "name" in present:
+        texts = np.array([str(text) for text in table.column("name").to_pylist()], str)
+        unique, labels = np.unique(texts, return_inverse=True)
+        names = tuple(unique.tolist()) or names
+    masks: list[Any] | None = None
+    if "mask" in present:
+        sizes = zip(*(table.column(name).to_pylist() for name in ("height", "width", "mask")), strict=True)
+        masks = [{"size": [height, width], "counts": counts} if counts else None for height, width, counts in sizes]
+    return DetectionRows(
+        frames=frames.astype(np.int64),
+        boxes=boxes,
+        scores=columns.get("score", np.ones(len(frames))),
+        labels=labels.astype(np.int64),
+        names=names,
+        category_ids=tuple(range(1, len(names) + 1)),
+        masks=masks,
+        where=lambda row: f"{path}: row {row}, mask",
+    )
+
+
+def _numbers(column: pa.ChunkedArray, name: str, path: str) -> NDArray[np.float64]:
+    try:
+        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)  # a null becomes NaN
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise ValueError(f"{path}: column {name!r} holds {column.type}, should hold numbers") from None
+    _refuse(path, name, ~np.isfinite(values), "is not finite, or missing")
+    return np.asarray(values, np.float64)
+
+
+def _refuse(path: str, name: str, bad: NDArray[Any], fault: str) -> None:
+    for row in np.flatnonzero(bad)[:1].tolist():
+        raise ValueError(f"{path}: row {row}: {name} {fault}")

@@ -1,0 +1,100 @@
+"""One frame with its tracks drawn on it: boxes, masks, ids, names, and the way each object came."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from pydantic import Field
+
+from pipeline.inspect.layers import FIRM, label_map, labels_rgba
+from pipeline.inspect.palette import identity_colour
+from pipeline.tracking.tracked import TrackedObjects
+from schemas.config import Settings
+from schemas.masks import CroppedMask
+
+
+class DrawSettings(Settings):
+    """How the video with the tracks looks."""
+
+    trail_frames: int = Field(30, ge=0, description="Over how many frames an object's way is drawn; 0: no trail.")
+    quality: int = Field(23, ge=0, le=51, description="x264's constant rate factor; lower is better and larger.")
+
+
+class Trails:
+    """Where the objects of the last frames were: (x, y) of the middle of a box's lower edge, in pixels.
+
+    Args:
+        length: frames that are remembered; what is older is forgotten, so memory does not grow with the video.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._points: dict[int, deque[tuple[int, float, float]]] = {}
+
+    def add(self, frame_index: int, tracked: TrackedObjects) -> None:
+        """Remember the objects of a frame that comes after all before it."""
+        for identity, box in zip(tracked.ids.tolist(), tracked.objects.boxes.tolist(), strict=True):
+            points = self._points.setdefault(identity, deque())
+            points.append((frame_index, (box[0] + box[2]) / 2, box[3]))
+        for identity, points in list(self._points.items()):
+            while points and points[0][0] <= frame_index - self._length:
+                points.popleft()
+            if not points:
+                del self._points[identity]
+
+    def of(self, identity: int) -> list[tuple[float, float]]:
+        """The remembered points of an object, the oldest first."""
+        return [(x, y) for _, x, y in self._points.get(identity, ())]
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+
+def draw_tracks(image: NDArray[np.uint8], tracked: TrackedObjects, trails: Trails) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB: the image with every object in the colour of its id, which stays the same over the video.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; it is not changed.
+        tracked: objects in its pixels.
+        trails: with this frame already added.
+    """
+    height, width = image.shape[:2]
+    colours = [identity_colour(identity) for identity in tracked.ids.tolist()]
+    canvas = Image.fromarray(image)
+    if tracked.objects.masks is not None and any(tracked.objects.masks):
+        canvas = _with_masks(canvas, tracked.objects.masks, colours)
+    draw = ImageDraw.Draw(canvas)
+    line = max(1, round(max(height, width) / 400))
+    size = max(10, round(max(height, width) / 60))
+    font = ImageFont.load_default(size)
+    for identity, colour in zip(tracked.ids.tolist(), colours, strict=True):
+        points = trails.of(identity)
+        if len(points) > 1:
+            draw.line(points, fill=colour, width=line)
+    for box, colour in zip(tracked.objects.boxes.tolist(), colours, strict=True):
+        draw.rectangle(box, outline=colour, width=line)
+    for row, (box, colour) in enumerate(zip(tracked.objects.boxes.tolist(), colours, strict=True)):
+        corner = (max(0.0, box[0]), max(0.0, box[1] - 1.3 * size))
+        text = _tag(tracked, row)
+        draw.rectangle(draw.textbbox(corner, text, font=font), fill=colour)
+        draw.text(corner, text, fill=(0, 0, 0), font=font)
+    return np.asarray(canvas)
+
+
+def _tag(tracked: TrackedObjects, row: int) -> str:
+    names = tracked.objects.names
+    # With a single class its name says nothing.
+    name = f" {names[tracked.objects.labels[row]]}" if len(names) > 1 else ""
+    return f"{tracked.ids[row]}{name}"
+
+
+def _with_masks(
+    canvas: Image.Image, masks: tuple[CroppedMask | None, ...], colours: list[tuple[int, int, int]]
+) -> Image.Image:
+    labels = label_map(masks, canvas.height, canvas.width, 1.0)
+    picture = canvas.convert("RGBA")
+    picture.alpha_composite(Image.fromarray(labels_rgba(labels, colours, FIRM), "RGBA"))
+    return picture.convert("RGB")

@@ -1,0 +1,230 @@
+"""The frames of what is to be tracked, one at a time: a video file, a folder of pictures, or a MOTChallenge sequence.
+
+A frame that cannot be read never stops the rest from being tracked, but it is always told: what happened is collected
+in `FrameReader.problems`. A video ends at its first unreadable frame, because later ones may depend on it; a picture
+file is skipped by itself, and the frames after it keep their numbers.
+"""
+
+from __future__ import annotations
+
+import configparser
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.sources import images, mot, video_files
+from pipeline.sources.base import BadItem
+from pipeline.sources.fetching import fetch_bytes
+from pipeline.sources.pictures import decode_picture
+from pipeline.sources.videos import VideoReader
+from pipeline.storage.credentials import redact
+from pipeline.storage.files import basename, canonical, join, list_files, open_for_seeking, read_bytes
+from schemas.config import Settings
+
+DEFAULT_FPS = 25.0
+"""Where neither the video nor a `seqinfo.ini` tells it; it decides only how fast the written video plays."""
+
+# Frames are looked at in full: detections are in pixels of the original.
+_FULL_SIZE = 1 << 30
+
+
+class ReadLimits(Settings):
+    """What is refused before it is decoded."""
+
+    max_pixels: int = Field(100_000_000, gt=0, description="Of one frame; perhaps a decompression bomb.")
+    max_item_bytes: int = Field(4 << 30, gt=0, description="Of one picture file.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SourceFrame:
+    """One decoded frame.
+
+    Args:
+        index: its place, from 0.
+        number: what MOTChallenge files call it: the number in its file's name in a MOT sequence, else `index + 1`.
+        time_s: since the first frame.
+        image: (H, W, 3) uint8 RGB, upright, at its full size.
+        file_name: of its picture; for a frame of a video the video's name and its place.
+    """
+
+    index: int
+    number: int
+    time_s: float
+    image: NDArray[np.uint8]
+    file_name: str
+
+
+class FrameReader(ABC):
+    """Frames of one sequence; iterate over it once.
+
+    Args:
+        name: of the sequence; output files are called by it.
+        fps: frames per second.
+        num_frames: how many are expected, for the progress line.
+    """
+
+    def __init__(self, name: str, fps: float, num_frames: int) -> None:
+        self.name, self.fps, self.num_frames = name, fps, num_frames
+        self.problems: list[str] = []
+        """What could not be read so far."""
+        self.file_names: dict[str, int] = {}
+        """Number, less 1, of the frame in each picture file; empty for a video."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[SourceFrame]:
+        """The frames in their order.
+
+        Raises:
+            OSError: storage failed.
+        """
+
+    def close(self) -> None:  # noqa: B027  only videos hold something open
+        """Let go of the file."""
+
+
+class VideoFrames(FrameReader):
+    """Every frame of a video file; a remote one is fetched in blocks as it is decoded."""
+
+    def __init__(self, url: str, settings: ReadLimits) -> None:
+        self._url = url
+        self._handle = open_for_seeking(url)
+        try:
+            self._reader = VideoReader(
+                self._handle, redact(url), max_pixels=settings.max_pixels, longest_side=_FULL_SIZE
+            )
+        except BaseException:
+            self._handle.close()
+            raise
+        super().__init__(_stem(url), self._reader.fps or DEFAULT_FPS, self._reader.num_frames + self._reader.missing)
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        try:
+            for frame in self._reader.read(range(self.num_frames)):
+                yield SourceFrame(
+                    index=frame.index,
+                    number=frame.index + 1,
+                    time_s=frame.time_s,
+                    image=frame.image,
+                    file_name=f"{self.name}/{frame.index:06d}",
+                )
+        except BadItem as error:
+            self.problems.append(str(error))
+
+    def close(self) -> None:
+        """Free the decoder and the file."""
+        self._reader.close()
+        self._handle.close()
+
+
+class PictureFrames(FrameReader):
+    """Picture files in the order of their numbers; sizes may differ from one to the next.
+
+    Args:
+        folder: URL of the folder.
+        files: names in it, and the number of each frame.
+        name, fps: see `FrameReader`.
+        settings: limits of reading.
+    """
+
+    def __init__(self, folder: str, files: list[tuple[str, int]], name: str, fps: float, settings: ReadLimits) -> None:
+        super().__init__(name, fps, len(files))
+        self._folder, self._files, self._settings = folder, files, settings
+        self.file_names = {file: number - 1 for file, number in files}
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        limits = self._settings
+        for index, (name, number) in enumerate(self._files):
+            url = join(self._folder, name)
+            try:
+                data = fetch_bytes(url, max_bytes=limits.max_item_bytes)
+                picture = decode_picture(data, redact(url), max_pixels=limits.max_pixels, longest_side=_FULL_SIZE)
+            except (BadItem, FileNotFoundError) as error:
+                self.problems.append(str(error))
+                continue
+            yield SourceFrame(index=index, number=number, time_s=index / self.fps, image=picture.image, file_name=name)
+
+
+def open_frames(url: str, settings: ReadLimits | None = None) -> FrameReader:
+    """Look at what is there and open it.
+
+    Args:
+        url: a video file; a folder of pictures, in the order of the numbers in their names; a MOTChallenge sequence
+            (`img1/` and perhaps `seqinfo.ini`, or a single video beside `gt/` and `det/`).
+        settings: limits of reading.
+
+    Raises:
+        ValueError: nothing there that can be tracked, or more than one thing; says what was found.
+        BadItem: (a ValueError) a video without a readable frame.
+        OSError: it could not be read.
+    """
+    settings = settings or ReadLimits()
+    root = canonical(url)
+    files = [file.uri for file in list_files(root)]
+    if files == [root]:
+        if not root.lower().endswith(images.SUFFIXES):
+            return VideoFrames(root, settings)
+        return PictureFrames(root.rpartition("/")[0], [(basename(root), 1)], _stem(root), DEFAULT_FPS, settings)
+    seqinfo = join(root, "seqinfo.ini")
+    folder, fps = _seqinfo(seqinfo) if seqinfo in files else ("img1", mot.DEFAULT_FPS)
+    sequence = join(root, folder)
+    pictures = _pictures_in(sequence, files)
+    if pictures:
+        return PictureFrames(sequence, _by_own_numbers(pictures, sequence), basename(root), fps, settings)
+    pictures = _pictures_in(root, files)
+    if pictures:
+        numbered = [(name, index + 1) for index, name in enumerate(sorted(pictures, key=_natural))]
+        return PictureFrames(root, numbered, basename(root), DEFAULT_FPS, settings)
+    videos = [uri for uri in files if uri.rpartition("/")[0] == root and uri.lower().endswith(video_files.SUFFIXES)]
+    if len(videos) == 1:
+        return VideoFrames(videos[0], settings)
+    found = f"{len(videos)} videos and no pictures" if videos else "neither pictures nor a video"
+    raise ValueError(f"{redact(url)}: holds {found}; give one video, a folder of pictures, or a MOTChallenge sequence")
+
+
+def _pictures_in(folder: str, files: list[str]) -> list[str]:
+    return [
+        basename(uri) for uri in files if uri.rpartition("/")[0] == folder and uri.lower().endswith(images.SUFFIXES)
+    ]
+
+
+def _by_own_numbers(names: list[str], folder: str) -> list[tuple[str, int]]:
+    numbers: dict[int, str] = {}
+    for name in sorted(names):
+        stem = _stem(name)
+        if not stem.isdecimal():
+            raise ValueError(
+                f"{redact(folder)}/{name}: a frame of a MOT sequence is called by its number, as 000001.jpg"
+            )
+        if int(stem) in numbers:
+            raise ValueError(f"{redact(folder)}: {numbers[int(stem)]} and {name} are both frame {int(stem)}")
+        numbers[int(stem)] = name
+    return [(numbers[number], number) for number in sorted(numbers)]
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sorts `frame_2` before `frame_10`."""
+    parts = re.split(r"(\d+)", name)
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+
+
+def _seqinfo(url: str) -> tuple[str, float]:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(read_bytes(url, max_bytes=1 << 16).decode("utf-8-sig"))
+        folder = parser.get("Sequence", "imDir", fallback="img1").strip("/")
+        fps = parser.getfloat("Sequence", "frameRate", fallback=mot.DEFAULT_FPS)
+    except (configparser.Error, ValueError) as error:
+        raise ValueError(f"{redact(url)}: cannot be used: {' '.join(str(error).split())}") from None
+    if not math.isfinite(fps) or fps <= 0:
+        raise ValueError(f"{redact(url)}: frameRate is {fps}, should be above 0")
+    return folder, fps
+
+
+def _stem(url: str) -> str:
+    return basename(url).rpartition(".")[0] or basename(url)

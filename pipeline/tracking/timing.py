@@ -1,0 +1,61 @@
+"""Where the time goes: seconds in each stage of tracking, and the progress line that tells them as frames a second."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TextIO
+
+from pipeline.progress_line import ProgressLine
+
+STAGES = ("decode", "detect", "embed", "associate", "segment", "write")
+
+
+class StageTimes:
+    """Seconds spent in each of `STAGES`, and how many frames went through it."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.num_frames = dict.fromkeys(STAGES, 0)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, num_frames: int = 0) -> Iterator[None]:
+        """Count the time until the block ends, and `num_frames` then; add to `self.num_frames` what is known later."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - begin
+            self.num_frames[name] += num_frames
+
+    def rates(self) -> str:
+        """Such as `decode 310/s, detect 9,000/s, embed 4.2/s`; stages that saw no frame are left out."""
+        seen = {name: count / max(self.seconds[name], 1e-9) for name, count in self.num_frames.items() if count}
+        return ", ".join(f"{name} {_rate(each)}" for name, each in seen.items())
+
+
+class TrackingProgress(ProgressLine):
+    """Frames done, how fast in all, and how fast each stage is.
+
+    Args:
+        total: frames expected; 0 where that is not known.
+        times: filled by the run.
+        interval_s, stream: see `ProgressLine`.
+    """
+
+    def __init__(self, total: int, times: StageTimes, interval_s: float = 3.0, stream: TextIO | None = None) -> None:
+        super().__init__(total, "tracked", interval_s, stream, things="frames")
+        self._times = times
+
+    def _line(self, elapsed_s: float) -> str:
+        rate = self.done / max(elapsed_s, 1e-9)
+        text = f"tracked {self.done:,} frames, {_rate(rate)}"
+        if self._total:
+            left_s = max(0, self._total - self.done) / max(rate, 1e-9)
+            text = f"tracked {self.done:,} of {self._total:,} frames, {_rate(rate)}, {left_s:,.0f} s left"
+        return f"{text} ({self._times.rates()})"
+
+
+def _rate(frames_per_second: float) -> str:
+    return f"{frames_per_second:,.0f}/s" if frames_per_second >= 10 else f"{frames_per_second:.2g}/s"

@@ -1,0 +1,90 @@
+"""An MP4 of the frames with their tracks drawn on them, published under its name only when it is complete."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.storage.publish import publish_file, scratch_file
+from pipeline.tracking.drawing import DrawSettings, Trails, draw_tracks
+from pipeline.tracking.frames import SourceFrame
+from pipeline.tracking.tracked import TrackedObjects
+from pipeline.tracking.writers import TrackWriter
+
+_MOST_FPS_DENOMINATOR = 1001
+"""Enough for 30000/1001 and its relatives."""
+
+
+class VideoWriter(TrackWriter):
+    """H.264 in MP4, at the size of the first frame; frames of another size are scaled into it, over black.
+
+    A frame stands at its index times the average frame rate, so a frame that could not be read leaves the one before
+    it standing a little longer.
+
+    Args:
+        url: where it goes.
+        fps: frames per second.
+        settings: how it looks.
+    """
+
+    def __init__(self, url: str, fps: float, settings: DrawSettings | None = None) -> None:
+        super().__init__(url)
+        self._settings = settings or DrawSettings()
+        self._rate = Fraction(fps).limit_denominator(_MOST_FPS_DENOMINATOR) or Fraction(1)
+        self._trails = Trails(self._settings.trail_frames)
+        self._scratch = scratch_file(url)
+        self._container: av.container.OutputContainer | None = None
+
+    def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
+        """See `TrackWriter.write`."""
+        self._trails.add(frame.index, tracked)
+        drawn = draw_tracks(frame.image, tracked, self._trails)
+        if self._container is None:
+            self._open(*drawn.shape[:2])
+        shown = av.VideoFrame.from_ndarray(self._fitted(drawn), format="rgb24")
+        shown.pts, shown.time_base = frame.index, 1 / self._rate
+        self._container.mux(self._stream.encode(shown))
+
+    def finish(self) -> str:
+        """See `TrackWriter.finish`; without a frame there is no video, and the name stays free."""
+        if self._container is None:
+            self.abandon()
+            return ""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        publish_file(self._scratch, self.url)
+        return self.url
+
+    def abandon(self) -> None:
+        """See `TrackWriter.abandon`."""
+        if self._container is not None:
+            self._container.close()
+        self._scratch.unlink(missing_ok=True)
+
+    def _open(self, height: int, width: int) -> None:
+        self._container = av.open(str(self._scratch), "w", format="mp4", options={"movflags": "+faststart"})
+        self._stream = self._container.add_stream("libx264", rate=self._rate)
+        # H.264 with halved colour needs even sides.
+        self._stream.height, self._stream.width = height + height % 2, width + width % 2
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = 1 / self._rate
+        self._stream.options = {"crf": str(self._settings.quality), "preset": "veryfast"}
+
+    def _fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = self._stream.height, self._stream.width
+        if image.shape[:2] == (height, width):
+            return image
+        factor = min(height / image.shape[0], width / image.shape[1])
+        if image.shape[0] in (height, height - 1) and image.shape[1] in (width, width - 1):
+            factor = 1.0
+        scaled = Image.fromarray(image)
+        if factor != 1:
+            sides = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+            scaled = scaled.resize((max(1, sides[0]), max(1, sides[1])), Image.Resampling.BICUBIC)
+        page = Image.new("RGB", (width, height))
+        page.paste(scaled, ((width - scaled.width) // 2, (height - scaled.height) // 2))
+        return np.asarray(page)

@@ -1,0 +1,256 @@
+"""Tracks written to files frame by frame: MOTChallenge text, COCO-VID and TAO JSON, Parquet.
+
+Rows go to a scratch file as they come, so memory does not grow with the video; the file gets its name when it is
+complete, and a run that fails leaves no file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet
+
+from pipeline.storage.publish import publish_file, scratch_file
+from pipeline.tracking.frames import SourceFrame
+from pipeline.tracking.image_table import ImageTable
+from pipeline.tracking.tracked import TrackedObjects
+from schemas.masks import CroppedMask, format_counts, mask_area, to_coco_rle
+
+_ROWS_AT_ONCE = 8192
+
+
+class TrackWriter(ABC):
+    """Takes frames in their order.
+
+    Args:
+        url: where the result goes.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @abstractmethod
+    def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
+        """Take the next frame, also one without objects."""
+
+    @abstractmethod
+    def finish(self) -> str:
+        """Put the file in its place, and return its URL.
+
+        Raises:
+            OSError: it could not be written.
+        """
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+
+
+class MotWriter(TrackWriter):
+    """MOTChallenge text: `frame, id, x, y, width, height, score, class, -1, -1`, frames from 1, ids from 0.
+
+    The class is the category id where there are several classes, else -1, which every evaluation takes for its own
+    class. Coordinates have three decimals.
+
+    Args:
+        url: where it goes.
+        category_ids: of each label.
+    """
+
+    def __init__(self, url: str, category_ids: Sequence[int]) -> None:
+        super().__init__(url)
+        self._category_ids = category_ids
+        self._scratch = scratch_file(url)
+        self._handle = open(self._scratch, "w", encoding="ascii")  # noqa: SIM115  closed by finish or abandon
+
+    def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
+        """See `TrackWriter.write`."""
+        several = len(self._category_ids) > 1
+        for identity, box, label, score in _rows(tracked):
+            place = ",".join(f"{value:.3f}" for value in _xywh(box))
+            category = self._category_ids[label] if several else -1
+            self._handle.write(f"{frame.number},{identity},{place},{score:.6g},{category},-1,-1\n")
+
+    def finish(self) -> str:
+        """See `TrackWriter.finish`."""
+        self._handle.close()
+        publish_file(self._scratch, self.url)
+        return self.url
+
+    def abandon(self) -> None:
+        """See `TrackWriter.abandon`."""
+        self._handle.close()
+        self._scratch.unlink(missing_ok=True)
+
+
+class CocoWriter(TrackWriter):
+    """COCO-VID: `{"annotations", "images", "videos", "categories"}`; or a bare list of results, as for TAO.
+
+    Boxes are `[x, y, width, height]`, masks compressed COCO run lengths of the whole frame. Image ids are those of
+    `table`, and a frame that it does not know is not written; without one they are the numbers of the frames, from 1.
+
+    Args:
+        url: where it goes.
+        video: name of the sequence.
+        names, category_ids: of each label.
+        table: ids that the data set has given.
+        bare: whether to write the list of results alone.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        video: str,
+        names: Sequence[str],
+        category_ids: Sequence[int],
+        table: ImageTable | None = None,
+        bare: bool = False,
+    ) -> None:
+        super().__init__(url)
+        self._category_ids, self._bare = category_ids, bare
+        self._video = {"id": table.video_id if table else 1, "name": video}
+        self._categories = [{"id": number, "name": name} for number, name in zip(category_ids, names, strict=True)]
+        self._image_ids = {frame: image for image, frame in table.frames.items()} if table else None
+        self._images: list[bytes] = []
+        self._num_rows = 0
+        self._scratch = scratch_file(url)
+        self._handle = open(self._scratch, "wb")  # noqa: SIM115  closed by finish or abandon
+        self._handle.write(b"[" if bare else b'{"annotations":[')
+
+    def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
+        """See `TrackWriter.write`."""
+        image_id: int | None = frame.number
+        if self._image_ids is not None:
+            image_id = self._image_ids.get(frame.number - 1)
+            if image_id is None:
+                return
+        height, width = frame.image.shape[:2]
+        if not self._bare:
+            image = {
+                "id": image_id,
+                "video_id": self._video["id"],
+                "frame_index": frame.number - 1,
+                "file_name": frame.file_name,
+                "height": height,
+                "width": width,
+            }
+            self._images.append(orjson.dumps(image))
+        masks = tracked.objects.masks
+        for row, (identity, box, label, score) in enumerate(_rows(tracked)):
+            x, y, box_width, box_height = (round(value, 3) for value in _xywh(box))
+            entry: dict[str, Any] = {
+                "id": self._num_rows + 1,
+                "image_id": image_id,
+                "video_id": self._video["id"],
+                "track_id": identity,
+                "category_id": self._category_ids[label],
+                "bbox": [x, y, box_width, box_height],
+                "area": box_width * box_height,
+                "score": round(score, 6),
+                "iscrowd": 0,
+            }
+            if masks is not None:
+                entry["segmentation"] = _rle(masks[row], height, width)
+                entry["area"] = 0 if masks[row] is None else mask_area(masks[row])
+            self._handle.write((b",\n" if self._num_rows else b"\n") + orjson.dumps(entry))
+            self._num_rows += 1
+
+    def finish(self) -> str:
+        """See `TrackWriter.finish`."""
+        self._handle.write(b"\n]")
+        if not self._bare:
+            self._handle.write(b',"images":[\n' + b",\n".join(self._images) + b"\n],")
+            self._handle.write(orjson.dumps({"videos": [self._video], "categories": self._categories})[1:])
+        self._handle.write(b"\n")
+        self._handle.close()
+        publish_file(self._scratch, self.url)
+        return self.url
+
+    def abandon(self) -> None:
+        """See `TrackWriter.abandon`."""
+        self._handle.close()
+        self._scratch.unlink(missing_ok=True)
+
+
+class ParquetWriter(TrackWriter):
+    """One row for each object in each frame; `frame` counts from 0, boxes are `x0, y0, x1, y1` in pixels.
+
+    `mask` holds compressed COCO run lengths of the frame of `height` x `width`, null for an object without one.
+
+    Args:
+        url: where it goes.
+        names: of each label.
+        category_ids: of each label.
+    """
+
+    SCHEMA = pa.schema(
+        [
+            ("frame", pa.int64()),
+            ("time_s", pa.float64()),
+            ("id", pa.int64()),
+            *((side, pa.float32()) for side in ("x0", "y0", "x1", "y1", "score")),
+            ("category_id", pa.int64()),
+            ("name", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("mask", pa.string()),
+        ]
+    )
+
+    def __init__(self, url: str, names: Sequence[str], category_ids: Sequence[int]) -> None:
+        super().__init__(url)
+        self._names, self._category_ids = names, category_ids
+        self._rows: list[tuple[Any, ...]] = []
+        self._scratch = scratch_file(url)
+        self._writer = pyarrow.parquet.ParquetWriter(self._scratch, self.SCHEMA, compression="zstd")
+
+    def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
+        """See `TrackWriter.write`."""
+        height, width = frame.image.shape[:2]
+        masks = tracked.objects.masks
+        for row, (identity, box, label, score) in enumerate(_rows(tracked)):
+            mask = masks[row] if masks is not None else None
+            counts = None if mask is None else to_coco_rle(mask, height, width)["counts"]
+            known = (self._category_ids[label], self._names[label])
+            self._rows.append((frame.number - 1, frame.time_s, identity, *box, score, *known, height, width, counts))
+        if len(self._rows) >= _ROWS_AT_ONCE:
+            self._flush()
+
+    def finish(self) -> str:
+        """See `TrackWriter.finish`."""
+        self._flush()
+        self._writer.close()
+        publish_file(self._scratch, self.url)
+        return self.url
+
+    def abandon(self) -> None:
+        """See `TrackWriter.abandon`."""
+        self._writer.close()
+        self._scratch.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [()] * len(self.SCHEMA)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, self.SCHEMA, strict=True)]
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self.SCHEMA))
+        self._rows = []
+
+
+def _rows(tracked: TrackedObjects) -> list[tuple[int, list[float], int, float]]:
+    objects = tracked.objects
+    columns = (tracked.ids.tolist(), objects.boxes.tolist(), objects.labels.tolist(), objects.scores.tolist())
+    return list(zip(*columns, strict=True))
+
+
+def _xywh(box: Sequence[float]) -> tuple[float, float, float, float]:
+    return box[0], box[1], box[2] - box[0], box[3] - box[1]
+
+
+def _rle(mask: CroppedMask | None, height: int, width: int) -> dict[str, object]:
+    if mask is None:
+        return {"size": [height, width], "counts": format_counts(np.array([height * width], np.int64))}
+    return to_coco_rle(mask, height, width)

@@ -1,0 +1,1 @@
+"""Tests of the trackers: identities from boxes, scores, labels and embeddings."""

@@ -1,0 +1,1 @@
+"""Tests of tracking: frames, detections, embeddings, files, and all of it together."""

@@ -1,0 +1,102 @@
+"""The written video: every frame there, boxes in the colour of their id, any frame size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+from pipeline.inspect.palette import identity_colour
+from pipeline.tracking.drawing import DrawSettings, Trails, draw_tracks
+from pipeline.tracking.video_writer import VideoWriter
+from schemas.masks import crop_mask
+from tests.tracking.make_tracking import make_frame, source_frame, square_boxes, tracked_objects
+
+
+def write(path: Path, shapes: list[tuple[int, int]], fps: float = 10, indices: list[int] | None = None) -> Path:
+    writer = VideoWriter(str(path), fps, DrawSettings(quality=10))
+    for step, shape in enumerate(shapes):
+        frame = source_frame(indices[step] if indices else step, make_frame(step, *shape))
+        writer.write(frame, tracked_objects(square_boxes(step), [0, 1, 2]))
+        assert not path.exists()
+    return Path(writer.finish())
+
+
+def read(path: Path) -> tuple[list[np.ndarray], list[float], float]:
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        rate = float(container.streams.video[0].average_rate)
+        return [frame.to_ndarray(format="rgb24") for frame in frames], [frame.time for frame in frames], rate
+
+
+def test_frames_and_rate(tmp_path: Path) -> None:
+    images, times, rate = read(write(tmp_path / "clip.mp4", [(60, 100)] * 12, 29.97))
+    assert len(images) == 12
+    assert abs(rate - 29.97) < 0.01
+    assert np.allclose(np.diff(times), 1 / 29.97, atol=1e-3)
+    for step, image in enumerate(images):
+        plain = make_frame(step).astype(int)
+        # The top left corner is plain; somewhere else something was drawn.
+        assert np.abs(image.astype(int) - plain)[:3, :3].max() < 12
+        assert np.abs(image.astype(int) - plain).max() > 60
+
+
+def test_odd_and_mixed_sizes(tmp_path: Path) -> None:
+    images, _, _ = read(write(tmp_path / "clip.mp4", [(61, 101), (120, 202), (61, 51), (61, 101)]))
+    assert [image.shape for image in images] == [(62, 102, 3)] * 4
+    narrow = images[2]
+    assert narrow[:, :20].max() < 30, "over black"
+    assert narrow[31, 51].min() > 60
+
+
+def test_a_frame_that_was_skipped_leaves_its_time(tmp_path: Path) -> None:
+    _, times, _ = read(write(tmp_path / "clip.mp4", [(60, 100)] * 3, 10, [0, 3, 4]))
+    assert np.allclose(times, [0, 0.3, 0.4], atol=1e-3)
+
+
+def test_nothing_to_show(tmp_path: Path) -> None:
+    assert VideoWriter(str(tmp_path / "clip.mp4"), 25).finish() == ""
+    started = VideoWriter(str(tmp_path / "clip.mp4"), 25)
+    started.write(source_frame(0), tracked_objects(square_boxes(0), [0, 1, 2]))
+    started.abandon()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_boxes_have_the_colour_of_their_id() -> None:
+    image = np.full((200, 300, 3), 90, np.uint8)
+    boxes = np.array([[100, 80, 160, 140], [-50, 150, 40, 500]], np.float32)
+    drawn = draw_tracks(image, tracked_objects(boxes, [7, 12345]), Trails(5))
+    assert (drawn[110, 100] == identity_colour(7)).all()
+    assert (drawn[140, 130] == identity_colour(7)).all()
+    assert (drawn[160, 40] == identity_colour(12345)).all(), "a box that leaves the image"
+    assert (drawn[110, 130] == 90).all()
+    assert (image == 90).all(), "the frame itself is not changed"
+
+
+def test_masks_are_tinted() -> None:
+    image = np.full((80, 80, 3), 90, np.uint8)
+    mask = np.zeros((80, 80), bool)
+    mask[30:50, 20:60] = True
+    tracked = tracked_objects(np.array([[20, 30, 60, 50]]), [3], masks=[crop_mask(mask)])
+    drawn = draw_tracks(image, tracked, Trails(5))
+    assert (drawn[40, 40] != 90).any()
+    assert (drawn[60, 40] == 90).all()
+
+
+def test_trails_follow_and_forget() -> None:
+    trails = Trails(3)
+    image = np.full((80, 300, 3), 90, np.uint8)
+    for step in range(6):
+        # Object 9 is seen in the first frame only.
+        boxes = np.array([[30 * step, 10, 30 * step + 10, 40], [200, 50, 210, 60]])[: 2 if step == 0 else 1]
+        tracked = tracked_objects(boxes, [4, 9][: len(boxes)])
+        trails.add(step, tracked)
+    assert trails.of(4) == [(30 * step + 5, 40) for step in (3, 4, 5)]
+    assert trails.of(9) == []
+    assert len(trails) == 1, "nothing is kept of an object that is gone"
+    drawn = draw_tracks(image, tracked, trails)
+    assert (drawn[40, 130] == identity_colour(4)).all(), "between two points"
+    none = Trails(0)
+    none.add(0, tracked)
+    assert len(none) == 0
