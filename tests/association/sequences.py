@@ -68,7 +68,8 @@ def agree_with_loops(tracker: Tracker, rule: Any, frames: Iterator[Frame]) -> No
     """Compare identities frame by frame with a rule of `plain_rules`.
 
     Sequences in which rounding alone decides are left out (`assume`): those with a similarity as good as at a
-    threshold, or two unlike tracks as good as equally similar.
+    threshold, or two unlike tracks as good as equally similar. A threshold of 0 is no case for this comparison: a
+    bi-softmax and a cosine that cancel may leave 6e-8 in one order of summing and 0 in another.
     """
     decided = []
     maxima = rule.maxima

@@ -29,7 +29,7 @@ thresholds = st.fixed_dictionaries(
     {
         "init_score_thr": st.sampled_from([0.1, 0.3, 0.5]),
         "obj_score_thr": st.sampled_from([0.0, 0.2, 0.4, 0.6]),
-        "match_score_thr": st.sampled_from([0.0, 0.3, 0.5, 0.6]),
+        "match_score_thr": st.sampled_from([0.05, 0.3, 0.5, 0.6]),
         "memo_tracklet_frames": st.sampled_from([0, 1, 3, 10]),
         "memo_momentum": st.sampled_from([0.0, 0.3, 0.8, 1.0]),
     }
@@ -45,7 +45,7 @@ def test_the_official_trackers_identities(run: str, params: dict[str, Any]) -> N
     compare_with_reference(MasaTaoTracker(**params), run)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32), common=thresholds, gate=distances, scale=scales, coarse=st.booleans())
 def test_arrays_do_what_the_loops_do(
     seed: int, common: dict[str, Any], gate: dict[str, Any], scale: float, coarse: bool
