@@ -41,7 +41,7 @@ def test_every_variant_has_a_size_that_its_padding_allows() -> None:
 
 
 def test_presets_are_the_official_settings() -> None:
-    """shared/masa_spec.md, section 4, the table of hyper-parameters."""
+    """The hyper-parameters of the released configurations and of the demo."""
     demo, benchmark, bdd = (make_tracker(name).settings for name in ("tao", "tao-benchmark", "bdd"))
     assert (demo.init_score_thr, demo.obj_score_thr, demo.match_score_thr) == (0.1, 0.01, 0.5)
     assert (demo.max_distance, demo.fps, demo.memo_tracklet_frames, demo.memo_momentum) == (100, 30, 10, 0.8)
