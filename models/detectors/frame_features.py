@@ -24,7 +24,7 @@ class RunFeatures:
         scaled: the same after scaling, before padding.
         factors: (4,) float32, by which a box in a frame is multiplied to lie in the scaled one.
         maps: of the backbone, each (B, C, H_l, W_l).
-        levels: of the adapter, L of (B, C, H_l, W_l).
+        levels: as `Masa.features` gives them.
     """
 
     frames: slice
@@ -69,5 +69,5 @@ class FrameFeatures:
             scaled=(batch.shape[2], batch.shape[3]),
             factors=self.scaling.factors(height, width),
             maps=maps,
-            levels=self.model.masa_adapter(maps),
+            levels=self.model.adapt(maps),
         )

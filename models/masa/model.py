@@ -15,6 +15,7 @@ from models.masa.backbones.lite0 import lite0
 from models.masa.backbones.resnet import ResNet50
 from models.masa.backbones.sam import SamDetector
 from models.masa.backbones.swin import SwinDetector
+from models.masa.bands import BandHead
 from models.masa.fusion import Fusion
 from models.masa.heads import RoiHead, RpnHead, TrackHead, roi_align_levels
 from models.masa.padding import normalise_and_pad
@@ -47,7 +48,13 @@ class Masa(nn.Module):
         )
         self.rpn_head = RpnHead(variant.channels)
         self.roi_head = RoiHead(variant.channels, variant.roi_convs, variant.head_channels)
-        self.track_head = TrackHead(variant.channels, variant.head_channels, variant.embed_channels)
+        self.track_head: TrackHead | BandHead
+        if variant.track_head == "bands":
+            self.track_head = BandHead(variant.in_channels, variant.strides)
+            if self.track_head.dimensions != variant.embed_channels:
+                raise ValueError(f"{variant.name}: embed_channels must be {self.track_head.dimensions} with this head")
+        else:
+            self.track_head = TrackHead(variant.channels, variant.head_channels, variant.embed_channels)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Masa:
@@ -83,9 +90,26 @@ class Masa(nn.Module):
         return maps
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The adapter's L levels (B, C, H_l, W_l) of pictures as `prepare` takes them; carries gradients."""
-        levels: list[Tensor] = self.masa_adapter(self.backbone_maps(self.prepare(images)))
-        return levels
+        """The adapter's L levels (B, C, H_l, W_l) of pictures as `prepare` takes them; carries gradients.
+
+        A band head reads the backbone's maps, which then follow the levels in the list.
+        """
+        return self.adapt(self.backbone_maps(self.prepare(images)))
+
+    def adapt(self, maps: list[Tensor]) -> list[Tensor]:
+        """What `features` gives, of maps that `backbone_maps` gave."""
+        levels: list[Tensor] = self.masa_adapter(maps)
+        return levels + maps if self.variant.track_head == "bands" else levels
+
+    def track_features(self, images: Tensor) -> list[Tensor]:
+        """As much of `features` as `embed_levels` needs; a band head does without the adapter."""
+        maps = self.backbone_maps(self.prepare(images))
+        return maps if self.variant.track_head == "bands" else self.adapt(maps)
+
+    def rpn(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness logits (B, 3, H_l, W_l) and box deltas (B, 12, H_l, W_l) of the levels that `features` gave."""
+        logits, deltas = self.rpn_head(levels[: self.variant.num_levels])
+        return logits, deltas
 
     @torch.no_grad()
     def embed(self, images: Tensor, boxes: Sequence[Tensor]) -> list[Tensor]:
@@ -105,14 +129,17 @@ class Masa(nn.Module):
                 finite, or turned inside out; or images as in `prepare`.
         """
         boxes = _checked_boxes(boxes, len(images))
-        batch = self.prepare(images)
         if not sum(map(len, boxes)):
-            return [batch.new_zeros(0, self.variant.embed_channels) for _ in boxes]
-        return self.embed_levels(self.masa_adapter(self.backbone_maps(batch)), boxes)
+            empty = self.prepare(images).new_zeros(0, self.variant.embed_channels)  # bad images are told all the same
+            return [empty for _ in boxes]
+        return self.embed_levels(self.track_features(images), boxes)
 
     def embed_levels(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """As `embed`, on levels that `features` gave; boxes are taken as they are. Carries gradients."""
-        embeddings = self.track_head(self.pool(levels, boxes))
+        """As `embed`, on what `features` or `track_features` gave; boxes are taken as they are. Carries gradients."""
+        if isinstance(self.track_head, BandHead):
+            embeddings = self.track_head(self.track_head.pool(levels[-len(self.variant.in_channels) :], boxes))
+        else:
+            embeddings = self.track_head(self.pool(levels, boxes))
         return list(embeddings.split([len(each) for each in boxes]))
 
     def pool(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
@@ -154,13 +181,13 @@ class Masa(nn.Module):
         detections: DetectionSettings | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
         """As `propose`, on levels that `features` gave for images of `height` x `width` pixels before padding."""
-        logits, deltas = self.rpn_head(levels)
+        logits, deltas = self.rpn(levels)
         regions = [boxes for boxes, _ in rpn_proposals(logits, deltas, self.variant.strides, height, width, proposals)]
         return roi_detections(*self.roi_head(self.pool(levels, regions)), regions, height, width, detections)
 
     @property
     def _own(self) -> Tensor:
-        return self.track_head.embed_head.fc_embed.weight
+        return next(self.track_head.parameters())
 
 
 def _detector(variant: Variant) -> nn.Module:

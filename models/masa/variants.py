@@ -38,6 +38,8 @@ class Variant:
         roi_convs: convolutions of the RoI head: 4 ("Shared4Conv1FC") or 0 ("Shared2FC").
         head_channels: width of the fully connected layers of the RoI and track heads.
         embed_channels: D of the embeddings.
+        track_head: `convs` as in the paper, on the adapter's levels; `bands` (ours, `models.masa.bands`), on the
+            backbone's maps.
         rpn_loss: what the proposal head's box loss is; `smooth_l1` with beta 1/9.
         fingerprint: a key of the state dict and its shape that together no other variant has.
         aside: prefixes of entries of official checkpoints that belong to the detector around the backbone and that
@@ -62,6 +64,7 @@ class Variant:
     roi_convs: Literal[0, 4] = 0
     head_channels: int = 1024
     embed_channels: int = 256
+    track_head: Literal["convs", "bands"] = "convs"
     rpn_loss: Literal["l1", "smooth_l1"] = "smooth_l1"
     fingerprint: tuple[str, tuple[int, ...]]
     aside: tuple[str, ...] = ()
@@ -162,6 +165,8 @@ VARIANTS: dict[str, Variant] = {
             mean=(127.0, 127.0, 127.0),
             std=(128.0, 128.0, 128.0),
             head_channels=512,
+            embed_channels=6 * (40 + 112 + 320),
+            track_head="bands",
             fingerprint=("backbone.conv_stem.weight", (32, 3, 3, 3)),
         ),
     )

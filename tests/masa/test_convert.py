@@ -20,7 +20,7 @@ from models.masa.loading import recognise
 def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint as official ones are: wrapped, with two tensors in one storage."""
     state = models.masa.load("masa_lite0", seed=3).state_dict()
-    name = "track_head.embed_head.fc_embed.bias"
+    name = "roi_head.bbox_head.fc_cls.bias"
     state[name] = torch.cat([state[name], state[name] + 1])[: len(state[name])]
     path = tmp_path_factory.mktemp("official") / "lite0_masa.pth"
     torch.save({"meta": {"epoch": 1}, "state_dict": state}, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ from models.masa.padding import normalise_and_pad
 from models.masa.variants import IMAGENET_MEAN, IMAGENET_STD, VARIANTS
 
 
-@pytest.fixture(scope="module")
-def model() -> Masa:
-    """A small model whose offsets are not all zero, as they are in a fresh one."""
-    model = models.masa.load("masa_lite0", "imagenet", compatible_offsets=True)
+@pytest.fixture(scope="module", params=["convs", "bands"])
+def model(request: pytest.FixtureRequest) -> Masa:
+    """A small model, with each kind of track head, whose offsets are not all zero, as they are in a fresh one."""
+    size = {"convs": 256, "bands": 2832}[request.param]
+    variant = replace(VARIANTS["masa_lite0"], track_head=request.param, embed_channels=size)
+    model = models.masa.load(variant, "imagenet", compatible_offsets=True)
     torch.manual_seed(4)
     for block in model.masa_adapter[1].dyhead_blocks:
         torch.nn.init.normal_(block.spatial_conv_offset.weight, std=0.05)
@@ -67,7 +70,8 @@ def test_each_image_of_a_batch_gives_what_it_gives_alone(model: Masa) -> None:
     images = pictures(3, 75, 90)
     boxes = [BOXES, torch.zeros(0, 4), BOXES[1:]]
     together = model.embed(images, boxes)
-    assert [tuple(each.shape) for each in together] == [(3, 256), (0, 256), (2, 256)]
+    size = model.variant.embed_channels
+    assert [tuple(each.shape) for each in together] == [(3, size), (0, size), (2, size)]
     for index in (0, 2):
         (alone,) = model.embed(images[index : index + 1], [boxes[index]])
         torch.testing.assert_close(together[index], alone, rtol=0, atol=1e-3)
@@ -84,13 +88,13 @@ def test_a_box_gives_the_same_embedding_in_any_company(model: Masa) -> None:
 
 def test_no_boxes_at_all_give_empty_embeddings(model: Masa) -> None:
     found = model.embed(pictures(2, 40, 40), [torch.zeros(0, 4)] * 2)
-    assert [tuple(each.shape) for each in found] == [(0, 256)] * 2
+    assert [tuple(each.shape) for each in found] == [(0, model.variant.embed_channels)] * 2
 
 
 def test_boxes_outside_the_image_or_without_area_are_embedded(model: Masa) -> None:
     odd = torch.tensor([[-30.0, -20.0, 20.0, 30.0], [80.0, 60.0, 300.0, 200.0], [500, 500, 600, 600], [9, 9, 9, 9]])
     (found,) = model.embed(pictures(1, 75, 90), [odd])
-    assert found.shape == (4, 256) and bool(found.isfinite().all())
+    assert found.shape == (4, model.variant.embed_channels) and bool(found.isfinite().all())
 
 
 @pytest.mark.parametrize(
@@ -122,7 +126,7 @@ def test_levels_can_be_used_for_both_heads(model: Masa) -> None:
     images = pictures(1, 75, 90)
     with torch.no_grad():
         levels = model.features(images)
-    assert [tuple(each.shape) for each in levels] == [(1, 128, 12, 12), (1, 128, 6, 6), (1, 128, 3, 3)]
+    assert [tuple(each.shape) for each in levels[:3]] == [(1, 128, 12, 12), (1, 128, 6, 6), (1, 128, 3, 3)]
     torch.testing.assert_close(model.embed_levels(levels, [BOXES])[0], model.embed(images, [BOXES])[0])
     for one, other in zip(model.propose_levels(levels, 75, 90), model.propose(images), strict=True):
         torch.testing.assert_close(one, other)

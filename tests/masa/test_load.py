@@ -117,7 +117,7 @@ def test_metadata_of_another_variant_or_of_others_is_told(state: State, tmp_path
     assert_loaded(models.masa.load("masa_lite0", path), state)
 
 
-HEAD = "track_head.embed_head.fc_embed.weight"
+HEAD = "roi_head.bbox_head.fc_cls.weight"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_the_given_tensors_are_copied(state: State) -> None:
     kept = {name: values.clone() for name, values in state.items()}
     model = models.masa.load("masa_lite0", kept)
     with torch.no_grad():
-        model.track_head.embed_head.fc_embed.weight.add_(1)
+        model.roi_head.bbox_head.fc_cls.weight.add_(1)
     assert torch.equal(kept[HEAD], state[HEAD])
 
 
@@ -303,7 +303,7 @@ def test_fresh_weights_follow_from_the_seed() -> None:
 
 
 def test_a_variant_of_ones_own_is_taken() -> None:
-    small = replace(VARIANTS["masa_lite0"], pad_divisor=64, embed_channels=32)
+    small = replace(VARIANTS["masa_lite0"], pad_divisor=64, track_head="convs", embed_channels=32)
     model = models.masa.load(small)
     assert model.prepare(torch.zeros(1, 3, 10, 70)).shape == (1, 3, 64, 128)
     (embeddings,) = model.embed(torch.zeros(1, 3, 10, 70), [torch.tensor([[0.0, 0.0, 9.0, 9.0]])])

@@ -1,0 +1,75 @@
+"""The track head of small models: horizontal bands of the backbone's own maps, which training only refines.
+
+A region's vertical layout tells objects apart better than its mean, before anything is learnt. So this head starts as
+that plain feature, and what is learnt is one linear map shared by all bands, a mean and a gain for each band. Ours, not
+the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+NUM_BANDS = 6
+NUM_COLUMNS = 3
+"""Cells a region is pooled into; the columns of a band are averaged."""
+
+SAMPLES = 2
+"""Bilinear samples along each side of a cell."""
+
+TEMPERATURE = 0.1
+"""Embeddings are so long that their dot product is the cosine over this: losses and trackers take them as they are."""
+
+
+class BandHead(nn.Module):
+    """Embeddings of regions of several maps (state-dict prefix `track_head.`).
+
+    Args:
+        channels: C of each map, the finest first.
+        strides: pixels per cell of each.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
+        super().__init__()
+        self.channels, self.strides = tuple(channels), tuple(strides)
+        width = sum(channels)
+        self.mean = nn.Parameter(torch.zeros(width))
+        self.mix = nn.Linear(width, width, bias=False)
+        self.gain = nn.Parameter(torch.ones(NUM_BANDS))
+        nn.init.eye_(self.mix.weight)
+
+    @property
+    def dimensions(self) -> int:
+        """D of the embedding."""
+        return NUM_BANDS * sum(self.channels)
+
+    def pool(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Regions as bands: RoIAlign 6 x 3 on every map, columns averaged, each map's part of unit length.
+
+        Args:
+            maps: (B, C_l, H_l, W_l) each.
+            boxes: B tensors (N_i, 4), xyxy in pixels of the network's input; they may leave the image or be empty.
+
+        Returns:
+            (sum N_i, bands, sum C_l), image after image.
+        """
+        # Coordinates stay in float32 where the maps are half, see `models.masa.heads.roi_align_levels`.
+        precise = torch.promote_types(maps[0].dtype, torch.float32)
+        located = [each.to(maps[0].device, precise) for each in boxes]
+        parts = []
+        for level, stride in zip(maps, self.strides):
+            size = (NUM_BANDS, NUM_COLUMNS)
+            cells = roi_align(level.to(precise), located, size, 1.0 / stride, SAMPLES, aligned=True)
+            bands = cells.mean(dim=3)  # (N, C, bands)
+            parts.append(F.normalize(bands.flatten(1), dim=1).view_as(bands).transpose(1, 2))
+        return torch.cat(parts, dim=2)
+
+    def forward(self, bands: Tensor) -> Tensor:
+        """Pooled regions (N, bands, C) to embeddings (N, bands * C) of length 1 / sqrt(`TEMPERATURE`)."""
+        own = self.mix.weight.dtype
+        mixed = self.mix(bands.to(own) - self.mean) * self.gain[:, None]
+        return F.normalize(mixed.flatten(1), dim=1) * TEMPERATURE**-0.5
