@@ -49,9 +49,14 @@ def parser() -> argparse.ArgumentParser:
 
     linking = p.add_argument_group(f"--benchmark {ASSOCIATION}: how well do embeddings alone link given boxes?")
     linking.add_argument(
-        "--embeddings", metavar="WHAT", help="hsv, random, identity, a file, or package.module:callable"
+        "--embeddings",
+        metavar="WHAT",
+        help="a variant of MASA, hsv, random, identity, a file, or package.module:callable",
     )
+    linking.add_argument("--weights", metavar="URL", help="checkpoint of the variant, e.g. RUN/final/model.safetensors")
     linking.add_argument("--against", metavar="WHAT", help="a second one; prints paired 95 %% intervals between them")
+    linking.add_argument("--against-weights", metavar="URL", help="checkpoint of the second")
+    linking.add_argument("--long-side", type=int, metavar="N", help="pixels a variant sees frames at")
     linking.add_argument("--stride", nargs="+", type=int, metavar="N", help="every Nth frame (default 10)")
     linking.add_argument("--gaps", nargs="+", type=int, metavar="N", help="frame gaps of retrieval (default 5 20 50)")
     linking.add_argument("--dev", nargs="+", metavar="NAME", help="sequences on which the threshold is chosen")
@@ -115,10 +120,13 @@ def _benchmark(p: argparse.ArgumentParser, options: argparse.Namespace) -> Repor
 def _association(p: argparse.ArgumentParser, options: argparse.Namespace) -> Report:
     embeddings = options.embeddings or options.results
     if not embeddings:
-        p.error(f"--benchmark {ASSOCIATION} needs --embeddings: hsv, a file, or package.module:callable")
+        p.error(f"--benchmark {ASSOCIATION} needs --embeddings: a variant of MASA, hsv, a file or module:callable")
     asked = {
         "embeddings": embeddings,
+        "weights": options.weights,
         "against": options.against,
+        "against_weights": options.against_weights,
+        "long_side": options.long_side,
         "strides": options.stride,
         "gaps": options.gaps,
         "dev": options.dev,

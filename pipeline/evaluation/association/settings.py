@@ -15,9 +15,15 @@ class AssociationSettings(Settings):
     """Choices of the association benchmark; the defaults are its protocol."""
 
     embeddings: str
-    """`hsv`, `random`, `identity`, a file (.parquet, .npz, .npy), or `package.module:function`."""
+    """A variant of MASA, `hsv`, `random`, `identity`, a file (.parquet, .npz, .npy), or `package.module:function`."""
+    weights: str | None = None
+    """Checkpoint of the variant; None: random weights."""
     against: str | None = None
     """A second embedding, to be compared with the first by paired intervals."""
+    against_weights: str | None = None
+    """Checkpoint of the second."""
+    long_side: int | None = Field(default=None, ge=32)
+    """Pixels to which frames are scaled for a variant of MASA; None: what its benchmark uses."""
     strides: tuple[_Steps, ...] = Field(default=(10,), min_length=1)
     """Frames between two that are linked; every offset is a sequence of its own, and their counts are pooled."""
     gaps: tuple[_Steps, ...] = (5, 20, 50)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.evaluation.association.embeddings import embed, named_embedding, num_frames
+from pipeline.evaluation.association.embeddings import embed, num_frames
 from pipeline.evaluation.association.intervals import Interval
 from pipeline.evaluation.association.measure import AssociationReport, measure
+from pipeline.evaluation.association.model_embedding import asked_embedding
 from pipeline.evaluation.association.pictures import find_pictures
 from pipeline.evaluation.association.sequences import BoxSequence, box_sequence
 from pipeline.evaluation.association.settings import AssociationSettings
@@ -33,7 +34,10 @@ def evaluate_association(gt: str, settings: AssociationSettings) -> Report:
     """
     scored, dev = _sequences(gt, settings)
     specs = [settings.embeddings] + ([] if settings.against is None else [settings.against])
-    embeddings = [named_embedding(spec, settings.seed) for spec in specs]
+    embeddings = [
+        asked_embedding(spec, weights, settings.seed, settings.long_side)
+        for spec, weights in zip(specs, (settings.weights, settings.against_weights))
+    ]
     both = list({sequence.name: sequence for sequence in (*scored, *(dev or ()))}.values())
     progress = ProgressLine(num_frames(both, embeddings), "embedded", things="frames")
     vectors = embed(both, embeddings, progress)
