@@ -1,0 +1,225 @@
+"""Which samples a data set holds and where they lie: a few numpy columns, no object per sample."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.shards.layout import Layout
+from pipeline.shards.reader import Dataset, open_dataset
+from pipeline.shards.receipts import SHARD_SCHEMA, BadReceipt, done_units
+from pipeline.shards.stream import index_shard
+from pipeline.storage.credentials import redact
+from pipeline.storage.files import canonical, exists, read_bytes
+from schemas.keys import receipt_name
+from schemas.receipt import ShardInfo
+
+_COLUMNS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("status", pa.string()),
+        ("shard", pa.string()),
+        *((name, pa.int64()) for name in ("offset", "size", "frames", "objects", "proposals")),
+    ]
+)
+_THREADS = 16
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Catalog:
+    """The samples of a data set, shard by shard in the order they lie; pickled without its keys.
+
+    Args:
+        url: of the data set.
+        shards: those that hold samples: name, bytes, SHA-256 (empty for tars alone) and samples.
+        shard_urls: of each.
+        first: (S + 1,) int64: shard s holds the samples `first[s]` to `first[s + 1]`.
+        offsets: (N,) int64 bytes, where the sample begins in its shard.
+        sizes: (N,) int64 bytes, headers and padding included.
+        frames: (N,) int32, 1 for a picture.
+        left_out: samples in which not one box was found, so that there is nothing to learn; they are not counted in N.
+        fingerprint: SHA-256 over names, sizes and hashes of the shards and the places of the samples: the same
+            wherever the data set lies.
+    """
+
+    url: str
+    shards: list[ShardInfo]
+    shard_urls: list[str]
+    first: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    frames: NDArray[np.int32]
+    left_out: int
+    fingerprint: str
+    _keys: pa.ChunkedArray | None
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def shard_of(self, samples: NDArray[np.int64] | int) -> NDArray[np.int64]:
+        """Index of the shard of each sample."""
+        return np.searchsorted(self.first, samples, side="right") - 1
+
+    def key(self, sample: int) -> str:
+        """Key of a sample; in a worker process, which has no keys, its place."""
+        if self._keys is not None:
+            return str(self._keys[sample].as_py())
+        return f"{self.shards[int(self.shard_of(sample))].name} at byte {self.offsets[sample]}"
+
+    def __getstate__(self) -> dict[str, object]:
+        # Keys are half of the memory and only name what is bad, which the training process does.
+        return {**self.__dict__, "_keys": None}
+
+
+def read_catalog(url: str) -> Catalog:
+    """The catalog of a data set that mining wrote, of one tar, or of a folder of tars.
+
+    Args:
+        url: root of the data set; any URL that fsspec understands, or a path.
+
+    Raises:
+        FileNotFoundError: there is no data set and no tar.
+        BadReceipt: a receipt or the manifest is damaged or contradicts itself; says which and how to mend it.
+        BadShard: tars alone, and one of them is damaged.
+        ValueError: there is no sample to train on.
+    """
+    url = canonical(url)
+    layout = Layout(url)
+    units = [] if url.endswith(".tar") else sorted(done_units(layout))
+    if units:
+        rows, shards = _read_receipts(layout, units)
+    elif not url.endswith(".tar") and exists(layout.manifest):
+        rows, shards = _read_manifest(layout)
+    else:
+        return _read_tars(open_dataset(url))
+    stored = rows.filter(pc.equal(rows["status"], "ok"))
+    with_boxes = stored.filter(pc.greater(pc.add(stored["objects"], stored["proposals"]), 0))
+    columns = {name: with_boxes[name].to_numpy().astype(np.int64, copy=False) for name in ("offset", "size", "frames")}
+    dataset = Dataset(url, layout, [], shards, None)
+    places = _shard_column(with_boxes["shard"], shards, url)
+    return _catalog(dataset, places, columns, with_boxes["key"], len(stored) - len(with_boxes))
+
+
+def _read_receipts(layout: Layout, units: list[int]) -> tuple[pa.Table, list[ShardInfo]]:
+    def read(unit: int) -> tuple[pa.Table, list[ShardInfo]]:
+        url = layout.receipt(receipt_name(unit))
+        table = _read_table(url, _COLUMNS, "receipt")
+        try:
+            entries = orjson.loads((table.schema.metadata or {})[b"trackmill.shards"])
+            return table.replace_schema_metadata(None), [ShardInfo(**entry) for entry in entries]
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(url, "receipt", error) from None
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(read, units))
+    return pa.concat_tables([table for table, _ in found]), [shard for _, shards in found for shard in shards]
+
+
+def _read_manifest(layout: Layout) -> tuple[pa.Table, list[ShardInfo]]:
+    rows = _read_table(layout.manifest, _COLUMNS, "manifest")
+    shards = _read_table(layout.manifest_shards, SHARD_SCHEMA, "manifest")
+    return rows.replace_schema_metadata(None), [ShardInfo(**row) for row in shards.to_pylist()]
+
+
+def _read_table(url: str, schema: pa.Schema, what: str) -> pa.Table:
+    data = read_bytes(url)
+    try:
+        table = pq.read_table(io.BytesIO(data), columns=schema.names)
+        metadata = table.schema.metadata
+        table = table.select(schema.names).cast(schema).replace_schema_metadata(metadata)
+        if any(column.null_count for column in table.columns):
+            raise ValueError("it has empty cells")
+        return table
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise _damaged(url, what, error) from None
+
+
+def _damaged(url: str, what: str, error: Exception) -> BadReceipt:
+    text = str(error).splitlines()[0] if str(error) else ""
+    return BadReceipt(
+        f"{redact(url)}: not a readable {what} ({type(error).__name__}: {text}); delete it and mine again"
+    )
+
+
+def _shard_column(names: pa.ChunkedArray, shards: Sequence[ShardInfo], url: str) -> NDArray[np.int64]:
+    found = pc.index_in(names, value_set=pa.array([shard.name for shard in shards], pa.string()))
+    if found.null_count:
+        name = names.filter(pc.is_null(found))[0].as_py()
+        raise BadReceipt(f"{redact(url)}: a row names the shard {name!r}, which no receipt lists; mine its unit again")
+    return found.to_numpy().astype(np.int64)
+
+
+def _read_tars(dataset: Dataset) -> Catalog:
+    def index(shard: ShardInfo) -> list[tuple[str, int, int, int]]:
+        return index_shard(dataset.shard_url(shard.name), shard.num_bytes, shard.name)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(index, dataset.shards))
+    places = np.repeat(np.arange(len(found)), [len(entries) for entries in found]).astype(np.int64)
+    flat = [entry for entries in found for entry in entries]
+    numbers = np.array([entry[1:] for entry in flat], np.int64).reshape(-1, 3)
+    columns = {name: numbers[:, i] for i, name in enumerate(("offset", "size", "frames"))}
+    return _catalog(dataset, places, columns, pa.chunked_array([pa.array([e[0] for e in flat], pa.string())]), 0)
+
+
+def _catalog(
+    dataset: Dataset,
+    places: NDArray[np.int64],
+    columns: dict[str, NDArray[np.int64]],
+    keys: pa.ChunkedArray,
+    left_out: int,
+) -> Catalog:
+    if not len(places):
+        why = f"all {left_out} samples are without a single box" if left_out else "nothing was stored"
+        raise ValueError(f"{redact(dataset.url)}: no sample to train on: {why}; mine again, or from other media")
+    # By name, since receipts and listings have shards of one unit in different orders.
+    by_name = sorted(range(len(dataset.shards)), key=lambda i: dataset.shards[i].name)
+    dataset.shards = [dataset.shards[i] for i in by_name]
+    places = np.argsort(np.array(by_name))[places]
+    order = np.lexsort((columns["offset"], places))
+    places, offsets, sizes = places[order], columns["offset"][order], columns["size"][order]
+    _check_places(dataset, places, offsets, sizes)
+    used, counts = np.unique(places, return_counts=True)
+    shards = [dataset.shards[i] for i in used]
+    first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    names = [(shard.name, shard.num_bytes, shard.sha256) for shard in shards]
+    digest = hashlib.sha256(orjson.dumps(names))
+    for column in (first, offsets, sizes):
+        digest.update(np.ascontiguousarray(column, "<i8"))
+    return Catalog(
+        url=dataset.url,
+        shards=shards,
+        shard_urls=[dataset.shard_url(shard.name) for shard in shards],
+        first=first,
+        offsets=np.ascontiguousarray(offsets),
+        sizes=np.ascontiguousarray(sizes),
+        frames=columns["frames"][order].astype(np.int32),
+        left_out=left_out,
+        fingerprint=digest.hexdigest(),
+        _keys=keys.take(pa.array(order)),
+    )
+
+
+def _check_places(
+    dataset: Dataset, places: NDArray[np.int64], offsets: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> None:
+    lengths = np.array([shard.num_bytes for shard in dataset.shards], np.int64)
+    wrong = (offsets < 0) | (sizes <= 0) | (offsets + sizes > lengths[places])
+    wrong[1:] |= (places[1:] == places[:-1]) & (offsets[1:] < offsets[:-1] + sizes[:-1])
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        name = dataset.shards[places[at]].name
+        raise BadReceipt(
+            f"{redact(dataset.url)}: {name}: the receipt has a sample of {sizes[at]} bytes at byte {offsets[at]}, "
+            "which leaves the shard or overlaps another one; delete the receipt and mine its unit again"
+        )

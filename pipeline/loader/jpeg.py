@@ -1,0 +1,45 @@
+"""JPEG bytes to pixels, by the fastest decoder that is there."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.shards.decode import MAX_PIXELS, decode_jpeg
+from pipeline.shards.stream import BadMember
+
+try:
+    import simplejpeg
+except ImportError:  # slower, not different: `pip install -e ".[train]"` brings it
+    simplejpeg = None
+
+
+def decode(data: bytes | memoryview, shard: str, member: str, height: int, width: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of a JPEG that must have the given size; the size is checked before any pixel is decoded.
+
+    Without `simplejpeg` Pillow decodes; both use libjpeg-turbo's exact transform and smooth chroma.
+
+    Args:
+        data: the JPEG.
+        shard, member: for messages.
+        height, width: as its record says.
+
+    Raises:
+        BadMember: another size, another format, or damaged.
+    """
+    if simplejpeg is None:
+        return decode_jpeg(bytes(data), shard, member, height, width)
+    try:
+        found_height, found_width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if (found_height, found_width) != (height, width) or height * width > MAX_PIXELS:
+            raise BadMember(
+                shard, member, f"is {found_height} x {found_width}, its record says {height} x {width}; not decoded"
+            )
+        if colours in ("CMYK", "YCCK"):  # libjpeg-turbo has no way from there to RGB
+            return decode_jpeg(bytes(data), shard, member, height, width)
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
+        return pixels
+    except BadMember:
+        raise
+    except Exception as error:  # a decoder that is fed hostile bytes raises whatever it likes
+        raise BadMember(shard, member, f"is not a whole JPEG ({error})") from None

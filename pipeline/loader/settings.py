@@ -1,0 +1,31 @@
+"""What a recipe says about reading: section `data`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from schemas.config import Settings
+
+
+class DataSettings(Settings):
+    """How shards become batches. `url`, `batch_size`, `streams` and `window` decide the order of samples."""
+
+    url: str = Field("", description="Root of the data set that mining wrote; --data says the same.")
+    batch_size: int = Field(64, gt=0, description="Samples of one optimiser step, over all ranks together.")
+    streams: int = Field(
+        0,
+        ge=0,
+        description="Into so many equal streams an epoch is cut; ranks and workers own whole streams, so it must be a "
+        "multiple of ranks x workers and divide the batch. 0: as many as the batch allows, 64 at most. Fix it if you "
+        "mean to resume on another number of machines with another batch.",
+    )
+    window: int = Field(
+        1024, gt=0, description="Samples of a stream that are shuffled among each other; larger mixes shards better."
+    )
+    workers: int = Field(2, ge=0, description="Processes that read and augment, for each rank; 0: the rank itself.")
+    prefetch: int = Field(2, gt=0, description="Batches each of them prepares ahead.")
+    cache: str = Field("", description="Local folder that keeps remote shards, shared by all processes of a machine.")
+    cache_bytes: int = Field(64 << 30, gt=0, description="Limit of that folder; the longest unused goes first.")
+    max_bad: float = Field(
+        0.05, ge=0, le=1, description="Share of bad samples, of the data set, at which the run stops with their names."
+    )

@@ -1,0 +1,166 @@
+"""The bytes of samples, wherever their shards lie: read in place, from a cache, or from windows held in memory."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.loader.cache import ShardCache, check_length, other_length
+from pipeline.loader.catalog import Catalog
+from pipeline.shards.tar import BadShard
+from pipeline.storage.credentials import redact, scrub
+from pipeline.storage.files import is_local, read_bytes
+
+_FETCHERS = 4
+
+
+@dataclass
+class _Held:
+    """What a stream has asked for: descriptors by shard, or bytes by (first, last) sample."""
+
+    shards: set[int] = field(default_factory=set)
+    runs: dict[tuple[int, int], Future[bytes]] = field(default_factory=dict)
+
+
+class ShardFiles:
+    """Reads samples for the streams of one process.
+
+    A local shard is read in place. A remote one is fetched whole into the cache, in the background, as soon as a
+    window needs it. Without a cache the part of each shard that a window needs, which is one byte range, is fetched
+    into memory and kept as long as the window lasts. Samples are never asked for one by one over a network.
+
+    Args:
+        catalog: of the data set.
+        cache: local folder for remote shards; empty for none.
+        cache_bytes: its limit.
+
+    Raises:
+        ConfigError: see `ShardCache`.
+    """
+
+    def __init__(self, catalog: Catalog, cache: str, cache_bytes: int) -> None:
+        self._catalog = catalog
+        self._first = catalog.first.tolist()  # looked up for every sample, for which numpy is slow
+        self.local = is_local(catalog.url)
+        self._cache = None
+        if cache and not self.local:
+            self._cache = ShardCache(cache, cache_bytes, max(shard.num_bytes for shard in catalog.shards))
+        self._pool = None if self.local else ThreadPoolExecutor(_FETCHERS, "fetch")
+        self._held: dict[int, _Held] = {}
+        self._open: dict[int, Future[int]] = {}
+        self._bad: dict[int, str] = {}
+
+    def need(self, stream: int, windows: list[NDArray[np.int64]]) -> None:
+        """Say which samples a stream will ask for from now on, window by window; the rest is let go.
+
+        Remote bytes are on their way when this returns.
+        """
+        held = self._held.setdefault(stream, _Held())
+        runs = {run for samples in windows for run in self._runs(samples)}
+        held.shards = {self.shard_of(first) for first, _ in runs}
+        if self._pool is not None and self._cache is None:
+            held.runs = {run: held.runs.get(run) or self._pool.submit(self._fetch, *run) for run in sorted(runs)}
+            return
+        if self._cache is not None:
+            for shard in sorted(held.shards):
+                self._descriptor(shard)
+        wanted = set().union(*(other.shards for other in self._held.values()))
+        for shard in [shard for shard, opened in self._open.items() if shard not in wanted and opened.done()]:
+            _close(self._open.pop(shard))
+
+    def shard_of(self, sample: int) -> int:
+        """Index of the shard of a sample."""
+        return bisect_right(self._first, sample) - 1
+
+    def piece(self, stream: int, sample: int) -> bytes | memoryview:
+        """The bytes of a sample in its tar.
+
+        Raises:
+            BadShard: its shard is missing, or has another length than the catalog says.
+            OSError: storage failed for good; names the shard.
+        """
+        catalog, shard = self._catalog, self.shard_of(sample)
+        if shard in self._bad:
+            raise BadShard(self._bad[shard])
+        offset, size = int(catalog.offsets[sample]), int(catalog.sizes[sample])
+        try:
+            if self._pool is not None and self._cache is None:
+                return self._from_runs(stream, shard, sample, offset, size)
+            piece = os.pread(self._descriptor(shard).result(), size, offset)
+            if len(piece) != size:
+                raise BadShard(f"{catalog.shards[shard].name}: became shorter while it was read")
+            return piece
+        except BadShard as error:
+            self._bad[shard] = str(error)
+            raise
+        except OSError as error:
+            raise OSError(f"{redact(catalog.shard_urls[shard])}: {scrub(str(error))}") from error
+
+    def close(self) -> None:
+        """Close files and forget what was fetched."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        for opened in self._open.values():
+            _close(opened)
+        self._open.clear()
+        self._held.clear()
+
+    def _runs(self, samples: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """(first, last) sample of each shard that some samples lie in; between them lie only samples of the window,
+        but for the last one of an epoch."""
+        ordered = np.sort(samples)
+        begins = np.flatnonzero(np.diff(self._catalog.shard_of(ordered), prepend=-1))
+        return list(zip(ordered[begins].tolist(), ordered[np.append(begins[1:], len(ordered)) - 1].tolist()))
+
+    def _from_runs(self, stream: int, shard: int, sample: int, offset: int, size: int) -> memoryview:
+        held = self._held.get(stream)
+        for (first, last), run in held.runs.items() if held else ():
+            if first <= sample <= last:
+                begin = offset - int(self._catalog.offsets[first])
+                return memoryview(run.result())[begin : begin + size]
+        check_length(self._catalog.shard_urls[shard], self._catalog.shards[shard])
+        return memoryview(read_bytes(self._catalog.shard_urls[shard], offset, size))
+
+    def _fetch(self, first: int, last: int) -> bytes:
+        catalog = self._catalog
+        shard = self.shard_of(first)
+        check_length(catalog.shard_urls[shard], catalog.shards[shard])
+        begin = int(catalog.offsets[first])
+        return read_bytes(catalog.shard_urls[shard], begin, int(catalog.offsets[last] + catalog.sizes[last]) - begin)
+
+    def _descriptor(self, shard: int) -> Future[int]:
+        opened = self._open.get(shard)
+        if opened is None:
+            if self._pool is not None:
+                opened = self._pool.submit(self._open_cached, shard)
+            else:
+                opened = Future()
+                opened.set_result(self._open_local(shard))
+            self._open[shard] = opened
+        return opened
+
+    def _open_local(self, shard: int) -> int:
+        info = self._catalog.shards[shard]
+        try:
+            descriptor = os.open(self._catalog.shard_urls[shard], os.O_RDONLY)
+        except FileNotFoundError:
+            raise BadShard(f"{info.name}: is missing") from None
+        found = os.fstat(descriptor).st_size
+        if found != info.num_bytes:
+            os.close(descriptor)
+            raise other_length(info, found)
+        return descriptor
+
+    def _open_cached(self, shard: int) -> int:
+        assert self._cache is not None
+        return self._cache.open(self._catalog.shard_urls[shard], self._catalog.shards[shard])
+
+
+def _close(opened: Future[int]) -> None:
+    if opened.done() and not opened.cancelled() and opened.exception() is None:
+        os.close(opened.result())

@@ -1,0 +1,188 @@
+"""The samples of some streams, batch after batch: read, turned into examples, bad ones replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.loader.catalog import Catalog
+from pipeline.loader.contract import MakeExample
+from pipeline.loader.order import Order
+from pipeline.loader.shard_files import ShardFiles
+from pipeline.loader.stored import ShardSample
+from pipeline.shards.tar import BadShard
+from pipeline.storage.credentials import scrub
+
+
+class TooManyBad(ValueError):
+    """More samples cannot be used than `data.max_bad` allows; the text names some."""
+
+
+@dataclass
+class Part:
+    """What one process adds to a batch.
+
+    Args:
+        examples: in the order of their places.
+        bad: (sample, reason) of what was met for the first time while making them.
+        error: why there are no examples and will be none any more.
+    """
+
+    examples: list[Any] = field(default_factory=list)
+    bad: list[tuple[int, str]] = field(default_factory=list)
+    error: Exception | None = None
+
+
+@dataclass
+class _Window:
+    epoch: int
+    places: NDArray[np.int64]
+    samples: list[int]
+
+
+class StreamReader:
+    """Reads neighbouring streams of an order.
+
+    A place whose sample is bad is taken by the next good one of its window, in the window's order; where the whole
+    window is bad, by the next good one of the epoch. So what stands at a place depends on the data and the order alone.
+
+    Args:
+        catalog: of the data set.
+        order: over its samples.
+        streams: which of them.
+        make_example: see `pipeline.loader.contract.MakeExample`.
+        files: where the bytes come from.
+        max_bad: most samples that may be bad; one more is the end.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        order: Order,
+        streams: Sequence[int],
+        make_example: MakeExample,
+        files: ShardFiles,
+        max_bad: float,
+    ) -> None:
+        self._catalog, self._order, self._streams = catalog, order, streams
+        self._make_example, self._files, self._max_bad = make_example, files, max_bad
+        self._windows: dict[int, dict[int, _Window]] = {}
+        self._bad: set[int] = set()
+        self._new_bad: list[tuple[int, str]] = []
+
+    def parts(self, batches_done: int) -> Iterator[Part]:
+        """This process's part of every batch from number `batches_done` on, without end.
+
+        After a part with an error nothing more comes: storage failed (OSError) or too many samples are bad.
+        """
+        batch = batches_done
+        while True:
+            self._new_bad = []
+            try:
+                examples = self._examples(batch)
+            except (OSError, TooManyBad) as error:
+                yield Part(bad=self._new_bad, error=error)
+                return
+            yield Part(examples, self._new_bad)
+            batch += 1
+
+    def _examples(self, batch: int) -> list[Any]:
+        places = [place for stream in self._streams for place in self._places(stream, batch)]
+        # All are read before the first is decoded: in turns, each would find its code and data out of the CPU's caches.
+        read = [self._read(stream, window.samples[inside]) for stream, window, inside in places]
+        return [self._example(*place, stored) for place, stored in zip(places, read)]
+
+    def _places(self, stream: int, batch: int) -> Iterator[tuple[int, _Window, int]]:
+        order = self._order
+        epoch, number = divmod(batch, order.batches_per_epoch)
+        begin, end = number * order.step, (number + 1) * order.step
+        first, last = begin // order.window, (end - 1) // order.window
+        numbers = [epoch * order.num_windows + index for index in range(first, last + 1)]
+        held = self._windows.get(stream, {})
+        if not self._files.local and 2 * (end - last * order.window) >= order.window:
+            # Half way the bytes of the next window set out, so that nobody waits for them later.
+            numbers.append(numbers[-1] + 1)
+        if held.keys() != set(numbers):
+            held = {number: held.get(number) or self._open_window(stream, number) for number in numbers}
+            self._windows[stream] = held
+            self._files.need(stream, [np.array(window.samples) for window in held.values()])
+        for at in range(begin, end):
+            index, inside = divmod(at, order.window)
+            yield stream, held[epoch * order.num_windows + index], inside
+
+    def _open_window(self, stream: int, number: int) -> _Window:
+        epoch, index = divmod(number, self._order.num_windows)
+        places = self._order.shuffled(epoch, stream, index)
+        return _Window(epoch, places, self._order.samples(epoch, places).tolist())
+
+    def _example(self, stream: int, window: _Window, inside: int, read: ShardSample | None) -> Any:
+        place, attempt = int(window.places[inside]), -1
+        for step, sample in enumerate(self._candidates(window, inside)):
+            stored = self._read(stream, sample) if step else read
+            avoid = {sample}
+            while stored is not None:
+                attempt += 1
+                rng = self._order.rng(window.epoch, place, attempt)
+                partners: list[tuple[int, ShardSample]] = []
+                another = partial(self._another, stream, window, stored, avoid, rng, partners)
+                try:
+                    return self._make_example(stored, rng, another)
+                except BadShard as error:
+                    broken = [(number, partner.problem) for number, partner in partners if partner.problem]
+                    if stored.problem or not broken:
+                        self._count(sample, str(error))
+                        break
+                    # The sample is good, its partner was not: the same again with another partner.
+                    for number, problem in broken:
+                        self._count(number, problem)
+                        avoid.add(number)
+        raise TooManyBad("not one sample of the epoch can be used")
+
+    def _candidates(self, window: _Window, inside: int) -> Iterator[int]:
+        count = len(window.samples)
+        for step in range(count):
+            yield window.samples[(inside + step) % count]
+        total = self._order.stream_length * self._order.streams
+        begin = int(window.places.max()) + 1
+        for place in range(begin, begin + total - count):
+            yield int(self._order.samples(window.epoch, np.array([place % total]))[0])
+
+    def _another(
+        self,
+        stream: int,
+        window: _Window,
+        own: ShardSample,
+        avoid: set[int],
+        rng: np.random.Generator,
+        partners: list[tuple[int, ShardSample]],
+    ) -> ShardSample:
+        count = len(window.samples)
+        begin = int(rng.integers(count))
+        for step in range(count):
+            sample = window.samples[(begin + step) % count]
+            if sample not in avoid and (stored := self._read(stream, sample)) is not None:
+                partners.append((sample, stored))
+                return stored
+        return own
+
+    def _read(self, stream: int, sample: int) -> ShardSample | None:
+        info = self._catalog.shards[self._files.shard_of(sample)]
+        try:
+            piece = self._files.piece(stream, sample)
+            return ShardSample(bytes(piece), info.name, int(self._catalog.offsets[sample]))
+        except BadShard as error:
+            self._count(sample, str(error))
+            return None
+
+    def _count(self, sample: int, reason: str) -> None:
+        if sample in self._bad:
+            return
+        self._bad.add(sample)
+        self._new_bad.append((sample, scrub(reason)))
+        if len(self._bad) > self._max_bad:
+            raise TooManyBad("too many samples are bad")

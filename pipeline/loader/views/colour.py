@@ -1,0 +1,24 @@
+"""Transforms that change colours and leave every pixel where it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.loader.views import pixels
+from pipeline.loader.views.settings import ViewSettings
+from pipeline.loader.views.view import View
+
+
+def random_colour(view: View, rng: np.random.Generator, settings: ViewSettings) -> View:
+    """Shift hue, saturation and brightness, each with a chance of a half (released: YOLOX's); then contrast and blur.
+
+    Numbers are drawn for all of them, so that a setting changes nothing but its own effect.
+    """
+    limits = (settings.hue, settings.saturation, settings.value)
+    shifts = (rng.uniform(-1, 1, 3) * limits * rng.integers(0, 2, 3)).astype(int)  # towards zero, as released
+    factor = 1 + settings.contrast * rng.uniform(-1, 1)
+    deviation = settings.blur * rng.random()
+    image = pixels.shift_hsv(view.image, *shifts.tolist())
+    return replace(view, image=pixels.blur(pixels.contrast(image, factor), deviation))
