@@ -38,7 +38,12 @@ class DeformConvNorm(nn.Module):
         Returns:
             (B, C, H', W').
         """
-        if values.device.type == "cpu" and not torch.is_grad_enabled():
+        kind = values.device.type
+        if torch.is_autocast_enabled(kind):
+            # torchvision does the same on GPUs; its operator for CPUs knows no half precision.
+            with torch.autocast(kind, enabled=False):
+                return self(values.float(), offsets.float(), weights.float())
+        if kind == "cpu" and not torch.is_grad_enabled():
             convolved = gathered(values, offsets, weights, self.conv.weight, self.conv.stride[0])
         else:
             convolved = self.conv(values, offsets, weights)

@@ -13,7 +13,7 @@ NEGATIVES_PER_POSITIVE = 3
 """How many negatives count, the most costly first."""
 
 
-def margin_loss(key: Tensor, ref: Tensor, targets: Tensor) -> Tensor:
+def margin_loss(key: Tensor, ref: Tensor, targets: Tensor, ignored: Tensor | None = None) -> Tensor:
     """Pull cosines of positives to 1 and push those of negatives below 0.1.
 
         cost(q, r) = (clamp(cos(q, r) - 0.1 [r negative], 0, 1) - [r positive])^2
@@ -27,13 +27,14 @@ def margin_loss(key: Tensor, ref: Tensor, targets: Tensor) -> Tensor:
         key: (P, D) embeddings of the key view's positives.
         ref: (R, D) embeddings of the reference view's samples.
         targets: (P, R) bool, whether both show the same object.
+        ignored: (P, R) bool, pairs that do not count at all; none of `targets`.
 
     Returns:
         A scalar; 0 where there is no positive pair.
     """
     cosines = F.normalize(key, dim=1) @ F.normalize(ref, dim=1).T
     costs = ((cosines - NEGATIVE_MARGIN * ~targets).clamp(0, 1) - targets.to(cosines)).square()
-    positive, negative = costs[targets], costs[~targets]
+    positive, negative = costs[targets], costs[~targets if ignored is None else ~(targets | ignored)]
     limit = NEGATIVES_PER_POSITIVE * len(positive)
     if len(negative) > limit:
         negative = negative.topk(limit).values

@@ -44,7 +44,7 @@ def pair_targets(matches: Tensor, key_truths: Tensor, ref_truths: Tensor, num_re
     return targets
 
 
-def released_contrast(key: Tensor, ref: Tensor, targets: Tensor) -> Tensor:
+def released_contrast(key: Tensor, ref: Tensor, targets: Tensor, ignored: Tensor | None = None) -> Tensor:
     """The loss that official weights were trained with ("unbiased contrast").
 
     With plain dot products s, for each row q that has positives P(q), and its negatives N(q):
@@ -59,6 +59,7 @@ def released_contrast(key: Tensor, ref: Tensor, targets: Tensor) -> Tensor:
         key: (P, D) embeddings of the key view's positives.
         ref: (R, D) embeddings of the reference view's samples.
         targets: (P, R) bool, from `pair_targets`.
+        ignored: (P, R) bool, pairs that are neither positive nor negative; none of `targets`.
 
     Returns:
         The weighted loss, a scalar; 0 where no row has a positive.
@@ -66,13 +67,14 @@ def released_contrast(key: Tensor, ref: Tensor, targets: Tensor) -> Tensor:
     counts = targets.any(dim=1)
     similarities, positive = (key @ ref.T)[counts], targets[counts]
     number = positive.sum(dim=1, keepdim=True)
+    exponents = similarities if ignored is None else similarities.masked_fill(ignored[counts], -torch.inf)
     # A mean over the positives is a sum in which each has lost log(number): the denominator is one log-sum-exp.
-    denominators = torch.logsumexp(similarities - positive * number.to(similarities).log(), dim=1, keepdim=True)
+    denominators = torch.logsumexp(exponents - positive * number.to(similarities).log(), dim=1, keepdim=True)
     rows = ((denominators - similarities) * positive).sum(dim=1) / number[:, 0]
     return RELEASED_WEIGHT * rows.sum() / (len(rows) + torch.finfo(torch.float32).eps)
 
 
-def paper_contrast(key: Tensor, ref: Tensor, targets: Tensor) -> Tensor:
+def paper_contrast(key: Tensor, ref: Tensor, targets: Tensor, ignored: Tensor | None = None) -> Tensor:
     """The loss that the paper states (section 3.2.1, the unnumbered equation of L_C).
 
     With cosines over the temperature 0.07, s, each positive pair on its own against the row's negatives:
@@ -85,11 +87,12 @@ def paper_contrast(key: Tensor, ref: Tensor, targets: Tensor) -> Tensor:
         As `released_contrast`; the paper's weight is 1.
     """
     similarities = F.normalize(key, dim=1) @ F.normalize(ref, dim=1).T / TEMPERATURE
-    negatives = torch.logsumexp(similarities.masked_fill(targets, -torch.inf), dim=1, keepdim=True)  # (P, 1)
+    left_out = targets if ignored is None else targets | ignored
+    negatives = torch.logsumexp(similarities.masked_fill(left_out, -torch.inf), dim=1, keepdim=True)  # (P, 1)
     return F.softplus(negatives - similarities)[targets].sum()
 
 
-CONTRASTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+CONTRASTS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]] = {
     "released": released_contrast,
     "paper": paper_contrast,
 }

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from models.masa.losses.assigning import (
@@ -18,8 +17,9 @@ from models.masa.losses.assigning import (
     assign,
 )
 from models.masa.losses.auxiliary import margin_loss
-from models.masa.losses.contrastive import CONTRASTS, match_instances, pair_targets
+from models.masa.losses.contrastive import CONTRASTS
 from models.masa.losses.detection import SMOOTH_L1_BETA, RpnLossSettings, roi_losses, rpn_losses
+from models.masa.losses.pairing import Side, compare, pair_telemetry
 from models.masa.losses.sampling import (
     ROI_SAMPLING,
     RPN_SAMPLING,
@@ -41,6 +41,7 @@ class Targets:
     Args:
         boxes: (G, 4) float32 xyxy in pixels of the view, each with an area above 0.
         ids: (G,) int64; equal ids above 0 are the same object in both views, an id of 0 matches nothing.
+        groups: numbers of the videos or files whose pixels are in the view; only for `negatives = "batch"`.
 
     Raises:
         ValueError: shapes do not fit, or a box is empty or not finite.
@@ -48,6 +49,7 @@ class Targets:
 
     boxes: Tensor
     ids: Tensor
+    groups: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4 or self.ids.shape != self.boxes.shape[:1]:
@@ -67,16 +69,27 @@ class LossSettings:
     Args:
         contrast: `released` or `paper`, see `losses.contrastive`.
         auxiliary_weight: weight of the margin loss (`losses.auxiliary`); 0 leaves it out.
+        detection: whether the proposal head and the object prior head are trained. If not, the track losses are taken
+            over the objects themselves, without proposals, on `Masa.track_features`.
+        negatives: `pair`: the other samples of the same image's reference view. `batch`: those of all images of the
+            batch at once, except images that share a group; the mean is then over all rows of the batch.
+        ignore_iou: a sample of another object that overlaps an object more than this, in the reference view, is neither
+            its positive nor its negative: proposals are often parts of each other. 1 (released): none is left out.
+        symmetric: also compare reference boxes with the key view; the track losses are the means of both directions.
         key_proposals, ref_proposals: how the proposal head's boxes are chosen in each view.
         rpn_assignment, roi_assignment, track_assignment: which boxes stand for which object.
         rpn_sampling, roi_sampling, track_sampling: how many of them count.
 
     Raises:
-        ValueError: `contrast` is neither form.
+        ValueError: `contrast` or `negatives` is unknown, `ignore_iou` outside 0..1.
     """
 
     contrast: Literal["released", "paper"] = "released"
     auxiliary_weight: float = 1.0
+    detection: bool = True
+    negatives: Literal["pair", "batch"] = "pair"
+    ignore_iou: float = 1.0
+    symmetric: bool = False
     key_proposals: ProposalSettings = KEY_PROPOSALS
     ref_proposals: ProposalSettings = TEST_PROPOSALS
     rpn_assignment: AssignSettings = RPN_ASSIGNMENT
@@ -89,6 +102,10 @@ class LossSettings:
     def __post_init__(self) -> None:
         if self.contrast not in CONTRASTS:
             raise ValueError(f"contrast = {self.contrast!r} is unknown; it is one of {', '.join(CONTRASTS)}")
+        if self.negatives not in ("pair", "batch"):
+            raise ValueError(f"negatives = {self.negatives!r} is unknown; it is one of pair, batch")
+        if not 0 <= self.ignore_iou <= 1:
+            raise ValueError(f"ignore_iou = {self.ignore_iou} should lie between 0 and 1")
 
 
 RELEASED = LossSettings()
@@ -124,52 +141,53 @@ def masa_losses(
         key_proposals, ref_proposals: B boxes (N_i, 4) to be used in place of the proposal head's.
 
     Returns:
-        Scalars. With gradients: `rpn_cls`, `rpn_bbox`, `roi_cls`, `roi_bbox`, `track`, `track_aux` and their sum
-        `total`. Detached, means over the pairs: `positives` (key boxes whose object is in the reference view);
-        `effective_negatives` (how many reference boxes share the softmax weight w of such a box's negatives,
-        `(sum w)^2 / sum w^2`) and `similarity_gap` (mean cosine of its positive pairs minus that of its negative
-        ones), both over the pairs that have positives and negatives, 0 where none has.
+        Scalars. With gradients: `rpn_cls`, `rpn_bbox`, `roi_cls`, `roi_bbox` (these four only with
+        `settings.detection`), `track`, `track_aux` and their sum `total`. Detached, means over the pairs: `positives`
+        (key boxes whose object is in the reference view); `effective_negatives` (how many reference boxes share the
+        softmax weight w of such a box's negatives, `(sum w)^2 / sum w^2`) and `similarity_gap` (mean cosine of its
+        positive pairs minus that of its negative ones), both over the comparisons that have positives and negatives,
+        0 where none has.
 
     Raises:
         ValueError: numbers of images, targets or proposals differ.
     """
     _check_lengths(len(key_images), ref_images, key_targets, ref_targets, key_proposals, ref_proposals)
-    key_levels, ref_levels = model.features(key_images), model.features(ref_images)
+    features = model.features if settings.detection else model.track_features
+    key_levels, ref_levels = features(key_images), features(ref_images)
     device = key_levels[0].device
     key_truths = [each.boxes.to(device, torch.float32) for each in key_targets]
     ref_truths = [each.boxes.to(device, torch.float32) for each in ref_targets]
 
-    outputs = model.rpn_head(key_levels)
-    losses = _rpn_losses(model, outputs, key_truths, settings, generator)
-    if key_proposals is None:
-        key_proposals = _proposals(model, outputs, key_images, settings.key_proposals)
-    if ref_proposals is None:
-        with torch.no_grad():
-            outputs = model.rpn_head(ref_levels)
-        ref_proposals = _proposals(model, outputs, ref_images, settings.ref_proposals)
-
-    drawn = draw_samples(key_proposals, key_truths, settings.roi_assignment, settings.roi_sampling, generator)
-    logits, deltas = model.roi_head(model.pool(key_levels, [each.boxes for each in drawn]))
-    losses["roi_cls"], losses["roi_bbox"] = roi_losses(logits, deltas, drawn, key_truths)
+    losses: dict[str, Tensor] = {}
+    if settings.detection:
+        outputs = model.rpn(key_levels)
+        losses |= _rpn_losses(model, outputs, key_truths, settings, generator)
+        if key_proposals is None:
+            key_proposals = _proposals(model, outputs, key_images, settings.key_proposals)
+        if ref_proposals is None:
+            with torch.no_grad():
+                outputs = model.rpn(ref_levels)
+            ref_proposals = _proposals(model, outputs, ref_images, settings.ref_proposals)
+        drawn = draw_samples(key_proposals, key_truths, settings.roi_assignment, settings.roi_sampling, generator)
+        logits, deltas = model.roi_head(model.pool(key_levels, [each.boxes for each in drawn]))
+        losses["roi_cls"], losses["roi_bbox"] = roi_losses(logits, deltas, drawn, key_truths)
 
     rules = (settings.track_assignment, settings.track_sampling, generator)
-    key_drawn = draw_samples(key_proposals, key_truths, *rules)
-    ref_drawn = draw_samples(ref_proposals, ref_truths, *rules)
-    key_embeddings = model.embed_levels(key_levels, [each.positives for each in key_drawn])
-    ref_embeddings = model.embed_levels(ref_levels, [each.boxes for each in ref_drawn])
-    targets = [
-        pair_targets(match_instances(key.ids.to(device), ref.ids.to(device)), mine.truths, its.truths, len(its.boxes))
-        for key, ref, mine, its in zip(key_targets, ref_targets, key_drawn, ref_drawn)
-    ]
+    key_drawn = _track_samples(key_proposals, key_truths, *rules)
+    ref_drawn = _track_samples(ref_proposals, ref_truths, *rules)
+    key_boxes = [each.boxes if settings.symmetric else each.positives for each in key_drawn]
+    key_sides = _sides(key_targets, key_truths, key_drawn, model.embed_levels(key_levels, key_boxes))
+    ref_boxes = [each.boxes for each in ref_drawn]
+    ref_sides = _sides(ref_targets, ref_truths, ref_drawn, model.embed_levels(ref_levels, ref_boxes))
     # Similarities of dozens have no place in half precision: exp(s) decides what counts.
     with torch.autocast(device.type, enabled=False):
-        pairs = [(key.float(), ref.float(), same) for key, ref, same in zip(key_embeddings, ref_embeddings, targets)]
-        contrast = CONTRASTS[settings.contrast]
-        losses["track"] = torch.stack([contrast(*pair) for pair in pairs]).mean()
-        losses["track_aux"] = settings.auxiliary_weight * torch.stack([margin_loss(*pair) for pair in pairs]).mean()
-        telemetry = pair_telemetry(pairs)
+        tracks = [_track_losses(key_sides, ref_sides, settings)]
+        if settings.symmetric:
+            tracks.append(_track_losses(ref_sides, key_sides, settings))
+        losses["track"] = torch.stack([each["track"] for each in tracks]).mean()
+        losses["track_aux"] = torch.stack([each["track_aux"] for each in tracks]).mean()
     losses["total"] = torch.stack(list(losses.values())).sum()
-    return losses | telemetry
+    return losses | {name: tracks[0][name] for name in ("positives", "effective_negatives", "similarity_gap")}
 
 
 def draw_samples(
@@ -187,29 +205,63 @@ def draw_samples(
     return drawn
 
 
-@torch.no_grad()
-def pair_telemetry(pairs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
-    """How hard the contrast is: see `masa_losses` for the three numbers.
+def _track_samples(
+    proposals: Sequence[Tensor] | None,
+    truths: Sequence[Tensor],
+    assignment: AssignSettings,
+    sampling: SampleSettings,
+    generator: torch.Generator,
+) -> list[Samples]:
+    """As `draw_samples`; without proposals, the objects themselves and all of them."""
+    if proposals is not None:
+        return draw_samples(proposals, truths, assignment, sampling, generator)
+    drawn = []
+    for boxes in truths:
+        every = torch.arange(len(boxes), device=boxes.device)
+        drawn.append(
+            Samples(
+                positives=boxes,
+                negatives=boxes[:0],
+                truths=every,
+                positive_indices=every,
+                negative_indices=every[:0],
+            )
+        )
+    return drawn
 
-    Args:
-        pairs: of each pair of views, key embeddings (P, D), reference embeddings (R, D) and targets (P, R) bool.
-    """
-    positives = torch.stack([targets.any(dim=1).sum() for _, _, targets in pairs]).float().mean()
-    effective, gaps = [], []
-    for key, ref, targets in pairs:
-        counts = targets.any(dim=1) & ~targets.all(dim=1)
-        if not counts.any():
-            continue
-        key, positive = key[counts], targets[counts]
-        weights = (key @ ref.T).masked_fill(positive, -torch.inf).softmax(dim=1)  # a row's negatives sum to 1
-        effective.append((1 / weights.square().sum(dim=1)).mean())
-        cosines = F.normalize(key, dim=1) @ F.normalize(ref, dim=1).T
-        gaps.append(cosines[positive].mean() - cosines[~positive].mean())
-    return {
-        "positives": positives,
-        "effective_negatives": torch.stack(effective).mean() if effective else torch.zeros_like(positives),
-        "similarity_gap": torch.stack(gaps).mean() if gaps else torch.zeros_like(positives),
-    }
+
+def _sides(
+    targets: Sequence[Targets], truths: Sequence[Tensor], drawn: Sequence[Samples], embeddings: Sequence[Tensor]
+) -> list[Side]:
+    return [
+        Side(
+            boxes=boxes,
+            ids=target.ids.to(boxes.device),
+            truths=samples.truths,
+            samples=samples.boxes,
+            embeddings=vectors.float(),
+            groups=target.groups,
+        )
+        for target, boxes, samples, vectors in zip(targets, truths, drawn, embeddings)
+    ]
+
+
+def _track_losses(rows: Sequence[Side], columns: Sequence[Side], settings: LossSettings) -> dict[str, Tensor]:
+    """Both track losses and their telemetry in one direction."""
+    compared = compare(rows, columns, settings.negatives, settings.ignore_iou)
+    pairs = [(each.rows, each.columns, each.targets) for each in compared]
+    ignored = [each.ignored for each in compared]
+    contrast = CONTRASTS[settings.contrast]
+    track = torch.stack([contrast(*pair, unknown) for pair, unknown in zip(pairs, ignored)]).mean()
+    if settings.auxiliary_weight:
+        costs = [margin_loss(*pair, unknown) for pair, unknown in zip(pairs, ignored)]
+        auxiliary = settings.auxiliary_weight * torch.stack(costs).mean()
+    else:
+        auxiliary = torch.zeros_like(track)
+    telemetry = pair_telemetry(pairs, ignored)
+    # One comparison may stand for the whole batch.
+    telemetry["positives"] = telemetry["positives"] * len(compared) / len(rows)
+    return {"track": track, "track_aux": auxiliary, **telemetry}
 
 
 def _rpn_losses(

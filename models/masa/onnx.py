@@ -1,0 +1,244 @@
+"""MASA as one ONNX graph: pictures and any number of boxes in, embeddings out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from models.masa.backbones.swin import shift_mask
+from models.masa.bands import NUM_BANDS, NUM_COLUMNS, SAMPLES, BandHead
+from models.masa.heads import ROI_SIZE, NormedConvolution, roi_levels
+from models.masa.model import Masa
+from models.masa.variants import Variant
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+INPUTS, OUTPUTS = ("images", "boxes", "box_images"), ("embeddings",)
+
+OPSET = 20
+"""From 19 on there is DeformConv; ONNX Runtime's RoiAlign goes up to 21."""
+
+FIXED_ONLY = ("swin_b_window7", "swin_b_window12")
+"""Backbones whose windows are laid out for one size of picture: exported for a size, not for any."""
+
+_MAX_BYTES = (2 << 30) - (16 << 20)
+"""An ONNX file is one protobuf message, which ends at 2 GiB; the rest is for the graph itself."""
+
+_NEEDED = 'ONNX needs more packages: pip install -e ".[export]"'
+
+
+class OnnxEmbedder(nn.Module):
+    """The part of a model that embeds boxes, written so that the same graph serves any number of boxes and any size.
+
+    What it gives is what `Masa.embed` gives, up to rounding; boxes are not checked.
+
+    Args:
+        model: copied, and stays as it is.
+    """
+
+    def __init__(self, model: Masa) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).eval()
+        # Not called, and two thirds of the weights of a small model.
+        del self.model.rpn_head, self.model.roi_head
+        _replace_layers(self.model)
+
+    def forward(self, images: Tensor, boxes: Tensor, box_images: Tensor) -> Tensor:
+        """Embed.
+
+        Args:
+            images: (B, 3, H, W) float32, R, G, B in 0..255.
+            boxes: (N, 4) float32, xyxy in pixels of the images; they may leave them.
+            box_images: (N,) int64 in 0..B-1, the image of each box, in any order.
+
+        Returns:
+            (N, D) float32, as ordered as the boxes.
+        """
+        maps = self.model.backbone_maps(self._prepare(images))
+        # One more, dropped at the end: reshapes in the head have no answer to no boxes at all.
+        boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
+        box_images = torch.cat([box_images, box_images.new_zeros(1)])
+        regions = torch.cat([box_images[:, None].to(boxes), boxes], dim=1)  # (N + 1, 5): image, x0, y0, x1, y1
+        if isinstance(self.model.track_head, BandHead):
+            pooled = _pool_bands(maps, self.model.track_head.strides, regions)
+        else:
+            used = self.model.variant.num_roi_levels
+            pooled = _pool_levels(self._levels(maps)[:used], self.model.variant.strides[:used], regions)
+        embeddings: Tensor = self.model.track_head(pooled)
+        return embeddings[:-1]
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        """As `models.masa.padding.normalise_and_pad`, in arithmetic that stays simple when the size is a symbol."""
+        variant = self.model.variant
+        mean = images.new_tensor(variant.mean).view(3, 1, 1)
+        std = images.new_tensor(variant.std).view(3, 1, 1)
+        missing = []
+        for side in images.shape[:-3:-1]:
+            # A quotient times the divisor lets the exporter see, layer after layer, that every side is even.
+            whole = variant.input_side or (side + variant.pad_divisor - 1) // variant.pad_divisor * variant.pad_divisor
+            missing += [0, whole - side]
+        return F.pad((images - mean) / std, missing)
+
+    def _levels(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
+        adapter: Any = self.model.masa_adapter
+        pyramid, fusion = adapter
+        # Without the check of sizes in front, which would fix them in the graph; after the padding they do halve.
+        levels: Sequence[Tensor] = fusion.dyhead_blocks(pyramid(maps))
+        return levels
+
+
+def _pool_levels(levels: Sequence[Tensor], strides: Sequence[int], regions: Tensor) -> Tensor:
+    """As `models.masa.heads.roi_align_levels`, whatever the boxes are.
+
+    Every level pools all regions, those of other levels shrunk to nothing: they take no samples there, and are zero.
+    """
+    chosen = roi_levels(regions[:, 1:], len(levels))
+    pooled: Tensor | int = 0
+    for index, (level, stride) in enumerate(zip(levels, strides)):
+        own = (chosen == index)[:, None]
+        cells = roi_align(level, torch.where(own, regions, 0), ROI_SIZE, 1.0 / stride, sampling_ratio=0, aligned=True)
+        pooled = pooled + cells
+    assert isinstance(pooled, Tensor)
+    return pooled
+
+
+def _pool_bands(maps: Sequence[Tensor], strides: Sequence[int], regions: Tensor) -> Tensor:
+    """As `models.masa.bands.BandHead.pool`, of regions instead of boxes by image."""
+    parts = []
+    for level, stride in zip(maps, strides):
+        cells = roi_align(level, regions, (NUM_BANDS, NUM_COLUMNS), 1.0 / stride, SAMPLES, aligned=True)
+        bands = cells.mean(dim=3)
+        parts.append(F.normalize(bands.flatten(1), dim=1).view_as(bands).transpose(1, 2))
+    return torch.cat(parts, dim=2)
+
+
+class EvenConv(nn.Module):
+    """timm's convolution with TensorFlow's padding, for maps with an even number of rows and columns.
+
+    There the padding is the same for every size; timm works it out for each, in terms that grow from layer to layer
+    until the exporter is lost in them.
+
+    Args:
+        same: a convolution of stride 2, as all that are left to pad at run time.
+    """
+
+    def __init__(self, same: Conv2dSame) -> None:
+        super().__init__()
+        if tuple(same.stride) != (2, 2) or tuple(same.dilation) != (1, 1):
+            raise ValueError(f"only stride 2 without dilation can be exported, not {same}")
+        self.conv = same
+        height, width = ((size - 2) // 2 for size in same.kernel_size)
+        # One more to the right and below than before: TensorFlow's rule.
+        self.padding = (width, same.kernel_size[1] - 2 - width, height, same.kernel_size[0] - 2 - height)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H / 2, W / 2)."""
+        padded = F.pad(maps, self.padding)
+        return F.conv2d(padded, self.conv.weight, self.conv.bias, stride=2, groups=self.conv.groups)
+
+
+def _replace_layers(module: nn.Module) -> None:
+    """Put layers that do not ask for the number of rows or boxes in the place of those that do."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, Conv2dSame):
+            setattr(module, name, EvenConv(child))
+        elif isinstance(child, NormedConvolution):
+            setattr(module, name, nn.Sequential(*child.children(), nn.ReLU()))
+        else:
+            _replace_layers(child)
+
+
+def to_onnx(model: Masa, size: tuple[int, int] | None = None) -> ModelProto:
+    """Export the embedding of boxes.
+
+    Inputs and output are those of `OnnxEmbedder.forward`; B and N are free, N may be 0. The same model gives the same
+    graph; no paths of this machine are in it.
+
+    Args:
+        model: float32, on the CPU.
+        size: (H, W) in pixels if the graph is to serve one size only; None: any, up to the variant's fixed input.
+
+    Raises:
+        ValueError: a backbone that needs a size, a size that does not fit the variant, or more than a file can hold.
+        ImportError: a package is missing; says what to type.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(_NEEDED) from error
+    variant, limit = model.variant, model.variant.input_side
+    if size is None and variant.backbone in FIXED_ONLY:
+        raise ValueError(f"{variant.name} can be exported for one size of pictures only: give height and width")
+    if size is not None and (min(size) < 1 or (limit and max(size) > limit)):
+        raise ValueError(
+            f"{size[0]} x {size[1]} pixels (height x width) do not fit {variant.name}, which takes 1 to "
+            f"{limit or 'any number'} on each side"
+        )
+    embedder = OnnxEmbedder(model)
+    num_bytes = sum(each.numel() * each.element_size() for each in _used(embedder))
+    if num_bytes > _MAX_BYTES:
+        raise ValueError(f"{variant.name}: {num_bytes:,} bytes of weights do not fit into one ONNX file of 2 GiB")
+    # Two pictures, three boxes, and several cells in the coarsest level: what is 1 would be taken for a constant.
+    height, width = size or (min(7 * variant.pad_divisor, limit or 1 << 20) - 8, 5 * 32 - 4)
+    images = torch.zeros(2, 3, height, width)
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0], [4.0, 4.0, 32.0, 32.0], [0.0, 8.0, 200.0, 200.0]])
+    # Gradients on: without them the CPU takes a way around deformable convolution that loops over pictures.
+    try:
+        with torch.enable_grad():
+            exported = torch.export.export(
+                embedder, (images, boxes, torch.tensor([0, 1, 1])), dynamic_shapes=_free(variant, size)
+            )
+        program = torch.onnx.export(
+            exported, (), opset_version=OPSET, input_names=INPUTS, output_names=OUTPUTS, verbose=False
+        )
+    finally:
+        # It now holds tensors of the tracer, which the next picture of that size would be masked with.
+        shift_mask.cache_clear()
+    assert program is not None
+    return _tidied(program.model_proto)
+
+
+def _free(variant: Variant, size: tuple[int, int] | None) -> dict[str, Any]:
+    """Which dimensions are symbols."""
+    dim = torch.export.Dim
+    images = {0: dim("batch")}
+    if size is None:
+        # Without a fixed input: so large that the coarsest level has two rows. The graph serves smaller ones as well.
+        bounds = {"min": 2, "max": variant.input_side} if variant.input_side else {"min": variant.strides[-1] + 1}
+        images |= {2: dim("height", **bounds), 3: dim("width", **bounds)}
+    boxes = {0: dim("num_boxes")}
+    return {"images": images, "boxes": boxes, "box_images": dict(boxes)}
+
+
+def _used(embedder: OnnxEmbedder) -> Iterator[Tensor]:
+    for name, values in embedder.model.state_dict().items():
+        if not (name.startswith("masa_adapter.") and isinstance(embedder.model.track_head, BandHead)):
+            yield values
+
+
+def _tidied(proto: ModelProto) -> ModelProto:
+    """Names for the free dimensions, and nothing about the machine that exported."""
+    graph = proto.graph
+    names = {"images": ("batch", "", "height", "width"), "boxes": ("num_boxes", ""), "box_images": ("num_boxes",)}
+    for value in (*graph.input, *graph.output):
+        shape = value.type.tensor_type.shape.dim
+        for dimension, name in zip(shape, names.get(value.name, ("num_boxes", "")), strict=True):
+            if dimension.dim_param:
+                dimension.dim_param = name
+        del value.metadata_props[:]
+    # Shapes in between can be inferred, and still have the exporter's names for dimensions.
+    del graph.value_info[:]
+    for each in (proto, graph, *graph.node, *graph.initializer):
+        del each.metadata_props[:]
+        each.doc_string = ""
+    proto.producer_name, proto.producer_version = "trackmill", ""
+    return proto

@@ -1,0 +1,110 @@
+"""Where training starts from: the backbone's part of a checkpoint that is not MASA's own, put into a fresh model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from models.masa.backbones.lite0 import timm_name
+from models.masa.checkpoint import Checkpoint, state_dict_of
+from models.masa.loading import fit, recognise
+from models.masa.model import Masa
+from models.masa.variants import VARIANTS
+
+_SWIN_TABLE = "backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
+_SWIN_WINDOWS = {169: "swin_b_window7", 529: "swin_b_window12"}
+_SAM_WIDTHS = {768: "sam_vit_b", 1024: "sam_vit_l", 1280: "sam_vit_h"}
+
+
+def start_backbone(model: Masa, state: Mapping[str, Tensor], where: str = "the weights") -> str:
+    """Copy a foreign backbone into `model`; all its other tensors stay.
+
+    Taken are, for the variant they belong to: an official or own MASA checkpoint (only its backbone); SAM's own
+    (`image_encoder.*`) or renamed as mmdetection's users have it (`backbone.*`), with prompt encoder and mask decoder;
+    a Detic or GroundingDINO detector in mmdetection's form (`backbone.stages.*`); torchvision's ResNet-50, though
+    MASA's has its strides in other layers and has to get used to that; EfficientNet-Lite0 of timm or of its package.
+
+    Args:
+        model: of any variant.
+        state: tensors by name, with or without wrappers.
+        where: the file, for messages.
+
+    Returns:
+        What was recognised, in words.
+
+    Raises:
+        ValueError: something else, or a backbone of another variant; says what it looks like, or which tensors do not
+            fit. The model is then as before.
+    """
+    tensors = state_dict_of(state, where)
+    what, backbone, renamed = _recognised(tensors)
+    variant = model.variant
+    if backbone is None:
+        raise ValueError(
+            f"{where}: no backbone recognised in {len(tensors)} tensors ({', '.join(list(tensors)[:3])}, ...); "
+            f"{variant.name} takes {_wanted(variant.backbone)}"
+        )
+    if backbone != variant.backbone:
+        raise ValueError(
+            f"{where}: this is {what}, with the backbone {backbone}; {variant.name} has {variant.backbone} and takes "
+            f"{_wanted(variant.backbone)}"
+        )
+    if renamed is None:
+        raise ValueError(f"{where}: this is {what}, whose names are other ones; give {_wanted(variant.backbone)}")
+    # What stands outside the backbone stays as it is, unless the file has it too: SAM's mask decoder.
+    kept = {name: values for name, values in model.state_dict().items() if not name.startswith(variant.backbone_prefix)}
+    fit(model, Checkpoint(tensors=kept | renamed, where=where))
+    return what
+
+
+def _recognised(tensors: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor] | None]:
+    """What it is, the name of its backbone, and its tensors by the names they have in `Masa` (None: unknown names)."""
+    masa = recognise(tensors)
+    if masa is not None:
+        variant = VARIANTS[masa]
+        return f"a checkpoint of {masa}", variant.backbone, _starting_with(tensors, variant.backbone_prefix)
+    for name, prefix, what in (
+        ("image_encoder.pos_embed", "image_encoder.", "a SAM checkpoint"),
+        ("backbone.pos_embed", "backbone.", "a SAM checkpoint with renamed encoder"),
+    ):
+        if name in tensors:
+            backbone = _SAM_WIDTHS.get(tensors[name].shape[-1], "unknown to SAM")
+            rest = _starting_with(tensors, ("prompt_encoder.", "mask_decoder."))
+            return what, backbone, _moved(tensors, prefix, "detector.backbone.") | _moved(rest, "", "detector.")
+    if _SWIN_TABLE in tensors:
+        backbone = _SWIN_WINDOWS.get(len(tensors[_SWIN_TABLE]), "another Swin")
+        return "a detector with a Swin backbone", backbone, _moved(tensors, "backbone.", "detector.backbone.")
+    if any(name.startswith("backbone.bottom_up.patch_embed.") for name in tensors):
+        return "a Detic checkpoint of its own code", "swin_b_window7", None
+    if "conv1.weight" in tensors and "layer4.2.conv3.weight" in tensors:
+        depth = sum(name.startswith("layer3.") and name.endswith(".conv1.weight") for name in tensors)
+        backbone = "resnet50" if depth == 6 else "a deeper ResNet"
+        classified = {name: values for name, values in tensors.items() if not name.startswith("fc.")}
+        return "a ResNet classifier", backbone, _moved(classified, "", "backbone.")
+    if "_conv_stem.weight" in tensors:
+        tensors = {timm_name(name): values for name, values in tensors.items()}
+    if "conv_stem.weight" in tensors and "blocks.0.0.conv_dw.weight" in tensors:
+        parts = _starting_with(tensors, ("conv_stem.", "bn1.", "blocks."))
+        return "an EfficientNet", "efficientnet_lite0_tensorflow", _moved(parts, "", "backbone.")
+    return "", None, None
+
+
+def _starting_with(tensors: Mapping[str, Tensor], prefix: str | tuple[str, ...]) -> dict[str, Tensor]:
+    return {name: values for name, values in tensors.items() if name.startswith(prefix)}
+
+
+def _moved(tensors: Mapping[str, Tensor], before: str, after: str) -> dict[str, Tensor]:
+    """The tensors below a prefix, below another one."""
+    return {after + name.removeprefix(before): values for name, values in tensors.items() if name.startswith(before)}
+
+
+def _wanted(backbone: str) -> str:
+    match backbone:
+        case "sam_vit_b" | "sam_vit_h":
+            return f"MASA's checkpoint or SAM's own ({backbone}_*.pth)"
+        case "swin_b_window7" | "swin_b_window12":
+            return "MASA's checkpoint or the detector's in mmdetection's form (backbone.stages.*)"
+        case "resnet50":
+            return "MASA's checkpoint or torchvision's ResNet-50"
+    return "MASA's checkpoint, timm's tf_efficientnet_lite0, or model.weights = \"imagenet\""

@@ -1,0 +1,149 @@
+"""Foreign backbones go into a model, whole and nothing else; what does not belong there is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models import resnet50, resnet101
+
+import models.masa
+from models.masa.backbones.lite0 import imagenet_lite0
+from models.masa.model import Masa
+from models.masa.starting import start_backbone
+from models.masa.variants import VARIANTS
+from tests.masa.rebuild import needs_reference, read_manifest
+
+State = dict[str, Tensor]
+
+
+def _empty(name: str) -> Masa:
+    """A model whose tensors are there but were never drawn, which is quick."""
+    with torch.device("meta"):
+        model = Masa(VARIANTS[name])
+    return model.to_empty(device="cpu")
+
+
+def _numbered(shapes: dict[str, torch.Size]) -> State:
+    """A number of its own in each tensor."""
+    counts = [1 + place if name.endswith("num_batches_tracked") else 1.0 + place for place, name in enumerate(shapes)]
+    return {name: torch.full(tuple(shape), count) for (name, shape), count in zip(shapes.items(), counts)}
+
+
+def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: each.shape for name, each in module.state_dict().items()}
+
+
+def _assert_started(model: Masa, before: State, wanted: State) -> None:
+    """Exactly these tensors have changed."""
+    after = model.state_dict()
+    for name, values in after.items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(values, wanted.get(name, before[name]).to(values.dtype)), name
+    assert wanted.keys() <= after.keys()
+
+
+def _before(model: Masa) -> State:
+    for each in model.state_dict().values():
+        each.zero_()
+    return {name: torch.zeros_like(each) for name, each in model.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda own: own,
+        lambda own: {"state_dict": own},
+        lambda own: own | {"rpn_head.rpn_cls.bias": torch.ones(3), "track_head.other": torch.ones(3)},
+    ],
+    ids=["bare", "wrapped", "with heads"],
+)
+def test_the_backbone_of_masas_own_checkpoint(wrap: Callable[[State], State]) -> None:
+    model = _empty("masa_r50")
+    own = _numbered({name: shape for name, shape in _shapes(model).items() if name.startswith("backbone.")})
+    before = _before(model)
+    assert start_backbone(model, wrap(own)) == "a checkpoint of masa_r50"
+    _assert_started(model, before, own)
+
+
+def test_torchvisions_resnet() -> None:
+    with torch.device("meta"):
+        shapes = _shapes(resnet50())
+    theirs = _numbered(shapes)
+    model = _empty("masa_r50")
+    before = _before(model)
+    assert start_backbone(model, theirs) == "a ResNet classifier"
+    _assert_started(model, before, {f"backbone.{n}": v for n, v in theirs.items() if not n.startswith("fc.")})
+
+
+def test_sams_own_checkpoint() -> None:
+    model = _empty("masa_sam_vitb")
+    own = _numbered({n: s for n, s in _shapes(model).items() if n.startswith("detector.")})
+    before = _before(model)
+    for encoder, what in (
+        ("image_encoder.", "a SAM checkpoint"),
+        ("backbone.", "a SAM checkpoint with renamed encoder"),
+    ):
+        theirs = {name.removeprefix("detector.").replace("backbone.", encoder, 1): own[name] for name in own}
+        model.load_state_dict(before)
+        assert start_backbone(model, theirs) == what
+        _assert_started(model, before, own)
+
+
+def test_a_detector_in_mmdetections_form() -> None:
+    model = _empty("masa_gdino")
+    prefix = "detector.backbone."
+    own = _numbered({n: s for n, s in _shapes(model).items() if n.startswith(prefix)})
+    # This buffer numbers pairs and has to be what it is.
+    fresh = models.masa.load("masa_gdino").state_dict()
+    own |= {name: fresh[name] for name in own if name.endswith(".relative_position_index")}
+    model.load_state_dict(fresh)
+    theirs = {name.removeprefix("detector."): values for name, values in own.items()}
+    theirs["language_model.x"] = torch.ones(1)
+    before = {name: values.clone() for name, values in fresh.items()}
+    assert start_backbone(model, theirs) == "a detector with a Swin backbone"
+    _assert_started(model, before, own)
+
+
+def test_imagenet_weights_of_the_small_backbone() -> None:
+    wanted = models.masa.load("masa_lite0", "imagenet").backbone.state_dict()
+    model = models.masa.load("masa_lite0", seed=3)
+    assert start_backbone(model, imagenet_lite0()) == "an EfficientNet"
+    found = model.backbone.state_dict()
+    assert all(torch.equal(found[name], values) for name, values in wanted.items())
+
+
+@needs_reference("detic_swinb")
+def test_detics_own_names_are_recognised_and_refused() -> None:
+    state = {each["name"]: torch.zeros(1) for each in read_manifest("detic_swinb")["entries"]}
+    with pytest.raises(ValueError, match="a Detic checkpoint of its own code, whose names are other ones"):
+        start_backbone(_empty("masa_detic"), state)
+
+
+def _tables(length: int) -> State:
+    return {"backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table": torch.zeros(length, 4)}
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "said"),
+    [
+        ("masa_lite0", {"a": torch.zeros(1)}, r"no backbone recognised in 1 tensors \(a, ...\); masa_lite0 takes"),
+        ("masa_sam_vitb", {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 1280)}, "with the backbone sam_vit_h"),
+        ("masa_sam_vith", {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 1024)}, "with the backbone sam_vit_l"),
+        ("masa_detic", _tables(529), "with the backbone swin_b_window12; masa_detic has swin_b_window7"),
+        ("masa_detic", _tables(169), "does not fit masa_detic: .* missing"),
+        ("masa_lite0", {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 768)}, "takes MASA's checkpoint, timm's"),
+    ],
+)
+def test_other_weights_are_named(name: str, state: State, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        start_backbone(_empty(name), state)
+
+
+def test_a_deeper_resnet_is_refused() -> None:
+    with torch.device("meta"):
+        state = resnet101().state_dict()
+    with pytest.raises(ValueError, match="a deeper ResNet"):
+        start_backbone(_empty("masa_r50"), state)
