@@ -1,0 +1,357 @@
+"""Checkpoints: who saves, who waits, who reports, and how one is found, checked and loaded. All rules are here.
+
+`OUTPUT/checkpoints/step-00000040/` holds `model.safetensors`, `optimizer.safetensors`, `ema.safetensors` where weights
+are averaged, and `checkpoint.json`. What they say is free of ranks, ZeRO stages and devices, so that any engine on any
+number of ranks goes on from them; nothing in them is pickled.
+
+No random state is stored: all randomness of a step follows from the seed and the number of the step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor
+
+from pipeline.storage.credentials import redact
+from pipeline.storage.files import basename, dirname, exists, join, list_files, read_bytes
+from pipeline.storage.publish import publish_bytes, publish_file, remove, scratch_file
+from pipeline.training.engine import Engine, EngineState
+from pipeline.training.ranks import on_first_rank
+from schemas.config import ConfigError, Settings, flatten
+
+FORMAT = 1
+DOCUMENT = "checkpoint.json"
+MODEL, OPTIMIZER, EMA = "model.safetensors", "optimizer.safetensors", "ema.safetensors"
+_FOLDER = re.compile(r"step-(\d{8,})$")
+
+
+class CheckpointSettings(Settings):
+    """Section `checkpoint`."""
+
+    every: int = Field(500, gt=0, description="Steps between two checkpoints; what a kill loses at most.")
+    keep: int = Field(2, gt=0, description="The newest so many stay. With 1 there is none to fall back to if it rots.")
+
+
+class DamagedCheckpoint(ValueError):
+    """A file of a checkpoint is missing, short or changed; says which."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A checkpoint that is whole.
+
+    Args:
+        url: its folder.
+        step: steps done.
+        document: what `checkpoint.json` says.
+        damaged: newer ones that are not whole, each with the reason.
+    """
+
+    url: str
+    step: int
+    document: dict[str, Any]
+    damaged: tuple[str, ...] = ()
+
+
+def folder_of(output: str, step: int) -> str:
+    """Where the checkpoint of a step lies."""
+    return join(output, "checkpoints", f"step-{step:08d}")
+
+
+def save(
+    output: str,
+    step: int,
+    engine: Engine,
+    averaged: Mapping[str, Tensor] | None,
+    document: Mapping[str, Any],
+    keep: int,
+) -> str:
+    """Write the checkpoint of a step; every rank must call it. Returns the URL of its folder.
+
+    Args:
+        output: root of the run.
+        step: steps done.
+        engine: every rank takes part in collecting its state; rank 0 gets it and writes.
+        averaged: weights of the moving average, on rank 0; None on others, or where nothing is averaged.
+        document: what `describe` gave.
+        keep: so many stay.
+
+    Raises:
+        OSError: it could not be written; `OtherRankFailed` on the other ranks.
+    """
+    state = engine.state()
+
+    def write() -> str:
+        assert state is not None, "the engine gives its state to rank 0"
+        return _write(output, step, state, averaged, document, keep)
+
+    # Others wait here: none may take a step that a failed save would have to undo.
+    return on_first_rank(write)
+
+
+def describe(
+    *,
+    step: int,
+    seed: int,
+    world: int,
+    loader: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    digest: str,
+    data: Mapping[str, Any],
+    frozen: str,
+) -> dict[str, Any]:
+    """What `checkpoint.json` says beside its files and the engine's numbers."""
+    return {
+        "format": FORMAT,
+        "step": step,
+        "seed": seed,
+        "world": world,
+        "loader": dict(loader),
+        "recipe": dict(recipe),
+        "digest": digest,
+        "data": dict(data),
+        "frozen": frozen,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+def find(output: str, thorough: bool = True) -> Found | None:
+    """The newest whole checkpoint of a run, None where there is none yet.
+
+    A damaged one is passed over for the one before, never used and never removed here.
+
+    Args:
+        output: root of the run.
+        thorough: read every file and compare its SHA-256; otherwise only lengths.
+    """
+    damaged: list[str] = []
+    folders = _folders(output)
+    for folder in sorted(folders, key=_step_of, reverse=True):
+        if DOCUMENT not in folders[folder]:
+            continue  # killed while it was written
+        try:
+            document = _check(folder, thorough)
+        except (DamagedCheckpoint, FileNotFoundError) as error:
+            damaged.append(str(error))
+            continue
+        return Found(url=folder, step=document["step"], document=document, damaged=tuple(damaged))
+    if damaged:
+        raise DamagedCheckpoint(
+            f"no checkpoint of {redact(output)} is whole ({'; '.join(damaged)}); restore one, or remove "
+            f"{redact(join(output, 'checkpoints'))} to start anew"
+        )
+    return None
+
+
+def open_checkpoint(url: str, thorough: bool = True) -> Found:
+    """A checkpoint by the URL of its folder, or the newest one of a run by the URL of its root.
+
+    Raises:
+        DamagedCheckpoint: it is not whole.
+        FileNotFoundError: there is none.
+    """
+    if exists(join(url, DOCUMENT)):
+        document = _check(url, thorough)
+        return Found(url=url, step=document["step"], document=document)
+    found = find(url, thorough)
+    if found is None:
+        raise FileNotFoundError(
+            f"no checkpoint at {redact(url)}: give a folder with {DOCUMENT} in it (OUTPUT/checkpoints/step-...), or "
+            "the root of a run"
+        )
+    return found
+
+
+def read_state(found: Found) -> tuple[EngineState, dict[str, Tensor] | None]:
+    """The engine's state and the averaged weights, if any, on the CPU.
+
+    Every rank reads for itself: one reader for all would hold the others up for as long, and pass it through memory
+    once more. The checkpoint was chosen by rank 0 for all, so that they read the same one.
+
+    Raises:
+        DamagedCheckpoint: a file has changed since it was found.
+    """
+    files = found.document["files"]
+    averaged = _tensors(found.url, EMA, files[EMA]) if EMA in files else None
+    state = EngineState(
+        parameters=_tensors(found.url, MODEL, files[MODEL]),
+        moments=_tensors(found.url, OPTIMIZER, files[OPTIMIZER]),
+        numbers=found.document["engine"],
+    )
+    return state, averaged
+
+
+def check_fits(found: Found, recipe: Mapping[str, Any], digest: str, data: Mapping[str, Any]) -> None:
+    """Refuse to go on with other settings or other data: the result would be neither run's.
+
+    Args:
+        found: the checkpoint.
+        recipe: what changes results, of this run.
+        digest: over that.
+        data: fingerprint of the data set and what else identifies it.
+
+    Raises:
+        ConfigError: names each key that differs, with both values.
+    """
+    where, document = redact(found.url), found.document
+    if document["digest"] != digest:
+        before, now = flatten(document["recipe"]), flatten(dict(recipe))
+        keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+        shown = "; ".join(f"{key} was {before.get(key, 'not set')!r}, now {now.get(key, 'not set')!r}" for key in keys)
+        raise ConfigError(
+            f"{where} was trained with another recipe: {shown or 'made by another version'}. Give the same settings to "
+            "go on, or another --output to start anew"
+        )
+    if document["data"] != data:
+        told = [f"{key} was {document['data'].get(key)!r}, now {value!r}" for key, value in data.items()]
+        raise ConfigError(
+            f"{where} was trained on other data: {'; '.join(told)}. Give the same data set to go on, or another "
+            "--output to start anew"
+        )
+
+
+def check_frozen(found: Found, frozen: str) -> None:
+    """Refuse other frozen weights than those that the trained ones were fitted to; they are not in the checkpoint.
+
+    Raises:
+        ConfigError: their digest is another one.
+    """
+    if found.document["frozen"] != frozen:
+        raise ConfigError(
+            f"{redact(found.url)} was trained on top of other frozen weights; give the file that it started from"
+        )
+
+
+def frozen_digest(module: torch.nn.Module) -> str:
+    """SHA-256 over the frozen parameters by name, before an engine takes the module; empty where nothing is frozen."""
+    frozen = {name: values for name, values in module.named_parameters() if not values.requires_grad}
+    if not frozen:
+        return ""
+    found = hashlib.sha256()
+    for name, values in sorted(frozen.items()):
+        found.update(name.encode())
+        found.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def sweep(output: str) -> list[str]:
+    """Remove what a kill left half written; returns the folders. Only rank 0, before anything is saved."""
+    half = [folder for folder, files in _folders(output).items() if DOCUMENT not in files]
+    for folder in half:
+        remove(folder)
+    return half
+
+
+def write_tensors(url: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> dict[str, Any]:
+    """A safetensors file, whole or not at all; returns its length and SHA-256."""
+    local = scratch_file(url)
+    mode = local.stat().st_mode
+    try:
+        # Tied weights share memory, which the format refuses: each name gets its own copy.
+        seen: set[int] = set()
+        apart: dict[str, Tensor] = {}
+        for name, values in tensors.items():
+            values = values.detach().cpu().contiguous()
+            shared = values.untyped_storage().data_ptr()
+            apart[name] = values.clone() if shared in seen else values
+            seen.add(shared)
+        save_file(apart, local, metadata)
+        local.chmod(mode)  # safetensors makes files that only their owner may read
+        with open(local, "rb") as handle:
+            told = {"bytes": local.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
+        publish_file(local, url)
+    finally:
+        local.unlink(missing_ok=True)
+    return told
+
+
+def _write(
+    output: str,
+    step: int,
+    state: EngineState,
+    averaged: Mapping[str, Tensor] | None,
+    document: Mapping[str, Any],
+    keep: int,
+) -> str:
+    folder = folder_of(output, step)
+    # A damaged one of the same step may be there, whose document must not vouch for the new files.
+    remove(folder)
+    files = {MODEL: state.parameters, OPTIMIZER: state.moments}
+    if averaged is not None:
+        files[EMA] = dict(averaged)
+    told = {name: write_tensors(join(folder, name), tensors) for name, tensors in files.items()}
+    # Last: a folder without it does not count.
+    publish_bytes(
+        join(folder, DOCUMENT),
+        orjson.dumps(
+            {**document, "engine": state.numbers, "files": told}, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
+        ),
+    )
+    # Only now, when the new one is whole. Later steps, of a run that was set back to an earlier step, stay as well.
+    before = [old for old, files in _folders(output).items() if DOCUMENT in files and _step_of(old) < step]
+    for old in sorted(before, key=_step_of, reverse=True)[keep - 1 :]:
+        remove(join(old, DOCUMENT))  # first, so that a kill in between leaves no folder that seems whole
+        remove(old)
+    return folder
+
+
+def _folders(output: str) -> dict[str, set[str]]:
+    """Names of the files in each step's folder, by the folder's URL."""
+    try:
+        found = list_files(join(output, "checkpoints"))
+    except FileNotFoundError:
+        return {}
+    folders: dict[str, set[str]] = {}
+    for file in found:
+        if _FOLDER.search(dirname(file.uri)):
+            folders.setdefault(dirname(file.uri), set()).add(basename(file.uri))
+    return folders
+
+
+def _step_of(folder: str) -> int:
+    return int(folder.rsplit("-", 1)[1])
+
+
+def _check(folder: str, thorough: bool) -> dict[str, Any]:
+    """The document of a folder whose files are as it says."""
+    shown = redact(folder)
+    try:
+        document = orjson.loads(read_bytes(join(folder, DOCUMENT)))
+        files, step, version = document["files"], int(document["step"]), document["format"]
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise DamagedCheckpoint(f"{shown}/{DOCUMENT} cannot be read: {type(error).__name__}: {error}") from None
+    if version != FORMAT:
+        raise DamagedCheckpoint(f"{shown} has format {version}; this version of Trackmill reads {FORMAT}")
+    document["step"] = step
+    sizes = {basename(file.uri): file.size for file in list_files(folder)}
+    for name, told in files.items():
+        if sizes.get(name) != told["bytes"]:
+            raise DamagedCheckpoint(f"{shown}/{name} has {sizes.get(name, 'no')} of {told['bytes']} bytes")
+        if thorough:
+            _read(folder, name, told)
+    return document
+
+
+def _read(folder: str, name: str, told: Mapping[str, Any]) -> bytes:
+    data = read_bytes(join(folder, name))
+    if len(data) != told["bytes"] or hashlib.sha256(data).hexdigest() != told["sha256"]:
+        raise DamagedCheckpoint(f"{redact(folder)}/{name} is damaged: its SHA-256 is not the one that was written down")
+    return data
+
+
+def _tensors(folder: str, name: str, told: Mapping[str, Any]) -> dict[str, Tensor]:
+    try:
+        return load(_read(folder, name, told))
+    except SafetensorError as error:
+        raise DamagedCheckpoint(f"{redact(folder)}/{name} is no safetensors file: {error}") from None

@@ -1,0 +1,311 @@
+"""Starting a run: everything is checked before a worker is; then one process trains, or each of those that torchrun or
+Ray started.
+
+Three calls: `prepare` looks, once, and changes nothing; `begin` writes the recipe down; `worker` trains, in every rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+import orjson
+import torch
+import torch.distributed as dist
+
+from pipeline.loader.catalog import Catalog, read_catalog
+from pipeline.loader.order import Order, share
+from pipeline.storage.credentials import redact
+from pipeline.storage.files import canonical, join
+from pipeline.storage.publish import publish_bytes
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import Found
+from pipeline.training.loop import Outcome, data_identity, total_steps, train
+from pipeline.training.ranks import on_first_rank
+from pipeline.training.recipe import Recipe, effective, make_recipe, make_task, plain
+from pipeline.training.result import read_card
+from pipeline.training.task import Task
+from pipeline.training.telemetry import require_packages
+from schemas.config import ConfigError
+
+RESUME = ("auto", "never")
+COLLECTIVE_TIMEOUT = timedelta(hours=6)
+"""Ranks wait for each other no longer than this. Others wait while rank 0 evaluates, so it is long; that something
+hangs is the watchdog's to say, much earlier."""
+
+
+class RunFailed(RuntimeError):
+    """Ranks failed for good; the text says which and why. The same command goes on from the last checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Parameters of one part of the module."""
+
+    name: str
+    parameters: int
+    trainable: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What was found before anything is started.
+
+    Args:
+        recipe: the settings.
+        output: root of the run, spelt in full.
+        catalog: the data set, which is open.
+        parts: parameters by part of the network.
+        start: where it goes on; None to begin.
+        total_steps: steps that were asked for.
+        finished: all of them are done, and the result is there.
+    """
+
+    recipe: Recipe
+    output: str
+    catalog: Catalog
+    parts: tuple[Part, ...]
+    start: Found | None
+    total_steps: int
+    finished: bool
+
+
+def prepare(recipe: Recipe, output: str, ranks: int, resume: str = "auto") -> Prepared:
+    """Check all that can be checked without a worker; writes nothing.
+
+    Args:
+        recipe: settings.
+        output: root of the run.
+        ranks: how many there will be.
+        resume: `auto`: go on from the newest whole checkpoint, if any; `never`: there must be none; or the URL of a
+            checkpoint.
+
+    Raises:
+        ValueError: settings do not fit each other, the data, the checkpoint or the number of ranks.
+        OSError: the data set, the weights or the checkpoint cannot be read.
+    """
+    output = canonical(output)
+    if not recipe.data.url:
+        raise ConfigError("no data set: give --data URL, the root of what jobs/mine_proposals.py wrote")
+    catalog = read_catalog(recipe.data.url)
+    check_batch(recipe, catalog, ranks)
+    start = starting_point(output, resume, thorough=False)
+    if start is not None:
+        checkpoint.check_fits(start, *effective(recipe), data_identity(catalog))
+    total = total_steps(recipe)
+    card = read_card(output)
+    finished = start is not None and start.step >= total and card is not None and card["step"] == start.step
+    require_packages(recipe.telemetry)
+    if recipe.engine.name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
+        raise ImportError('engine deepspeed needs a package that is not installed: pip install -e ".[deepspeed]"')
+    parts = count_parameters(make_task(recipe), recipe.seed)
+    return Prepared(
+        recipe=recipe,
+        output=output,
+        catalog=catalog,
+        parts=parts,
+        start=start,
+        total_steps=total,
+        finished=finished,
+    )
+
+
+def begin(prepared: Prepared) -> None:
+    """Write `config.json`, the resolved recipe: the first thing in the output, which shows that it can be written to.
+
+    Raises:
+        OSError: it cannot.
+    """
+    publish_bytes(
+        join(prepared.output, "config.json"),
+        orjson.dumps(plain(prepared.recipe), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS),
+    )
+
+
+def check_batch(recipe: Recipe, catalog: Catalog, ranks: int) -> Order:
+    """The order of samples, if the batch can be cut for accumulation, ranks and streams.
+
+    Raises:
+        ConfigError: it cannot; says which numbers fit.
+    """
+    batch, accumulate = recipe.data.batch_size, recipe.optim.accumulate
+    if batch % accumulate:
+        raise ConfigError(f"data.batch_size is {batch}, which optim.accumulate = {accumulate} does not divide")
+    micro = batch // accumulate
+    if micro % ranks:
+        raise ConfigError(
+            f"a batch of {micro} samples (data.batch_size / optim.accumulate) cannot be shared by {ranks} ranks; "
+            f"make data.batch_size a multiple of {accumulate * ranks}"
+        )
+    data = recipe.data
+    order = Order(catalog.first, micro, data.streams, data.window, recipe.seed)
+    share(order.streams, ranks, 0, data.workers)
+    return order
+
+
+def starting_point(output: str, resume: str, thorough: bool = True) -> Found | None:
+    """The checkpoint to go on from.
+
+    A checkpoint given by its URL is where a run begins; when that run is started again, its own newer ones win.
+
+    Args:
+        output: root of the run.
+        resume: see `prepare`.
+        thorough: whether every byte is checked.
+
+    Raises:
+        ConfigError: `never`, and there is a checkpoint.
+        FileNotFoundError: no checkpoint at the URL.
+        DamagedCheckpoint: none is whole.
+    """
+    if resume not in RESUME:
+        given = checkpoint.open_checkpoint(canonical(resume), thorough)
+        if given.url.startswith(join(output, "checkpoints")):
+            return given  # set back on purpose
+        own = checkpoint.find(output, thorough)
+        return own if own is not None and own.step > given.step else given
+    own = checkpoint.find(output, thorough)
+    if own is not None and resume == "never":
+        raise ConfigError(
+            f"{redact(output)} holds a run of {own.step} steps already; go on with --resume auto, or give another "
+            "--output"
+        )
+    return own
+
+
+def count_parameters(task: Task, seed: int) -> tuple[Part, ...]:
+    """Parameters of each top-level part of the network, which is built for it: so its weights can be read."""
+    module = task.build(seed)
+    counts: dict[str, list[int]] = {}
+    for name, values in module.named_parameters():
+        words = name.split(".")
+        part = words[1] if words[0] == "network" and len(words) > 1 else words[0]
+        count = counts.setdefault(part, [0, 0])
+        count[0] += values.numel()
+        count[1] += values.numel() * values.requires_grad
+    return tuple(Part(name=name, parameters=all_, trainable=some) for name, (all_, some) in counts.items())
+
+
+def worker(
+    values: Mapping[str, Any],
+    output: str,
+    *,
+    device: str = "auto",
+    resume: str = "auto",
+    should_stop: Callable[[], bool] = lambda: False,
+    on_checkpoint: Callable[[str, int], None] | None = None,
+    notice: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Train as one rank. With several, each calls it in its own process, with the process group made.
+
+    Args:
+        values: the recipe as plain values (`Recipe.model_dump()`), fit to be sent to another machine.
+        output: root of the run.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`; plain `cuda` is the one of this rank's place on its machine.
+        resume: `auto` or the URL of a checkpoint. A worker that is started anew after a failure gets the same.
+        should_stop: asked after every step, see `train`.
+        on_checkpoint: called on every rank after each save, see `train`.
+        notice: told, on every rank, of checkpoints that were passed over.
+    """
+    recipe = make_recipe(values, "recipe")
+    place = find_device(device)
+    catalog = read_catalog(recipe.data.url)
+
+    def choose() -> Found | None:
+        found = starting_point(canonical(output), resume)
+        if found is not None:
+            checkpoint.check_fits(found, *effective(recipe), data_identity(catalog))
+        return found
+
+    # Rank 0 chooses for all: storage may show another rank a checkpoint later, or not any more.
+    start = on_first_rank(choose)
+    for damage in start.damaged if start is not None else ():
+        notice(f"passed over a checkpoint: {damage}")
+    return train(
+        recipe,
+        make_task(recipe),
+        catalog,
+        canonical(output),
+        place,
+        start=start,
+        should_stop=should_stop,
+        on_checkpoint=on_checkpoint,
+    )
+
+
+def run_local(
+    recipe: Recipe,
+    output: str,
+    *,
+    device: str = "auto",
+    resume: str = "auto",
+    notice: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Train in this process, without Ray; as one of several, where torchrun has started it.
+
+    SIGTERM and Ctrl-C finish the step, save and return.
+    """
+    with _process_group(device), stop_on_signals() as should_stop:
+        return worker(recipe.model_dump(), output, device=device, resume=resume, should_stop=should_stop, notice=notice)
+
+
+def ranks_around() -> tuple[int, int]:
+    """Rank and number of ranks that torchrun has set in the environment; (0, 1) where it has not."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def find_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device; one GPU for each rank of a machine.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if name != "auto" and not name.startswith("cuda"):
+        raise ConfigError(f"--device {name}: should be auto, cpu, cuda or cuda:N")
+    index = int(name.partition(":")[2] or os.environ.get("LOCAL_RANK", 0))
+    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+        raise ConfigError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs; try --device cpu")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Turns SIGTERM and Ctrl-C into an answer to "should I stop?"; a second one stops at once."""
+    told = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if told.is_set():
+            raise KeyboardInterrupt
+        told.set()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield told.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _process_group(device: str) -> Iterator[None]:
+    rank, world = ranks_around()
+    if world == 1 or dist.is_initialized():
+        yield
+        return
+    backend = "nccl" if find_device(device).type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, rank=rank, world_size=world)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

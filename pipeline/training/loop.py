@@ -1,0 +1,292 @@
+"""The loop: batches in, steps, rows of telemetry and checkpoints out. It knows nothing of what is learnt.
+
+A step is a pure function of what is stored: the weights and the optimiser of the step before, the seed, and the step's
+number. So a run that was killed goes on as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.loader.catalog import Catalog
+from pipeline.loader.loader import ShardLoader
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import Found
+from pipeline.training.ema import Ema
+from pipeline.training.engine import make_engine
+from pipeline.training.ranks import any_rank, num_ranks, on_first_rank, this_rank
+from pipeline.training.recipe import Recipe, effective, plain
+from pipeline.training.result import network_of, write_result
+from pipeline.training.schedule import learning_rate
+from pipeline.training.steps import NonFinite, Rows, peak_memory, run_step
+from pipeline.training.task import Task
+from pipeline.training.telemetry import Telemetry
+from pipeline.training.watchdog import Watchdog
+
+EVALUATION_PATIENCE = 20.0
+"""How much longer than a step an evaluation may take before the watchdog speaks up."""
+SAVING_PATIENCE = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a call of `train` ended.
+
+    Args:
+        step: steps done by now, earlier runs included.
+        total_steps: steps that were asked for.
+        interrupted: it was told to stop before; the same command goes on.
+        result: URL of the weights, empty while interrupted.
+        metrics: what the last evaluation gave.
+    """
+
+    step: int
+    total_steps: int
+    interrupted: bool
+    result: str
+    metrics: dict[str, float]
+
+
+def total_steps(recipe: Recipe) -> int:
+    """Steps of a run: those of the schedule, or fewer if `max_steps` says so."""
+    return min(recipe.schedule.steps, recipe.max_steps or recipe.schedule.steps)
+
+
+def data_identity(catalog: Catalog) -> dict[str, Any]:
+    """What tells a data set from another, wherever it lies."""
+    return {"fingerprint": catalog.fingerprint, "samples": len(catalog)}
+
+
+def train(
+    recipe: Recipe,
+    task: Task,
+    catalog: Catalog,
+    output: str,
+    device: torch.device,
+    *,
+    start: Found | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_checkpoint: Callable[[str, int], None] | None = None,
+) -> Outcome:
+    """Train to the end, or until told to stop. Every rank calls it with the same arguments.
+
+    Args:
+        recipe: settings.
+        task: what is learnt.
+        catalog: the data.
+        output: root of the run.
+        device: of this rank.
+        start: whole checkpoint to go on from, the same on all ranks; None to begin.
+        should_stop: asked after every step; where one rank is told so, all finish the step, save and return.
+        on_checkpoint: called on every rank after each save with its URL and step.
+
+    Raises:
+        NonFinite: the loss was no number for too long.
+        ValueError: the settings do not fit the data, the number of ranks or each other.
+        OSError: storage failed for good.
+    """
+    with contextlib.ExitStack() as stack:
+        run = _Run(recipe, task, catalog, output, device, start, stack)
+        return run.to_the_end(should_stop, on_checkpoint)
+
+
+class _Run:
+    """What a run holds while it lasts; closed by `stack` in the reverse order."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        catalog: Catalog,
+        output: str,
+        device: torch.device,
+        start: Found | None,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self.recipe, self.task, self.catalog, self.output, self.device = recipe, task, catalog, output, device
+        self.rank, self.world = this_rank(), num_ranks()
+        self.step = start.step if start else 0
+        self.metrics: dict[str, float] = {}
+        on_first_rank(lambda: len(checkpoint.sweep(output)))
+        self.watchdog = stack.enter_context(Watchdog(recipe.watchdog, self.rank, output, world=self.world))
+        module = task.build(recipe.seed)
+        self.frozen = on_first_rank(lambda: checkpoint.frozen_digest(module))
+        self.engine = make_engine(module.to(device), recipe.engine, recipe.optim, device, self.rank, self.world)
+        stack.callback(self.engine.close)
+        self.ema = Ema(self.engine.module, recipe.ema) if recipe.ema.decay else None
+        if start is not None:
+            self.watchdog.stage("loading the checkpoint", self.step)
+            checkpoint.check_frozen(start, self.frozen)
+            state, averaged = checkpoint.read_state(start)
+            self.engine.load(state)
+            if self.ema is not None and averaged is not None:
+                self.ema.load(averaged)
+        self.loader = ShardLoader(
+            catalog,
+            recipe.data,
+            batch_size=recipe.data.batch_size // recipe.optim.accumulate,
+            make_example=task.make_example(),
+            collate=task.collate,
+            rank=self.rank,
+            world=self.world,
+            seed=recipe.seed,
+            batches_done=self.step * recipe.optim.accumulate,
+        )
+        stack.callback(self.loader.close)
+        self.rows = Rows(device, recipe.max_nonfinite)
+        self.telemetry = Telemetry(
+            recipe.telemetry,
+            output,
+            total_steps=total_steps(recipe),
+            start_step=self.step,
+            samples_per_step=recipe.data.batch_size,
+            config=plain(recipe),
+            rank=self.rank,
+        )
+        for line in self.loader.notices:
+            self.telemetry.event(line)
+        self.bad = 0
+        self.status = "stopped"
+        stack.push(lambda kind, error, trace: self.telemetry.close("failed" if kind else self.status))
+
+    def to_the_end(self, should_stop: Callable[[], bool], on_checkpoint: Callable[[str, int], None] | None) -> Outcome:
+        recipe, total = self.recipe, total_steps(self.recipe)
+        batches = iter(self.loader)
+        stopped = False
+        while self.step < total and not stopped:
+            self._advance(batches)
+            # A signal may reach ranks in different steps; were each to obey alone, the others would hang.
+            stopped = any_rank(should_stop(), self.device)
+            last = stopped or self.step == total
+            save = last or self.step % recipe.checkpoint.every == 0
+            evaluate = self._evaluates(last=self.step == total)
+            if last or save or evaluate or self.step % recipe.telemetry.every == 0:
+                self._tell()
+            # Before the save, so that a kill in the middle of it leads to the evaluation's being done again.
+            if evaluate:
+                self._evaluate()
+            if save and self.rows.healthy:
+                self._save(on_checkpoint)
+        done = self.step >= total
+        if done and not self.rows.healthy:
+            raise NonFinite(
+                f"step {self.step}: the loss is no number, so it is neither saved nor made the result; the same "
+                "command goes on from the last checkpoint"
+            )
+        result = self._finish() if done else ""
+        self.status = "finished" if done else "stopped"
+        return Outcome(
+            step=self.step, total_steps=total, interrupted=not done, result=result, metrics=dict(self.metrics)
+        )
+
+    def _advance(self, batches: Iterator[Any]) -> None:
+        recipe = self.recipe
+        began, waited = time.perf_counter(), self.loader.wait_s
+        lr = learning_rate(self.step, recipe.schedule, recipe.optim.lr)
+        losses, norm = run_step(
+            self.engine,
+            batches,
+            seed=recipe.seed,
+            step=self.step,
+            rank=self.rank,
+            accumulate=recipe.optim.accumulate,
+            lr=lr,
+            stage=self.watchdog.stage,
+        )
+        self.step += 1
+        if self.ema is not None:
+            self.ema.update(self.step)
+        elapsed = time.perf_counter() - began
+        self.rows.add(
+            losses,
+            {
+                "data_wait": (self.loader.wait_s - waited) / elapsed,
+                "memory_bytes": peak_memory(self.device),
+                "bad_samples": float(self.loader.bad),
+            },
+            {
+                "step": self.step,
+                "epoch": self.loader.batches_done / self.loader.order.batches_per_epoch,
+                "lr": lr,
+                "grad_norm": norm,
+                "samples_per_s": recipe.data.batch_size / elapsed,
+            },
+        )
+        self.telemetry.tick(self.step)
+
+    def _tell(self) -> None:
+        self.watchdog.stage("telemetry", self.step)
+        self.telemetry.steps(self.rows.flush())
+        if self.loader.bad > self.bad:
+            self.bad = self.loader.bad
+            named = "; ".join(f"{key}: {reason}" for key, reason in self.loader.bad_samples())
+            self.telemetry.event(f"rank {self.rank}: {self.bad} bad samples were skipped so far: {named}")
+
+    def _evaluates(self, last: bool) -> bool:
+        every = getattr(getattr(self.recipe, "evaluation", None), "every", 0)
+        return bool(every) and (last or self.step % every == 0) and self.task.evaluation() is not None
+
+    def _evaluate(self) -> None:
+        self.watchdog.stage("evaluation", self.step, patience=EVALUATION_PATIENCE)
+        network = self._network()
+        self.metrics = on_first_rank(lambda: self._measure(network))
+        self.telemetry.evaluation(self.step, self.metrics)
+
+    def _measure(self, network: nn.Module | None) -> dict[str, float]:
+        measure = self.task.evaluation()
+        assert measure is not None and network is not None
+        with torch.no_grad():
+            return {name: float(value) for name, value in measure(network.to(self.device), self.device).items()}
+
+    def _network(self) -> nn.Module | None:
+        """A network of its own with the weights as they are now, on rank 0; every rank takes part."""
+        state, averaged = self.engine.state(), self._averaged()
+        return network_of(self.task, self.recipe.seed, state, averaged) if state is not None else None
+
+    def _averaged(self) -> dict[str, Tensor] | None:
+        return self.ema.state() if self.ema is not None and self.rank == 0 else None
+
+    def _save(self, on_checkpoint: Callable[[str, int], None] | None) -> None:
+        self.watchdog.stage("saving the checkpoint", self.step, patience=SAVING_PATIENCE)
+        on_first_rank(self.telemetry.sync)  # a run that goes on from here finds the rows of all steps up to it
+        kept, digest = effective(self.recipe)
+        document = checkpoint.describe(
+            step=self.step,
+            seed=self.recipe.seed,
+            world=self.world,
+            loader=self.loader.state(),
+            recipe=kept,
+            digest=digest,
+            data=data_identity(self.catalog),
+            frozen=self.frozen,
+        )
+        url = checkpoint.save(
+            self.output, self.step, self.engine, self._averaged(), document, self.recipe.checkpoint.keep
+        )
+        if on_checkpoint is not None:
+            on_checkpoint(url, self.step)
+
+    def _finish(self) -> str:
+        self.watchdog.stage("saving the checkpoint", self.step, patience=SAVING_PATIENCE)
+        network = self._network()
+
+        def write() -> str:
+            assert network is not None
+            card = {
+                "step": self.step,
+                "samples": self.step * self.recipe.data.batch_size,
+                "recipe": plain(self.recipe),
+                "data": data_identity(self.catalog),
+                "metrics": self.metrics,
+                "averaged": self.ema is not None,
+            }
+            return write_result(self.output, network, self.task, card)
+
+        return on_first_rank(write)

@@ -1,0 +1,74 @@
+"""What the ranks of a run tell each other. Alone, a rank tells itself; nothing here needs a process group then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class OtherRankFailed(RuntimeError):
+    """Rank 0 could not do what all wait for; the text is its error."""
+
+
+def this_rank() -> int:
+    """Number of this rank, from 0."""
+    return dist.get_rank() if _several() else 0
+
+
+def num_ranks() -> int:
+    """How many there are."""
+    return dist.get_world_size() if _several() else 1
+
+
+def on_first_rank(action: Callable[[], T]) -> T:
+    """Let rank 0 act while the others wait, and tell all of them the result, which is small and plain.
+
+    Raises:
+        OtherRankFailed: on every other rank, where the action raised on rank 0: a rank that went on alone would hang in
+            its next collective call, and the run with it.
+    """
+    if not _several():
+        return action()
+    told: list[Any] = [None, None]
+    failure: Exception | None = None
+    if this_rank() == 0:
+        try:
+            told[0] = action()
+        except Exception as error:
+            failure = error
+            told[1] = f"{type(error).__name__}: {error}"
+    dist.broadcast_object_list(told, src=0)
+    if failure is not None:
+        raise failure
+    if told[1] is not None:
+        raise OtherRankFailed(f"rank 0: {told[1]}")
+    result: T = told[0]
+    return result
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is up on at least one rank; the same answer everywhere."""
+    if not _several():
+        return flag
+    flags = torch.tensor(float(flag), device=device)
+    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+    return bool(flags.item())
+
+
+def gather(values: Tensor) -> Tensor:
+    """The tensors of all ranks, of one shape, stacked along a new first axis in the order of ranks."""
+    if not _several():
+        return values[None]
+    parts = [torch.empty_like(values) for _ in range(num_ranks())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.stack(parts)
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

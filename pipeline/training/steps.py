@@ -1,0 +1,146 @@
+"""One step of training, and the rows of numbers that steps leave behind."""
+
+from __future__ import annotations
+
+import math
+import resource
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.training.engine import Engine
+from pipeline.training.ranks import gather
+
+_TOTALS = ("bad_samples",)
+_PEAKS = ("memory_bytes",)
+"""How a number of each rank becomes one of the run; all others are averaged."""
+
+
+class NonFinite(RuntimeError):
+    """The loss was nan or infinite for too long; says where and in which parts."""
+
+
+def run_step(
+    engine: Engine,
+    batches: Iterator[Any],
+    *,
+    seed: int,
+    step: int,
+    rank: int,
+    accumulate: int,
+    lr: float,
+    stage: Callable[[str, int], None],
+) -> tuple[dict[str, Tensor], float]:
+    """Take one step of the optimiser.
+
+    Args:
+        engine: of this rank.
+        batches: gives this rank's part of one micro batch after the other.
+        seed: of the run.
+        step: steps done before.
+        rank: of this process.
+        accumulate: micro batches in the step.
+        lr: learning rate of the step.
+        stage: is told what begins: `waiting for data`, `forward`, `backward`, `step`.
+
+    Returns:
+        What the task told, averaged over micro batches, on the device; and the norm of the gradients before clipping.
+    """
+    sums: dict[str, Tensor] = {}
+    for micro in range(accumulate):
+        stage("waiting for data", step)
+        batch = next(batches)
+        stage("forward", step)
+        drawn = int(np.random.SeedSequence([seed, step, micro, rank]).generate_state(1, np.uint64)[0]) >> 1
+        torch.manual_seed(drawn)  # for layers that draw by themselves, such as dropout
+        losses = engine.forward(batch, torch.Generator().manual_seed(drawn))
+        stage("backward", step)
+        engine.backward(losses["total"], last=micro == accumulate - 1)
+        for name, value in losses.items():
+            value = value.detach().double() / accumulate
+            sums[name] = sums[name] + value if name in sums else value
+    stage("step", step)
+    return sums, engine.step(lr)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most bytes held so far: on a GPU by tensors, on the CPU by this process."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+class Rows:
+    """Keeps what steps told as tensors, so that no step waits for the device, until they are wanted as numbers.
+
+    Args:
+        device: where the losses are.
+        max_nonfinite: so many steps, one after the other, may have a loss that is no number.
+    """
+
+    def __init__(self, device: torch.device, max_nonfinite: int) -> None:
+        self._device, self._max_nonfinite = device, max_nonfinite
+        self._names: list[str] = []
+        self._told: list[list[Tensor]] = []
+        self._own: list[dict[str, float]] = []
+        self._nonfinite = 0
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the loss of the last flushed step was a number."""
+        return self._nonfinite == 0
+
+    def add(self, losses: dict[str, Tensor], measured: dict[str, float], own: dict[str, float]) -> None:
+        """Keep a step.
+
+        Args:
+            losses: what the task told; the same names in every step and on every rank.
+            measured: further numbers that differ between ranks.
+            own: numbers that all ranks share; those of rank 0 are taken.
+        """
+        names = sorted(losses) + sorted(measured)
+        self._names = self._names or names
+        if names != self._names:
+            odd = sorted(set(names) ^ set(self._names))
+            raise ValueError(f"a task tells the same values in every step; {', '.join(odd)} came or went")
+        values = [losses[name].to(self._device).double().reshape(()) for name in sorted(losses)]
+        rest = torch.tensor([measured[name] for name in sorted(measured)], dtype=torch.float64).to(self._device)
+        self._told.append([*values, *rest.unbind()])
+        self._own.append(own)
+
+    def flush(self) -> list[dict[str, float]]:
+        """The rows since the last call, over all ranks: every rank must call it. One message, one wait.
+
+        Raises:
+            NonFinite: on every rank alike.
+        """
+        if not self._own:
+            return []
+        ranks = gather(torch.stack([torch.stack(row) for row in self._told])).cpu().numpy()  # (ranks, steps, names)
+        rows = []
+        for index, own in enumerate(self._own):
+            row = dict(own)
+            for column, name in enumerate(self._names):
+                of_ranks = ranks[:, index, column]
+                name = "loss" if name == "total" else name
+                if name in _TOTALS:
+                    row[name] = float(of_ranks.sum())
+                else:
+                    row[name] = float(of_ranks.max() if name in _PEAKS else of_ranks.mean())
+            rows.append(row)
+            self._watch(row)
+        self._told, self._own = [], []
+        return rows
+
+    def _watch(self, row: dict[str, float]) -> None:
+        self._nonfinite = 0 if math.isfinite(row["loss"]) else self._nonfinite + 1
+        if self._nonfinite >= self._max_nonfinite:
+            bad = [f"{name} {value}" for name, value in row.items() if not math.isfinite(value)]
+            raise NonFinite(
+                f"step {row['step']:.0f}: the loss was no number in {self._nonfinite} steps, one after the other "
+                f"({', '.join(bad)}); lower optim.lr or lengthen the warm-up, look at the data there, or train in "
+                "float32. The checkpoint before it is whole"
+            )

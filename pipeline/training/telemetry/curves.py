@@ -1,0 +1,141 @@
+"""The curves of a run as one HTML page, complete in itself, drawn from its `metrics.jsonl` and `evaluations.jsonl`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.storage.files import basename, canonical, exists, join
+from pipeline.storage.publish import publish_bytes
+from pipeline.training.telemetry.lines import read_lines
+from pipeline.training.telemetry.plot import Line, as_line, draw, number
+from pipeline.training.telemetry.tags import tag
+
+_MEANINGS = {
+    "loss": "sum of the parts, as it is minimised",
+    "lr": "of this step, by the schedule",
+    "grad_norm": "norm of all gradients before clipping",
+    "similarity_gap": "mean cosine of positive pairs minus that of negative ones",
+    "effective_negatives": "boxes that share the weight of an anchor's negatives",
+    "positives": "anchors of a pair whose object is in the other view",
+    "samples_per_s": "over all ranks",
+    "data_wait": "share of a step's time",
+    "memory_bytes": "most bytes held so far, by the GPU's tensors or the process",
+}
+_TITLES = {
+    "lr": "learning rate",
+    "samples_per_s": "samples/s",
+    "data_wait": "waiting for data",
+    "memory_bytes": "memory",
+}
+_PLOTS = tuple(name for name in _MEANINGS if name != "loss")
+"""What has a plot of its own, in this order; everything else in a group `loss/` is a part of the loss."""
+_MAX_PARTS = 6
+"""Lines in the plot of the loss's parts, the largest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    title: str
+    meaning: str
+    last: str
+    legend: list[str]
+    plot: Markup
+
+
+def write_curves(output: str, target: str) -> None:
+    """Draw loss and its parts, learning rate, similarities, speed and evaluations over the steps.
+
+    Args:
+        output: root of a run.
+        target: URL of the HTML file.
+
+    Raises:
+        FileNotFoundError: the run has no `metrics.jsonl`.
+        OSError: the page could not be written.
+    """
+    output = canonical(output)
+    rows = [row for row in read_lines(join(output, "metrics.jsonl")) if "step" in row]
+    url = join(output, "evaluations.jsonl")
+    evaluations = [row for row in read_lines(url) if "step" in row] if exists(url) else []
+    environment = Environment(
+        loader=PackageLoader("pipeline.training.telemetry", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("curves.html.j2").render(
+        name=basename(output),
+        figures=_figures(rows, evaluations),
+        training=_training(rows),
+        evaluation=_evaluation(evaluations, last_step=int(rows[-1]["step"]) if rows else 0),
+    )
+    publish_bytes(target, page.encode())
+
+
+def _training(rows: Sequence[Mapping[str, Any]]) -> list[_Panel]:
+    lines = _lines(rows)
+    panels = [_panel(name, {name: lines[name]}) for name in ("loss",) if name in lines]
+    parts = [name for name in lines if name != "loss" and tag(name).startswith("loss/")]
+    parts.sort(key=lambda name: -_last(lines[name]) if math.isfinite(_last(lines[name])) else math.inf)
+    if parts := parts[:_MAX_PARTS]:
+        shown = {name.removeprefix("loss/"): lines[name] for name in parts}
+        plot = draw(shown, f"Parts of the loss: {', '.join(shown)}")
+        legend = [f"{name} {number(_last(line))}" for name, line in shown.items()]
+        panels.append(_Panel("parts of the loss", "as weighted in the sum", "", legend, plot))
+    return panels + [_panel(name, {name: lines[name]}) for name in _PLOTS if name in lines]
+
+
+def _evaluation(rows: Sequence[Mapping[str, Any]], last_step: int) -> list[_Panel]:
+    return [_panel(name, {name: line}, marks=True, last_step=last_step) for name, line in _lines(rows).items()]
+
+
+def _panel(name: str, lines: Mapping[str, Line], *, marks: bool = False, last_step: int = 0) -> _Panel:
+    title, last = _TITLES.get(name, name.replace("_", " ")), number(_last(lines[name]))
+    plot = draw(lines, f"{title} over the steps, {last} at the end", marks=marks, last_step=last_step)
+    return _Panel(title, _MEANINGS.get(name, ""), last, [], plot)
+
+
+def _figures(rows: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The numbers at the end, as `(what, value)`."""
+    if not rows:
+        return []
+    last = rows[-1]
+    speeds = sorted(row["samples_per_s"] for row in rows if row.get("samples_per_s") is not None)
+    waits = [row["data_wait"] for row in rows if row.get("data_wait") is not None]
+    figures = [("steps", f"{last['step']:,}")]
+    if last.get("epoch") is not None:
+        figures.append(("epochs", number(last["epoch"])))
+    if last.get("loss") is not None:
+        figures.append(("last loss", number(last["loss"])))
+    if speeds:
+        figures.append(("samples/s, median", number(speeds[len(speeds) // 2])))
+    if waits:
+        figures.append(("waiting for data", f"{sum(waits) / len(waits):.1%}"))
+    if last.get("bad_samples") is not None:
+        figures.append(("bad samples", f"{last['bad_samples']:,.0f}"))
+    if evaluations:
+        figures.append(("evaluations", f"{len(evaluations):,}"))
+    return figures
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> dict[str, Line]:
+    """A line for each name, in the order in which they appear."""
+    names = dict.fromkeys(name for row in rows for name in row if name != "step")
+    lines = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        if all(value is None or isinstance(value, (int, float)) for value in values):
+            lines[name] = as_line([row["step"] for row in rows], values)
+    return lines
+
+
+def _last(line: Line) -> float:
+    known = line.values[~(line.values != line.values)]
+    return float(known[-1]) if len(known) else math.nan

@@ -1,0 +1,56 @@
+"""Weights & Biases, online or offline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.storage.files import is_local
+from pipeline.training.telemetry.sinks import Scalars
+
+
+class WandbSink:
+    """Logs to a run; what the process prints and its source code are not sent.
+
+    Args:
+        project: of the run.
+        run_name: shown there.
+        config: of the run, nested.
+        output: files that W&B keeps go below it if it is local, or else where WANDB_DIR says.
+        run_id: of an earlier attempt. W&B drops steps that it has already; offline it keeps a folder for each attempt,
+            and `wandb sync` joins them by the id.
+    """
+
+    name = "Weights & Biases"
+
+    def __init__(self, project: str, run_name: str, config: Mapping[str, Any], output: str, run_id: str | None) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        import wandb
+
+        directory = os.environ.get("WANDB_DIR") or (output if is_local(output) else None)
+        if directory:
+            os.makedirs(directory, exist_ok=True)
+        offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun")
+        self._run = wandb.init(
+            project=project,
+            name=run_name,
+            id=run_id,
+            resume="allow" if run_id and not offline else None,
+            config=dict(config),
+            dir=directory,
+            settings=wandb.Settings(console="off", disable_git=True, disable_code=True, silent=True),
+        )
+        self.run_id = str(self._run.id)
+
+    def scalars(self, scalars: Scalars) -> None:
+        """One log for each step."""
+        for step, values in scalars:
+            self._run.log(values, step=step)
+
+    def sync(self) -> None:
+        """W&B has a process of its own for that."""
+
+    def close(self, status: str) -> None:
+        """End the run there."""
+        self._run.finish(exit_code=0 if status == "finished" else 1)

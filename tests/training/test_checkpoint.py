@@ -1,0 +1,212 @@
+"""Checkpoints apart from any training: which one is found, what is refused, what stays and what goes."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import orjson
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import DamagedCheckpoint, Found
+from pipeline.training.engine import EngineState
+from schemas.config import ConfigError, digest
+
+
+class FixedEngine:
+    """Has a state and nothing else."""
+
+    def __init__(self, parameters: dict[str, Tensor]) -> None:
+        moments = {f"{name}/momentum_buffer": -values for name, values in parameters.items()}
+        self._state = EngineState(parameters=parameters, moments=moments, numbers={"steps": 3, "loss_scale": 0.1})
+
+    def state(self) -> EngineState:
+        return self._state
+
+
+RECIPE: dict[str, Any] = {"optim.lr": 0.1, "seed": 0}
+DATA = {"fingerprint": "a" * 64, "samples": 14}
+
+
+def write(output: str, step: int, keep: int = 9, averaged: dict[str, Tensor] | None = None) -> str:
+    """A checkpoint whose weights say which step it is."""
+    document = checkpoint.describe(
+        step=step,
+        seed=0,
+        world=1,
+        loader={"batches_done": step},
+        recipe=RECIPE,
+        digest=digest(RECIPE),
+        data=DATA,
+        frozen="",
+    )
+    engine = FixedEngine({"network.w": torch.full((2, 3), float(step)), "network.n": torch.tensor(step)})
+    return checkpoint.save(output, step, engine, averaged, document, keep)
+
+
+@pytest.fixture(params=["local", "memory"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+
+
+def change(url: str, data: bytes) -> None:
+    with fsspec.open(url, "wb") as handle:
+        handle.write(data)
+
+
+def content(url: str) -> bytes:
+    with fsspec.open(url, "rb") as handle:
+        return handle.read()
+
+
+def test_what_is_saved_is_read_again_to_the_bit(output: str) -> None:
+    averaged = {"network.w": torch.rand(2, 3)}
+    write(output, 7, averaged=averaged)
+    found = checkpoint.find(output)
+    assert found is not None
+    assert (found.step, found.document["data"], found.damaged) == (7, DATA, ())
+    state, average = checkpoint.read_state(found)
+    assert torch.equal(state.parameters["network.w"], torch.full((2, 3), 7.0))
+    assert state.parameters["network.n"].dtype == torch.int64
+    assert torch.equal(state.moments["network.w/momentum_buffer"], torch.full((2, 3), -7.0))
+    assert state.numbers == {"steps": 3, "loss_scale": 0.1}
+    assert average is not None
+    assert torch.equal(average["network.w"], averaged["network.w"])
+    assert checkpoint.open_checkpoint(found.url).step == checkpoint.open_checkpoint(output).step == 7
+
+
+def test_nothing_is_found_where_nothing_is(output: str) -> None:
+    assert checkpoint.find(output) is None
+    assert checkpoint.sweep(output) == []
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*checkpoint\.json"):
+        checkpoint.open_checkpoint(output)
+
+
+def cut(folder: str) -> None:
+    change(f"{folder}/model.safetensors", content(f"{folder}/model.safetensors")[:-1])
+
+
+def flip(folder: str) -> None:
+    data = bytearray(content(f"{folder}/optimizer.safetensors"))
+    data[-1] ^= 1
+    change(f"{folder}/optimizer.safetensors", bytes(data))
+
+
+def lose(folder: str) -> None:
+    fs, path = fsspec.core.url_to_fs(f"{folder}/model.safetensors")
+    fs.rm(path)
+
+
+def scribble(folder: str) -> None:
+    change(f"{folder}/checkpoint.json", content(f"{folder}/checkpoint.json")[:40])
+
+
+def from_the_future(folder: str) -> None:
+    document = orjson.loads(content(f"{folder}/checkpoint.json"))
+    change(f"{folder}/checkpoint.json", orjson.dumps({**document, "format": 99}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        pytest.param(cut, "model.safetensors has .* of .* bytes", id="a file is short"),
+        pytest.param(flip, "optimizer.safetensors is damaged: its SHA-256", id="a bit has flipped"),
+        pytest.param(lose, "model.safetensors has no of", id="a file is gone"),
+        pytest.param(scribble, r"checkpoint.json cannot be read", id="the document is cut"),
+        pytest.param(from_the_future, "format 99", id="another version wrote it"),
+    ],
+)
+def test_a_damaged_one_is_named_and_the_one_before_is_used(damage: Any, reason: str, output: str) -> None:
+    write(output, 8)
+    damage(write(output, 16))
+    found = checkpoint.find(output)
+    assert found is not None
+    assert found.step == 8
+    assert len(found.damaged) == 1
+    with pytest.raises(DamagedCheckpoint, match=reason):
+        checkpoint.open_checkpoint(checkpoint.folder_of(output, 16))
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew_by_itself(output: str) -> None:
+    flip(write(output, 8))
+    with pytest.raises(DamagedCheckpoint, match=r"no checkpoint of .* is whole"):
+        checkpoint.find(output)
+    assert checkpoint.find(output, thorough=False) is not None, "a quick look reads no file"
+
+
+def test_what_was_not_finished_does_not_count_and_is_swept(output: str) -> None:
+    write(output, 8)
+    half = write(output, 16)
+    fs, path = fsspec.core.url_to_fs(f"{half}/checkpoint.json")
+    fs.rm(path)
+    found = checkpoint.find(output)
+    assert found is not None
+    assert (found.step, found.damaged) == (8, ())
+    assert [folder.rsplit("/", 1)[1] for folder in checkpoint.sweep(output)] == ["step-00000016"]
+    assert checkpoint.sweep(output) == []
+    assert checkpoint.find(output) == found
+
+
+def test_the_newest_stay(output: str) -> None:
+    for step in (5, 10, 99_999_999, 100_000_000):
+        write(output, step, keep=2)
+    kept = [step for step in (5, 10, 99_999_999, 100_000_000) if _is_there(output, step)]
+    assert kept == [99_999_999, 100_000_000]
+    assert checkpoint.find(output).step == 100_000_000  # type: ignore[union-attr]
+    # A run that was set back writes earlier steps again, beside later ones that stay.
+    write(output, 10, keep=2)
+    assert _is_there(output, 100_000_000)
+
+
+def test_the_same_step_again_replaces_what_was_there(output: str) -> None:
+    flip(write(output, 8))
+    write(output, 8)
+    assert checkpoint.find(output).damaged == ()  # type: ignore[union-attr]
+
+
+def test_the_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
+    first, second = write(str(tmp_path / "a"), 8), write(str(tmp_path / "b"), 8)
+    for name in ("model.safetensors", "optimizer.safetensors", "checkpoint.json"):
+        assert Path(first, name).read_bytes() == Path(second, name).read_bytes()
+
+
+def test_tied_weights_are_stored_under_both_names(tmp_path: Path) -> None:
+    shared = torch.arange(6.0)
+    checkpoint.write_tensors(str(tmp_path / "t.safetensors"), {"a": shared, "b": shared, "c": shared[2:4]})
+    found = checkpoint.load((tmp_path / "t.safetensors").read_bytes())
+    assert torch.equal(found["a"], shared)
+    assert torch.equal(found["b"], shared)
+    assert torch.equal(found["c"], torch.tensor([2.0, 3.0]))
+
+
+def test_another_recipe_or_other_data_is_refused(output: str) -> None:
+    write(output, 8)
+    found = checkpoint.find(output)
+    assert isinstance(found, Found)
+    checkpoint.check_fits(found, RECIPE, digest(RECIPE), DATA)
+    other = {"optim.lr": 0.2, "seed": 0, "loss.new": True}
+    with pytest.raises(ConfigError, match=r"loss\.new was 'not set', now True; optim\.lr was 0\.1, now 0\.2\. Give"):
+        checkpoint.check_fits(found, other, digest(other), DATA)
+    with pytest.raises(ConfigError, match=r"other data: .*samples was 14, now 15"):
+        checkpoint.check_fits(found, RECIPE, digest(RECIPE), {**DATA, "samples": 15})
+
+
+def test_frozen_weights_are_told_apart() -> None:
+    def part(seed: int, frozen: bool) -> nn.Module:
+        torch.manual_seed(seed)
+        layer = nn.Linear(2, 2)
+        return layer.requires_grad_(not frozen)
+
+    assert checkpoint.frozen_digest(part(0, False)) == ""
+    assert checkpoint.frozen_digest(part(0, True)) == checkpoint.frozen_digest(part(0, True))
+    assert checkpoint.frozen_digest(part(0, True)) != checkpoint.frozen_digest(part(1, True))
+
+
+def _is_there(output: str, step: int) -> bool:
+    fs, path = fsspec.core.url_to_fs(checkpoint.folder_of(output, step))
+    return bool(fs.exists(path))

@@ -1,0 +1,296 @@
+"""The loop with a task of its own: exact resumption after every kind of end, evaluation, losses that are no number."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.training.launch import run_local, starting_point
+from pipeline.training.recipe import effective
+from pipeline.training.steps import NonFinite
+from pipeline.training.telemetry.lines import read_lines
+from schemas.config import ConfigError
+from tests.runs import ROOT, job_environment, wait_for
+from tests.training.tiny_runs import TINY, make_data, result, rows, run_tiny, tiny_recipe
+from tests.training.tiny_task import TinyTask
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("undisturbed")
+    assert not run_tiny(data, output).interrupted
+    return output
+
+
+def counting(at: int, action: Callable[[], Any]) -> Callable[[], bool]:
+    """Does something in the `at`-th forward pass, from 1."""
+    calls = iter(range(1, 1 << 30))
+
+    def poison() -> bool:
+        if next(calls) == at:
+            action()
+        return False
+
+    return poison
+
+
+def test_a_run_has_a_row_for_every_step_and_learns(undisturbed: Path) -> None:
+    found = rows(undisturbed)
+    assert [row["step"] for row in found] == list(range(1, 49))
+    assert all(row["loss"] == pytest.approx(row["fit"] + row["size"]) for row in found)
+    assert sum(row["loss"] for row in found[-10:]) < sum(row["loss"] for row in found[:10]) / 2
+    assert found[0]["lr"] == pytest.approx(0.05 * 0.001)
+    assert found[3]["lr"] == pytest.approx(0.05)
+    assert found[-1]["lr"] == pytest.approx(0.005)
+    assert found[-1]["epoch"] == 12, "14 samples are four batches of four"
+    card = json.loads((undisturbed / "final" / "card.json").read_text())
+    assert card["step"] == 48
+    assert card["data"]["samples"] == 14
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"optim": {"accumulate": 2}}, id="two micro batches a step"),
+        pytest.param({"ema": {"decay": 0.9}, "optim": {"name": "adamw", "lr": 0.01}}, id="averaged weights, adamw"),
+    ],
+)
+def test_forty_steps_and_eight_more_are_forty_eight(changes: dict[str, Any], data: str, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run_tiny(data, whole, **changes)
+    first = run_tiny(data, parts, max_steps=40, **changes)
+    assert (first.step, first.total_steps, first.interrupted) == (40, 40, False)
+    assert result(parts) != result(whole)
+    second = run_tiny(data, parts, **changes)
+    assert second.step == 48
+    assert rows(parts) == rows(whole)
+    assert result(parts) == result(whole)
+    last = "checkpoints/step-00000048/checkpoint.json"
+    assert json.loads((parts / last).read_text())["files"] == json.loads((whole / last).read_text())["files"]
+
+
+def test_another_number_of_loader_workers_changes_nothing(data: str, undisturbed: Path, tmp_path: Path) -> None:
+    run_tiny(data, tmp_path, max_steps=40)
+    run_tiny(data, tmp_path, data={"workers": 2})
+    assert rows(tmp_path) == rows(undisturbed)
+    assert result(tmp_path) == result(undisturbed)
+
+
+def test_a_killed_process_leaves_no_trace(data: str, undisturbed: Path, tmp_path: Path) -> None:
+    recipe, output = tmp_path / "tiny.toml", tmp_path / "out"
+    recipe.write_text(
+        'task = "tiny"\n' + "\n".join(f"[{name}]\n{_toml(each)}" for name, each in TINY.items() if name != "task")
+    )
+    command = [sys.executable, "-m", "tests.training.train_tiny", "--recipe", str(recipe), "--data", data]
+    command += ["--output", str(output), "--launcher", "local", "--set", "telemetry.every=1", "--max-steps", "48"]
+    # Stands still in step 21, so that the kill comes in the middle of the run however fast the machine is.
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=job_environment(TINY_STANDS_STILL_IN="21"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_for(lambda: output.exists() and len(_lines(output)) >= 20, "20 steps", process)
+    finally:
+        process.kill()
+        process.communicate()
+    assert starting_point(str(output), "auto").step == 16
+    run_tiny(data, output)
+    assert rows(output) == rows(undisturbed)
+    assert result(output) == result(undisturbed)
+
+
+def test_a_signal_finishes_the_step_and_saves(
+    data: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TinyTask, "poison", staticmethod(counting(13, lambda: signal.raise_signal(signal.SIGTERM))))
+    before = signal.getsignal(signal.SIGTERM)
+    outcome = run_tiny(data, tmp_path)
+    assert outcome.interrupted
+    assert outcome.step == 13
+    assert not outcome.result
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (tmp_path / "checkpoints/step-00000013/checkpoint.json").exists()
+    run_tiny(data, tmp_path)
+    assert rows(tmp_path) == rows(undisturbed)
+    assert result(tmp_path) == result(undisturbed)
+
+
+def test_a_failure_in_the_middle_of_a_save_is_swept(
+    data: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.training import checkpoint
+
+    publish = checkpoint.publish_bytes
+    monkeypatch.setattr(checkpoint, "publish_bytes", _raise(OSError("the disk is full")))
+    with pytest.raises(OSError, match="the disk is full"):
+        run_tiny(data, tmp_path)
+    assert (tmp_path / "checkpoints/step-00000008/model.safetensors").exists()
+    monkeypatch.setattr(checkpoint, "publish_bytes", publish)
+    run_tiny(data, tmp_path, max_steps=4)
+    assert not (tmp_path / "checkpoints/step-00000008").exists()
+    run_tiny(data, tmp_path)
+    assert rows(tmp_path) == rows(undisturbed)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(data: str, undisturbed: Path, tmp_path: Path) -> None:
+    run_tiny(data, tmp_path, max_steps=40)
+    weights = tmp_path / "checkpoints/step-00000040/optimizer.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    told: list[str] = []
+    run_local(tiny_recipe(data), str(tmp_path), device="cpu", notice=told.append)
+    assert len(told) == 1
+    assert "step-00000040/optimizer.safetensors" in told[0]
+    assert rows(tmp_path) == rows(undisturbed)
+    assert result(tmp_path) == result(undisturbed)
+
+
+def test_another_recipe_is_refused_by_its_keys(data: str, tmp_path: Path) -> None:
+    run_tiny(data, tmp_path, max_steps=3)
+    with pytest.raises(ConfigError, match=r"optim\.lr was 0\.05, now 0\.04; seed was 0, now 1\. "):
+        run_tiny(data, tmp_path, optim={"lr": 0.04}, seed=1)
+    with pytest.raises(ConfigError, match="other frozen weights"):
+        # The file that the recipe names has been exchanged.
+        _run_with_other_frozen_weights(data, tmp_path)
+    # Where and how it is run may change.
+    run_tiny(data, tmp_path, max_steps=4, telemetry={"every": 1}, checkpoint={"keep": 1}, data={"prefetch": 3})
+    assert len(rows(tmp_path)) == 4
+
+
+def test_other_data_is_refused(data: str, tmp_path: Path) -> None:
+    run_tiny(data, tmp_path / "out", max_steps=3)
+    other = make_data(tmp_path / "data", num_images=9)
+    with pytest.raises(ConfigError, match=r"other data: fingerprint was .*samples was 14, now 10"):
+        run_tiny(other, tmp_path / "out")
+
+
+def test_a_checkpoint_of_another_run_is_a_start(data: str, undisturbed: Path, tmp_path: Path) -> None:
+    run_tiny(data, tmp_path / "first", max_steps=40)
+    given, output = str(tmp_path / "first/checkpoints/step-00000032"), tmp_path / "second"
+    run_local(tiny_recipe(data, max_steps=40), str(output), device="cpu", resume=given)
+    assert [row["step"] for row in rows(output)] == list(range(33, 41))
+    # The same command again goes on from its own.
+    assert starting_point(str(output), given).step == 40
+    run_local(tiny_recipe(data), str(output), device="cpu", resume=given)
+    assert rows(output) == rows(undisturbed)[32:]
+    assert result(output) == result(undisturbed)
+
+
+def test_evaluation_is_told_and_disturbs_nothing(data: str, undisturbed: Path, tmp_path: Path) -> None:
+    outcome = run_tiny(data, tmp_path, evaluation={"every": 20})
+    found = read_lines(str(tmp_path / "evaluations.jsonl"))
+    assert [row["step"] for row in found] == [20, 40, 48]
+    assert rows(tmp_path) == rows(undisturbed)
+    assert result(tmp_path) == result(undisturbed)
+    weights = load_file(tmp_path / "final/model.safetensors")
+    trained = [values for name, values in weights.items() if "running" not in name and "num_batches" not in name]
+    assert found[-1]["weights"] == pytest.approx(float(sum(values.double().sum() for values in trained)))
+    assert outcome.metrics == {"weights": found[-1]["weights"]}
+
+
+def test_the_result_is_the_average_where_there_is_one(data: str, tmp_path: Path) -> None:
+    run_tiny(data, tmp_path, max_steps=5, ema={"decay": 0.9})
+    folder = tmp_path / "checkpoints/step-00000005"
+    own, averaged = load_file(folder / "model.safetensors"), load_file(folder / "ema.safetensors")
+    weights = load_file(tmp_path / "final/model.safetensors")
+    assert torch.equal(weights["head.weight"], averaged["network.head.weight"])
+    assert not torch.equal(weights["head.weight"], own["network.head.weight"])
+    assert torch.equal(weights["norm.running_mean"], own["network.norm.running_mean"])
+    assert "network.stem.weight" not in own, "frozen weights are in the result, not in every checkpoint"
+    assert "stem.weight" in weights
+
+
+def test_a_loss_that_is_no_number_ends_the_run_by_name(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter(range(1, 1 << 30))
+    monkeypatch.setattr(TinyTask, "poison", staticmethod(lambda: next(steps) > 14))
+    with pytest.raises(NonFinite, match=r"step 17: .* in 3 steps, .*\(.*loss nan"):
+        run_tiny(data, tmp_path, max_nonfinite=3, checkpoint={"every": 1})
+    newest = starting_point(str(tmp_path), "auto")
+    assert newest is not None
+    assert newest.step == 14, "no checkpoint has a loss that is no number behind it"
+
+
+def test_a_short_spell_of_no_numbers_is_survived(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = iter(range(1, 1 << 30))
+    monkeypatch.setattr(TinyTask, "poison", staticmethod(lambda: next(steps) in (6, 7)))
+    assert run_tiny(data, tmp_path, max_nonfinite=3, max_steps=20).step == 20
+    found = rows(tmp_path)
+    assert [row["step"] for row in found if row["loss"] is None] == [6, 7]
+    assert all(values.isfinite().all() for values in load_file(tmp_path / "final/model.safetensors").values())
+
+
+def test_never_refuses_what_is_there(data: str, tmp_path: Path) -> None:
+    assert starting_point(str(tmp_path), "never") is None
+    run_tiny(data, tmp_path, max_steps=2)
+    with pytest.raises(ConfigError, match="holds a run of 2 steps already"):
+        starting_point(str(tmp_path), "never")
+
+
+@pytest.mark.slow
+def test_two_ranks_see_the_same_batches_and_one_goes_on_from_them(data: str, undisturbed: Path, tmp_path: Path) -> None:
+    recipe, output = tmp_path / "tiny.toml", tmp_path / "out"
+    recipe.write_text(
+        'task = "tiny"\n' + "\n".join(f"[{name}]\n{_toml(each)}" for name, each in TINY.items() if name != "task")
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "tests.training.train_tiny", "--recipe", str(recipe), "--data", data, "--output", str(output)]
+    command += ["--device", "cpu", "--max-steps", "24"]
+    done = subprocess.run(command, cwd=ROOT, env=job_environment(), capture_output=True, text=True, timeout=540)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("starts at step 0") == 1, "one rank speaks"
+    keys = [row["keys"] for row in rows(undisturbed)]
+    assert [row["keys"] for row in rows(output)] == pytest.approx(keys[:24])
+    document = json.loads((output / "checkpoints/step-00000024/checkpoint.json").read_text())
+    assert document["world"] == 2
+    run_tiny(data, output)
+    assert [row["keys"] for row in rows(output)] == pytest.approx(keys)
+
+
+def _run_with_other_frozen_weights(data: str, output: Path) -> None:
+    path = output / "checkpoints/step-00000003/checkpoint.json"
+    document = json.loads(path.read_text())
+    changed = tiny_recipe(data, model={"frozen_seed": 12})
+    kept, digest = effective(changed)
+    path.write_text(json.dumps({**document, "recipe": kept, "digest": digest}))
+    try:
+        run_local(changed, str(output), device="cpu")
+    finally:
+        path.write_text(json.dumps(document))
+
+
+def _raise(error: Exception) -> Callable[..., None]:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    return fail
+
+
+def _lines(output: Path) -> list[str]:
+    path = output / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _toml(section: dict[str, Any]) -> str:
+    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in section.items())

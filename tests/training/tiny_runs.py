@@ -1,0 +1,57 @@
+"""Short runs of the tiny task, and what is compared of two of them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pipeline.training.launch import run_local
+from pipeline.training.loop import Outcome
+from pipeline.training.recipe import Recipe, make_recipe
+from pipeline.training.telemetry.lines import read_lines
+from schemas.config import merge
+from tests.make_dataset import make_dataset
+from tests.training.tiny_task import register
+
+MEASURED = ("samples_per_s", "data_wait", "memory_bytes")
+"""Columns of a row that say how a step went, not what came of it."""
+
+TINY: dict[str, Any] = {
+    "task": "tiny",
+    "data": {"batch_size": 4, "workers": 0},
+    "optim": {"lr": 0.05},
+    "schedule": {"steps": 48, "warmup_steps": 4, "milestones": [30]},
+    "telemetry": {"every": 5, "tensorboard": False},
+    "checkpoint": {"every": 8},
+}
+
+
+def make_data(folder: Path, num_images: int = 13) -> str:
+    """A small data set; returns its root."""
+    make_dataset(str(folder), num_images=num_images)
+    return str(folder)
+
+
+def tiny_recipe(url: str, **changes: Any) -> Recipe:
+    """48 steps of four samples."""
+    register()
+    return make_recipe(merge(merge(TINY, {"data": {"url": url}}), changes), "tiny")
+
+
+def run_tiny(url: str, output: Path, **changes: Any) -> Outcome:
+    """Train in this process."""
+    return run_local(tiny_recipe(url, **changes), str(output), device="cpu")
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    """What the steps gave, without what was measured by a clock."""
+    return [
+        {name: value for name, value in row.items() if name not in MEASURED}
+        for row in read_lines(str(output / "metrics.jsonl"))
+    ]
+
+
+def result(output: Path) -> str:
+    """SHA-256 of the weights that a run left."""
+    return hashlib.sha256((output / "final" / "model.safetensors").read_bytes()).hexdigest()
