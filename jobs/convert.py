@@ -9,24 +9,16 @@ from typing import TYPE_CHECKING
 
 from models.masa.variants import VARIANTS
 from models.proposers.base import ProposerUnavailable
+from pipeline.export.licences import BACKBONE_LICENCES
 from pipeline.proposals.weights import Weights, fetch_weights
 from pipeline.storage.credentials import redact, scrub
 from pipeline.storage.files import canonical, exists, join, read_bytes
-from pipeline.storage.publish import publish_bytes, publish_file, scratch_file
+from pipeline.storage.publish import publish_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _MARK = "<!-- written by trackmill, jobs/convert.py -->"
-
-_LICENCES = {
-    "resnet50": "the ResNet-50 inside started from ImageNet weights",
-    "sam_vit_b": "the SAM inside is Meta's (Apache-2.0), trained on SA-1B, whose pictures have terms of their own",
-    "sam_vit_h": "the SAM inside is Meta's (Apache-2.0), trained on SA-1B, whose pictures have terms of their own",
-    "swin_b_window7": "the Detic inside is Meta's (code Apache-2.0), trained on LVIS, COCO and ImageNet-21K",
-    "swin_b_window12": "the Grounding DINO inside is IDEA's (Apache-2.0), with a BERT of Google's (Apache-2.0)",
-    "efficientnet_lite0_tensorflow": "the EfficientNet-Lite0 inside is Google's (Apache-2.0), trained on ImageNet",
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,6 +66,7 @@ def convert(source: str, folder: str, card: str, variant: str | None, sha256: st
     """
     from models.masa.checkpoint import metadata_of, read_checkpoint
     from models.masa.loading import load_model, recognise
+    from pipeline.training.checkpoint import write_tensors
 
     weights = fetch_weights(source, sha256)
     checkpoint = read_checkpoint(weights.path)
@@ -83,23 +76,9 @@ def convert(source: str, folder: str, card: str, variant: str | None, sha256: st
     model = load_model(found, checkpoint, compatible_offsets=None, device="cpu", seed=0)
     target = join(folder, f"{found}.safetensors")
     metadata = metadata_of(model.variant, source=weights.name, source_sha256=weights.sha256)
-    _write(checkpoint.tensors, metadata, target)
+    write_tensors(target, dict(sorted(checkpoint.tensors.items())), metadata)
     publish_bytes(card, _card(weights, found, checkpoint.tensors, model.variant.compatible_offsets).encode())
     return target
-
-
-def _write(tensors: Mapping[str, Tensor], metadata: dict[str, str], target: str) -> None:
-    from safetensors.torch import save_file
-
-    scratch = scratch_file(target)
-    mode = scratch.stat().st_mode
-    try:
-        # Cloned, since safetensors refuses tensors that share memory, which those of one checkpoint may.
-        save_file({name: tensors[name].detach().clone().contiguous() for name in sorted(tensors)}, scratch, metadata)
-        scratch.chmod(mode)  # safetensors makes files that only their owner may read
-        publish_file(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _card(weights: Weights, variant: str, tensors: Mapping[str, Tensor], compatible_offsets: bool) -> str:
@@ -137,7 +116,7 @@ embeddings = model.embed(images, boxes)  # images: (B, 3, H, W) float RGB 0..255
 ## Licence
 
 The code of MASA is Apache-2.0; its authors state no separate licence for their weights. Moreover,
-{_LICENCES[chosen.backbone]}.
+{BACKBONE_LICENCES[chosen.backbone]}.
 Converting changes none of this: read the terms of the source before you pass the file on.
 """
 

@@ -1,0 +1,121 @@
+"""An ONNX graph held against the model it came from, in ONNX Runtime, on random pictures and boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.masa.model import Masa
+
+TOLERANCE = 1e-3
+"""Largest difference allowed, as a share of the largest value: float32 rounding through a hundred layers stays a
+hundred times below it in trained models, and whatever is wired wrongly is far above."""
+
+COUNTS = (7, 0, 1)
+"""Boxes of each try."""
+
+_NEEDED = 'ONNX Runtime is missing: pip install -e ".[export]"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How far graph and model are apart.
+
+    Args:
+        largest: absolute difference of an embedding's value.
+        scale: largest absolute value of an embedding.
+        tries: batches compared.
+        num_boxes: boxes compared.
+        runtime: name and version of what ran the graph.
+    """
+
+    largest: float
+    scale: float
+    tries: int
+    num_boxes: int
+    runtime: str
+
+    @property
+    def relative(self) -> float:
+        """Difference as a share of the largest value."""
+        return self.largest / self.scale if self.scale else self.largest
+
+
+def compare(model: Masa, graph: bytes, size: tuple[int, int] | None, seed: int = 0) -> Difference:
+    """Run both on the same pictures and boxes: several sizes where the graph allows, 7, 0 and 1 boxes.
+
+    Some boxes leave the picture, one lies outside it, one is empty; boxes are not in the order of their pictures.
+
+    Args:
+        model: on the CPU.
+        graph: what `models.masa.onnx.to_onnx` gave, serialised.
+        size: (H, W) that it was exported for; None: any.
+        seed: of pictures and boxes.
+
+    Raises:
+        ValueError: they differ by more than `TOLERANCE`, or the graph's result is not finite or has another shape.
+        ImportError: ONNX Runtime is missing.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(_NEEDED) from error
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(seed)
+    largest = scale = 0.0
+    for index, count in enumerate(COUNTS):
+        height, width = size or _sizes(model)[index]
+        images = rng.integers(0, 256, (2 if index == 0 else 1, 3, height, width)).astype(np.float32)
+        boxes = _boxes(rng, count, height, width)
+        owners = rng.integers(0, len(images), count)
+        found = session.run(None, {"images": images, "boxes": boxes, "box_images": owners})[0]
+        wanted = _wanted(model, images, boxes, owners)
+        if found.shape != wanted.shape or not np.isfinite(found).all():
+            raise ValueError(
+                f"the ONNX graph gives {found.shape} where the model gives {wanted.shape}, or numbers that are not "
+                "finite. Nothing was written; try another version of ONNX Runtime"
+            )
+        largest = max(largest, float(np.abs(found - wanted).max(initial=0)))
+        scale = max(scale, float(np.abs(wanted).max(initial=0)))
+    difference = Difference(
+        largest=largest,
+        scale=scale,
+        tries=len(COUNTS),
+        num_boxes=sum(COUNTS),
+        runtime=f"ONNX Runtime {onnxruntime.__version__}",
+    )
+    if difference.relative > TOLERANCE:
+        raise ValueError(
+            f"the ONNX graph differs from the model by {largest:.3g}, which is {difference.relative:.2g} of its "
+            f"largest value {scale:.3g}; allowed is {TOLERANCE:g}. Nothing was written; try another ONNX Runtime"
+        )
+    return difference
+
+
+def _sizes(model: Masa) -> list[tuple[int, int]]:
+    """(H, W) of each try: not multiples of anything, below and above the coarsest level's stride."""
+    side = model.variant.input_side
+    return [(side - 24, side // 2 + 3), (17, 33), (side, side)] if side else [(161, 230), (17, 33), (97, 45)]
+
+
+def _boxes(rng: np.random.Generator, count: int, height: int, width: int) -> NDArray[np.float32]:
+    sides = np.array([width, height, width, height], np.float32)
+    corners = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1).reshape(count, 4)  # x0, y0, x1, y1
+    odd = np.array([[-0.3, -0.2, 0.4, 0.5], [0.6, 0.5, 1.4, 1.3], [1.2, 1.1, 1.6, 1.4], [0.5, 0.5, 0.5, 0.5]])
+    corners[1:5] = odd[: max(0, count - 1)]
+    return corners.astype(np.float32) * sides
+
+
+def _wanted(
+    model: Masa, images: NDArray[np.float32], boxes: NDArray[np.float32], owners: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The model's own embeddings in the order of the boxes."""
+    members = [np.flatnonzero(owners == image) for image in range(len(images))]
+    embeddings = model.embed(torch.from_numpy(images), [torch.from_numpy(boxes[each]) for each in members])
+    wanted = np.empty((len(boxes), model.variant.embed_channels), np.float32)
+    for each, rows in zip(members, embeddings, strict=True):
+        wanted[each] = rows.numpy()
+    return wanted

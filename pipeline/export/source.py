@@ -1,0 +1,220 @@
+"""What is exported: the model of a training run, finished or not, or any checkpoint, and what is known about it."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from torch import nn
+
+from models.masa.checkpoint import read_checkpoint
+from models.masa.loading import IMAGENET, load_model, recognise
+from models.masa.model import Masa
+from pipeline.proposals.weights import fetch_weights
+from pipeline.shards.layout import Layout
+from pipeline.storage.credentials import redact
+from pipeline.storage.files import basename, canonical, exists, join, read_bytes
+from pipeline.tracking.build import check_variant
+from pipeline.training import checkpoint
+from pipeline.training.recipe import Recipe, effective, make_recipe, make_task
+from pipeline.training.result import network_of, read_card, result_url
+from pipeline.training.telemetry.lines import read_lines
+from schemas.config import ConfigError
+
+WHICH = ("final", "latest")
+"""What `--checkpoint` may say beside the number of a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a run tells about a model.
+
+    Args:
+        url: root of the run, without credentials.
+        recipe: resolved.
+        step: steps done.
+        data: the data set's fingerprint and number of samples.
+        frozen: parts that were not trained, beside a frozen detector.
+        averaged: the weights are the moving average's.
+        losses: the last row of `metrics.jsonl` up to that step.
+        evaluation: the last row of `evaluations.jsonl` up to that step; empty if nothing was evaluated.
+        licences: samples by licence; None where the data set could not be read.
+    """
+
+    url: str
+    recipe: Recipe
+    step: int
+    data: Mapping[str, Any]
+    frozen: tuple[str, ...]
+    averaged: bool
+    losses: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    licences: Mapping[str, int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model and where it comes from.
+
+    Args:
+        model: on the CPU in evaluation mode.
+        name: of the file or checkpoint it was read from, without credentials.
+        sha256: of that file.
+        training: None for a checkpoint without a run.
+        told: metadata that the file bore.
+    """
+
+    model: Masa
+    name: str
+    sha256: str
+    training: Training | None = None
+    told: Mapping[str, str] = field(default_factory=dict)
+
+
+def from_weights(weights: str, variant: str | None) -> Source:
+    """A checkpoint by itself.
+
+    Args:
+        weights: path or URL of an official `.pth` or our `.safetensors`; `imagenet` for masa_lite0.
+        variant: what it must be; None: found out.
+
+    Raises:
+        ValueError: no such variant, or weights that do not fit it.
+        OSError: the file could not be fetched.
+    """
+    if variant is not None:
+        check_variant(variant)
+    if weights == IMAGENET:
+        model = load_model(variant or "masa_lite0", IMAGENET, compatible_offsets=None, device="cpu", seed=0)
+        return Source(model=model, name=IMAGENET, sha256="")
+    fetched = fetch_weights(weights)
+    read = read_checkpoint(fetched.path)
+    found = variant or recognise(read.tensors) or read.metadata.get("variant")
+    if found is None:
+        raise ValueError(f"{fetched.name}: cannot tell the variant from its tensors; name it with --model")
+    model = load_model(found, read, compatible_offsets=None, device="cpu", seed=0)
+    return Source(model=model, name=fetched.name, sha256=fetched.sha256, told=_words(read.metadata))
+
+
+def from_run(run: str, which: str) -> Source:
+    """The model of a training run.
+
+    Args:
+        run: root of the run, what `jobs/train.py --output` was given.
+        which: `final`: what it left at its end; `latest`: its newest whole checkpoint; or the number of a step.
+
+    Raises:
+        ValueError: no run of MASA, no such step, or a checkpoint that does not fit its recipe; says what to give.
+        OSError: something could not be read.
+    """
+    run = canonical(run)
+    recipe = _recipe_of(run)
+    if which == "final":
+        return _final(run, recipe)
+    return _stored(run, recipe, which)
+
+
+def _final(run: str, recipe: Recipe) -> Source:
+    card = read_card(run)
+    if card is None or not exists(result_url(run)):
+        raise ValueError(
+            f"{redact(run)} has no result yet; to export a run that is not finished, say --checkpoint latest"
+        )
+    fetched = fetch_weights(result_url(run), card["file"]["sha256"])
+    read = read_checkpoint(fetched.path)
+    variant = str(read.metadata.get("variant"))
+    model = load_model(variant, read, compatible_offsets=None, device="cpu", seed=0)
+    told = _words(read.metadata)
+    # Not the run's `config.json`, which may be newer: the card was written with the weights.
+    recipe = make_recipe(card["recipe"], f"{redact(run)}/final/card.json")
+    training = _training(run, recipe, card["step"], card["data"], told, bool(card["averaged"]))
+    return Source(model=model, name="final/model.safetensors", sha256=fetched.sha256, training=training, told=told)
+
+
+def _stored(run: str, recipe: Recipe, which: str) -> Source:
+    if which == "latest":
+        found = checkpoint.open_checkpoint(run)
+    else:
+        if not which.isdigit():
+            raise ValueError(f"--checkpoint {which!r}: should be {', '.join(WHICH)} or the number of a step")
+        folder = checkpoint.folder_of(run, int(which))
+        if not exists(join(folder, checkpoint.DOCUMENT)):
+            raise ValueError(f"{redact(run)} has no checkpoint of step {which}; --checkpoint latest takes the newest")
+        found = checkpoint.open_checkpoint(folder)
+    checkpoint.check_fits(found, *effective(recipe), data=found.document["data"])
+    state, averaged = checkpoint.read_state(found)
+    task = make_task(recipe)
+    network = network_of(task, recipe.seed, state, averaged)
+    if not isinstance(network, Masa):
+        raise ValueError(f"{redact(run)} has trained no MASA but a {type(network).__name__}")
+    # What is frozen is not in the checkpoint: it was built anew, from files that may have changed since.
+    checkpoint.check_frozen(found, checkpoint.frozen_digest(nn.ModuleDict({"network": network})))
+    used = checkpoint.EMA if averaged is not None else checkpoint.MODEL
+    told = _words(orjson.loads(next(iter(task.metadata().values()))))
+    return Source(
+        model=network,
+        name=f"checkpoints/{basename(found.url)}/{used}",
+        sha256=found.document["files"][used]["sha256"],
+        training=_training(run, recipe, found.step, found.document["data"], told, averaged is not None),
+        told=told,
+    )
+
+
+def _recipe_of(run: str) -> Recipe:
+    url = join(run, "config.json")
+    try:
+        values = orjson.loads(read_bytes(url))
+    except FileNotFoundError:
+        raise ValueError(f"{redact(run)} is no training run, it has no config.json: give a run's --output") from None
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{redact(url)} is damaged: {error}") from None
+    return make_recipe(values, redact(url))
+
+
+def _training(
+    run: str, recipe: Recipe, step: int, data: Mapping[str, Any], told: Mapping[str, str], averaged: bool
+) -> Training:
+    if recipe.task != "masa":
+        raise ConfigError(f"{redact(run)} has trained {recipe.task!r}, and only MASA can be exported so far")
+    return Training(
+        url=redact(run),
+        recipe=recipe,
+        step=step,
+        data=data,
+        frozen=tuple(filter(None, told.get("frozen", "").split(", "))),
+        averaged=averaged,
+        losses=_last_row(join(run, "metrics.jsonl"), step),
+        evaluation=_last_row(join(run, "evaluations.jsonl"), step),
+        licences=_licences(recipe.data.url),
+    )
+
+
+def _last_row(url: str, step: int) -> dict[str, Any]:
+    try:
+        rows = [row for row in read_lines(url) if row.get("step", step + 1) <= step]
+    except FileNotFoundError:
+        return {}
+    return rows[-1] if rows else {}
+
+
+def _licences(data_url: str) -> dict[str, int] | None:
+    """Samples by licence, out of the manifest; one column, since a data set may have millions of rows."""
+    try:
+        manifest = read_bytes(Layout(canonical(data_url)).manifest)
+        table = pq.read_table(io.BytesIO(manifest), columns=["status", "license"])
+    except (OSError, ValueError, ImportError, pa.ArrowException):
+        return None  # moved, or out of reach from here: the card says so, and the model is exported all the same
+    stored = table.filter(pc.equal(table["status"], "ok"))["license"].to_pylist()
+    return dict(Counter(stored).most_common())
+
+
+def _words(told: Mapping[str, Any]) -> dict[str, str]:
+    """What a file told about itself, but for what `metadata_of` writes anew."""
+    return {key: str(value) for key, value in told.items() if key not in ("variant", "compatible_offsets")}
