@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from models.masa.variants import VARIANTS
 from pipeline.evaluation.association.embeddings import Embedding, PixelEmbedding, named_embedding
 from pipeline.evaluation.tracks import BadTracks
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.detectors.frame_scaling import FrameScaling
 
 
 def asked_embedding(spec: str, weights: str | None, seed: int = 0, long_side: int | None = None) -> Embedding:
@@ -35,12 +42,24 @@ def asked_embedding(spec: str, weights: str | None, seed: int = 0, long_side: in
 def variant_embedding(variant: str, weights: str | None, long_side: int | None = None) -> PixelEmbedding:
     """A function of picture and boxes that asks a variant of MASA, on the GPU if there is one."""
     from pipeline.tracking.build import choose_device, load_model, model_scaling
-    from pipeline.tracking.embedding import Embedder
     from pipeline.tracking.settings import SizeSettings
 
     device = choose_device("auto")
     size = SizeSettings(long_side=long_side or 0, short_side=0)
-    embedder = Embedder(load_model(variant, weights, device), model_scaling(variant, size), device)
+    return network_embedding(load_model(variant, weights, device), model_scaling(variant, size), device)
+
+
+def network_embedding(network: Any, scaling: FrameScaling, device: torch.device) -> PixelEmbedding:
+    """A function of picture and boxes that asks a network, see `pipeline.tracking.embedding.EmbeddingModel`.
+
+    Args:
+        network: in evaluation mode, on `device`.
+        scaling: the size at which it sees pictures.
+        device: where it lies.
+    """
+    from pipeline.tracking.embedding import Embedder
+
+    embedder = Embedder(network, scaling, device)
 
     def of_pixels(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         return embedder.embed([image], [boxes])[0]

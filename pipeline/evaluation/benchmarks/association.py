@@ -32,7 +32,7 @@ def evaluate_association(gt: str, settings: AssociationSettings) -> Report:
         BadTracks: ground truth, embeddings or pictures cannot be used; unknown sequence names.
         OSError: something could not be read.
     """
-    scored, dev = _sequences(gt, settings)
+    scored, dev = association_sequences(gt, settings)
     specs = [settings.embeddings] + ([] if settings.against is None else [settings.against])
     embeddings = [
         asked_embedding(spec, weights, settings.seed, settings.long_side)
@@ -79,7 +79,7 @@ def evaluate_association(gt: str, settings: AssociationSettings) -> Report:
     return report
 
 
-def _sequences(gt: str, settings: AssociationSettings) -> tuple[list[BoxSequence], list[BoxSequence] | None]:
+def association_sequences(gt: str, settings: AssociationSettings) -> tuple[list[BoxSequence], list[BoxSequence] | None]:
     """Scored sequences, and those of the development set."""
     files = find_sequences(gt)
     dev = None if settings.dev is None else choose(files, settings.dev, gt)
