@@ -73,8 +73,12 @@ class ShardSample:
         if not 0 < self.height * self.width <= MAX_PIXELS or self.height < 0:
             raise self._bad(f"declares frames of {self.height} x {self.width}")
         self._jpegs = list(zip(names, parts))[:count]
-        # Of a picture they are needed anyway, and the parsed record is in the CPU's cache now.
-        self._proposals = self._parse_proposals(0) if count == 1 else None
+        self._parsed: tuple[Any, Any] | None = None
+        if count == 1:
+            # Of a picture they are needed anyway. Parsed at once, while the CPU's caches hold the record, which need
+            # not be kept then: its many small lists would keep the garbage collector busy.
+            self._parsed = self.proposals(0), self.objects(0)
+            self._frames = []
 
     @property
     def num_frames(self) -> int:
@@ -100,9 +104,8 @@ class ShardSample:
         Raises:
             BadMember: not finite, turned inside out, or not one score per box.
         """
-        return self._proposals or self._parse_proposals(frame)
-
-    def _parse_proposals(self, frame: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if self._parsed is not None:
+            return self._parsed[0]
         try:
             found = self._frames[frame]["proposals"]
             return _boxes_and_scores(found["boxes"], found["scores"])
@@ -115,6 +118,8 @@ class ShardSample:
         Raises:
             BadMember: see `proposals`.
         """
+        if self._parsed is not None:
+            return self._parsed[1]
         try:
             found = self._frames[frame]["objects"]
             if found is None:

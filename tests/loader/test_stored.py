@@ -133,9 +133,11 @@ def test_boxes_that_lie_are_refused(pieces: dict[str, bytes], path: str, value: 
 
 @pytest.mark.parametrize("ids", [[1.5, 2], [1], [2**63, 1], ["a", "b"], None])
 def test_ids_that_lie_are_refused(pieces: dict[str, bytes], ids: Any) -> None:
-    sample = ShardSample(rebuilt(pieces["picture"], set_at("frames.0.objects.ids", ids)), "x.tar", 0)
-    with pytest.raises(BadMember):
-        sample.objects(0)
+    change = set_at("frames.0.objects.ids", ids)
+    with pytest.raises(BadMember, match="frame 0: objects are not valid"):
+        ShardSample(rebuilt(pieces["picture"], change), "x.tar", 0)
+    with pytest.raises(BadMember, match="frame 0: objects are not valid"):
+        ShardSample(rebuilt(pieces["clip"], change), "x.tar", 0).objects(0)
 
 
 def test_a_frame_that_was_never_annotated(pieces: dict[str, bytes]) -> None:
