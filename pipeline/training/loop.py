@@ -85,7 +85,8 @@ def train(
         device: of this rank.
         start: whole checkpoint to go on from, the same on all ranks; None to begin.
         should_stop: asked after every step; where one rank is told so, all finish the step, save and return.
-        on_checkpoint: called on every rank after each save with its URL and step.
+        on_checkpoint: called on every rank after each save with its URL and step. Ray is told here and nowhere else:
+            its report waits until the controller has seen the one before, and all ranks must report equally often.
 
     Raises:
         NonFinite: the loss was no number for too long.

@@ -16,7 +16,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import ray
@@ -296,12 +296,13 @@ class _Rank:
     desk: Any
     terminal: bool
     folder: str
-    environment: dict[str, str]
+    environment: dict[str, str] = field(repr=False)
 
     def __call__(self) -> Outcome:
         adopt_environment(self.environment)
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-        logging.getLogger("ray.train").setLevel(logging.WARNING)  # says so much at each report
+        for name in ("", "ray.train"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # Ray Train tells of each report, partly as the root
         TASKS.setdefault(self.values["task"], self.kind)  # of another program than jobs/train.py
         if os.path.isdir(self.folder):
             os.chdir(self.folder)

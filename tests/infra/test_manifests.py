@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
+from jobs import train
 from jobs.mine_proposals import parse_arguments
+from pipeline.loader.catalog import read_catalog
+from pipeline.training.launch import check_batch
+from tests.make_dataset import make_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
@@ -31,12 +37,13 @@ def test_every_manifest_parses_and_names_the_pinned_ray() -> None:
         assert document["spec"]["shutdownAfterJobFinishes"] is True
 
 
-def test_the_image_has_the_pinned_ray() -> None:
+@pytest.mark.parametrize("name", ["mine", "train"])
+def test_the_image_has_the_pinned_ray(name: str) -> None:
     assert PINNED
-    text = (ROOT / "infra" / "docker" / "mine.Dockerfile").read_text()
+    text = (ROOT / "infra" / "docker" / f"{name}.Dockerfile").read_text()
     assert f"rayproject/ray:{PINNED[1]}-" in text
-    for name in re.findall(r"^COPY .* (\S+) \S+$", text, re.MULTILINE):
-        assert name == "LICENSE" or (ROOT / name).exists()
+    for copied in re.findall(r"^COPY .* (\S+) \S+$", text, re.MULTILINE):
+        assert copied == "LICENSE" or (ROOT / copied).exists()
 
 
 def test_the_entrypoint_is_a_command_line_that_the_job_takes() -> None:
@@ -45,6 +52,30 @@ def test_the_entrypoint_is_a_command_line_that_the_job_takes() -> None:
     assert words[:2] == ["python", "jobs/mine_proposals.py"]
     options = parse_arguments(words[2:])
     assert (options.proposer, options.sam_variant, options.max_quarantined) == ("sam", "vit_h", "1%")
+
+
+def test_the_training_entrypoint_is_one_that_the_job_takes_and_asks_for_what_there_is(tmp_path: Path) -> None:
+    document = yaml.safe_load((ROOT / "infra" / "kuberay" / "rayjob-train.yaml").read_text())
+    words = shlex.split(document["spec"]["entrypoint"])
+    assert words[:2] == ["python", "jobs/train.py"]
+    options = train.parser().parse_args(words[2:])
+    recipe = train.settings(options)
+    assert train.choose_launcher(options, 1) == ("ray", options.num_workers)
+    make_dataset(str(tmp_path), num_images=3)
+    check_batch(recipe, read_catalog(str(tmp_path)), options.num_workers)
+    (group,) = document["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    assert group["replicas"] == options.num_workers
+    assert recipe.data.workers < recipe.ray.cpus_per_worker < float(container["resources"]["requests"]["cpu"])
+    assert recipe.data.cache in [mount["mountPath"] for mount in container["volumeMounts"]]
+
+
+def test_extras_of_the_images_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for path in (ROOT / "infra" / "docker").iterdir():
+        asked = re.search(r'--editable "\.\[(\S+)\]"', path.read_text())
+        assert asked, path
+        assert set(asked[1].split(",")) <= set(extras), path
 
 
 def test_no_download_addresses_are_recorded() -> None:

@@ -1,0 +1,29 @@
+# Image for training on a cluster: Ray's own image plus Trackmill's pinned dependencies and DeepSpeed's operators, built.
+# Build from the repository's root: docker build -f infra/docker/train.Dockerfile -t trackmill-train:0.1.0 .
+# The tag's Ray version must equal the pin in constraints.txt (tests/infra checks it): driver and cluster must agree.
+FROM rayproject/ray:2.60.0-py311-gpu
+
+# The operators are compiled where they are used: a compiler for those of the CPU, ninja comes with the extra.
+USER root
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+USER ray
+
+WORKDIR /home/ray/trackmill
+COPY --chown=ray:users pyproject.toml constraints.txt README.md LICENSE ./
+COPY --chown=ray:users schemas schemas
+COPY --chown=ray:users models models
+COPY --chown=ray:users pipeline pipeline
+COPY --chown=ray:users jobs jobs
+
+RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[train,lite0,deepspeed,mlflow,wandb,s3,gcs,http]"
+
+# Once here instead of in every rank at the start of every run, which takes minutes on a busy machine. It is the only
+# operator that training builds, and on CPUs only: optimisers are torch's own.
+ENV TORCH_EXTENSIONS_DIR=/home/ray/torch-extensions
+RUN DS_ACCELERATOR=cpu python -c "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as B; B().load()"
+
+# Ray turns token authentication on by itself when it finds a token; say which mode is meant (infra/README.md).
+ENV RAY_AUTH_MODE=disabled \
+    PYTHONUNBUFFERED=1 \
+    NO_ALBUMENTATIONS_UPDATE=1 \
+    TRACKMILL_CACHE=/tmp/trackmill-cache

@@ -1,0 +1,50 @@
+"""`jobs/train.py` with a tiny task that stands still where a test wants it: `python -m tests.faults.paced_tiny ...`.
+
+In forward pass `PACED_STEP` of a process, counted from 1, a rank leaves its process id in the folder `PACED_FOLDER` and
+waits there until the test puts a file `go` beside it. So a kill hits that step on any machine, however fast or slow.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from pathlib import Path
+
+from pipeline.training.recipe import TASKS, TaskKind
+from tests.training.tiny_task import TinyEvaluationSettings, TinyModelSettings, TinyTask
+
+_passes = itertools.count(1)
+
+
+def pace() -> bool:
+    """Stand still if it is time to."""
+    if next(_passes) == int(os.environ.get("PACED_STEP", 0)):
+        folder = Path(os.environ["PACED_FOLDER"])
+        (folder / f"rank-{os.environ.get('RANK', 0)}").write_text(str(os.getpid()))
+        while not (folder / "go").exists():
+            time.sleep(0.05)
+    return False
+
+
+class PacedTask(TinyTask):
+    """See above."""
+
+    poison = staticmethod(pace)
+
+
+def register() -> None:
+    """Make the task known as `tiny`."""
+    TASKS["tiny"] = TaskKind(
+        sections={"model": TinyModelSettings, "evaluation": TinyEvaluationSettings},
+        make=lambda recipe: PacedTask(recipe.model, recipe.evaluation),
+    )
+
+
+if __name__ == "__main__":
+    from jobs.train import main
+    from tests.faults import paced_tiny  # by its name, under which ranks find the class
+
+    paced_tiny.register()
+    sys.exit(main())
