@@ -1,5 +1,5 @@
-# Two commands matter on a fresh machine: `make mine` and `make test`.
-# Both create .venv themselves, from pinned versions (constraints.txt). Needed beforehand: Python 3.11+, make, a C compiler.
+# Three commands matter on a fresh machine: `make mine`, `make demo` and `make test`.
+# They create .venv themselves, from pinned versions (constraints.txt). Needed beforehand: Python 3.11+, make, a C compiler.
 
 PYTHON ?= python3
 UV_VERSION ?= 0.13.9
@@ -10,12 +10,23 @@ OUTPUT ?= out/mine
 INPUT ?=
 # More options for the job, e.g. make mine ARGS="--executor inline --limit 4".
 ARGS ?=
+# One stage of the demonstration: mine, train, track, evaluate or report; empty means all that is not done yet.
+STAGE ?=
 
-.PHONY: mine test test-all bench lint install constraints clean
+.PHONY: mine demo test test-all bench lint install constraints clean
 
 mine: $(VENV)/.installed-mine
 	$(BIN)/python jobs/mine_proposals.py $(if $(INPUT),--input $(INPUT)) --output $(OUTPUT) $(ARGS)
 	$(BIN)/python jobs/inspect_shards.py $(OUTPUT) --html $(OUTPUT)/contact_sheet.html
+
+# So small a network gains little from a second thread, and loses much of it where something else wants the core.
+demo: export OMP_NUM_THREADS ?= 1
+# glibc would hand the memory of every layer's output back and ask for it anew: a fifth of training's CPU time.
+demo: export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
+demo: export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
+demo: OUTPUT = out/demo
+demo: $(VENV)/.installed-demo
+	$(BIN)/python jobs/demo.py --output $(OUTPUT) $(if $(STAGE),--stage $(STAGE)) $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -42,10 +53,15 @@ $(VENV)/.installed-mine: pyproject.toml constraints.txt | $(VENV)/bin/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[demo,s3,http]"
 	touch $@
 
+$(VENV)/.installed-demo: pyproject.toml constraints.txt overrides.txt | $(VENV)/bin/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --overrides overrides.txt \
+		--editable ".[demo,s3,http,masa,lite0,train,opencv]"
+	touch $@ $(VENV)/.installed-mine
+
 $(VENV)/.installed-dev: pyproject.toml constraints.txt overrides.txt | $(VENV)/bin/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --overrides overrides.txt \
 		--editable ".[dev,sam,oracle]"
-	touch $@ $(VENV)/.installed-mine
+	touch $@ $(VENV)/.installed-mine $(VENV)/.installed-demo
 
 # Renew the pins. The file holds names and versions only, never where they were fetched from.
 constraints: $(VENV)/bin/uv

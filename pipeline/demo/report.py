@@ -1,0 +1,247 @@
+"""The demonstration's report: one HTML page, complete in itself, of what was done and what came out.
+
+Nothing is fetched and no script runs. Whatever the scores are, they are printed; the sentences about them follow from
+the numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from pipeline.demo.settings import DemoSettings
+from pipeline.evaluation.report.html import MEANINGS
+from pipeline.inspect.overlay import draw_frame
+from pipeline.inspect.selection import select_rows
+from pipeline.shards.reader import open_dataset, read_row
+from pipeline.storage.credentials import redact
+from pipeline.storage.files import join, read_bytes
+from pipeline.storage.publish import publish_bytes
+from pipeline.training.telemetry.lines import read_lines
+from pipeline.training.telemetry.plot import as_line, draw, number
+
+SCORES = ("HOTA", "AssA", "IDF1", "IDSW", "DetA")
+LINKING = ("rank1@5", "rank1@20", "rank1@50", "mAP@20", "AssA")
+_CURVES = {
+    "loss": "contrast between the regions of a batch",
+    "similarity_gap": "mean cosine of positive pairs minus that of negative ones",
+    "lr": "of each step, by the schedule",
+    "grad_norm": "norm of all gradients before clipping",
+}
+_THUMBNAILS, _THUMBNAIL_WIDTH, _JPEG_QUALITY = 12, 360, 80
+_NO_ROOM = 95
+_MAX_VIDEO_BYTES = 5 << 20
+_MAX_VIDEOS_BYTES = 9 << 20
+"""A longer video, and those after so many bytes, are linked instead; a third more is what base64 makes of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line of a table of scores, as text; `clear` is `up` or `down` where an interval says so."""
+
+    name: str
+    meaning: str
+    untrained: str
+    trained: str
+    difference: str
+    clear: str = ""
+    interval: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Film:
+    """A video; `data` is its data URI, empty where it is only linked."""
+
+    caption: str
+    link: str
+    data: str
+
+
+def write_report(root: str, settings: DemoSettings, stages: Sequence[tuple[str, str, Mapping[str, Any]]]) -> int:
+    """Write ROOT/report.html.
+
+    Args:
+        root: of the demonstration.
+        settings: it was made with.
+        stages: name, what it does, and its stamp (`seconds`, `commands`) of every stage before this one.
+
+    Returns:
+        Length of the file in bytes.
+
+    Raises:
+        OSError: a result could not be read or the page not be written.
+        BadShard: a mined sample is damaged.
+    """
+    untrained, trained, linking = (_json(root, name) for name in ("untrained", "trained", "association"))
+    rows = [row for row in read_lines(join(root, "run", "metrics.jsonl")) if "step" in row]
+    environment = Environment(
+        loader=PackageLoader("pipeline.demo", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    dataset = open_dataset(join(root, "mined"))
+    page = environment.get_template("report.html.j2").render(
+        settings=settings,
+        figures=_figures(untrained, trained, linking),
+        verdict=verdict(linking),
+        stages=[
+            (name, told, _time(stamp.get("seconds")), [redact(line) for line in stamp.get("commands", [])])
+            for name, told, stamp in stages
+        ],
+        total=_time(sum(float(stamp.get("seconds", 0)) for _, _, stamp in stages)),
+        scores=[_row(name, untrained["metrics"], trained["metrics"]) for name in SCORES],
+        sequences=[
+            (name, *(_percent(told["sequences"][name].get("HOTA")) for told in (untrained, trained)))
+            for name in trained["sequences"]
+        ],
+        linking=_linking(linking),
+        curves=_curves(rows),
+        num_steps=len(rows),
+        thumbnails=_thumbnails(root),
+        num_samples=len(dataset.stored),
+        num_frames=sum(row.frames for row in dataset.stored),
+        num_proposals=sum(row.proposals for row in dataset.stored),
+        films=_films(root, settings),
+    )
+    html = page.encode("utf-8", "replace")
+    publish_bytes(join(root, "report.html"), html)
+    return len(html)
+
+
+def verdict(linking: Mapping[str, Any]) -> str:
+    """What the paired intervals of rank-1 say, in words."""
+    intervals = linking["settings"]["against"]["intervals"]
+    told = {name: intervals[name] for name in intervals if name.startswith("rank1@") and intervals[name]}
+    if not told:
+        return "Nothing could be compared: no object is there twice."
+    clear = {name: 1 if each["low"] > 0 else -1 for name, each in told.items() if each["low"] > 0 or each["high"] < 0}
+    if not clear:
+        if min(min(each["first"], each["second"]) for each in told.values()) >= _NO_ROOM:
+            why = f"Both stand above {_NO_ROOM} % already: these sequences leave no room to tell them apart."
+        else:
+            why = "So short a training on so few pictures cannot be expected to do more."
+        return f"Training made no clear difference: all 95 % intervals of rank-1 hold nought. {why}"
+    words = [f"{'up' if way > 0 else 'down'} {name.partition('@')[2]} frames apart" for name, way in clear.items()]
+    rest = "" if len(clear) == len(told) else "; at the other gaps there is no clear difference"
+    return f"By its 95 % intervals, training moved rank-1 {' and '.join(words)}{rest}."
+
+
+def _json(root: str, name: str) -> dict[str, Any]:
+    return dict(orjson.loads(read_bytes(join(root, "scores", f"{name}.json"))))
+
+
+def _figures(
+    untrained: Mapping[str, Any], trained: Mapping[str, Any], linking: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+    """The numbers on top: what, untrained, trained."""
+    told = [(name, untrained["metrics"].get(name), trained["metrics"].get(name)) for name in ("HOTA", "IDF1")]
+    against = linking["settings"]["against"]["metrics"]
+    told.append(("rank-1, 20 frames apart", against.get("rank1@20"), linking["metrics"].get("rank1@20")))
+    return [(name, _percent(before), _percent(after)) for name, before, after in told]
+
+
+def _row(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> _Row:
+    first, second = before.get(name), after.get(name)
+    meaning = MEANINGS.get(name, "")
+    if first is None or second is None:
+        return _Row(name, meaning, _percent(first), _percent(second), "–")
+    return _Row(name, meaning, _percent(first), _percent(second), _signed(second - first))
+
+
+def _linking(told: Mapping[str, Any]) -> list[_Row]:
+    against = told["settings"]["against"]
+    rows = []
+    for name in LINKING:
+        interval = against["intervals"].get(name)
+        first, second = against["metrics"].get(name), told["metrics"].get(name)
+        what, _, gap = name.partition("@")
+        title = f"{'rank-1' if what == 'rank1' else what}, {gap} frames apart" if gap else f"{what}, every 10th frame"
+        if interval is None:
+            rows.append(_Row(title, "", _percent(first), _percent(second), "–"))
+            continue
+        spread = f"{_signed(interval['low'])} to {_signed(interval['high'])}"
+        way = "up" if interval["low"] > 0 else "down" if interval["high"] < 0 else ""
+        rows.append(_Row(title, "", _percent(first), _percent(second), _signed(interval["difference"]), way, spread))
+    return rows
+
+
+def _percent(value: float | int | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,d}" if isinstance(value, int) else f"{value:.1f}"
+
+
+def _signed(value: float | int) -> str:
+    shown = f"{value:+d}" if isinstance(value, int) else f"{value:+.1f}"
+    return shown[1:] if not float(shown) else shown
+
+
+def _time(seconds: Any) -> str:
+    if seconds is None:
+        return "–"
+    whole = round(float(seconds))
+    return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60} s"
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, Markup]]:
+    """Title, meaning, last value, plot."""
+    found = []
+    for name, meaning in _CURVES.items():
+        values = [row.get(name) for row in rows]
+        if known := [value for value in values if value is not None]:
+            title = "learning rate" if name == "lr" else name.replace("_", " ")
+            line = as_line([row["step"] for row in rows], values)
+            last = number(known[-1])
+            found.append((title, meaning, last, draw({name: line}, f"{title} over the steps, {last} at the end")))
+    return found
+
+
+def _thumbnails(root: str) -> list[tuple[str, str, str]]:
+    """Name, caption, data URI."""
+    dataset = open_dataset(join(root, "mined"))
+    found = []
+    for row in select_rows(dataset.stored, _THUMBNAILS):
+        sample = read_row(dataset, row)
+        middle = len(sample.record.frames) // 2
+        picture = draw_frame(sample, middle, ("proposals", "masks"), width=_THUMBNAIL_WIDTH)
+        out = io.BytesIO()
+        Image.fromarray(picture).save(out, "JPEG", quality=_JPEG_QUALITY)
+        count = len(sample.record.frames)
+        what = "photograph" if count == 1 else f"clip, {count} frames"
+        name = redact(sample.record.origin.uri).rsplit("/", 1)[-1]
+        found.append((name, f"{what}, {row.proposals:,} proposals", _data_uri("image/jpeg", out.getvalue())))
+    return found
+
+
+def _films(root: str, settings: DemoSettings) -> list[tuple[str, list[_Film]]]:
+    """Films by heading: the real video, then each photograph with both models."""
+    wanted = [("bikes", [("trained", "video_tracks/bikes.mp4")])]
+    wanted += [
+        (name, [(model, f"tracks/{model}/{name}.mp4") for model in ("untrained", "trained")])
+        for name in settings.photographs
+    ]
+    left = _MAX_VIDEOS_BYTES
+    groups = []
+    for heading, films in wanted:
+        group = []
+        for caption, link in films:
+            content = read_bytes(join(root, link))
+            embedded = len(content) <= min(_MAX_VIDEO_BYTES, left)
+            left -= len(content) if embedded else 0
+            group.append(_Film(caption, link, _data_uri("video/mp4", content) if embedded else ""))
+        groups.append((heading, group))
+    return groups
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

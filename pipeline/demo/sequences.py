@@ -1,0 +1,134 @@
+"""The demonstration's sequences on disk, laid out like MOTChallenge: img1/, det/det.txt, gt/gt.txt, seqinfo.ini."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.proposers.graph import GraphProposer, GraphSettings
+from pipeline.demo.camera import FPS, HEIGHT, WIDTH, camera_path, enlarged, take
+from pipeline.demo.objects import Detections, Truth, detect, find_objects, truth
+from pipeline.sources.videos import VideoReader
+from pipeline.storage.credentials import redact
+from pipeline.storage.files import join, open_for_seeking, read_bytes
+from pipeline.storage.publish import publish_bytes
+from schemas.media import Frame
+
+VIDEO_STRIDE = 2
+_MAX_PARTS = 16
+_JPEG_QUALITY = 92
+_PARTS = GraphSettings(long_side=320, min_area=0.01, max_area=0.3, min_extent=0.5, nms_iou=0.5)
+_MAX_PIXELS, _ANY_SIDE = 100_000_000, 1 << 30
+
+
+def write_camera_sequence(photograph: str, folder: str, frames: int, seed: int) -> int:
+    """A photograph, seen by a moving camera, as a sequence with exact boxes and imperfect detections.
+
+    Args:
+        photograph: URL of the picture.
+        folder: URL of the sequence; its last part is the sequence's name and, with `seed`, decides the randomness.
+        frames: length.
+        seed: another one gives another way and other detections.
+
+    Returns:
+        The number of objects.
+
+    Raises:
+        ValueError: no region of the photograph can pass for an object.
+        OSError: could not be read or written.
+    """
+    picture = enlarged(Image.open(io.BytesIO(read_bytes(photograph))))
+    objects = find_objects(np.asarray(picture))
+    rng = np.random.default_rng([seed, zlib.crc32(folder.rstrip("/").rsplit("/", 1)[-1].encode())])
+    path = camera_path(picture.width, picture.height, frames, rng)
+    rows = truth(objects, path)
+    if not rows:
+        raise ValueError(f"{redact(photograph)}: no region in it can pass for an object; take another photograph")
+    for number, pose in enumerate(path, start=1):
+        _write_picture(folder, number, take(picture, pose))
+    publish_bytes(join(folder, "gt", "gt.txt"), _truth_text(rows))
+    publish_bytes(join(folder, "det", "det.txt"), _detection_text(detect(rows, frames, rng)))
+    _write_seqinfo(folder, frames, FPS, WIDTH, HEIGHT)
+    return len({row.identity for row in rows})
+
+
+def write_video_sequence(video: str, folder: str, frames: int) -> int:
+    """Every second frame of a real video as a sequence, with graph proposals, the largest parts, as detections.
+
+    Returns:
+        The number of frames; less than asked for where the video is shorter.
+
+    Raises:
+        BadItem: the video cannot be decoded.
+        OSError: could not be read or written.
+    """
+    proposer = GraphProposer(_PARTS)
+    number, height, width = 0, 0, 0
+    indices, boxes, scores = [], [], []
+    with open_for_seeking(video) as handle:
+        reader = VideoReader(handle, redact(video), max_pixels=_MAX_PIXELS, longest_side=_ANY_SIDE)
+        try:
+            fps = (reader.fps or FPS) / VIDEO_STRIDE
+            for frame in reader.read(range(0, min(reader.num_frames, frames * VIDEO_STRIDE), VIDEO_STRIDE)):
+                found = proposer.propose([Frame(image=frame.image)])[0]
+                areas = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1)
+                largest = np.sort(np.argsort(-areas, kind="stable")[:_MAX_PARTS])
+                indices.append(np.full(len(largest), number, np.int64))
+                boxes.append(found.boxes[largest])
+                scores.append(found.scores[largest])
+                number += 1
+                height, width = frame.image.shape[:2]
+                _write_picture(folder, number, frame.image)
+        finally:
+            reader.close()
+    found_in_all = Detections(
+        frames=np.concatenate(indices), boxes=np.concatenate(boxes), scores=np.concatenate(scores)
+    )
+    publish_bytes(join(folder, "det", "det.txt"), _detection_text(found_in_all))
+    _write_seqinfo(folder, number, fps, width, height)
+    return number
+
+
+def _write_picture(folder: str, number: int, image: NDArray[np.uint8]) -> None:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=_JPEG_QUALITY)
+    publish_bytes(join(folder, "img1", f"{number:06d}.jpg"), out.getvalue())
+
+
+def _truth_text(rows: Sequence[Truth]) -> bytes:
+    """`frame, id, left, top, width, height, flag, class, visibility`."""
+    lines = [
+        f"{row.frame + 1},{row.identity},{_xywh(*row.box)},1,1,{row.visible:.3f}\n"
+        for row in sorted(rows, key=lambda row: (row.identity, row.frame))
+    ]
+    return "".join(lines).encode()
+
+
+def _detection_text(found: Detections) -> bytes:
+    """`frame, -1, left, top, width, height, confidence, -1, -1, -1`."""
+    rows = zip(found.frames.tolist(), found.boxes.tolist(), found.scores.tolist(), strict=True)
+    return "".join(f"{frame + 1},-1,{_xywh(*box)},{score:.4f},-1,-1,-1\n" for frame, box, score in rows).encode()
+
+
+def _xywh(x0: float, y0: float, x1: float, y1: float) -> str:
+    return f"{x0:.3f},{y0:.3f},{x1 - x0:.3f},{y1 - y0:.3f}"
+
+
+def _write_seqinfo(folder: str, frames: int, fps: float, width: int, height: int) -> None:
+    name = folder.rstrip("/").rsplit("/", 1)[-1]
+    lines = [
+        "[Sequence]",
+        f"name={name}",
+        "imDir=img1",
+        f"frameRate={fps:g}",
+        f"seqLength={frames}",
+        f"imWidth={width}",
+        f"imHeight={height}",
+        "imExt=.jpg",
+    ]
+    publish_bytes(join(folder, "seqinfo.ini"), "\n".join([*lines, ""]).encode())

@@ -1,0 +1,27 @@
+"""Everything the demonstration can be told: `--set key=value` of jobs/demo.py."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from schemas.config import Settings
+
+
+class DemoSettings(Settings):
+    """The defaults take some minutes on two CPU cores."""
+
+    seed: int = Field(0, ge=0, description="Of training, of the camera's ways and of the imperfect detections.")
+    executor: str = Field("ray", pattern="^(ray|inline)$", description="Of mining.")
+    mine: tuple[str, ...] = Field(
+        (), description="Further settings of jobs/mine_proposals.py, as its --set takes them."
+    )
+    steps: int = Field(30, ge=1, description="Training steps; the recipe's own schedule has more.")
+    train: tuple[str, ...] = Field((), description="Further settings of jobs/train.py, as its --set takes them.")
+    photographs: tuple[str, ...] = Field(
+        ("astronaut", "coffee", "hubble_deep_field", "motorcycle_left"),
+        min_length=1,
+        description="Packaged photographs that the camera looks at. They are kept out of mining and training.",
+    )
+    frames: int = Field(60, ge=2, description="Frames of each of these sequences, 10 a second.")
+    video_frames: int = Field(80, ge=1, description="Frames of the real video that are tracked, every second one.")
+    long_side: int = Field(320, ge=32, description="Pixels at which the model looks at frames; the camera's own width.")
