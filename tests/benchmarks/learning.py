@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,38 @@ CROP = (256, 128)
 """Height and width that a box is cut out to."""
 
 
-def banded(model: Masa, scaling: FrameScaling) -> PixelEmbedding:
-    """Embeddings of a model of ours."""
-    return network_embedding(model, scaling, next(model.parameters()).device)
+class SharedBands:
+    """Bands of the latest picture's boxes, pooled once for every head that sits on the same frozen backbone.
+
+    Args:
+        plain: the untrained model.
+        scaling: the size at which it sees pictures.
+    """
+
+    def __init__(self, plain: Masa, scaling: FrameScaling) -> None:
+        self._plain, self._scaling = plain, scaling
+        self._image: NDArray[np.uint8] | None = None
+        self._bands = torch.empty(0)
+
+    def under(self, model: Masa) -> PixelEmbedding:
+        """Embeddings of a model whose backbone equals the untrained one's."""
+
+        @torch.inference_mode()
+        def of_pixels(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+            if image is not self._image:
+                device = next(self._plain.parameters()).device
+                maps = self._plain.track_features(self._scaling.scale([image], device))
+                placed = torch.from_numpy(boxes * self._scaling.factors(*image.shape[:2])).to(device)
+                self._bands, self._image = self._plain.track_head.pool(maps, [placed]), image
+            return model.track_head(self._bands).cpu().numpy()
+
+        return of_pixels
+
+
+def same_backbone(one: Masa, other: Masa) -> bool:
+    """Whether both see with the same weights."""
+    mine, its = one.backbone.state_dict(), other.backbone.state_dict()
+    return all(torch.equal(values, its[name]) for name, values in mine.items())
 
 
 def averaged(model: Masa, scaling: FrameScaling) -> PixelEmbedding:
@@ -94,8 +124,9 @@ def main() -> int:
 
     device = choose_device("auto")
     plain = load_model("masa_lite0", "imagenet", device)
+    shared = lru_cache(partial(SharedBands, plain))
     rows: dict[str, Callable[[FrameScaling], PixelEmbedding]] = {
-        "six bands, untrained": lambda scaling: banded(plain, scaling)
+        "six bands, untrained": lambda scaling: shared(scaling).under(plain)
     }
     if not options.only_bands:
         random = load_model("masa_lite0", None, device)
@@ -103,11 +134,14 @@ def main() -> int:
             "mean, untrained": lambda scaling: averaged(plain, scaling),
             "crops, untrained": lambda scaling: cropped(plain),
             "colour histogram": lambda scaling: hsv_histogram,
-            "random backbone, bands": lambda scaling: banded(random, scaling),
+            "random backbone, bands": lambda scaling: network_embedding(random, scaling, device),
         }
     for path in options.weights:
         trained = load_model("masa_lite0", path, device)
-        rows[path] = lambda scaling, trained=trained: banded(trained, scaling)
+        if same_backbone(plain, trained):
+            rows[path] = lambda scaling, trained=trained: shared(scaling).under(trained)
+        else:
+            rows[path] = lambda scaling, trained=trained: network_embedding(trained, scaling, device)
 
     settings = AssociationSettings(
         embeddings="hsv",

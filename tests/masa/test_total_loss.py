@@ -33,7 +33,9 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def model() -> Masa:
     torch.manual_seed(0)
-    return Masa(replace(VARIANTS["masa_lite0"], channels=32, head_channels=16, track_head="convs", embed_channels=8)).train()
+    return Masa(
+        replace(VARIANTS["masa_lite0"], channels=32, head_channels=16, track_head="convs", embed_channels=8)
+    ).train()
 
 
 def _seeded(seed: int = 0) -> torch.Generator:
