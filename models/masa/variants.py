@@ -160,8 +160,8 @@ VARIANTS: dict[str, Variant] = {
             num_roi_levels=3,
             channels=128,
             compatible_offsets=False,
-            # A laptop's choice: at 1024 a frame costs 2.6 times as much.
-            resize=(640, 640),
+            # Small people in large pictures want it: 640 costs less than half, and 5 points of rank-1 at a gap of 50.
+            resize=(960, 960),
             mean=(127.0, 127.0, 127.0),
             std=(128.0, 128.0, 128.0),
             head_channels=512,

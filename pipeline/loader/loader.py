@@ -240,7 +240,7 @@ def keep_memory() -> None:
     """Tell glibc to keep freed memory in this process, whole pictures included; elsewhere nothing happens.
 
     By default a block of more than 128 KiB is given back when it is freed, and the next picture waits for the kernel to
-    clear the same pages again. That costs a tenth of decoding.
+    clear the same pages again.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

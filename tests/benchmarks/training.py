@@ -252,20 +252,25 @@ class Census:
         self._before = set(_storages(_all_tensors()))
 
     def count(self, engine: Any) -> dict[str, int]:
-        """Bytes by `STATE` and of the `rest`; a storage of several kinds is of the first."""
+        """Bytes by `STATE`, of the `buckets` through which DeepSpeed sends gradients, which may lie in them, and of
+        the `rest`.
+        """
         zero = getattr(engine._parallel, "optimizer", None)
         parameters = list(engine.module.parameters())
         masters = ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat")
+        buckets = getattr(zero, "ipg_buckets", {}).values()
         gradients = ("averaged_gradients", "grad_partitions_flat_buffer")
         known = {
             "weights": [*parameters, *(getattr(each, "ds_tensor", None) for each in parameters)],
             "optimiser": [*(getattr(zero, name, None) for name in masters), engine._optimizer.state],
+            "buckets": [bucket.buffer for bucket in buckets],
             "gradients": [
                 *(each.grad for each in _all_tensors() if each.is_leaf),
                 *(getattr(zero, name, None) for name in gradients),
             ],
             "rest": _all_tensors(),
         }
+        # A storage of several kinds is of the first of them.
         seen, sums = set(self._before), {}
         for kind, values in known.items():
             storages = {place: size for place, size in _storages(_tensors_in(values)).items() if place not in seen}
@@ -293,7 +298,7 @@ def _tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def memory_of_a_rank(rank: int, name: str, width: int, folder: str) -> None:
-    """Two steps; leaves in a file what was held at the `MOMENTS` of the second, by `STATE` and `rest`."""
+    """Two steps; leaves in a file what was held at the `MOMENTS` of the second, as `Census` counts."""
     torch.set_num_threads(1)
     os.environ.update(LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(RANKS))
     logging.disable(logging.WARNING)
@@ -346,8 +351,8 @@ def memory(folder: Path, width: int, names: Iterable[str]) -> None:
             state = sum(held[kind] for kind in STATE)
             told = " + ".join(f"{kind} {held[kind]:.2f}" for kind in STATE)
             print(
-                f"    {moment:<17} {state:5.2f} = {told}; {state / formula:.3f} of the formula; other tensors "
-                f"{most[moment]['rest'] / 1e6:,.1f} MB",
+                f"    {moment:<17} {state:5.2f} = {told}; {state / formula:.3f} of the formula; buckets "
+                f"{most[moment]['buckets'] / 1e6:,.1f} MB, other tensors {most[moment]['rest'] / 1e6:,.1f} MB",
                 flush=True,
             )
 
