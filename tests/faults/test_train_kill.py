@@ -50,6 +50,7 @@ def check_same(output: Path, undisturbed: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_rank_is_killed(data: str, undisturbed: Path, tmp_path: Path) -> None:
     """The run goes on by itself; Ray, restart and all change no bit."""

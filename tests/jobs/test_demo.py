@@ -45,6 +45,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_it_makes_everything(done: Path) -> None:
     page = (done / "report.html").read_text()
     told = {name: json.loads((done / "scores" / f"{name}.json").read_text()) for name in ("untrained", "trained")}
@@ -64,6 +65,7 @@ def test_it_makes_everything(done: Path) -> None:
     assert [line["step"] for line in lines] == [1, 2]
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_by_the_page(done: Path) -> None:
     page = (done / "report.html").read_text()
     assert "default-src 'none'" in page
@@ -71,11 +73,13 @@ def test_nothing_is_fetched_by_the_page(done: Path) -> None:
     assert not re.search(r'(?:src|href)="https?:', page)
 
 
+@pytest.mark.slow
 def test_what_was_held_out_was_not_mined(done: Path) -> None:
     assert [path.name for path in (done / "media" / "held_out").iterdir()] == ["coffee.png"]
     assert "coffee.png" not in {path.name for path in (done / "media" / "mined").iterdir()}
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (done / "run" / "final" / "model.safetensors").stat().st_mtime_ns
     assert demo(done) == 0
@@ -85,6 +89,7 @@ def test_what_is_done_is_not_done_again(done: Path, capsys: pytest.CaptureFixtur
     assert (done / "run" / "final" / "model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_one_stage_alone(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (done / "report.html").unlink()
     assert demo(done, "--stage", "report") == 0

@@ -114,6 +114,7 @@ def test_a_run_and_its_export_may_lie_behind_urls(run: Path, tmp_path: Path, mon
         assert b"## Training" in memory.cat_file(f"{bucket}/{which}/README.md")
 
 
+@pytest.mark.slow
 def test_any_checkpoint_becomes_a_graph_that_was_checked(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
