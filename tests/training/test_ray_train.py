@@ -15,7 +15,8 @@ from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from pipeline.training import ray_train
-from pipeline.training.ray_train import RankFailed, reason, run_ray
+from pipeline.training.ray_train import reason, run_ray
+from pipeline.training.ray_worker import RankFailed, Wire
 from pipeline.training.recipe import effective
 from schemas.config import ConfigError
 from tests.faults.training_runs import finish, kill, standing_still, start_training, tiny_toml
@@ -79,7 +80,7 @@ def test_what_is_final_ends_the_run_and_the_rest_is_tried_again() -> None:
 def test_what_rank_0_says_is_sent_by_lines_and_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-to-be-seen")
     desk, log = FakeDesk(), io.StringIO()
-    wire = ray_train._Wire(desk, log, terminal=True)
+    wire = Wire(desk, log, terminal=True)
     assert wire.isatty()
     print("key not-to-be-seen", file=wire)
     wire.write("half ")
