@@ -21,7 +21,7 @@ mine: $(VENV)/.installed-mine
 
 # So small a network gains little from a second thread, and loses much of it where something else wants the core.
 demo: export OMP_NUM_THREADS ?= 1
-# glibc would hand the memory of every layer's output back and ask for it anew: a fifth of training's CPU time.
+# glibc would hand the memory of every layer's output back and ask for it anew.
 demo: export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 demo: export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
 demo: OUTPUT = out/demo

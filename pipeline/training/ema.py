@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from pydantic import Field
@@ -68,18 +67,3 @@ class Ema:
             raise ValueError(f"the average does not fit the module, {len(wrong)} tensors, the first is {wrong[0]}")
         for name, average in self._average.items():
             average.copy_(state[name])
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within, the module has the averaged weights; afterwards its own again, to the bit."""
-        own = {name: each.detach().clone() for name, each in self._trained.items()}
-        self._put(self._average)
-        try:
-            yield
-        finally:
-            self._put(own)
-
-    @torch.no_grad()
-    def _put(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, each in self._trained.items():
-            each.copy_(tensors[name])

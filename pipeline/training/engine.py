@@ -21,13 +21,13 @@ class EngineSettings(Settings):
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
         "float32",
         description="Of the forward pass; weights, gradients and optimiser stay float32. tf32: float32 with products "
-        "of 10 bits, several times faster, on GPUs since Ampere. float16 needs a GPU.",
+        "of 10 bits, on GPUs since Ampere. float16 needs a GPU.",
     )
-    activation_checkpointing: bool = Field(False, description="Recompute activations: less memory, a third slower.")
+    activation_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time.")
     sync_batch_norm: bool = Field(True, description="Batch statistics over all ranks, on GPUs, as released.")
     deterministic: bool = Field(
         True,
-        description="The same bits each time, wherever torch can. RoIAlign on a GPU is several times slower so; false "
+        description="The same bits each time, wherever torch can. RoIAlign is slower so on a GPU; false "
         "there trains as released.",
     )
 

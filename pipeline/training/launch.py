@@ -219,7 +219,7 @@ def worker(
     recipe = make_recipe(values, "recipe")
     place = find_device(device)
     if place.type == "cpu":
-        keep_memory()  # or else the kernel clears every layer's output anew: up to two thirds of a small model's step
+        keep_memory()  # or else the kernel clears the memory of every layer's output anew
     catalog = read_catalog(recipe.data.url)
 
     def choose() -> Found | None:
