@@ -10,24 +10,19 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.faults.faulty_proxy import FaultyProxy
 from tests.make_media import make_pictures, make_sa1b_tar, make_video
 from tests.runs import ROOT, job_environment, mine, statuses, tars
+from tests.s3_server import s3_server
 
 SECRET = "w7Jq-not-to-be-seen-anywhere-8Zp"
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[tuple[str, int]]:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield ("127.0.0.1" if host == "0.0.0.0" else host), port
-    server.stop()
+    with s3_server() as address:
+        yield address
 
 
 def credentials(url: str) -> dict[str, str]:

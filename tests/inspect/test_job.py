@@ -14,6 +14,7 @@ from PIL import Image
 from jobs.inspect_shards import main
 from pipeline.shards.reader import open_dataset
 from tests.make_dataset import make_dataset
+from tests.s3_server import s3_server
 
 SCRIPT = Path(__file__).parents[2] / "jobs" / "inspect_shards.py"
 
@@ -95,18 +96,10 @@ def test_damaged_receipt_is_a_warning_in_the_table_and_a_fault_in_verify(dataset
 
 
 def test_everything_works_on_s3(monkeypatch, capsys):
-    moto = pytest.importorskip("moto.server")
     boto3 = pytest.importorskip("boto3")
-    server = moto.ThreadedMotoServer(port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name, value in (
-            ("ACCESS_KEY_ID", "test"),
-            ("SECRET_ACCESS_KEY", "test-secret"),
-            ("DEFAULT_REGION", "us-east-1"),
-        ):
-            monkeypatch.setenv(f"AWS_{name}", value)
+    with s3_server() as (host, port):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         boto3.client("s3").create_bucket(Bucket="shards")
         layout = make_dataset("s3://shards/set", num_images=2, num_frames=3)
@@ -116,8 +109,6 @@ def test_everything_works_on_s3(monkeypatch, capsys):
         assert main([layout.root, "--html", "s3://shards/sheet.html"]) == 0
         assert main([layout.shards]) == 0
         assert "OK: 2 shards, 3 samples verified" in capsys.readouterr().out
-    finally:
-        server.stop()
 
 
 def test_closed_pipe_is_no_error(dataset):

@@ -15,7 +15,6 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from pipeline.loader import cache as cache_module
 from pipeline.loader.cache import ShardCache
@@ -26,6 +25,7 @@ from schemas.config import ConfigError
 from schemas.receipt import ShardInfo
 from tests.faults.faulty_proxy import FaultyProxy
 from tests.loader.examples import make_shards, open_loader, plain
+from tests.s3_server import forget_connections, s3_server
 
 SECRET = "nQ4v-not-to-be-seen-anywhere-7Tk"
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,11 +257,8 @@ def test_killed_half_way(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[tuple[str, int]]:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield ("127.0.0.1" if host == "0.0.0.0" else host), port
-    server.stop()
+    with s3_server() as address:
+        yield address
 
 
 def test_from_s3_through_faults(endpoint: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,13 +270,12 @@ def test_from_s3_through_faults(endpoint: tuple[str, int], tmp_path: Path, monke
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_RETRY_MODE", "standard")
-    fsspec.config.conf.pop("s3", None)
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("loader")
+    fsspec.filesystem("s3").mkdir("loader")
     catalog = read_catalog(make_shards("s3://loader/data").root)
     stormy = FaultyProxy(*endpoint, every=5)
     monkeypatch.setenv("AWS_ENDPOINT_URL", stormy.url)
+    forget_connections()
     try:
-        fsspec.filesystem("s3").clear_instance_cache()
         assert batches(catalog, 6, streams=2) == expected
         assert batches(catalog, 6, streams=2, workers=1, cache=str(tmp_path / "cache")) == expected
         assert sum(stormy.hits.values()) > 0
@@ -287,4 +283,3 @@ def test_from_s3_through_faults(endpoint: tuple[str, int], tmp_path: Path, monke
     finally:
         proxy.close()
         stormy.close()
-        fsspec.filesystem("s3").clear_instance_cache()
