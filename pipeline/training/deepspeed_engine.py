@@ -77,7 +77,7 @@ class DeepSpeedEngine:
             self._parallel, _, _, _ = deepspeed.initialize(
                 model=Wrapped(module, settings, device, "never" if self._stage == 3 else "early"),
                 optimizer=self._optimizer,
-                config=_config(self._stage, optim),
+                config=_config(self._stage, optim, sum(each.numel() for each in self._trained.values())),
                 dist_init_required=False,
             )
 
@@ -264,7 +264,7 @@ def _uses(loss: Tensor, trained: Mapping[str, nn.Parameter]) -> list[str]:
     return uses
 
 
-def _config(stage: int, optim: OptimSettings) -> dict[str, Any]:
+def _config(stage: int, optim: OptimSettings, trained: int) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": 1,  # only counted, never used: batches come from outside
         "gradient_accumulation_steps": optim.accumulate,
@@ -272,6 +272,8 @@ def _config(stage: int, optim: OptimSettings) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": stage,
+            # Its default is 2 GB of float32 on every rank, whatever the size of the model.
+            "reduce_bucket_size": min(500_000_000, trained),
             # Sent as they come in the backward pass, gradients would overwrite a buffer that is still on its way.
             "overlap_comm": False,
         },
