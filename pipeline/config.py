@@ -44,7 +44,12 @@ class RunSettings(Settings):
     cpus_per_actor: float = Field(1, ge=0, description="CPUs that Ray reserves for each actor.")
     memory_per_actor: int = Field(0, ge=0, description="Bytes that Ray reserves for each actor; 0: none.")
     threads: int = Field(0, ge=0, description="Threads that an actor's libraries may use; 0: its CPUs, at least one.")
-    recycle_after: int = Field(2000, ge=0, description="Items after which an actor is replaced; 0: never.")
+    recycle_after: int = Field(
+        -1,
+        ge=-1,
+        description="Items after which an actor is replaced; 0: never; -1: 2000, or never for one that holds a GPU, "
+        "which would wait for its successor to load the model.",
+    )
     progress_s: float = Field(10.0, gt=0, description="Seconds between progress lines in a log.")
     watchdog_s: float = Field(120.0, gt=0, description="Warn, naming the stage, when no item is finished for so long.")
     max_quarantined: str = Field("", description="Exit with 3 above this: a number, or a share like 5%.")

@@ -39,6 +39,10 @@ class Proposer(ABC):
     batch_size: int = 1
     """How many frames it likes to see at once."""
 
+    overlap: int = 1
+    """How many calls of `propose` are worth running at once, from threads: more than one where a call leaves the device
+    idle at its end. A proposer that says more than one is safe to call so."""
+
     Config: type[Settings] = Settings
 
     @abstractmethod

@@ -1,14 +1,12 @@
 """Proposals of Segment Anything: a grid of points, three masks a point, gated and without duplicates.
 
-The masks come from the reference generator of segment-anything 1.0 with the settings of the MASA paper (32 x 32
-points, predicted IoU 0.88, stability 0.95, box NMS 0.7). It is not fast: with ViT-B and 1024 points about 270 CPU
-seconds an image of 1024 x 683, more than half of them in the mask decoder.
+The masks are those of segment-anything 1.0's generator with the settings of the MASA paper (32 x 32 points, predicted
+IoU 0.88, stability 0.95, box NMS 0.7), made by `models.sam`.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,19 +16,19 @@ from pydantic import Field
 
 from models.proposers.base import Proposer, ProposerUnavailable
 from models.proposers.refusals import count_refusals, show_refusals
-from schemas.boxes import clip_boxes, empty_boxes
+from schemas.boxes import Boxes, clip_boxes, empty_boxes
 from schemas.config import Settings
-from schemas.masks import crop_mask, mask_box
+from schemas.masks import CroppedMask, mask_box
 from schemas.media import Frame, ProposalSet
 
 if TYPE_CHECKING:
     import torch
     from segment_anything.modeling import Sam
 
-    from models.proposers.sam_generator import Watched, WatchedGenerator
+    from models.sam import Segmenter
+    from models.sam.candidates import Candidates
+    from models.sam.finding import Found
 
-_WIDTHS = {"vit_b": 768, "vit_l": 1024, "vit_h": 1280}
-_WIDTH_KEY = "image_encoder.pos_embed"
 _REASONS = ("low_iou", "low_stability", "low_stability_or_cut", "duplicate", "duplicate_after_cleaning", "empty")
 
 
@@ -45,8 +43,9 @@ class SamSettings(Settings):
         pattern=r"^([0-9a-f]{64})?$",
         description="SHA-256 the checkpoint must have. Empty: the driver fills it in, so all workers have the same.",
     )
-    variant: Literal["vit_b", "vit_l", "vit_h"] = Field(
-        "vit_h", description="Size of the image encoder: 0.97, 2.99 or 5.96 TFLOP an image. Must be the checkpoint's."
+    variant: Literal["vit_b", "vit_l", "vit_h", "mobile"] = Field(
+        "vit_h",
+        description="Image encoder: 0.97, 2.99 or 5.96 TFLOP an image; mobile: MobileSAM's. Must be the checkpoint's.",
     )
     points_per_side: int = Field(
         32, ge=1, le=256, description="Grid of n x n points. More finds smaller things; decoder time grows with n x n."
@@ -75,7 +74,7 @@ class SamSettings(Settings):
         0.7, gt=0, le=1, description="Of two boxes with an IoU above this the one of higher predicted quality stays."
     )
     min_mask_region_area: int = Field(
-        100, ge=0, description="Holes and islands of fewer pixels are mended; 0: none. Costs 12 to 37 ms a kept mask."
+        100, ge=0, description="Holes and islands of fewer pixels are mended; 0: none."
     )
     crop_n_layers: int = Field(
         0,
@@ -83,18 +82,29 @@ class SamSettings(Settings):
         le=3,
         description="Runs again on 4, 16, ... crops for small things, at as many times the cost. Paper: 0.",
     )
+    images_per_batch: int = Field(
+        1, ge=1, description="Frames of a clip (or crops) encoded together, on a GPU. Halved when memory runs out."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16 is faster where the hardware has it; some masks then differ."
+    )
+    compiled: bool = Field(False, description="torch.compile the model: minutes at the start, faster afterwards.")
 
 
 class SamProposer(Proposer):
-    """The reference generator of segment-anything; the score is the predicted IoU.
+    """SAM's everything mode; the score is the predicted IoU.
 
-    Boxes are taken from the masks, with exclusive right and lower edges. The reference's own `bbox` ends at the last
-    pixel inside, one pixel short of ours. Predicted IoUs above 1 (the head is linear) become 1 after sorting.
+    The masks are those of segment-anything's reference generator (see `models.sam.generator`). Boxes are taken from the
+    masks, with exclusive right and lower edges. The reference's own `bbox` ends at the last pixel inside, one pixel
+    short of ours. Predicted IoUs above 1 (the head is linear) become 1 after sorting.
 
     Refused, each candidate mask once: `low_iou`; `low_stability` (called `low_stability_or_cut` with crops, where it
     includes masks cut by a crop's edge); `duplicate`; `duplicate_after_cleaning` (two masks alike once their holes
     were mended); `empty` (only with both thresholds at 0). Refused and kept add up to three times the points. Boxes to
-    look at exist for duplicates only: the reference throws the others away unmeasured.
+    look at exist for duplicates only: the others are never measured.
+
+    Several threads may call `propose` at once: the model serves one after the other, while masks are finished beside
+    it.
 
     Args:
         config: the settings; `weights` is for whoever loads `state_dict` and is not looked at here.
@@ -108,7 +118,8 @@ class SamProposer(Proposer):
 
     name = "sam"
     uses_gpu = True
-    version = 1
+    overlap = 2
+    version = 2
     Config = SamSettings
 
     def __init__(
@@ -117,14 +128,25 @@ class SamProposer(Proposer):
         self._adopt(_load_model(config.variant, state_dict).to(device), config)
 
     @classmethod
-    def from_model(cls, sam: Sam, config: SamSettings) -> SamProposer:
+    def from_model(cls, sam: Sam | Segmenter, config: SamSettings) -> SamProposer:
         """Use a model that is already in memory, on its own device; `config.variant` is not looked at."""
         proposer = cls.__new__(cls)
         proposer._adopt(sam, config)
         return proposer
 
-    def propose(self, frames: Sequence[Frame]) -> list[ProposalSet]:
-        return [self._propose_one(frame.image) for frame in frames]
+    def propose(self, frames: Sequence[Frame], boxes: Sequence[Boxes] | None = None) -> list[ProposalSet]:
+        """Proposals of each frame, see `Proposer.propose`.
+
+        Args:
+            frames: any number of frames of any sizes.
+            boxes: (N_i, 4) `xyxy` prompts of each frame in place of the grid, e.g. the boxes of MASA's distilled head
+                (about 300 a frame): one mask each, no gate and no duplicate removal; only empty masks are refused.
+        """
+        if boxes is not None:
+            return [self._propose_in(frame.image, prompts) for frame, prompts in zip(frames, boxes, strict=True)]
+        whole = [frame for frame in frames if self._fits(frame.image)]
+        found = iter(self._generator.find([np.ascontiguousarray(frame.image) for frame in whole]))
+        return [self._proposals(next(found)) if self._fits(frame.image) else _nothing() for frame in frames]
 
     @classmethod
     def resolve(cls, config: SamSettings) -> SamSettings:
@@ -143,119 +165,81 @@ class SamProposer(Proposer):
         except importlib.metadata.PackageNotFoundError as error:
             raise _missing(error.name) from error
 
-    def _adopt(self, sam: Sam, config: SamSettings) -> None:
+    def _adopt(self, sam: Sam | Segmenter, config: SamSettings) -> None:
         self.config = config
-        self._generator = _make_generator(sam, config)
-        self._warned = False
+        self.batch_size = config.images_per_batch
+        try:
+            from models.sam import FastMaskGenerator
+        except ImportError as error:
+            raise _missing(error.name) from error
+        settings = config.model_dump(exclude={"weights", "weights_sha256", "variant"})
+        self._generator = FastMaskGenerator(sam, **settings)
 
-    def _propose_one(self, image: NDArray[np.uint8]) -> ProposalSet:
-        from models.proposers.sam_generator import fits_input, runs_to_mask
+    def _fits(self, image: NDArray[np.uint8]) -> bool:
+        from models.sam.generator import fits_input
 
-        height, width = image.shape[:2]
-        image_size = self._generator.predictor.model.image_encoder.img_size
-        if not fits_input(height, width, image_size, self.config.crop_n_layers):
-            return ProposalSet(boxes=empty_boxes(), scores=np.zeros(0, np.float32), masks=[])
+        image_size = self._generator.finder.segmenter.image_size
+        return fits_input(image.shape[0], image.shape[1], image_size, self.config.crop_n_layers)
 
-        watched = self._watch(np.ascontiguousarray(image))
-        quality = np.array([record["predicted_iou"] for record in watched.records], np.float32)
-        masks, scores = [], []
-        for i in np.argsort(-quality, kind="stable"):
-            mask = crop_mask(runs_to_mask(watched.records[i]["segmentation"]["counts"], height, width))
-            if mask is not None:
-                masks.append(mask)
-                scores.append(quality[i])
-
+    def _proposals(self, found: Found) -> ProposalSet:
+        masks, scores = _best_first(found.masks, found.size)
+        reasons = np.full(len(found.boxes), "duplicate", object)
+        reasons[found.unique] = "duplicate_after_cleaning"
+        reasons[found.masks.numbers] = ""
         low_stability = "low_stability_or_cut" if self.config.crop_n_layers else "low_stability"
-        refused = {"low_iou": watched.low_iou, low_stability: watched.low_stability}
-        refused |= count_refusals(watched.reasons, _REASONS)
-        refused["empty"] = len(watched.records) - len(masks)
-        refused_boxes, refused_reasons = show_refusals(
-            clip_boxes(watched.boxes, height, width), watched.reasons, _REASONS
-        )
+        refused = {"low_iou": found.low_iou, low_stability: found.low_stability}
+        refused |= count_refusals(reasons, _REASONS)
+        refused["empty"] = len(found.masks) - len(masks)
+        # The generator's x1, y1 are the last pixel inside, ours the edge after it.
+        boxes = (found.boxes + np.array([0, 0, 1, 1])).astype(np.float32)
+        refused_boxes, refused_reasons = show_refusals(clip_boxes(boxes, *found.size), reasons, _REASONS)
         return ProposalSet(
-            boxes=np.array([mask_box(mask) for mask in masks], np.float32).reshape(-1, 4),
-            scores=np.clip(np.array(scores, np.float32), 0, 1),
+            boxes=_boxes_of(masks),
+            scores=scores,
             masks=masks,
             refused={reason: count for reason, count in refused.items() if count},
             refused_boxes=refused_boxes,
             refused_reasons=refused_reasons,
         )
 
-    def _watch(self, image: NDArray[np.uint8]) -> Watched:
-        import torch
-
-        from models.proposers.sam_generator import largest_batch
-
-        allowed = min(self.config.points_per_batch, largest_batch(*image.shape[:2]))
-        while True:
-            # Set anew for each image: one huge frame must not change (or slow down) the frames after it.
-            self._generator.points_per_batch = allowed
-            try:
-                with torch.inference_mode():
-                    return self._generator.watch(image)
-            except torch.OutOfMemoryError:
-                if allowed == 1:
-                    raise
-            # Outside the handler, where the failed call's tensors are no longer held by its traceback.
-            allowed //= 2
-            torch.cuda.empty_cache()
-            if not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"GPU out of memory on an image of {image.shape[1]} x {image.shape[0]}: going on with smaller "
-                    f"batches where needed; set sam.points_per_batch = {allowed} to save the failed attempts",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+    def _propose_in(self, image: NDArray[np.uint8], boxes: Boxes) -> ProposalSet:
+        if not self._fits(image):
+            return _nothing()
+        found = self._generator.finder.find_in_boxes(np.ascontiguousarray(image), boxes.astype(np.float64))
+        masks, scores = _best_first(found, (image.shape[0], image.shape[1]))
+        empty = len(found) - len(masks)
+        refused = {"empty": empty} if empty else {}
+        return ProposalSet(boxes=_boxes_of(masks), scores=scores, masks=masks, refused=refused)
 
 
-def _make_generator(sam: Sam, config: SamSettings) -> WatchedGenerator:
-    try:
-        from models.proposers.sam_generator import WatchedGenerator
+def _best_first(found: Candidates, size: tuple[int, int]) -> tuple[list[CroppedMask], NDArray[np.float32]]:
+    """Masks that are not empty by descending predicted IoU, and their scores."""
+    from models.sam.records import cropped_mask
 
-        return WatchedGenerator(sam.eval(), **config.model_dump(exclude={"weights", "weights_sha256", "variant"}))
-    except ImportError as error:
-        raise _missing(error.name) from error
+    masks, scores = [], []
+    for i in np.argsort(-found.iou, kind="stable"):
+        mask = cropped_mask(found.intervals[i], size)
+        if mask is not None:
+            masks.append(mask)
+            scores.append(found.iou[i])
+    return masks, np.clip(np.array(scores, np.float32), 0, 1)
+
+
+def _boxes_of(masks: Sequence[CroppedMask]) -> Boxes:
+    return np.array([mask_box(mask) for mask in masks], np.float32).reshape(-1, 4)
+
+
+def _nothing() -> ProposalSet:
+    return ProposalSet(boxes=empty_boxes(), scores=np.zeros(0, np.float32), masks=[])
 
 
 def _load_model(variant: str, state_dict: Mapping[str, torch.Tensor]) -> Sam:
     try:
-        from segment_anything import sam_model_registry
+        from models.sam.loading import load
+
+        return load(variant, state_dict)
     except ImportError as error:
         raise _missing(error.name) from error
-
-    # Looked at first, because building ViT-H takes seconds and 2.5 GB.
-    if _WIDTH_KEY in state_dict and state_dict[_WIDTH_KEY].shape[-1] != _WIDTHS[variant]:
-        shape = tuple(state_dict[_WIDTH_KEY].shape)
-        known = {width: name for name, width in _WIDTHS.items()}.get(shape[-1])
-        advice = f'set sam.variant = "{known}"' if known else "it is no SAM checkpoint of a known variant"
-        raise ValueError(
-            f"the checkpoint is not {variant}: its {_WIDTH_KEY} is {shape}, {variant} has "
-            f"(1, 64, 64, {_WIDTHS[variant]}); {advice}"
-        )
-    sam = sam_model_registry[variant](checkpoint=None)
-    expected = sam.state_dict()
-    problems = [
-        _listing("missing", [key for key in expected if key not in state_dict]),
-        _listing("unexpected", [key for key in state_dict if key not in expected]),
-        _listing(
-            "of another shape",
-            [
-                f"{key} {tuple(state_dict[key].shape)} instead of {tuple(expected[key].shape)}"
-                for key in expected
-                if key in state_dict and state_dict[key].shape != expected[key].shape
-            ],
-        ),
-    ]
-    if any(problems):
-        raise ValueError(f"the checkpoint does not fit SAM {variant}: " + "; ".join(filter(None, problems)))
-    sam.load_state_dict(state_dict, strict=True)
-    return sam
-
-
-def _listing(what: str, names: list[str]) -> str:
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{len(names)} {what}: {shown}" if names else ""
 
 
 def _missing(package: Any) -> ProposerUnavailable:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from models.proposers.base import ProposerUnavailable
+from models.sam.checksums import check_md5, promised_md5
 from pipeline.storage.credentials import redact
 from pipeline.storage.files import ShortRead, basename, canonical, filesystem, is_local, retry
 from pipeline.storage.publish import publish_file, scratch_file, sweep_scratch
@@ -25,14 +26,6 @@ from pipeline.storage.publish import publish_file, scratch_file, sweep_scratch
 if TYPE_CHECKING:
     import torch
 
-PUBLISHED_MD5 = {
-    "sam_vit_h_4b8939.pth": "4b8939a88964f0f4ff5f5b2642c598a6",
-    "sam_vit_l_0b3195.pth": "0b3195507c641ddb6910d2bb5adee89c",
-    "sam_vit_b_01ec64.pth": "01ec64d29a2fca3f0661936605ae66f8",
-}
-"""Meta's files carry the first six digits in their names; the full sums are those that public projects list."""
-
-_MD5_IN_NAME = re.compile(r"^sam_vit_[bhl]_([0-9a-f]{6})\.pth$")
 _BLOCK = 8 << 20
 # What file systems call the thing that changes when an object is overwritten, the surest first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "Last-Modified", "mtime", "created")
@@ -152,20 +145,17 @@ def _load_safetensors(weights: Weights) -> Any:
 def _checked(path: Path, name: str, sha256: str, where: str) -> Weights:
     """Hash a file and compare with what is known of it; `where` is what an error calls it."""
     sums = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    promised = _MD5_IN_NAME.match(name)
+    promised = bool(promised_md5(name))
     with open(path, "rb") as handle:
         while block := handle.read(_BLOCK):
             for each in sums if promised else sums[:1]:
                 each.update(block)
     found = sums[0].hexdigest()
     if promised:
-        md5 = sums[1].hexdigest()
-        expected = PUBLISHED_MD5.get(name, promised.group(1))
-        if not md5.startswith(expected):
-            raise BadWeights(
-                f"{where}: its MD5 is {md5}, but {name} has {expected}{'' if len(expected) == 32 else '...'}: the file "
-                "is damaged or was renamed; fetch it again, or give your own checkpoint a name of its own"
-            )
+        try:
+            check_md5(name, sums[1].hexdigest(), where)
+        except ValueError as error:
+            raise BadWeights(str(error)) from None
     if sha256 and found != sha256:
         raise BadWeights(
             f"{where}: its SHA-256 is {found}, this run was planned with {sha256}: the file differs between machines "

@@ -1,6 +1,6 @@
 """Which item a worker had in its hands when it died.
 
-A worker notes the item it reads and the item it works on in a small file on its own machine (2 microseconds a note).
+A worker notes the items it reads and works on in a small file on its own machine (2 microseconds a note).
 The file survives the worker, so a death is charged to the item that caused it and to no other; when the whole machine
 is gone the file is gone too, and then no item is to blame.
 """
@@ -14,8 +14,10 @@ import tempfile
 import threading
 from dataclasses import dataclass
 
-_RECORD = struct.Struct("<qqq")
 _NOTHING = -1
+_HANDS = 8
+"""Items that can be in hand at once: read ahead, worked on, waiting to be written."""
+_RECORD = struct.Struct(f"<{1 + _HANDS}q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,36 +29,42 @@ class InFlight:
 
 
 class InFlightNote:
-    """The writing side, one per worker; the reading thread and the working thread share it."""
+    """The writing side, one per worker; its threads share it."""
 
     def __init__(self) -> None:
         self._handle, self.path = tempfile.mkstemp(prefix=f"trackmill-inflight-{os.getpid()}-")
         self._lock = threading.Lock()
-        self._unit = self._reading = self._working = _NOTHING
-        self._note()
+        self._unit = _NOTHING
+        self._positions: set[int] = set()
+        self._write()
 
     def begin(self, unit: int) -> None:
         """A unit starts."""
-        self._note(unit=unit, reading=_NOTHING, working=_NOTHING)
+        with self._lock:
+            self._unit = unit
+            self._positions.clear()
+            self._write()
 
-    def reading(self, position: int | None) -> None:
-        """An item is being read, perhaps ahead of the one being worked on; None: reading is over."""
-        self._note(reading=_NOTHING if position is None else position)
+    def take(self, position: int) -> None:
+        """An item is taken in hand: it is being read, worked on or written."""
+        with self._lock:
+            self._positions.add(position)
+            assert len(self._positions) <= _HANDS, "more items in hand than the note has room for"
+            self._write()
 
-    def working(self, position: int | None) -> None:
-        """An item is being worked on; None: work on it is over."""
-        self._note(working=_NOTHING if position is None else position)
+    def put(self, position: int) -> None:
+        """An item is out of hand."""
+        with self._lock:
+            self._positions.discard(position)
+            self._write()
 
     def end(self) -> None:
         """Nothing is in hand."""
-        self._note(unit=_NOTHING, reading=_NOTHING, working=_NOTHING)
+        self.begin(_NOTHING)
 
-    def _note(self, unit: int | None = None, reading: int | None = None, working: int | None = None) -> None:
-        with self._lock:
-            self._unit = self._unit if unit is None else unit
-            self._reading = self._reading if reading is None else reading
-            self._working = self._working if working is None else working
-            os.pwrite(self._handle, _RECORD.pack(self._unit, self._reading, self._working), 0)
+    def _write(self) -> None:
+        positions = [*sorted(self._positions), *[_NOTHING] * _HANDS][:_HANDS]
+        os.pwrite(self._handle, _RECORD.pack(self._unit, *positions), 0)
 
     def remove(self) -> None:
         """The worker ends in good order."""
@@ -76,8 +84,8 @@ def peek_note(path: str) -> InFlight | None:
     """What a worker has in hand; None when there is no note or nothing is in hand."""
     try:
         with open(path, "rb") as handle:
-            unit, reading, working = _RECORD.unpack(handle.read(_RECORD.size))
+            unit, *hands = _RECORD.unpack(handle.read(_RECORD.size))
     except (OSError, struct.error):
         return None
-    positions = frozenset(position for position in (reading, working) if position != _NOTHING)
+    positions = frozenset(position for position in hands if position != _NOTHING)
     return InFlight(unit, positions) if unit != _NOTHING and positions else None

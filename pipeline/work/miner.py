@@ -12,8 +12,9 @@ import socket
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from models.proposers import PROPOSERS
@@ -47,6 +48,16 @@ class _Read:
     item: WorkItem
     media: Media | None
     error: Exception | None
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Mined:
+    """An item with all that is known of it, and the members of its sample; none where there is nothing to store."""
+
+    item: WorkItem
+    row: ReceiptRow
+    members: list[tuple[str, bytes]]
     seconds: float
 
 
@@ -86,8 +97,8 @@ class Miner:
             self.layout, task.unit, self.config.shards.max_bytes, self.config.shards.max_samples, task.retry
         )
         try:
-            with writer, contextlib.closing(self._read_ahead(task)) as arrivals:
-                rows = [self._do_item(task, arrival, writer) for arrival in arrivals]
+            with writer, contextlib.closing(self._mine_ahead(task)) as mined:
+                rows = [self._store(each, writer) for each in mined]
                 self._enter("publishing")
             writer.remove_leftovers()
             self._enter("writing the receipt")
@@ -140,18 +151,34 @@ class Miner:
                 yield arrival
 
     def _read(self, position: int, item: WorkItem) -> _Read:
-        self.note.reading(position)
+        self.note.take(position)
         start = time.perf_counter()
         media, error = None, None
         try:
             media = self._source(item).read(item)
         except Exception as caught:
             error = caught
-        self.note.reading(None)
+        self.note.put(position)
         return _Read(position, item, media, error, time.perf_counter() - start)
 
-    def _do_item(self, task: UnitTask, arrival: _Read, writer: ShardWriter) -> ReceiptRow:
-        self.note.working(arrival.position)
+    def _mine_ahead(self, task: UnitTask) -> Iterator[_Mined]:
+        """Items in order, everything done but the writing; as many at once as the proposer has a use for."""
+        overlap = 1 if task.serial else self._proposer.overlap
+        with contextlib.closing(self._read_ahead(task)) as arrivals:
+            if overlap == 1:
+                yield from (self._mine_item(task, arrival) for arrival in arrivals)
+                return
+            with ThreadPoolExecutor(overlap, thread_name_prefix="miner") as miners:
+                ahead: deque[Future[_Mined]] = deque()
+                for arrival in arrivals:
+                    ahead.append(miners.submit(self._mine_item, task, arrival))
+                    if len(ahead) > overlap:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+
+    def _mine_item(self, task: UnitTask, arrival: _Read) -> _Mined:
+        self.note.take(arrival.position)
         start = time.perf_counter()
         row = ReceiptRow(
             source_id=arrival.item.source_id,
@@ -175,16 +202,21 @@ class Miner:
             if is_device_failure(error):
                 raise DeviceLost(scrub(str(error))) from error
             row = replace(row, status="quarantined", reason=_reason(error), error_class=type(error).__name__)
-            self.status.quarantined += 1
-        if members:
-            # Outside the try: a full disk or bucket is not the item's fault.
-            self._enter("writing", arrival.item)
-            shard, offset, size = writer.write(members)
+        return _Mined(arrival.item, row, members, arrival.seconds + time.perf_counter() - start)
+
+    def _store(self, mined: _Mined, writer: ShardWriter) -> ReceiptRow:
+        start = time.perf_counter()
+        row = mined.row
+        if mined.members:
+            # Here, and not where an item's own errors are caught: a full disk or bucket is not the item's fault.
+            self._enter("writing", mined.item)
+            shard, offset, size = writer.write(mined.members)
             row = replace(row, shard=shard, offset=offset, size=size)
-        self.note.working(None)
+        self.note.put(row.position)
+        self.status.quarantined += row.status == "quarantined"
         self.status.items_done += 1
-        self.status.frames_done += arrival.item.frames
-        return replace(row, seconds=round(arrival.seconds + time.perf_counter() - start, 4))
+        self.status.frames_done += mined.item.frames
+        return replace(row, seconds=round(mined.seconds + time.perf_counter() - start, 4))
 
     def _mine(self, item: WorkItem, media: Media) -> tuple[list[tuple[str, bytes]], SampleCounts]:
         """Frames to proposals to negatives to the members of a sample."""

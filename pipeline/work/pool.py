@@ -36,6 +36,7 @@ _DEATHS_OF_AN_ITEM = 2
 _FAILURES_OF_A_UNIT = 5
 _DEATHS_AT_START = 3
 _NOTE_TIMEOUT_S = 60
+_RECYCLE_AFTER = 2000
 
 
 class PoolFailed(WorkFailed):
@@ -86,6 +87,9 @@ class RayPool:
                     "no GPU in this Ray cluster: the proposer runs on CPUs. If GPU nodes are still to come, "
                     "say so: --set run.gpus_per_actor=1 --actors N"
                 )
+        self._recycle_after = settings.recycle_after
+        if self._recycle_after < 0:
+            self._recycle_after = 0 if self._gpus_each else _RECYCLE_AFTER
         self.size = self._wanted_size()
         self._sized_at = time.monotonic()
         self._slots: list[_Slot] = []
@@ -197,7 +201,7 @@ class RayPool:
         assert slot.task is not None
         slot.items_done += len(slot.task.items)
         slot.task = slot.asked = slot.status = None
-        if self._settings.recycle_after and slot.items_done >= self._settings.recycle_after:
+        if self._recycle_after and slot.items_done >= self._recycle_after:
             log.info("worker %s has done %d items and is replaced", slot.worker, slot.items_done)
             self._retire(slot)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("segment_anything")
 
 from models.proposers import ProposerUnavailable, SamProposer, SamSettings  # noqa: E402
-from models.proposers.sam_generator import fits_input, largest_batch, runs_to_mask  # noqa: E402
+from models.sam.generator import fits_input  # noqa: E402
 from pipeline.proposals.build import build_proposer, resolve_proposer  # noqa: E402
 from schemas.masks import mask_box, paste_mask  # noqa: E402
+from tests.parity.synthetic import painting_sam  # noqa: E402
 from tests.proposers.scenes import drawing_sam, noise, sam_proposer, scene, tiny_sam  # noqa: E402
 
 
@@ -87,45 +89,83 @@ def test_random_weights_run_through_every_stage() -> None:
     assert all(mask_box(mask) == tuple(box) for mask, box in zip(found.masks, found.boxes) if mask is not None)
 
 
+def test_boxes_in_place_of_the_grid() -> None:
+    frame = scene()
+    height, width = frame.image.shape[:2]
+    prompts = np.array([[10, 10, 30, 40], [50, 20, 90, 60], [0, 0, width, height]], np.float32)
+    proposer = SamProposer.from_model(painting_sam(0), SamSettings(pred_iou_thresh=1.0, stability_score_thresh=1.0))
+    (found, none, thin) = proposer.propose([frame, frame, noise(1, 900)], boxes=[prompts, prompts[:0], prompts])
+    assert len(found.masks) == 3 and found.refused == {}, "no gate, no duplicate removal"
+    assert sorted(found.scores.tolist(), reverse=True) == found.scores.tolist()
+    assert all(mask_box(mask) == tuple(box) for mask, box in zip(found.masks, found.boxes) if mask is not None)
+    assert len(none.boxes) == len(none.masks) == len(thin.boxes) == 0
+
+
 def test_out_of_memory_halves_the_batch_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    (expected,) = sam_proposer().propose([scene()])
     proposer = sam_proposer()
-    (expected,) = proposer.propose([scene()])
-    tried: list[int] = []
-    watch = proposer._generator.watch
+    segmenter, tried = proposer._generator.finder.segmenter, []
+    decode = segmenter.decode
 
-    def scarce(image: Any) -> Any:
-        tried.append(proposer._generator.points_per_batch)
-        if tried[-1] > 2:
+    def scarce(features: Any, *, points: Any, iou_above: Any) -> Any:
+        tried.append(len(points))
+        if len(points) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return watch(image)
+        return decode(features, points=points, iou_above=iou_above)
 
-    monkeypatch.setattr(proposer._generator, "watch", scarce)
-    with pytest.warns(RuntimeWarning, match=r"sam\.points_per_batch = 4") as warned:
-        (found, _) = proposer.propose([scene(), scene()])
-    assert tried == [8, 4, 2] * 2 and len(warned) == 1
-    assert found.boxes.tolist() == expected.boxes.tolist() and found.refused == expected.refused
+    monkeypatch.setattr(segmenter, "decode", scarce)
+    with pytest.warns(RuntimeWarning, match="points_per_batch is 4 from now on, or less") as warned:
+        (found, again) = proposer.propose([scene(), scene()])
+    assert tried == [8, 4] + [2] * 16, "tried once, then never again"
+    assert len(warned) == 1
+    for each in (found, again):
+        assert each.boxes.tolist() == expected.boxes.tolist() and each.refused == expected.refused
+
+
+def test_out_of_memory_for_several_pictures_halves_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    (expected,) = sam_proposer().propose([scene()])
+    proposer = sam_proposer(images_per_batch=5)
+    segmenter, tried = proposer._generator.finder.segmenter, []
+    encode = segmenter.encode
+
+    def scarce(images: Any) -> Any:
+        tried.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(images)
+
+    monkeypatch.setattr(segmenter, "encode", scarce)
+    with pytest.warns(RuntimeWarning, match="images_per_batch is 3 from now on, or less"):
+        found = proposer.propose([scene()] * 5)
+    assert tried == [5, 3, 2, 2, 1]
+    assert [each.boxes.tolist() for each in found] == [expected.boxes.tolist()] * 5
 
 
 def test_out_of_memory_for_one_point_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     proposer = sam_proposer(points_per_batch=1)
 
-    def full(image: Any) -> Any:
+    def full(*arguments: Any, **options: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(proposer._generator, "watch", full)
+    monkeypatch.setattr(proposer._generator.finder.segmenter, "decode", full)
     with pytest.raises(torch.OutOfMemoryError):
         proposer.propose([scene()])
 
 
+def test_calls_from_several_threads_are_safe() -> None:
+    proposer = sam_proposer(crop_n_layers=1)
+    frames = [scene(), noise(40, 60), noise(61, 33), scene()]
+    expected = [proposer.propose([frame])[0] for frame in frames]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda frame: proposer.propose([frame])[0], frames * 3))
+    for ours, theirs in zip(found, expected * 3):
+        assert ours.boxes.tolist() == theirs.boxes.tolist() and ours.refused == theirs.refused
+
+
 def test_sizes_that_the_reference_cannot_take() -> None:
     assert fits_input(1, 128, 64) and not fits_input(1, 129, 64)
-    assert largest_batch(683, 1024) > 1000
-    assert 3 * largest_batch(4000, 6000) * 4000 * 6000 < 2**31
-    assert largest_batch(100_000, 100_000) == 1
-
-
-def test_runs_to_mask_reads_columns() -> None:
-    assert runs_to_mask([1, 2, 3], 2, 3).tolist() == [[False, True, False], [True, False, False]]
+    found = sam_proposer().propose([noise(1, 129), scene(), noise(1, 129)])
+    assert [bool(len(each.boxes)) for each in found] == [False, True, False]
 
 
 def test_a_checkpoint_of_another_variant_is_named() -> None:

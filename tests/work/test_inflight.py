@@ -15,14 +15,20 @@ def test_a_note_tells_what_is_in_hand() -> None:
     note = InFlightNote()
     assert peek_note(note.path) is None, "nothing is in hand yet"
     note.begin(7)
-    note.reading(0)
+    note.take(0)
     assert peek_note(note.path) == InFlight(7, frozenset({0}))
-    note.reading(None)
-    note.working(0)
-    note.reading(1)
+    note.put(0)
+    note.take(0)
+    note.take(1)
     assert peek_note(note.path) == InFlight(7, frozenset({0, 1})), "one is read ahead of the one worked on"
-    note.working(None)
+    note.put(0)
     assert peek_note(note.path) == InFlight(7, frozenset({1}))
+    for position in range(2, 9):
+        note.take(position)
+    assert peek_note(note.path) == InFlight(7, frozenset(range(1, 9))), "eight at once"
+    note.begin(8)
+    assert peek_note(note.path) is None, "another unit, other items"
+    note.take(3)
     note.end()
     assert peek_note(note.path) is None
     note.remove()
@@ -31,7 +37,7 @@ def test_a_note_tells_what_is_in_hand() -> None:
 
 def test_a_note_outlives_its_writer_and_is_read_once(tmp_path: Path) -> None:
     code = (
-        "import time; from pipeline.work.inflight import InFlightNote; n = InFlightNote(); n.begin(3); n.working(5);"
+        "import time; from pipeline.work.inflight import InFlightNote; n = InFlightNote(); n.begin(3); n.take(5);"
         "print(n.path, flush=True); time.sleep(600)"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}

@@ -1,0 +1,160 @@
+"""Everything mode of SAM: a grid of points, three masks a point, gated and without duplicates; or the masks of given
+boxes.
+
+Same records as segment-anything's `SamAutomaticMaskGenerator`, in the same order, made another way: masks are never
+drawn at the picture's size (`models.sam.scan`), prompts that cannot survive are not upscaled (`models.sam.decoder`),
+and what is not the model's work is done in threads while the model goes on (`models.sam.finding`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from segment_anything.modeling import Sam
+from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes
+
+from models.sam.candidates import Gates
+from models.sam.finding import FindSettings, Found, MaskFinder
+from models.sam.records import OutputMode, make_records
+from models.sam.sam1 import Sam1Segmenter
+from models.sam.scan import Thresholds
+from models.sam.segmenter import Segmenter
+
+
+class FastMaskGenerator:
+    """Drop-in for segment-anything's `SamAutomaticMaskGenerator`.
+
+    Names and meanings are the reference's. The defaults are the MASA paper's, which differ in one: small regions of
+    under 100 pixels are mended (reference: 0, none). Masks come as COCO RLE unless asked otherwise.
+
+    Args:
+        sam: a `Sam` of segment-anything (also with MobileSAM's encoder), or any `Segmenter`.
+        points_per_side: grid of n x n points; decoder time grows with n x n. None: `point_grids` are given.
+        points_per_batch: points decoded at once: memory against speed on a GPU. Halved where memory runs out.
+        pred_iou_thresh: masks whose predicted IoU is not above it are dropped, before they are drawn; 0: none.
+        stability_score_thresh: masks that change more than this when the cutoff moves are dropped; 0: none.
+        stability_score_offset: how far the cutoff is moved up and down, in logits.
+        box_nms_thresh: of two boxes with a larger IoU the one of higher predicted IoU stays.
+        crop_n_layers: runs again on 4, 16, ... crops, for small things, at as many times the cost.
+        crop_nms_thresh: the same between crops; masks of smaller crops stay.
+        crop_overlap_ratio: how far crops overlap, as a share of the picture's short side.
+        crop_n_points_downscale_factor: layer i has points_per_side / factor^i points a side.
+        point_grids: (P, 2) points in [0, 1] for each layer, in place of points_per_side.
+        min_mask_region_area: holes and islands of fewer pixels are mended; 0: none.
+        output_mode: `coco_rle`, `uncompressed_rle` or `binary_mask`.
+        images_per_batch: pictures (or crops) encoded together. On a CPU more than one gains nothing; floats, and with
+            them masks within rounding of a threshold, may come out differently in another batch.
+        precision: `float32`, or `bfloat16`: faster, not the same masks.
+        compiled: compile encoder and decoder with torch.compile; the first picture then takes minutes.
+        exact: run the model's modules as they are. Without it encoder and decoder are rearranged, which is several
+            times faster and changes logits in their last bits (by a few 1e-6 of their spread). Only pixels that close
+            to
+            the cutoff can differ: with random weights, all of whose masks lie there, 2 in 15 million did.
+        threads: for everything that is not the model's work; 0: one on a CPU, up to four beside a GPU.
+
+    Raises:
+        ValueError: settings that contradict each other.
+    """
+
+    def __init__(
+        self,
+        sam: Sam | Segmenter,
+        points_per_side: int | None = 32,
+        points_per_batch: int = 64,
+        pred_iou_thresh: float = 0.88,
+        stability_score_thresh: float = 0.95,
+        stability_score_offset: float = 1.0,
+        box_nms_thresh: float = 0.7,
+        crop_n_layers: int = 0,
+        crop_nms_thresh: float = 0.7,
+        crop_overlap_ratio: float = 512 / 1500,
+        crop_n_points_downscale_factor: int = 1,
+        point_grids: Sequence[NDArray[np.float64]] | None = None,
+        min_mask_region_area: int = 100,
+        output_mode: OutputMode = "coco_rle",
+        *,
+        images_per_batch: int = 1,
+        precision: str = "float32",
+        compiled: bool = False,
+        exact: bool = False,
+        threads: int = 0,
+    ) -> None:
+        if (points_per_side is None) == (point_grids is None):
+            raise ValueError("give either points_per_side or point_grids, not both and not neither")
+        if output_mode not in ("coco_rle", "uncompressed_rle", "binary_mask"):
+            raise ValueError(f"no output_mode {output_mode!r}: coco_rle, uncompressed_rle or binary_mask")
+        if points_per_batch < 1 or images_per_batch < 1:
+            raise ValueError("points_per_batch and images_per_batch are at least 1")
+        if points_per_side is not None and points_per_side < crop_n_points_downscale_factor**crop_n_layers:
+            raise ValueError(
+                f"points_per_side = {points_per_side} leaves no point for crop layer {crop_n_layers}: lower "
+                f"crop_n_points_downscale_factor = {crop_n_points_downscale_factor} or crop_n_layers"
+            )
+        segmenter: Segmenter = (
+            Sam1Segmenter(sam, precision=precision, compiled=compiled, exact=exact) if isinstance(sam, Sam) else sam
+        )
+        grids = point_grids or build_all_layer_point_grids(
+            points_per_side, crop_n_layers, crop_n_points_downscale_factor
+        )
+        if len(grids) <= crop_n_layers:
+            raise ValueError(f"crop_n_layers = {crop_n_layers} needs {crop_n_layers + 1} point_grids")
+        middle, offset = segmenter.mask_threshold, stability_score_offset
+        settings = FindSettings(
+            point_grids=tuple(grids),
+            pred_iou_thresh=pred_iou_thresh,
+            gates=Gates(
+                thresholds=Thresholds(mask=middle, high=middle + offset, low=middle - offset),
+                stability=stability_score_thresh,
+            ),
+            box_nms_thresh=box_nms_thresh,
+            crop_n_layers=crop_n_layers,
+            crop_nms_thresh=crop_nms_thresh,
+            crop_overlap_ratio=crop_overlap_ratio,
+            min_mask_region_area=min_mask_region_area,
+            threads=threads or (1 if segmenter.device.type == "cpu" else min(4, os.cpu_count() or 1)),
+        )
+        self.finder = MaskFinder(segmenter, settings, points_per_batch, images_per_batch)
+        self.output_mode: OutputMode = output_mode
+
+    def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
+        """Records of one (H, W, 3) uint8 RGB picture, see `models.sam.records.make_records`.
+
+        Raises:
+            ValueError, torch.OutOfMemoryError: see `MaskFinder.find`.
+        """
+        return self.generate_batch([image])[0]
+
+    def generate_batch(self, images: Sequence[NDArray[np.uint8]]) -> list[list[dict[str, Any]]]:
+        """Records of several pictures of any sizes; the model goes on while earlier pictures are finished."""
+        return [make_records(found.masks, found.size, self.output_mode) for found in self.find(images)]
+
+    def generate_from_boxes(self, image: NDArray[np.uint8], boxes: NDArray[np.floating[Any]]) -> list[dict[str, Any]]:
+        """Records of the masks of boxes, one a box, in their order; nothing is gated and no duplicate removed.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            boxes: (N, 4) `xyxy` in pixels.
+        """
+        masks = self.finder.find_in_boxes(image, np.asarray(boxes, np.float64).reshape(-1, 4))
+        return make_records(masks, (image.shape[0], image.shape[1]), self.output_mode)
+
+    def find(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+        """What `generate_batch` makes records of, with counts of what was refused."""
+        return self.finder.find(images)
+
+
+def fits_input(
+    height: int, width: int, image_size: int, crop_n_layers: int = 0, crop_overlap_ratio: float = 512 / 1500
+) -> bool:
+    """Whether the picture and all its crops keep a pixel on their short sides when their long sides become
+    `image_size`.
+
+    The reference fails on a picture that does not.
+    """
+    crops, _ = generate_crop_boxes((height, width), crop_n_layers, crop_overlap_ratio)
+    sides = [(x1 - x0, y1 - y0) for x0, y0, x1, y1 in crops]
+    return all(min(side) >= 1 and int(min(side) * (image_size / max(side)) + 0.5) >= 1 for side in sides)

@@ -1,0 +1,184 @@
+"""SAM models by name, with the weights of a local checkpoint: safely read, checked tensor by tensor."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.sam.checksums import check_md5, promised_md5
+
+if TYPE_CHECKING:
+    import torch
+    from segment_anything.modeling import Sam
+
+    from models.sam.sam2 import Sam2Segmenter
+
+_WIDTHS = {"vit_b": 768, "vit_l": 1024, "vit_h": 1280}
+_WIDTH_KEY = "image_encoder.pos_embed"
+_MOBILE_KEY = "image_encoder.patch_embed.seq.0.c.weight"
+_ALIASES = {"vit_t": "mobile"}
+_SAM2 = ("sam2.1_hiera_tiny", "sam2.1_hiera_small", "sam2.1_hiera_base_plus", "sam2.1_hiera_large", "sam3")
+
+VARIANTS = (*_WIDTHS, "mobile", *_ALIASES, *_SAM2)
+"""What `load` takes. `vit_t` is what MobileSAM's own code calls `mobile`."""
+
+
+def load(
+    variant: str,
+    weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] | None,
+    device: str | torch.device = "cpu",
+) -> Sam | Sam2Segmenter:
+    """A model in evaluation mode.
+
+    SAM and MobileSAM come as segment-anything's own `Sam` module, so its predictor and generator take them too; wrap it
+    in a segmenter to run it fast. SAM 2.1 and SAM 3 come as a segmenter.
+
+    Args:
+        variant: one of `VARIANTS`.
+        weights: path of a `.pth`, `.pt` or `.safetensors` file on this machine (for SAM 2.1 and SAM 3: of a folder that
+            transformers saved), or tensors by name. None: fresh random weights, of torch's global generator (not for
+            SAM 2.1 and SAM 3). Of a file, wrappers (`{"model": ...}`, `{"state_dict": ...}`) are taken off. The name
+            `sam_vit_h_4b8939.pth` and its like promise an MD5 and are held to it; other names, `mobile_sam.pt` among
+            them, are not.
+        device: where the model is put.
+
+    Raises:
+        ValueError: an unknown variant; a URL; a damaged file or one that holds more than tensors; weights of another
+            variant; a tensor that is missing, unexpected or of another shape. The text names each.
+        FileNotFoundError: there is no such file or folder.
+        ImportError: a package is missing.
+    """
+    if variant not in VARIANTS:
+        near = difflib.get_close_matches(variant, VARIANTS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(VARIANTS)}"
+        raise ValueError(f"no SAM variant is called {variant!r}; {hint}")
+    variant = _ALIASES.get(variant, variant)
+    if variant in _SAM2:
+        return _load_sam2(variant, weights, device)
+    if weights is None:
+        return _build(variant).eval().to(device)
+    if isinstance(weights, Mapping):
+        tensors, where = weights, "the checkpoint"
+    else:
+        path = _local(weights)
+        tensors, where = _read(path), str(path)
+    _check_variant(variant, tensors, where)
+    sam = _build(variant)
+    _check_tensors(variant, sam.state_dict(), tensors, where)
+    sam.load_state_dict(tensors, strict=True)
+    return sam.eval().to(device)
+
+
+def _build(variant: str) -> Sam:
+    if variant != "mobile":
+        from segment_anything import sam_model_registry
+
+        return sam_model_registry[variant](checkpoint=None)
+
+    from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+
+    from models.sam.tiny_vit import TinyVit
+
+    # MobileSAM kept SAM's prompt encoder and mask decoder; sizes are those of every published SAM.
+    width, side, patch = 256, 1024, 16
+    return Sam(
+        image_encoder=TinyVit(img_size=side, out_chans=width),
+        prompt_encoder=PromptEncoder(
+            embed_dim=width,
+            image_embedding_size=(side // patch, side // patch),
+            input_image_size=(side, side),
+            mask_in_chans=16,
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=2048, num_heads=8),
+            transformer_dim=width,
+            iou_head_depth=3,
+            iou_head_hidden_dim=256,
+        ),
+    )
+
+
+def _load_sam2(
+    variant: str, weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] | None, device: str | torch.device
+) -> Sam2Segmenter:
+    from models.sam.sam2 import Sam2Segmenter
+
+    if weights is None or isinstance(weights, Mapping):
+        raise ValueError(
+            f"{variant} is loaded from a folder that transformers saved (config.json and .safetensors): give its path, "
+            "or build a models.sam.sam2.Sam2Segmenter around a model of your own"
+        )
+    return Sam2Segmenter.from_files(_local(weights, folder=True), variant, device=device)
+
+
+def _local(weights: str | os.PathLike[str], folder: bool = False) -> Path:
+    text = os.fspath(weights)
+    if "://" in text:
+        raise ValueError(
+            # What follows a "?" may be a signature, which has no place in a log.
+            f"{text.split('?')[0]}: weights are read from this machine only; "
+            "pipeline.proposals.weights.fetch_weights brings a remote file here and says where it lies"
+        )
+    path = Path(text).expanduser()
+    if folder and not path.is_dir():
+        raise FileNotFoundError(f"no folder at {path}: give the folder that holds config.json and .safetensors")
+    if not folder and not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: check the path")
+    return path
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    # Wrappers, prefixes and safe reading are the same for every model of ours.
+    from models.masa.checkpoint import read_checkpoint
+
+    if promised_md5(path.name):
+        with open(path, "rb") as handle:
+            md5 = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        check_md5(path.name, md5, str(path))
+    return read_checkpoint(path).tensors
+
+
+def _check_variant(variant: str, tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Looked at first, because building ViT-H takes seconds and 2.5 GB."""
+    if _WIDTH_KEY in tensors:
+        shape = tuple(tensors[_WIDTH_KEY].shape)
+        found = {width: name for name, width in _WIDTHS.items()}.get(shape[-1])
+        if found == variant:
+            return
+        wanted = f"{variant} has (1, 64, 64, {_WIDTHS[variant]})" if variant in _WIDTHS else f"{variant} has none"
+        raise ValueError(f"{where} is not {variant}: its {_WIDTH_KEY} is {shape}, {wanted}; {_advice(found)}")
+    if _MOBILE_KEY in tensors and variant != "mobile":
+        raise ValueError(f"{where} is not {variant}: it has {_MOBILE_KEY}, as MobileSAM has; {_advice('mobile')}")
+
+
+def _advice(found: str | None) -> str:
+    return f'set sam.variant = "{found}"' if found else "it is no SAM checkpoint of a known variant"
+
+
+def _check_tensors(
+    variant: str, expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], where: str
+) -> None:
+    problems = [
+        _listing("missing", [key for key in expected if key not in tensors]),
+        _listing("unexpected", [key for key in tensors if key not in expected]),
+        _listing(
+            "of another shape",
+            [
+                f"{key} {tuple(tensors[key].shape)} instead of {tuple(expected[key].shape)}"
+                for key in expected
+                if key in tensors and tensors[key].shape != expected[key].shape
+            ],
+        ),
+    ]
+    if any(problems):
+        raise ValueError(f"{where} does not fit SAM {variant}: " + "; ".join(filter(None, problems)))
+
+
+def _listing(what: str, names: list[str]) -> str:
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{len(names)} {what}: {shown}" if names else ""

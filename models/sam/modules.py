@@ -1,0 +1,51 @@
+"""A `Sam` whose prompt encoder or mask decoder is not segment-anything's own: its modules are called as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from torch import Tensor, nn
+
+from models.sam.segmenter import Decoded
+
+
+def can_fold(sam: Sam) -> bool:
+    """Whether the decoder's algebra is known: modules of exactly these classes, on which nothing was replaced."""
+    decoder, prompts = sam.mask_decoder, sam.prompt_encoder
+    return (
+        _untouched(decoder, MaskDecoder, "forward", "predict_masks")
+        and _untouched(decoder.transformer, TwoWayTransformer, "forward")
+        and _untouched(prompts, PromptEncoder, "forward", "get_dense_pe")
+    )
+
+
+def _untouched(module: nn.Module, kind: type[nn.Module], *methods: str) -> bool:
+    hooks = (module._forward_hooks, module._forward_pre_hooks)
+    return type(module) is kind and not any(hooks) and not any(name in vars(module) for name in methods)
+
+
+def decode_with_modules(
+    sam: Sam, embedding: Tensor, points: Any, boxes: Tensor | None, iou_above: float | None
+) -> Decoded:
+    """Masks of prompts as `SamPredictor.predict_torch` draws them, at low resolution.
+
+    Args:
+        sam: the model.
+        embedding: (C, h, w) of one picture.
+        points: (N, 1, 2) coordinates in pixels of the model's input and (N, 1) labels, or None.
+        boxes: (N, 4) in pixels of the model's input, or None.
+        iou_above: masks whose predicted IoU is not above it are left out; None: none.
+    """
+    sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=None)
+    logits, iou = sam.mask_decoder(
+        image_embeddings=embedding[None],
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=boxes is None,
+    )  # (N, K, side, side), (N, K)
+    wanted = torch.ones_like(iou, dtype=torch.bool) if iou_above is None else iou > iou_above
+    source = (logits.shape[2], logits.shape[3])
+    return Decoded(iou=iou.float(), kept=wanted.flatten().nonzero()[:, 0], logits=logits[wanted].float(), source=source)

@@ -1,0 +1,215 @@
+"""Segment Anything 1 behind the `Segmenter` contract: its own weights and preprocessing, our encoder and decoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from segment_anything.modeling import Sam
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import Tensor
+
+from models.sam.decoder import FoldedDecoder
+from models.sam.encoder import FastEncoder
+from models.sam.modules import can_fold, decode_with_modules
+from models.sam.segmenter import Decoded, Features, ResizeChain, ResizeStage
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_PATCH = 16
+"""Pixels a side of what becomes one token, in every SAM."""
+_COMPILED_PROMPTS = 64
+"""Prompts a sub-batch of a compiled decoder on a GPU: one graph, whatever the number of prompts of a call."""
+
+
+class Sam1Segmenter:
+    """A `Segmenter` around a `Sam`, also one with modules of other classes: those are called as they are.
+
+    Of an `image_encoder` of another class only `img_size` is asked.
+
+    Same masks as `SamPredictor` up to rounding: points as the reference's generator passes them (float64 until they are
+    encoded), boxes as `SamPredictor.predict` does (float32). The model's parameters are not changed. Products of its
+    weights are made here, and again when its device has changed; after a change of weights make a new segmenter.
+
+    Args:
+        sam: the model, on its device, in evaluation mode.
+        precision: "float32"; "bfloat16" runs the encoder's and the decoder's large products in it, several times
+            faster where the hardware has them, while masks change a little. Predicted IoU, LayerNorm, MLPs of
+            mask tokens and the final product stay in float32.
+        compiled: `torch.compile` the encoder and the decoder's transformer, for one number of prompts to which calls
+            are padded, and for each number of pictures encoded together. The first calls take minutes.
+        exact: call segment-anything's modules as they are, for logits equal to the last bit at several times the cost.
+
+    Raises:
+        ValueError: unknown `precision`, or one that is not exact together with `exact`.
+    """
+
+    def __init__(
+        self,
+        sam: Sam,
+        *,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        compiled: bool = False,
+        exact: bool = False,
+    ) -> None:
+        if precision not in _DTYPES:
+            raise ValueError(f"precision = {precision!r} is unknown; use one of {', '.join(map(repr, _DTYPES))}")
+        if exact and (precision != "float32" or compiled):
+            raise ValueError("exact means segment-anything's own float32 arithmetic: leave precision and compiled")
+        self._sam = sam
+        self._dtype = _DTYPES[precision]
+        self._compiled = compiled
+        self._exact = exact
+        self._resize = ResizeLongestSide(self.image_size)
+        self.mask_threshold = float(sam.mask_threshold)
+        self._fold()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return torch.device(self._sam.device)
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square the encoder looks at."""
+        return int(self._sam.image_encoder.img_size)
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
+        """Encode (H, W, 3) uint8 RGB pictures of any sizes, together.
+
+        Raises:
+            ValueError: a picture is so long and thin that no pixel of its short side is left at the model's size.
+            torch.OutOfMemoryError: too many pictures for the device.
+        """
+        if not images:
+            return []
+        self._follow_device()
+        inputs, sizes = [], []
+        for image in images:
+            self._refuse_thin(image.shape[0], image.shape[1])
+            scaled = torch.as_tensor(self._resize.apply_image(image), device=self.device).permute(2, 0, 1)
+            inputs.append(self._sam.preprocess(scaled))
+            sizes.append((scaled.shape[1], scaled.shape[2]))
+        embeddings = self._encoder(torch.stack(inputs))
+        return [
+            Features(
+                embedding=embedding,
+                size=(image.shape[0], image.shape[1]),
+                input_size=size,
+                chain=self._chain(size, (image.shape[0], image.shape[1])),
+            )
+            for image, embedding, size in zip(images, embeddings, sizes)
+        ]
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        features: Features,
+        *,
+        points: NDArray[np.float64] | None = None,
+        boxes: NDArray[np.float64] | None = None,
+        iou_above: float | None = None,
+    ) -> Decoded:
+        """Masks of prompts, each on its own; arguments as in `Segmenter.decode`.
+
+        `logits` are those of whole image tokens (4 x 4 low-resolution pixels), as many as `ResizeChain` reads.
+
+        Raises:
+            ValueError: neither or both of points and boxes, or of another shape.
+            torch.OutOfMemoryError: too many prompts for the device.
+        """
+        self._follow_device()
+        if self._decoder is None:
+            coords, corners = self._coordinates(features.size, points, boxes)
+            return decode_with_modules(self._sam, features.embedding, coords, corners, iou_above)
+        return self._decoder(
+            features.embedding,
+            self._embed(features.size, points, boxes),
+            multimask=points is not None,
+            tokens_read=self._tokens_read(features.chain),
+            iou_above=iou_above,
+        )
+
+    def _fold(self) -> None:
+        self._folded_for = self.device
+        encoder = self._sam.image_encoder if self._exact else FastEncoder(self._sam.image_encoder, self._dtype)
+        self._encoder = torch.compile(encoder, dynamic=False) if self._compiled else encoder
+        self._decoder: FoldedDecoder | None = None
+        if self._exact or not can_fold(self._sam):
+            return
+        together = _COMPILED_PROMPTS if self._compiled and self.device.type != "cpu" else None
+        self._decoder = FoldedDecoder(
+            self._sam.mask_decoder,
+            self._sam.prompt_encoder,
+            dtype=self._dtype,
+            compiled=self._compiled,
+            num_together=together,
+        )
+
+    def _follow_device(self) -> None:
+        if self.device != self._folded_for:
+            self._fold()
+
+    def _refuse_thin(self, height: int, width: int) -> None:
+        if min(height, width) < 1 or min(self._resize.get_preprocess_shape(height, width, self.image_size)) < 1:
+            raise ValueError(
+                f"a picture of {width} x {height} pixels (width x height) has nothing left of its short side when its "
+                f"long side becomes {self.image_size}: leave it out or crop it"
+            )
+
+    def _chain(self, input_size: tuple[int, int], size: tuple[int, int]) -> ResizeChain:
+        side = self.image_size
+        grid = side // _PATCH if self._decoder is None else self._decoder.grid[0]
+        return ResizeChain(
+            source=(4 * grid, 4 * grid),
+            stages=(ResizeStage(size=(side, side), keep=input_size), ResizeStage(size=size, keep=size)),
+        )
+
+    def _tokens_read(self, chain: ResizeChain) -> tuple[int, int]:
+        first = chain.stages[0]
+        height, width = (
+            math.ceil(num_read(source, size, keep) / 4)
+            for source, size, keep in zip(chain.source, first.size, first.keep)
+        )
+        return height, width
+
+    def _embed(
+        self, size: tuple[int, int], points: NDArray[np.float64] | None, boxes: NDArray[np.float64] | None
+    ) -> Tensor:
+        """(N, 2, C) float32 embeddings of a point and its padding, or of two corners."""
+        coords, corners = self._coordinates(size, points, boxes)
+        return self._sam.prompt_encoder(points=coords, boxes=corners, masks=None)[0]
+
+    def _coordinates(
+        self, size: tuple[int, int], points: NDArray[np.float64] | None, boxes: NDArray[np.float64] | None
+    ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
+        """Points (N, 1, 2) float64 with labels (N, 1), or boxes (N, 4) float32, in pixels of the model's input."""
+        if (points is None) == (boxes is None):
+            raise ValueError("decode needs points or boxes, and not both")
+        if points is not None:
+            _check_shape("points", points, 2)
+            coords = torch.as_tensor(self._resize.apply_coords(points, size), device=self.device)
+            return (coords[:, None], torch.ones(len(coords), 1, dtype=torch.int, device=self.device)), None
+        assert boxes is not None
+        _check_shape("boxes", boxes, 4)
+        corners = self._resize.apply_boxes(boxes, size)
+        return None, torch.as_tensor(corners, dtype=torch.float, device=self.device)
+
+
+def num_read(source: int, size: int, keep: int) -> int:
+    """How many of the first of `source` pixels a bilinear resize to `size` reads for its first `keep` pixels.
+
+    The last of them lies at (keep - 1/2) source / size - 1/2 in the source, between two pixels that are both read.
+    """
+    # Torch rounds the position to float32; a little more keeps a pixel that it then reads with a weight of almost 0.
+    position = max((keep - 0.5) * source / size - 0.5, 0.0) + 1e-3
+    return min(math.floor(position) + 2, source)
+
+
+def _check_shape(name: str, prompts: NDArray[np.float64], columns: int) -> None:
+    if prompts.ndim != 2 or prompts.shape[1] != columns:
+        raise ValueError(f"{name} must be (N, {columns}), not {prompts.shape}")

@@ -1,0 +1,271 @@
+"""SAM 2.1 and SAM 3's promptable half behind the contract of a segmenter, around transformers' models.
+
+Both squash a picture to the encoder's square without padding and enlarge each mask once, from the decoder's side (256,
+SAM 3: 288) to the picture's. The two differ in the encoder only, and transformers gives both the same calls.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.sam.segmenter import Decoded, Features, ResizeChain, ResizeStage
+
+_BACKBONES = {
+    "sam2.1_hiera_tiny": (96, [1, 2, 7, 2]),
+    "sam2.1_hiera_small": (96, [1, 2, 11, 2]),
+    "sam2.1_hiera_base_plus": (112, [2, 3, 16, 3]),
+    "sam2.1_hiera_large": (144, [2, 6, 36, 4]),
+}
+"""Channels of the first stage and blocks of the four stages, which tell the variants apart."""
+
+_FAMILIES = {
+    "sam2": "sam2",
+    "sam2_video": "sam2",
+    "sam3_tracker": "sam3",
+    "sam3_tracker_video": "sam3",
+    "sam3_video": "sam3",
+}
+"""By `model_type` in config.json. The published folders are those of the video models, which hold the picture model."""
+
+_CPU_PROMPTS = 2
+"""32 points of a whole SAM 2.1, CPU seconds of one thread: 3.7 two at a time, 4.2 four, 6.3 sixteen (out of cache)."""
+
+_OTHER_PROMPTS = 64
+"""As SAM 2's own generator; about 40 MB a prompt. Chosen, not measured."""
+
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+class Sam2Segmenter:
+    """`models.sam.segmenter.Segmenter` around a `Sam2Model` or a `Sam3TrackerModel`.
+
+    It decodes as transformers does, every prompt in full: masks below `iou_above` are drawn and dropped. For one mask a
+    box the model itself falls back to its best of three where the single mask is unstable, if its config says so.
+
+    Args:
+        model: is put into evaluation mode and otherwise used as it is, on its own device.
+        processor: transformers' image processor for it. None: that of the published models, at the model's size.
+        prompts_per_batch: prompts decoded at once: more is faster on a GPU, slower on a CPU, and takes more memory.
+            None: 2 on a CPU, 64 elsewhere.
+
+    Raises:
+        ImportError: transformers is missing or too old.
+        ValueError: the processor makes pictures of another size than the model takes.
+    """
+
+    mask_threshold = 0.0
+
+    def __init__(self, model: Any, processor: Any = None, *, prompts_per_batch: int | None = None) -> None:
+        if prompts_per_batch is not None and prompts_per_batch < 1:
+            raise ValueError(f"prompts_per_batch is {prompts_per_batch}; give 1 or more, or None")
+        self.model = model.eval()
+        if processor is None:
+            _, processor_class = _classes(_FAMILIES[model.config.model_type])
+            processor = processor_class(size={"height": self.image_size, "width": self.image_size})
+        made = (processor.size["height"], processor.size["width"])
+        if made != (self.image_size, self.image_size):
+            raise ValueError(
+                f"the processor makes pictures of {made[0]} x {made[1]}, the model takes {self.image_size} x "
+                f"{self.image_size}: set size in preprocessor_config.json"
+            )
+        self.processor = processor
+        self._prompts_per_batch = prompts_per_batch
+
+    @classmethod
+    def from_files(
+        cls,
+        folder: str | os.PathLike[str],
+        variant: str | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        prompts_per_batch: int | None = None,
+    ) -> Sam2Segmenter:
+        """Load what `save_pretrained` wrote or a model hub holds. Nothing is fetched, no pickled file is opened.
+
+        Args:
+            folder: has config.json, .safetensors and, unless sizes are the published ones, preprocessor_config.json.
+            variant: what the folder must hold, e.g. "sam2.1_hiera_tiny" or "sam3"; None: either family.
+            device: where the model is put.
+            prompts_per_batch: see the class.
+
+        Raises:
+            ImportError: transformers is missing or too old.
+            FileNotFoundError: there is no config.json.
+            OSError: there is no .safetensors.
+            ValueError: another model or variant, a damaged file, or tensors that are missing or of another shape.
+        """
+        folder = Path(folder)
+        family = _family(folder)
+        if variant is not None and (family == "sam3") != (variant == "sam3"):
+            raise ValueError(f"{folder} holds a model of {family}, not {variant}: give another folder or variant")
+        model_class, processor_class = _classes(family)
+        model = _read_model(model_class, folder)
+        if variant is not None:
+            _check_variant(model, variant, folder)
+        local = any((folder / name).is_file() for name in _PROCESSOR_FILES)
+        processor = processor_class.from_pretrained(folder, local_files_only=True) if local else None
+        return cls(model.to(device), processor, prompts_per_batch=prompts_per_batch)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square the encoder looks at: 1024, SAM 3: 1008."""
+        return int(self.model.prompt_encoder.input_image_size)
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
+        """See `Segmenter.encode`. `embedding` is (256, h, w), `high_resolution` four and two times as fine."""
+        if not images:
+            return []
+        pixels = self.processor(
+            # Writable, because torch warns of memory it may not write to.
+            images=[np.require(image, np.uint8, ["C", "W"]) for image in images],
+            input_data_format="channels_last",  # else a picture 3 pixels high is taken for one with channels first
+            return_tensors="pt",
+        )["pixel_values"]
+        with torch.inference_mode():
+            levels = self.model.get_image_embeddings(pixels.to(self.device, self.model.dtype))
+        found = []
+        for i, image in enumerate(images):
+            height, width = image.shape[:2]
+            chain = ResizeChain(self._mask_size, (ResizeStage(size=(height, width), keep=(height, width)),))
+            found.append(
+                Features(
+                    embedding=levels[-1][i],
+                    size=(height, width),
+                    input_size=(self.image_size, self.image_size),
+                    chain=chain,
+                    high_resolution=tuple(level[i] for level in levels[:-1]),
+                )
+            )
+        return found
+
+    def decode(
+        self,
+        features: Features,
+        *,
+        points: NDArray[np.float64] | None = None,
+        boxes: NDArray[np.float64] | None = None,
+        iou_above: float | None = None,
+    ) -> Decoded:
+        """See `Segmenter.decode`. `logits` are whole masks, (M, 256, 256), SAM 3: (M, 288, 288).
+
+        Raises:
+            ValueError: not exactly one of points and boxes.
+            torch.OutOfMemoryError: too many prompts at once for the device; see `prompts_per_batch`.
+        """
+        if (points is None) == (boxes is None):
+            raise ValueError("give either points or boxes")
+        prompts = self._scaled(points if boxes is None else boxes, features.size)
+        masks_each = self.model.mask_decoder.num_multimask_outputs if boxes is None else 1
+        levels = [level[None] for level in (*features.high_resolution, features.embedding)]
+        ious = [torch.empty(0, masks_each, device=self.device)]
+        kept = [torch.empty(0, dtype=torch.int64, device=self.device)]
+        logits = [torch.empty(0, *self._mask_size, device=self.device)]
+        step = self._prompts_per_batch or (_CPU_PROMPTS if self.device.type == "cpu" else _OTHER_PROMPTS)
+        for start in range(0, len(prompts), step):
+            part = prompts[None, start : start + step]  # one picture, n prompts
+            asked = {"input_points": part[:, :, None]} if boxes is None else {"input_boxes": part}
+            with torch.inference_mode():
+                output = self.model(image_embeddings=levels, multimask_output=boxes is None, **asked)
+            iou = output.iou_scores[0].float()  # (n, K)
+            wanted = torch.ones_like(iou, dtype=torch.bool) if iou_above is None else iou > iou_above
+            ious.append(iou)
+            kept.append(start * masks_each + wanted.flatten().nonzero()[:, 0])
+            logits.append(output.pred_masks[0][wanted].float())  # (m, rows, columns), prompt by prompt
+        return Decoded(iou=torch.cat(ious), kept=torch.cat(kept), logits=torch.cat(logits))
+
+    @property
+    def _mask_size(self) -> tuple[int, int]:
+        rows, columns = self.model.prompt_encoder.mask_input_size
+        return int(rows), int(columns)
+
+    def _scaled(self, prompts: NDArray[np.float64] | None, size: tuple[int, int]) -> Tensor:
+        """To the encoder's pixels, in float32 and in the order of operations of transformers' own processor."""
+        height, width = size
+        xy = torch.as_tensor(np.asarray(prompts), dtype=torch.float32)
+        scale = torch.tensor([self.image_size / width, self.image_size / height] * (xy.shape[-1] // 2))
+        return (xy * scale).to(self.device)
+
+
+def _classes(family: str) -> tuple[Any, Any]:
+    """The model's and the image processor's class."""
+    try:
+        if family == "sam3":
+            from transformers import Sam3ImageProcessor, Sam3TrackerModel
+
+            return Sam3TrackerModel, Sam3ImageProcessor
+        from transformers import Sam2ImageProcessor, Sam2Model
+
+        return Sam2Model, Sam2ImageProcessor
+    except ImportError as error:
+        raise ImportError(
+            f'{family.upper()} needs an extra: pip install -e ".[sam2]", with transformers 5 or newer ({error})',
+            name="transformers",
+        ) from error
+
+
+def _family(folder: Path) -> str:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: give a folder that transformers saved")
+    try:
+        kind = json.loads(path.read_text()).get("model_type")
+    except (ValueError, AttributeError):
+        raise ValueError(f"{path}: not what transformers writes; copy the folder again") from None
+    if kind not in _FAMILIES:
+        raise ValueError(f"{path}: its model_type is {kind!r}, known are {', '.join(_FAMILIES)}")
+    return _FAMILIES[kind]
+
+
+def _read_model(model_class: Any, folder: Path) -> Any:
+    from safetensors import SafetensorError
+
+    try:
+        model, report = model_class.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            # Both are looked at below, with names: transformers would put random values in the place of either.
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    except SafetensorError as error:
+        raise ValueError(f"{folder}: a damaged .safetensors, copy it again: {error}") from None
+    missing = sorted(report["missing_keys"])
+    shapes = sorted(f"{key} {tuple(has)} instead of {tuple(wants)}" for key, has, wants in report["mismatched_keys"])
+    problems = [
+        f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        for what, names in (("missing", missing), ("of another shape", shapes))
+        if names
+    ]
+    if problems:
+        raise ValueError(f"{folder}: the tensors do not fit its config.json: {'; '.join(problems)}")
+    return model
+
+
+def _check_variant(model: Any, variant: str, folder: Path) -> None:
+    if variant not in _BACKBONES:
+        return
+    backbone = model.config.vision_config.backbone_config
+    found = backbone.embed_dim_per_stage[0], list(backbone.blocks_per_stage)
+    if found != _BACKBONES[variant]:
+        name = next((name for name, sizes in _BACKBONES.items() if sizes == found), "of a size of its own")
+        raise ValueError(
+            f"{folder} is not {variant} but {name}: its stages start with {found[0]} channels and have {found[1]} "
+            f"blocks, {variant} has {_BACKBONES[variant][0]} and {_BACKBONES[variant][1]}"
+        )
