@@ -33,7 +33,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--source", choices=["auto", "sa1b", "sav", "images", "videos", "mot"], help="what the input is (default auto)")
     add("--proposer", choices=["graph", "annotations", "sam"], help="who proposes regions (default graph)")
     add("--weights", metavar="URL", help="checkpoint of the proposer sam")
-    add("--sam-variant", choices=["vit_b", "vit_l", "vit_h"], help="which SAM the checkpoint is")
+    add("--sam-variant", choices=["vit_b", "vit_l", "vit_h", "mobile"], help="which SAM the checkpoint is")
     add("--executor", choices=["ray", "inline"], help="ray: a pool of actors (default); inline: this process")
     add("--actors", type=_positive, help="size of the pool (default: one per GPU, or per CPU where there is none)")
     add("--limit", type=_positive, metavar="N", help="mine the first N items only")

@@ -88,7 +88,7 @@ class ResizeTables:
     stages: tuple[Stage, ...]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def resize_tables(chain: ResizeChain, channels: int) -> ResizeTables:
     """Tables of a chain; made once a size, because trying torch's arithmetic costs about as much as one resize.
 
@@ -148,7 +148,7 @@ def _add(weights: NDArray[np.float64], rows: NDArray[np.int64], taps: NDArray[np
     np.add.at(weights, (rows, taps), values)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _stage(source: tuple[int, int], target: tuple[int, int], channels: int) -> Stage:
     """Find the arithmetic that gives torch's own numbers for this size, to the last bit, on a picture of noise."""
     noise = torch.randn(source, generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline.config import mine_config
 from pipeline.shards.receipts import read_receipts
 from pipeline.shards.verify import verify
 from pipeline.work import miner as miner_module
+from pipeline.work.inflight import peek_note
 from pipeline.work.inline import InlineExecutor
 from pipeline.work.miner import Miner, is_device_failure
 from pipeline.work.prepare import Run, prepare
@@ -51,6 +53,66 @@ def test_serial_and_read_ahead_give_the_same_bytes(run: Run) -> None:
     before = shard.read_bytes()
     Miner(run.job()).run_unit(task(run, serial=True))
     assert shard.read_bytes() == before
+
+
+def test_items_may_overlap_and_the_bytes_stay_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = Path(run.layout.shards) / "part-00000000.tar"
+    Miner(run.job()).run_unit(task(run))
+    before = shard.read_bytes()
+    propose, in_hand, together = GraphProposer.propose, [], threading.Barrier(2, timeout=60)
+    worker = Miner(run.job())
+
+    def slow(self: GraphProposer, frames: Sequence[Frame]) -> list[ProposalSet]:
+        together.wait()  # passes only when two items are proposed for at once
+        note = peek_note(worker.note.path)
+        in_hand.append(note.positions if note else frozenset())
+        return propose(self, frames)
+
+    monkeypatch.setattr(GraphProposer, "overlap", 2)
+    monkeypatch.setattr(GraphProposer, "propose", slow)
+    worker.run_unit(task(run))
+    assert shard.read_bytes() == before
+    assert any(len(positions) >= 2 for positions in in_hand), "all of them are suspects, should the worker die"
+    assert peek_note(worker.note.path) is None
+
+
+def test_overlapping_items_after_a_death_come_one_at_a_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    propose, running = GraphProposer.propose, []
+
+    def watched(self: GraphProposer, frames: Sequence[Frame]) -> list[ProposalSet]:
+        note = peek_note(worker.note.path)
+        running.append(len(note.positions) if note else 0)
+        return propose(self, frames)
+
+    monkeypatch.setattr(GraphProposer, "overlap", 2)
+    monkeypatch.setattr(GraphProposer, "propose", watched)
+    worker = Miner(run.job())
+    worker.run_unit(task(run, serial=True))
+    assert running == [1, 1, 1, 1]
+
+
+def test_an_overlapping_item_that_fails_is_alone_in_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    propose, order = GraphProposer.propose, [item.source_id for item in task(run).items]
+    calls: list[int] = []
+
+    def stumble(self: GraphProposer, frames: Sequence[Frame]) -> list[ProposalSet]:
+        calls.append(1)
+        if len(calls) == 1:
+            raise FloatingPointError("nan in the middle")
+        return propose(self, frames)
+
+    monkeypatch.setattr(GraphProposer, "overlap", 2)
+    monkeypatch.setattr(GraphProposer, "propose", stumble)
+    Miner(run.job()).run_unit(task(run))
+    assert sorted(row.status for row in rows(run)) == ["ok", "ok", "ok", "quarantined"]
+    assert [row.source_id for row in rows(run)] == order
+
+    def lost(self: GraphProposer, frames: Sequence[Frame]) -> list[ProposalSet]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(GraphProposer, "propose", lost)
+    with pytest.raises(DeviceLost):
+        Miner(run.job()).run_unit(task(run))
 
 
 def test_poisoned_items_are_not_touched(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,35 @@
+"""Hundreds of pictures, each of another size: memory does not grow."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import psutil
+import pytest
+
+pytest.importorskip("segment_anything")
+
+from models.sam import FastMaskGenerator
+from tests.parity.synthetic import painting_sam, picture
+from tests.proposers.scenes import tiny_sam
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["painted", "tiny"])
+def test_three_hundred_pictures(model: str) -> None:
+    sam = painting_sam(0) if model == "painted" else tiny_sam(0)
+    gates = {} if model == "painted" else {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
+    generator = FastMaskGenerator(sam, points_per_side=4, crop_n_layers=1, images_per_batch=3, **gates)
+    sizes = np.random.default_rng(0).integers(40, 600, (300, 2)).tolist()
+    process, measured, found = psutil.Process(), [], 0
+    for begin in range(0, len(sizes), 10):
+        found += sum(map(len, generator.generate_batch([picture(*size) for size in sizes[begin : begin + 10]])))
+        gc.collect()
+        measured.append(process.memory_info().rss / 2**20)
+    assert found > 300
+    # The first third fills the tables of sizes and the allocator's arenas.
+    settled = measured[len(measured) // 3 :]
+    slope = np.polyfit(np.arange(len(settled)) * 10, settled, 1)[0]
+    print(f"{model}: {measured[0]:.0f} MiB after 10 pictures, {settled[0]:.0f} after 100, {measured[-1]:.0f} after 300")
+    assert slope < 0.05, f"{1024 * slope:.0f} KiB more with each picture: {[round(each) for each in measured]}"
