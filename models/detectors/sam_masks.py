@@ -8,21 +8,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from models.detectors.frame_features import FrameFeatures, RunFeatures
 from models.masa.backbones.sam import SamDetector
+from models.sam.decoder import FoldedDecoder
+from models.sam.records import cropped_mask
+from models.sam.sam1 import sam_chain, tokens_read
+from models.sam.scan import Place, Thresholds, scan
 from schemas.boxes import Boxes
-from schemas.masks import CroppedMask, crop_mask
+from schemas.masks import CroppedMask
 
-_MASK_THRESHOLD = 0.0
-"""Of the logits; `Sam.mask_threshold`."""
-_PIXELS_AT_ONCE = 1 << 26
-"""Of all masks that are scaled up together: 256 MiB in float32."""
+_MASKS_ONLY = Thresholds(mask=0.0, high=0.0, low=0.0)
+"""Of the logits; `Sam.mask_threshold`. Stability is not asked for."""
+_PROMPTS_AT_ONCE = 256
+"""On a GPU: 1 GB of image tokens in float32."""
 
 
 class SamMasks:
     """Segments what each box holds: the box is the only prompt, and SAM's single-mask output is taken.
+
+    Masks are those of segment-anything's `Sam.forward`, made as `models.sam` makes them.
 
     Args:
         features: a model on SAM's encoder, and its maps.
@@ -38,6 +43,8 @@ class SamMasks:
                 f"{features.model.variant.name} has no mask decoder: masks need masa_sam_vitb or masa_sam_vith"
             )
         self._features, self._sam = features, detector
+        self._decoder: FoldedDecoder | None = None
+        self._folded_for: torch.device | None = None
 
     @torch.inference_mode()
     def segment(
@@ -56,30 +63,25 @@ class SamMasks:
         for run in self._features.of(images):
             embeddings = self._sam.image_embedding(run.maps)  # (B, 256, 64, 64)
             for embedding, prompts in zip(embeddings, boxes[run.frames], strict=True):
-                found.append(self._of_image(embedding[None], prompts, run))
+                found.append(self._of_image(embedding, prompts, run))
         return found
 
     def _of_image(self, embedding: Tensor, boxes: Boxes, run: RunFeatures) -> tuple[CroppedMask | None, ...]:
+        decoder = self._folded(embedding.device)
+        chain = sam_chain(decoder.grid[0], self._sam.backbone.img_size, run.scaled, run.size)
         prompts = torch.from_numpy(boxes * run.factors).to(embedding)
-        at_once = max(1, _PIXELS_AT_ONCE // max(run.size[0] * run.size[1], self._sam.backbone.img_size**2))
         masks: list[CroppedMask | None] = []
-        for chunk in prompts.split(at_once):
-            if len(chunk):
-                pixels = self._logits(embedding, chunk, run) > _MASK_THRESHOLD
-                masks += [crop_mask(mask) for mask in pixels.cpu().numpy()]
+        for chunk in prompts.split(_PROMPTS_AT_ONCE):
+            sparse, _ = self._sam.prompt_encoder(points=None, boxes=chunk, masks=None)
+            drawn = decoder(embedding, sparse, multimask=False, tokens_read=tokens_read(chain))
+            logits = drawn.logits.cpu().numpy()
+            scanned = scan(logits, chain, _MASKS_ONLY, Place(0, 0, *run.size), channels=1)
+            masks += [cropped_mask(intervals, run.size) for intervals in scanned.intervals]
         return tuple(masks)
 
-    def _logits(self, embedding: Tensor, prompts: Tensor, run: RunFeatures) -> Tensor:
-        """(N, H, W) at the frame's own size; steps of segment-anything's `Sam.forward` and `postprocess_masks`."""
-        sparse, dense = self._sam.prompt_encoder(points=None, boxes=prompts, masks=None)
-        low, _ = self._sam.mask_decoder(
-            image_embeddings=embedding,
-            image_pe=self._sam.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=False,
-        )  # (N, 1, 256, 256)
-        side = self._sam.backbone.img_size
-        full = functional.interpolate(low, (side, side), mode="bilinear", align_corners=False)
-        full = full[..., : run.scaled[0], : run.scaled[1]]  # without the padding
-        return functional.interpolate(full, run.size, mode="bilinear", align_corners=False)[:, 0]
+    def _folded(self, device: torch.device) -> FoldedDecoder:
+        """The decoder's folded weights; made at the first frame, when the model is where it stays."""
+        if self._decoder is None or self._folded_for != device:
+            self._decoder = FoldedDecoder(self._sam.mask_decoder, self._sam.prompt_encoder)
+            self._folded_for = device
+        return self._decoder

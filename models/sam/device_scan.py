@@ -1,9 +1,12 @@
-"""Stability and boxes of masks whose logits lie on a GPU, without drawing all of them at once.
+"""Stability and boxes of masks whose logits lie on a GPU; on one with Triton nothing of full size is ever made.
 
 Runs are made on the CPU, from the few masks that are left once duplicates are gone (`models.sam.scan`).
 """
 
 from __future__ import annotations
+
+import warnings
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.sam.scan import Thresholds, draw
-from models.sam.segmenter import ResizeChain
+from models.sam.segmenter import ResizeChain, ResizeStage
 
 _PIXELS_AT_ONCE = 1 << 26
-"""Of all masks that are drawn together: 256 MiB of float32, whatever the number of masks."""
+"""Of all masks that are drawn together where there is no Triton: 256 MiB of float32, whatever the number of masks."""
 
 
 def measure(
@@ -27,29 +30,53 @@ def measure(
         chain: how they become masks.
         thresholds: see `Thresholds`.
     """
+    fused = logits.is_cuda and _fused_works(str(logits.device))
+    # One copy for all masks: each waits for the device.
+    numbers = (_fused if fused else _drawn)(logits.contiguous(), chain, thresholds).cpu().numpy().astype(np.int64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        stability = numbers[:, 0].astype(np.float32) / numbers[:, 1].astype(np.float32)
+    boxes = numbers[:, 2:]
+    return stability, np.where(boxes[:, 2:3] >= 0, boxes, 0)
+
+
+def _fused(logits: Tensor, chain: ResizeChain, thresholds: Thresholds) -> Tensor:
+    from models.sam.triton_scan import measure_fused
+
+    return measure_fused(logits, chain, (thresholds.mask, thresholds.high, thresholds.low))
+
+
+def _drawn(logits: Tensor, chain: ResizeChain, thresholds: Thresholds) -> Tensor:
+    """(M, 6) as `models.sam.triton_scan.measure_fused`, of masks that are drawn, some at a time."""
     height, width = chain.size
     largest = max(height * width, *(stage.size[0] * stage.size[1] for stage in chain.stages))
-    at_once = max(1, _PIXELS_AT_ONCE // largest)
     rows = torch.arange(height, device=logits.device)
     columns = torch.arange(width, device=logits.device)
-    parts = []
-    for chunk in logits.split(at_once):
+    parts = [torch.zeros(0, 6, dtype=torch.int64, device=logits.device)]
+    for chunk in logits.split(max(1, _PIXELS_AT_ONCE // largest)) if len(logits) else ():
         full = draw(chunk, chain, channels=1)
         mask = full > thresholds.mask
         in_column, in_row = mask.any(1), mask.any(2)  # (m, W), (m, H)
-        found = mask.any(2).any(1)
-        box = [
-            torch.where(in_column, columns, width).amin(1),
-            torch.where(in_row, rows, height).amin(1),
-            torch.where(in_column, columns, -1).amax(1),
-            torch.where(in_row, rows, -1).amax(1),
-        ]
-        counts = [(full > cutoff).sum((1, 2)) for cutoff in (thresholds.high, thresholds.low)]
-        parts.append(torch.stack([*counts, *(edge * found for edge in box)], 1))
-    if not parts:
-        return np.zeros(0, np.float32), np.zeros((0, 4), np.int64)
-    # One copy for all masks: each waits for the device.
-    numbers = torch.cat(parts).cpu().numpy()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        stability = numbers[:, 0].astype(np.float32) / numbers[:, 1].astype(np.float32)
-    return stability, numbers[:, 2:]
+        numbers = [(full > cutoff).sum((1, 2)) for cutoff in (thresholds.high, thresholds.low)]
+        numbers += [torch.where(in_column, columns, width).amin(1), torch.where(in_row, rows, height).amin(1)]
+        numbers += [torch.where(in_column, columns, -1).amax(1), torch.where(in_row, rows, -1).amax(1)]
+        parts.append(torch.stack(numbers, 1))
+    return torch.cat(parts)
+
+
+@lru_cache
+def _fused_works(device: str) -> bool:
+    """Whether the kernel compiles here and counts what drawn masks count; tried once, on noise."""
+    noise = torch.randn(8, 64, 64, generator=torch.Generator().manual_seed(0)) * 3
+    chain = ResizeChain((64, 64), (ResizeStage((256, 256), (200, 256)), ResizeStage((150, 192), (150, 192))))
+    thresholds = Thresholds(mask=0.0, high=1.0, low=-1.0)
+    try:
+        fused, drawn = (way(noise.to(device), chain, thresholds).cpu() for way in (_fused, _drawn))
+        reason = f"it counts {fused.tolist()[0]} instead of {drawn.tolist()[0]}"
+        # A pixel within rounding of a cutoff may be counted differently.
+        agrees = bool((fused - drawn).abs().max() <= 2)
+    except Exception as error:
+        agrees, reason = False, f"{type(error).__name__}: {error}"
+    if not agrees:
+        text = f"masks are drawn at full size on {device}, which is slower: {reason}"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    return agrees

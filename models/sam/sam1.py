@@ -130,7 +130,7 @@ class Sam1Segmenter:
             features.embedding,
             self._embed(features.size, points, boxes),
             multimask=points is not None,
-            tokens_read=self._tokens_read(features.chain),
+            tokens_read=tokens_read(features.chain),
             iou_above=iou_above,
         )
 
@@ -162,20 +162,8 @@ class Sam1Segmenter:
             )
 
     def _chain(self, input_size: tuple[int, int], size: tuple[int, int]) -> ResizeChain:
-        side = self.image_size
-        grid = side // _PATCH if self._decoder is None else self._decoder.grid[0]
-        return ResizeChain(
-            source=(4 * grid, 4 * grid),
-            stages=(ResizeStage(size=(side, side), keep=input_size), ResizeStage(size=size, keep=size)),
-        )
-
-    def _tokens_read(self, chain: ResizeChain) -> tuple[int, int]:
-        first = chain.stages[0]
-        height, width = (
-            math.ceil(num_read(source, size, keep) / 4)
-            for source, size, keep in zip(chain.source, first.size, first.keep)
-        )
-        return height, width
+        grid = self.image_size // _PATCH if self._decoder is None else self._decoder.grid[0]
+        return sam_chain(grid, self.image_size, input_size, size)
 
     def _embed(
         self, size: tuple[int, int], points: NDArray[np.float64] | None, boxes: NDArray[np.float64] | None
@@ -198,6 +186,28 @@ class Sam1Segmenter:
         _check_shape("boxes", boxes, 4)
         corners = self._resize.apply_boxes(boxes, size)
         return None, torch.as_tensor(corners, dtype=torch.float, device=self.device)
+
+
+def sam_chain(grid: int, image_size: int, input_size: tuple[int, int], size: tuple[int, int]) -> ResizeChain:
+    """How SAM's own code resizes masks: `Sam.postprocess_masks`.
+
+    Args:
+        grid: image tokens a side; low-resolution masks have four pixels a token.
+        image_size: side of the encoder's input.
+        input_size: (H, W) of the picture in it.
+        size: (H, W) of the picture.
+    """
+    stages = (ResizeStage(size=(image_size, image_size), keep=input_size), ResizeStage(size=size, keep=size))
+    return ResizeChain(source=(4 * grid, 4 * grid), stages=stages)
+
+
+def tokens_read(chain: ResizeChain) -> tuple[int, int]:
+    """(rows, columns) of the upper left image tokens whose pixels a `sam_chain` reads."""
+    first = chain.stages[0]
+    height, width = (
+        math.ceil(num_read(source, size, keep) / 4) for source, size, keep in zip(chain.source, first.size, first.keep)
+    )
+    return height, width
 
 
 def num_read(source: int, size: int, keep: int) -> int:

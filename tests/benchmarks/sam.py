@@ -20,9 +20,12 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import build_point_grid
+from skimage import data
 
 import models.sam
 from models.sam import FastMaskGenerator
@@ -47,7 +50,9 @@ def main() -> None:
     add("--post-points-per-side", type=int, default=16, help="of post-processing alone")
     add("--rounds", type=int, default=3, help="of each stage; end to end runs once")
     add("--variant", default="vit_b", choices=["vit_b", "vit_l", "vit_h"])
-    add("--skip", nargs="*", default=[], choices=["stages", "post", "end", "gpu"], help="parts to leave out")
+    add("--skip", nargs="*", default=[], choices=["stages", "post", "end", "overlap", "gpu"], help="parts to leave out")
+    add("--weights", help="a checkpoint of the variant, for the overlap of masks; default: made-up weights, no gates")
+    add("--images", nargs="*", help="pictures for it; default: photographs of scikit-image")
     options = parser.parse_args()
     torch.set_num_threads(1)
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
@@ -55,6 +60,7 @@ def main() -> None:
         "stages": lambda: stages(options.variant, image, options.rounds),
         "post": lambda: post_processing(image, options.post_points_per_side, options.rounds),
         "end": lambda: end_to_end(options.variant, image, options.points_per_side),
+        "overlap": lambda: overlap(options.variant, options.weights, options.images),
         "gpu": lambda: on_gpu(image),
     }
     for name, part in parts.items():
@@ -207,6 +213,29 @@ def peak_memory(who: str) -> Any:
         whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(f"  {who}: {(peak - before) / 2**30:.2f} GiB above the {before / 2**30:.2f} GiB it began with", end="")
         print(f" (process so far at most {whole:.2f} GiB)", flush=True)
+
+
+def overlap(variant: str, weights: str | None, paths: list[str] | None) -> None:
+    """What share of the float32 masks bfloat16 keeps, matched at a mask IoU of 0.9."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sam = (models.sam.load(variant, weights) if weights else make_sam(variant)).to(device)
+    everything = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0, "points_per_side": 4}
+    gates: dict[str, Any] = {} if weights else everything
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths or []] or [data.coffee()]
+    plain = FastMaskGenerator(sam, **gates)
+    expected = [plain.generate(picture) for picture in pictures]
+    for compiled in (False, True) if device == "cuda" else (False,):
+        other = FastMaskGenerator(sam, precision="bfloat16", compiled=compiled, **gates)
+        kept = count = 0
+        for picture, records in zip(pictures, expected):
+            masks, others = ([each["segmentation"] for each in found] for found in (records, other.generate(picture)))
+            count += len(masks)
+            kept += int((coco_mask.iou(others, masks, [0] * len(masks)).max(0) >= 0.9).sum()) if others and masks else 0
+        print(
+            f"{variant} on {device}, {weights or 'made-up weights, no gates'}: "
+            f"bfloat16{' compiled' if compiled else ''} keeps {kept} of {count} masks at IoU >= 0.9",
+            flush=True,
+        )
 
 
 def on_gpu(image: np.ndarray, variants: tuple[str, ...] = ("vit_b", "vit_h"), device: str = "cuda") -> None:

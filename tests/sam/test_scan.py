@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +21,7 @@ from segment_anything.utils.amg import (
     uncrop_masks,
 )
 
-from models.sam import ResizeChain, ResizeStage, resize
+from models.sam import ResizeChain, ResizeStage, device_scan, resize
 from models.sam.device_scan import measure
 from models.sam.regions import intervals_counts
 from models.sam.scan import Place, Thresholds, draw, scan
@@ -131,3 +135,42 @@ def test_a_devices_own_scan_agrees() -> None:
     np.testing.assert_allclose(stability, found.stability, atol=2e-3, equal_nan=True)
     assert (boxes == found.boxes).all(1).mean() > 0.95
     assert measure(torch.zeros(0, 64, 64), chain, CUTOFFS)[1].shape == (0, 4)
+
+
+def test_the_kernel_agrees_under_tritons_interpreter() -> None:
+    """On a GPU it is compiled; here its lines are run one by one."""
+    pytest.importorskip("triton")
+    code = """
+import numpy as np, torch
+from models.sam.scan import Place, scan
+from models.sam.triton_scan import measure_fused
+from tests.sam.test_scan import CUTOFFS, painted, sam2_chain, sam_chain
+for chain in (sam_chain(20, 140), sam2_chain(35, 20)):
+    logits = painted(5, count=2, kinds=("blobs", "specks", "empty", "full"))
+    found = scan(logits, chain, CUTOFFS, Place(0, 0, *chain.size))
+    numbers = measure_fused(torch.from_numpy(logits), chain, (0.0, 1.0, -1.0)).numpy()
+    assert abs(numbers[:, 0] - found.high).max() <= 2 and abs(numbers[:, 1] - found.low).max() <= 2
+    empty = np.array([not len(each) for each in found.intervals])
+    assert 0 < empty.sum() < len(empty)
+    assert (numbers[~empty, 2:] == found.boxes[~empty]).all(1).mean() > 0.9
+    assert (numbers[empty, 4:] == -1).all()
+assert measure_fused(torch.zeros(0, 64, 64), chain, (0.0, 1.0, -1.0)).shape == (0, 6)
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_kernel_that_fails_or_miscounts_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> torch.Tensor:
+        raise RuntimeError("no compiler")
+
+    for kernel, told in ((broken, "no compiler"), (lambda *_: torch.zeros(8, 6, dtype=torch.int64), "instead of")):
+        monkeypatch.setattr(device_scan, "_fused", kernel)
+        device_scan._fused_works.cache_clear()
+        with pytest.warns(RuntimeWarning, match=told):
+            assert not device_scan._fused_works("cpu")
+    monkeypatch.setattr(device_scan, "_fused", device_scan._drawn)
+    device_scan._fused_works.cache_clear()
+    assert device_scan._fused_works("cpu")
