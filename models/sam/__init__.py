@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from models.sam.generator import FastMaskGenerator
     from models.sam.loading import load
-    from models.sam.segmenter import Decoded, Features, ResizeChain, ResizeStage, Segmenter
+    from models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage, Segmenter
 
 _HOMES = {
     "FastMaskGenerator": "generator",
     "load": "loading",
-    **dict.fromkeys(("Decoded", "Features", "ResizeChain", "ResizeStage", "Segmenter"), "segmenter"),
+    **dict.fromkeys(("Decoded", "Features", "Prepared", "ResizeChain", "ResizeStage", "Segmenter"), "segmenter"),
 }
 
-__all__ = ["Decoded", "FastMaskGenerator", "Features", "ResizeChain", "ResizeStage", "Segmenter", "load"]
+__all__ = ["Decoded", "FastMaskGenerator", "Features", "Prepared", "ResizeChain", "ResizeStage", "Segmenter", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,7 @@ from models.sam.candidates import (
     without_duplicates,
     without_small_regions,
 )
-from models.sam.segmenter import Decoded, Features, ResizeChain, Segmenter
+from models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, Segmenter
 
 R = TypeVar("R")
 
@@ -82,6 +82,7 @@ class _View:
     image: NDArray[np.uint8]
     crop: Crop
     layer: int
+    prepared: Future[Prepared] | None = None
     features: Features | None = None
     chain: ResizeChain | None = None
     batches: list[Future[Candidates]] = field(default_factory=list)
@@ -131,7 +132,7 @@ class MaskFinder:
             ThreadPoolExecutor(1, thread_name_prefix="records") as finisher,
         ):
             every = [_View(image, *crop) for image, of_image in zip(images, crops) for crop in of_image]
-            encoded = self._encoded(every)
+            encoded = self._encoded(every, scanners)
             finished = []
             for of_image in crops:
                 views = []
@@ -155,7 +156,8 @@ class MaskFinder:
         size = (image.shape[0], image.shape[1])
         crop = (0, 0, size[1], size[0])
         gates = Gates(thresholds=self.settings.gates.thresholds, stability=0.0, crop_edges=False)
-        (features,) = self._model(lambda: self.segmenter.encode([image]))
+        prepared = self.segmenter.prepare(image)
+        (features,) = self._model(lambda: self.segmenter.encode([prepared]))
         parts = [no_candidates(prompt_size=4)]
         for begin, drawn in self._batches(boxes, lambda batch: self.segmenter.decode(features, boxes=batch)):
             chain = drawn.chain(features)
@@ -171,19 +173,21 @@ class MaskFinder:
         crops, layers = generate_crop_boxes(image.shape[:2], settings.crop_n_layers, settings.crop_overlap_ratio)
         return [((x0, y0, x1, y1), layer) for (x0, y0, x1, y1), layer in zip(crops, layers)]
 
-    def _encoded(self, views: Sequence[_View]) -> Iterator[_View]:
-        """The views with their features, encoded group by group as they are asked for."""
+    def _encoded(self, views: Sequence[_View], scanners: ThreadPoolExecutor) -> Iterator[_View]:
+        """The views with their features, encoded group by group as they are asked for, prepared a group ahead."""
         begin = 0
         while begin < len(views):
+            for view in views[begin : begin + 2 * self.images_per_batch]:
+                view.prepared = view.prepared or scanners.submit(self.segmenter.prepare, view.pixels())
             group = views[begin : begin + self.images_per_batch]
-            pictures = [view.pixels() for view in group]
-            features = self._attempt(lambda: self.segmenter.encode(pictures), len(group))  # noqa: B023
+            prepared = [view.prepared.result() for view in group if view.prepared]
+            features = self._attempt(lambda: self.segmenter.encode(prepared), len(group))  # noqa: B023
             if features is None:
                 self.images_per_batch = (len(group) + 1) // 2
                 self._warn(f"images_per_batch is {self.images_per_batch} from now on")
                 continue
             for view, of_view in zip(group, features, strict=True):
-                view.features = of_view
+                view.features, view.prepared = of_view, None
                 yield view
             begin += len(group)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from models.sam.decoder import FoldedDecoder
 from models.sam.encoder import FastEncoder
 from models.sam.modules import can_fold, decode_with_modules
-from models.sam.segmenter import Decoded, Features, ResizeChain, ResizeStage
+from models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PATCH = 16
@@ -77,33 +77,36 @@ class Sam1Segmenter:
         """Side in pixels of the square the encoder looks at."""
         return int(self._sam.image_encoder.img_size)
 
-    @torch.inference_mode()
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
-        """Encode (H, W, 3) uint8 RGB pictures of any sizes, together.
+    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+        """Scale a picture as `SamPredictor.set_image` does: (3, h, w) uint8.
 
         Raises:
-            ValueError: a picture is so long and thin that no pixel of its short side is left at the model's size.
+            ValueError: it is so long and thin that no pixel of its short side is left at the model's size.
+        """
+        size = (image.shape[0], image.shape[1])
+        self._refuse_thin(*size)
+        return Prepared(size=size, pixels=torch.from_numpy(self._resize.apply_image(image)).permute(2, 0, 1))
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[NDArray[np.uint8] | Prepared]) -> list[Features]:
+        """Encode pictures of any sizes together, (H, W, 3) uint8 RGB or prepared.
+
+        Raises:
+            ValueError: see `prepare`.
             torch.OutOfMemoryError: too many pictures for the device.
         """
         if not images:
             return []
         self._follow_device()
-        inputs, sizes = [], []
-        for image in images:
-            self._refuse_thin(image.shape[0], image.shape[1])
-            scaled = torch.as_tensor(self._resize.apply_image(image), device=self.device).permute(2, 0, 1)
-            inputs.append(self._sam.preprocess(scaled))
-            sizes.append((scaled.shape[1], scaled.shape[2]))
+        prepared = [image if isinstance(image, Prepared) else self.prepare(image) for image in images]
+        inputs = [self._sam.preprocess(each.pixels.to(self.device)) for each in prepared]
         embeddings = self._encoder(torch.stack(inputs))
-        return [
-            Features(
-                embedding=embedding,
-                size=(image.shape[0], image.shape[1]),
-                input_size=size,
-                chain=self._chain(size, (image.shape[0], image.shape[1])),
-            )
-            for image, embedding, size in zip(images, embeddings, sizes)
-        ]
+        features = []
+        for each, embedding in zip(prepared, embeddings):
+            scaled = (each.pixels.shape[1], each.pixels.shape[2])
+            chain = self._chain(scaled, each.size)
+            features.append(Features(embedding=embedding, size=each.size, input_size=scaled, chain=chain))
+        return features
 
     @torch.inference_mode()
     def decode(

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.sam.segmenter import Decoded, Features, ResizeChain, ResizeStage
+from models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage
 
 _BACKBONES = {
     "sam2.1_hiera_tiny": (96, [1, 2, 7, 2]),
@@ -126,26 +126,31 @@ class Sam2Segmenter:
         """Side in pixels of the square the encoder looks at: 1024, SAM 3: 1008."""
         return int(self.model.prompt_encoder.input_image_size)
 
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
+    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+        """What transformers' own processor makes of a picture: (3, 1024, 1024) float32, SAM 3: 1008."""
+        pixels = self.processor(
+            # Writable, because torch warns of memory it may not write to.
+            images=[np.require(image, np.uint8, ["C", "W"])],
+            input_data_format="channels_last",  # else a picture 3 pixels high is taken for one with channels first
+            return_tensors="pt",
+        )["pixel_values"][0]
+        return Prepared(size=(image.shape[0], image.shape[1]), pixels=pixels)
+
+    def encode(self, images: Sequence[NDArray[np.uint8] | Prepared]) -> list[Features]:
         """See `Segmenter.encode`. `embedding` is (256, h, w), `high_resolution` four and two times as fine."""
         if not images:
             return []
-        pixels = self.processor(
-            # Writable, because torch warns of memory it may not write to.
-            images=[np.require(image, np.uint8, ["C", "W"]) for image in images],
-            input_data_format="channels_last",  # else a picture 3 pixels high is taken for one with channels first
-            return_tensors="pt",
-        )["pixel_values"]
+        prepared = [image if isinstance(image, Prepared) else self.prepare(image) for image in images]
+        pixels = torch.stack([each.pixels for each in prepared])
         with torch.inference_mode():
             levels = self.model.get_image_embeddings(pixels.to(self.device, self.model.dtype))
         found = []
-        for i, image in enumerate(images):
-            height, width = image.shape[:2]
-            chain = ResizeChain(self._mask_size, (ResizeStage(size=(height, width), keep=(height, width)),))
+        for i, each in enumerate(prepared):
+            chain = ResizeChain(self._mask_size, (ResizeStage(size=each.size, keep=each.size),))
             found.append(
                 Features(
                     embedding=levels[-1][i],
-                    size=(height, width),
+                    size=each.size,
                     input_size=(self.image_size, self.image_size),
                     chain=chain,
                     high_resolution=tuple(level[i] for level in levels[:-1]),

@@ -51,6 +51,19 @@ class ResizeChain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A picture as its encoder wants it, still on the CPU.
+
+    Args:
+        size: (H, W) of the picture.
+        pixels: (3, h, w), scaled; of the segmenter's own type.
+    """
+
+    size: tuple[int, int]
+    pixels: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
     """One encoded picture.
 
@@ -105,8 +118,15 @@ class Segmenter(Protocol):
     def image_size(self) -> int:
         """Side in pixels of the square the encoder looks at."""
 
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
-        """Encode (H, W, 3) uint8 RGB pictures of any sizes, together."""
+    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+        """What is done to an (H, W, 3) uint8 RGB picture on the CPU; any thread may do it while the model works.
+
+        Raises:
+            ValueError: the picture cannot be brought to the model's size.
+        """
+
+    def encode(self, images: Sequence[NDArray[np.uint8] | Prepared]) -> list[Features]:
+        """Encode pictures of any sizes together, prepared or not."""
 
     def decode(
         self,
