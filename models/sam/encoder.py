@@ -31,12 +31,14 @@ from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos, window_partition, window_unpartition
 from torch import Tensor, nn
 
+from models.sam.modules import untouched
+
 _BIAS_ELEMENTS = 2**21
 """Largest piece of a bias on a CPU, 8 MB: it is read again while still in the cache."""
 
 
 class FastEncoder(nn.Module):
-    """An image encoder with fused attention; encoders of other classes than `ImageEncoderViT` are called as they are.
+    """An image encoder with fused attention; all but `ImageEncoderViT` itself are called as they are.
 
     Args:
         encoder: its parameters are used, not copied, with float32.
@@ -47,7 +49,7 @@ class FastEncoder(nn.Module):
     def __init__(self, encoder: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.dtype = dtype
-        self.known = isinstance(encoder, ImageEncoderViT)
+        self.known = untouched(encoder, ImageEncoderViT, "forward")
         if self.known and dtype != torch.float32:
             encoder = copy.deepcopy(encoder)
             for module in encoder.modules():

@@ -15,13 +15,14 @@ def can_fold(sam: Sam) -> bool:
     """Whether the decoder's algebra is known: modules of exactly these classes, on which nothing was replaced."""
     decoder, prompts = sam.mask_decoder, sam.prompt_encoder
     return (
-        _untouched(decoder, MaskDecoder, "forward", "predict_masks")
-        and _untouched(decoder.transformer, TwoWayTransformer, "forward")
-        and _untouched(prompts, PromptEncoder, "forward", "get_dense_pe")
+        untouched(decoder, MaskDecoder, "forward", "predict_masks")
+        and untouched(decoder.transformer, TwoWayTransformer, "forward")
+        and untouched(prompts, PromptEncoder, "forward", "get_dense_pe")
     )
 
 
-def _untouched(module: nn.Module, kind: type[nn.Module], *methods: str) -> bool:
+def untouched(module: nn.Module, kind: type[nn.Module], *methods: str) -> bool:
+    """Whether a module is of exactly this class, without hooks, and none of these methods was replaced on it."""
     hooks = (module._forward_hooks, module._forward_pre_hooks)
     return type(module) is kind and not any(hooks) and not any(name in vars(module) for name in methods)
 

@@ -229,3 +229,38 @@ def test_compiled() -> None:
         exact, found = plain.decode(expected, **{kind: given}), compiled.decode(features, **{kind: given})
         torch.testing.assert_close(found.iou, exact.iou, rtol=1e-5, atol=1e-5)
         assert error(found.logits, exact.logits) < 2e-5
+
+
+def test_replaced_modules_are_called_as_they_are() -> None:
+    """Whoever patches a model, or hangs hooks into it, gets what the patched model gives."""
+    image, points = noise(60, 100).image, np.array([[20.0, 30.0], [70.0, 10.0]])
+    plain = Sam1Segmenter(make_sam())
+    expected = plain.decode(plain.encode([image])[0], points=points)
+
+    sam = make_sam()
+    sam.mask_decoder.register_forward_hook(lambda module, given, result: (result[0] + 1, result[1]))
+    hooked = Sam1Segmenter(sam)
+    found = hooked.decode(hooked.encode([image])[0], points=points)
+    rows, columns = expected.logits.shape[1:]
+    torch.testing.assert_close(found.logits[:, :rows, :columns], expected.logits + 1, rtol=1e-4, atol=1e-4)
+
+    sam = make_sam()
+    forward = sam.image_encoder.forward
+    sam.image_encoder.forward = lambda batch: 2 * forward(batch)  # type: ignore[method-assign]
+    patched = Sam1Segmenter(sam)
+    (features,) = patched.encode([image])
+    torch.testing.assert_close(features.embedding, 2 * plain.encode([image])[0].embedding, rtol=1e-4, atol=1e-4)
+
+
+def test_exact_is_to_the_last_bit_and_excludes_the_rest() -> None:
+    sam, image, points = make_sam(), noise(60, 100).image, np.array([[20.0, 30.0], [70.0, 10.0]])
+    predictor = SamPredictor(sam)
+    predictor.set_image(image)
+    coords = torch.as_tensor(predictor.transform.apply_coords(points, image.shape[:2]))[:, None]
+    with torch.inference_mode():
+        _, iou, logits = predictor.predict_torch(coords, torch.ones(2, 1), return_logits=True)
+    exact = Sam1Segmenter(sam, exact=True)
+    found = exact.decode(exact.encode([image])[0], points=points)
+    assert torch.equal(found.iou, iou) and torch.equal(found.logits, logits.flatten(0, 1))
+    with pytest.raises(ValueError, match="exact means"):
+        Sam1Segmenter(sam, exact=True, precision="bfloat16")
