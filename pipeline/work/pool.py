@@ -87,9 +87,7 @@ class RayPool:
                     "no GPU in this Ray cluster: the proposer runs on CPUs. If GPU nodes are still to come, "
                     "say so: --set run.gpus_per_actor=1 --actors N"
                 )
-        self._recycle_after = settings.recycle_after
-        if self._recycle_after < 0:
-            self._recycle_after = 0 if self._gpus_each else _RECYCLE_AFTER
+        self._recycle_after = recycle_after(settings, self._gpus_each)
         self.size = self._wanted_size()
         self._sized_at = time.monotonic()
         self._slots: list[_Slot] = []
@@ -292,6 +290,13 @@ class RayPool:
             with contextlib.suppress(Exception):
                 ray.kill(slot.actor)
         self._slots.clear()
+
+
+def recycle_after(settings: RunSettings, gpus_each: float) -> int:
+    """Items after which an actor is replaced; 0: never, as long as nobody asks, for one whose GPU would then wait."""
+    if settings.recycle_after >= 0:
+        return settings.recycle_after
+    return 0 if gpus_each else _RECYCLE_AFTER
 
 
 def _cause(error: RayTaskError) -> Exception:
