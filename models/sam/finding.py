@@ -212,6 +212,7 @@ class MaskFinder:
             view.batches.append(
                 scanners.submit(gate, drawn, prompts, view.chain, view.crop, view.size, settings.gates)
             )
+        view.features = None  # 4 MB, which would stay for as long as the list of pictures takes
 
     def _batches(
         self, prompts: NDArray[np.float64], draw: Callable[[NDArray[np.float64]], Decoded]
@@ -235,6 +236,7 @@ class MaskFinder:
         for view in views:
             assert view.chain is not None
             found = join([no_candidates(prompt_size=2), *(batch.result() for batch in view.batches)])
+            view.batches.clear()
             found.numbers[:] = numbered + np.arange(len(found))
             numbered += len(found)
             boxes.append(found.boxes)

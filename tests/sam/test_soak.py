@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import weakref
+from typing import Any
 
 import numpy as np
 import psutil
@@ -13,6 +15,22 @@ pytest.importorskip("segment_anything")
 from models.sam import FastMaskGenerator
 from tests.parity.synthetic import painting_sam, picture
 from tests.proposers.scenes import tiny_sam
+
+
+def test_a_long_list_keeps_records_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of one call: what was encoded and scanned of the first is gone when the last is decoded."""
+    generator = FastMaskGenerator(painting_sam(0), points_per_side=3)
+    segmenter, alive = generator.finder.segmenter, []
+    decode, kept = segmenter.decode, []
+
+    def watched(features: Any, **options: Any) -> Any:
+        kept.append(weakref.ref(features.embedding))
+        alive.append(sum(reference() is not None for reference in set(kept)))
+        return decode(features, **options)
+
+    monkeypatch.setattr(segmenter, "decode", watched)
+    assert len(generator.generate_batch([picture(40, 50)] * 12)) == 12
+    assert max(alive) <= 3, alive
 
 
 @pytest.mark.slow
