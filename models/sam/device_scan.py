@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.sam.resize import resize_tables
 from models.sam.scan import Thresholds, draw
 from models.sam.segmenter import ResizeChain, ResizeStage
 
@@ -30,7 +31,7 @@ def measure(
         chain: how they become masks.
         thresholds: see `Thresholds`.
     """
-    fused = logits.is_cuda and _fused_works(str(logits.device))
+    fused = logits.is_cuda and _fused_works(str(logits.device)) and resize_tables(chain, 3) is not None
     # One copy for all masks: each waits for the device.
     numbers = (_fused if fused else _drawn)(logits.contiguous(), chain, thresholds).cpu().numpy().astype(np.int64)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -89,8 +89,11 @@ class ResizeTables:
 
 
 @lru_cache(maxsize=64)
-def resize_tables(chain: ResizeChain, channels: int) -> ResizeTables:
+def resize_tables(chain: ResizeChain, channels: int) -> ResizeTables | None:
     """Tables of a chain; made once a size, because trying torch's arithmetic costs about as much as one resize.
+
+    None for a chain that first shrinks and then mixes pixels that were far apart: three taps do not hold that. No SAM
+    does so.
 
     Args:
         chain: the resizes.
@@ -107,10 +110,13 @@ def resize_tables(chain: ResizeChain, channels: int) -> ResizeTables:
             raise ValueError(f"a resize to {each.size} cannot keep {each.keep}")
         stages.append(_stage(source, each.size, channels))
         source = each.keep
-    y, x = (
+    taps_of = [
         _taps([axis(stage) for stage in stages], [each.keep[i] for each in chain.stages], chain.source[i])
         for i, axis in enumerate((lambda stage: stage.y, lambda stage: stage.x))
-    )
+    ]
+    y, x = taps_of
+    if y is None or x is None:
+        return None
     needed = tuple(int((taps.first[:, None] + _reach(taps)).max()) + 1 for taps in (y, x))
     return ResizeTables(chain.size, (needed[0], needed[1]), y, x, tuple(stages))
 
@@ -120,8 +126,8 @@ def _reach(taps: Taps) -> NDArray[np.int64]:
     return np.where(taps.weights != 0, np.arange(3), 0)
 
 
-def _taps(axes: list[Axis], keeps: list[int], source: int) -> Taps:
-    """Multiply the stages of one axis: the taps of the last one, each replaced by its own taps."""
+def _taps(axes: list[Axis], keeps: list[int], source: int) -> Taps | None:
+    """Multiply the stages of one axis: the taps of the last one, each replaced by its own taps; None: too many."""
     first = axes[0].lower[: keeps[0]]
     weights = np.zeros((keeps[0], 3))
     _add(weights, np.arange(keeps[0]), axes[0].lower[: keeps[0]] - first, axes[0].weights[: keeps[0], 0])
@@ -133,9 +139,11 @@ def _taps(axes: list[Axis], keeps: list[int], source: int) -> Taps:
         for taps, share in ((axis.lower[:keep], axis.weights[:keep, 0]), (axis.upper[:keep], axis.weights[:keep, 1])):
             for t in range(3):
                 value = share * below[taps, t]
-                # A tap beyond the third has no weight: neighbours of neighbours are at most two pixels apart.
                 used = value != 0
-                _add(weights, np.flatnonzero(used), (below_first[taps] + t - first)[used], value[used])
+                offsets = (below_first[taps] + t - first)[used]
+                if (offsets > 2).any():
+                    return None
+                _add(weights, np.flatnonzero(used), offsets, value[used])
     # Taps that would lie beyond the source carry no weight; they are moved inside by whoever reads them.
     ends = np.flatnonzero(np.diff(first)) + 1
     begins, ends = np.concatenate([[0], ends]), np.concatenate([ends, [len(first)]])

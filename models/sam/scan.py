@@ -102,9 +102,12 @@ def scan(
         ValueError: `logits` holds less of the masks than the chain looks at.
     """
     tables = resize_tables(chain, channels)
+    cutoffs, found = thresholds.as_float32(), np.zeros((len(logits), 10), np.int64)
+    if tables is None:
+        drawn = [_with_torch(each, chain, channels, cutoffs, place, row) for each, row in zip(logits, found)]
+        return Scanned(found[:, _HIGH], found[:, _LOW], found[:, _X0 : _Y1 + 1], drawn)
     if logits.shape[1] < tables.needed[0] or logits.shape[2] < tables.needed[1]:
         raise ValueError(f"logits of {logits.shape[1:]} for a resize that looks at {tables.needed}")
-    cutoffs, found = thresholds.as_float32(), np.zeros((len(logits), 10), np.int64)
     blocks, buffer = [], np.empty((4096 + 1024 * len(logits), 2), np.int64)
     done = 0
     while done < len(logits):

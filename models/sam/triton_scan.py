@@ -104,6 +104,7 @@ def measure_fused(logits: Tensor, chain: ResizeChain, cutoffs: tuple[float, floa
 @lru_cache(maxsize=64)
 def _tables(chain: ResizeChain, device: str) -> tuple[Tensor, ...]:
     tables = resize_tables(chain, 3)
+    assert tables is not None, "whoever calls looks first"
 
     def moved(taps: Taps) -> Any:
         return torch.from_numpy(taps.first).int().to(device), torch.from_numpy(taps.weights).to(device)

@@ -119,6 +119,12 @@ def test_the_models_own_size() -> None:
         assert compare(painting_sam(8, 1024, 256), picture(*size), points_per_side=4, points_per_batch=16) > 4
 
 
+def test_masks_of_other_sizes_than_sams() -> None:
+    """A decoder of one's own may draw finer masks than the encoder's input has pixels, or as fine ones."""
+    for image_size, side in ((64, 256), (128, 128), (256, 32)):
+        assert compare(painting_sam(10, image_size, side), picture(70, 110), points_per_side=3) > 1
+
+
 def test_batches_and_threads_change_nothing() -> None:
     sam = painting_sam(9)
     images = [picture(60, 80), picture(200, 33), picture(128, 128), picture(60, 80)]

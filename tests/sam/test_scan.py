@@ -43,6 +43,12 @@ def sam2_chain(height: int, width: int) -> ResizeChain:
     return ResizeChain((64, 64), (ResizeStage((height, width), (height, width)),))
 
 
+def _tables(chain: ResizeChain, channels: int) -> resize.ResizeTables:
+    tables = resize.resize_tables(chain, channels)
+    assert tables is not None
+    return tables
+
+
 def painted(seed: int, count: int = 12, side: int = 64, kinds: tuple[str, ...] = KINDS) -> np.ndarray:
     painter = Painter(seed, side, 4 * side, kinds)
     places = np.random.default_rng(seed).uniform(0, 4 * side, (count, 2))
@@ -72,6 +78,15 @@ def test_scan_is_the_full_size_mask(size: tuple[int, int], channels: int) -> Non
         check(painted(seed), sam2_chain(*size), channels)
 
 
+@pytest.mark.parametrize("size", [(40, 56), (7, 64)])
+def test_masks_finer_than_the_models_input(size: tuple[int, int]) -> None:
+    """First made smaller, then larger: no SAM does it, and drawing them is all that is left."""
+    chain = sam_chain(*size)
+    shrinking = ResizeChain((64, 64), (ResizeStage((16, 16), (16, 16)), chain.stages[-1]))
+    assert resize.resize_tables(shrinking, 3) is None
+    check(painted(6), shrinking, 3)
+
+
 def test_a_crop_in_its_picture() -> None:
     logits = painted(2)
     check(logits, sam_chain(90, 60), 3, Place(15, 31, 150, 111))
@@ -82,7 +97,7 @@ def test_a_crop_in_its_picture() -> None:
 
 def test_only_what_the_picture_reaches_is_needed() -> None:
     logits, chain = painted(3), sam_chain(60, 200)
-    rows, columns = resize.resize_tables(chain, 3).needed
+    rows, columns = _tables(chain, 3).needed
     assert rows < 25 and columns == 64
     whole = scan(logits, chain, CUTOFFS, Place(0, 0, 60, 200))
     part = scan(np.ascontiguousarray(logits[:, :rows]), chain, CUTOFFS, Place(0, 0, 60, 200))
@@ -96,7 +111,7 @@ def test_only_what_the_picture_reaches_is_needed() -> None:
 def test_the_arithmetic_of_this_torch_is_known(channels: int) -> None:
     """Otherwise masks with a pixel on a cutoff are drawn at full size: right, but no longer fast."""
     for size in ((683, 1024), (300, 200), (40, 60)):
-        rules = [stage.rule for stage in resize.resize_tables(sam_chain(*size, 1024), channels).stages]
+        rules = [stage.rule for stage in _tables(sam_chain(*size, 1024), channels).stages]
         assert resize.UNKNOWN_RULE not in rules
 
 
@@ -105,7 +120,7 @@ def test_where_the_arithmetic_is_unknown_torch_decides(monkeypatch: pytest.Monke
     resize._stage.cache_clear()
     resize.resize_tables.cache_clear()
     try:
-        assert resize.resize_tables(sam_chain(96, 128), 3).stages[0].rule == resize.UNKNOWN_RULE
+        assert _tables(sam_chain(96, 128), 3).stages[0].rule == resize.UNKNOWN_RULE
         check(painted(4), sam_chain(96, 128), 3)
     finally:
         monkeypatch.undo()
