@@ -86,9 +86,9 @@ class SamSettings(Settings):
         1, ge=1, description="Frames of a clip (or crops) encoded together, on a GPU. Halved when memory runs out."
     )
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16 is faster where the hardware has it; some masks then differ."
+        "float32", description="Of the model's large products. With bfloat16 some masks differ."
     )
-    compiled: bool = Field(False, description="torch.compile the model: minutes at the start, faster afterwards.")
+    compiled: bool = Field(False, description="torch.compile the model, which the first pictures wait for.")
 
 
 class SamProposer(Proposer):
@@ -144,9 +144,10 @@ class SamProposer(Proposer):
         """
         if boxes is not None:
             return [self._propose_in(frame.image, prompts) for frame, prompts in zip(frames, boxes, strict=True)]
-        whole = [frame for frame in frames if self._fits(frame.image)]
-        found = iter(self._generator.find([np.ascontiguousarray(frame.image) for frame in whole]))
-        return [self._proposals(next(found)) if self._fits(frame.image) else _nothing() for frame in frames]
+        fits = [self._fits(frame.image) for frame in frames]
+        whole = [np.ascontiguousarray(frame.image) for frame, each in zip(frames, fits) if each]
+        found = iter(self._generator.find(whole))
+        return [self._proposals(next(found)) if each else _nothing() for each in fits]
 
     @classmethod
     def resolve(cls, config: SamSettings) -> SamSettings:

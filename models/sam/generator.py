@@ -46,10 +46,10 @@ class FastMaskGenerator:
         point_grids: (P, 2) points in [0, 1] for each layer, in place of points_per_side.
         min_mask_region_area: holes and islands of fewer pixels are mended; 0: none.
         output_mode: `coco_rle`, `uncompressed_rle` or `binary_mask`.
-        images_per_batch: pictures (or crops) encoded together. On a CPU more than one gains nothing; floats, and with
-            them masks within rounding of a threshold, may come out differently in another batch.
-        precision: `float32`, or `bfloat16`: faster, not the same masks.
-        compiled: compile encoder and decoder with torch.compile; the first picture then takes minutes.
+        images_per_batch: pictures (or crops) encoded together. Floats, and with them masks within rounding
+            of a threshold, may come out differently in another batch.
+        precision: `float32`, or `bfloat16`: not the same masks.
+        compiled: compile encoder and decoder with torch.compile, which the first picture waits for.
         exact: run the model's modules as they are. Without it encoder and decoder are rearranged, which is several
             times faster and changes logits in their last bits (by a few 1e-6 of their spread). Only pixels that close
             to

@@ -36,11 +36,11 @@ class Sam1Segmenter:
 
     Args:
         sam: the model, on its device, in evaluation mode.
-        precision: "float32"; "bfloat16" runs the encoder's and the decoder's large products in it, several times
-            faster where the hardware has them, while masks change a little. Predicted IoU, LayerNorm, MLPs of
+        precision: "float32"; "bfloat16" runs the encoder's and the decoder's large products in it, and masks
+            change a little. Predicted IoU, LayerNorm, MLPs of
             mask tokens and the final product stay in float32.
         compiled: `torch.compile` the encoder and the decoder's transformer, for one number of prompts to which calls
-            are padded, and for each number of pictures encoded together. The first calls take minutes.
+            are padded, and for each number of pictures encoded together; the first calls wait for it.
         exact: call segment-anything's modules as they are, for logits equal to the last bit at several times the cost.
 
     Raises:

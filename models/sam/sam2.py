@@ -54,7 +54,7 @@ class Sam2Segmenter:
     Args:
         model: is put into evaluation mode and otherwise used as it is, on its own device.
         processor: transformers' image processor for it. None: that of the published models, at the model's size.
-        prompts_per_batch: prompts decoded at once: more is faster on a GPU, slower on a CPU, and takes more memory.
+        prompts_per_batch: prompts decoded at once: more takes more memory, and on a CPU more time.
             None: 2 on a CPU, 64 elsewhere.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One pass over low-resolution logits gives all that full-size masks were needed for: stability, box, area, runs.
+"""One pass over low-resolution logits gives all that full-size masks were needed for: stability, box, runs.
 
 The masks are never drawn at the picture's size. Bilinear resizing mixes neighbours with weights that sum to one, so
 where all neighbours lie above (or below) a threshold, every pixel between them does: only the seams near an object's
@@ -26,7 +26,7 @@ Intervals = NDArray[np.int64]
 _ROUNDING = np.float32(4e-6)
 """Share of a mask's largest logit by which the short and the long way to a pixel can differ: 30 float32 roundings."""
 
-_HIGH, _LOW, _AREA, _X0, _Y0, _X1, _Y1, _BEGIN, _END, _STATE = range(10)
+_HIGH, _LOW, _X0, _Y0, _X1, _Y1, _BEGIN, _END, _STATE = range(9)
 _DONE, _ASK_TORCH = 0, 1
 
 
@@ -102,7 +102,7 @@ def scan(
         ValueError: `logits` holds less of the masks than the chain looks at.
     """
     tables = resize_tables(chain, channels)
-    cutoffs, found = thresholds.as_float32(), np.zeros((len(logits), 10), np.int64)
+    cutoffs, found = thresholds.as_float32(), np.zeros((len(logits), 9), np.int64)
     if tables is None:
         drawn = [_with_torch(each, chain, channels, cutoffs, place, row) for each, row in zip(logits, found)]
         return Scanned(found[:, _HIGH], found[:, _LOW], found[:, _X0 : _Y1 + 1], drawn)
@@ -219,7 +219,7 @@ def _scan(  # type: ignore[no-untyped-def]
                     top[x] = min(top[x], y)
                     bottom[x] = y
 
-        num_high = num_low = area = 0
+        num_high = num_low = 0
         x0, y0, x1, y1 = width, picture_height, -1, -1
         begin = used
         open_begin = open_end = np.int64(-1)
@@ -272,7 +272,6 @@ def _scan(  # type: ignore[no-untyped-def]
                                 used += 1
                             open_begin = base + y
                         open_end = base + last
-                        area += last - y
                         x0, x1 = min(x0, x), x
                         y0, y1 = min(y0, y), max(y1, last - 1)
                     if whole:
@@ -286,8 +285,8 @@ def _scan(  # type: ignore[no-untyped-def]
                 return index
             buffer[used, 0], buffer[used, 1] = open_begin, open_end
             used += 1
-        row[_HIGH], row[_LOW], row[_AREA] = num_high, num_low, area
-        row[_X0], row[_Y0], row[_X1], row[_Y1] = (x0, y0, x1, y1) if area else (0, 0, 0, 0)
+        row[_HIGH], row[_LOW] = num_high, num_low
+        row[_X0], row[_Y0], row[_X1], row[_Y1] = (x0, y0, x1, y1) if x1 >= 0 else (0, 0, 0, 0)
         row[_BEGIN], row[_END], row[_STATE] = begin, used, state
     return many.shape[0]
 
@@ -314,7 +313,7 @@ def _with_torch(
     """One mask at full size, where the scan cannot decide: torch's arithmetic is unknown, or logits are not finite."""
     full = draw(torch.from_numpy(logits)[None], chain, channels)[0].numpy()
     mask = full > cutoffs[0]
-    row[_HIGH], row[_LOW], row[_AREA] = (full > cutoffs[1]).sum(), (full > cutoffs[2]).sum(), mask.sum()
+    row[_HIGH], row[_LOW] = (full > cutoffs[1]).sum(), (full > cutoffs[2]).sum()
     y, x = np.nonzero(mask)
     row[_X0 : _Y1 + 1] = (x.min(), y.min(), x.max(), y.max()) if len(y) else 0
     positions = np.sort((x + place.x) * place.height + y + place.y)

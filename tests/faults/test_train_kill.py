@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.training.launch import starting_point
 from tests.faults.test_kill import free_port, two_nodes
-from tests.faults.training_runs import finish, kill, standing_still, start_training, tiny_toml
+from tests.faults.training_runs import finish, kill, kill_rank, standing_still, start_training, tiny_toml
 from tests.runs import ROOT, TIMEOUT_S, job_environment, wait_for
 from tests.training.gloo_ranks import run_ranks
 from tests.training.tiny_runs import make_data, result, rows
@@ -61,13 +61,7 @@ def test_a_rank_is_killed(data: str, undisturbed: Path, tmp_path: Path) -> None:
         PACED_STEP="21",
         PACED_FOLDER=str(folder),
     )
-    try:
-        pids = standing_still(folder, 2, process)
-        (folder / "go").touch()
-        kill(pids[1])
-    except BaseException:
-        kill(process.pid)
-        raise
+    pids = kill_rank(1, folder, process)
     printed = finish(process)
     assert "rank 1: its process is gone" in printed
     assert "start again from the last checkpoint (time 1 of 3)" in printed

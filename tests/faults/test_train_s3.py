@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.test_s3 import SECRET, credentials, endpoint, fetch, s3, secrets_in
-from tests.faults.training_runs import finish, kill, standing_still, start_training, tiny_toml
+from tests.faults.training_runs import finish, kill_rank, start_training, tiny_toml
 from tests.training.gloo_ranks import run_ranks
 from tests.training.tiny_runs import make_data, result, rows, run_tiny
 
@@ -46,13 +46,7 @@ def test_zero_2_on_s3_survives_a_kill_and_goes_on_with_torch(endpoint: tuple[str
         PACED_STEP="21",
         PACED_FOLDER=str(folder),
     )
-    try:
-        pids = standing_still(folder, 2, process)
-        (folder / "go").touch()
-        kill(pids[1])
-    except BaseException:
-        kill(process.pid)
-        raise
+    kill_rank(1, folder, process)
     printed = finish(process)
     assert "start again from the last checkpoint" in printed
     there = fetch(url, "s3://training/out", tmp_path / "there")

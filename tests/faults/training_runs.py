@@ -61,3 +61,15 @@ def kill(pid: int) -> None:
     """SIGKILL, by pid."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def kill_rank(rank: int, folder: Path, process: subprocess.Popen[str]) -> list[int]:
+    """Kill one of two ranks that stand still in `folder` and let the others go on; the pids of both."""
+    try:
+        pids = standing_still(folder, 2, process)
+        (folder / "go").touch()
+        kill(pids[rank])
+    except BaseException:
+        kill(process.pid)
+        raise
+    return pids
