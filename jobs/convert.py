@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.masa.variants import VARIANTS
-from models.proposers.base import ProposerUnavailable
-from pipeline.export.licences import BACKBONE_LICENCES
-from pipeline.proposals.weights import Weights, fetch_weights
-from pipeline.storage.credentials import redact, scrub
-from pipeline.storage.files import canonical, exists, join, read_bytes
-from pipeline.storage.publish import publish_bytes
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
+
+from trackmill.models.masa.variants import VARIANTS
+from trackmill.models.proposers.base import ProposerUnavailable
+from trackmill.pipeline.export.licences import BACKBONE_LICENCES
+from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.fetched import Weights, fetch_weights
+from trackmill.pipeline.storage.files import canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,9 +68,9 @@ def convert(source: str, folder: str, card: str, variant: str | None, sha256: st
     Raises:
         ValueError: damaged, of no or another variant, or tensors that do not fit; names them.
     """
-    from models.masa.checkpoint import metadata_of, read_checkpoint
-    from models.masa.loading import load_model, recognise
-    from pipeline.training.checkpoint import write_tensors
+    from trackmill.models.masa.loading import load_model, recognise
+    from trackmill.models.weights.read import metadata_of, read_checkpoint
+    from trackmill.pipeline.training.checkpoint import write_tensors
 
     weights = fetch_weights(source, sha256)
     checkpoint = read_checkpoint(weights.path)
@@ -107,9 +111,9 @@ Names, shapes and values are those of the source; nothing was rounded or left ou
 ## Use
 
 ```python
-import models.masa
+import trackmill.models.masa
 
-model = models.masa.load("{variant}", "{variant}.safetensors")
+model = trackmill.models.masa.load("{variant}", "{variant}.safetensors")
 embeddings = model.embed(images, boxes)  # images: (B, 3, H, W) float RGB 0..255; boxes: a list of (N, 4) xyxy
 ```
 

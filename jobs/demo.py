@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.demo.settings import DemoSettings
-from pipeline.demo.stages import STAGES, Command, Demo, is_done, run_stage
-from pipeline.storage.credentials import redact, scrub
-from pipeline.storage.files import canonical
-from schemas.config import ConfigError, build, parse_toml
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
+
+from trackmill.pipeline.demo.settings import DemoSettings
+from trackmill.pipeline.demo.stages import STAGES, Command, Demo, is_done, run_stage
+from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.files import canonical
+from trackmill.schemas.config import ConfigError, build, parse_toml
 
 JOBS = Path(__file__).resolve().parent
 OWN_PROCESS = ("mine_proposals", "train")
@@ -82,7 +85,7 @@ def run_job(command: Command) -> None:
     """
     say(f"$ {command.line()}")
     if command.job not in OWN_PROCESS:
-        status = importlib.import_module(f"jobs.{command.job}").main(list(command.arguments))
+        status = importlib.import_module(f"trackmill.jobs.{command.job}").main(list(command.arguments))
     else:
         # In a group of its own: a terminal's Ctrl-C would reach it beside ours, and a second signal ends it unsaved.
         program = [sys.executable, str(JOBS / f"{command.job}.py"), *command.arguments]

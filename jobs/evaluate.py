@@ -6,19 +6,23 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from pipeline.evaluation.association.settings import AssociationSettings
-from pipeline.evaluation.benchmarks.association import evaluate_association
-from pipeline.evaluation.report.html import write_html
-from pipeline.evaluation.report.report import Report
-from pipeline.evaluation.report.table import show
-from pipeline.evaluation.request import Options
-from pipeline.evaluation.run import BENCHMARKS, evaluate
-from pipeline.progress_line import ProgressLine
-from pipeline.storage.credentials import redact, scrub
-from pipeline.storage.files import canonical
-from pipeline.storage.publish import publish_bytes
-from schemas.config import build
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
+
+from trackmill.pipeline.console.progress_line import ProgressLine
+from trackmill.pipeline.evaluation.association.settings import AssociationSettings
+from trackmill.pipeline.evaluation.benchmarks.association import evaluate_association
+from trackmill.pipeline.evaluation.report.html import write_html
+from trackmill.pipeline.evaluation.report.report import Report
+from trackmill.pipeline.evaluation.report.table import show
+from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.evaluation.run import BENCHMARKS, evaluate
+from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.config import build
 
 ASSOCIATION = "association"
 

@@ -6,16 +6,20 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from models.masa.checkpoint import metadata_of
-from models.masa.variants import VARIANTS
-from pipeline.export.card import MARK, card_text
-from pipeline.export.onnx_check import TOLERANCE, Difference, compare
-from pipeline.export.source import Source, from_run, from_weights
-from pipeline.storage.credentials import redact, scrub
-from pipeline.storage.files import canonical, exists, join, read_bytes
-from pipeline.storage.publish import publish_bytes
-from pipeline.training.checkpoint import write_tensors
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
+
+from trackmill.models.masa.variants import VARIANTS
+from trackmill.models.weights.read import metadata_of
+from trackmill.pipeline.export.card import MARK, card_text
+from trackmill.pipeline.export.onnx_check import TOLERANCE, Difference, compare
+from trackmill.pipeline.export.source import Source, from_run, from_weights
+from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.files import canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.training.checkpoint import write_tensors
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,7 +91,7 @@ def export(source: Source, folder: str, card: str, *, size: tuple[int, int] | No
 
 
 def _graph(source: Source, size: tuple[int, int] | None) -> tuple[bytes, Difference]:
-    from models.masa.onnx import to_onnx
+    from trackmill.models.masa.onnx import to_onnx
 
     graph = to_onnx(source.model, size).SerializeToString(deterministic=True)
     compared = compare(source.model, graph, size)

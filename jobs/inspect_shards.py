@@ -8,17 +8,21 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
-from pipeline.inspect.contact_sheet import write_contact_sheet
-from pipeline.inspect.overlay import draw_sample
-from pipeline.inspect.statistics import collect
-from pipeline.inspect.table import dataset_parts, plain, sample_parts, show, statistics_parts
-from pipeline.progress_line import ProgressLine
-from pipeline.shards.reader import Dataset, open_dataset, read_sample
-from pipeline.shards.verify import unfinished, verify
-from pipeline.storage.credentials import redact, scrub
-from pipeline.storage.files import canonical
-from pipeline.storage.publish import publish_bytes
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
+
+from trackmill.pipeline.console.progress_line import ProgressLine
+from trackmill.pipeline.inspect.contact_sheet import write_contact_sheet
+from trackmill.pipeline.inspect.overlay import draw_sample
+from trackmill.pipeline.inspect.statistics import collect
+from trackmill.pipeline.inspect.table import dataset_parts, plain, sample_parts, show, statistics_parts
+from trackmill.pipeline.shards.reader import Dataset, open_dataset, read_sample
+from trackmill.pipeline.shards.verify import unfinished, verify
+from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.storage.publish import publish_bytes
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,18 +7,22 @@ import logging
 import math
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
-from pipeline import mining
-from pipeline.config import MineConfig, mine_config
-from pipeline.sources.packaged import packaged_media
-from pipeline.storage.credentials import redact, scrub
-from pipeline.storage.files import read_bytes
-from pipeline.work.forecast import readable_bytes
-from pipeline.work.inline import InlineExecutor
-from pipeline.work.prepare import Run, prepare, reopen
-from pipeline.work.unit import WorkFailed
-from schemas.config import merge, parse_toml
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
+
+from trackmill.pipeline.console.words import readable_bytes
+from trackmill.pipeline.mining import run as mining
+from trackmill.pipeline.mining.inline import InlineExecutor
+from trackmill.pipeline.mining.prepare import Run, prepare, reopen
+from trackmill.pipeline.mining.settings import MineConfig, mine_config
+from trackmill.pipeline.mining.unit import WorkFailed
+from trackmill.pipeline.sources.packaged import packaged_media
+from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.schemas.config import merge, parse_toml
 
 USER_ERROR, FAILED, TOO_MANY_QUARANTINED, INTERRUPTED = 2, 1, 3, 130
 log = logging.getLogger("trackmill")
@@ -107,7 +111,7 @@ def make_executor(prepared: Run, tick: Any) -> tuple[mining.Executor, int, float
     run_settings = prepared.config.run
     if run_settings.executor == "inline":
         return InlineExecutor(prepared.job(), tick), 1, 0
-    from pipeline.work.pool import RayPool
+    from trackmill.pipeline.mining.pool import RayPool
 
     pool = RayPool(prepared.job(), run_settings, prepared.uses_gpu, tick)
     signal.signal(signal.SIGTERM, _interrupt)  # once more: starting Ray puts its own handler there

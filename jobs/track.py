@@ -7,18 +7,22 @@ import contextlib
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from models.masa.variants import VARIANTS
-from pipeline.storage.credentials import redact, scrub
-from pipeline.storage.files import canonical, join
-from pipeline.tracking.build import UNTRAINED, make_parts, read_file_detections
-from pipeline.tracking.frames import FrameReader, open_frames
-from pipeline.tracking.image_table import ImageTable, read_image_table
-from pipeline.tracking.run import Outcome, Parts, track_video
-from pipeline.tracking.settings import PRESETS, TrackConfig, track_config
-from pipeline.tracking.timing import StageTimes, TrackingProgress
-from pipeline.tracking.video_writer import VideoWriter
-from pipeline.tracking.writers import CocoWriter, MotWriter, ParquetWriter, TrackWriter
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
+
+from trackmill.models.masa.variants import VARIANTS
+from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.files import canonical, join
+from trackmill.pipeline.tracking.build import UNTRAINED, make_parts, read_file_detections
+from trackmill.pipeline.tracking.frames import FrameReader, open_frames
+from trackmill.pipeline.tracking.image_table import ImageTable, read_image_table
+from trackmill.pipeline.tracking.run import Outcome, Parts, track_video
+from trackmill.pipeline.tracking.settings import PRESETS, TrackConfig, track_config
+from trackmill.pipeline.tracking.timing import StageTimes, TrackingProgress
+from trackmill.pipeline.tracking.video_writer import VideoWriter
+from trackmill.pipeline.tracking.writers import CocoWriter, MotWriter, ParquetWriter, TrackWriter
 
 USER_ERROR, INCOMPLETE, INTERRUPTED = 2, 3, 130
 SUFFIXES = {"mot": "txt", "coco": "json", "tao": "json", "parquet": "parquet"}

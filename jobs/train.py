@@ -9,17 +9,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.loader.loader import WorkerDied
-from pipeline.storage.credentials import redact, scrub
-from pipeline.storage.files import canonical, read_bytes
-from pipeline.training.dry_run import describe_run, dry_run
-from pipeline.training.launch import Prepared, RunFailed, begin, find_device, prepare, ranks_around, run_local
-from pipeline.training.loop import Outcome
-from pipeline.training.ranks import OtherRankFailed
-from pipeline.training.recipe import Recipe, load_recipe
-from pipeline.training.result import result_url
-from pipeline.training.steps import NonFinite
-from schemas.config import ConfigError, merge, parse_toml
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
+
+from trackmill.pipeline.loader.loader import WorkerDied
+from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.files import canonical, read_bytes
+from trackmill.pipeline.training.dry_run import describe_run, dry_run
+from trackmill.pipeline.training.launch import Prepared, RunFailed, begin, find_device, prepare, ranks_around, run_local
+from trackmill.pipeline.training.loop import Outcome
+from trackmill.pipeline.training.ranks import OtherRankFailed
+from trackmill.pipeline.training.recipe import Recipe, load_recipe
+from trackmill.pipeline.training.result import result_url
+from trackmill.pipeline.training.steps import NonFinite
+from trackmill.schemas.config import ConfigError, merge, parse_toml
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
@@ -91,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     # Looked at once; a worker that starts again must not stumble over its own run's checkpoints.
     resume = "auto" if options.resume == "never" else options.resume
     if launcher == "ray":
-        from pipeline.training.ray_train import run_ray
+        from trackmill.pipeline.training.ray.ray_train import run_ray
 
         outcome = run_ray(recipe, prepared.output, num_workers=ranks, device=options.device, resume=resume)
     else:

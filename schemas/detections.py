@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.boxes import Boxes, empty_boxes
-from schemas.masks import CroppedMask
+from trackmill.schemas.boxes import Boxes, empty_boxes
+from trackmill.schemas.masks import CroppedMask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -207,3 +207,18 @@ def resize_cropped(
     if crop is None:
         return None
     return CroppedMask(x=crop.x + x0, y=crop.y + y0, height=crop.height, width=crop.width, counts=crop.counts)
+
+
+def decode_mask(crop: CroppedMask, height: int, width: int) -> Mask:
+    """(crop.height, crop.width) bool pixels of a mask, after checking that it lies inside a frame of that size.
+
+    Raises:
+        ValueError: it leaves the frame, or its counts are broken or do not fill it.
+    """
+    inside = crop.x >= 0 and crop.y >= 0 and crop.x + crop.width <= width and crop.y + crop.height <= height
+    if not inside or crop.width <= 0 or crop.height <= 0:
+        raise ValueError(f"leaves its frame: {crop.height} x {crop.width} at ({crop.x}, {crop.y})")
+    # Each run is compared by itself, since a sum of hostile runs can wrap around to the right number.
+    if (parse_counts(crop.counts) > crop.height * crop.width).any():
+        raise ValueError(f"has a run longer than its {crop.height} x {crop.width} pixels")
+    return decode_counts(crop.counts, crop.height, crop.width)

@@ -1,6 +1,6 @@
 """What travels between the stages of mining: planned items, decoded frames, annotations, proposals.
 
-These are plain in-memory records; `schemas.sample` is what ends up on disk.
+These are plain in-memory records; `trackmill.schemas.sample` is what ends up on disk.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.boxes import Boxes, empty_boxes
-from schemas.masks import CroppedMask
+from trackmill.schemas.boxes import Boxes, empty_boxes
+from trackmill.schemas.masks import CroppedMask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class WorkItem:
     Args:
         source: name of the source that can read it.
         source_id: unique over the corpus: the URI, `#member` for a file inside a tar, `#cNNN` for a clip of a video.
-        key: sample key, derived from `source_id` by `schemas.keys.sample_key`.
+        key: sample key, derived from `source_id` by `trackmill.schemas.keys.sample_key`.
         uri: file that holds the pixels (a folder for a video kept as JPEG frames).
         offset, length: byte range of the pixels inside `uri`; -1, -1 for the whole file.
         frames: number of frames the sample will hold; 1 for a picture.

@@ -17,7 +17,7 @@ class ReceiptRow:
     """What became of one item.
 
     Args:
-        source_id, key, uri: the item, see `schemas.media.WorkItem`.
+        source_id, key, uri: the item, see `trackmill.schemas.media.WorkItem`.
         status: `ok`: stored; `quarantined`: could not be used, see `reason`; `skipped`: holds nothing to store.
         reason, error_class: why, empty when ok. Never holds a credential.
         unit: number of the unit.

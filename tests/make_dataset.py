@@ -12,17 +12,17 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from pipeline.shards.encode import Stamp, encode_sample
-from pipeline.shards.layout import Layout
-from pipeline.shards.receipts import read_receipts, to_parquet, write_manifest, write_receipt
-from pipeline.shards.writer import ShardWriter
-from pipeline.storage.publish import publish_bytes
-from schemas.boxes import Boxes
-from schemas.keys import sample_key
-from schemas.masks import CroppedMask, crop_mask, mask_box
-from schemas.media import Annotations, Frame, Media, ProposalSet, WorkItem
-from schemas.receipt import ReceiptRow, ShardInfo
 from tests.make_media import jpeg_bytes, make_scene
+from trackmill.pipeline.shards.encode import Stamp, encode_sample
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.receipts import read_receipts, to_parquet, write_manifest, write_receipt
+from trackmill.pipeline.shards.writer import ShardWriter
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.boxes import Boxes
+from trackmill.schemas.keys import sample_key
+from trackmill.schemas.masks import CroppedMask, crop_mask, mask_box
+from trackmill.schemas.media import Annotations, Frame, Media, ProposalSet, WorkItem
+from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 
 FINGERPRINT = "f" * 16
 CONFIG: dict[str, Any] = {

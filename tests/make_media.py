@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from schemas.masks import format_counts, mask_runs
+from trackmill.schemas.masks import format_counts, mask_runs
 
 EXIF_ORIENTATION = 0x0112
 

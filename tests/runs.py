@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from pipeline.shards.layout import Layout
-from pipeline.shards.receipts import read_receipts
-from schemas.receipt import ReceiptRow
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.receipts import read_receipts
+from trackmill.schemas.receipt import ReceiptRow
 
 ROOT = Path(__file__).resolve().parent.parent
 # Generous: a loaded two-core machine needs minutes to start Ray.

@@ -4,7 +4,8 @@
 FROM rayproject/ray:2.60.0-py311-gpu
 
 WORKDIR /home/ray/trackmill
-COPY --chown=ray:users pyproject.toml constraints.txt README.md LICENSE ./
+COPY --chown=ray:users pyproject.toml setup.py constraints.txt README.md LICENSE ./
+COPY --chown=ray:users trackmill trackmill
 COPY --chown=ray:users schemas schemas
 COPY --chown=ray:users models models
 COPY --chown=ray:users pipeline pipeline

@@ -9,7 +9,8 @@ RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -r
 USER ray
 
 WORKDIR /home/ray/trackmill
-COPY --chown=ray:users pyproject.toml constraints.txt README.md LICENSE ./
+COPY --chown=ray:users pyproject.toml setup.py constraints.txt README.md LICENSE ./
+COPY --chown=ray:users trackmill trackmill
 COPY --chown=ray:users schemas schemas
 COPY --chown=ray:users models models
 COPY --chown=ray:users pipeline pipeline

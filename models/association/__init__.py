@@ -1,8 +1,8 @@
 """Trackers by name: embeddings and boxes in, identities out. Importing this needs no torch."""
 
-from models.association.base import Tracked, Tracker
-from models.association.masa_bdd import MasaBddSettings, MasaBddTracker
-from models.association.masa_tao import MasaTaoSettings, MasaTaoTracker
+from trackmill.models.association.base import Tracked, Tracker
+from trackmill.models.association.masa_bdd import MasaBddSettings, MasaBddTracker
+from trackmill.models.association.masa_tao import MasaTaoSettings, MasaTaoTracker
 
 TRACKERS: dict[str, type[Tracker]] = {
     MasaTaoTracker.name: MasaTaoTracker,

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.boxes import Boxes
-from schemas.config import Settings, build
+from trackmill.schemas.boxes import Boxes
+from trackmill.schemas.config import Settings, build
 
 LARGEST_COORDINATE = 1e9
 """In pixels; beyond it the area of a box says nothing in float32."""

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from models.association.base import Observed, Tracked, Tracker
-from models.association.greedy import choose_greedily
-from models.association.memory import TrackMemory
-from models.association.similarity import Matrix, bi_softmax, cosines, inverse_norms, softmax
-from models.association.suppression import covered, overlaps
-from schemas.config import Settings
+from trackmill.models.association.base import Observed, Tracked, Tracker
+from trackmill.models.association.greedy import choose_greedily
+from trackmill.models.association.memory import TrackMemory
+from trackmill.models.association.similarity import Matrix, bi_softmax, cosines, inverse_norms, softmax
+from trackmill.models.association.suppression import covered, overlaps
+from trackmill.schemas.config import Settings
 
 
 class MasaBddSettings(Settings, allow_inf_nan=False):

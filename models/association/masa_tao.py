@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from models.association.base import LARGEST_COORDINATE, Observed, Tracked, Tracker
-from models.association.greedy import choose_greedily
-from models.association.memory import TrackMemory
-from models.association.similarity import Matrix, bi_softmax, cosines, distance_gate, inverse_norms
-from models.association.suppression import covered, overlaps
-from schemas.config import Settings
+from trackmill.models.association.base import LARGEST_COORDINATE, Observed, Tracked, Tracker
+from trackmill.models.association.greedy import choose_greedily
+from trackmill.models.association.memory import TrackMemory
+from trackmill.models.association.similarity import Matrix, bi_softmax, cosines, distance_gate, inverse_norms
+from trackmill.models.association.suppression import covered, overlaps
+from trackmill.schemas.config import Settings
 
 
 class MasaTaoSettings(Settings, allow_inf_nan=False):

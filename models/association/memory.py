@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.association.base import Observed
-from models.association.similarity import inverse_norms
-from schemas.boxes import Boxes
+from trackmill.models.association.base import Observed
+from trackmill.models.association.similarity import inverse_norms
+from trackmill.schemas.boxes import Boxes
 
 _FIRST_CAPACITY = 64
 

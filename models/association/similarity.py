@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.boxes import Boxes
+from trackmill.schemas.boxes import Boxes
 
 Matrix = NDArray[np.float32]
 

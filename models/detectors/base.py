@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.detections import Detections
+from trackmill.schemas.detections import Detections
 
 
 class Detector(ABC):

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torchvision.models import detection, get_model, get_model_weights, list_models
 
-from models.detectors.base import Detector
-from schemas.detections import Detections
-from schemas.masks import crop_mask
+from trackmill.models.detectors.base import Detector
+from trackmill.schemas.detections import Detections
+from trackmill.schemas.masks import crop_mask
 
 _SHOWN = 5
 

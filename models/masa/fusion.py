@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.masa.deform_conv import TAPS, DeformConvNorm, reread
+from trackmill.models.layers.deform_conv import TAPS, DeformConvNorm, reread
 
 NUM_BLOCKS = 3
 
@@ -27,9 +27,9 @@ class DeformBlock(nn.Module):
     Args:
         channels: C of all levels.
         compatible_offsets: convolve the coarser map first and enlarge the result, with offsets read in the wrong
-            geometry (`models.masa.deform_conv.reread`); official weights need it. Off: enlarge the map first, so that
-            each offset acts at the place it was made for (the released code's `fix_upsample`, which no released
-            configuration uses). That convolution then has four times as many cells.
+            geometry (`trackmill.models.layers.deform_conv.reread`); official weights need it. Off: enlarge the map
+            first, so that each offset acts at the place it was made for (the released code's `fix_upsample`, which no
+            released configuration uses). That convolution then has four times as many cells.
     """
 
     num_sets = 3

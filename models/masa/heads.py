@@ -20,7 +20,7 @@ FINEST_SCALE = 56.0
 """Regions below twice this side (root of the area, pixels) are pooled from the first level, in every variant."""
 
 ANCHORS_PER_CELL = 3
-"""One per aspect ratio (`models.masa.anchors`)."""
+"""One per aspect ratio (`trackmill.models.layers.anchors`)."""
 
 
 def roi_levels(boxes: Tensor, num_levels: int) -> Tensor:

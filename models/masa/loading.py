@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from models.masa.backbones.lite0 import imagenet_lite0
-from models.masa.checkpoint import Checkpoint, read_checkpoint, state_dict_of
-from models.masa.model import Masa
-from models.masa.variants import VARIANTS, Variant
+from trackmill.models.backbones.lite0 import imagenet_lite0
+from trackmill.models.masa.model import Masa
+from trackmill.models.masa.variants import VARIANTS, Variant
+from trackmill.models.weights.read import Checkpoint, read_checkpoint, state_dict_of
 
 IMAGENET = "imagenet"
 """What `weights` may say for masa_lite0."""
@@ -40,7 +40,7 @@ def load_model(
     device: str | torch.device,
     seed: int,
 ) -> Masa:
-    """See `models.masa.load`; takes a checkpoint that was already read, too."""
+    """See `trackmill.models.masa.load`; takes a checkpoint that was already read, too."""
     chosen = find_variant(variant)
     if weights == IMAGENET and chosen.backbone != "efficientnet_lite0_tensorflow":
         raise ValueError(f'weights="{IMAGENET}" is for masa_lite0; give {chosen.name} a path, a URL or a state dict')

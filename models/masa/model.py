@@ -11,21 +11,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from models.masa.backbones.lite0 import lite0
-from models.masa.backbones.resnet import ResNet50
-from models.masa.backbones.sam import SamDetector
-from models.masa.backbones.swin import SwinDetector
-from models.masa.bands import BandHead
-from models.masa.fusion import Fusion
-from models.masa.heads import RoiHead, RpnHead, TrackHead, roi_align_levels
-from models.masa.padding import normalise_and_pad
-from models.masa.proposing import DetectionSettings, ProposalSettings, roi_detections, rpn_proposals
-from models.masa.pyramid import Fpn, SimpleFpn
-from models.masa.variants import Variant
+from trackmill.models.backbones.lite0 import lite0
+from trackmill.models.backbones.resnet import ResNet50
+from trackmill.models.backbones.sam import SamDetector
+from trackmill.models.backbones.swin import SwinDetector
+from trackmill.models.masa.bands import BandHead
+from trackmill.models.masa.fusion import Fusion
+from trackmill.models.masa.heads import RoiHead, RpnHead, TrackHead, roi_align_levels
+from trackmill.models.masa.padding import normalise_and_pad
+from trackmill.models.masa.pyramid import Fpn, SimpleFpn
+from trackmill.models.masa.rpn_inference import DetectionSettings, ProposalSettings, roi_detections, rpn_proposals
+from trackmill.models.masa.variants import Variant
 
 
 class Masa(nn.Module):
-    """One variant of MASA with fresh weights; `models.masa.load` puts trained ones in.
+    """One variant of MASA with fresh weights; `trackmill.models.masa.load` puts trained ones in.
 
     A frozen detector stays in evaluation mode and without gradients whatever is asked of the model; the batch norms of
     a backbone that is trained use their stored statistics always, as released.
@@ -78,7 +78,7 @@ class Masa(nn.Module):
             (B, 3, H', W').
 
         Raises:
-            ValueError: see `models.masa.padding.normalise_and_pad`.
+            ValueError: see `trackmill.models.masa.padding.normalise_and_pad`.
         """
         # Normalised as given first: half precision keeps whole numbers up to 255 but not what follows from them.
         batch = normalise_and_pad(images.to(self._own.device), self.variant)

@@ -12,11 +12,11 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from models.masa.backbones.swin import shift_mask
-from models.masa.bands import NUM_BANDS, NUM_COLUMNS, SAMPLES, BandHead
-from models.masa.heads import ROI_SIZE, NormedConvolution, roi_levels
-from models.masa.model import Masa
-from models.masa.variants import Variant
+from trackmill.models.backbones.swin import shift_mask
+from trackmill.models.masa.bands import NUM_BANDS, NUM_COLUMNS, SAMPLES, BandHead
+from trackmill.models.masa.heads import ROI_SIZE, NormedConvolution, roi_levels
+from trackmill.models.masa.model import Masa
+from trackmill.models.masa.variants import Variant
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -76,7 +76,7 @@ class OnnxEmbedder(nn.Module):
         return embeddings[:-1]
 
     def _prepare(self, images: Tensor) -> Tensor:
-        """As `models.masa.padding.normalise_and_pad`, in arithmetic that stays simple when the size is a symbol."""
+        """As `trackmill.models.masa.padding.normalise_and_pad`, for sizes that are symbols."""
         variant = self.model.variant
         mean = images.new_tensor(variant.mean).view(3, 1, 1)
         std = images.new_tensor(variant.std).view(3, 1, 1)
@@ -96,7 +96,7 @@ class OnnxEmbedder(nn.Module):
 
 
 def _pool_levels(levels: Sequence[Tensor], strides: Sequence[int], regions: Tensor) -> Tensor:
-    """As `models.masa.heads.roi_align_levels`, whatever the boxes are.
+    """As `trackmill.models.masa.heads.roi_align_levels`, whatever the boxes are.
 
     Every level pools all regions, those of other levels shrunk to nothing: they take no samples there, and are zero.
     """
@@ -111,7 +111,7 @@ def _pool_levels(levels: Sequence[Tensor], strides: Sequence[int], regions: Tens
 
 
 def _pool_bands(maps: Sequence[Tensor], strides: Sequence[int], regions: Tensor) -> Tensor:
-    """As `models.masa.bands.BandHead.pool`, of regions instead of boxes by image."""
+    """As `trackmill.models.masa.bands.BandHead.pool`, of regions instead of boxes by image."""
     parts = []
     for level, stride in zip(maps, strides):
         cells = roi_align(level, regions, (NUM_BANDS, NUM_COLUMNS), 1.0 / stride, SAMPLES, aligned=True)

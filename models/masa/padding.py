@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.masa.variants import Variant
+from trackmill.models.masa.variants import Variant
 
 
 def normalise_and_pad(images: Tensor, variant: Variant) -> Tensor:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from models.masa.backbones.lite0 import timm_name
-from models.masa.checkpoint import Checkpoint, state_dict_of
-from models.masa.loading import fit, recognise
-from models.masa.model import Masa
-from models.masa.variants import VARIANTS
+from trackmill.models.backbones.lite0 import timm_name
+from trackmill.models.masa.loading import fit, recognise
+from trackmill.models.masa.model import Masa
+from trackmill.models.masa.variants import VARIANTS
+from trackmill.models.weights.read import Checkpoint, state_dict_of
 
 _SWIN_TABLE = "backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
 _SWIN_WINDOWS = {169: "swin_b_window7", 529: "swin_b_window12"}

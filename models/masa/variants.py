@@ -18,7 +18,7 @@ class Variant:
     """One variant. Source of the values: the released configurations (configs/masa-*), read at commit e302032.
 
     Args:
-        name: what `models.masa.load` calls it.
+        name: what `trackmill.models.masa.load` calls it.
         backbone: network whose maps the adapter gets.
         frozen: the backbone belongs to a detector that was trained before and stays as it is; its weights then bear
             the prefix `detector.backbone.`, otherwise `backbone.`.
@@ -30,7 +30,7 @@ class Variant:
         pyramid: `fpn` (batch norm, from maps of different strides) or `simple` (from four maps of stride 16).
         fusion: `deform` (DeformFusion) or `dyhead`.
         compatible_offsets: whether the coarser map is convolved with offsets read in the order of the released code
-            (`models.masa.deform_conv.reread`), which official weights need. Off: the map is enlarged first.
+            (`trackmill.models.layers.deform_conv.reread`), which official weights need. Off: the map is enlarged first.
         pad_divisor: images are padded right and below to a multiple of so many pixels.
         input_side: if not 0, the padded image must have exactly this width and height.
         mean, std: of R, G, B in 0..255; padding is zero after normalisation.
@@ -38,8 +38,8 @@ class Variant:
         roi_convs: convolutions of the RoI head: 4 ("Shared4Conv1FC") or 0 ("Shared2FC").
         head_channels: width of the fully connected layers of the RoI and track heads.
         embed_channels: D of the embeddings.
-        track_head: `convs` as in the paper, on the adapter's levels; `bands` (ours, `models.masa.bands`), on the
-            backbone's maps.
+        track_head: `convs` as in the paper, on the adapter's levels; `bands` (ours, `trackmill.models.masa.bands`), on
+            the backbone's maps.
         rpn_loss: what the proposal head's box loss is; `smooth_l1` with beta 1/9.
         fingerprint: a key of the state dict and its shape that together no other variant has.
         aside: prefixes of entries of official checkpoints that belong to the detector around the backbone and that

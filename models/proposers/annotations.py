@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.proposers.base import Proposer
-from schemas.boxes import empty_boxes
-from schemas.config import Settings
-from schemas.media import Frame, ProposalSet
+from trackmill.models.proposers.base import Proposer
+from trackmill.schemas.boxes import empty_boxes
+from trackmill.schemas.config import Settings
+from trackmill.schemas.media import Frame, ProposalSet
 
 
 class AnnotationSettings(Settings):

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.config import Settings
-from schemas.media import Frame, ProposalSet
+from trackmill.schemas.config import Settings
+from trackmill.schemas.media import Frame, ProposalSet
 
 MAX_REFUSED_SHOWN = 32
 """Refused candidates kept per frame for looking at; all of them are counted."""

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, PositiveFloat, model_validator
 
-from models.proposers.base import Proposer, ProposerUnavailable
-from models.proposers.refusals import count_refusals, show_refusals
-from models.proposers.regions import REASONS, Labels, find_regions, gate
-from schemas.boxes import clip_boxes, nms
-from schemas.config import Settings
-from schemas.masks import mask_box, resize_cropped
-from schemas.media import Frame, ProposalSet
+from trackmill.models.proposers.base import Proposer, ProposerUnavailable
+from trackmill.models.proposers.refusals import count_refusals, show_refusals
+from trackmill.models.proposers.regions import REASONS, Labels, find_regions, gate
+from trackmill.schemas.boxes import clip_boxes, nms
+from trackmill.schemas.config import Settings
+from trackmill.schemas.masks import mask_box, resize_cropped
+from trackmill.schemas.media import Frame, ProposalSet
 
 Segment = Callable[[NDArray[np.uint8], float], Labels]
 """Cuts an (H, W, 3) uint8 RGB image at one scale into an (H, W) label image."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.proposers.base import MAX_REFUSED_SHOWN
-from schemas.boxes import Boxes, box_areas, empty_boxes
+from trackmill.models.proposers.base import MAX_REFUSED_SHOWN
+from trackmill.schemas.boxes import Boxes, box_areas, empty_boxes
 
 Reasons = Sequence[str] | NDArray[Any]
 """One reason for each candidate, `""` for those that were not refused."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.boxes import Boxes, box_areas
+from trackmill.schemas.boxes import Boxes, box_areas
 
 Labels = NDArray[Any]
 """(H, W) integers from 0; pixels of one region share a number."""
@@ -18,7 +18,7 @@ REASONS = ("too_small", "too_large", "low_extent", "elongated", "spans_image", "
 
 
 class Gates(Protocol):
-    """The settings that the gates read; `models.proposers.graph.GraphSettings` says what each does."""
+    """The settings that the gates read; `trackmill.models.proposers.graph.GraphSettings` says what each does."""
 
     min_area: float
     max_area: float

@@ -1,7 +1,7 @@
 """Proposals of Segment Anything: a grid of points, three masks a point, gated and without duplicates.
 
 The masks are those of segment-anything 1.0's generator with the settings of the MASA paper (32 x 32 points, predicted
-IoU 0.88, stability 0.95, box NMS 0.7), made by `models.sam`.
+IoU 0.88, stability 0.95, box NMS 0.7), made by `trackmill.models.sam`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from models.proposers.base import Proposer, ProposerUnavailable
-from models.proposers.refusals import count_refusals, show_refusals
-from schemas.boxes import Boxes, clip_boxes, empty_boxes
-from schemas.config import Settings
-from schemas.masks import CroppedMask, mask_box
-from schemas.media import Frame, ProposalSet
+from trackmill.models.proposers.base import Proposer, ProposerUnavailable
+from trackmill.models.proposers.refusals import count_refusals, show_refusals
+from trackmill.schemas.boxes import Boxes, clip_boxes, empty_boxes
+from trackmill.schemas.config import Settings
+from trackmill.schemas.masks import CroppedMask, mask_box
+from trackmill.schemas.media import Frame, ProposalSet
 
 if TYPE_CHECKING:
     import torch
     from segment_anything.modeling import Sam
 
-    from models.sam import Segmenter
-    from models.sam.candidates import Candidates
-    from models.sam.finding import Found
+    from trackmill.models.sam import Segmenter
+    from trackmill.models.sam.candidates import Candidates
+    from trackmill.models.sam.mask_generation import Found
 
 _REASONS = ("low_iou", "low_stability", "low_stability_or_cut", "duplicate", "duplicate_after_cleaning", "empty")
 
@@ -73,9 +73,7 @@ class SamSettings(Settings):
     box_nms_thresh: float = Field(
         0.7, gt=0, le=1, description="Of two boxes with an IoU above this the one of higher predicted quality stays."
     )
-    min_mask_region_area: int = Field(
-        100, ge=0, description="Holes and islands of fewer pixels are mended; 0: none."
-    )
+    min_mask_region_area: int = Field(100, ge=0, description="Holes and islands of fewer pixels are mended; 0: none.")
     crop_n_layers: int = Field(
         0,
         ge=0,
@@ -94,9 +92,9 @@ class SamSettings(Settings):
 class SamProposer(Proposer):
     """SAM's everything mode; the score is the predicted IoU.
 
-    The masks are those of segment-anything's reference generator (see `models.sam.generator`). Boxes are taken from the
-    masks, with exclusive right and lower edges. The reference's own `bbox` ends at the last pixel inside, one pixel
-    short of ours. Predicted IoUs above 1 (the head is linear) become 1 after sorting.
+    The masks are those of segment-anything's reference generator (see `trackmill.models.sam.generator`). Boxes are
+    taken from the masks, with exclusive right and lower edges. The reference's own `bbox` ends at the last pixel
+    inside, one pixel short of ours. Predicted IoUs above 1 (the head is linear) become 1 after sorting.
 
     Refused, each candidate mask once: `low_iou`; `low_stability` (called `low_stability_or_cut` with crops, where it
     includes masks cut by a crop's edge); `duplicate`; `duplicate_after_cleaning` (two masks alike once their holes
@@ -170,14 +168,14 @@ class SamProposer(Proposer):
         self.config = config
         self.batch_size = config.images_per_batch
         try:
-            from models.sam import FastMaskGenerator
+            from trackmill.models.sam import FastMaskGenerator
         except ImportError as error:
             raise _missing(error.name) from error
         settings = config.model_dump(exclude={"weights", "weights_sha256", "variant"})
         self._generator = FastMaskGenerator(sam, **settings)
 
     def _fits(self, image: NDArray[np.uint8]) -> bool:
-        from models.sam.generator import fits_input
+        from trackmill.models.sam.generator import fits_input
 
         image_size = self._generator.finder.segmenter.image_size
         return fits_input(image.shape[0], image.shape[1], image_size, self.config.crop_n_layers)
@@ -215,7 +213,7 @@ class SamProposer(Proposer):
 
 def _best_first(found: Candidates, size: tuple[int, int]) -> tuple[list[CroppedMask], NDArray[np.float32]]:
     """Masks that are not empty by descending predicted IoU, and their scores."""
-    from models.sam.records import cropped_mask
+    from trackmill.models.sam.records import cropped_mask
 
     masks, scores = [], []
     for i in np.argsort(-found.iou, kind="stable"):
@@ -236,7 +234,7 @@ def _nothing() -> ProposalSet:
 
 def _load_model(variant: str, state_dict: Mapping[str, torch.Tensor]) -> Sam:
     try:
-        from models.sam.loading import load
+        from trackmill.models.sam.loading import load
 
         return load(variant, state_dict)
     except ImportError as error:

@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.sam.generator import FastMaskGenerator
-    from models.sam.loading import load
-    from models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage, Segmenter
+    from trackmill.models.sam.generator import FastMaskGenerator
+    from trackmill.models.sam.loading import load
+    from trackmill.models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage, Segmenter
 
 _HOMES = {
     "FastMaskGenerator": "generator",

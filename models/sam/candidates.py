@@ -16,10 +16,10 @@ from segment_anything.utils.amg import is_box_near_crop_edge
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from models.sam.device_scan import measure
-from models.sam.regions import intervals_box, mend
-from models.sam.scan import Intervals, Place, Thresholds, scan
-from models.sam.segmenter import Decoded, ResizeChain
+from trackmill.models.sam.device_scan import measure
+from trackmill.models.sam.regions import intervals_box, mend
+from trackmill.models.sam.scan import Intervals, Place, Thresholds, scan
+from trackmill.models.sam.segmenter import Decoded, ResizeChain
 
 Crop = tuple[int, int, int, int]
 """x0, y0, x1, y1 of a crop in its picture, pixels, exclusive."""

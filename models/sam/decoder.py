@@ -3,8 +3,8 @@
 Letters: n prompts of a sub-batch, T tokens a prompt, S = h*w image tokens, C channels, H heads of d channels each,
 J = H*T. `x` are tokens, `z` image tokens, `p` the image's positional encoding.
 
-The equations are those of `models.sam.attention`. In the first layer z is the same for all prompts, so there Wk (z +
-p), Wv z and Wq (z + p) are made once a picture.
+The equations are those of `trackmill.models.sam.attention`. In the first layer z is the same for all prompts, so there
+Wk (z + p), Wv z and Wq (z + p) are made once a picture.
 
 Upscaling: a transposed convolution of kernel 2 and stride 2 does not overlap, so each token becomes 4 x 4 pixels of its
 own. That is a product per token, with channels last, and tokens that nobody reads need not be upscaled.
@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from segment_anything.modeling import MaskDecoder, PromptEncoder
 from torch import Tensor, nn
 
-from models.sam.attention import ImageToTokens, TokensToImage
-from models.sam.segmenter import Decoded
+from trackmill.models.sam.attention import ImageToTokens, TokensToImage
+from trackmill.models.sam.segmenter import Decoded
 
 CPU_PROMPTS = 1
 """Prompts a sub-batch on a CPU, so that the 4 MB of a prompt's image tokens stay in the cache.

@@ -1,6 +1,6 @@
 """Stability and boxes of masks whose logits lie on a GPU; on one with Triton nothing of full size is ever made.
 
-Runs are made on the CPU, from the few masks that are left once duplicates are gone (`models.sam.scan`).
+Runs are made on the CPU, from the few masks that are left once duplicates are gone (`trackmill.models.sam.scan`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.sam.resize import resize_tables
-from models.sam.scan import Thresholds, draw
-from models.sam.segmenter import ResizeChain, ResizeStage
+from trackmill.models.sam.resize import resize_tables
+from trackmill.models.sam.scan import Thresholds, draw
+from trackmill.models.sam.segmenter import ResizeChain, ResizeStage
 
 _PIXELS_AT_ONCE = 1 << 26
 """Of all masks that are drawn together where there is no Triton: 256 MiB of float32, whatever the number of masks."""
@@ -24,7 +24,8 @@ _PIXELS_AT_ONCE = 1 << 26
 def measure(
     logits: Tensor, chain: ResizeChain, thresholds: Thresholds
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Stability scores (M,) and inclusive boxes (M, 4) as `models.sam.scan.scan` gives them, up to float rounding.
+    """Stability scores (M,) and inclusive boxes (M, 4) as `trackmill.models.sam.scan.scan` gives them, up to float
+    rounding.
 
     Args:
         logits: (M, rows, columns) float32 on any device.
@@ -41,13 +42,13 @@ def measure(
 
 
 def _fused(logits: Tensor, chain: ResizeChain, thresholds: Thresholds) -> Tensor:
-    from models.sam.triton_scan import measure_fused
+    from trackmill.models.sam.triton_scan import measure_fused
 
     return measure_fused(logits, chain, (thresholds.mask, thresholds.high, thresholds.low))
 
 
 def _drawn(logits: Tensor, chain: ResizeChain, thresholds: Thresholds) -> Tensor:
-    """(M, 6) as `models.sam.triton_scan.measure_fused`, of masks that are drawn, some at a time."""
+    """(M, 6) as `trackmill.models.sam.triton_scan.measure_fused`, of masks that are drawn, some at a time."""
     height, width = chain.size
     largest = max(height * width, *(stage.size[0] * stage.size[1] for stage in chain.stages))
     rows = torch.arange(height, device=logits.device)

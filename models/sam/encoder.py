@@ -31,7 +31,7 @@ from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos, window_partition, window_unpartition
 from torch import Tensor, nn
 
-from models.sam.modules import untouched
+from trackmill.models.sam.modules import untouched
 
 _BIAS_ELEMENTS = 2**21
 """Largest piece of a bias on a CPU, 8 MB: it is read again while still in the cache."""

@@ -2,8 +2,9 @@
 boxes.
 
 Same records as segment-anything's `SamAutomaticMaskGenerator`, in the same order, made another way: masks are never
-drawn at the picture's size (`models.sam.scan`), prompts that cannot survive are not upscaled (`models.sam.decoder`),
-and what is not the model's work is done in threads while the model goes on (`models.sam.finding`).
+drawn at the picture's size (`trackmill.models.sam.scan`), prompts that cannot survive are not upscaled
+(`trackmill.models.sam.decoder`), and what is not the model's work is done in threads while the model goes on
+(`trackmill.models.sam.mask_generation`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes
 
-from models.sam.candidates import Gates
-from models.sam.finding import FindSettings, Found, MaskFinder
-from models.sam.records import OutputMode, make_records
-from models.sam.sam1 import Sam1Segmenter
-from models.sam.scan import Thresholds
-from models.sam.segmenter import Segmenter
+from trackmill.models.sam.candidates import Gates
+from trackmill.models.sam.mask_generation import FindSettings, Found, MaskFinder
+from trackmill.models.sam.records import OutputMode, make_records
+from trackmill.models.sam.sam1 import Sam1Segmenter
+from trackmill.models.sam.scan import Thresholds
+from trackmill.models.sam.segmenter import Segmenter
 
 
 class FastMaskGenerator:
@@ -121,7 +122,7 @@ class FastMaskGenerator:
         self.output_mode: OutputMode = output_mode
 
     def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
-        """Records of one (H, W, 3) uint8 RGB picture, see `models.sam.records.make_records`.
+        """Records of one (H, W, 3) uint8 RGB picture, see `trackmill.models.sam.records.make_records`.
 
         Raises:
             ValueError, torch.OutOfMemoryError: see `MaskFinder.find`.

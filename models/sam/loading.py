@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.sam.checksums import check_md5, promised_md5
+from trackmill.schemas.published import check_md5, promised_md5
 
 if TYPE_CHECKING:
     import torch
     from segment_anything.modeling import Sam
 
-    from models.sam.sam2 import Sam2Segmenter
+    from trackmill.models.sam.sam2 import Sam2Segmenter
 
 _WIDTHS = {"vit_b": 768, "vit_l": 1024, "vit_h": 1280}
 _WIDTH_KEY = "image_encoder.pos_embed"
@@ -81,7 +81,7 @@ def _build(variant: str) -> Sam:
 
     from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-    from models.sam.tiny_vit import TinyVit
+    from trackmill.models.sam.tiny_vit import TinyVit
 
     # MobileSAM kept SAM's prompt encoder and mask decoder; sizes are those of every published SAM.
     width, side, patch = 256, 1024, 16
@@ -106,12 +106,12 @@ def _build(variant: str) -> Sam:
 def _load_sam2(
     variant: str, weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] | None, device: str | torch.device
 ) -> Sam2Segmenter:
-    from models.sam.sam2 import Sam2Segmenter
+    from trackmill.models.sam.sam2 import Sam2Segmenter
 
     if weights is None or isinstance(weights, Mapping):
         raise ValueError(
             f"{variant} is loaded from a folder that transformers saved (config.json and .safetensors): give its path, "
-            "or build a models.sam.sam2.Sam2Segmenter around a model of your own"
+            "or build a trackmill.models.sam.sam2.Sam2Segmenter around a model of your own"
         )
     return Sam2Segmenter.from_files(_local(weights, folder=True), variant, device=device)
 
@@ -122,7 +122,7 @@ def _local(weights: str | os.PathLike[str], folder: bool = False) -> Path:
         raise ValueError(
             # What follows a "?" may be a signature, which has no place in a log.
             f"{text.split('?')[0]}: weights are read from this machine only; "
-            "pipeline.proposals.weights.fetch_weights brings a remote file here and says where it lies"
+            "trackmill.pipeline.storage.fetched.fetch_weights brings a remote file here and says where it lies"
         )
     path = Path(text).expanduser()
     if folder and not path.is_dir():
@@ -134,7 +134,7 @@ def _local(weights: str | os.PathLike[str], folder: bool = False) -> Path:
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     # Wrappers, prefixes and safe reading are the same for every model of ours.
-    from models.masa.checkpoint import read_checkpoint
+    from trackmill.models.weights.read import read_checkpoint
 
     if promised_md5(path.name):
         with open(path, "rb") as handle:

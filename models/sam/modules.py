@@ -8,7 +8,7 @@ import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
-from models.sam.segmenter import Decoded
+from trackmill.models.sam.segmenter import Decoded
 
 
 def can_fold(sam: Sam) -> bool:

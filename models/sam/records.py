@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from models.sam.candidates import Candidates
-from models.sam.regions import crop_intervals, intervals_area, intervals_box, intervals_counts
-from models.sam.scan import Intervals
-from schemas.masks import CroppedMask
+from trackmill.models.sam.candidates import Candidates
+from trackmill.models.sam.regions import crop_intervals, intervals_area, intervals_box, intervals_counts
+from trackmill.models.sam.scan import Intervals
+from trackmill.schemas.masks import CroppedMask
 
 OutputMode = Literal["coco_rle", "uncompressed_rle", "binary_mask"]
 

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from models.sam.scan import Intervals
+from trackmill.models.sam.scan import Intervals
 
 
 def mend(intervals: Intervals, height: int, width: int, min_area: float) -> tuple[Intervals, bool]:
@@ -21,7 +21,7 @@ def mend(intervals: Intervals, height: int, width: int, min_area: float) -> tupl
     every island is small, the largest stays, of equal ones the one that OpenCV meets first.
 
     Args:
-        intervals: (R, 2) runs of the mask, see `models.sam.scan.Intervals`.
+        intervals: (R, 2) runs of the mask, see `trackmill.models.sam.scan.Intervals`.
         height, width: of the picture.
         min_area: pixels.
 

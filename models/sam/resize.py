@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from models.sam.segmenter import ResizeChain
+from trackmill.models.sam.segmenter import ResizeChain
 
 UNKNOWN_RULE = -1
 """torch does it in a way that is not in the list; pixels on a threshold are then left to torch itself."""

@@ -13,10 +13,10 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
-from models.sam.decoder import FoldedDecoder
-from models.sam.encoder import FastEncoder
-from models.sam.modules import can_fold, decode_with_modules
-from models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage
+from trackmill.models.sam.decoder import FoldedDecoder
+from trackmill.models.sam.encoder import FastEncoder
+from trackmill.models.sam.modules import can_fold, decode_with_modules
+from trackmill.models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PATCH = 16

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage
+from trackmill.models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage
 
 _BACKBONES = {
     "sam2.1_hiera_tiny": (96, [1, 2, 7, 2]),
@@ -46,7 +46,7 @@ _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 class Sam2Segmenter:
-    """`models.sam.segmenter.Segmenter` around a `Sam2Model` or a `Sam3TrackerModel`.
+    """`trackmill.models.sam.segmenter.Segmenter` around a `Sam2Model` or a `Sam3TrackerModel`.
 
     It decodes as transformers does, every prompt in full: masks below `iou_above` are drawn and dropped. For one mask a
     box the model itself falls back to its best of three where the single mask is unstable, if its config says so.

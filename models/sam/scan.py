@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from models.sam.resize import UNKNOWN_RULE, Axis, ResizeTables, mix, resize_tables
-from models.sam.segmenter import ResizeChain
+from trackmill.models.sam.resize import UNKNOWN_RULE, Axis, ResizeTables, mix, resize_tables
+from trackmill.models.sam.segmenter import ResizeChain
 
 Intervals = NDArray[np.int64]
 """(R, 2) begin and end of each run of pixels inside a mask, ascending, never touching; column-major positions."""

@@ -1,8 +1,8 @@
 """The contract of a promptable segmenter: pictures in, features out; prompts in, low-resolution logits out.
 
 What comes after the logits (thresholds, boxes, duplicates, small regions, run lengths) is the same for every model and
-lives in `models.sam.generator`. Logits stay at the decoder's own resolution; `ResizeChain` says how the model's own
-code would bring them to the picture's.
+lives in `trackmill.models.sam.generator`. Logits stay at the decoder's own resolution; `ResizeChain` says how the
+model's own code would bring them to the picture's.
 
 Letters: B pictures, N prompts, K masks a prompt, M masks kept, C channels.
 """

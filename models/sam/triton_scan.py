@@ -1,7 +1,8 @@
 """Stability and boxes of masks on a GPU in one kernel: logits are read, six numbers a mask are written, nothing
 between.
 
-Each program evaluates one block of pixels of one mask from the chain's three taps an axis (`models.sam.resize`).
+Each program evaluates one block of pixels of one mask from the chain's three taps an axis
+(`trackmill.models.sam.resize`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.sam.resize import Taps, resize_tables
-from models.sam.segmenter import ResizeChain
+from trackmill.models.sam.resize import Taps, resize_tables
+from trackmill.models.sam.segmenter import ResizeChain
 
 _BLOCK_Y, _BLOCK_X = 16, 128
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.proposers.graph import GraphProposer, GraphSettings
-from pipeline.demo.camera import HEIGHT, WIDTH, Pose, seen_box
-from schemas.boxes import Boxes, clip_boxes, iou_matrix
-from schemas.masks import paste_mask
-from schemas.media import Frame
+from trackmill.models.proposers.graph import GraphProposer, GraphSettings
+from trackmill.pipeline.demo.camera import HEIGHT, WIDTH, Pose, seen_box
+from trackmill.schemas.boxes import Boxes, clip_boxes, iou_matrix
+from trackmill.schemas.masks import paste_mask
+from trackmill.schemas.media import Frame
 
 MAX_OBJECTS = 16
 MIN_VISIBLE = 0.5

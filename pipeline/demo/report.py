@@ -17,16 +17,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from pipeline.demo.settings import DemoSettings
-from pipeline.evaluation.report.html import MEANINGS
-from pipeline.inspect.overlay import draw_frame
-from pipeline.inspect.selection import select_rows
-from pipeline.shards.reader import open_dataset, read_row
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import join, read_bytes
-from pipeline.storage.publish import publish_bytes
-from pipeline.training.telemetry.lines import read_lines
-from pipeline.training.telemetry.plot import as_line, draw, number
+from trackmill.pipeline.demo.settings import DemoSettings
+from trackmill.pipeline.evaluation.report.html import MEANINGS
+from trackmill.pipeline.inspect.overlay import draw_frame
+from trackmill.pipeline.inspect.selection import select_rows
+from trackmill.pipeline.shards.reader import open_dataset, read_row
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import join, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.training.telemetry.lines import read_lines
+from trackmill.pipeline.training.telemetry.plot import as_line, draw, number
 
 SCORES = ("HOTA", "AssA", "IDF1", "IDSW", "DetA")
 LINKING = ("rank1@5", "rank1@20", "rank1@50", "mAP@20", "AssA")
@@ -83,7 +83,7 @@ def write_report(root: str, settings: DemoSettings, stages: Sequence[tuple[str, 
     untrained, trained, linking = (_json(root, name) for name in ("untrained", "trained", "association"))
     rows = [row for row in read_lines(join(root, "run", "metrics.jsonl")) if "step" in row]
     environment = Environment(
-        loader=PackageLoader("pipeline.demo", "."),
+        loader=PackageLoader("trackmill.pipeline.demo", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.proposers.graph import GraphProposer, GraphSettings
-from pipeline.demo.camera import FPS, HEIGHT, WIDTH, camera_path, enlarged, take
-from pipeline.demo.objects import Detections, Truth, detect, find_objects, truth
-from pipeline.sources.videos import VideoReader
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import join, open_for_seeking, read_bytes
-from pipeline.storage.publish import publish_bytes
-from schemas.media import Frame
+from trackmill.models.proposers.graph import GraphProposer, GraphSettings
+from trackmill.pipeline.demo.camera import FPS, HEIGHT, WIDTH, camera_path, enlarged, take
+from trackmill.pipeline.demo.objects import Detections, Truth, detect, find_objects, truth
+from trackmill.pipeline.media.videos import VideoReader
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import join, open_for_seeking, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.media import Frame
 
 VIDEO_STRIDE = 2
 _MAX_PARTS = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from schemas.config import Settings
+from trackmill.schemas.config import Settings
 
 
 class DemoSettings(Settings):

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import orjson
 
-from pipeline.demo.report import write_report
-from pipeline.demo.sequences import write_camera_sequence, write_video_sequence
-from pipeline.demo.settings import DemoSettings
-from pipeline.sources.packaged import packaged_media
-from pipeline.storage.files import basename, canonical, exists, join, read_bytes
-from pipeline.storage.publish import publish_bytes
-from pipeline.training.telemetry.curves import write_curves
-from schemas.config import ConfigError, digest
+from trackmill.pipeline.demo.report import write_report
+from trackmill.pipeline.demo.sequences import write_camera_sequence, write_video_sequence
+from trackmill.pipeline.demo.settings import DemoSettings
+from trackmill.pipeline.sources.packaged import packaged_media
+from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.training.telemetry.curves import write_curves
+from trackmill.schemas.config import ConfigError, digest
 
 VARIANT, UNTRAINED = "masa_lite0", "imagenet"
 VIDEO = "bikes"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.evaluation.overlaps import Overlaps
+from trackmill.pipeline.evaluation.overlaps import Overlaps
 
 
 def best_pairs(overlaps: Overlaps, weights: NDArray[np.float64]) -> NDArray[np.int64]:

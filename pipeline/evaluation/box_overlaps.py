@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.tracks import Tracks
+from trackmill.pipeline.evaluation.tracks import Tracks
 
 EPS = float(np.finfo(np.float64).eps)
 _CHUNK_PAIRS = 1 << 15

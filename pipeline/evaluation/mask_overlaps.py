@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from pycocotools import mask as coco
 
-from pipeline.evaluation.box_overlaps import Pairs
-from pipeline.evaluation.tracks import BadTracks, Tracks
+from trackmill.pipeline.evaluation.box_overlaps import Pairs
+from trackmill.pipeline.evaluation.tracks import Tracks
+from trackmill.pipeline.formats.errors import BadTracks
 
 
 def mask_pairs(gt: Tracks, predictions: Tracks, num_frames: int) -> Pairs:

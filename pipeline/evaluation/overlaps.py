@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.box_overlaps import box_pairs
-from pipeline.evaluation.mask_overlaps import mask_pairs
-from pipeline.evaluation.tracks import Tracks
+from trackmill.pipeline.evaluation.box_overlaps import box_pairs
+from trackmill.pipeline.evaluation.mask_overlaps import mask_pairs
+from trackmill.pipeline.evaluation.tracks import Tracks
 
 Iou = Literal["box", "mask"]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.config import Settings
+from trackmill.schemas.config import Settings
 
 
 class Options(Settings):

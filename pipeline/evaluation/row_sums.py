@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.overlaps import Overlaps
+from trackmill.pipeline.evaluation.overlaps import Overlaps
 
 _TREE = 8
 """From so many neighbouring numbers on NumPy sums in a tree."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.evaluation.benchmarks import bdd100k, mot, tao, youtubevis
-from pipeline.evaluation.report.report import Progress, Report
-from pipeline.evaluation.request import Options
+from trackmill.pipeline.evaluation.benchmarks import bdd100k, mot, tao, youtubevis
+from trackmill.pipeline.evaluation.report.report import Progress, Report
+from trackmill.pipeline.evaluation.request import Options
 
 BENCHMARKS = {
     "mot15": mot.evaluate,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from pipeline.evaluation.metrics.clear import ClearCounts, clear
-from pipeline.evaluation.metrics.hota import HotaCounts, hota
-from pipeline.evaluation.metrics.identity import IdentityCounts, identity
-from pipeline.evaluation.overlaps import Overlaps
-from pipeline.evaluation.report.report import Row, row
+from trackmill.pipeline.evaluation.metrics.clear import ClearCounts, clear
+from trackmill.pipeline.evaluation.metrics.hota import HotaCounts, hota
+from trackmill.pipeline.evaluation.metrics.identity import IdentityCounts, identity
+from trackmill.pipeline.evaluation.overlaps import Overlaps
+from trackmill.pipeline.evaluation.report.report import Row, row
 
 FAMILIES = ("hota", "clear", "identity")
 

@@ -14,10 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class BadTracks(ValueError):
-    """A track file that cannot be evaluated; the text names file and line (or key) and says how to mend it."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Tracks:
     """Rows of one video, ascending by frame; within a frame in the order of the file, which decides ties.

@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from models.masa.loading import IMAGENET
-from models.masa.model import Masa
-from pipeline.export.licences import BACKBONE_LICENCES
-from pipeline.export.onnx_check import TOLERANCE, Difference
-from pipeline.export.source import Source, Training
-from pipeline.shards.card import escape
-from pipeline.storage.credentials import redact
-from pipeline.training.recipe import plain
-from schemas.config import flatten
+from trackmill.models.masa.loading import IMAGENET
+from trackmill.models.masa.model import Masa
+from trackmill.pipeline.export.licences import BACKBONE_LICENCES
+from trackmill.pipeline.export.onnx_check import TOLERANCE, Difference
+from trackmill.pipeline.export.source import Source, Training
+from trackmill.pipeline.shards.card import escape
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.training.recipe import plain
+from trackmill.schemas.config import flatten
 
 MARK = "<!-- written by trackmill, jobs/export.py -->"
 
@@ -76,9 +76,9 @@ def _use(variant: str, weights: str) -> str:
 ## Use
 
 ```python
-import models.masa
+import trackmill.models.masa
 
-model = models.masa.load("{variant}", "{weights}")
+model = trackmill.models.masa.load("{variant}", "{weights}")
 embeddings = model.embed(images, boxes)  # images: (B, 3, H, W) float RGB 0..255; boxes: a list of (N, 4) xyxy
 ```
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.masa.model import Masa
+from trackmill.models.masa.model import Masa
 
 TOLERANCE = 1e-3
 """Largest difference allowed, as a share of the largest value: float32 rounding through a hundred layers stays a
@@ -51,7 +51,7 @@ def compare(model: Masa, graph: bytes, size: tuple[int, int] | None, seed: int =
 
     Args:
         model: on the CPU.
-        graph: what `models.masa.onnx.to_onnx` gave, serialised.
+        graph: what `trackmill.models.masa.onnx.to_onnx` gave, serialised.
         size: (H, W) that it was exported for; None: any.
         seed: of pictures and boxes.
 

@@ -14,19 +14,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import nn
 
-from models.masa.checkpoint import read_checkpoint
-from models.masa.loading import IMAGENET, load_model, recognise
-from models.masa.model import Masa
-from pipeline.proposals.weights import fetch_weights
-from pipeline.shards.layout import Layout
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import basename, canonical, exists, join, read_bytes
-from pipeline.tracking.build import check_variant
-from pipeline.training import checkpoint
-from pipeline.training.recipe import Recipe, effective, make_recipe, make_task
-from pipeline.training.result import network_of, read_card, result_url
-from pipeline.training.telemetry.lines import read_lines
-from schemas.config import ConfigError
+from trackmill.models.masa.loading import IMAGENET, load_model, recognise
+from trackmill.models.masa.model import Masa
+from trackmill.models.weights.read import read_checkpoint
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.fetched import fetch_weights
+from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
+from trackmill.pipeline.tracking.build import check_variant
+from trackmill.pipeline.training import checkpoint
+from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task
+from trackmill.pipeline.training.result import network_of, read_card, result_url
+from trackmill.pipeline.training.telemetry.lines import read_lines
+from trackmill.schemas.config import ConfigError
 
 WHICH = ("final", "latest")
 """What `--checkpoint` may say beside the number of a step."""

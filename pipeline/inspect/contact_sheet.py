@@ -18,16 +18,16 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from pipeline.inspect.layers import FAINT, FIRM, Ink, label_map, labels_png
-from pipeline.inspect.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, css, identity_colour
-from pipeline.inspect.selection import evenly_spaced, select_rows
-from pipeline.shards.decode import Sample
-from pipeline.shards.reader import Dataset, read_row
-from pipeline.shards.tar import BadShard
-from pipeline.storage.credentials import redact, scrub
-from pipeline.storage.publish import publish_bytes
-from schemas.config import flatten
-from schemas.masks import CroppedMask
+from trackmill.pipeline.inspect.selection import evenly_spaced, select_rows
+from trackmill.pipeline.media.drawing.layers import FAINT, FIRM, Ink, label_map, labels_png
+from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, css, identity_colour
+from trackmill.pipeline.shards.decode import Sample
+from trackmill.pipeline.shards.reader import Dataset, read_row
+from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.config import flatten
+from trackmill.schemas.masks import CroppedMask
 
 PICTURE_WIDTH, STRIP_WIDTH = 400, 280
 """Pixels across a thumbnail; shown a little smaller, so that it stays sharp on dense screens."""
@@ -109,7 +109,10 @@ def contact_sheet(
         if progress:
             progress(1)
     environment = Environment(
-        loader=PackageLoader("pipeline.inspect", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("trackmill.pipeline.inspect", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters["count"] = lambda number: f"{number:,}"
     return environment.get_template("contact_sheet.html.j2").render(

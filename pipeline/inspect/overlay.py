@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.inspect.layers import FAINT, FIRM, label_map, labels_rgba
-from pipeline.inspect.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, identity_colour
-from pipeline.inspect.selection import evenly_spaced
-from pipeline.shards.decode import Sample
-from pipeline.shards.stream import BadMember
+from trackmill.pipeline.inspect.selection import evenly_spaced
+from trackmill.pipeline.media.drawing.layers import FAINT, FIRM, label_map, labels_rgba
+from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, identity_colour
+from trackmill.pipeline.shards.decode import Sample
+from trackmill.pipeline.shards.stream import BadMember
 
 LAYERS = ("proposals", "negatives", "objects", "refused", "masks")
 _GAP = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from schemas.receipt import ReceiptRow
+from trackmill.schemas.receipt import ReceiptRow
 
 
 def source_of(key: str) -> str:

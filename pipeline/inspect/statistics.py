@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.inspect.selection import select_rows
-from pipeline.shards.decode import Sample
-from pipeline.shards.reader import Dataset, iter_samples, read_row
-from schemas.boxes import box_areas, iou_matrix
+from trackmill.pipeline.inspect.selection import select_rows
+from trackmill.pipeline.shards.decode import Sample
+from trackmill.pipeline.shards.reader import Dataset, iter_samples, read_row
+from trackmill.schemas.boxes import box_areas, iou_matrix
 
 NEAR_DUPLICATE_IOU = 0.9
 _PER_FRAME = (0, 1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 1025)
@@ -92,7 +92,7 @@ def collect(
         progress: called with 1 after each sample.
 
     Raises:
-        BadShard: a sample is damaged; `pipeline.shards.verify` finds all that are.
+        BadShard: a sample is damaged; `trackmill.pipeline.shards.verify` finds all that are.
     """
     found = Statistics(samples_stored=len(dataset.stored))
     for row in dataset.rows:

@@ -11,11 +11,11 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.inspect.statistics import Histogram, Statistics
-from pipeline.shards.decode import Sample
-from pipeline.shards.reader import Dataset
-from pipeline.storage.credentials import redact
-from schemas.receipt import ReceiptRow
+from trackmill.pipeline.inspect.statistics import Histogram, Statistics
+from trackmill.pipeline.shards.decode import Sample
+from trackmill.pipeline.shards.reader import Dataset
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.schemas.receipt import ReceiptRow
 
 _MAX_SHARDS = 40
 _MAX_QUARANTINED = 20

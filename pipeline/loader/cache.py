@@ -15,11 +15,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.shards.tar import BadShard
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import filesystem, read_bytes, retry
-from schemas.config import ConfigError
-from schemas.receipt import ShardInfo
+from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import filesystem, read_bytes, retry
+from trackmill.schemas.config import ConfigError
+from trackmill.schemas.receipt import ShardInfo
 
 CHUNK_BYTES = 32 << 20
 _PART = ".part"

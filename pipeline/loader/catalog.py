@@ -15,14 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.shards.layout import Layout
-from pipeline.shards.reader import Dataset, open_dataset
-from pipeline.shards.receipts import SHARD_SCHEMA, BadReceipt, done_units
-from pipeline.shards.stream import index_shard
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import canonical, exists, read_bytes
-from schemas.keys import receipt_name
-from schemas.receipt import ShardInfo
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.reader import Dataset, open_dataset
+from trackmill.pipeline.shards.receipts import SHARD_SCHEMA, BadReceipt, done_units
+from trackmill.pipeline.shards.stream import index_shard
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import canonical, exists, read_bytes
+from trackmill.schemas.keys import receipt_name
+from trackmill.schemas.receipt import ShardInfo
 
 _COLUMNS = pa.schema(
     [

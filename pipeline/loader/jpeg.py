@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.shards.decode import MAX_PIXELS, decode_jpeg
-from pipeline.shards.stream import BadMember
+from trackmill.pipeline.shards.decode import MAX_PIXELS, decode_jpeg
+from trackmill.pipeline.shards.stream import BadMember
 
 try:
     import simplejpeg

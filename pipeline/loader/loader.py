@@ -14,15 +14,15 @@ import torch
 from torch.multiprocessing import get_context
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pipeline.loader.catalog import Catalog
-from pipeline.loader.contract import Collate, MakeExample
-from pipeline.loader.order import Order, share
-from pipeline.loader.packing import pack, unpack
-from pipeline.loader.settings import DataSettings
-from pipeline.loader.shard_files import ShardFiles
-from pipeline.loader.stream import Part, StreamReader, TooManyBad
-from pipeline.storage.credentials import redact, storage_environment
-from pipeline.storage.files import is_local
+from trackmill.pipeline.loader.catalog import Catalog
+from trackmill.pipeline.loader.contract import Collate, MakeExample
+from trackmill.pipeline.loader.order import Order, share
+from trackmill.pipeline.loader.packing import pack, unpack
+from trackmill.pipeline.loader.settings import DataSettings
+from trackmill.pipeline.loader.shard_files import ShardFiles
+from trackmill.pipeline.loader.stream import Part, StreamReader, TooManyBad
+from trackmill.pipeline.storage.credentials import redact, storage_environment
+from trackmill.pipeline.storage.files import is_local
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
 NAMED = 10
@@ -59,7 +59,7 @@ class ShardLoader(Iterator[Any]):
 
     Raises:
         ValueError: B, the streams and the ranks do not fit; says which numbers do.
-        ConfigError: see `pipeline.loader.cache.ShardCache`.
+        ConfigError: see `trackmill.pipeline.loader.cache.ShardCache`.
     """
 
     def __init__(

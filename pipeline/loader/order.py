@@ -23,7 +23,7 @@ class Order:
     """Which sample stands where.
 
     Args:
-        first: (S + 1,) int64, see `pipeline.loader.catalog.Catalog`.
+        first: (S + 1,) int64, see `trackmill.pipeline.loader.catalog.Catalog`.
         batch_size: B, samples of a (micro) batch over all ranks.
         streams: V, a divisor of B; 0: the largest divisor up to `MAX_STREAMS`.
         window: places of a stream that are shuffled among each other.

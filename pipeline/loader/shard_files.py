@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.loader.cache import ShardCache, check_length, other_length
-from pipeline.loader.catalog import Catalog
-from pipeline.shards.tar import BadShard
-from pipeline.storage.credentials import redact, scrub
-from pipeline.storage.files import is_local, read_bytes
+from trackmill.pipeline.loader.cache import ShardCache, check_length, other_length
+from trackmill.pipeline.loader.catalog import Catalog
+from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.files import is_local, read_bytes
 
 _FETCHERS = 4
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.loader.catalog import Catalog
-from pipeline.loader.contract import MakeExample
-from pipeline.loader.order import Order
-from pipeline.loader.shard_files import ShardFiles
-from pipeline.loader.stored import ShardSample
-from pipeline.shards.tar import BadShard
-from pipeline.storage.credentials import scrub
+from trackmill.pipeline.loader.catalog import Catalog
+from trackmill.pipeline.loader.contract import MakeExample
+from trackmill.pipeline.loader.order import Order
+from trackmill.pipeline.loader.sample import ShardSample
+from trackmill.pipeline.loader.shard_files import ShardFiles
+from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.storage.credentials import scrub
 
 
 class TooManyBad(ValueError):
@@ -55,7 +55,7 @@ class StreamReader:
         catalog: of the data set.
         order: over its samples.
         streams: which of them.
-        make_example: see `pipeline.loader.contract.MakeExample`.
+        make_example: see `trackmill.pipeline.loader.contract.MakeExample`.
         files: where the bytes come from.
         max_bad: most samples that may be bad; one more is the end.
     """

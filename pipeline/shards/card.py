@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.shards.layout import Layout
-from pipeline.shards.receipts import Receipt
-from pipeline.storage.credentials import scrub
-from pipeline.storage.publish import publish_bytes
-from schemas.config import flatten
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.receipts import Receipt
+from trackmill.pipeline.storage.credentials import scrub
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.config import flatten
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|!~&])")
 _MAX_TEXT = 200

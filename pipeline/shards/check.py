@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.shards.decode import Sample, decode_jpeg, decode_mask, parse_sample
-from pipeline.shards.stream import BadMember, RawSample
-from schemas.masks import CroppedMask
-from schemas.receipt import ReceiptRow
-from schemas.sample import FrameRecord, Stored
+from trackmill.pipeline.shards.decode import Sample, decode_jpeg, parse_sample
+from trackmill.pipeline.shards.stream import BadMember, RawSample
+from trackmill.schemas.masks import CroppedMask, decode_mask
+from trackmill.schemas.receipt import ReceiptRow
+from trackmill.schemas.sample import FrameRecord, Stored
 
 _ROUNDING = 0.01
 """Boxes are stored to a hundredth of a pixel, so one may end that much past the border."""

@@ -1,4 +1,4 @@
-"""The members of a sample, checked and parsed: the way back from `pipeline.shards.encode`."""
+"""The members of a sample, checked and parsed: the way back from `trackmill.pipeline.shards.encode`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from pipeline.shards.stream import BadMember, RawSample
-from schemas.keys import frame_member
-from schemas.masks import CroppedMask, Mask, decode_counts, parse_counts
-from schemas.sample import SCHEMA_VERSION, FrameMasks, FrameRecord, MaskRecord, SampleMasks, SampleRecord
+from trackmill.pipeline.shards.stream import BadMember, RawSample
+from trackmill.schemas.keys import frame_member
+from trackmill.schemas.masks import CroppedMask
+from trackmill.schemas.sample import SCHEMA_VERSION, FrameMasks, FrameRecord, MaskRecord, SampleMasks, SampleRecord
 
 T = TypeVar("T", SampleRecord, SampleMasks)
 
@@ -143,21 +143,6 @@ def decode_jpeg(data: bytes, shard: str, member: str, height: int, width: int) -
         raise
     except Exception as error:  # a decoder that is fed hostile bytes raises whatever it likes
         raise BadMember(shard, member, f"is not a whole JPEG ({error})") from None
-
-
-def decode_mask(crop: CroppedMask, height: int, width: int) -> Mask:
-    """(crop.height, crop.width) bool pixels of a mask, after checking that it lies inside a frame of that size.
-
-    Raises:
-        ValueError: it leaves the frame, or its counts are broken or do not fill it.
-    """
-    inside = crop.x >= 0 and crop.y >= 0 and crop.x + crop.width <= width and crop.y + crop.height <= height
-    if not inside or crop.width <= 0 or crop.height <= 0:
-        raise ValueError(f"leaves its frame: {crop.height} x {crop.width} at ({crop.x}, {crop.y})")
-    # Each run is compared by itself, since a sum of hostile runs can wrap around to the right number.
-    if (parse_counts(crop.counts) > crop.height * crop.width).any():
-        raise ValueError(f"has a run longer than its {crop.height} x {crop.width} pixels")
-    return decode_counts(crop.counts, crop.height, crop.width)
 
 
 def _check_names(raw: RawSample, names: list[str], expected: list[str]) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
-from schemas.boxes import Boxes
-from schemas.keys import frame_member
-from schemas.masks import CroppedMask, mask_area
-from schemas.media import Annotations, Frame, Media, ProposalSet, WorkItem
-from schemas.sample import (
+from trackmill.schemas.boxes import Boxes
+from trackmill.schemas.keys import frame_member
+from trackmill.schemas.masks import CroppedMask, mask_area
+from trackmill.schemas.media import Annotations, Frame, Media, ProposalSet, WorkItem
+from trackmill.schemas.sample import (
     Clip,
     FrameMasks,
     FrameRecord,

@@ -18,14 +18,14 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.shards.decode import Sample, parse_sample
-from pipeline.shards.layout import Layout
-from pipeline.shards.receipts import ROW_SCHEMA, SHARD_SCHEMA, BadReceipt, Receipt, done_units, read_receipt
-from pipeline.shards.stream import BadMember, ShardBytes, index_shard, raw_samples, split_piece
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import basename, canonical, dirname, exists, join, list_files, read_bytes
-from schemas.keys import receipt_name
-from schemas.receipt import ReceiptRow, ShardInfo
+from trackmill.pipeline.shards.decode import Sample, parse_sample
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.receipts import ROW_SCHEMA, SHARD_SCHEMA, BadReceipt, Receipt, done_units, read_receipt
+from trackmill.pipeline.shards.stream import BadMember, ShardBytes, index_shard, raw_samples, split_piece
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, join, list_files, read_bytes
+from trackmill.schemas.keys import receipt_name
+from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 
 _SHARD_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar$")
 _THREADS = 16
@@ -119,7 +119,7 @@ def open_dataset(url: str, keep_damaged: bool = False) -> Dataset:
         keep_damaged: list receipts that cannot be read in `Dataset.damaged` instead of failing; for inspection only.
 
     Raises:
-        UnsafeURL: see `pipeline.storage.credentials.check_url`.
+        UnsafeURL: see `trackmill.pipeline.storage.credentials.check_url`.
         FileNotFoundError: there is no data set and no tar at that URL.
         BadReceipt: a receipt or the manifest is damaged.
     """

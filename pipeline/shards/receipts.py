@@ -12,11 +12,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.shards.layout import Layout
-from pipeline.storage.files import basename, list_files, read_bytes
-from pipeline.storage.publish import publish_bytes
-from schemas.keys import receipt_name
-from schemas.receipt import ReceiptRow, ShardInfo
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.storage.files import basename, list_files, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.keys import receipt_name
+from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 
 _ARROW = {"str": pa.string(), "Status": pa.string(), "int": pa.int64(), "float": pa.float64()}
 ROW_SCHEMA = pa.schema([(field.name, _ARROW[str(field.type)]) for field in dataclasses.fields(ReceiptRow)])

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.shards.tar import BLOCK, END, BadShard, Member, member_size, padding, parse_header
-from pipeline.storage.files import open_for_seeking, read_bytes
+from trackmill.pipeline.shards.tar import BLOCK, END, BadShard, Member, member_size, padding, parse_header
+from trackmill.pipeline.storage.files import open_for_seeking, read_bytes
 
 CHUNK_BYTES = 8 << 20
 MAX_SAMPLE_BYTES = 1 << 30

@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.shards.check import Fault, check_sample
-from pipeline.shards.reader import Dataset, open_dataset
-from pipeline.shards.stream import BadMember, ShardBytes, raw_samples
-from pipeline.shards.tar import BadShard
-from pipeline.storage.files import basename, list_files, read_bytes
-from schemas.keys import receipt_name
-from schemas.receipt import ReceiptRow, ShardInfo
+from trackmill.pipeline.shards.check import Fault, check_sample
+from trackmill.pipeline.shards.reader import Dataset, open_dataset
+from trackmill.pipeline.shards.stream import BadMember, ShardBytes, raw_samples
+from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.storage.files import basename, list_files, read_bytes
+from trackmill.schemas.keys import receipt_name
+from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 
 Progress = Callable[[int], None]
 """Called with the number of samples looked at since the last call; from one thread at a time."""

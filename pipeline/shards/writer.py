@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from pipeline.shards.layout import Layout
-from pipeline.shards.tar import END, TarWriter, member_size
-from pipeline.storage.files import exists
-from pipeline.storage.publish import publish_file, remove, scratch_file
-from schemas.keys import shard_name
-from schemas.receipt import ShardInfo
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.tar import END, TarWriter, member_size
+from trackmill.pipeline.storage.files import exists
+from trackmill.pipeline.storage.publish import publish_file, remove, scratch_file
+from trackmill.schemas.keys import shard_name
+from trackmill.schemas.receipt import ShardInfo
 
 
 class _Hashing:
@@ -37,7 +37,7 @@ class ShardWriter:
 
     Args:
         layout: of the data set.
-        unit, retry: see `schemas.keys.shard_name`.
+        unit, retry: see `trackmill.schemas.keys.shard_name`.
         max_bytes, max_samples: a shard is closed before the sample that would push it past either; a single sample
             larger than `max_bytes` gets a shard of its own.
         on_publish: called with the name of each shard just before it is published; for tests of faults.

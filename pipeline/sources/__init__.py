@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.sources.base import ReadSettings, Source
-from pipeline.sources.images import SUFFIXES as PICTURE_SUFFIXES
-from pipeline.sources.images import Images
-from pipeline.sources.mot import Mot
-from pipeline.sources.sa1b import Sa1b
-from pipeline.sources.sav import Sav
-from pipeline.sources.video_files import SUFFIXES as VIDEO_SUFFIXES
-from pipeline.sources.video_files import VideoFiles
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import FileInfo, canonical, list_files
-from schemas.media import WorkItem
+from trackmill.pipeline.sources.base import ReadSettings, Source
+from trackmill.pipeline.sources.images import SUFFIXES as PICTURE_SUFFIXES
+from trackmill.pipeline.sources.images import Images
+from trackmill.pipeline.sources.mot import Mot
+from trackmill.pipeline.sources.sa1b import Sa1b
+from trackmill.pipeline.sources.sav import Sav
+from trackmill.pipeline.sources.video_files import SUFFIXES as VIDEO_SUFFIXES
+from trackmill.pipeline.sources.video_files import VideoFiles
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import FileInfo, canonical, list_files
+from trackmill.schemas.media import WorkItem
 
 SOURCES: dict[str, type[Source]] = {
     "sa1b": Sa1b,

@@ -12,29 +12,9 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from pipeline.storage.files import FileInfo
-from schemas.config import Settings
-from schemas.media import Media, WorkItem
-
-
-class BadItem(ValueError):
-    """The item's data is broken: it is quarantined with this text and the job goes on."""
-
-
-class MissingAnnotation(BadItem):
-    """A data set that promises annotations has none for this item."""
-
-
-class TruncatedMedia(BadItem):
-    """A picture or video ends before it should."""
-
-
-class PixelLimit(BadItem):
-    """A picture or video declares more pixels than `read.max_pixels`: perhaps a decompression bomb."""
-
-
-class NothingToStore(Exception):
-    """The item holds no frame (it lies past the end of a video of unknown length): skipped, not an error."""
+from trackmill.pipeline.storage.files import FileInfo
+from trackmill.schemas.config import Settings
+from trackmill.schemas.media import Media, WorkItem
 
 
 class ReadSettings(Settings):

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from pipeline.sources.base import BadItem
-from schemas.keys import sample_key
-from schemas.media import Frame, WorkItem
+from trackmill.pipeline.media.errors import BadItem
+from trackmill.schemas.keys import sample_key
+from trackmill.schemas.media import Frame, WorkItem
 
 
 @dataclass(frozen=True, slots=True)

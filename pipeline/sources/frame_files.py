@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.sources.base import BadItem, ReadSettings
-from pipeline.sources.clips import check_one_size
-from pipeline.sources.fetching import fetch_bytes
-from pipeline.sources.pictures import decode_picture
-from schemas.media import Annotations, Frame, Media
+from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.media.fetching import fetch_bytes
+from trackmill.pipeline.media.pictures import decode_picture
+from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.sources.clips import check_one_size
+from trackmill.schemas.media import Annotations, Frame, Media
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def read_frame_files(
     Args:
         files: in order.
         annotate: what is known of a frame, given its original height and width.
-        fps, num_source_frames, annotated, license: see `schemas.media.Media`.
+        fps, num_source_frames, annotated, license: see `trackmill.schemas.media.Media`.
         where: name of the clip, for errors.
         settings: how to read.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from pipeline.sources.base import Claim, Source
-from pipeline.sources.fetching import fetch_bytes
-from pipeline.sources.pictures import decode_picture
-from pipeline.storage.files import FileInfo, basename
-from schemas.keys import sample_key
-from schemas.media import Frame, Media, WorkItem
+from trackmill.pipeline.media.fetching import fetch_bytes
+from trackmill.pipeline.media.pictures import decode_picture
+from trackmill.pipeline.sources.base import Claim, Source
+from trackmill.pipeline.storage.files import FileInfo, basename
+from trackmill.schemas.keys import sample_key
+from trackmill.schemas.media import Frame, Media, WorkItem
 
 SUFFIXES = (
     ".jpg",

@@ -15,12 +15,13 @@ from typing import Any
 
 import orjson
 
-from pipeline.sources.base import BadItem, Claim, ReadSettings, Source
-from pipeline.sources.clips import clip_item, cut_clips, num_kept, stride_for
-from pipeline.sources.frame_files import FrameFile, read_frame_files
-from pipeline.sources.mot_rows import GroundTruth, read_ground_truth
-from pipeline.storage.files import FileInfo, basename, dirname, join, read_bytes
-from schemas.media import Annotations, Media, WorkItem
+from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.sources.base import Claim, ReadSettings, Source
+from trackmill.pipeline.sources.clips import clip_item, cut_clips, num_kept, stride_for
+from trackmill.pipeline.sources.frame_files import FrameFile, read_frame_files
+from trackmill.pipeline.sources.mot_rows import GroundTruth, read_ground_truth
+from trackmill.pipeline.storage.files import FileInfo, basename, dirname, join, read_bytes
+from trackmill.schemas.media import Annotations, Media, WorkItem
 
 DEFAULT_FPS = 30.0
 """Where no `seqinfo.ini` says otherwise: MOT17's and MOT20's most common rate."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.sources.base import BadItem
-from pipeline.sources.fetching import MAX_ANNOTATION_BYTES, fetch_bytes
-from schemas.boxes import Boxes, box_areas, clip_boxes, from_xywh
-from schemas.media import Annotations
+from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.media.fetching import MAX_ANNOTATION_BYTES, fetch_bytes
+from trackmill.schemas.boxes import Boxes, box_areas, clip_boxes, from_xywh
+from trackmill.schemas.media import Annotations
 
 _PEDESTRIAN = 1
 _NUM_SHARED = 7

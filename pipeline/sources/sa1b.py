@@ -13,15 +13,16 @@ from typing import Any
 
 import orjson
 
-from pipeline.sources.base import BadItem, Claim, MissingAnnotation, Source, TruncatedMedia
-from pipeline.sources.fetching import fetch_bytes, fetch_json
-from pipeline.sources.looking import look_into
-from pipeline.sources.pictures import decode_picture
-from pipeline.sources.sa1b_annotations import sa1b_annotations
-from pipeline.sources.tar_index import TarIndex, index_tar
-from pipeline.storage.files import FileInfo, basename, retry
-from schemas.keys import sample_key
-from schemas.media import Frame, Media, WorkItem
+from trackmill.pipeline.media.errors import BadItem, MissingAnnotation, TruncatedMedia
+from trackmill.pipeline.media.fetching import fetch_bytes, fetch_json
+from trackmill.pipeline.media.pictures import decode_picture
+from trackmill.pipeline.sources.base import Claim, Source
+from trackmill.pipeline.sources.probing import look_into
+from trackmill.pipeline.sources.sa1b_annotations import sa1b_annotations
+from trackmill.pipeline.sources.tar_index import TarIndex, index_tar
+from trackmill.pipeline.storage.files import FileInfo, basename, retry
+from trackmill.schemas.keys import sample_key
+from trackmill.schemas.media import Frame, Media, WorkItem
 
 LICENSE = "SA-1B research licence"
 

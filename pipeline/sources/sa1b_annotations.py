@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.sources.base import BadItem
-from pipeline.sources.fetching import confidence, required, whole_number
-from pipeline.sources.rle import crop_rle
-from schemas.boxes import clip_boxes, from_xywh
-from schemas.masks import CroppedMask
-from schemas.media import Annotations
+from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.media.fetching import confidence, required, whole_number
+from trackmill.pipeline.media.rle import crop_rle
+from trackmill.schemas.boxes import clip_boxes, from_xywh
+from trackmill.schemas.masks import CroppedMask
+from trackmill.schemas.media import Annotations
 
 
 def sa1b_annotations(document: dict[str, Any], height: int, width: int, where: str) -> Annotations:

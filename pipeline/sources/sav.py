@@ -1,8 +1,8 @@
 """Source `sav`: Segment Anything Video, both as published for training and for validation and test.
 
 Training: `X.mp4` at 24 frames a second with `X_manual.json`, `X_auto.json` or both. Validation and test: a folder of
-JPEG frames, and one of PNG masks for each object (`pipeline.sources.sav_folders`). In both, every fourth frame is
-annotated; the annotated frames are the ones that are stored.
+JPEG frames, and one of PNG masks for each object (`trackmill.pipeline.sources.sav_folders`). In both, every fourth
+frame is annotated; the annotated frames are the ones that are stored.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Any
 
 import orjson
 
-from pipeline.sources.base import BadItem, Claim, MissingAnnotation, NothingToStore, ReadSettings, Source
-from pipeline.sources.clips import Clip, clip_item, cut_clips, num_kept, source_frames
-from pipeline.sources.sav_folders import SavFolders
-from pipeline.sources.sav_masklets import Masklets, read_masklets
-from pipeline.sources.video_cache import VideoCache
-from pipeline.sources.video_files import probe_all, read_clip, unreadable_when_planned
-from pipeline.sources.video_headers import VideoHeader
-from pipeline.storage.files import FileInfo, basename
-from schemas.media import Media, WorkItem
+from trackmill.pipeline.media.errors import BadItem, MissingAnnotation, NothingToStore
+from trackmill.pipeline.media.video_headers import VideoHeader
+from trackmill.pipeline.sources.base import Claim, ReadSettings, Source
+from trackmill.pipeline.sources.clips import Clip, clip_item, cut_clips, num_kept, source_frames
+from trackmill.pipeline.sources.sav_folders import SavFolders
+from trackmill.pipeline.sources.sav_masklets import Masklets, read_masklets
+from trackmill.pipeline.sources.video_cache import VideoCache
+from trackmill.pipeline.sources.video_files import probe_all, read_clip, unreadable_when_planned
+from trackmill.pipeline.storage.files import FileInfo, basename
+from trackmill.schemas.media import Media, WorkItem
 
 LICENSE = "CC BY 4.0"
 

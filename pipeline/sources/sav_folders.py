@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.sources.base import BadItem, Claim, MissingAnnotation, ReadSettings
-from pipeline.sources.clips import clip_item, cut_clips, num_kept, source_frames
-from pipeline.sources.frame_files import FrameFile, fetch_or_missing, read_frame_files
-from pipeline.sources.pictures import decode_mask
-from pipeline.storage.files import FileInfo, join
-from schemas.masks import CroppedMask, crop_mask, mask_box
-from schemas.media import Annotations, Media, WorkItem
+from trackmill.pipeline.media.errors import BadItem, MissingAnnotation
+from trackmill.pipeline.media.pictures import decode_mask_picture
+from trackmill.pipeline.sources.base import Claim, ReadSettings
+from trackmill.pipeline.sources.clips import clip_item, cut_clips, num_kept, source_frames
+from trackmill.pipeline.sources.frame_files import FrameFile, fetch_or_missing, read_frame_files
+from trackmill.pipeline.storage.files import FileInfo, join
+from trackmill.schemas.masks import CroppedMask, crop_mask, mask_box
+from trackmill.schemas.media import Annotations, Media, WorkItem
 
 FPS = 24.0
 _STRIDE = 4
@@ -63,7 +64,7 @@ class SavFolders:
         return claim
 
     def read(self, item: WorkItem, details: dict[str, Any]) -> Media:
-        """Decode a clip; see `pipeline.sources.base.Source.read`."""
+        """Decode a clip; see `trackmill.pipeline.sources.base.Source.read`."""
         if details["frames"] == 0:
             raise BadItem(f"{item.source_id}: there are masks, but the folder of frames is missing")
         if not details["annotated"]:
@@ -113,7 +114,7 @@ class SavFolders:
             uri = join(details["folder"], name, f"{index:05d}.png")
             gone = f"{uri}: was there when the work was planned, and is missing now"
             data = fetch_or_missing(uri, gone, self._settings)
-            mask = decode_mask(data, uri, max_pixels=self._settings.max_pixels)
+            mask = decode_mask_picture(data, uri, max_pixels=self._settings.max_pixels)
             if mask.shape != (height, width):
                 raise BadItem(f"{uri}: is {mask.shape[0]} x {mask.shape[1]}, its frame {height} x {width}")
             cropped = crop_mask(mask)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.sources.base import BadItem
-from pipeline.sources.fetching import confidence, fetch_json, required, whole_number
-from pipeline.sources.rle import crop_rle
-from schemas.masks import CroppedMask, mask_box
-from schemas.media import Annotations
+from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.media.fetching import confidence, fetch_json, required, whole_number
+from trackmill.pipeline.media.rle import crop_rle
+from trackmill.schemas.masks import CroppedMask, mask_box
+from trackmill.schemas.media import Annotations
 
 AUTO_ID_OFFSET = 1_000_000
 """Added to the ids of automatic masklets: both files of a video number their objects from zero."""

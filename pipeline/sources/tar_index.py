@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from dataclasses import dataclass, field
 
-from pipeline.storage.files import open_for_seeking
+from trackmill.pipeline.storage.files import open_for_seeking
 
 # Of a remote tar one block is fetched for each header; a larger one would fetch mostly pixels.
 _BLOCK_BYTES = 32 * 1024

@@ -8,10 +8,11 @@ import os
 from dataclasses import dataclass
 from typing import IO
 
-from pipeline.sources.base import BadItem, ReadSettings
-from pipeline.sources.fetching import fetch_bytes
-from pipeline.sources.videos import VideoReader
-from pipeline.storage.files import filesystem, is_local
+from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.media.fetching import fetch_bytes
+from trackmill.pipeline.media.videos import VideoReader
+from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.storage.files import filesystem, is_local
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,14 +6,23 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
-from pipeline.sources.base import BadItem, Claim, NothingToStore, ReadSettings, Source
-from pipeline.sources.clips import Clip, check_one_size, clip_item, cut_clips, num_kept, source_frames, stride_for
-from pipeline.sources.looking import look_into
-from pipeline.sources.video_cache import OpenVideo, VideoCache
-from pipeline.sources.video_headers import VideoHeader, probe
-from pipeline.sources.videos import VideoFrame
-from pipeline.storage.files import FileInfo, basename, retry
-from schemas.media import Annotations, Frame, Media, WorkItem
+from trackmill.pipeline.media.errors import BadItem, NothingToStore
+from trackmill.pipeline.media.video_headers import VideoHeader, probe
+from trackmill.pipeline.media.videos import VideoFrame
+from trackmill.pipeline.sources.base import Claim, ReadSettings, Source
+from trackmill.pipeline.sources.clips import (
+    Clip,
+    check_one_size,
+    clip_item,
+    cut_clips,
+    num_kept,
+    source_frames,
+    stride_for,
+)
+from trackmill.pipeline.sources.probing import look_into
+from trackmill.pipeline.sources.video_cache import OpenVideo, VideoCache
+from trackmill.pipeline.storage.files import FileInfo, basename, retry
+from trackmill.schemas.media import Annotations, Frame, Media, WorkItem
 
 SUFFIXES = (
     ".mp4",
@@ -105,7 +114,7 @@ def read_clip(
         video: see `VideoCache.get`.
         wanted: increasing frame numbers.
         annotate: what is known of a frame.
-        annotated, license: see `schemas.media.Media`.
+        annotated, license: see `trackmill.schemas.media.Media`.
         where: name of the clip, for errors.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import IO, Any, TypeVar
 
 import fsspec
 
-from pipeline.storage.credentials import check_url, protocol_of, redact
+from trackmill.pipeline.storage.credentials import check_url, protocol_of, redact
 
 T = TypeVar("T")
 

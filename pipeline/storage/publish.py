@@ -8,8 +8,8 @@ import socket
 import tempfile
 from pathlib import Path
 
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import ShortRead, filesystem, is_local, retry
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import ShortRead, filesystem, is_local, retry
 
 _PREFIX = ".tmp-"
 

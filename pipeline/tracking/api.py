@@ -1,6 +1,6 @@
 """Tracking inside someone's own program, in three lines.
 
-from pipeline.tracking.api import VideoTracker
+from trackmill.pipeline.tracking.api import VideoTracker
 tracker = VideoTracker("masa_r50", weights="masa_r50.pth")
 tracked = tracker.update(image, detections)  # once for each frame
 """
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from models.association import Tracker
-from pipeline.tracking.build import choose_device, load_model, model_scaling
-from pipeline.tracking.settings import SizeSettings, make_tracker
-from pipeline.tracking.tracked import TrackedObjects, with_identities
-from schemas.detections import Detections, make_detections
+from trackmill.models.association import Tracker
+from trackmill.pipeline.tracking.build import choose_device, load_model, model_scaling
+from trackmill.pipeline.tracking.settings import SizeSettings, make_tracker
+from trackmill.pipeline.tracking.tracked import TrackedObjects, with_identities
+from trackmill.schemas.detections import Detections, make_detections
 
 if TYPE_CHECKING:
-    from models.detectors.frame_scaling import FrameScaling
-    from pipeline.tracking.embedding import EmbeddingModel
+    from trackmill.models.detectors.frame_scaling import FrameScaling
+    from trackmill.pipeline.tracking.embedding import EmbeddingModel
 
 Supervision = Any
 """`supervision.Detections`; the package is not needed unless you use it."""
@@ -33,7 +33,8 @@ class VideoTracker:
     Args:
         model: name of a MASA variant, or a model with `embed(images, boxes)`.
         weights: path or URL of the variant's checkpoint; None: random weights, whose identities mean nothing.
-        tracker: name of a rule and its settings, see `pipeline.tracking.settings.PRESETS`; or a tracker of your own.
+        tracker: name of a rule and its settings, see `trackmill.pipeline.tracking.settings.PRESETS`; or a tracker of
+        your own.
         device: `auto` (a GPU where there is one), `cpu`, `cuda:1`, ...
         scaling: at what size frames are looked at; None: as the variant's benchmark configuration says, 1024 for a
             model of your own.
@@ -60,8 +61,8 @@ class VideoTracker:
         if settings and not isinstance(tracker, str):
             raise ValueError(f"{next(iter(settings))}: settings go with a tracker's name; this one has its own already")
         place = choose_device(device)  # and, before torch is needed, what to type where it is missing
-        from models.detectors.frame_scaling import FrameScaling
-        from pipeline.tracking.embedding import Embedder
+        from trackmill.models.detectors.frame_scaling import FrameScaling
+        from trackmill.pipeline.tracking.embedding import Embedder
 
         if isinstance(model, str):
             loaded = load_model(model, weights, place)
@@ -92,8 +93,8 @@ class VideoTracker:
 
         Args:
             image: (H, W, 3) uint8, RGB unless `bgr` was said.
-            detections: `supervision.Detections`; or `schemas.detections.Detections`; or an array of boxes (N, 4), or
-                (N, 5) with scores; or a tuple of boxes (N, 4), scores (N,) and perhaps labels (N,). Boxes are
+            detections: `supervision.Detections`; or `trackmill.schemas.detections.Detections`; or an array of boxes (N,
+                4), or (N, 5) with scores; or a tuple of boxes (N, 4), scores (N,) and perhaps labels (N,). Boxes are
                 `x0, y0, x1, y1` in pixels of the image and may leave it.
             frame_index: place of the frame in the video; None: the one after the last. Frames may be left out.
 

@@ -6,20 +6,20 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.masa.variants import VARIANTS
-from pipeline.proposals.weights import fetch_weights, load_state_dict
-from pipeline.tracking.detection_files import FileDetections, read_detections
-from pipeline.tracking.frames import FrameReader
-from pipeline.tracking.run import Parts
-from pipeline.tracking.settings import SizeSettings, TrackConfig, make_tracker
+from trackmill.models.masa.variants import VARIANTS
+from trackmill.pipeline.storage.fetched import fetch_weights, load_state_dict
+from trackmill.pipeline.tracking.detection_files import FileDetections, read_detections
+from trackmill.pipeline.tracking.frames import FrameReader
+from trackmill.pipeline.tracking.run import Parts
+from trackmill.pipeline.tracking.settings import SizeSettings, TrackConfig, make_tracker
 
 if TYPE_CHECKING:
     import torch
 
-    from models.detectors.base import Detector
-    from models.detectors.frame_features import FrameFeatures
-    from models.detectors.frame_scaling import FrameScaling
-    from models.masa.model import Masa
+    from trackmill.models.detectors.base import Detector
+    from trackmill.models.detectors.frame_scaling import FrameScaling
+    from trackmill.models.masa.frame_features import FrameFeatures
+    from trackmill.models.masa.model import Masa
 
 PROPOSALS = "masa"
 TORCHVISION = "torchvision:"
@@ -64,7 +64,7 @@ def load_model(name: str, weights: str | None, device: torch.device | str) -> Ma
         ImportError: a package is missing.
     """
     check_variant(name)
-    from models import masa
+    from trackmill.models import masa
 
     # A word without dot or slash is no file but something that `load` knows; it also knows what to say otherwise.
     is_file = weights is not None and (any(mark in weights for mark in "./\\") or Path(weights).exists())
@@ -84,7 +84,7 @@ def check_variant(name: str) -> None:
 
 def model_scaling(name: str, size: SizeSettings) -> FrameScaling:
     """At what size a variant looks at frames: as its benchmark configuration says, unless settings say otherwise."""
-    from models.detectors.frame_scaling import FrameScaling
+    from trackmill.models.detectors.frame_scaling import FrameScaling
 
     long_side, short_side = VARIANTS[name].resize
     # A longer side alone sets the size, also where the variant limits the shorter one.
@@ -143,8 +143,8 @@ def make_parts(
         detector = _torchvision(detections.removeprefix(TORCHVISION), detector_weights, min_score, place, config)
     network, scaling = load_model(model, weights, place), model_scaling(model, config.size)
 
-    from models.detectors.frame_features import FrameFeatures
-    from pipeline.tracking.embedding import Embedder, FeatureEmbedder
+    from trackmill.models.masa.frame_features import FrameFeatures
+    from trackmill.pipeline.tracking.embedding import Embedder, FeatureEmbedder
 
     if detector is not None and not masks:
         embedder = Embedder(network, scaling, place)
@@ -153,7 +153,7 @@ def make_parts(
     features = FrameFeatures(network, scaling, place)
     segmenter = None
     if masks:
-        from models.detectors.sam_masks import SamMasks
+        from trackmill.models.masa.masks import SamMasks
 
         segmenter = SamMasks(features)
     return Parts(
@@ -166,8 +166,8 @@ def make_parts(
 
 
 def _proposals(features: FrameFeatures, min_score: float | None, config: TrackConfig) -> Detector:
-    from models.detectors.masa_proposals import MasaProposals
-    from models.masa.proposing import DetectionSettings
+    from trackmill.models.masa.detector import MasaProposals
+    from trackmill.models.masa.rpn_inference import DetectionSettings
 
     asked = config.proposals
     least = asked.min_score if min_score is None else min_score
@@ -178,7 +178,7 @@ def _proposals(features: FrameFeatures, min_score: float | None, config: TrackCo
 def _torchvision(
     name: str, weights: str | None, min_score: float | None, device: torch.device, config: TrackConfig
 ) -> Detector:
-    from models.detectors.torchvision_detector import TorchvisionDetector, published_weights
+    from trackmill.models.detectors.torchvision_detector import TorchvisionDetector, published_weights
 
     state = None
     if weights != UNTRAINED:

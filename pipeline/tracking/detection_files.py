@@ -17,16 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from models.detectors.base import Detector
-from pipeline.evaluation.readers.json_columns import objects
-from pipeline.evaluation.readers.json_files import load_json
-from pipeline.evaluation.readers.mot_text import parse_mot_text
-from pipeline.evaluation.readers.segmentations import read_segmentation
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import read_bytes
-from pipeline.tracking.image_table import ImageTable, image_table, read_image_table
-from schemas.detections import Detections
-from schemas.masks import CroppedMask, crop_mask, decode_counts
+from trackmill.models.detectors.base import Detector
+from trackmill.pipeline.formats.json_columns import objects
+from trackmill.pipeline.formats.json_files import load_json
+from trackmill.pipeline.formats.mot_text import parse_mot_text
+from trackmill.pipeline.formats.segmentations import read_segmentation
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.tracking.image_table import ImageTable, image_table, read_image_table
+from trackmill.schemas.detections import Detections
+from trackmill.schemas.masks import CroppedMask, crop_mask, decode_counts
 
 _OBJECT = "object"
 # The second cell of a line, after the first and what parts them.

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
 
-from pipeline.inspect.layers import FIRM, label_map, labels_rgba
-from pipeline.inspect.palette import identity_colour
-from pipeline.tracking.tracked import TrackedObjects
-from schemas.config import Settings
-from schemas.masks import CroppedMask
+from trackmill.pipeline.media.drawing.layers import FIRM, label_map, labels_rgba
+from trackmill.pipeline.media.drawing.palette import identity_colour
+from trackmill.pipeline.tracking.tracked import TrackedObjects
+from trackmill.schemas.config import Settings
+from trackmill.schemas.masks import CroppedMask
 
 
 class DrawSettings(Settings):

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.detectors.frame_features import FrameFeatures
-from models.detectors.frame_scaling import FrameScaling, runs_of_one_size
-from schemas.boxes import Boxes
+from trackmill.models.detectors.frame_scaling import FrameScaling, runs_of_one_size
+from trackmill.models.masa.frame_features import FrameFeatures
+from trackmill.schemas.boxes import Boxes
 
 
 class EmbeddingModel(Protocol):
-    """What is needed of a model; `models.masa.model.Masa` has it."""
+    """What is needed of a model; `trackmill.models.masa.model.Masa` has it."""
 
     def embed(self, images: torch.Tensor, boxes: list[torch.Tensor]) -> list[torch.Tensor]:
         """Embeddings (N_i, D) of boxes (N_i, 4) in images (B, 3, H, W), float RGB 0..255."""

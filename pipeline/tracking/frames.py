@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.sources import images, mot, video_files
-from pipeline.sources.base import BadItem
-from pipeline.sources.fetching import fetch_bytes
-from pipeline.sources.pictures import decode_picture
-from pipeline.sources.videos import VideoReader
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import basename, canonical, join, list_files, open_for_seeking, read_bytes
-from schemas.config import Settings
+from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.media.fetching import fetch_bytes
+from trackmill.pipeline.media.pictures import decode_picture
+from trackmill.pipeline.media.videos import VideoReader
+from trackmill.pipeline.sources import images, mot, video_files
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import basename, canonical, join, list_files, open_for_seeking, read_bytes
+from trackmill.schemas.config import Settings
 
 DEFAULT_FPS = 25.0
 """Where neither the video nor a `seqinfo.ini` tells it; it decides only how fast the written video plays."""

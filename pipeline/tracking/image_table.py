@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.readers.json_columns import Objects, objects
-from pipeline.evaluation.readers.json_files import load_json
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import basename
+from trackmill.pipeline.formats.json_columns import Objects, objects
+from trackmill.pipeline.formats.json_files import load_json
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import basename
 
 _NUMBER_KEYS = ("frame_index", "frame_id")
 _SHOWN = 5

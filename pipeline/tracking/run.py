@@ -10,24 +10,24 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.association import Tracker
-from models.detectors.base import Detector
-from pipeline.tracking.frames import FrameReader, SourceFrame
-from pipeline.tracking.timing import StageTimes
-from pipeline.tracking.tracked import TrackedObjects, with_identities
-from pipeline.tracking.writers import TrackWriter
-from schemas.boxes import Boxes
-from schemas.masks import CroppedMask
+from trackmill.models.association import Tracker
+from trackmill.models.detectors.base import Detector
+from trackmill.pipeline.tracking.frames import FrameReader, SourceFrame
+from trackmill.pipeline.tracking.timing import StageTimes
+from trackmill.pipeline.tracking.tracked import TrackedObjects, with_identities
+from trackmill.pipeline.tracking.writers import TrackWriter
+from trackmill.schemas.boxes import Boxes
+from trackmill.schemas.masks import CroppedMask
 
 
 class FrameEmbedder(Protocol):
-    """Gives embeddings (N_i, D) of boxes (N_i, 4) in uint8 frames; see `pipeline.tracking.embedding.Embedder`."""
+    """Embeddings (N_i, D) of boxes (N_i, 4) in uint8 frames; see `trackmill.pipeline.tracking.embedding.Embedder`."""
 
     def embed(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Boxes]) -> list[NDArray[np.float32]]: ...
 
 
 class Segmenter(Protocol):
-    """Gives the mask of what each box (N_i, 4) holds; see `models.detectors.sam_masks.SamMasks`."""
+    """Gives the mask of what each box (N_i, 4) holds; see `trackmill.models.masa.masks.SamMasks`."""
 
     def segment(
         self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Boxes]

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import Field
 
-from models.association import MasaBddTracker, MasaTaoTracker, Tracker
-from pipeline.tracking.drawing import DrawSettings
-from pipeline.tracking.frames import ReadLimits
-from schemas.config import ConfigError, Settings, build, merge, parse_toml
+from trackmill.models.association import MasaBddTracker, MasaTaoTracker, Tracker
+from trackmill.pipeline.tracking.drawing import DrawSettings
+from trackmill.pipeline.tracking.frames import ReadLimits
+from trackmill.schemas.config import ConfigError, Settings, build, merge, parse_toml
 
 PRESETS: dict[str, tuple[type[Tracker], dict[str, Any]]] = {
     "tao": (MasaTaoTracker, {"init_score_thr": 0.1, "obj_score_thr": 0.01, "max_distance": 100, "fps": 30}),

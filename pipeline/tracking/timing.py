@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
-from pipeline.progress_line import ProgressLine
+from trackmill.pipeline.console.progress_line import ProgressLine
 
 STAGES = ("decode", "detect", "embed", "associate", "segment", "write")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.association.base import Tracked
-from schemas.detections import Detections
+from trackmill.models.association.base import Tracked
+from trackmill.schemas.detections import Detections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.storage.publish import publish_file, scratch_file
-from pipeline.tracking.drawing import DrawSettings, Trails, draw_tracks
-from pipeline.tracking.frames import SourceFrame
-from pipeline.tracking.tracked import TrackedObjects
-from pipeline.tracking.writers import TrackWriter
+from trackmill.pipeline.storage.publish import publish_file, scratch_file
+from trackmill.pipeline.tracking.drawing import DrawSettings, Trails, draw_tracks
+from trackmill.pipeline.tracking.frames import SourceFrame
+from trackmill.pipeline.tracking.tracked import TrackedObjects
+from trackmill.pipeline.tracking.writers import TrackWriter
 
 _MOST_FPS_DENOMINATOR = 1001
 """Enough for 30000/1001 and its relatives."""

@@ -15,11 +15,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet
 
-from pipeline.storage.publish import publish_file, scratch_file
-from pipeline.tracking.frames import SourceFrame
-from pipeline.tracking.image_table import ImageTable
-from pipeline.tracking.tracked import TrackedObjects
-from schemas.masks import CroppedMask, format_counts, mask_area, to_coco_rle
+from trackmill.pipeline.storage.publish import publish_file, scratch_file
+from trackmill.pipeline.tracking.frames import SourceFrame
+from trackmill.pipeline.tracking.image_table import ImageTable
+from trackmill.pipeline.tracking.tracked import TrackedObjects
+from trackmill.schemas.masks import CroppedMask, format_counts, mask_area, to_coco_rle
 
 _ROWS_AT_ONCE = 8192
 

@@ -23,12 +23,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import basename, dirname, exists, join, list_files, read_bytes
-from pipeline.storage.publish import publish_bytes, publish_file, remove, scratch_file
-from pipeline.training.engine import Engine, EngineState
-from pipeline.training.ranks import on_first_rank
-from schemas.config import ConfigError, Settings, flatten
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import basename, dirname, exists, join, list_files, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes, publish_file, remove, scratch_file
+from trackmill.pipeline.training.engines.base import Engine, EngineState
+from trackmill.pipeline.training.ranks import on_first_rank
+from trackmill.schemas.config import ConfigError, Settings, flatten
 
 FORMAT = 1
 DOCUMENT = "checkpoint.json"

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 
 import torch
 
-from pipeline.loader.loader import ShardLoader
-from pipeline.training.engine import EngineSettings, OptimSettings, make_engine
-from pipeline.training.launch import Part, Prepared
-from pipeline.training.optimiser import moment_kinds
-from pipeline.training.recipe import make_task
-from pipeline.training.schedule import learning_rate
-from pipeline.training.steps import peak_memory, run_step
-from pipeline.work.forecast import readable_bytes
-from pipeline.work.progress import duration
+from trackmill.pipeline.console.words import duration, readable_bytes
+from trackmill.pipeline.loader.loader import ShardLoader
+from trackmill.pipeline.training.engines import make_engine
+from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
+from trackmill.pipeline.training.engines.optimiser import moment_kinds
+from trackmill.pipeline.training.launch import Part, Prepared
+from trackmill.pipeline.training.recipe import make_task
+from trackmill.pipeline.training.schedule import learning_rate
+from trackmill.pipeline.training.steps import peak_memory, run_step
 
 MEASURED_STEPS = 4
 """The first of them, in which workers start and kernels are chosen, does not count."""

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from schemas.config import Settings
+from trackmill.schemas.config import Settings
 
 
 class EmaSettings(Settings):

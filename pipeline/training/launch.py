@@ -21,21 +21,21 @@ import orjson
 import torch
 import torch.distributed as dist
 
-from pipeline.loader.catalog import Catalog, read_catalog
-from pipeline.loader.loader import keep_memory
-from pipeline.loader.order import Order, share
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import canonical, join
-from pipeline.storage.publish import publish_bytes
-from pipeline.training import checkpoint
-from pipeline.training.checkpoint import Found
-from pipeline.training.loop import Outcome, data_identity, total_steps, train
-from pipeline.training.ranks import on_first_rank
-from pipeline.training.recipe import Recipe, effective, make_recipe, make_task, plain
-from pipeline.training.result import read_card
-from pipeline.training.task import Task
-from pipeline.training.telemetry import require_packages
-from schemas.config import ConfigError
+from trackmill.pipeline.loader.catalog import Catalog, read_catalog
+from trackmill.pipeline.loader.loader import keep_memory
+from trackmill.pipeline.loader.order import Order, share
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import canonical, join
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.tasks.base import Task
+from trackmill.pipeline.training import checkpoint
+from trackmill.pipeline.training.checkpoint import Found
+from trackmill.pipeline.training.loop import Outcome, data_identity, total_steps, train
+from trackmill.pipeline.training.ranks import on_first_rank
+from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task, plain
+from trackmill.pipeline.training.result import read_card
+from trackmill.pipeline.training.telemetry import require_packages
+from trackmill.schemas.config import ConfigError
 
 RESUME = ("auto", "never")
 COLLECTIVE_TIMEOUT = timedelta(hours=6)

@@ -15,20 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.loader.catalog import Catalog
-from pipeline.loader.loader import ShardLoader
-from pipeline.training import checkpoint
-from pipeline.training.checkpoint import Found
-from pipeline.training.ema import Ema
-from pipeline.training.engine import make_engine
-from pipeline.training.ranks import any_rank, num_ranks, on_first_rank, this_rank
-from pipeline.training.recipe import Recipe, effective, plain
-from pipeline.training.result import network_of, write_result
-from pipeline.training.schedule import learning_rate
-from pipeline.training.steps import NonFinite, Rows, peak_memory, run_step
-from pipeline.training.task import Task
-from pipeline.training.telemetry import Telemetry
-from pipeline.training.watchdog import Watchdog
+from trackmill.pipeline.loader.catalog import Catalog
+from trackmill.pipeline.loader.loader import ShardLoader
+from trackmill.pipeline.tasks.base import Task
+from trackmill.pipeline.training import checkpoint
+from trackmill.pipeline.training.checkpoint import Found
+from trackmill.pipeline.training.ema import Ema
+from trackmill.pipeline.training.engines import make_engine
+from trackmill.pipeline.training.ranks import any_rank, num_ranks, on_first_rank, this_rank
+from trackmill.pipeline.training.recipe import Recipe, effective, plain
+from trackmill.pipeline.training.result import network_of, write_result
+from trackmill.pipeline.training.schedule import learning_rate
+from trackmill.pipeline.training.steps import NonFinite, Rows, peak_memory, run_step
+from trackmill.pipeline.training.telemetry import Telemetry
+from trackmill.pipeline.training.watchdog import Watchdog
 
 EVALUATION_PATIENCE = 20.0
 """How much longer than a step an evaluation may take before the watchdog speaks up."""

@@ -14,20 +14,20 @@ from typing import Any
 
 from pydantic import Field, create_model
 
-from pipeline.loader.settings import DataSettings
-from pipeline.loader.views import ViewSettings
-from pipeline.storage.credentials import redact, scrub
-from pipeline.storage.files import read_bytes
-from pipeline.training.checkpoint import CheckpointSettings
-from pipeline.training.ema import EmaSettings
-from pipeline.training.engine import EngineSettings, OptimSettings
-from pipeline.training.masa_task import EvaluationSettings, LossSection, MasaTask, ModelSettings, ObjectSettings
-from pipeline.training.ray_settings import RaySettings
-from pipeline.training.schedule import ScheduleSettings
-from pipeline.training.task import Task
-from pipeline.training.telemetry import TelemetrySettings
-from pipeline.training.watchdog import WatchdogSettings
-from schemas.config import ConfigError, Settings, build, digest, flatten, merge, parse_toml
+from trackmill.pipeline.loader.settings import DataSettings
+from trackmill.pipeline.loader.views import ViewSettings
+from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.tasks.base import Task
+from trackmill.pipeline.tasks.masa.task import EvaluationSettings, LossSection, MasaTask, ModelSettings, ObjectSettings
+from trackmill.pipeline.training.checkpoint import CheckpointSettings
+from trackmill.pipeline.training.ema import EmaSettings
+from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
+from trackmill.pipeline.training.ray.ray_settings import RaySettings
+from trackmill.pipeline.training.schedule import ScheduleSettings
+from trackmill.pipeline.training.telemetry import TelemetrySettings
+from trackmill.pipeline.training.watchdog import WatchdogSettings
+from trackmill.schemas.config import ConfigError, Settings, build, digest, flatten, merge, parse_toml
 
 
 class Recipe(Settings):
@@ -136,7 +136,7 @@ def make_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     """A recipe out of nested plain values; the sections of its task become attributes of it as well.
 
     Raises:
-        ConfigError: see `schemas.config.build`.
+        ConfigError: see `trackmill.schemas.config.build`.
     """
     name = values.get("task", "masa")
     if name not in TASKS:

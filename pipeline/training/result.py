@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 from torch import Tensor, nn
 
-from pipeline.storage.files import join, read_bytes
-from pipeline.storage.publish import publish_bytes
-from pipeline.training.checkpoint import write_tensors
-from pipeline.training.engine import EngineState
-from pipeline.training.task import Task
+from trackmill.pipeline.storage.files import join, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.tasks.base import Task
+from trackmill.pipeline.training.checkpoint import write_tensors
+from trackmill.pipeline.training.engines.base import EngineState
 
 
 def result_url(output: str) -> str:

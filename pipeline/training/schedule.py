@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from schemas.config import Settings
+from trackmill.schemas.config import Settings
 
 
 class ScheduleSettings(Settings):

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.training.engine import Engine
-from pipeline.training.ranks import gather
+from trackmill.pipeline.training.engines.base import Engine
+from trackmill.pipeline.training.ranks import gather
 
 _TOTALS = ("bad_samples",)
 _PEAKS = ("memory_bytes",)

@@ -24,11 +24,11 @@ from typing import IO
 import orjson
 from pydantic import Field
 
-from pipeline.storage.credentials import scrub
-from pipeline.storage.files import canonical, exists, join, read_bytes
-from pipeline.storage.publish import publish_bytes
-from pipeline.work.progress import duration
-from schemas.config import Settings
+from trackmill.pipeline.console.words import duration
+from trackmill.pipeline.storage.credentials import scrub
+from trackmill.pipeline.storage.files import canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.config import Settings
 
 HANG_EXIT = 75
 """Exit code of a process that the watchdog ended: EX_TEMPFAIL of sysexits.h, worth another try."""

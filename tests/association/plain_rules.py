@@ -1,7 +1,7 @@
 """MASA's two rules word for word, in torch, one detection after another: slow, and meant to be read.
 
-What `models.association` does on arrays is compared with these. They take the same five arguments and settings; a
-track is a dictionary, a detection a row, and each step of the description is one loop.
+What `trackmill.models.association` does on arrays is compared with these. They take the same five arguments and
+settings; a track is a dictionary, a detection a row, and each step of the description is one loop.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.association.masa_bdd import MasaBddSettings
-from models.association.masa_tao import MasaTaoSettings
+from trackmill.models.association.masa_bdd import MasaBddSettings
+from trackmill.models.association.masa_tao import MasaTaoSettings
 
 NEITHER = -2
 """Stands in for an identity: a duplicate, which is neither track nor backdrop."""

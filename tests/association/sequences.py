@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import assume
 
-from models.association import Tracked, Tracker
+from trackmill.models.association import Tracked, Tracker
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "masa_tracker"
 

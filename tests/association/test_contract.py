@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.association import TRACKERS, MasaBddTracker, MasaTaoTracker, Tracked, Tracker
 from tests.association.sequences import Frame, random_sequence
+from trackmill.models.association import TRACKERS, MasaBddTracker, MasaTaoTracker, Tracked, Tracker
 
 MAKERS: dict[str, Callable[[], Tracker]] = {
     "masa_tao": lambda: MasaTaoTracker(init_score_thr=0.2, obj_score_thr=0.1),
@@ -300,5 +300,5 @@ def test_settings_of_the_gate_are_checked(name: str, value: float) -> None:
 
 
 def test_importing_trackers_needs_no_torch() -> None:
-    code = "import sys, models.association; sys.exit('torch' in sys.modules)"
+    code = "import sys, trackmill.models.association; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.association import MasaBddTracker
 from tests.association.sequences import (
     agree_with_loops,
     compare_with_reference,
@@ -17,6 +16,7 @@ from tests.association.sequences import (
     reference_settings,
 )
 from tests.association.test_masa_tao import LEFT, RIGHT, UP, scales, thresholds
+from trackmill.models.association import MasaBddTracker
 
 EASY = {"init_score_thr": 0.5, "obj_score_thr": 0.3}
 

@@ -9,9 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.association import MasaTaoTracker
-from models.association.similarity import bi_softmax, cosines, distance_gate, inverse_norms
-from models.association.suppression import overlaps
 from tests.association.sequences import (
     agree_with_loops,
     compare_with_reference,
@@ -19,6 +16,9 @@ from tests.association.sequences import (
     random_sequence,
     reference_settings,
 )
+from trackmill.models.association import MasaTaoTracker
+from trackmill.models.association.similarity import bi_softmax, cosines, distance_gate, inverse_norms
+from trackmill.models.association.suppression import overlaps
 
 EASY = {"init_score_thr": 0.1, "obj_score_thr": 0.1, "distractor_score_thr": 0.0}
 """All detections take part."""

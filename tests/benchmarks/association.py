@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from models.association import MasaBddTracker, MasaTaoTracker
+from trackmill.models.association import MasaBddTracker, MasaTaoTracker
 
 NUM_OBJECTS, NUM_DETECTIONS, DIMENSION = 200, 100, 256
 LOOP_AIM, TRACKERS_AIM, MILLISECONDS_AIM = 4, 8, 0.4

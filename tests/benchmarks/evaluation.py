@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.tracks import Video
 from tests.evaluation.make_track_files import MotFiles, mot_videos, write_mot
 from tests.evaluation.make_tracks import Faults, make_video
+from trackmill.pipeline.evaluation.tracks import Video
 
 # Either side is imported inside the function that runs it: the peak of one must not hold the packages of the other.
 
@@ -67,8 +67,8 @@ def make_mot(root: Path, num_frames: int, num_objects: int) -> MotFiles:
 
 def our_mot(root: Path) -> Scores:
     """Totals by `jobs/evaluate.py`'s way, percent and counts."""
-    from pipeline.evaluation.benchmarks.mot import evaluate
-    from pipeline.evaluation.request import Options
+    from trackmill.pipeline.evaluation.benchmarks.mot import evaluate
+    from trackmill.pipeline.evaluation.request import Options
 
     return evaluate("mot17", str(root / "gt" / "MOT17-train"), str(root / "results"), Options()).metrics
 
@@ -107,8 +107,8 @@ def teta_videos(num_videos: int, num_frames: int) -> list[Video]:
 
 def our_teta(videos: list[Video]) -> Scores:
     """TETA of each class, fractions."""
-    from pipeline.evaluation.metrics.teta import TetaCounts, teta
-    from pipeline.evaluation.overlaps import find_overlaps
+    from trackmill.pipeline.evaluation.metrics.teta import TetaCounts, teta
+    from trackmill.pipeline.evaluation.overlaps import find_overlaps
 
     labels = range(1, NUM_CLASSES + 1)
     total = dict.fromkeys(labels, TetaCounts.none())
@@ -167,9 +167,9 @@ def from_files(folder: Path, cases: Iterable[tuple[int, int]], repeats: int) -> 
 
 def metrics_only(cases: Iterable[tuple[int, int]], repeats: int) -> None:
     """The three metrics alone, the overlaps of all boxes being known, each side in its own form."""
-    from pipeline.evaluation.overlaps import find_overlaps
-    from pipeline.evaluation.scoring import TrackCounts, count
     from tests.evaluation import oracle
+    from trackmill.pipeline.evaluation.overlaps import find_overlaps
+    from trackmill.pipeline.evaluation.scoring import TrackCounts, count
 
     heading("the three metrics with overlaps given, milliseconds (theirs: TrackEval 1.3.0, eval_sequence and combine)")
     for num_frames, num_objects in cases:

@@ -23,16 +23,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torchvision.ops import roi_align
 
-from models.detectors.frame_scaling import FrameScaling
-from models.masa.model import Masa
-from pipeline.evaluation.association.built_in import hsv_histogram
-from pipeline.evaluation.association.embeddings import Embedding, PixelEmbedding, embed, num_frames
-from pipeline.evaluation.association.measure import AssociationReport, measure
-from pipeline.evaluation.association.model_embedding import network_embedding
-from pipeline.evaluation.association.settings import AssociationSettings
-from pipeline.evaluation.benchmarks.association import association_sequences
-from pipeline.progress_line import ProgressLine
-from pipeline.tracking.build import choose_device, load_model
+from trackmill.models.detectors.frame_scaling import FrameScaling
+from trackmill.models.masa.model import Masa
+from trackmill.pipeline.console.progress_line import ProgressLine
+from trackmill.pipeline.evaluation.association.built_in import hsv_histogram
+from trackmill.pipeline.evaluation.association.embeddings import Embedding, PixelEmbedding, embed, num_frames
+from trackmill.pipeline.evaluation.association.measure import AssociationReport, measure
+from trackmill.pipeline.evaluation.association.model_embedding import network_embedding
+from trackmill.pipeline.evaluation.association.settings import AssociationSettings
+from trackmill.pipeline.evaluation.benchmarks.association import association_sequences
+from trackmill.pipeline.tracking.build import choose_device, load_model
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "mot15"
 SEQUENCES = ("TUD-Stadtmitte", "PETS09-S2L1")

@@ -27,16 +27,16 @@ import simplejpeg
 import webdataset
 from PIL import Image
 
-from pipeline.loader.catalog import Catalog, read_catalog
-from pipeline.loader.contract import StoredSample
-from pipeline.loader.loader import ShardLoader, keep_memory
-from pipeline.loader.settings import DataSettings
-from pipeline.shards.encode import encode_sample
-from pipeline.shards.layout import Layout
-from pipeline.shards.receipts import write_receipt
-from pipeline.shards.writer import ShardWriter
-from schemas.media import Annotations, Frame, Media, ProposalSet
 from tests.make_dataset import FINGERPRINT, STAMP, make_item, make_row
+from trackmill.pipeline.loader.catalog import Catalog, read_catalog
+from trackmill.pipeline.loader.contract import StoredSample
+from trackmill.pipeline.loader.loader import ShardLoader, keep_memory
+from trackmill.pipeline.loader.settings import DataSettings
+from trackmill.pipeline.shards.encode import encode_sample
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.receipts import write_receipt
+from trackmill.pipeline.shards.writer import ShardWriter
+from trackmill.schemas.media import Annotations, Frame, Media, ProposalSet
 
 BATCH, NUM_BOXES, PER_SHARD = 16, 60, 128
 Record = tuple[np.ndarray, np.ndarray]

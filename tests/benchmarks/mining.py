@@ -17,17 +17,17 @@ import numpy as np
 import psutil
 import ray
 
-import models.proposers as registry
-from models.proposers.base import Proposer
-from pipeline.config import mine_config
-from pipeline.sources import open_source
-from pipeline.sources.base import ReadSettings
-from pipeline.work.inline import InlineExecutor
-from pipeline.work.pool import RayPool
-from pipeline.work.prepare import prepare
-from pipeline.work.unit import UnitTask
-from schemas.media import Frame, ProposalSet
+import trackmill.models.proposers as registry
 from tests.make_media import make_pictures
+from trackmill.models.proposers.base import Proposer
+from trackmill.pipeline.mining.inline import InlineExecutor
+from trackmill.pipeline.mining.pool import RayPool
+from trackmill.pipeline.mining.prepare import prepare
+from trackmill.pipeline.mining.settings import mine_config
+from trackmill.pipeline.mining.unit import UnitTask
+from trackmill.pipeline.sources import open_source
+from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.schemas.media import Frame, ProposalSet
 
 PROPOSAL_S = 0.020
 ITEMS_PER_UNIT = 20

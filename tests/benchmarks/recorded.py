@@ -17,8 +17,8 @@ from segment_anything.modeling import MaskDecoder, Sam
 from segment_anything.utils.amg import build_point_grid
 from torch import Tensor, nn
 
-from models.sam import FastMaskGenerator
 from tests.parity.synthetic import Painter
+from trackmill.models.sam import FastMaskGenerator
 
 
 class Recording:

@@ -27,11 +27,11 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.amg import build_point_grid
 from skimage import data
 
-import models.sam
-from models.sam import FastMaskGenerator
-from models.sam.sam1 import Sam1Segmenter
+import trackmill.models.sam
 from tests.benchmarks.recorded import Recording, recorded, with_recording
 from tests.parity.synthetic import assert_same, painting_sam
+from trackmill.models.sam import FastMaskGenerator
+from trackmill.models.sam.sam1 import Sam1Segmenter
 
 SIZE = (683, 1024)
 SETTINGS: dict[str, Any] = {"pred_iou_thresh": 0.88, "stability_score_thresh": 0.95, "min_mask_region_area": 100}
@@ -71,7 +71,7 @@ def main() -> None:
 def make_sam(variant: str) -> Sam:
     """Weights of torch's own initialisation, with relative positions that are not zero."""
     torch.manual_seed(0)
-    sam = models.sam.load(variant, None)
+    sam = trackmill.models.sam.load(variant, None)
     with torch.no_grad():
         for name, parameter in sam.named_parameters():
             if "rel_pos" in name or "pos_embed" in name:
@@ -218,7 +218,7 @@ def peak_memory(who: str) -> Any:
 def overlap(variant: str, weights: str | None, paths: list[str] | None) -> None:
     """What share of the float32 masks bfloat16 keeps, matched at a mask IoU of 0.9."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sam = (models.sam.load(variant, weights) if weights else make_sam(variant)).to(device)
+    sam = (trackmill.models.sam.load(variant, weights) if weights else make_sam(variant)).to(device)
     everything = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "box_nms_thresh": 1.0, "points_per_side": 4}
     gates: dict[str, Any] = {} if weights else everything
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths or []] or [data.coffee()]

@@ -22,19 +22,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.association.base import Tracked
-from pipeline.evaluation.report.report import Row
-from pipeline.evaluation.request import Options
-from pipeline.evaluation.run import evaluate
-from pipeline.progress_line import ProgressLine
-from pipeline.tracking.build import choose_device, load_model, model_scaling
-from pipeline.tracking.detection_files import read_detections
-from pipeline.tracking.embedding import Embedder
-from pipeline.tracking.frames import SourceFrame, open_frames
-from pipeline.tracking.settings import SizeSettings, make_tracker
-from pipeline.tracking.tracked import with_identities
-from pipeline.tracking.writers import MotWriter
-from schemas.detections import Detections
+from trackmill.models.association.base import Tracked
+from trackmill.pipeline.console.progress_line import ProgressLine
+from trackmill.pipeline.evaluation.report.report import Row
+from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.evaluation.run import evaluate
+from trackmill.pipeline.tracking.build import choose_device, load_model, model_scaling
+from trackmill.pipeline.tracking.detection_files import read_detections
+from trackmill.pipeline.tracking.embedding import Embedder
+from trackmill.pipeline.tracking.frames import SourceFrame, open_frames
+from trackmill.pipeline.tracking.settings import SizeSettings, make_tracker
+from trackmill.pipeline.tracking.tracked import with_identities
+from trackmill.pipeline.tracking.writers import MotWriter
+from trackmill.schemas.detections import Detections
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "mot15"
 SEQUENCES = ("TUD-Stadtmitte", "PETS09-S2L1")

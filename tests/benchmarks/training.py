@@ -32,20 +32,21 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
 
-from jobs.train import RECIPES
-from jobs.train import main as train
-from pipeline.loader.loader import ShardLoader
-from pipeline.training import loop
-from pipeline.training.dry_run import memory_estimate
-from pipeline.training.engine import EngineSettings, OptimSettings, make_engine
-from pipeline.training.launch import Part, run_local
-from pipeline.training.recipe import TASKS, TaskKind, load_recipe
-from pipeline.training.task import TrainingModule
-from pipeline.training.telemetry.lines import read_lines
 from tests.faults.training_runs import finish, start_training
 from tests.runs import mine
 from tests.training.tiny_runs import make_data
 from tests.training.tiny_task import SIDE, TinyEvaluationSettings, TinyModelSettings, TinyTask
+from trackmill.jobs.train import RECIPES
+from trackmill.jobs.train import main as train
+from trackmill.pipeline.loader.loader import ShardLoader
+from trackmill.pipeline.tasks.base import TrainingModule
+from trackmill.pipeline.training import loop
+from trackmill.pipeline.training.dry_run import memory_estimate
+from trackmill.pipeline.training.engines import make_engine
+from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
+from trackmill.pipeline.training.launch import Part, run_local
+from trackmill.pipeline.training.recipe import TASKS, TaskKind, load_recipe
+from trackmill.pipeline.training.telemetry.lines import read_lines
 
 CPU = torch.device("cpu")
 RANKS = 2

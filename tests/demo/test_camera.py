@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pipeline.demo.camera import HEIGHT, WIDTH, Pose, camera_path, enlarged, seen_box, take
+from trackmill.pipeline.demo.camera import HEIGHT, WIDTH, Pose, camera_path, enlarged, seen_box, take
 
 PATCH = (255, 0, 255)
 

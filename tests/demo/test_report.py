@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.demo.report import verdict
+from trackmill.pipeline.demo.report import verdict
 
 
 def compared(**intervals: tuple[float, float] | None) -> dict[str, Any]:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.demo.objects import MIN_SIDE, MIN_VISIBLE, Truth, detect
-from pipeline.demo.sequences import write_camera_sequence, write_video_sequence
-from pipeline.evaluation.readers.mot_layout import find_sequences
-from pipeline.sources.packaged import packaged_media
-from pipeline.tracking.build import read_file_detections
-from pipeline.tracking.frames import ReadLimits, open_frames
-from schemas.boxes import iou_matrix
+from trackmill.pipeline.demo.objects import MIN_SIDE, MIN_VISIBLE, Truth, detect
+from trackmill.pipeline.demo.sequences import write_camera_sequence, write_video_sequence
+from trackmill.pipeline.evaluation.readers.mot_layout import find_sequences
+from trackmill.pipeline.sources.packaged import packaged_media
+from trackmill.pipeline.tracking.build import read_file_detections
+from trackmill.pipeline.tracking.frames import ReadLimits, open_frames
+from trackmill.schemas.boxes import iou_matrix
 
 FRAMES = 40
 

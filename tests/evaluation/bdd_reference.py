@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools import mask as coco
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.evaluation.tracks import Tracks, Video, make_tracks
+from trackmill.pipeline.evaluation.tracks import Tracks, Video, make_tracks
 
 CLASSES = ("pedestrian", "rider", "car", "bus", "truck", "train", "motorcycle", "bicycle")
 RENAMED = {"person": "pedestrian", "bike": "bicycle", "motor": "motorcycle", "van": "car", "caravan": "car"}

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from pipeline.evaluation.tracks import Tracks, Video
 from tests.evaluation.make_tracks import Faults, make_video, with_masks
+from trackmill.pipeline.evaluation.tracks import Tracks, Video
 
 NAMES = {3: "person", 8: "car", 15: "abacus", 21: "dog", 40: "gargoyle", 77: "never_there"}
 RARE = ("abacus", "gargoyle", "never_there")

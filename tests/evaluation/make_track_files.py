@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.tracks import Tracks, Video
 from tests.evaluation.make_tracks import Faults, make_video, with_masks
+from trackmill.pipeline.evaluation.tracks import Tracks, Video
 
 Style = Literal["mot15", "mot17", "mot20", "dancetrack", "sportsmot"]
 

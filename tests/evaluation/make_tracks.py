@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.tracks import Tracks, Video, make_tracks
-from schemas.masks import format_counts, mask_runs
+from trackmill.pipeline.evaluation.tracks import Tracks, Video, make_tracks
+from trackmill.schemas.masks import format_counts, mask_runs
 
 Grid = NDArray[np.float64]
 """(N, T, 4) float64 `x, y, width, height` of N objects in T frames."""

@@ -11,7 +11,7 @@ import numpy as np
 import trackeval
 from trackeval.datasets._base_dataset import _BaseDataset
 
-from pipeline.evaluation.tracks import Video
+from trackmill.pipeline.evaluation.tracks import Video
 
 Data = dict[str, Any]
 """One sequence, as TrackEval's metrics want it."""

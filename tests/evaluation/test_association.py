@@ -14,23 +14,24 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from pipeline.evaluation.association.built_in import hsv_histogram
-from pipeline.evaluation.association.embeddings import embed, named_embedding
-from pipeline.evaluation.association.intervals import PersonSums, association_sums, paired_intervals
-from pipeline.evaluation.association.linking import link
-from pipeline.evaluation.association.measure import association_benchmark
-from pipeline.evaluation.association.pictures import find_pictures
-from pipeline.evaluation.association.sequences import box_sequence
-from pipeline.evaluation.association.settings import AssociationSettings
-from pipeline.evaluation.association.threshold import choose_threshold
-from pipeline.evaluation.benchmarks.association import evaluate_association
-from pipeline.evaluation.metrics.hota import hota
-from pipeline.evaluation.metrics.identity import identity
-from pipeline.evaluation.metrics.retrieval import unit_length
-from pipeline.evaluation.tracks import BadTracks, Video, make_tracks
-from schemas.config import ConfigError, build
 from tests import make_media
 from tests.evaluation.make_tracks import make_video
+from trackmill.pipeline.evaluation.association.built_in import hsv_histogram
+from trackmill.pipeline.evaluation.association.embeddings import embed, named_embedding
+from trackmill.pipeline.evaluation.association.intervals import PersonSums, association_sums, paired_intervals
+from trackmill.pipeline.evaluation.association.linking import link
+from trackmill.pipeline.evaluation.association.measure import association_benchmark
+from trackmill.pipeline.evaluation.association.pictures import find_pictures
+from trackmill.pipeline.evaluation.association.sequences import box_sequence
+from trackmill.pipeline.evaluation.association.settings import AssociationSettings
+from trackmill.pipeline.evaluation.association.threshold import choose_threshold
+from trackmill.pipeline.evaluation.benchmarks.association import evaluate_association
+from trackmill.pipeline.evaluation.metrics.hota import hota
+from trackmill.pipeline.evaluation.metrics.identity import identity
+from trackmill.pipeline.evaluation.metrics.retrieval import unit_length
+from trackmill.pipeline.evaluation.tracks import Video, make_tracks
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.schemas.config import ConfigError, build
 
 MOT15 = Path(__file__).parents[3] / "shared" / "data" / "mot15"
 needs_mot15 = pytest.mark.skipif(not MOT15.is_dir(), reason="no ../shared/data/mot15 beside the repository")

@@ -12,15 +12,15 @@ import numpy as np
 import orjson
 import pytest
 
-from pipeline.evaluation.benchmarks.bdd100k import evaluate
-from pipeline.evaluation.metrics.bdd_clear import BddClearCounts
-from pipeline.evaluation.metrics.teta import TetaCounts
-from pipeline.evaluation.report.report import Report
-from pipeline.evaluation.request import Options
-from pipeline.evaluation.tracks import BadTracks
 from tests.evaluation.bdd_reference import CLASSES, clear_by_loops, without_ignored
 from tests.evaluation.make_scalabel import make_scalabel, to_rle
 from tests.evaluation.teta_reference import teta_by_loops
+from trackmill.pipeline.evaluation.benchmarks.bdd100k import evaluate
+from trackmill.pipeline.evaluation.metrics.bdd_clear import BddClearCounts
+from trackmill.pipeline.evaluation.metrics.teta import TetaCounts
+from trackmill.pipeline.evaluation.report.report import Report
+from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.formats.errors import BadTracks
 
 SHARED = Path(__file__).parents[3] / "shared"
 REFERENCE = SHARED / "reference" / "bdd100k" / "basic"

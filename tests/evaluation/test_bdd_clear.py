@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.evaluation.metrics.bdd_clear import BddClearCounts, bdd_clear, inclusive_iou, keep_outside
-from pipeline.evaluation.overlaps import Overlaps, find_overlaps
-from pipeline.evaluation.tracks import make_tracks, no_tracks
+from trackmill.pipeline.evaluation.metrics.bdd_clear import BddClearCounts, bdd_clear, inclusive_iou, keep_outside
+from trackmill.pipeline.evaluation.overlaps import Overlaps, find_overlaps
+from trackmill.pipeline.evaluation.tracks import make_tracks, no_tracks
 
 
 def compared(truths: list[tuple], guesses: list[tuple]) -> Overlaps:

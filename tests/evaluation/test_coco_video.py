@@ -12,10 +12,10 @@ import numpy as np
 import orjson
 import pytest
 
-from pipeline.evaluation.class_vote import vote
-from pipeline.evaluation.readers.coco_video import CocoVideos, read_coco_video
-from pipeline.evaluation.tracks import BadTracks
 from tests.evaluation.make_tao import Json, make_files, make_videos, write_files
+from trackmill.pipeline.evaluation.class_vote import vote
+from trackmill.pipeline.evaluation.readers.coco_video import CocoVideos, read_coco_video
+from trackmill.pipeline.formats.errors import BadTracks
 
 TRUTH: Json = {
     "videos": [

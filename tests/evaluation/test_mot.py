@@ -13,10 +13,10 @@ from typing import Any
 import fsspec
 import pytest
 
-from pipeline.evaluation.benchmarks.mot import evaluate
-from pipeline.evaluation.report.report import Report, Row
-from pipeline.evaluation.request import Options
-from pipeline.evaluation.tracks import BadTracks
+from trackmill.pipeline.evaluation.benchmarks.mot import evaluate
+from trackmill.pipeline.evaluation.report.report import Report, Row
+from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.formats.errors import BadTracks
 
 SHARED = Path(__file__).parents[3] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")

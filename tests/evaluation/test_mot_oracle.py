@@ -10,12 +10,12 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from pipeline.evaluation.benchmarks.mot import evaluate
-from pipeline.evaluation.report.report import Row
-from pipeline.evaluation.request import Options
-from pipeline.evaluation.tracks import Video, no_tracks
 from tests.evaluation.make_track_files import MotFiles, Style, mot_videos, write_mot
 from tests.evaluation.make_tracks import Faults
+from trackmill.pipeline.evaluation.benchmarks.mot import evaluate
+from trackmill.pipeline.evaluation.report.report import Row
+from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.evaluation.tracks import Video, no_tracks
 
 STYLES = get_args(Style)
 COUNTS = {"IDSW": "IDSW", "Frag": "Frag", "MT": "MT", "PT": "PT", "ML": "ML"} | {

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluation.metrics.clear import ClearCounts, clear
-from pipeline.evaluation.metrics.hota import HotaCounts, hota
-from pipeline.evaluation.metrics.identity import IdentityCounts, identity
-from pipeline.evaluation.overlaps import Iou, find_overlaps
-from pipeline.evaluation.tracks import Tracks, Video, make_tracks, no_tracks
 from tests.evaluation.make_tracks import NO_FAULTS, Faults, coco_rle, make_video, with_masks
+from trackmill.pipeline.evaluation.metrics.clear import ClearCounts, clear
+from trackmill.pipeline.evaluation.metrics.hota import HotaCounts, hota
+from trackmill.pipeline.evaluation.metrics.identity import IdentityCounts, identity
+from trackmill.pipeline.evaluation.overlaps import Iou, find_overlaps
+from trackmill.pipeline.evaluation.tracks import Tracks, Video, make_tracks, no_tracks
 
 pytest.importorskip("trackeval", reason="trackeval 1.3.0 is the oracle of these tests: install the extra 'oracle'")
 from tests.evaluation import oracle

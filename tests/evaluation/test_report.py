@@ -18,17 +18,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.evaluation.metrics.clear import clear
-from pipeline.evaluation.overlaps import find_overlaps
-from pipeline.evaluation.report.html import MAX_MOMENTS, page, write_html
-from pipeline.evaluation.report.moments import add_timelines, describe, worst_first
-from pipeline.evaluation.report.pictures import LONGEST_SIDE, Frames, NoPicture, Picture
-from pipeline.evaluation.report.plots import curves_plot, draw_moment, timeline_plot
-from pipeline.evaluation.report.report import Drawn, Moment, Report, Timeline
-from pipeline.evaluation.report.table import columns, extremes, number, show
-from pipeline.evaluation.tracks import make_tracks
 from tests.evaluation.make_tracks import make_video
 from tests.make_media import make_video as make_media_video
+from trackmill.pipeline.evaluation.metrics.clear import clear
+from trackmill.pipeline.evaluation.overlaps import find_overlaps
+from trackmill.pipeline.evaluation.report.html import MAX_MOMENTS, page, write_html
+from trackmill.pipeline.evaluation.report.moments import add_timelines, describe, worst_first
+from trackmill.pipeline.evaluation.report.pictures import LONGEST_SIDE, Frames, NoPicture, Picture
+from trackmill.pipeline.evaluation.report.plots import curves_plot, draw_moment, timeline_plot
+from trackmill.pipeline.evaluation.report.report import Drawn, Moment, Report, Timeline
+from trackmill.pipeline.evaluation.report.table import columns, extremes, number, show
+from trackmill.pipeline.evaluation.tracks import make_tracks
 
 SHARED = Path(__file__).parents[3] / "shared"
 EVIL = "<script>alert(1)</script>\x1b[31m\u202e[bold]"
@@ -461,7 +461,7 @@ def test_a_name_alone_is_not_taken_from_elsewhere(moment, tmp_path):
 
 @pytest.mark.parametrize("place", ["one.mp4", "one/one.mp4", "whole.mp4"])
 def test_frames_of_a_video(place, moment, tmp_path):
-    from pipeline.sources.videos import VideoReader
+    from trackmill.pipeline.media.videos import VideoReader
 
     path = make_media_video(tmp_path / place, num_frames=20, size=(64, 96))
     with path.open("rb") as handle:
@@ -568,7 +568,7 @@ def test_where_there_is_no_picture(moment_name, sequence, reason, moment, tmp_pa
 
 @pytest.mark.parametrize("root", ["/nowhere/at/all", "http://127.0.0.1:1/frames", "pipe:x", "nosuch://x", ""])
 def test_a_root_that_is_not_there_is_told_and_no_error(root, report, monkeypatch):
-    monkeypatch.setattr("pipeline.storage.files.ATTEMPTS", 1)
+    monkeypatch.setattr("trackmill.pipeline.storage.files.ATTEMPTS", 1)
     with Frames(root) as frames, pytest.raises(NoPicture):
         frames.picture(report.moments[0])
 
@@ -580,8 +580,8 @@ def test_a_store_that_is_down_is_waited_for_once(moment, monkeypatch):
         calls.append(url)
         raise OSError("gave up after 5 attempts")
 
-    monkeypatch.setattr("pipeline.evaluation.report.pictures.exists", lambda url: False)
-    monkeypatch.setattr("pipeline.evaluation.report.pictures.read_bytes", down)
+    monkeypatch.setattr("trackmill.pipeline.evaluation.report.pictures.exists", lambda url: False)
+    monkeypatch.setattr("trackmill.pipeline.evaluation.report.pictures.read_bytes", down)
     with Frames("https://store.example/frames") as frames:
         for step in range(3):
             with pytest.raises(NoPicture, match="gave up"):

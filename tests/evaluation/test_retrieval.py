@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.evaluation.metrics.retrieval import RetrievalCounts, retrieval, unit_length
+from trackmill.pipeline.evaluation.metrics.retrieval import RetrievalCounts, retrieval, unit_length
 
 
 def slow(vectors, frames, ids, gap):

@@ -9,9 +9,9 @@ import numpy as np
 import orjson
 import pytest
 
-from pipeline.evaluation.readers.scalabel import LabelledVideo, read_scalabel
-from pipeline.evaluation.tracks import BadTracks
 from tests.evaluation.make_scalabel import make_scalabel, to_rle
+from trackmill.pipeline.evaluation.readers.scalabel import LabelledVideo, read_scalabel
+from trackmill.pipeline.formats.errors import BadTracks
 
 CATEGORIES = {"car": 4, "van": 4, "rider": 2}
 REAL = Path(__file__).parents[3] / "shared" / "data" / "bdd100k" / "track" / "labels"

@@ -14,12 +14,13 @@ import numpy as np
 import orjson
 import pytest
 
-from pipeline.evaluation.benchmarks.tao import evaluate
-from pipeline.evaluation.report.report import Report
-from pipeline.evaluation.request import Options
-from pipeline.evaluation.tracks import BadTracks, Video, make_tracks
 from tests.evaluation.make_tao import ALIAS, NAMES, RARE, Json, make_files, make_videos, write_files
 from tests.evaluation.teta_reference import teta_by_loops
+from trackmill.pipeline.evaluation.benchmarks.tao import evaluate
+from trackmill.pipeline.evaluation.report.report import Report
+from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.evaluation.tracks import Video, make_tracks
+from trackmill.pipeline.formats.errors import BadTracks
 
 SHARED = Path(__file__).parents[3] / "shared" / "reference" / "teta" / "basic"
 EVERYTHING = ("teta", "trackmap", "hota", "clear", "identity")

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.evaluation.metrics import teta_matching
-from pipeline.evaluation.metrics.teta import THRESHOLDS, TetaCounts, average, teta
-from pipeline.evaluation.metrics.teta_matching import Problem, match
-from pipeline.evaluation.overlaps import Iou, find_overlaps
-from pipeline.evaluation.tracks import Tracks, Video, make_tracks, no_tracks
 from tests.evaluation import teta_reference
 from tests.evaluation.make_tao import HEIGHT, WIDTH
 from tests.evaluation.make_tracks import Faults, make_video, with_masks
+from trackmill.pipeline.evaluation.metrics import teta_matching
+from trackmill.pipeline.evaluation.metrics.teta import THRESHOLDS, TetaCounts, average, teta
+from trackmill.pipeline.evaluation.metrics.teta_matching import Problem, match
+from trackmill.pipeline.evaluation.overlaps import Iou, find_overlaps
+from trackmill.pipeline.evaluation.tracks import Tracks, Video, make_tracks, no_tracks
 
 
 def count(video: Video, labels: list[int], iou: Iou = "box", exhaustive: bool = False) -> dict[int, TetaCounts]:

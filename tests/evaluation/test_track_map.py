@@ -17,11 +17,11 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pipeline.evaluation.metrics.track_map import TrackMap, average
-from pipeline.evaluation.metrics.track_overlaps import TrackTable, mask_areas, track_ious, track_table
-from pipeline.evaluation.tracks import Tracks, Video, make_tracks, no_tracks
 from tests.evaluation.make_track_files import make_tao
 from tests.evaluation.make_tracks import Faults, make_video, with_masks
+from trackmill.pipeline.evaluation.metrics.track_map import TrackMap, average
+from trackmill.pipeline.evaluation.metrics.track_overlaps import TrackTable, mask_areas, track_ious, track_table
+from trackmill.pipeline.evaluation.tracks import Tracks, Video, make_tracks, no_tracks
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "teta" / "basic"
 SCOPES = ("all", "area_s", "area_m", "area_l", "time_s", "time_m", "time_l")

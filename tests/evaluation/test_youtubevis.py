@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from pipeline.evaluation.benchmarks import youtubevis
-from pipeline.evaluation.readers.youtube_vis import read_results, read_truth
-from pipeline.evaluation.readers.youtube_vis_rows import read_tracks
-from pipeline.evaluation.report.report import Report
-from pipeline.evaluation.request import Options
-from pipeline.evaluation.tracks import BadTracks, Tracks
-from schemas.masks import parse_counts
 from tests.evaluation.make_tracks import Faults, make_video, with_masks
+from trackmill.pipeline.evaluation.benchmarks import youtubevis
+from trackmill.pipeline.evaluation.readers.youtube_vis import read_results, read_truth
+from trackmill.pipeline.evaluation.readers.youtube_vis_rows import read_tracks
+from trackmill.pipeline.evaluation.report.report import Report
+from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.evaluation.tracks import Tracks
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.schemas.masks import parse_counts
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "saco_veval"
 HEIGHT, WIDTH = 60, 80

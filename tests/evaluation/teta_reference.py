@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as coco
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.evaluation.tracks import Tracks, Video
+from trackmill.pipeline.evaluation.tracks import Tracks, Video
 
 EPS = np.finfo("float").eps
 ALPHAS = np.arange(0.0, 0.99, 0.05)

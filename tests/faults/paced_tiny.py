@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.training.recipe import TASKS, TaskKind
 from tests.training.tiny_task import TinyEvaluationSettings, TinyModelSettings, TinyTask
+from trackmill.pipeline.training.recipe import TASKS, TaskKind
 
 _passes = itertools.count(1)
 
@@ -43,8 +43,8 @@ def register() -> None:
 
 
 if __name__ == "__main__":
-    from jobs.train import main
     from tests.faults import paced_tiny  # by its name, under which ranks find the class
+    from trackmill.jobs.train import main
 
     paced_tiny.register()
     sys.exit(main())

@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.work.inflight import peek_note
 from tests.make_media import make_pictures, make_video
 from tests.runs import (
     TIMEOUT_S,
@@ -29,6 +28,7 @@ from tests.runs import (
     tars,
     wait_for,
 )
+from trackmill.pipeline.mining.inflight import peek_note
 
 pytestmark = pytest.mark.ray
 NUM_PICTURES = 16

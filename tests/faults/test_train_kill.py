@@ -10,12 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.training.launch import starting_point
 from tests.faults.test_kill import free_port, two_nodes
 from tests.faults.training_runs import finish, kill, kill_rank, standing_still, start_training, tiny_toml
 from tests.runs import ROOT, TIMEOUT_S, job_environment, wait_for
 from tests.training.gloo_ranks import run_ranks
 from tests.training.tiny_runs import make_data, result, rows
+from trackmill.pipeline.training.launch import starting_point
 
 __all__ = ["two_nodes"]  # a fixture
 
@@ -118,9 +118,9 @@ def test_a_run_of_two_ranks_goes_on_with_one_and_with_four(data: str, undisturbe
 @pytest.mark.timeout(1800)
 def test_masa_with_loader_workers_survives_a_killed_rank(data: str, tmp_path: Path) -> None:
     command = ["--data", data, *MASA_SMALL, *TWO]
-    finish(start_training(*command, "--output", tmp_path / "calm", module="jobs.train"))
+    finish(start_training(*command, "--output", tmp_path / "calm", module="trackmill.jobs.train"))
     output = tmp_path / "killed"
-    process = start_training(*command, "--output", output, module="jobs.train")
+    process = start_training(*command, "--output", output, module="trackmill.jobs.train")
     try:
         wait_for(lambda: (output / "checkpoints/step-00000002/checkpoint.json").exists(), "a checkpoint", process)
         family = psutil.Process(process.pid).children(recursive=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs import train
-from jobs.mine_proposals import parse_arguments
-from pipeline.loader.catalog import read_catalog
-from pipeline.training.launch import check_batch
 from tests.make_dataset import make_dataset
+from trackmill.jobs import train
+from trackmill.jobs.mine_proposals import parse_arguments
+from trackmill.pipeline.loader.catalog import read_catalog
+from trackmill.pipeline.training.launch import check_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.inspect import contact_sheet as sheet
-from pipeline.inspect.contact_sheet import contact_sheet, write_contact_sheet
-from pipeline.inspect.layers import FIRM, label_map, labels_png, labels_rgba
-from pipeline.inspect.overlay import draw_frame, draw_sample
-from pipeline.inspect.palette import css, identity_colour
-from pipeline.shards.reader import open_dataset, read_sample
-from schemas.masks import crop_mask
 from tests.make_dataset import make_dataset
+from trackmill.pipeline.inspect import contact_sheet as sheet
+from trackmill.pipeline.inspect.contact_sheet import contact_sheet, write_contact_sheet
+from trackmill.pipeline.inspect.overlay import draw_frame, draw_sample
+from trackmill.pipeline.media.drawing.layers import FIRM, label_map, labels_png, labels_rgba
+from trackmill.pipeline.media.drawing.palette import css, identity_colour
+from trackmill.pipeline.shards.reader import open_dataset, read_sample
+from trackmill.schemas.masks import crop_mask
 
 EVIL = "<script>alert(1)</script>"
 
@@ -134,9 +134,9 @@ def test_an_empty_set_and_tars_alone_have_sheets_too(tmp_path, dataset):
 
 
 def make_quarantined_only(tmp_path):
-    from pipeline.shards.layout import Layout
-    from pipeline.shards.receipts import write_receipt
     from tests.make_dataset import make_item, make_row
+    from trackmill.pipeline.shards.layout import Layout
+    from trackmill.pipeline.shards.receipts import write_receipt
 
     layout = Layout(str(tmp_path))
     row = make_row(make_item("images", "x"), 0, 0, status="quarantined", reason="?", error_class="BadItem")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jobs.inspect_shards import main
-from pipeline.shards.reader import open_dataset
 from tests.make_dataset import make_dataset
 from tests.s3_server import s3_server
+from trackmill.jobs.inspect_shards import main
+from trackmill.pipeline.shards.reader import open_dataset
 
 SCRIPT = Path(__file__).parents[2] / "jobs" / "inspect_shards.py"
 

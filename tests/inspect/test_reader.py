@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.shards import reader
-from pipeline.shards.decode import parse_sample
-from pipeline.shards.layout import Layout
-from pipeline.shards.reader import UnknownKey, iter_samples, open_dataset, read_sample
-from pipeline.shards.receipts import BadReceipt, read_receipts
-from pipeline.shards.stream import RawSample, ShardBytes, raw_samples
-from pipeline.shards.tar import BadShard
-from pipeline.storage.credentials import UnsafeURL
-from pipeline.storage.publish import publish_bytes
-from schemas.masks import mask_box
-from schemas.receipt import ReceiptRow
 from tests.make_dataset import make_dataset
+from trackmill.pipeline.shards import reader
+from trackmill.pipeline.shards.decode import parse_sample
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.reader import UnknownKey, iter_samples, open_dataset, read_sample
+from trackmill.pipeline.shards.receipts import BadReceipt, read_receipts
+from trackmill.pipeline.shards.stream import RawSample, ShardBytes, raw_samples
+from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.storage.credentials import UnsafeURL
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.masks import mask_box
+from trackmill.schemas.receipt import ReceiptRow
 
 
 def root_of(kind: str, tmp_path) -> str:

@@ -8,15 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipeline.inspect.palette import identity_colour
-from pipeline.inspect.selection import evenly_spaced, select_rows, source_of
-from pipeline.inspect.statistics import Histogram, collect, count_near_duplicates
-from pipeline.inspect.table import dataset_parts, plain, sample_parts, show, statistics_parts
-from pipeline.progress_line import ProgressLine
-from pipeline.shards.card import card_text, escape, write_card
-from pipeline.shards.reader import open_dataset, read_sample
-from pipeline.storage.files import read_bytes
 from tests.make_dataset import CONFIG, make_dataset, make_item, make_row
+from trackmill.pipeline.console.progress_line import ProgressLine
+from trackmill.pipeline.inspect.selection import evenly_spaced, select_rows, source_of
+from trackmill.pipeline.inspect.statistics import Histogram, collect, count_near_duplicates
+from trackmill.pipeline.inspect.table import dataset_parts, plain, sample_parts, show, statistics_parts
+from trackmill.pipeline.media.drawing.palette import identity_colour
+from trackmill.pipeline.shards.card import card_text, escape, write_card
+from trackmill.pipeline.shards.reader import open_dataset, read_sample
+from trackmill.pipeline.storage.files import read_bytes
 
 
 @pytest.fixture(scope="module")

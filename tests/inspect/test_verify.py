@@ -16,16 +16,15 @@ import numpy as np
 import orjson
 import pytest
 
-from pipeline.shards.decode import decode_mask
-from pipeline.shards.layout import Layout
-from pipeline.shards.reader import open_dataset
-from pipeline.shards.receipts import read_receipt, write_receipt
-from pipeline.shards.stream import ShardBytes, raw_samples
-from pipeline.shards.tar import END, BadShard, TarWriter
-from pipeline.shards.verify import unfinished, verify
-from schemas.keys import receipt_name
-from schemas.masks import CroppedMask, format_counts
 from tests.make_dataset import make_dataset, make_item, write_plan
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.reader import open_dataset
+from trackmill.pipeline.shards.receipts import read_receipt, write_receipt
+from trackmill.pipeline.shards.stream import ShardBytes, raw_samples
+from trackmill.pipeline.shards.tar import END, BadShard, TarWriter
+from trackmill.pipeline.shards.verify import unfinished, verify
+from trackmill.schemas.keys import receipt_name
+from trackmill.schemas.masks import CroppedMask, decode_mask, format_counts
 
 Members = list[tuple[str, bytes]]
 SHARD = "part-00000000.tar"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.demo import main
-from pipeline.demo.stages import STAGES
-from pipeline.sources.packaged import packaged_media
+from trackmill.jobs.demo import main
+from trackmill.pipeline.demo.stages import STAGES
+from trackmill.pipeline.sources.packaged import packaged_media
 
 TINY = {
     "executor": "inline",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.evaluate import main, parser
+from trackmill.jobs.evaluate import main, parser
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["HOTA", "DetA", "AssA", "LocA", "MOTA", "MOTP", "IDSW", "Frag", "IDF1", "IDP", "IDR"]

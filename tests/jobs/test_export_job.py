@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-import models.masa
-from jobs.export import main
-from models.masa.checkpoint import read_checkpoint
-from models.masa.model import Masa
+import trackmill.models.masa
 from tests.make_dataset import make_dataset
+from trackmill.jobs.export import main
+from trackmill.models.masa.model import Masa
+from trackmill.models.weights.read import read_checkpoint
 
 pytest.importorskip("albumentations", reason='needs pip install -e ".[train]"')
 
@@ -30,7 +30,7 @@ def offline() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """masa_lite0 trained for three steps, with checkpoints of steps 2 and 3."""
-    from jobs import train
+    from trackmill.jobs import train
 
     root = tmp_path_factory.mktemp("export")
     make_dataset(str(root / "data"), num_images=5)
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(*arguments: str, output: Path) -> dict[str, torch.Tensor]:
     """The tensors that an export writes."""
     assert main([*arguments, "--output", str(output)]) == 0
-    return models.masa.load("masa_lite0", output / "masa_lite0.safetensors").state_dict()
+    return trackmill.models.masa.load("masa_lite0", output / "masa_lite0.safetensors").state_dict()
 
 
 def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -55,7 +55,7 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 
 
 def test_a_run_is_exported_from_its_result_and_from_its_checkpoints(run: Path, tmp_path: Path) -> None:
-    result = models.masa.load("masa_lite0", run / "final" / "model.safetensors").state_dict()
+    result = trackmill.models.masa.load("masa_lite0", run / "final" / "model.safetensors").state_dict()
     final = exported("--run", str(run), output=tmp_path / "final")
     latest = exported("--run", str(run), "--checkpoint", "latest", output=tmp_path / "latest")
     second = exported("--run", str(run), "--checkpoint", "2", output=tmp_path / "second")
@@ -75,7 +75,7 @@ def test_the_file_and_the_card_say_where_they_come_from(run: Path, tmp_path: Pat
     row = json.loads((run / "metrics.jsonl").read_text().splitlines()[1])
     card = (tmp_path / "README.md").read_text()
     for part in (
-        'models.masa.load("masa_lite0", "masa_lite0.safetensors")',
+        'trackmill.models.masa.load("masa_lite0", "masa_lite0.safetensors")',
         f"| its fingerprint | {told['data']['fingerprint']} |",
         "| steps | 2 |",
         "| samples seen | 4 |",
@@ -109,8 +109,8 @@ def test_a_run_and_its_export_may_lie_behind_urls(run: Path, tmp_path: Path, mon
         assert main(["--run", f"{bucket}/run", "--checkpoint", which, "--output", f"{bucket}/{which}"]) == 0
         local = tmp_path / f"{which}.safetensors"
         memory.get_file(f"{bucket}/{which}/masa_lite0.safetensors", str(local))
-        result = models.masa.load("masa_lite0", run / "final" / "model.safetensors").state_dict()
-        assert equal(models.masa.load("masa_lite0", local).state_dict(), result)
+        result = trackmill.models.masa.load("masa_lite0", run / "final" / "model.safetensors").state_dict()
+        assert equal(trackmill.models.masa.load("masa_lite0", local).state_dict(), result)
         assert b"## Training" in memory.cat_file(f"{bucket}/{which}/README.md")
 
 
@@ -122,7 +122,7 @@ def test_any_checkpoint_becomes_a_graph_that_was_checked(
     pytest.importorskip("onnxscript", reason='needs pip install -e ".[export]"')
     weights = run / "final" / "model.safetensors"
     size = ["--onnx", "--height", "70", "--width", "90"]
-    model = models.masa.load("masa_lite0", weights)
+    model = trackmill.models.masa.load("masa_lite0", weights)
     exported("--weights", str(weights), *size, output=tmp_path)
     assert "the graph differs from PyTorch by" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(str(tmp_path / "masa_lite0.onnx"), providers=["CPUExecutionProvider"])
@@ -162,7 +162,7 @@ def test_a_graph_that_is_wrong_is_not_written(
         graph = helper.make_graph(nodes, "zeros", taken, given, [width])
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
-    monkeypatch.setattr("models.masa.onnx.to_onnx", zeros)
+    monkeypatch.setattr("trackmill.models.masa.onnx.to_onnx", zeros)
     weights = str(run / "final" / "model.safetensors")
     assert main(["--weights", weights, "--onnx", "--output", str(tmp_path / "out")]) == 2
     assert "the ONNX graph differs from the model by" in capsys.readouterr().err

@@ -10,10 +10,10 @@ pytest.importorskip("segment_anything")
 
 import torch
 
-from models.sam import load
-from pipeline.shards.reader import open_dataset, read_sample
 from tests.make_media import make_pictures
 from tests.runs import mine, rows, tars
+from trackmill.models.sam import load
+from trackmill.pipeline.shards.reader import open_dataset, read_sample
 
 # Random weights give masks that no gate would let through.
 NO_GATES = ["sam.points_per_side=1", "sam.pred_iou_thresh=0", "sam.stability_score_thresh=0"]

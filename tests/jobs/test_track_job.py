@@ -13,11 +13,11 @@ pytest.importorskip("timm")
 import av
 import pyarrow.parquet
 
-from jobs import evaluate
-from jobs.track import main
-from pipeline.evaluation.readers.mot_text import parse_mot_text
 from tests.make_media import make_video
 from tests.tracking.make_tracking import square_boxes, write_frames, write_mot_detections
+from trackmill.jobs import evaluate
+from trackmill.jobs.track import main
+from trackmill.pipeline.formats.mot_text import parse_mot_text
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "mot15"
 SMALL = ("--model", "masa_lite0", "--set", "size.long_side=64", "--device", "cpu")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import models.masa
-from jobs.train import main
+import trackmill.models.masa
 from tests.training.tiny_runs import make_data, rows
 from tests.training.tiny_task import register
+from trackmill.jobs.train import main
 
 TINY = """
 task = "tiny"
@@ -164,8 +164,8 @@ def test_masa_trains_from_shards_and_its_weights_load(
     assert [row["step"] for row in found] == [1, 2]
     assert all(row["loss"] is not None and row["loss"] > 0 for row in found)
     url = str(output / "final/model.safetensors")
-    trained = models.masa.load("masa_lite0", url)
-    fresh = models.masa.load("masa_lite0", None, seed=0)
+    trained = trackmill.models.masa.load("masa_lite0", url)
+    fresh = trackmill.models.masa.load("masa_lite0", None, seed=0)
     changed = [
         name
         for (name, before), after in zip(fresh.named_parameters(), trained.parameters())

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.loader.catalog import Catalog
-from pipeline.loader.contract import StoredSample
-from pipeline.loader.loader import ShardLoader
-from pipeline.loader.settings import DataSettings
-from pipeline.shards.layout import Layout
-from pipeline.shards.receipts import read_receipts, write_manifest, write_receipt
-from pipeline.shards.tar import BLOCK, END, TarWriter
 from tests.make_dataset import FINGERPRINT, make_item, make_media, write_samples
+from trackmill.pipeline.loader.catalog import Catalog
+from trackmill.pipeline.loader.contract import StoredSample
+from trackmill.pipeline.loader.loader import ShardLoader
+from trackmill.pipeline.loader.settings import DataSettings
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.receipts import read_receipts, write_manifest, write_receipt
+from trackmill.pipeline.shards.tar import BLOCK, END, TarWriter
 
 
 def make_shards(root: str, num_samples: int = 26, per_shard: int = 5, units: int = 2) -> Layout:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.loader.catalog import Catalog, read_catalog
-from pipeline.loader.loader import ShardLoader
-from pipeline.loader.stream import TooManyBad
 from tests.loader.examples import keys, make_shards, open_loader, rewrite_member
+from trackmill.pipeline.loader.catalog import Catalog, read_catalog
+from trackmill.pipeline.loader.loader import ShardLoader
+from trackmill.pipeline.loader.stream import TooManyBad
 
 
 @pytest.fixture

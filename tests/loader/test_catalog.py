@@ -11,12 +11,12 @@ import numpy as np
 import orjson
 import pytest
 
-from pipeline.loader.catalog import Catalog, read_catalog
-from pipeline.shards.reader import open_dataset, read_row
-from pipeline.shards.receipts import BadReceipt, read_receipts, write_receipt
-from pipeline.shards.stream import split_piece
 from tests.loader.examples import make_shards
 from tests.make_dataset import FINGERPRINT, make_dataset
+from trackmill.pipeline.loader.catalog import Catalog, read_catalog
+from trackmill.pipeline.shards.reader import open_dataset, read_row
+from trackmill.pipeline.shards.receipts import BadReceipt, read_receipts, write_receipt
+from trackmill.pipeline.shards.stream import split_piece
 
 
 def test_rows_are_where_the_receipts_say(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import pytest
 import torch
 import webdataset
 
-from pipeline.loader.catalog import read_catalog
-from pipeline.loader.loader import ShardLoader, WorkerDied
-from pipeline.loader.packing import pack, unpack
-from pipeline.shards.tar import BadShard
 from tests.loader.examples import Everything, keys, make_shards, open_loader, plain
+from trackmill.pipeline.loader.catalog import read_catalog
+from trackmill.pipeline.loader.loader import ShardLoader, WorkerDied
+from trackmill.pipeline.loader.packing import pack, unpack
+from trackmill.pipeline.shards.tar import BadShard
 
 
 @pytest.fixture(scope="module")

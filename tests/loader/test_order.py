@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.loader.order import Order, generator, share
+from trackmill.pipeline.loader.order import Order, generator, share
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=20)
 

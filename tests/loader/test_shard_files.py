@@ -16,16 +16,16 @@ import fsspec
 import numpy as np
 import pytest
 
-from pipeline.loader import cache as cache_module
-from pipeline.loader.cache import ShardCache
-from pipeline.loader.catalog import Catalog, read_catalog
-from pipeline.loader.shard_files import ShardFiles
-from pipeline.shards.tar import BadShard
-from schemas.config import ConfigError
-from schemas.receipt import ShardInfo
 from tests.faults.faulty_proxy import FaultyProxy
 from tests.loader.examples import make_shards, open_loader, plain
 from tests.s3_server import forget_connections, s3_server
+from trackmill.pipeline.loader import cache as cache_module
+from trackmill.pipeline.loader.cache import ShardCache
+from trackmill.pipeline.loader.catalog import Catalog, read_catalog
+from trackmill.pipeline.loader.shard_files import ShardFiles
+from trackmill.pipeline.shards.tar import BadShard
+from trackmill.schemas.config import ConfigError
+from trackmill.schemas.receipt import ShardInfo
 
 SECRET = "nQ4v-not-to-be-seen-anywhere-7Tk"
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,7 +118,7 @@ def test_an_outage_is_no_bad_sample(in_memory: Catalog, tmp_path: Path, monkeypa
     def fail(*_: object) -> bytes:
         raise PermissionError("Forbidden")
 
-    monkeypatch.setattr("pipeline.loader.shard_files.read_bytes", fail)
+    monkeypatch.setattr("trackmill.pipeline.loader.shard_files.read_bytes", fail)
     monkeypatch.setattr(cache_module, "read_bytes", fail)
     for cache in ("", str(tmp_path)):
         loader = open_loader(in_memory, cache=cache)
@@ -215,8 +215,8 @@ def test_many_threads_share_a_small_cache(tmp_path: Path) -> None:
 
 _SLOW_FETCH = """
 import sys, time
-from pipeline.loader import cache
-from schemas.receipt import ShardInfo
+from trackmill.pipeline.loader import cache
+from trackmill.schemas.receipt import ShardInfo
 cache.CHUNK_BYTES = 100
 cache.check_length = lambda url, shard: None
 def slow(url, begin, length):

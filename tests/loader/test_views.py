@@ -13,9 +13,9 @@ import pytest
 
 pytest.importorskip("albumentations")
 
-from pipeline.loader.views import View, ViewSettings, pixels
-from pipeline.loader.views.colour import random_colour
-from pipeline.loader.views.geometry import (
+from trackmill.pipeline.loader.views import View, ViewSettings, pixels
+from trackmill.pipeline.loader.views.colour import random_colour
+from trackmill.pipeline.loader.views.geometry import (
     cropped,
     mirrored,
     padded,
@@ -25,10 +25,10 @@ from pipeline.loader.views.geometry import (
     random_resize,
     scaled,
 )
-from pipeline.loader.views.mixing import mix_up, occlude
-from pipeline.loader.views.pair import jitter_boxes, make_pair, select
-from schemas.boxes import clip_boxes
-from schemas.config import ConfigError, build
+from trackmill.pipeline.loader.views.mixing import mix_up, occlude
+from trackmill.pipeline.loader.views.pair import jitter_boxes, make_pair, select
+from trackmill.schemas.boxes import clip_boxes
+from trackmill.schemas.config import ConfigError, build
 
 SEEDS = range(30)
 COLOURS = {1: 0, 2: 1, 3: 2}
@@ -313,5 +313,5 @@ def test_cropping_and_mirroring_by_hand() -> None:
 
 def test_settings_are_read_without_albumentations() -> None:
     """Recipes are checked on machines that only start a run."""
-    code = "import sys, pipeline.loader.views; sys.exit('albumentations' in sys.modules)"
+    code = "import sys, trackmill.pipeline.loader.views; sys.exit('albumentations' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0

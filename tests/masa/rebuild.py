@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.masa.model import Masa
+from trackmill.models.masa.model import Masa
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 """Numbers of the official implementation; it lies beside the repository and is not part of it."""

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from models.masa.losses.assigning import BACKGROUND, IGNORED, AssignSettings
+from trackmill.models.masa.losses.assigning import BACKGROUND, IGNORED, AssignSettings
 
 
 def slow_anchors(height: int, width: int, stride: int) -> list[list[float]]:

@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-import models.masa
-from models.masa.bands import TEMPERATURE, BandHead
-from models.masa.model import Masa
-from models.masa.variants import VARIANTS
+import trackmill.models.masa
+from trackmill.models.masa.bands import TEMPERATURE, BandHead
+from trackmill.models.masa.model import Masa
+from trackmill.models.masa.variants import VARIANTS
 
 BOXES = torch.tensor([[4.0, 6.0, 50.5, 70.25], [-9.0, 3.0, 100.0, 75.0], [20.0, 20.0, 28.0, 30.0]])
 
 
 @pytest.fixture(scope="module")
 def model() -> Masa:
-    return models.masa.load("masa_lite0", seed=2)
+    return trackmill.models.masa.load("masa_lite0", seed=2)
 
 
 def picture() -> Tensor:
@@ -81,4 +81,4 @@ def test_mean_mix_and_gain_all_learn() -> None:
 
 def test_a_variant_whose_length_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="embed_channels must be 2832"):
-        models.masa.load(replace(VARIANTS["masa_lite0"], embed_channels=256))
+        trackmill.models.masa.load(replace(VARIANTS["masa_lite0"], embed_channels=256))

@@ -10,16 +10,16 @@ import fsspec
 import pytest
 import torch
 
-import models.masa
-from jobs.convert import main
-from models.masa.checkpoint import read_checkpoint
-from models.masa.loading import recognise
+import trackmill.models.masa
+from trackmill.jobs.convert import main
+from trackmill.models.masa.loading import recognise
+from trackmill.models.weights.read import read_checkpoint
 
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint as official ones are: wrapped, with two tensors in one storage."""
-    state = models.masa.load("masa_lite0", seed=3).state_dict()
+    state = trackmill.models.masa.load("masa_lite0", seed=3).state_dict()
     name = "roi_head.bbox_head.fc_cls.bias"
     state[name] = torch.cat([state[name], state[name] + 1])[: len(state[name])]
     path = tmp_path_factory.mktemp("official") / "lite0_masa.pth"
@@ -33,7 +33,7 @@ def test_the_result_loads_and_holds_the_same(
     assert main(["--weights", str(official), "--output", str(tmp_path / "out")]) == 0
     written = tmp_path / "out" / "masa_lite0.safetensors"
     state = torch.load(official, weights_only=True)["state_dict"]
-    found = models.masa.load("masa_lite0", written).state_dict()
+    found = trackmill.models.masa.load("masa_lite0", written).state_dict()
     assert all(torch.equal(found[name], values) for name, values in state.items())
     assert recognise(found) == "masa_lite0"
     digest = hashlib.sha256(official.read_bytes()).hexdigest()
@@ -50,7 +50,7 @@ def test_the_result_loads_and_holds_the_same(
         digest,
         f"| tensors | {len(state)},",
         "Licence",
-        "models.masa.load(",
+        "trackmill.models.masa.load(",
     ):
         assert part in card
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "masa_lite0.safetensors"]
@@ -73,7 +73,7 @@ def test_it_reads_and_writes_urls(official: Path, tmp_path: Path, monkeypatch: p
     memory.pipe_file(f"{bucket}/mine.pth", official.read_bytes())
     assert main(["--weights", f"{bucket}/mine.pth", "--output", f"{bucket}/out"]) == 0
     memory.get_file(f"{bucket}/out/masa_lite0.safetensors", str(tmp_path / "got.safetensors"))
-    models.masa.load("masa_lite0", tmp_path / "got.safetensors")
+    trackmill.models.masa.load("masa_lite0", tmp_path / "got.safetensors")
     assert b"`mine.pth`" in memory.cat_file(f"{bucket}/out/README.md")
 
 

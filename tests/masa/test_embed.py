@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import models.masa
-from models.masa.model import Masa
-from models.masa.padding import normalise_and_pad
-from models.masa.variants import IMAGENET_MEAN, IMAGENET_STD, VARIANTS
+import trackmill.models.masa
+from trackmill.models.masa.model import Masa
+from trackmill.models.masa.padding import normalise_and_pad
+from trackmill.models.masa.variants import IMAGENET_MEAN, IMAGENET_STD, VARIANTS
 
 
 @pytest.fixture(scope="module", params=["convs", "bands"])
@@ -21,7 +21,7 @@ def model(request: pytest.FixtureRequest) -> Masa:
     """A small model, with each kind of track head, whose offsets are not all zero, as they are in a fresh one."""
     size = {"convs": 256, "bands": 2832}[request.param]
     variant = replace(VARIANTS["masa_lite0"], track_head=request.param, embed_channels=size)
-    model = models.masa.load(variant, "imagenet", compatible_offsets=True)
+    model = trackmill.models.masa.load(variant, "imagenet", compatible_offsets=True)
     torch.manual_seed(4)
     for block in model.masa_adapter[1].dyhead_blocks:
         torch.nn.init.normal_(block.spatial_conv_offset.weight, std=0.05)

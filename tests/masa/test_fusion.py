@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.masa.deform_conv import DeformConvNorm, reread
-from models.masa.fusion import DeformBlock, DyHeadBlock, Fusion
+from trackmill.models.layers.deform_conv import DeformConvNorm, reread
+from trackmill.models.masa.fusion import DeformBlock, DyHeadBlock, Fusion
 
 CHANNELS = 16
 SIZES = {"odd": [(7, 5), (4, 3), (2, 2)], "even": [(4, 8), (2, 4)], "one level": [(3, 4)]}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.masa.heads import RoiHead, RpnHead, TrackHead, roi_align_levels, roi_levels
 from tests.masa.rebuild import needs_reference, read_manifest
+from trackmill.models.masa.heads import RoiHead, RpnHead, TrackHead, roi_align_levels, roi_levels
 
 
 def test_level_follows_the_root_of_the_area() -> None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.masa.losses import LossSettings, Targets, masa_losses
-from models.masa.losses.auxiliary import margin_loss
-from models.masa.losses.contrastive import paper_contrast, released_contrast
-from models.masa.losses.pairing import Side, compare, pair_telemetry
-from models.masa.model import Masa
-from models.masa.variants import VARIANTS
+from trackmill.models.masa.losses import LossSettings, Targets, masa_losses
+from trackmill.models.masa.losses.auxiliary import margin_loss
+from trackmill.models.masa.losses.contrastive import paper_contrast, released_contrast
+from trackmill.models.masa.losses.pairing import Side, compare, pair_telemetry
+from trackmill.models.masa.model import Masa
+from trackmill.models.masa.variants import VARIANTS
 
 BOXES = torch.tensor([[10.0, 10.0, 60.0, 70.0], [12.0, 12.0, 50.0, 60.0], [70.0, 20.0, 120.0, 90.0]])
 """The second lies within the first (IoU 0.61)."""

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.masa.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, encode
-from models.masa.losses.assigning import BACKGROUND, RPN_ASSIGNMENT
-from models.masa.losses.auxiliary import margin_loss
-from models.masa.losses.contrastive import match_instances, pair_targets, paper_contrast, released_contrast
-from models.masa.losses.detection import SMOOTH_L1_BETA, RpnLossSettings, roi_losses, rpn_losses
-from models.masa.losses.sampling import Samples, SampleSettings
 from tests.masa.rebuild import REFERENCE, needs_reference
 from tests.masa.slow_boxes import random_boxes, slow_anchors, slow_assign
+from trackmill.models.layers.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, encode
+from trackmill.models.masa.losses.assigning import BACKGROUND, RPN_ASSIGNMENT
+from trackmill.models.masa.losses.auxiliary import margin_loss
+from trackmill.models.masa.losses.contrastive import match_instances, pair_targets, paper_contrast, released_contrast
+from trackmill.models.masa.losses.detection import SMOOTH_L1_BETA, RpnLossSettings, roi_losses, rpn_losses
+from trackmill.models.masa.losses.sampling import Samples, SampleSettings
 
 CASES = ("multi_positive", "one_positive_few_negatives", "single_row", "no_positive", "row_of_only_positives")
 

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-import models.masa
-from models.masa.backbones.resnet import ResNet50
-from models.masa.model import Masa
+import trackmill.models.masa
 from tests.masa.rebuild import (
     REFERENCE,
     check_forward,
@@ -21,11 +19,13 @@ from tests.masa.rebuild import (
     read_manifest,
     rebuild_state,
 )
+from trackmill.models.backbones.resnet import ResNet50
+from trackmill.models.masa.model import Masa
 
 
 @pytest.fixture(scope="module")
 def model() -> Masa:
-    return models.masa.load("masa_r50", rebuild_state("masa_r50"))
+    return trackmill.models.masa.load("masa_r50", rebuild_state("masa_r50"))
 
 
 @needs_reference("masa_r50")
@@ -69,7 +69,7 @@ def test_the_stride_is_in_the_first_convolution() -> None:
 
 
 def test_batch_norms_of_the_backbone_never_leave_evaluation() -> None:
-    model = models.masa.load("masa_lite0").train()
+    model = trackmill.models.masa.load("masa_lite0").train()
     modes: dict[str, set[bool]] = {"backbone": set(), "masa_adapter": set()}
     for name, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -79,7 +79,7 @@ def test_batch_norms_of_the_backbone_never_leave_evaluation() -> None:
 
 
 def test_training_moves_the_statistics_of_the_adapter_only() -> None:
-    model = models.masa.load("masa_lite0").train()
+    model = trackmill.models.masa.load("masa_lite0").train()
     before: dict[str, Any] = {name: values.clone() for name, values in model.state_dict().items()}
     model.features(torch.rand(2, 3, 64, 64) * 255)
 

@@ -11,10 +11,10 @@ import segment_anything
 import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-import models.masa
-from models.masa.backbones.sam import TAPS, SamDetector
-from models.masa.model import Masa
+import trackmill.models.masa
 from tests.masa.rebuild import REFERENCE, check_forward, needs_reference, official_images, read_manifest, rebuild_state
+from trackmill.models.backbones.sam import TAPS, SamDetector
+from trackmill.models.masa.model import Masa
 
 
 def tiny_sam(**_: Any) -> Sam:
@@ -64,7 +64,7 @@ def test_the_last_tap_is_the_last_block() -> None:
 
 @needs_reference("masa_sam_vitb")
 def test_the_official_names_load_and_the_detector_stays_frozen() -> None:
-    model = models.masa.load("masa_sam_vitb", rebuild_state("masa_sam_vitb")).train()
+    model = trackmill.models.masa.load("masa_sam_vitb", rebuild_state("masa_sam_vitb")).train()
     ours = {name: list(values.shape) for name, values in model.state_dict().items()}
     assert ours == {entry["name"]: entry["shape"] for entry in read_manifest("masa_sam_vitb")["entries"]}
     assert not any(parameter.requires_grad for parameter in model.detector.parameters())
@@ -75,6 +75,6 @@ def test_the_official_names_load_and_the_detector_stays_frozen() -> None:
 @pytest.mark.slow  # SAM's encoder and three DyHead blocks at 1024 x 1024 take a minute
 @needs_reference("masa_sam_vitb")
 def test_every_map_is_the_official_one() -> None:
-    model: Masa = models.masa.load("masa_sam_vitb", rebuild_state("masa_sam_vitb"))
+    model: Masa = trackmill.models.masa.load("masa_sam_vitb", rebuild_state("masa_sam_vitb"))
     with np.load(REFERENCE / "masa_sam_vitb" / "forward_rand256x320.npz") as fixture:
         check_forward(model, official_images("rand256x320"), fixture)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-import models.masa
-from models.masa.model import Masa
-from models.masa.variants import VARIANTS
+import trackmill.models.masa
+from trackmill.models.masa.model import Masa
+from trackmill.models.masa.variants import VARIANTS
 
 pytest.importorskip("onnxruntime", reason='needs pip install -e ".[export]"')
 pytest.importorskip("onnxscript", reason='needs pip install -e ".[export]"')
 
-from models.masa.onnx import INPUTS, OPSET, OnnxEmbedder, to_onnx
+from trackmill.models.masa.onnx import INPUTS, OPSET, OnnxEmbedder, to_onnx
 
 Run = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]
 
@@ -30,7 +30,7 @@ def small(head: str) -> Masa:
     variant = VARIANTS["masa_lite0"]
     if head == "convs":
         variant = dataclasses.replace(variant, track_head="convs", embed_channels=64, channels=32, head_channels=64)
-    return moved(models.masa.load(variant, seed=1))
+    return moved(trackmill.models.masa.load(variant, seed=1))
 
 
 def moved(model: Masa) -> Masa:
@@ -156,7 +156,7 @@ def test_what_cannot_be_exported_is_said() -> None:
 )
 def test_graphs_with_deformable_convolution(name: str, size: tuple[int, int] | None) -> None:
     """Official variants too; the model itself still works afterwards, on pictures of the size that was exported."""
-    model = small(name) if name == "convs" else moved(models.masa.load(name, seed=1))
+    model = small(name) if name == "convs" else moved(trackmill.models.masa.load(name, seed=1))
     run = session(to_onnx(model, size).SerializeToString())
     for shape in TRIES if size is None else ((2, *size, 5), (1, *size, 0)):
         given = make_input(*shape)

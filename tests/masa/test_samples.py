@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from models.masa.losses.assigning import (
+from tests.masa.slow_boxes import random_boxes, slow_assign
+from trackmill.models.masa.losses.assigning import (
     BACKGROUND,
     IGNORED,
     ROI_ASSIGNMENT,
@@ -15,8 +16,7 @@ from models.masa.losses.assigning import (
     assign,
     overlaps,
 )
-from models.masa.losses.sampling import RPN_SAMPLING, TRACK_SAMPLING, SampleSettings, draw_evenly, sample
-from tests.masa.slow_boxes import random_boxes, slow_assign
+from trackmill.models.masa.losses.sampling import RPN_SAMPLING, TRACK_SAMPLING, SampleSettings, draw_evenly, sample
 
 
 def _seeded(seed: int = 0) -> torch.Generator:

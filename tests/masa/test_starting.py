@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torchvision.models import resnet50, resnet101
 
-import models.masa
-from models.masa.backbones.lite0 import imagenet_lite0
-from models.masa.model import Masa
-from models.masa.starting import start_backbone
-from models.masa.variants import VARIANTS
+import trackmill.models.masa
 from tests.masa.rebuild import needs_reference, read_manifest
+from trackmill.models.backbones.lite0 import imagenet_lite0
+from trackmill.models.masa.model import Masa
+from trackmill.models.masa.starting import start_backbone
+from trackmill.models.masa.variants import VARIANTS
 
 State = dict[str, Tensor]
 
@@ -97,7 +97,7 @@ def test_a_detector_in_mmdetections_form() -> None:
     prefix = "detector.backbone."
     own = _numbered({n: s for n, s in _shapes(model).items() if n.startswith(prefix)})
     # This buffer numbers pairs and has to be what it is.
-    fresh = models.masa.load("masa_gdino").state_dict()
+    fresh = trackmill.models.masa.load("masa_gdino").state_dict()
     own |= {name: fresh[name] for name in own if name.endswith(".relative_position_index")}
     model.load_state_dict(fresh)
     theirs = {name.removeprefix("detector."): values for name, values in own.items()}
@@ -108,8 +108,8 @@ def test_a_detector_in_mmdetections_form() -> None:
 
 
 def test_imagenet_weights_of_the_small_backbone() -> None:
-    wanted = models.masa.load("masa_lite0", "imagenet").backbone.state_dict()
-    model = models.masa.load("masa_lite0", seed=3)
+    wanted = trackmill.models.masa.load("masa_lite0", "imagenet").backbone.state_dict()
+    model = trackmill.models.masa.load("masa_lite0", seed=3)
     assert start_backbone(model, imagenet_lite0()) == "an EfficientNet"
     found = model.backbone.state_dict()
     assert all(torch.equal(found[name], values) for name, values in wanted.items())

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.masa.losses import PAPER, RELEASED, LossSettings, Targets, masa_losses
-from models.masa.losses.total import pair_telemetry
-from models.masa.model import Masa
-from models.masa.proposing import ProposalSettings
-from models.masa.variants import VARIANTS
+from trackmill.models.masa.losses import PAPER, RELEASED, LossSettings, Targets, masa_losses
+from trackmill.models.masa.losses.total import pair_telemetry
+from trackmill.models.masa.model import Masa
+from trackmill.models.masa.rpn_inference import ProposalSettings
+from trackmill.models.masa.variants import VARIANTS
 
 PARTS = ("rpn_cls", "rpn_bbox", "roi_cls", "roi_bbox", "track", "track_aux")
 KEY_BOXES = torch.tensor([[10.0, 10.0, 60.0, 70.0], [50.0, 20.0, 120.0, 90.0]])

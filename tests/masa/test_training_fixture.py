@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-import models.masa
-from models.masa.losses import LossSettings, Targets, masa_losses
-from models.masa.losses.assigning import TRACK_ASSIGNMENT
-from models.masa.losses.auxiliary import margin_loss
-from models.masa.losses.contrastive import match_instances, pair_targets, released_contrast
-from models.masa.losses.sampling import TRACK_SAMPLING, Samples, SampleSettings
-from models.masa.losses.total import draw_samples
+import trackmill.models.masa
 from tests.masa.rebuild import REFERENCE, check_map, needs_reference, official_images, rebuild_state
+from trackmill.models.masa.losses import LossSettings, Targets, masa_losses
+from trackmill.models.masa.losses.assigning import TRACK_ASSIGNMENT
+from trackmill.models.masa.losses.auxiliary import margin_loss
+from trackmill.models.masa.losses.contrastive import match_instances, pair_targets, released_contrast
+from trackmill.models.masa.losses.sampling import TRACK_SAMPLING, Samples, SampleSettings
+from trackmill.models.masa.losses.total import draw_samples
 
 pytestmark = needs_reference("masa_r50")
 
@@ -105,7 +105,7 @@ def _views(name: str) -> torch.Tensor:
 def test_a_whole_step(name: str) -> None:
     fixture = _read(name)
     stored: dict[str, Any] = json.loads((REFERENCE / "masa_r50" / f"{name}.json").read_text())
-    model = models.masa.load("masa_r50", rebuild_state("masa_r50")).train()
+    model = trackmill.models.masa.load("masa_r50", rebuild_state("masa_r50")).train()
     embeddings: list[torch.Tensor] = []
     levels: list[list[torch.Tensor]] = []
     model.track_head.register_forward_hook(lambda _module, _inputs, output: embeddings.append(output))

@@ -15,7 +15,7 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from models.sam import FastMaskGenerator
+from trackmill.models.sam import FastMaskGenerator
 
 KINDS = ("blobs", "specks", "steps", "flat", "empty", "full", "noise", "cutoffs", "frames")
 

@@ -10,9 +10,9 @@ pytest.importorskip("segment_anything")
 import torch
 from segment_anything import SamPredictor
 
-from models.sam import FastMaskGenerator
 from tests.parity.synthetic import KINDS, painting_sam, picture
 from tests.proposers.scenes import tiny_sam
+from trackmill.models.sam import FastMaskGenerator
 
 
 def boxes_in(height: int, width: int, count: int) -> np.ndarray:

@@ -11,8 +11,7 @@ pytest.importorskip("segment_anything")
 
 import torch
 
-import models.sam
-from models.sam import FastMaskGenerator
+import trackmill.models.sam
 from tests.parity.synthetic import (
     KINDS,
     assert_same,
@@ -22,6 +21,7 @@ from tests.parity.synthetic import (
     reference_records,
 )
 from tests.proposers.scenes import tiny_sam
+from trackmill.models.sam import FastMaskGenerator
 
 
 def compare(sam: Any, image: Any, **settings: Any) -> int:
@@ -187,7 +187,7 @@ def test_a_whole_model_run_as_it_is(size: tuple[int, int]) -> None:
 def test_vit_b_run_as_it_is_and_rearranged() -> None:
     """A real size with random weights: to the byte as it is, a handful of pixels in millions when rearranged."""
     torch.manual_seed(0)
-    sam = models.sam.load("vit_b", None)
+    sam = trackmill.models.sam.load("vit_b", None)
     image = picture(480, 640)
     settings: dict[str, Any] = {
         "points_per_side": 3,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.proposers import SamProposer, SamSettings
-from schemas.boxes import Boxes
-from schemas.masks import crop_mask, mask_box
-from schemas.media import Annotations, Frame
+from trackmill.models.proposers import SamProposer, SamSettings
+from trackmill.schemas.boxes import Boxes
+from trackmill.schemas.masks import crop_mask, mask_box
+from trackmill.schemas.media import Annotations, Frame
 
 RADIUS = 40
 DISC = (90, 80)

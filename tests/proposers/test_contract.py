@@ -11,11 +11,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from models.proposers import PROPOSERS, AnnotationProposer, GraphProposer, GraphSettings, Proposer
-from models.proposers.base import MAX_REFUSED_SHOWN
-from schemas.masks import mask_area, mask_box, paste_mask
-from schemas.media import Frame, ProposalSet
 from tests.proposers.scenes import noise, plain, sam_proposer, scene
+from trackmill.models.proposers import PROPOSERS, AnnotationProposer, GraphProposer, GraphSettings, Proposer
+from trackmill.models.proposers.base import MAX_REFUSED_SHOWN
+from trackmill.schemas.masks import mask_area, mask_box, paste_mask
+from trackmill.schemas.media import Frame, ProposalSet
 
 MAKERS: dict[str, Callable[[], Proposer]] = {
     "graph-skimage": lambda: GraphProposer(GraphSettings(backend="skimage")),
@@ -147,7 +147,7 @@ def test_annotations_hands_on_the_objects_in_their_order() -> None:
 def test_importing_the_table_imports_no_heavy_package() -> None:
     heavy = ("torch", "torchvision", "cv2", "segment_anything", "skimage", "scipy")
     code = (
-        "import sys; from models.proposers import PROPOSERS; import pipeline.proposals.build;"
+        "import sys; from trackmill.models.proposers import PROPOSERS; import trackmill.pipeline.mining.proposer;"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.proposers import GraphProposer, GraphSettings, ProposerUnavailable
-from models.proposers.refusals import count_refusals, show_refusals
-from models.proposers.regions import find_regions, gate
-from pipeline.proposals.build import build_proposer, resolve_proposer
-from schemas.boxes import Boxes, iou_matrix
-from schemas.config import ConfigError, build
-from schemas.masks import paste_mask
-from schemas.media import Frame
 from tests.proposers.scenes import disc_mask, plain, scene
+from trackmill.models.proposers import GraphProposer, GraphSettings, ProposerUnavailable
+from trackmill.models.proposers.refusals import count_refusals, show_refusals
+from trackmill.models.proposers.regions import find_regions, gate
+from trackmill.pipeline.mining.proposer import build_proposer, resolve_proposer
+from trackmill.schemas.boxes import Boxes, iou_matrix
+from trackmill.schemas.config import ConfigError, build
+from trackmill.schemas.masks import paste_mask
+from trackmill.schemas.media import Frame
 
 BACKENDS = [
     "skimage",

@@ -12,12 +12,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("segment_anything")
 
-from models.proposers import ProposerUnavailable, SamProposer, SamSettings  # noqa: E402
-from models.sam.generator import fits_input  # noqa: E402
-from pipeline.proposals.build import build_proposer, resolve_proposer  # noqa: E402
-from schemas.masks import mask_box, paste_mask  # noqa: E402
 from tests.parity.synthetic import painting_sam  # noqa: E402
 from tests.proposers.scenes import drawing_sam, noise, sam_proposer, scene, tiny_sam  # noqa: E402
+from trackmill.models.proposers import ProposerUnavailable, SamProposer, SamSettings  # noqa: E402
+from trackmill.models.sam.generator import fits_input  # noqa: E402
+from trackmill.pipeline.mining.proposer import build_proposer, resolve_proposer  # noqa: E402
+from trackmill.schemas.masks import mask_box, paste_mask  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 
-from models.sam.decoder import FoldedDecoder
-from models.sam.segmenter import Decoded
 from tests.sam.test_encoder import enliven, error
+from trackmill.models.sam.decoder import FoldedDecoder
+from trackmill.models.sam.segmenter import Decoded
 
 Modules = tuple[MaskDecoder, PromptEncoder]
 

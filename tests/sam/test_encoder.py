@@ -11,8 +11,8 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
-from models.sam import encoder as fast
-from models.sam.encoder import FastEncoder, attend_augmented, attend_biased
+from trackmill.models.sam import encoder as fast
+from trackmill.models.sam.encoder import FastEncoder, attend_augmented, attend_biased
 
 
 def enliven(module: nn.Module, seed: int) -> Any:

@@ -12,11 +12,11 @@ torch = pytest.importorskip("torch")
 segment_anything = pytest.importorskip("segment_anything")
 safetensors = pytest.importorskip("safetensors.torch")
 
-from models.sam import loading  # noqa: E402
-from models.sam.checksums import PUBLISHED_MD5, check_md5, promised_md5  # noqa: E402
-from models.sam.loading import VARIANTS, load  # noqa: E402
-from models.sam.tiny_vit import TinyVit  # noqa: E402
 from tests.proposers.scenes import tiny_sam  # noqa: E402
+from trackmill.models.sam import loading  # noqa: E402
+from trackmill.models.sam.loading import VARIANTS, load  # noqa: E402
+from trackmill.models.sam.tiny_vit import TinyVit  # noqa: E402
+from trackmill.schemas.published import PUBLISHED_MD5, check_md5, promised_md5  # noqa: E402
 
 WIDE = "image_encoder.pos_embed"
 
@@ -189,6 +189,7 @@ def test_mobile_sam_is_sam_with_another_encoder(tmp_path: Path, variant: str) ->
 
 def test_segment_anythings_own_tools_take_mobile_sam(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompt encoder, mask decoder and sizes are those of vit_b, so its decoder's tensors fit."""
+
     def shapes(model: Any) -> dict[str, tuple[int, ...]]:
         tensors = model.state_dict().items()
         return {key: tuple(values.shape) for key, values in tensors if not key.startswith("image_encoder.")}

@@ -12,9 +12,9 @@ pytest.importorskip("cv2")
 import torch
 from segment_anything.utils.amg import batched_mask_to_box, mask_to_rle_pytorch, remove_small_regions
 
-from models.sam.records import binary_mask, cropped_mask
-from models.sam.regions import intervals_area, intervals_box, intervals_counts, mend
-from schemas.masks import mask_box, paste_mask
+from trackmill.models.sam.records import binary_mask, cropped_mask
+from trackmill.models.sam.regions import intervals_area, intervals_box, intervals_counts, mend
+from trackmill.schemas.masks import mask_box, paste_mask
 
 
 def intervals_of(mask: np.ndarray) -> np.ndarray:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from segment_anything import SamPredictor
 from torch import Tensor, nn
 
-from models.sam.sam1 import Sam1Segmenter, num_read
-from models.sam.segmenter import Decoded, Features
 from tests.proposers.scenes import noise, tiny_sam
 from tests.sam.test_encoder import enliven, error
+from trackmill.models.sam.sam1 import Sam1Segmenter, num_read
+from trackmill.models.sam.segmenter import Decoded, Features
 
 SHAPES = [(60, 100), (130, 41), (64, 64), (7, 300), (1, 100)]
 """(H, W): wide, tall, the model's own, less than a token high, and one pixel high."""

@@ -16,10 +16,10 @@ pytest.importorskip("safetensors")
 
 from torch.nn import functional  # noqa: E402
 
-from models.sam import sam2  # noqa: E402
-from models.sam.loading import load  # noqa: E402
-from models.sam.sam2 import Sam2Segmenter  # noqa: E402
-from models.sam.segmenter import Features  # noqa: E402
+from trackmill.models.sam import sam2  # noqa: E402
+from trackmill.models.sam.loading import load  # noqa: E402
+from trackmill.models.sam.sam2 import Sam2Segmenter  # noqa: E402
+from trackmill.models.sam.segmenter import Features  # noqa: E402
 
 SIDE = {"sam2": 64, "sam3": 56}
 
@@ -211,9 +211,7 @@ def test_a_folder_gives_the_same_model(tmp_path: Path, family: str) -> None:
     expected = Sam2Segmenter(model, segmenter.processor)
     (ours,), (theirs,) = segmenter.encode([picture(20, 30)]), expected.encode([picture(20, 30)])
     torch.testing.assert_close(ours.embedding, theirs.embedding)
-    torch.testing.assert_close(
-        segmenter.decode(ours, boxes=BOXES).logits, expected.decode(theirs, boxes=BOXES).logits
-    )
+    torch.testing.assert_close(segmenter.decode(ours, boxes=BOXES).logits, expected.decode(theirs, boxes=BOXES).logits)
 
     for name in ("preprocessor_config.json", "processor_config.json"):
         (tmp_path / name).unlink(missing_ok=True)

@@ -21,11 +21,11 @@ from segment_anything.utils.amg import (
     uncrop_masks,
 )
 
-from models.sam import ResizeChain, ResizeStage, device_scan, resize
-from models.sam.device_scan import measure
-from models.sam.regions import intervals_counts
-from models.sam.scan import Place, Thresholds, draw, scan
 from tests.parity.synthetic import KINDS, Painter
+from trackmill.models.sam import ResizeChain, ResizeStage, device_scan, resize
+from trackmill.models.sam.device_scan import measure
+from trackmill.models.sam.regions import intervals_counts
+from trackmill.models.sam.scan import Place, Thresholds, draw, scan
 
 CUTOFFS = Thresholds(mask=0.0, high=1.0, low=-1.0)
 
@@ -157,8 +157,8 @@ def test_the_kernel_agrees_under_tritons_interpreter() -> None:
     pytest.importorskip("triton")
     code = """
 import numpy as np, torch
-from models.sam.scan import Place, scan
-from models.sam.triton_scan import measure_fused
+from trackmill.models.sam.scan import Place, scan
+from trackmill.models.sam.triton_scan import measure_fused
 from tests.sam.test_scan import CUTOFFS, painted, sam2_chain, sam_chain
 for chain in (sam_chain(20, 140), sam2_chain(35, 20)):
     logits = painted(5, count=2, kinds=("blobs", "specks", "empty", "full"))

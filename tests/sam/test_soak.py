@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("segment_anything")
 
-from models.sam import FastMaskGenerator
 from tests.parity.synthetic import painting_sam, picture
 from tests.proposers.scenes import tiny_sam
+from trackmill.models.sam import FastMaskGenerator
 
 
 def test_a_long_list_keeps_records_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ pytest.importorskip("segment_anything")
 
 from torch import Tensor, nn  # noqa: E402
 
-from models.sam.tiny_vit import TinyVit, WindowAttention  # noqa: E402
+from trackmill.models.sam.tiny_vit import TinyVit, WindowAttention  # noqa: E402
 
 SMALL = {"widths": (8, 16, 24, 32), "depths": (1, 2, 1, 1), "heads": (1, 2, 3, 4), "windows": (7, 7, 14, 7)}
 
@@ -49,9 +49,7 @@ def timm_name(name: str) -> str:
         (232, 96, (2, 2, 1)),  # 29, 15 and 15 by 12, 6 and 6: odd sides, and more windows down than across
     ],
 )
-def test_features_are_those_of_an_independent_implementation(
-    height: int, width: int, strides: tuple[int, ...]
-) -> None:
+def test_features_are_those_of_an_independent_implementation(height: int, width: int, strides: tuple[int, ...]) -> None:
     timm = pytest.importorskip("timm.models.tiny_vit")
     ours = randomised(TinyVit(**SMALL, strides=strides))
     theirs = timm.TinyVit(

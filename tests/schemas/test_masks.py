@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from schemas.masks import (
+from trackmill.schemas.masks import (
     CroppedMask,
     check_runs,
     crop_mask,

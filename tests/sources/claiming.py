@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.sources import claim_files, list_inputs
-from pipeline.sources.base import ReadSettings
-from pipeline.storage.files import FileInfo
-from schemas.media import WorkItem
+from trackmill.pipeline.sources import claim_files, list_inputs
+from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.storage.files import FileInfo
+from trackmill.schemas.media import WorkItem
 
 
 def claim_all(

@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline.sources.base import ReadSettings
+from trackmill.pipeline.sources.base import ReadSettings
 
 
 @pytest.fixture

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.sources import open_source
-from pipeline.sources.base import BadItem, NothingToStore, ReadSettings
-from pipeline.sources.clips import cut_clips, num_kept, stride_for
 from tests.make_media import (
     make_jpeg,
     make_mot,
@@ -18,6 +15,10 @@ from tests.make_media import (
     make_video,
 )
 from tests.sources.claiming import claim_all
+from trackmill.pipeline.media.errors import BadItem, NothingToStore
+from trackmill.pipeline.sources import open_source
+from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.sources.clips import cut_clips, num_kept, stride_for
 
 SETTINGS = ReadSettings(frames_per_clip=4)
 

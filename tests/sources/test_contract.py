@@ -10,15 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import pipeline.sources.pictures as pictures
-import pipeline.sources.videos as videos
-from pipeline.sources import SOURCES, open_source
-from pipeline.sources.base import BadItem, ReadSettings
-from pipeline.storage.files import list_files
-from schemas.boxes import box_areas
-from schemas.keys import KEY_PATTERN
-from schemas.masks import mask_box
-from schemas.media import Annotations, Media, WorkItem
+import trackmill.pipeline.media.pictures as pictures
+import trackmill.pipeline.media.videos as videos
 from tests.make_media import (
     make_mot,
     make_pictures,
@@ -28,6 +21,14 @@ from tests.make_media import (
     make_sav_val,
     make_video,
 )
+from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.sources import SOURCES, open_source
+from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.storage.files import list_files
+from trackmill.schemas.boxes import box_areas
+from trackmill.schemas.keys import KEY_PATTERN
+from trackmill.schemas.masks import mask_box
+from trackmill.schemas.media import Annotations, Media, WorkItem
 
 
 def make_videos(folder: Path) -> None:

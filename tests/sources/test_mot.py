@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sources import open_source
-from pipeline.sources.base import BadItem, ReadSettings
 from tests.make_media import make_jpeg, make_mot
 from tests.sources.claiming import claim_all
+from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.sources import open_source
+from trackmill.pipeline.sources.base import ReadSettings
 
 SETTINGS = ReadSettings(frames_per_clip=4, label_fps=30)
 

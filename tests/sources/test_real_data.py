@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.sources import open_source
-from pipeline.sources.base import ReadSettings
-from pipeline.sources.sav_masklets import AUTO_ID_OFFSET, Masklets, read_masklets
-from pipeline.sources.scaling import scale_annotations
-from schemas.masks import mask_area
 from tests.make_media import make_video
 from tests.sources.claiming import claim_all
+from trackmill.pipeline.media.scaling import scale_annotations
+from trackmill.pipeline.sources import open_source
+from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.sources.sav_masklets import AUTO_ID_OFFSET, Masklets, read_masklets
+from trackmill.schemas.masks import mask_area
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SETTINGS = ReadSettings(longest_side=256)

@@ -10,10 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.sources import open_source
-from pipeline.sources.base import BadItem, MissingAnnotation, ReadSettings, TruncatedMedia
-from pipeline.sources.rle import crop_rle
-from schemas.masks import crop_mask, mask_runs, paste_mask
 from tests.make_media import (
     add_member,
     coco_rle,
@@ -25,6 +21,11 @@ from tests.make_media import (
     sa1b_document,
 )
 from tests.sources.claiming import claim_all
+from trackmill.pipeline.media.errors import BadItem, MissingAnnotation, TruncatedMedia
+from trackmill.pipeline.media.rle import crop_rle
+from trackmill.pipeline.sources import open_source
+from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.schemas.masks import crop_mask, mask_runs, paste_mask
 
 SETTINGS = ReadSettings()
 

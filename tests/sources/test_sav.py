@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.sources import open_source
-from pipeline.sources.base import BadItem, MissingAnnotation, NothingToStore, ReadSettings, TruncatedMedia
-from pipeline.sources.sav_masklets import AUTO_ID_OFFSET
-from schemas.masks import paste_mask
 from tests.make_media import make_sav_train, make_sav_val, make_scene, make_video
 from tests.sources.claiming import claim_all
+from trackmill.pipeline.media.errors import BadItem, MissingAnnotation, NothingToStore, TruncatedMedia
+from trackmill.pipeline.sources import open_source
+from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.sources.sav_masklets import AUTO_ID_OFFSET
+from trackmill.schemas.masks import paste_mask
 
 SETTINGS = ReadSettings(frames_per_clip=4)
 
@@ -50,7 +51,7 @@ def test_clips_of_a_training_video(tmp_path):
 
 
 def test_clips_share_the_decoded_video_and_the_parsed_json(tmp_path, monkeypatch):
-    import pipeline.sources.sav_masklets as sav_masklets
+    import trackmill.pipeline.sources.sav_masklets as sav_masklets
 
     make_sav_train(tmp_path, num_frames=41)
     parsed = []

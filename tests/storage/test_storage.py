@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage import files as storage_files
-from pipeline.storage import publish
-from pipeline.storage.credentials import UnsafeURL, check_url, redact, scrub
-from pipeline.storage.files import FileTooLarge, canonical, exists, list_files, read_bytes, retry
-from pipeline.storage.publish import publish_bytes, publish_file, scratch_file, sweep_scratch
+from trackmill.pipeline.storage import files as storage_files
+from trackmill.pipeline.storage import publish
+from trackmill.pipeline.storage.credentials import UnsafeURL, check_url, redact, scrub
+from trackmill.pipeline.storage.files import FileTooLarge, canonical, exists, list_files, read_bytes, retry
+from trackmill.pipeline.storage.publish import publish_bytes, publish_file, scratch_file, sweep_scratch
 
 
 @pytest.mark.parametrize(

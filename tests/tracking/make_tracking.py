@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.association import MasaTaoTracker
-from models.detectors.base import Detector
-from pipeline.tracking.frames import SourceFrame
-from pipeline.tracking.tracked import TrackedObjects
-from schemas.boxes import Boxes
-from schemas.detections import Detections, make_detections
+from trackmill.models.association import MasaTaoTracker
+from trackmill.models.detectors.base import Detector
+from trackmill.pipeline.tracking.frames import SourceFrame
+from trackmill.pipeline.tracking.tracked import TrackedObjects
+from trackmill.schemas.boxes import Boxes
+from trackmill.schemas.detections import Detections, make_detections
 
 COLOURS = np.array([[220, 40, 40], [40, 200, 60], [60, 80, 230]], np.uint8)
 SIDE = 12

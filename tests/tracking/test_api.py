@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pipeline.tracking.api import VideoTracker  # noqa: E402
-from schemas.detections import make_detections  # noqa: E402
 from tests.tracking.make_tracking import make_frame, make_tracker, square_boxes  # noqa: E402
+from trackmill.pipeline.tracking.api import VideoTracker  # noqa: E402
+from trackmill.schemas.detections import make_detections  # noqa: E402
 
 
 class ColourModel:

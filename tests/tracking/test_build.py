@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from models.association import MasaBddTracker, MasaTaoTracker
-from models.masa.variants import VARIANTS
-from pipeline.tracking.build import choose_device, model_scaling
-from pipeline.tracking.settings import PRESETS, SizeSettings, make_tracker, track_config
-from schemas.config import ConfigError
+from trackmill.models.association import MasaBddTracker, MasaTaoTracker
+from trackmill.models.masa.variants import VARIANTS
+from trackmill.pipeline.tracking.build import choose_device, model_scaling
+from trackmill.pipeline.tracking.settings import PRESETS, SizeSettings, make_tracker, track_config
+from trackmill.schemas.config import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,10 @@ def test_help_and_settings_need_no_torch() -> None:
     root = Path(__file__).parents[2]
 
     def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-        code = "import sys; sys.modules['torch'] = None; from jobs.track import main; sys.exit(main(sys.argv[1:]))"
+        code = (
+            "import sys; sys.modules['torch'] = None;"
+            "from trackmill.jobs.track import main; sys.exit(main(sys.argv[1:]))"
+        )
         command = [sys.executable, "-c", code, *arguments]
         return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from pipeline.tracking.detection_files import FileDetections, read_detections
-from schemas.masks import paste_mask
 from tests.make_media import coco_rle
 from tests.tracking.make_tracking import make_frame, square_boxes, write_mot_detections
+from trackmill.pipeline.tracking.detection_files import FileDetections, read_detections
+from trackmill.schemas.masks import paste_mask
 
 IMAGE = make_frame(0)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from schemas.detections import Detections, make_detections, no_detections
-from schemas.masks import CroppedMask
+from trackmill.schemas.detections import Detections, make_detections, no_detections
+from trackmill.schemas.masks import CroppedMask
 
 BOXES = [[0, 0, 2, 3], [1, 1, 1, 4], [-5, -5, 500, 500]]
 

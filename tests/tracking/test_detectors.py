@@ -10,21 +10,21 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
-from models import masa  # noqa: E402
-from models.detectors.base import Detector  # noqa: E402
-from models.detectors.frame_features import FrameFeatures  # noqa: E402
-from models.detectors.frame_scaling import FrameScaling  # noqa: E402
-from models.detectors.masa_proposals import MasaProposals  # noqa: E402
-from models.detectors.torchvision_detector import (  # noqa: E402
+from tests.tracking.make_tracking import write_mot_detections  # noqa: E402
+from trackmill.models import masa  # noqa: E402
+from trackmill.models.detectors.base import Detector  # noqa: E402
+from trackmill.models.detectors.frame_scaling import FrameScaling  # noqa: E402
+from trackmill.models.detectors.torchvision_detector import (  # noqa: E402
     TorchvisionDetector,
     published_weights,
     torchvision_names,
 )
-from models.masa.proposing import DetectionSettings  # noqa: E402
-from pipeline.tracking.detection_files import read_detections  # noqa: E402
-from schemas.boxes import clip_boxes, iou_matrix  # noqa: E402
-from schemas.masks import paste_mask  # noqa: E402
-from tests.tracking.make_tracking import write_mot_detections  # noqa: E402
+from trackmill.models.masa.detector import MasaProposals  # noqa: E402
+from trackmill.models.masa.frame_features import FrameFeatures  # noqa: E402
+from trackmill.models.masa.rpn_inference import DetectionSettings  # noqa: E402
+from trackmill.pipeline.tracking.detection_files import read_detections  # noqa: E402
+from trackmill.schemas.boxes import clip_boxes, iou_matrix  # noqa: E402
+from trackmill.schemas.masks import paste_mask  # noqa: E402
 
 NAMES = ("__background__", "cat", "dog")
 SIZES = ((48, 64), (48, 64), (70, 40))
@@ -134,7 +134,7 @@ def test_published_classes_are_cocos() -> None:
 
 def test_masks_need_sam() -> None:
     pytest.importorskip("segment_anything")
-    from models.detectors.sam_masks import SamMasks
+    from trackmill.models.masa.masks import SamMasks
 
     with pytest.raises(ValueError, match="masa_lite0 has no mask decoder"):
         SamMasks(FrameFeatures(masa.load("masa_lite0"), FrameScaling()))
@@ -146,7 +146,7 @@ def test_masks_are_sams_own() -> None:
     pytest.importorskip("segment_anything")
     from segment_anything.modeling import Sam
 
-    from models.detectors.sam_masks import SamMasks
+    from trackmill.models.masa.masks import SamMasks
 
     torch.manual_seed(0)
     features = FrameFeatures(masa.load("masa_sam_vitb"), FrameScaling())

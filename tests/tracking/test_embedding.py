@@ -8,11 +8,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
-from models import masa  # noqa: E402
-from models.detectors.frame_features import FrameFeatures  # noqa: E402
-from models.detectors.frame_scaling import FrameScaling  # noqa: E402
-from models.masa.model import Masa  # noqa: E402
-from pipeline.tracking.embedding import Embedder, FeatureEmbedder  # noqa: E402
+from trackmill.models import masa  # noqa: E402
+from trackmill.models.detectors.frame_scaling import FrameScaling  # noqa: E402
+from trackmill.models.masa.frame_features import FrameFeatures  # noqa: E402
+from trackmill.models.masa.model import Masa  # noqa: E402
+from trackmill.pipeline.tracking.embedding import Embedder, FeatureEmbedder  # noqa: E402
 
 SCALING = FrameScaling(long_side=96, short_side=96)
 

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from models.detectors.frame_scaling import FrameScaling, runs_of_one_size  # noqa: E402
+from trackmill.models.detectors.frame_scaling import FrameScaling, runs_of_one_size  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.sources.videos import VideoReader
-from pipeline.tracking.frames import PictureFrames, ReadLimits, open_frames
 from tests.make_media import make_video
 from tests.tracking.make_tracking import make_frame, write_frames
+from trackmill.pipeline.media.videos import VideoReader
+from trackmill.pipeline.tracking.frames import PictureFrames, ReadLimits, open_frames
 
 
 def test_every_frame_of_a_video(tmp_path: Path) -> None:

@@ -12,16 +12,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.detectors.base import Detector
-from pipeline.evaluation.readers.mot_text import parse_mot_text
-from pipeline.tracking.detection_files import read_detections
-from pipeline.tracking.frames import FrameReader, SourceFrame, open_frames
-from pipeline.tracking.run import Outcome, Parts, track_video
-from pipeline.tracking.timing import StageTimes, TrackingProgress
-from pipeline.tracking.writers import MotWriter, ParquetWriter
-from schemas.boxes import Boxes
-from schemas.detections import Detections, make_detections, no_detections
-from schemas.masks import CroppedMask, mask_box
 from tests.make_media import make_video
 from tests.tracking.make_tracking import (
     ColourEmbedder,
@@ -33,6 +23,16 @@ from tests.tracking.make_tracking import (
     write_frames,
     write_mot_detections,
 )
+from trackmill.models.detectors.base import Detector
+from trackmill.pipeline.formats.mot_text import parse_mot_text
+from trackmill.pipeline.tracking.detection_files import read_detections
+from trackmill.pipeline.tracking.frames import FrameReader, SourceFrame, open_frames
+from trackmill.pipeline.tracking.run import Outcome, Parts, track_video
+from trackmill.pipeline.tracking.timing import StageTimes, TrackingProgress
+from trackmill.pipeline.tracking.writers import MotWriter, ParquetWriter
+from trackmill.schemas.boxes import Boxes
+from trackmill.schemas.detections import Detections, make_detections, no_detections
+from trackmill.schemas.masks import CroppedMask, mask_box
 
 
 class Fixed(Detector):

@@ -7,11 +7,11 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pipeline.inspect.palette import identity_colour
-from pipeline.tracking.drawing import DrawSettings, Trails, draw_tracks
-from pipeline.tracking.video_writer import VideoWriter
-from schemas.masks import crop_mask
 from tests.tracking.make_tracking import make_frame, source_frame, square_boxes, tracked_objects
+from trackmill.pipeline.media.drawing.palette import identity_colour
+from trackmill.pipeline.tracking.drawing import DrawSettings, Trails, draw_tracks
+from trackmill.pipeline.tracking.video_writer import VideoWriter
+from trackmill.schemas.masks import crop_mask
 
 
 def write(path: Path, shapes: list[tuple[int, int]], fps: float = 10, indices: list[int] | None = None) -> Path:

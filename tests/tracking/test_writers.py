@@ -10,13 +10,13 @@ import pyarrow.parquet
 import pytest
 from pycocotools import mask as pycoco
 
-from pipeline.evaluation.readers.coco_video import read_coco_video
-from pipeline.evaluation.readers.mot_text import parse_mot_text
-from pipeline.tracking.detection_files import read_detections
-from pipeline.tracking.image_table import ImageTable
-from pipeline.tracking.writers import CocoWriter, MotWriter, ParquetWriter, TrackWriter
-from schemas.masks import crop_mask, paste_mask
 from tests.tracking.make_tracking import make_frame, source_frame, tracked_objects
+from trackmill.pipeline.evaluation.readers.coco_video import read_coco_video
+from trackmill.pipeline.formats.mot_text import parse_mot_text
+from trackmill.pipeline.tracking.detection_files import read_detections
+from trackmill.pipeline.tracking.image_table import ImageTable
+from trackmill.pipeline.tracking.writers import CocoWriter, MotWriter, ParquetWriter, TrackWriter
+from trackmill.schemas.masks import crop_mask, paste_mask
 
 NAMES, IDS = ("cat", "dog"), (90, 17)
 BOXES = np.array([[340.829, 79.4999, 428.491, 323.75], [-3.5, 2, 8, 61.25]], np.float32)

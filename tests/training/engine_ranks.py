@@ -14,8 +14,9 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from safetensors.torch import load_file, save_file
 
-from pipeline.training.engine import EngineSettings, EngineState, OptimSettings, make_engine
 from tests.training.tiny_module import part, tiny_batch, tiny_module
+from trackmill.pipeline.training.engines import make_engine
+from trackmill.pipeline.training.engines.base import EngineSettings, EngineState, OptimSettings
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from pipeline.training.launch import worker
 from tests.training.tiny_runs import tiny_recipe
+from trackmill.pipeline.training.launch import worker
 
 
 def run_ranks(url: str, output: Path, world: int, folder: Path, **changes: Any) -> None:

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.training import checkpoint
-from pipeline.training.checkpoint import DamagedCheckpoint, Found
-from pipeline.training.engine import EngineState
-from schemas.config import ConfigError, digest
+from trackmill.pipeline.training import checkpoint
+from trackmill.pipeline.training.checkpoint import DamagedCheckpoint, Found
+from trackmill.pipeline.training.engines.base import EngineState
+from trackmill.schemas.config import ConfigError, digest
 
 
 class FixedEngine:

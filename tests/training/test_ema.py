@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.training.ema import Ema, EmaSettings
 from tests.training.tiny_module import tiny_module
+from trackmill.pipeline.training.ema import Ema, EmaSettings
 
 
 def test_the_average_follows_its_formula_and_the_warmup() -> None:

@@ -14,14 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.training.launch import run_local, starting_point
-from pipeline.training.recipe import effective
-from pipeline.training.steps import NonFinite
-from pipeline.training.telemetry.lines import read_lines
-from schemas.config import ConfigError
 from tests.runs import ROOT, job_environment, wait_for
 from tests.training.tiny_runs import TINY, make_data, result, rows, run_tiny, tiny_recipe
 from tests.training.tiny_task import TinyTask
+from trackmill.pipeline.training.launch import run_local, starting_point
+from trackmill.pipeline.training.recipe import effective
+from trackmill.pipeline.training.steps import NonFinite
+from trackmill.pipeline.training.telemetry.lines import read_lines
+from trackmill.schemas.config import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_a_signal_finishes_the_step_and_saves(
 def test_a_failure_in_the_middle_of_a_save_is_swept(
     data: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.training import checkpoint
+    from trackmill.pipeline.training import checkpoint
 
     publish = checkpoint.publish_bytes
     monkeypatch.setattr(checkpoint, "publish_bytes", _raise(OSError("the disk is full")))

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.training.recipe import effective, load_recipe, make_recipe, make_task, plain
-from schemas.config import ConfigError
 from tests.runs import ROOT
 from tests.training.tiny_task import TinyTask, register
+from trackmill.pipeline.training.recipe import effective, load_recipe, make_recipe, make_task, plain
+from trackmill.schemas.config import ConfigError
 
 RECIPES = ROOT / "jobs" / "recipes"
 

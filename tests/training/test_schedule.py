@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from pipeline.training.schedule import ScheduleSettings, learning_rate
+from trackmill.pipeline.training.schedule import ScheduleSettings, learning_rate
 
 RELEASED = ScheduleSettings()
 

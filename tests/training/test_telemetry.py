@@ -12,15 +12,15 @@ from typing import Any
 import fsspec
 import pytest
 
-from pipeline.storage.files import list_files, read_bytes
-from pipeline.training.telemetry import Telemetry, TelemetrySettings, require_packages
-from pipeline.training.telemetry import telemetry as telemetry_module
-from pipeline.training.telemetry.curves import write_curves
-from pipeline.training.telemetry.lines import JsonLines, read_lines
-from pipeline.training.telemetry.plot import as_line, draw
-from pipeline.training.telemetry.progress import TrainingProgress
-from pipeline.training.telemetry.sinks import Background
-from schemas.config import ConfigError, build
+from trackmill.pipeline.storage.files import list_files, read_bytes
+from trackmill.pipeline.training.telemetry import Telemetry, TelemetrySettings, require_packages
+from trackmill.pipeline.training.telemetry import telemetry as telemetry_module
+from trackmill.pipeline.training.telemetry.curves import write_curves
+from trackmill.pipeline.training.telemetry.lines import JsonLines, read_lines
+from trackmill.pipeline.training.telemetry.plot import as_line, draw
+from trackmill.pipeline.training.telemetry.progress import TrainingProgress
+from trackmill.pipeline.training.telemetry.sinks import Background
+from trackmill.schemas.config import ConfigError, build
 
 PLAIN = TelemetrySettings(tensorboard=False)
 
@@ -146,7 +146,7 @@ def test_a_failed_upload_is_an_error_at_sync_only(monkeypatch: pytest.MonkeyPatc
     def broken(url: str, data: bytes) -> None:
         raise OSError("storage is gone")
 
-    monkeypatch.setattr("pipeline.training.telemetry.lines.publish_bytes", broken)
+    monkeypatch.setattr("trackmill.pipeline.training.telemetry.lines.publish_bytes", broken)
     clock.now = 2
     lines.append([row(1)])
     with pytest.raises(OSError, match="storage is gone"):
@@ -189,7 +189,7 @@ def test_tensorboard_after_a_kill_before_the_first_checkpoint(tmp_path: Path) ->
 
 
 def test_a_large_remote_event_file_is_continued_in_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from pipeline.training.telemetry import tensorboard_sink
+    from trackmill.pipeline.training.telemetry import tensorboard_sink
 
     monkeypatch.setattr(tensorboard_sink, "_MAX_BYTES", 1000)
     sink = tensorboard_sink.TensorBoardSink("memory://telemetry/large", 0, 1e6)

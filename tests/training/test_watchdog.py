@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.training.watchdog import FIRST_STEP, HANG_EXIT, Note, Watchdog, WatchdogSettings, who_is_behind
+from trackmill.pipeline.training.watchdog import FIRST_STEP, HANG_EXIT, Note, Watchdog, WatchdogSettings, who_is_behind
 
 HANGS = """
 import ctypes, sys, threading, time
-import pipeline.training.watchdog as module
-from pipeline.training.watchdog import Watchdog, WatchdogSettings
+import trackmill.pipeline.training.watchdog as module
+from trackmill.pipeline.training.watchdog import Watchdog, WatchdogSettings
 
 def the_stuck_function():
     {stuck}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.training.task import TrainingModule
+from trackmill.pipeline.tasks.base import TrainingModule
 
 SIDE = 6
 

@@ -6,13 +6,13 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pipeline.training.launch import run_local
-from pipeline.training.loop import Outcome
-from pipeline.training.recipe import Recipe, make_recipe
-from pipeline.training.telemetry.lines import read_lines
-from schemas.config import merge
 from tests.make_dataset import make_dataset
 from tests.training.tiny_task import register
+from trackmill.pipeline.training.launch import run_local
+from trackmill.pipeline.training.loop import Outcome
+from trackmill.pipeline.training.recipe import Recipe, make_recipe
+from trackmill.pipeline.training.telemetry.lines import read_lines
+from trackmill.schemas.config import merge
 
 MEASURED = ("samples_per_s", "data_wait", "memory_bytes")
 """Columns of a row that say how a step went, not what came of it."""

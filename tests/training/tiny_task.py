@@ -15,10 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.loader.contract import StoredSample
-from pipeline.training.recipe import TASKS, TaskKind
-from pipeline.training.task import TrainingModule
-from schemas.config import Settings
+from trackmill.pipeline.loader.contract import StoredSample
+from trackmill.pipeline.tasks.base import TrainingModule
+from trackmill.pipeline.training.recipe import TASKS, TaskKind
+from trackmill.schemas.config import Settings
 
 SIDE = 8
 
@@ -88,7 +88,7 @@ class TinyExample:
 
 
 class TinyTask:
-    """See `pipeline.training.task.Task`."""
+    """See `trackmill.pipeline.tasks.base.Task`."""
 
     name = "tiny"
     poison: Callable[[], bool] = staticmethod(lambda: False)

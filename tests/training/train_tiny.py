@@ -6,8 +6,8 @@ import os
 import sys
 import time
 
-from jobs.train import main
 from tests.training.tiny_task import TinyTask, register
+from trackmill.jobs.train import main
 
 if __name__ == "__main__":
     register()

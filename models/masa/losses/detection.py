@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.masa.anchors import level_anchors, per_anchor
-from models.masa.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, encode
-from models.masa.losses.assigning import RPN_ASSIGNMENT, AssignSettings, assign
-from models.masa.losses.sampling import RPN_SAMPLING, Samples, SampleSettings, sample
+from trackmill.models.layers.anchors import level_anchors, per_anchor
+from trackmill.models.layers.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, encode
+from trackmill.models.masa.losses.assigning import RPN_ASSIGNMENT, AssignSettings, assign
+from trackmill.models.masa.losses.sampling import RPN_SAMPLING, Samples, SampleSettings, sample
 
 SMOOTH_L1_BETA = 1 / 9
 """Where the smooth L1 loss of the proposal head turns from quadratic to linear (all variants but R50)."""

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.masa.losses.assigning import overlaps
-from models.masa.losses.contrastive import match_instances, pair_targets
+from trackmill.models.masa.losses.assigning import overlaps
+from trackmill.models.masa.losses.contrastive import match_instances, pair_targets
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.masa.losses.assigning import BACKGROUND
+from trackmill.models.masa.losses.assigning import BACKGROUND
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from models.masa.losses.assigning import (
+from trackmill.models.masa.losses.assigning import (
     ROI_ASSIGNMENT,
     RPN_ASSIGNMENT,
     TRACK_ASSIGNMENT,
     AssignSettings,
     assign,
 )
-from models.masa.losses.auxiliary import margin_loss
-from models.masa.losses.contrastive import CONTRASTS
-from models.masa.losses.detection import SMOOTH_L1_BETA, RpnLossSettings, roi_losses, rpn_losses
-from models.masa.losses.pairing import Side, compare, pair_telemetry
-from models.masa.losses.sampling import (
+from trackmill.models.masa.losses.auxiliary import margin_loss
+from trackmill.models.masa.losses.contrastive import CONTRASTS
+from trackmill.models.masa.losses.detection import SMOOTH_L1_BETA, RpnLossSettings, roi_losses, rpn_losses
+from trackmill.models.masa.losses.pairing import Side, compare, pair_telemetry
+from trackmill.models.masa.losses.sampling import (
     ROI_SAMPLING,
     RPN_SAMPLING,
     TRACK_SAMPLING,
@@ -28,10 +28,10 @@ from models.masa.losses.sampling import (
     SampleSettings,
     sample,
 )
-from models.masa.proposing import KEY_PROPOSALS, TEST_PROPOSALS, ProposalSettings, rpn_proposals
+from trackmill.models.masa.rpn_inference import KEY_PROPOSALS, TEST_PROPOSALS, ProposalSettings, rpn_proposals
 
 if TYPE_CHECKING:
-    from models.masa.model import Masa
+    from trackmill.models.masa.model import Masa
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.association.sequences import BoxSequence
+from trackmill.pipeline.evaluation.association.sequences import BoxSequence
 
 _BINS = 8
 _BITS = 12

@@ -22,10 +22,10 @@ import pyarrow.compute
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from pipeline.evaluation.association.sequences import BoxSequence
-from pipeline.evaluation.tracks import BadTracks
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import read_bytes
+from trackmill.pipeline.evaluation.association.sequences import BoxSequence
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import read_bytes
 
 ENDINGS = (".parquet", ".npz", ".npy")
 COLUMNS = ("sequence", "frame", "id", "embedding")

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.association.built_in import hsv_histogram, identity_vectors, random_vectors
-from pipeline.evaluation.association.embedding_files import ENDINGS, EmbeddingFile
-from pipeline.evaluation.association.sequences import BoxSequence
-from pipeline.evaluation.metrics.retrieval import unit_length
-from pipeline.evaluation.tracks import BadTracks
-from pipeline.storage.credentials import redact
+from trackmill.pipeline.evaluation.association.built_in import hsv_histogram, identity_vectors, random_vectors
+from trackmill.pipeline.evaluation.association.embedding_files import ENDINGS, EmbeddingFile
+from trackmill.pipeline.evaluation.association.sequences import BoxSequence
+from trackmill.pipeline.evaluation.metrics.retrieval import unit_length
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.storage.credentials import redact
 
 PixelEmbedding = Callable[[NDArray[np.uint8], NDArray[np.float32]], Any]
 """(image (H, W, 3) uint8 RGB, boxes (N, 4) float32 `xyxy`, as annotated: they may reach beyond the image) -> (N, D)."""

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.assignment import best_pairs
-from pipeline.evaluation.box_overlaps import EPS
-from pipeline.evaluation.metrics.hota import THRESHOLDS, alignment
-from pipeline.evaluation.metrics.retrieval import RetrievalCounts
-from pipeline.evaluation.overlaps import Overlaps
+from trackmill.pipeline.evaluation.assignment import best_pairs
+from trackmill.pipeline.evaluation.box_overlaps import EPS
+from trackmill.pipeline.evaluation.metrics.hota import THRESHOLDS, alignment
+from trackmill.pipeline.evaluation.metrics.retrieval import RetrievalCounts
+from trackmill.pipeline.evaluation.overlaps import Overlaps
 
 LEVEL = 0.95
 

@@ -20,22 +20,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.association.embeddings import Embedding, PixelEmbedding, embed, given_embedding
-from pipeline.evaluation.association.intervals import (
+from trackmill.pipeline.evaluation.association.embeddings import Embedding, PixelEmbedding, embed, given_embedding
+from trackmill.pipeline.evaluation.association.intervals import (
     Interval,
     PersonSums,
     association_sums,
     paired_intervals,
     retrieval_sums,
 )
-from pipeline.evaluation.association.linking import link
-from pipeline.evaluation.association.sequences import BoxSequence
-from pipeline.evaluation.association.threshold import choose_threshold
-from pipeline.evaluation.metrics.hota import hota
-from pipeline.evaluation.metrics.identity import identity
-from pipeline.evaluation.metrics.retrieval import retrieval
-from pipeline.evaluation.report.report import Row
-from pipeline.evaluation.tracks import BadTracks
+from trackmill.pipeline.evaluation.association.linking import link
+from trackmill.pipeline.evaluation.association.sequences import BoxSequence
+from trackmill.pipeline.evaluation.association.threshold import choose_threshold
+from trackmill.pipeline.evaluation.metrics.hota import hota
+from trackmill.pipeline.evaluation.metrics.identity import identity
+from trackmill.pipeline.evaluation.metrics.retrieval import retrieval
+from trackmill.pipeline.evaluation.report.report import Row
+from trackmill.pipeline.formats.errors import BadTracks
 
 GAPS = (5, 20, 50)
 """Frames between query and gallery in the protocol."""

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.masa.variants import VARIANTS
-from pipeline.evaluation.association.embeddings import Embedding, PixelEmbedding, named_embedding
-from pipeline.evaluation.tracks import BadTracks
+from trackmill.models.masa.variants import VARIANTS
+from trackmill.pipeline.evaluation.association.embeddings import Embedding, PixelEmbedding, named_embedding
+from trackmill.pipeline.formats.errors import BadTracks
 
 if TYPE_CHECKING:
     import torch
 
-    from models.detectors.frame_scaling import FrameScaling
+    from trackmill.models.detectors.frame_scaling import FrameScaling
 
 
 def asked_embedding(spec: str, weights: str | None, seed: int = 0, long_side: int | None = None) -> Embedding:
     """What `--embeddings` and `--weights` mean together.
 
     Args:
-        spec: name of a variant of MASA (`models.masa.variants.VARIANTS`), or what `named_embedding` takes.
+        spec: name of a variant of MASA (`trackmill.models.masa.variants.VARIANTS`), or what `named_embedding` takes.
         weights: for a variant: path or URL of its checkpoint, `imagenet` for masa_lite0, None for random weights.
         seed: of `random` and `identity`.
         long_side: pixels frames are scaled to, for a variant; None: what the variant's benchmark uses. Others see
@@ -41,8 +41,8 @@ def asked_embedding(spec: str, weights: str | None, seed: int = 0, long_side: in
 
 def variant_embedding(variant: str, weights: str | None, long_side: int | None = None) -> PixelEmbedding:
     """A function of picture and boxes that asks a variant of MASA, on the GPU if there is one."""
-    from pipeline.tracking.build import choose_device, load_model, model_scaling
-    from pipeline.tracking.settings import SizeSettings
+    from trackmill.pipeline.tracking.build import choose_device, load_model, model_scaling
+    from trackmill.pipeline.tracking.settings import SizeSettings
 
     device = choose_device("auto")
     size = SizeSettings(long_side=long_side or 0, short_side=0)
@@ -50,14 +50,14 @@ def variant_embedding(variant: str, weights: str | None, long_side: int | None =
 
 
 def network_embedding(network: Any, scaling: FrameScaling, device: torch.device) -> PixelEmbedding:
-    """A function of picture and boxes that asks a network, see `pipeline.tracking.embedding.EmbeddingModel`.
+    """A function of picture and boxes that asks a network, see `trackmill.pipeline.tracking.embedding.EmbeddingModel`.
 
     Args:
         network: in evaluation mode, on `device`.
         scaling: the size at which it sees pictures.
         device: where it lies.
     """
-    from pipeline.tracking.embedding import Embedder
+    from trackmill.pipeline.tracking.embedding import Embedder
 
     embedder = Embedder(network, scaling, device)
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.association.sequences import FrameReader
-from pipeline.evaluation.tracks import BadTracks
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import FileInfo, basename, dirname, join, list_files, open_for_seeking, read_bytes
+from trackmill.pipeline.evaluation.association.sequences import FrameReader
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import FileInfo, basename, dirname, join, list_files, open_for_seeking, read_bytes
 
 MAX_PIXELS = 100_000_000
 _ANY_SIDE = 1 << 30
@@ -35,8 +35,8 @@ def find_pictures(root: str, name: str) -> FrameReader:
 
     def read(wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         # Imported late: embeddings read from files need no decoder.
-        from pipeline.sources.base import BadItem
-        from pipeline.sources.video_files import SUFFIXES
+        from trackmill.pipeline.media.errors import BadItem
+        from trackmill.pipeline.sources.video_files import SUFFIXES
 
         files = _listed(join(root, name))
         pictures = _pictures(files, join(root, name))
@@ -81,7 +81,7 @@ def _pictures(files: list[FileInfo], folder: str) -> dict[int, str]:
 
 
 def _from_files(pictures: dict[int, str], wanted: Sequence[int], name: str) -> Iterator[NDArray[np.uint8]]:
-    from pipeline.sources.pictures import decode_picture
+    from trackmill.pipeline.media.pictures import decode_picture
 
     for number in wanted:
         if number not in pictures:
@@ -92,7 +92,7 @@ def _from_files(pictures: dict[int, str], wanted: Sequence[int], name: str) -> I
 
 
 def _from_video(url: str, wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-    from pipeline.sources.videos import VideoReader
+    from trackmill.pipeline.media.videos import VideoReader
 
     if wanted and wanted[0] < 1:
         raise BadTracks(f"{redact(url)}: frames of a video count from 1, the ground truth has frame {wanted[0]}")

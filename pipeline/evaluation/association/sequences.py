@@ -9,8 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.overlaps import Overlaps, find_overlaps
-from pipeline.evaluation.tracks import BadTracks, first_duplicate, make_tracks
+from trackmill.pipeline.evaluation.overlaps import Overlaps, find_overlaps
+from trackmill.pipeline.evaluation.tracks import first_duplicate, make_tracks
+from trackmill.pipeline.formats.errors import BadTracks
 
 FrameReader = Callable[[Sequence[int]], Iterable[NDArray[np.uint8]]]
 """Given ascending frame numbers, yields their pictures in that order, each (H, W, 3) uint8 RGB."""

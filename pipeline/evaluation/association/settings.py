@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from schemas.config import Settings
+from trackmill.schemas.config import Settings
 
 _Steps = Annotated[int, Field(ge=1, le=1_000_000)]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.association.linking import link
-from pipeline.evaluation.association.sequences import BoxSequence
-from pipeline.evaluation.metrics.hota import hota
+from trackmill.pipeline.evaluation.association.linking import link
+from trackmill.pipeline.evaluation.association.sequences import BoxSequence
+from trackmill.pipeline.evaluation.metrics.hota import hota
 
 STRIDE = 10
 """Thresholds are chosen at the standard stride, whatever strides are reported, so that runs can be compared."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.evaluation.association.embeddings import embed, num_frames
-from pipeline.evaluation.association.intervals import Interval
-from pipeline.evaluation.association.measure import AssociationReport, measure
-from pipeline.evaluation.association.model_embedding import asked_embedding
-from pipeline.evaluation.association.pictures import find_pictures
-from pipeline.evaluation.association.sequences import BoxSequence, box_sequence
-from pipeline.evaluation.association.settings import AssociationSettings
-from pipeline.evaluation.readers.mot_layout import SequenceFile, choose, find_sequences
-from pipeline.evaluation.report.report import Report
-from pipeline.progress_line import ProgressLine
-from pipeline.storage.files import dirname
+from trackmill.pipeline.console.progress_line import ProgressLine
+from trackmill.pipeline.evaluation.association.embeddings import embed, num_frames
+from trackmill.pipeline.evaluation.association.intervals import Interval
+from trackmill.pipeline.evaluation.association.measure import AssociationReport, measure
+from trackmill.pipeline.evaluation.association.model_embedding import asked_embedding
+from trackmill.pipeline.evaluation.association.pictures import find_pictures
+from trackmill.pipeline.evaluation.association.sequences import BoxSequence, box_sequence
+from trackmill.pipeline.evaluation.association.settings import AssociationSettings
+from trackmill.pipeline.evaluation.readers.mot_layout import SequenceFile, choose, find_sequences
+from trackmill.pipeline.evaluation.report.report import Report
+from trackmill.pipeline.storage.files import dirname
 
 
 def evaluate_association(gt: str, settings: AssociationSettings) -> Report:

@@ -13,23 +13,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.evaluation.benchmarks.bdd100k_categories import (
+from trackmill.pipeline.evaluation.benchmarks.bdd100k_categories import (
     CATEGORIES,
     CLASSES,
     DISTRACTORS,
     SUPER_CATEGORIES,
 )
-from pipeline.evaluation.benchmarks.bdd100k_counts import Counts, count_video
-from pipeline.evaluation.benchmarks.bdd100k_regions import overlapping_masks
-from pipeline.evaluation.benchmarks.bdd100k_rows import Notes, add_plots, pooled, told_row, totals
-from pipeline.evaluation.class_vote import vote
-from pipeline.evaluation.overlaps import Iou
-from pipeline.evaluation.readers.mot_layout import choose, unknown
-from pipeline.evaluation.readers.scalabel import LabelledVideo, read_scalabel
-from pipeline.evaluation.report.report import Report
-from pipeline.evaluation.request import Options
-from pipeline.evaluation.tracks import BadTracks, no_tracks
-from pipeline.storage.credentials import redact
+from trackmill.pipeline.evaluation.benchmarks.bdd100k_counts import Counts, count_video
+from trackmill.pipeline.evaluation.benchmarks.bdd100k_regions import overlapping_masks
+from trackmill.pipeline.evaluation.benchmarks.bdd100k_rows import Notes, add_plots, pooled, told_row, totals
+from trackmill.pipeline.evaluation.class_vote import vote
+from trackmill.pipeline.evaluation.overlaps import Iou
+from trackmill.pipeline.evaluation.readers.mot_layout import choose, unknown
+from trackmill.pipeline.evaluation.readers.scalabel import LabelledVideo, read_scalabel
+from trackmill.pipeline.evaluation.report.report import Report
+from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.evaluation.tracks import no_tracks
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.storage.credentials import redact
 
 IOU: Mapping[str, Iou] = {"bdd100k-mot": "box", "bdd100k-mots": "mask"}
 """What each benchmark compares unless asked otherwise."""

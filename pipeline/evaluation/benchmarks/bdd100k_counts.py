@@ -22,15 +22,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.benchmarks.bdd100k_categories import CLASSES, DISTRACTORS
-from pipeline.evaluation.benchmarks.bdd100k_regions import boxes_inside, masks_inside, unmatched_inside
-from pipeline.evaluation.box_overlaps import EPS
-from pipeline.evaluation.metrics.bdd_clear import BddClearCounts, bdd_clear, inclusive_iou, keep_outside
-from pipeline.evaluation.metrics.hota import HotaCounts, hota
-from pipeline.evaluation.metrics.teta import TetaCounts, teta
-from pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
-from pipeline.evaluation.readers.scalabel import LabelledVideo
-from pipeline.evaluation.tracks import Tracks, Video
+from trackmill.pipeline.evaluation.benchmarks.bdd100k_categories import CLASSES, DISTRACTORS
+from trackmill.pipeline.evaluation.benchmarks.bdd100k_regions import boxes_inside, masks_inside, unmatched_inside
+from trackmill.pipeline.evaluation.box_overlaps import EPS
+from trackmill.pipeline.evaluation.metrics.bdd_clear import BddClearCounts, bdd_clear, inclusive_iou, keep_outside
+from trackmill.pipeline.evaluation.metrics.hota import HotaCounts, hota
+from trackmill.pipeline.evaluation.metrics.teta import TetaCounts, teta
+from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
+from trackmill.pipeline.evaluation.readers.scalabel import LabelledVideo
+from trackmill.pipeline.evaluation.tracks import Tracks, Video
 
 _TETA_ORDER = tuple(sorted(CLASSES.values()))
 """The order in which the official tool walks through the classes; its class false positives depend on it."""

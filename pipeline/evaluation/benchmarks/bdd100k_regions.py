@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from pipeline.evaluation.assignment import best_pairs
-from pipeline.evaluation.box_overlaps import EPS, box_pairs
-from pipeline.evaluation.metrics.track_overlaps import mask_areas
-from pipeline.evaluation.overlaps import Iou, Overlaps
-from pipeline.evaluation.tracks import Tracks
+from trackmill.pipeline.evaluation.assignment import best_pairs
+from trackmill.pipeline.evaluation.box_overlaps import EPS, box_pairs
+from trackmill.pipeline.evaluation.metrics.track_overlaps import mask_areas
+from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps
+from trackmill.pipeline.evaluation.tracks import Tracks
 
 INSIDE = 0.5
 """A prediction lies inside a region that covers more than this share of it."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.evaluation.benchmarks.bdd100k_categories import CLASSES, DISTRACTORS
-from pipeline.evaluation.benchmarks.bdd100k_counts import Compared, Counts
-from pipeline.evaluation.metrics.clear import ClearCounts
-from pipeline.evaluation.metrics.teta import average
-from pipeline.evaluation.readers.scalabel import LabelledVideo
-from pipeline.evaluation.report.moments import add_timelines, describe, worst_first
-from pipeline.evaluation.report.report import Report, Row, row
+from trackmill.pipeline.evaluation.benchmarks.bdd100k_categories import CLASSES, DISTRACTORS
+from trackmill.pipeline.evaluation.benchmarks.bdd100k_counts import Compared, Counts
+from trackmill.pipeline.evaluation.metrics.clear import ClearCounts
+from trackmill.pipeline.evaluation.metrics.teta import average
+from trackmill.pipeline.evaluation.readers.scalabel import LabelledVideo
+from trackmill.pipeline.evaluation.report.moments import add_timelines, describe, worst_first
+from trackmill.pipeline.evaluation.report.report import Report, Row, row
 
 _MOST_MOMENTS = 24
 

@@ -11,18 +11,19 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from pipeline.evaluation.assignment import best_pairs
-from pipeline.evaluation.benchmarks.mot_videos import RULES, json_video, text_videos
-from pipeline.evaluation.box_overlaps import EPS
-from pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
-from pipeline.evaluation.readers.mot_json import is_json, read_mot_json
-from pipeline.evaluation.readers.mot_layout import choose, find_sequences, result_files
-from pipeline.evaluation.report.moments import describe, worst_first
-from pipeline.evaluation.report.report import Report
-from pipeline.evaluation.request import Options
-from pipeline.evaluation.scoring import FAMILIES, TrackCounts, count
-from pipeline.evaluation.tracks import BadTracks, Tracks, Video
-from pipeline.storage.credentials import redact
+from trackmill.pipeline.evaluation.assignment import best_pairs
+from trackmill.pipeline.evaluation.benchmarks.mot_videos import RULES, json_video, text_videos
+from trackmill.pipeline.evaluation.box_overlaps import EPS
+from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
+from trackmill.pipeline.evaluation.readers.mot_json import is_json, read_mot_json
+from trackmill.pipeline.evaluation.readers.mot_layout import choose, find_sequences, result_files
+from trackmill.pipeline.evaluation.report.moments import describe, worst_first
+from trackmill.pipeline.evaluation.report.report import Report
+from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.evaluation.scoring import FAMILIES, TrackCounts, count
+from trackmill.pipeline.evaluation.tracks import Tracks, Video
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.storage.credentials import redact
 
 _MOST_MOMENTS = 24
 

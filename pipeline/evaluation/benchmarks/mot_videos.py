@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.evaluation.readers.mot_json import SCORED
-from pipeline.evaluation.readers.mot_layout import SequenceFile
-from pipeline.evaluation.readers.mot_text import MotRows
-from pipeline.evaluation.tracks import BadTracks, Tracks, Video, make_tracks
+from trackmill.pipeline.evaluation.readers.mot_json import SCORED
+from trackmill.pipeline.evaluation.readers.mot_layout import SequenceFile
+from trackmill.pipeline.evaluation.tracks import Tracks, Video, make_tracks
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.mot_text import MotRows
 
 _NUM_CLASSES = 13
 

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.benchmarks.tao_rules import counted_predictions, tracks_of_file, where_annotated
-from pipeline.evaluation.metrics.teta import TetaCounts, teta
-from pipeline.evaluation.metrics.track_map import TrackMap
-from pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
-from pipeline.evaluation.readers.base_classes import split_classes
-from pipeline.evaluation.readers.coco_video import CocoVideo, CocoVideos, read_coco_video
-from pipeline.evaluation.report.moments import add_timelines, describe, worst_first
-from pipeline.evaluation.report.report import Report, Row, row
-from pipeline.evaluation.request import Options
-from pipeline.evaluation.scoring import FAMILIES as TRACK_FAMILIES
-from pipeline.evaluation.scoring import TrackCounts, count
-from pipeline.evaluation.tracks import BadTracks
-from pipeline.storage.credentials import redact
+from trackmill.pipeline.evaluation.benchmarks.tao_rules import counted_predictions, tracks_of_file, where_annotated
+from trackmill.pipeline.evaluation.metrics.teta import TetaCounts, teta
+from trackmill.pipeline.evaluation.metrics.track_map import TrackMap
+from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
+from trackmill.pipeline.evaluation.readers.base_classes import split_classes
+from trackmill.pipeline.evaluation.readers.coco_video import CocoVideo, CocoVideos, read_coco_video
+from trackmill.pipeline.evaluation.report.moments import add_timelines, describe, worst_first
+from trackmill.pipeline.evaluation.report.report import Report, Row, row
+from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.evaluation.scoring import FAMILIES as TRACK_FAMILIES
+from trackmill.pipeline.evaluation.scoring import TrackCounts, count
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.storage.credentials import redact
 
 DEFAULTS: Mapping[str, tuple[str, ...]] = {
     "tao": ("teta", "trackmap"),

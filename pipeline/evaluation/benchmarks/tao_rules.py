@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.assignment import best_pairs
-from pipeline.evaluation.box_overlaps import EPS
-from pipeline.evaluation.metrics.track_overlaps import TrackTable, track_table
-from pipeline.evaluation.overlaps import Iou, Overlaps
-from pipeline.evaluation.tracks import Tracks, Video
+from trackmill.pipeline.evaluation.assignment import best_pairs
+from trackmill.pipeline.evaluation.box_overlaps import EPS
+from trackmill.pipeline.evaluation.metrics.track_overlaps import TrackTable, track_table
+from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps
+from trackmill.pipeline.evaluation.tracks import Tracks, Video
 
 
 def where_annotated(video: Video, overlaps: Overlaps) -> tuple[Video, Overlaps]:

@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.metrics.teta import TetaCounts, average, teta
-from pipeline.evaluation.metrics.track_map import Scores, TrackMap
-from pipeline.evaluation.metrics.track_map import average as average_precision
-from pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
-from pipeline.evaluation.readers.mot_layout import choose
-from pipeline.evaluation.readers.youtube_vis import Entry, VisTruth, VisVideo, read_results, read_truth
-from pipeline.evaluation.readers.youtube_vis_rows import read_tracks
-from pipeline.evaluation.report.moments import add_timelines, describe, worst_first
-from pipeline.evaluation.report.report import Report, Row, row
-from pipeline.evaluation.request import Options
-from pipeline.evaluation.scoring import TrackCounts, count
-from pipeline.evaluation.tracks import Video
+from trackmill.pipeline.evaluation.metrics.teta import TetaCounts, average, teta
+from trackmill.pipeline.evaluation.metrics.track_map import Scores, TrackMap
+from trackmill.pipeline.evaluation.metrics.track_map import average as average_precision
+from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
+from trackmill.pipeline.evaluation.readers.mot_layout import choose
+from trackmill.pipeline.evaluation.readers.youtube_vis import Entry, VisTruth, VisVideo, read_results, read_truth
+from trackmill.pipeline.evaluation.readers.youtube_vis_rows import read_tracks
+from trackmill.pipeline.evaluation.report.moments import add_timelines, describe, worst_first
+from trackmill.pipeline.evaluation.report.report import Report, Row, row
+from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.evaluation.scoring import TrackCounts, count
+from trackmill.pipeline.evaluation.tracks import Video
 
 FAMILIES = ("trackmap", "hota", "teta")
 """What is told unless asked otherwise; `clear` and `identity` are to be had as well."""

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.evaluation.assignment import crowded_frames
-from pipeline.evaluation.metrics.clear import Matches
-from pipeline.evaluation.metrics.identity import identity
-from pipeline.evaluation.overlaps import Overlaps
+from trackmill.pipeline.evaluation.assignment import crowded_frames
+from trackmill.pipeline.evaluation.metrics.clear import Matches
+from trackmill.pipeline.evaluation.metrics.identity import identity
+from trackmill.pipeline.evaluation.overlaps import Overlaps
 
 MAX_DISTANCE = 0.5
 """Pairs with 1 - IoU above this never match."""

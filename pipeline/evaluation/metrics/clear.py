@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.assignment import FrameSolver, crowded_frames
-from pipeline.evaluation.box_overlaps import EPS
-from pipeline.evaluation.overlaps import Overlaps
+from trackmill.pipeline.evaluation.assignment import FrameSolver, crowded_frames
+from trackmill.pipeline.evaluation.box_overlaps import EPS
+from trackmill.pipeline.evaluation.overlaps import Overlaps
 
 _CONTINUED = 1000.0
 """What going on from the last frame weighs against IoU (TrackEval's figure): more than any sum of IoU in a frame."""

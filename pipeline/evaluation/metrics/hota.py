@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.assignment import best_pairs
-from pipeline.evaluation.box_overlaps import EPS
-from pipeline.evaluation.overlaps import Overlaps
-from pipeline.evaluation.row_sums import gt_sums, pred_sums
+from trackmill.pipeline.evaluation.assignment import best_pairs
+from trackmill.pipeline.evaluation.box_overlaps import EPS
+from trackmill.pipeline.evaluation.overlaps import Overlaps
+from trackmill.pipeline.evaluation.row_sums import gt_sums, pred_sums
 
 THRESHOLDS = np.arange(0.05, 0.99, 0.05)
 """(19,) localisation thresholds alpha."""

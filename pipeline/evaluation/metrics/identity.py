@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.evaluation.overlaps import Overlaps
+from trackmill.pipeline.evaluation.overlaps import Overlaps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.box_overlaps import EPS
-from pipeline.evaluation.metrics.teta_clusters import Clusters, find_clusters
-from pipeline.evaluation.metrics.teta_matching import match
-from pipeline.evaluation.overlaps import Overlaps
-from pipeline.evaluation.tracks import Video
+from trackmill.pipeline.evaluation.box_overlaps import EPS
+from trackmill.pipeline.evaluation.metrics.teta_clusters import Clusters, find_clusters
+from trackmill.pipeline.evaluation.metrics.teta_matching import match
+from trackmill.pipeline.evaluation.overlaps import Overlaps
+from trackmill.pipeline.evaluation.tracks import Video
 
 THRESHOLDS = np.arange(0.0, 0.99, 0.05)
 """(20,) localisation thresholds; classification is scored at those from .5 on."""

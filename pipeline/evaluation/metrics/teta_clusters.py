@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.box_overlaps import EPS
-from pipeline.evaluation.metrics.teta_matching import Problem, match
-from pipeline.evaluation.overlaps import Overlaps
+from trackmill.pipeline.evaluation.box_overlaps import EPS
+from trackmill.pipeline.evaluation.metrics.teta_matching import Problem, match
+from trackmill.pipeline.evaluation.overlaps import Overlaps
 
 Ints = NDArray[np.int64]
 

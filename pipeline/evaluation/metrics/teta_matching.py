@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.evaluation.box_overlaps import EPS
+from trackmill.pipeline.evaluation.box_overlaps import EPS
 
 Ints = NDArray[np.int64]
 

@@ -16,10 +16,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.box_overlaps import EPS
-from pipeline.evaluation.metrics.track_overlaps import TrackTable, track_ious, track_table
-from pipeline.evaluation.overlaps import Iou, Overlaps
-from pipeline.evaluation.tracks import Video
+from trackmill.pipeline.evaluation.box_overlaps import EPS
+from trackmill.pipeline.evaluation.metrics.track_overlaps import TrackTable, track_ious, track_table
+from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps
+from trackmill.pipeline.evaluation.tracks import Video
 
 RECALLS = np.linspace(0, 1, 101)
 """(101,) recalls at which precision is read off."""

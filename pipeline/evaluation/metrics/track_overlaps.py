@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
-from pipeline.evaluation.tracks import Tracks, Video
+from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
+from trackmill.pipeline.evaluation.tracks import Tracks, Video
 
 # `area` of pycocotools 2.0.11 puts the number of masks into a byte, and NumPy 2 refuses more.
 _MOST_MASKS = 255

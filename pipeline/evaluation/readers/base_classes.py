@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.evaluation.readers.coco_index import Category
-from pipeline.evaluation.readers.json_files import load_json
-from pipeline.evaluation.readers.segmentations import brief
-from pipeline.evaluation.tracks import BadTracks
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import read_bytes
+from trackmill.pipeline.evaluation.readers.coco_index import Category
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.json_files import load_json
+from trackmill.pipeline.formats.segmentations import brief
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import read_bytes
 
 MAX_BYTES = 1 << 24
 """More than any list of classes."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.readers.json_columns import Objects, objects, whole_numbers
-from pipeline.evaluation.readers.segmentations import brief
-from pipeline.evaluation.tracks import BadTracks
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.json_columns import Objects, objects, whole_numbers
+from trackmill.pipeline.formats.segmentations import brief
 
 Ints = NDArray[np.int64]
 

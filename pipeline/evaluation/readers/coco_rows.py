@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from pipeline.evaluation.overlaps import Iou
-from pipeline.evaluation.readers.coco_index import Index
-from pipeline.evaluation.readers.json_columns import Objects
-from pipeline.evaluation.readers.segmentations import read_segmentations
-from pipeline.evaluation.tracks import BadTracks, Tracks
+from trackmill.pipeline.evaluation.overlaps import Iou
+from trackmill.pipeline.evaluation.readers.coco_index import Index
+from trackmill.pipeline.evaluation.tracks import Tracks
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.json_columns import Objects
+from trackmill.pipeline.formats.segmentations import read_segmentations
 
 Ints = NDArray[np.int64]
 

@@ -19,16 +19,17 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.class_vote import vote
-from pipeline.evaluation.overlaps import Iou
-from pipeline.evaluation.readers.coco_index import Category, Index, read_index
-from pipeline.evaluation.readers.coco_rows import Rows, best_places, join_rows, read_rows, sort_rows
-from pipeline.evaluation.readers.json_columns import objects
-from pipeline.evaluation.readers.json_files import json_files, load_json
-from pipeline.evaluation.readers.mot_layout import choose
-from pipeline.evaluation.readers.segmentations import brief
-from pipeline.evaluation.tracks import BadTracks, Video
-from pipeline.storage.credentials import redact
+from trackmill.pipeline.evaluation.class_vote import vote
+from trackmill.pipeline.evaluation.overlaps import Iou
+from trackmill.pipeline.evaluation.readers.coco_index import Category, Index, read_index
+from trackmill.pipeline.evaluation.readers.coco_rows import Rows, best_places, join_rows, read_rows, sort_rows
+from trackmill.pipeline.evaluation.readers.mot_layout import choose
+from trackmill.pipeline.evaluation.tracks import Video
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.json_columns import objects
+from trackmill.pipeline.formats.json_files import json_files, load_json
+from trackmill.pipeline.formats.segmentations import brief
+from trackmill.pipeline.storage.credentials import redact
 
 Ints = NDArray[np.int64]
 

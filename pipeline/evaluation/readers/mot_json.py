@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.evaluation.overlaps import Iou
-from pipeline.evaluation.readers.coco_video import read_coco_video
-from pipeline.evaluation.tracks import BadTracks, Video
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import list_files
+from trackmill.pipeline.evaluation.overlaps import Iou
+from trackmill.pipeline.evaluation.readers.coco_video import read_coco_video
+from trackmill.pipeline.evaluation.tracks import Video
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import list_files
 
 SCORED = 1
 """MOTChallenge's number of the scored class."""

@@ -12,10 +12,10 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluation.readers.mot_text import MotRows, parse_mot_text
-from pipeline.evaluation.tracks import BadTracks
-from pipeline.storage.credentials import redact
-from pipeline.storage.files import basename, canonical, dirname, list_files, read_bytes
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.mot_text import MotRows, parse_mot_text
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import basename, canonical, dirname, list_files, read_bytes
 
 MAX_TEXT_BYTES = 1 << 30
 """A longer text file is none of tracks; a zip bomb ends here too."""

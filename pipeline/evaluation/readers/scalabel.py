@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from pipeline.evaluation.readers.json_files import json_files, load_json
-from pipeline.evaluation.readers.segmentations import brief, read_segmentations
-from pipeline.evaluation.tracks import BadTracks, Tracks, first_duplicate, make_tracks
-from pipeline.storage.credentials import redact
+from trackmill.pipeline.evaluation.tracks import Tracks, first_duplicate, make_tracks
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.json_files import json_files, load_json
+from trackmill.pipeline.formats.segmentations import brief, read_segmentations
+from trackmill.pipeline.storage.credentials import redact
 
 MAX_COORDINATE = 1e9
 """Pixels; far beyond any picture, and small enough that no area overflows."""

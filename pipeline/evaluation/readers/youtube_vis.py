@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.evaluation.readers.json_files import json_files, load_json
-from pipeline.evaluation.readers.segmentations import MAX_PIXELS, brief
-from pipeline.evaluation.tracks import BadTracks
-from pipeline.storage.credentials import redact
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.json_files import json_files, load_json
+from trackmill.pipeline.formats.segmentations import MAX_PIXELS, brief
+from trackmill.pipeline.storage.credentials import redact
 
 ONE_CLASS = 1
 """Label of every track where classes are not told apart."""

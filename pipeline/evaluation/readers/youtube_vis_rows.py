@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.metrics.track_overlaps import TrackTable, mask_areas, mask_boxes
-from pipeline.evaluation.overlaps import Iou
-from pipeline.evaluation.readers.segmentations import Rle, brief, read_segmentations
-from pipeline.evaluation.readers.youtube_vis import Entry, VisVideo, finite
-from pipeline.evaluation.tracks import BadTracks, Tracks, make_tracks
+from trackmill.pipeline.evaluation.metrics.track_overlaps import TrackTable, mask_areas, mask_boxes
+from trackmill.pipeline.evaluation.overlaps import Iou
+from trackmill.pipeline.evaluation.readers.youtube_vis import Entry, VisVideo, finite
+from trackmill.pipeline.evaluation.tracks import Tracks, make_tracks
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.segmentations import Rle, brief, read_segmentations
 
 OCCLUSION = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}
 """OVIS: what a frame's level counts (`oviseval.py`)."""

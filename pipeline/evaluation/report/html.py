@@ -14,11 +14,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.evaluation.report.moments import worst_first
-from pipeline.evaluation.report.pictures import Frames, NoPicture
-from pipeline.evaluation.report.plots import curves_plot, draw_moment, timeline_plot
-from pipeline.evaluation.report.report import Moment, Report, Row
-from pipeline.evaluation.report.table import (
+from trackmill.pipeline.evaluation.report.moments import worst_first
+from trackmill.pipeline.evaluation.report.pictures import Frames, NoPicture
+from trackmill.pipeline.evaluation.report.plots import curves_plot, draw_moment, timeline_plot
+from trackmill.pipeline.evaluation.report.report import Moment, Report, Row
+from trackmill.pipeline.evaluation.report.table import (
     MAIN,
     columns,
     counted,
@@ -29,7 +29,7 @@ from pipeline.evaluation.report.table import (
     plain,
     settings_in_words,
 )
-from pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
 
 MAX_MOMENTS = 24
 MAX_BARS, MAX_PLOTS = 60, 60
@@ -127,7 +127,7 @@ def write_html(report: Report, url: str, frames: str | None = None) -> int:
 def page(report: Report, frames: str | None = None) -> str:
     """The page as HTML; arguments as in `write_html`."""
     environment = Environment(
-        loader=PackageLoader("pipeline.evaluation.report", "."),
+        loader=PackageLoader("trackmill.pipeline.evaluation.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pipeline.evaluation.metrics.clear import ClearCounts, Matches
-from pipeline.evaluation.overlaps import Overlaps
-from pipeline.evaluation.report.report import Drawn, Moment, Timeline
-from pipeline.evaluation.tracks import Tracks
+from trackmill.pipeline.evaluation.metrics.clear import ClearCounts, Matches
+from trackmill.pipeline.evaluation.overlaps import Overlaps
+from trackmill.pipeline.evaluation.report.report import Drawn, Moment, Timeline
+from trackmill.pipeline.evaluation.tracks import Tracks
 
 
 def describe(

@@ -13,9 +13,18 @@ from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.evaluation.report.report import Moment
-from pipeline.storage.credentials import protocol_of, redact, scrub
-from pipeline.storage.files import basename, canonical, dirname, exists, join, list_files, open_for_seeking, read_bytes
+from trackmill.pipeline.evaluation.report.report import Moment
+from trackmill.pipeline.storage.credentials import protocol_of, redact, scrub
+from trackmill.pipeline.storage.files import (
+    basename,
+    canonical,
+    dirname,
+    exists,
+    join,
+    list_files,
+    open_for_seeking,
+    read_bytes,
+)
 
 LONGEST_SIDE = 960
 """Pixels of an embedded picture; larger ones are scaled down."""
@@ -156,7 +165,7 @@ class Frames:
 
     def _of_video(self, uri: str, frame: int) -> Picture:
         # Reading videos takes FFmpeg's libraries, which an evaluation without videos need not load.
-        from pipeline.sources.videos import VideoReader
+        from trackmill.pipeline.media.videos import VideoReader
 
         if uri not in self._readers:
             handle = self._open.enter_context(open_for_seeking(uri))

@@ -13,9 +13,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from pipeline.evaluation.report.pictures import Picture
-from pipeline.evaluation.report.report import Drawn, Moment, Timeline
-from pipeline.evaluation.report.table import plain
+from trackmill.pipeline.evaluation.report.pictures import Picture
+from trackmill.pipeline.evaluation.report.report import Drawn, Moment, Timeline
+from trackmill.pipeline.evaluation.report.table import plain
 
 WIDTH = 320
 """Of both plots in user units, so that they stand exactly under each other."""

@@ -13,9 +13,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.evaluation.report.report import Report, Row
-from pipeline.evaluation.request import Options
-from pipeline.storage.credentials import scrub
+from trackmill.pipeline.evaluation.report.report import Report, Row
+from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.storage.credentials import scrub
 
 MAX_SEQUENCES, MAX_CLASSES = 200, 40
 """Rows that are printed; `--out` has all of them."""

@@ -3,7 +3,7 @@
 What is imported here is light; `pair` and the transforms import albumentations.
 """
 
-from pipeline.loader.views.settings import ViewSettings
-from pipeline.loader.views.view import View
+from trackmill.pipeline.loader.views.settings import ViewSettings
+from trackmill.pipeline.loader.views.view import View
 
 __all__ = ["View", "ViewSettings"]

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.loader.views import pixels
-from pipeline.loader.views.settings import ViewSettings
-from pipeline.loader.views.view import View
+from trackmill.pipeline.loader.views import pixels
+from trackmill.pipeline.loader.views.settings import ViewSettings
+from trackmill.pipeline.loader.views.view import View
 
 
 def random_colour(view: View, rng: np.random.Generator, settings: ViewSettings) -> View:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.loader.views import pixels
-from pipeline.loader.views.settings import ViewSettings
-from pipeline.loader.views.view import View
-from schemas.boxes import Boxes, box_areas
+from trackmill.pipeline.loader.views import pixels
+from trackmill.pipeline.loader.views.settings import ViewSettings
+from trackmill.pipeline.loader.views.view import View
+from trackmill.schemas.boxes import Boxes, box_areas
 
 
 def random_affine(view: View, rng: np.random.Generator, settings: ViewSettings) -> View:

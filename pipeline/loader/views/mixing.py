@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.loader.views import pixels
-from pipeline.loader.views.geometry import cropped, mirrored, padded, scaled
-from pipeline.loader.views.settings import ViewSettings
-from pipeline.loader.views.view import View
-from schemas.boxes import box_areas
+from trackmill.pipeline.loader.views import pixels
+from trackmill.pipeline.loader.views.geometry import cropped, mirrored, padded, scaled
+from trackmill.pipeline.loader.views.settings import ViewSettings
+from trackmill.pipeline.loader.views.view import View
+from trackmill.schemas.boxes import box_areas
 
 MIXUP_FLIP = 0.5
 """Chance that the blended-in picture is mirrored, as released."""

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.loader.views.colour import random_colour
-from pipeline.loader.views.geometry import padded, random_affine, random_crop, random_flip, random_resize
-from pipeline.loader.views.mixing import mix_up, occlude
-from pipeline.loader.views.settings import ViewSettings
-from pipeline.loader.views.view import View, visible_share
-from schemas.boxes import Boxes
+from trackmill.pipeline.loader.views.colour import random_colour
+from trackmill.pipeline.loader.views.geometry import padded, random_affine, random_crop, random_flip, random_resize
+from trackmill.pipeline.loader.views.mixing import mix_up, occlude
+from trackmill.pipeline.loader.views.settings import ViewSettings
+from trackmill.pipeline.loader.views.view import View, visible_share
+from trackmill.schemas.boxes import Boxes
 
 
 def make_pair(

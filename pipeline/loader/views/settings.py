@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from schemas.config import Settings
+from trackmill.schemas.config import Settings
 
 
 def _ascending(limits: tuple[float, float]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.boxes import Boxes, box_areas, clip_boxes
+from trackmill.schemas.boxes import Boxes, box_areas, clip_boxes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

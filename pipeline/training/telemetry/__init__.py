@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.training.telemetry.settings import TelemetrySettings, require_packages
-from pipeline.training.telemetry.telemetry import Telemetry
+from trackmill.pipeline.training.telemetry.settings import TelemetrySettings, require_packages
+from trackmill.pipeline.training.telemetry.telemetry import Telemetry
 
 __all__ = ["Telemetry", "TelemetrySettings", "require_packages"]

@@ -10,11 +10,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.storage.files import basename, canonical, exists, join
-from pipeline.storage.publish import publish_bytes
-from pipeline.training.telemetry.lines import read_lines
-from pipeline.training.telemetry.plot import Line, as_line, draw, number
-from pipeline.training.telemetry.tags import tag
+from trackmill.pipeline.storage.files import basename, canonical, exists, join
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.training.telemetry.lines import read_lines
+from trackmill.pipeline.training.telemetry.plot import Line, as_line, draw, number
+from trackmill.pipeline.training.telemetry.tags import tag
 
 _MEANINGS = {
     "loss": "sum of the parts, as it is minimised",
@@ -64,7 +64,7 @@ def write_curves(output: str, target: str) -> None:
     url = join(output, "evaluations.jsonl")
     evaluations = [row for row in read_lines(url) if "step" in row] if exists(url) else []
     environment = Environment(
-        loader=PackageLoader("pipeline.training.telemetry", "."),
+        loader=PackageLoader("trackmill.pipeline.training.telemetry", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -11,8 +11,8 @@ from typing import IO, Any
 
 import orjson
 
-from pipeline.storage.files import exists, filesystem, is_local, read_bytes
-from pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.files import exists, filesystem, is_local, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
 
 
 class JsonLines:

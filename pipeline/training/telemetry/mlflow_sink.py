@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.training.telemetry.sinks import Scalars
+from trackmill.pipeline.training.telemetry.sinks import Scalars
 
 _METRICS, _PARAMS = 1000, 100
 """Most of each in one request to a tracking server."""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
-from pipeline.work.progress import duration
+from trackmill.pipeline.console.words import duration
 
 _WINDOW_S = 120.0
 """Rates are taken over the last two minutes: long enough to be calm, short enough to notice a change."""

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from schemas.config import Settings
+from trackmill.schemas.config import Settings
 
 
 class TelemetrySettings(Settings):

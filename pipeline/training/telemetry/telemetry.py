@@ -10,15 +10,15 @@ from typing import Any, TextIO
 
 import orjson
 
-from pipeline.storage.credentials import scrub
-from pipeline.storage.files import basename, canonical, exists, join, read_bytes
-from pipeline.storage.publish import publish_bytes
-from pipeline.training.telemetry.lines import JsonLines
-from pipeline.training.telemetry.progress import TrainingProgress
-from pipeline.training.telemetry.settings import TelemetrySettings, require_packages
-from pipeline.training.telemetry.sinks import Background, Scalars, Sink
-from pipeline.training.telemetry.tags import tagged
-from schemas.config import flatten
+from trackmill.pipeline.storage.credentials import scrub
+from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.training.telemetry.lines import JsonLines
+from trackmill.pipeline.training.telemetry.progress import TrainingProgress
+from trackmill.pipeline.training.telemetry.settings import TelemetrySettings, require_packages
+from trackmill.pipeline.training.telemetry.sinks import Background, Scalars, Sink
+from trackmill.pipeline.training.telemetry.tags import tagged
+from trackmill.schemas.config import flatten
 
 
 class Telemetry:
@@ -162,19 +162,19 @@ class Telemetry:
         name = settings.run_name or basename(self._output)
 
         def tensorboard() -> Sink:
-            from pipeline.training.telemetry.tensorboard_sink import TensorBoardSink
+            from trackmill.pipeline.training.telemetry.tensorboard_sink import TensorBoardSink
 
             return TensorBoardSink(join(self._output, "tensorboard"), start_step, settings.upload_s)
 
         def mlflow() -> Sink:
-            from pipeline.training.telemetry.mlflow_sink import MlflowSink
+            from trackmill.pipeline.training.telemetry.mlflow_sink import MlflowSink
 
             sink = MlflowSink(settings.mlflow, name, flatten(config), ids.get("mlflow"))
             ids["mlflow"] = sink.run_id
             return Background(sink)
 
         def wandb() -> Sink:
-            from pipeline.training.telemetry.wandb_sink import WandbSink
+            from trackmill.pipeline.training.telemetry.wandb_sink import WandbSink
 
             sink = WandbSink(settings.wandb, name, config, self._output, ids.get("wandb"))
             ids["wandb"] = sink.run_id

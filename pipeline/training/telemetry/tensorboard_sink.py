@@ -11,9 +11,9 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from pipeline.storage.files import basename, is_local, join, list_files
-from pipeline.storage.publish import publish_bytes
-from pipeline.training.telemetry.sinks import Scalars
+from trackmill.pipeline.storage.files import basename, is_local, join, list_files
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.training.telemetry.sinks import Scalars
 
 _MAX_BYTES = 8 << 20
 """Of a file that is uploaded again and again; then the next one begins."""

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.storage.files import is_local
-from pipeline.training.telemetry.sinks import Scalars
+from trackmill.pipeline.storage.files import is_local
+from trackmill.pipeline.training.telemetry.sinks import Scalars
 
 
 class WandbSink:

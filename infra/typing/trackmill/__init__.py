@@ -1,0 +1,1 @@
+../../../trackmill/__init__.py

@@ -1,0 +1,73 @@
+"""MASA's maps of a batch of frames, computed once for everyone who asks: proposals, embeddings, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trackmill.models.detectors.frame_scaling import FrameScaling, Size, runs_of_one_size
+from trackmill.models.masa.model import Masa
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunFeatures:
+    """Maps of B neighbouring frames of one size.
+
+    Args:
+        frames: which of the batch they are.
+        size: their height and width in pixels.
+        scaled: the same after scaling, before padding.
+        factors: (4,) float32, by which a box in a frame is multiplied to lie in the scaled one.
+        maps: of the backbone, each (B, C, H_l, W_l).
+        levels: as `Masa.features` gives them.
+    """
+
+    frames: slice
+    size: Size
+    scaled: Size
+    factors: NDArray[np.float32]
+    maps: list[Tensor]
+    levels: list[Tensor]
+
+
+class FrameFeatures:
+    """Remembers the maps of the latest batch.
+
+    Args:
+        model: in evaluation mode.
+        scaling: the size at which it sees the frames.
+        device: where it lies.
+    """
+
+    def __init__(self, model: Masa, scaling: FrameScaling, device: torch.device | str = "cpu") -> None:
+        self.model, self.scaling, self.device = model, scaling, torch.device(device)
+        self._images: list[NDArray[np.uint8]] = []
+        self._runs: list[RunFeatures] = []
+
+    @torch.inference_mode()
+    def of(self, images: Sequence[NDArray[np.uint8]]) -> list[RunFeatures]:
+        """Maps of a batch of (H, W, 3) uint8 RGB frames; asking again for the very same arrays costs nothing."""
+        same = len(images) == len(self._images) and all(a is b for a, b in zip(images, self._images, strict=True))
+        if not same:
+            self._runs = []  # the old maps must be gone before the new ones need the memory
+            self._runs = [self._compute(images, run) for run in runs_of_one_size(images)]
+            self._images = list(images)
+        return self._runs
+
+    def _compute(self, images: Sequence[NDArray[np.uint8]], run: slice) -> RunFeatures:
+        height, width = images[run.start].shape[:2]
+        batch = self.scaling.scale(images[run], self.device)  # (B, 3, h, w)
+        maps = self.model.backbone_maps(self.model.prepare(batch))
+        return RunFeatures(
+            frames=run,
+            size=(height, width),
+            scaled=(batch.shape[2], batch.shape[3]),
+            factors=self.scaling.factors(height, width),
+            maps=maps,
+            levels=self.model.adapt(maps),
+        )

@@ -1,0 +1,1 @@
+"""From the bytes of a checkpoint to tensors in a model: reading, checking, fitting."""

@@ -1,0 +1,1 @@
+"""What jobs share: options, progress, exit codes."""

@@ -1,0 +1,1 @@
+"""File formats of tracks and detections, parsed once for evaluation and tracking."""

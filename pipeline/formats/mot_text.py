@@ -1,0 +1,216 @@
+"""MOTChallenge text, `gt.txt` and results alike: one row for each box.
+
+Columns: frame (from 1), id, left, top, width, height, then in ground truth flag (0 = do not score), class and
+visibility (MOT15 has world coordinates there), in results confidence and three more that say nothing. x and y are taken
+as they are, as TrackEval does, although the specification counts pixels from 1.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+from numpy.typing import NDArray
+
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.storage.credentials import redact
+
+NUM_COLUMNS_NEEDED = 7
+_MAX_COLUMNS = 64
+_MAX_NUMBER = 2**53
+"""Largest frame number or id: whole numbers above it are no longer exact in float64."""
+
+_COUNTABLE = 1 << 24
+"""Up to so many (frame, id) are counted in a table to find duplicates; more are sorted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MotRows:
+    """Rows of one file, in its order.
+
+    Args:
+        url: the file, for errors.
+        frames: (N,) int64, from 1.
+        ids: (N,) int64.
+        boxes: (N, 4) float64 `xyxy` in pixels.
+        confidence: (N,) float64, column 7: the flag of ground truth, the confidence of results.
+        classes: (N,) int64, column 8, or -1 where there is no such column or it holds no class.
+        num_columns: in every row.
+    """
+
+    url: str
+    frames: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    num_columns: int
+    text: bytes = field(repr=False, default=b"")
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def where(self, row: int) -> str:
+        """File and line of a row, for errors."""
+        return f"{redact(self.url)}: line {_line_of(self.text, row)}"
+
+
+def parse_mot_text(data: bytes, url: str) -> MotRows:
+    """Parse one file; an empty one has no rows.
+
+    Args:
+        data: the file's bytes.
+        url: its name, for errors.
+
+    Raises:
+        BadTracks: names the line: too few columns or not as many as in the first line, a cell that is no number or not
+            finite, a frame or id that is not whole, a frame below 1, a negative width or height, an id twice in a
+            frame.
+    """
+    if b"\0" in data:
+        raise BadTracks(f"{redact(url)}: not a text file")
+    text = _with_commas(data.removeprefix(b"\xef\xbb\xbf"))
+    first = re.search(rb"\S[^\n]*", text)
+    if first is None:
+        return _no_rows(url)
+    num_columns = first[0].rstrip(b" \t,").count(b",") + 1
+    if not NUM_COLUMNS_NEEDED <= num_columns <= _MAX_COLUMNS:
+        raise BadTracks(
+            f"{redact(url)}: line {_line_of(text, 0)}: {num_columns} columns, at least {NUM_COLUMNS_NEEDED} are needed "
+            "(frame, id, x, y, width, height, confidence or flag)"
+        )
+    cells = _numbers(text, num_columns, url)
+    rows = MotRows(
+        url=url,
+        frames=_whole(cells[0], "frame", text, url),
+        ids=_whole(cells[1], "id", text, url),
+        boxes=np.column_stack([cells[2], cells[3], cells[2] + cells[4], cells[3] + cells[5]]),
+        confidence=cells[6],
+        classes=_classes(cells),
+        num_columns=num_columns,
+        text=text,
+    )
+    _check(rows, cells[4], cells[5])
+    return rows
+
+
+def _numbers(text: bytes, num_columns: int, url: str) -> list[NDArray[np.float64]]:
+    """All columns, by one call of a parser in C; only if it fails is the line looked for in Python."""
+    try:
+        cells = _parse(text, num_columns)
+    except pa.ArrowInvalid:
+        # A comma or blanks at the end of a line are harmless, but are a column, or a row, to the parser.
+        text = re.sub(rb"(?m),?[ \t]*$", b"", text)
+        try:
+            cells = _parse(text, num_columns)
+        except pa.ArrowInvalid as error:
+            fault = _fault(text, num_columns, url) or BadTracks(f"{redact(url)}: {error}")
+            raise fault from None
+    for number, column in enumerate(cells[:NUM_COLUMNS_NEEDED], start=1):
+        odd = np.flatnonzero(~np.isfinite(column))
+        if odd.size:
+            raise BadTracks(f"{redact(url)}: line {_line_of(text, int(odd[0]))}: column {number} is not finite")
+    return cells
+
+
+def _parse(text: bytes, num_columns: int) -> list[NDArray[np.float64]]:
+    names = [str(number) for number in range(num_columns)]
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(text),
+        read_options=pyarrow.csv.ReadOptions(use_threads=False, column_names=names),
+        parse_options=pyarrow.csv.ParseOptions(quote_char=False),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types={name: pa.float64() for name in names}, null_values=[], strings_can_be_null=False
+        ),
+    )
+    return [column.to_numpy() for column in table.columns]
+
+
+def _fault(text: bytes, num_columns: int, url: str) -> BadTracks | None:
+    for number, line in enumerate(text.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where, shown = f"{redact(url)}: line {number}", repr(line[:80].decode("utf-8", "replace"))
+        columns = line.split(b",")
+        if len(columns) != num_columns:
+            return BadTracks(f"{where}: {len(columns)} columns where the first line has {num_columns}: {shown}")
+        for place, cell in enumerate(columns, start=1):
+            try:
+                float(cell)
+            except ValueError:
+                return BadTracks(f"{where}: column {place} is no number: {shown}")
+    return None
+
+
+def _whole(column: NDArray[np.float64], name: str, text: bytes, url: str) -> NDArray[np.int64]:
+    odd = np.flatnonzero((column != np.floor(column)) | (np.abs(column) > _MAX_NUMBER))
+    if odd.size:
+        line = _line_of(text, int(odd[0]))
+        raise BadTracks(f"{redact(url)}: line {line}: the {name} should be a whole number, found {column[odd[0]]}")
+    return column.astype(np.int64)
+
+
+def _classes(cells: list[NDArray[np.float64]]) -> NDArray[np.int64]:
+    if len(cells) < 8:
+        return np.full(len(cells[0]), -1, np.int64)
+    # MOT15 has coordinates in this column, and results of some tools have fractions: neither names a class.
+    column = cells[7]
+    known = np.isfinite(column) & (column == np.floor(column)) & (np.abs(column) < 1e9)
+    return np.where(known, np.where(known, column, 0), -1).astype(np.int64)
+
+
+def _check(rows: MotRows, width: NDArray[np.float64], height: NDArray[np.float64]) -> None:
+    odd = np.flatnonzero((width < 0) | (height < 0))
+    if odd.size:
+        raise BadTracks(f"{rows.where(int(odd[0]))}: the box has a negative width or height")
+    odd = np.flatnonzero(rows.frames < 1)
+    if odd.size:
+        raise BadTracks(f"{rows.where(int(odd[0]))}: frame {rows.frames[odd[0]]}, but frames count from 1")
+    if not _has_duplicates(rows.frames, rows.ids):
+        return
+    order = np.lexsort((rows.ids, rows.frames))
+    frames, ids = rows.frames[order], rows.ids[order]
+    row = int(order[np.flatnonzero((frames[1:] == frames[:-1]) & (ids[1:] == ids[:-1]))[0] + 1])
+    advice = "; these are detections, which have no identities yet" if rows.ids[row] == -1 else ""
+    raise BadTracks(f"{rows.where(row)}: id {rows.ids[row]} stands twice in frame {rows.frames[row]}{advice}")
+
+
+def _has_duplicates(frames: NDArray[np.int64], ids: NDArray[np.int64]) -> bool:
+    span = int(ids.max() - ids.min()) + 1
+    size = (int(frames.max()) + 1) * span
+    if size <= _COUNTABLE:
+        return bool(np.bincount(frames * span + (ids - ids.min())).max() > 1)
+    pairs = np.column_stack([frames, ids])
+    return len(np.unique(pairs, axis=0)) < len(pairs)
+
+
+def _with_commas(data: bytes) -> bytes:
+    """Lines ended by one newline, columns parted by commas."""
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    first = re.search(rb"\S[^\n]*", data)
+    if first is not None and b"," not in first[0]:
+        data = re.sub(rb"[ \t;]+", b",", re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", data))
+    return data
+
+
+def _line_of(text: bytes, row: int) -> int:
+    """Line number, from 1, of a row, blank lines being none."""
+    filled = [number for number, line in enumerate(text.split(b"\n"), start=1) if line.strip()]
+    return filled[row]
+
+
+def _no_rows(url: str) -> MotRows:
+    none, zero = np.zeros(0, np.int64), np.zeros(0)
+    return MotRows(
+        url=url,
+        frames=none,
+        ids=none,
+        boxes=np.zeros((0, 4)),
+        confidence=zero,
+        classes=none,
+        num_columns=0,
+    )

@@ -1,0 +1,1 @@
+"""Pictures, videos and masks: decoding, scaling, drawing; nothing about data sets."""

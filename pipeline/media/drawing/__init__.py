@@ -1,0 +1,1 @@
+"""Colours and layers for pictures that people look at."""

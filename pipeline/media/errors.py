@@ -1,0 +1,23 @@
+"""What can be wrong with an item; the job quarantines it with the error's text and goes on."""
+
+from __future__ import annotations
+
+
+class BadItem(ValueError):
+    """The item's data is broken: it is quarantined with this text and the job goes on."""
+
+
+class MissingAnnotation(BadItem):
+    """A data set that promises annotations has none for this item."""
+
+
+class TruncatedMedia(BadItem):
+    """A picture or video ends before it should."""
+
+
+class PixelLimit(BadItem):
+    """A picture or video declares more pixels than `read.max_pixels`: perhaps a decompression bomb."""
+
+
+class NothingToStore(Exception):
+    """The item holds no frame (it lies past the end of a video of unknown length): skipped, not an error."""

@@ -1,0 +1,88 @@
+"""The bytes of an item, with every way they can be bad named: too large, not JSON, of another shape."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+
+from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.storage.files import FileTooLarge, read_bytes
+
+MAX_ANNOTATION_BYTES = 256 << 20
+"""Largest annotation file that is parsed: SA-V's are a few MB, and parsed JSON takes ten times its size in memory."""
+
+
+def fetch_bytes(uri: str, offset: int = -1, length: int = -1, *, max_bytes: int) -> bytes:
+    """Bytes of a file or of a range of it.
+
+    Raises:
+        BadItem: more than `max_bytes`.
+        OSError: could not be fetched.
+    """
+    try:
+        return read_bytes(uri, offset, length, max_bytes=max_bytes)
+    except FileTooLarge as error:
+        raise BadItem(f"{error}; raise `read.max_item_bytes` if it is meant to be so large") from None
+
+
+def fetch_json(uri: str, offset: int = -1, length: int = -1) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        BadItem: larger than `MAX_ANNOTATION_BYTES`, not JSON, or not an object.
+        OSError: could not be fetched.
+    """
+    try:
+        data = read_bytes(uri, offset, length, max_bytes=MAX_ANNOTATION_BYTES)
+    except FileTooLarge as error:
+        raise BadItem(f"{error} for annotations") from None
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BadItem(f"{uri}: not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise BadItem(f"{uri}: expected a JSON object, found {type(document).__name__}")
+    return document
+
+
+def required(record: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
+    """`record[key]`, checked.
+
+    Raises:
+        BadItem: `record` is no object, lacks the key, or holds something else there; names `where` and the key.
+    """
+    if not isinstance(record, dict):
+        raise BadItem(f"{where}: expected a JSON object, found {type(record).__name__}")
+    if key not in record:
+        raise BadItem(f"{where}: {key!r} is missing")
+    value = record[key]
+    wanted = kind if isinstance(kind, tuple) else (kind,)
+    # JSON's true is a Python int; nothing here is ever meant to be a truth value.
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        names = " or ".join(each.__name__ for each in wanted)
+        raise BadItem(f"{where}: {key!r} should be {names}, found {type(value).__name__}")
+    return value
+
+
+def whole_number(value: Any, where: str) -> int:
+    """An integer that JSON may hold as `848.0`.
+
+    Raises:
+        BadItem: it is not a whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
+        raise BadItem(f"{where}: expected a whole number, found {value!r}")
+    return int(value)
+
+
+def confidence(value: Any, where: str) -> float:
+    """A score, cut to 0..1 (a predicted IoU may come out slightly above one).
+
+    Raises:
+        BadItem: it is not a number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadItem(f"{where}: expected a score, found {value!r}")
+    return min(1.0, max(0.0, float(value)))

@@ -1,0 +1,259 @@
+"""One picture, whatever its format and colours, as RGB: decoded in one documented way, within a limit of pixels.
+
+Every picture comes out as 8-bit RGB. What had to be done to it is listed by name:
+
+- `exif-rotated`: turned or mirrored the way its EXIF orientation says.
+- `gray-to-rgb`, `palette-to-rgb`, `cmyk-to-rgb`, `ycbcr-to-rgb`: converted by Pillow's arithmetic. ICC profiles are
+  ignored: a profile from an untrusted file is not worth a colour shift nobody trains on.
+- `alpha-over-white`: laid over white, the page that pictures with transparency are drawn for; black would swallow dark
+  outlines.
+- `16-bit-to-8-bit`: 65535 becomes 255. Gray is divided by 257 and rounded; of 16-bit colour Pillow decodes the upper
+  byte, which is the same or one level less.
+- `first-frame`: of an animation or a file of several pages.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from trackmill.pipeline.media.errors import BadItem, PixelLimit, TruncatedMedia
+from trackmill.pipeline.media.scaling import stored_size
+
+# Pillow would warn or raise at a limit of its own. Every picture here is checked against `read.max_pixels` instead,
+# from its header; set once at import, so no thread ever sees it change.
+Image.MAX_IMAGE_PIXELS = None
+
+# All plugins now: loading them on first use is not safe while other threads decode.
+Image.init()
+
+# Named one by one: Pillow also knows formats that run another program (EPS) or open other files.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = {_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]}
+_PLAIN_NAMES = {"1": "gray-to-rgb", "L": "gray-to-rgb", "P": "palette-to-rgb", "CMYK": "cmyk-to-rgb"}
+# What a broken header or body makes Pillow raise, over all its plugins.
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError)
+_BROKEN = (*_DECODE_ERRORS, struct.error, AttributeError, AssertionError, NotImplementedError, ZeroDivisionError)
+
+
+@dataclass(slots=True, kw_only=True)
+class Picture:
+    """A decoded picture.
+
+    Args:
+        image: (H, W, 3) uint8 RGB at the stored size.
+        height, width: original size, after any EXIF rotation.
+        conversions: what was done besides scaling; the names are explained at the top of this file.
+        encoded: the original JPEG bytes where they may be stored untouched, see `is_plain_jpeg`.
+    """
+
+    image: NDArray[np.uint8]
+    height: int
+    width: int
+    conversions: list[str]
+    encoded: bytes | None
+
+
+def decode_picture(data: bytes, name: str, *, max_pixels: int, longest_side: int) -> Picture:
+    """Decode a picture and scale it down to `longest_side` (bicubic, antialiased; never up).
+
+    Args:
+        data: the file.
+        name: its URI, for the errors.
+        max_pixels: refused, before decoding, when its header declares more.
+        longest_side: of the result.
+
+    Raises:
+        PixelLimit: the header declares more than `max_pixels`.
+        TruncatedMedia: empty, or ends early.
+        BadItem: not a picture, broken, or of a kind that has no defined way to RGB.
+    """
+    image = _open(data, name, max_pixels)
+    conversions = ["first-frame"] if _has_more_frames(data, image.format) else []
+    deep = _deep_colour(image)
+    # Pillow turns a TIFF itself while loading it, and then no longer tells its orientation.
+    orientation = _orientation(image) if image.format == "TIFF" else 1
+    _load(image, name)
+    rgb, converted = _to_rgb(image, name)
+    conversions += ["16-bit-to-8-bit", *converted] if deep else converted
+    turn = _TURNS.get(_orientation(image))
+    if turn is not None or orientation in _TURNS:
+        conversions.append("exif-rotated")
+    height, width = (rgb.width, rgb.height) if turn in _SIDEWAYS else (rgb.height, rgb.width)
+    encoded = None
+    if (rgb.height, rgb.width) == stored_size((rgb.height, rgb.width), longest_side):
+        encoded = data if not conversions and image.format == "JPEG" and is_plain_jpeg(data) else None
+    pixels = scale_pixels(rgb, longest_side)
+    if turn is not None:
+        pixels = pixels.transpose(turn)
+    return Picture(
+        image=np.array(pixels, np.uint8), height=height, width=width, conversions=conversions, encoded=encoded
+    )
+
+
+def decode_mask_picture(data: bytes, name: str, *, max_pixels: int) -> NDArray[np.bool_]:
+    """(H, W) bool mask of a picture: every pixel that is not zero (of a palette, not entry zero).
+
+    Raises:
+        PixelLimit, TruncatedMedia, BadItem: as `decode_picture`.
+    """
+    image = _open(data, name, max_pixels)
+    _load(image, name)
+    pixels = np.asarray(image)
+    return pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0
+
+
+def scale_pixels(image: Image.Image, longest_side: int) -> Image.Image:
+    """Scale an RGB image down to `longest_side`; the same filter serves pictures and videos."""
+    height, width = stored_size((image.height, image.width), longest_side)
+    if (height, width) == (image.height, image.width):
+        return image
+    # Lanczos would be a little sharper, but its rings beside edges look like contours to a proposer.
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """JPEG of an (H, W, 3) uint8 RGB array: 4:2:0, no metadata, the same bytes for the same pixels and library."""
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=quality, subsampling="4:2:0")
+    return out.getvalue()
+
+
+def is_plain_jpeg(data: bytes) -> bool:
+    """Whether JPEG bytes may be stored untouched, which loses nothing and costs no encoding.
+
+    Only three-channel 8-bit baseline or progressive files, which every decoder reads alike, and only without
+    anything that could tell more than the picture shows: EXIF and XMP (they hold places, dates and serial numbers),
+    IPTC, comments, embedded previews, and anything appended after the end of the picture.
+    """
+    position = 2
+    colours = False
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        segment = data[position + 4 : position + 2 + length]
+        if marker in (0xC0, 0xC1, 0xC2):
+            colours = len(segment) >= 6 and segment[0] == 8 and segment[5] == 3
+        elif marker == 0xDA:
+            # Inside coded pixels FF D9 cannot occur by chance; a second one is a preview or an appended file.
+            return colours and data.count(b"\xff\xd9") == 1 and data.endswith(b"\xff\xd9")
+        elif not (marker in (0xC4, 0xDB, 0xDD) or _harmless(marker, segment)):
+            return False
+        position += 2 + length
+    return False
+
+
+def _harmless(marker: int, segment: bytes) -> bool:
+    jfif = marker == 0xE0 and segment.startswith(b"JFIF\0")
+    profile = marker == 0xE2 and segment.startswith(b"ICC_PROFILE\0")
+    return jfif or profile or (marker == 0xEE and segment.startswith(b"Adobe"))
+
+
+def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    if not data:
+        raise TruncatedMedia(f"{name}: the file is empty")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise BadItem(f"{name}: not a picture of a known format, or its header is cut (begins {data[:8]!r})") from None
+    except _BROKEN as error:
+        raise _named(name, error) from error
+    if image.width * image.height > max_pixels:
+        raise PixelLimit(
+            f"{name}: declares {image.width} x {image.height} = {image.width * image.height} pixels, more than "
+            f"`read.max_pixels` = {max_pixels}"
+        )
+    if image.width < 1 or image.height < 1:
+        raise BadItem(f"{name}: declares {image.width} x {image.height} pixels")
+    return image
+
+
+def _has_more_frames(data: bytes, kind: str | None) -> bool:
+    if kind not in ("GIF", "TIFF", "WEBP", "PNG", "AVIF"):
+        return False
+    try:
+        # Opened once more: to answer, Pillow goes to the second frame, and a broken one must not spoil the first.
+        return bool(getattr(Image.open(io.BytesIO(data), formats=(kind,)), "is_animated", False))
+    except _BROKEN:
+        return False
+
+
+def _load(image: Image.Image, name: str) -> None:
+    try:
+        image.load()
+    except _BROKEN as error:
+        raise _named(name, error) from error
+
+
+def _named(name: str, error: Exception) -> BadItem:
+    text = str(error) or type(error).__name__
+    if isinstance(error, EOFError) or "truncated" in text.lower():
+        return TruncatedMedia(f"{name}: the picture ends early: {text}")
+    return BadItem(f"{name}: the picture is broken: {text}")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except _BROKEN:
+        # Metadata that cannot be read says nothing; the pixels are still good.
+        return 1
+
+
+def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
+    mode = image.mode
+    if mode.startswith("I"):
+        return _from_sixteen_bit(image, name), ["16-bit-to-8-bit", "gray-to-rgb"]
+    if mode == "F":
+        raise BadItem(f"{name}: floating-point pixels have no defined white; convert the picture to 8 or 16 bit")
+    conversions = []
+    try:
+        if image.has_transparency_data:
+            if mode in ("L", "LA", "La"):
+                conversions.append("gray-to-rgb")
+            elif mode in ("P", "PA"):
+                conversions.append("palette-to-rgb")
+            layer = image.convert("RGBA")
+            white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+            return Image.alpha_composite(white, layer).convert("RGB"), [*conversions, "alpha-over-white"]
+        if mode == "RGB":
+            return image, conversions
+        return image.convert("RGB"), [*conversions, _PLAIN_NAMES.get(mode, f"{mode.lower()}-to-rgb")]
+    except _BROKEN as error:
+        raise BadItem(f"{name}: pixels of mode {mode} cannot be converted to RGB: {error}") from error
+
+
+def _from_sixteen_bit(image: Image.Image, name: str) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise BadItem(f"{name}: 32-bit pixels have no defined white; convert the picture to 8 or 16 bit")
+    gray = ((values + 128) // 257).astype(np.uint8)
+    return Image.fromarray(gray).convert("RGB")
+
+
+def _deep_colour(image: Image.Image) -> bool:
+    # Only the decoder's raw mode tells, before loading, that Pillow is going to keep the upper byte of each channel.
+    for tile in image.tile:
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        raw_mode = str(arguments[0])
+        if ";16" in raw_mode and not raw_mode.startswith("I"):
+            return True
+        if tile[0] == "ppm" and image.mode == "RGB" and arguments[-1] > 255:
+            return True
+    return False

@@ -1,0 +1,123 @@
+"""The fingerprint: everything that changes what is written, and nothing that does not.
+
+Two runs may share an output only if their fingerprints are equal. Pool sizes, logging and the place of the input are
+left out on purpose: they may change from one attempt to the next.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+
+from trackmill.models.proposers import PROPOSERS
+from trackmill.pipeline.mining.settings import MineConfig, proposer_settings
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import exists, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.config import Settings, digest, flatten
+from trackmill.schemas.sample import SCHEMA_VERSION, json_schemas
+
+# Libraries whose release may change a decoded or encoded pixel.
+_PIXEL_LIBRARIES = ("av", "numpy", "pillow")
+
+
+class SettingsChanged(ValueError):
+    """The output was begun with other settings; the text lists each difference."""
+
+
+def fingerprint_parts(config: MineConfig, implementation: dict[str, str]) -> dict[str, Any]:
+    """What the fingerprint is made of.
+
+    Args:
+        config: with the proposer's section resolved.
+        implementation: what else decides the proposals, see `Proposer.implementation`.
+    """
+    settings = proposer_settings(config).model_dump(mode="json")
+    # Where a checkpoint lies does not matter; its SHA-256, in `implementation`, does.
+    settings.pop("weights", None)
+    implementation = {name: value for name, value in implementation.items() if name != "weights"}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "proposer": {
+            "name": config.proposer,
+            "version": PROPOSERS[config.proposer].version,
+            "settings": settings,
+            "implementation": implementation,
+        },
+        "read": config.read.model_dump(mode="json"),
+        "shards": config.shards.model_dump(mode="json"),
+        "negatives": config.negatives.model_dump(mode="json"),
+        "libraries": pixel_libraries(),
+    }
+
+
+def pixel_libraries() -> dict[str, str]:
+    """Versions, on this machine, of the libraries that decode, scale and encode frames."""
+    return {name: version(name) for name in _PIXEL_LIBRARIES}
+
+
+def fingerprint(parts: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits for `fingerprint_parts`."""
+    return digest(parts)[:16]
+
+
+def stored_config(layout: Layout) -> dict[str, Any] | None:
+    """What an output was begun with: `parts` of the fingerprint, `inputs`; None where nothing was begun.
+
+    Raises:
+        SettingsChanged: `config.json` is there but cannot be read.
+    """
+    if not exists(layout.config):
+        return None
+    try:
+        document = orjson.loads(read_bytes(layout.config))
+        return {"parts": dict(document["parts"]), "inputs": list(document["inputs"])}
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        raise SettingsChanged(f"{redact(layout.config)} is not readable; restore it or use another --output") from None
+
+
+def keep_choices(settings: Settings, stored: dict[str, Any] | None) -> Settings:
+    """Settings that are left to us (`auto`) stay what they were when the output was begun.
+
+    Otherwise installing a package between two runs would make the second refuse to continue the first.
+    """
+    before = (stored or {}).get("proposer", {}).get("settings", {})
+    open_choices = {name for name, value in settings if value == "auto"}
+    return settings.model_copy(update={name: before[name] for name in open_choices & before.keys()})
+
+
+def check_same(layout: Layout, stored: dict[str, Any], parts: dict[str, Any]) -> None:
+    """Compare with what the output was begun with.
+
+    Raises:
+        SettingsChanged: lists each difference.
+    """
+    old, new = flatten(stored), flatten(orjson.loads(orjson.dumps(parts)))
+    changed = [
+        f"  {key}: {old.get(key, 'not set')} -> {new.get(key, 'not set')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise SettingsChanged(
+            f"{redact(layout.root)} was begun with other settings, and its shards would not match:\n"
+            + "\n".join(changed)
+            + "\nUse the old settings, or another --output."
+        )
+
+
+def store_config(layout: Layout, config: MineConfig, parts: dict[str, Any], inputs: list[str]) -> None:
+    """Write `config.json` and the JSON Schemas of the records, which stay with the data for ever."""
+    document = {
+        "fingerprint": fingerprint(parts),
+        "parts": parts,
+        "config": config.model_dump(mode="json"),
+        "inputs": [redact(url) for url in inputs],
+        "trackmill": version("trackmill"),
+    }
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
+    publish_bytes(layout.json_schemas, orjson.dumps(json_schemas(), option=options))
+    publish_bytes(layout.config, orjson.dumps(document, option=options))

@@ -1,0 +1,330 @@
+"""The miner: one unit of items in, its shards and its receipt out. Knows nothing of Ray or of other miners.
+
+A unit is done the same way wherever and however often it is done, so doing it twice is harmless: the tars have the same
+names and the same bytes, and the receipt comes last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+import sys
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from trackmill.models.proposers import PROPOSERS
+from trackmill.pipeline.media.errors import NothingToStore
+from trackmill.pipeline.media.pictures import encode_jpeg
+from trackmill.pipeline.media.scaling import scale_annotations
+from trackmill.pipeline.mining.fingerprint import pixel_libraries
+from trackmill.pipeline.mining.inflight import InFlightNote
+from trackmill.pipeline.mining.negatives import pseudo_negatives
+from trackmill.pipeline.mining.proposer import build_proposer
+from trackmill.pipeline.mining.settings import MineConfig, mine_config, proposer_settings
+from trackmill.pipeline.mining.unit import (
+    DeviceLost,
+    LibrariesDiffer,
+    MineJob,
+    Status,
+    StorageFailed,
+    UnitResult,
+    UnitTask,
+)
+from trackmill.pipeline.shards.encode import SampleCounts, Stamp, encode_sample
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.receipts import read_receipt, write_receipt
+from trackmill.pipeline.shards.writer import ShardWriter
+from trackmill.pipeline.sources import open_source
+from trackmill.pipeline.sources.base import Source
+from trackmill.pipeline.storage.credentials import scrub
+from trackmill.schemas.keys import receipt_name
+from trackmill.schemas.media import Frame, Media, ProposalSet, WorkItem
+from trackmill.schemas.receipt import ReceiptRow
+
+_REASON_LIMIT = 500
+
+
+@dataclass(slots=True)
+class _Read:
+    """An item after reading: either media or the error that reading it raised."""
+
+    position: int
+    item: WorkItem
+    media: Media | None
+    error: Exception | None
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Mined:
+    """An item with all that is known of it, and the members of its sample; none where there is nothing to store."""
+
+    item: WorkItem
+    row: ReceiptRow
+    members: list[tuple[str, bytes]]
+    seconds: float
+
+
+class Miner:
+    """Does units. Loads its proposer once; keeps one source of each kind, which may keep its last file open."""
+
+    def __init__(self, job: MineJob) -> None:
+        self.config: MineConfig = mine_config(job.config, "job")
+        self.layout = Layout(job.root)
+        self.status = Status()
+        self.note = InFlightNote()
+        self._fingerprint = job.fingerprint
+        check_libraries(job.libraries, self.config)
+        self._proposer = build_proposer(self.config.proposer, proposer_settings(self.config))
+        self._sources: dict[str, Source] = {}
+        self._stamp = Stamp(
+            proposer=f"{self._proposer.name}/{PROPOSERS[self.config.proposer].version}",
+            fingerprint=job.fingerprint,
+            longest_side=self.config.read.longest_side,
+            frames_per_clip=self.config.read.frames_per_clip,
+        )
+        limit_threads(self.config.run.threads)
+        # Pillow remarks on odd metadata; what matters is whether the pixels can be read, and that is in the receipt.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+    def run_unit(self, task: UnitTask) -> UnitResult:
+        """Do one unit, publish its shards, then its receipt.
+
+        Raises:
+            StorageFailed: the output could not be written.
+            DeviceLost: the accelerator failed; this miner is of no more use.
+        """
+        start = time.perf_counter()
+        self.note.begin(task.unit)
+        self.status = Status(unit=task.unit)
+        writer = ShardWriter(
+            self.layout, task.unit, self.config.shards.max_bytes, self.config.shards.max_samples, task.retry
+        )
+        try:
+            with writer, contextlib.closing(self._mine_ahead(task)) as mined:
+                rows = [self._store(each, writer) for each in mined]
+                self._enter("publishing")
+            writer.remove_leftovers()
+            self._enter("writing the receipt")
+            rows += _poisoned_rows(task)
+            self._write_receipt(task, rows, writer)
+        except OSError as error:
+            raise StorageFailed(scrub(f"unit {task.unit}: cannot write its output: {error}")) from error
+        finally:
+            self.note.end()
+            self.status.stage, self.status.source_id = "idle", ""
+        bad = [row for row in rows if row.status == "quarantined"]
+        return UnitResult(
+            unit=task.unit,
+            items=len(rows),
+            frames=sum(item.frames for item in task.items),
+            statuses={status: sum(row.status == status for row in rows) for status in ("ok", "quarantined", "skipped")},
+            quarantined=[(row.source_id, row.error_class, row.reason) for row in bad[:20]],
+            num_bytes=sum(shard.num_bytes for shard in writer.shards),
+            seconds=time.perf_counter() - start,
+        )
+
+    def measure(self, items: Sequence[WorkItem]) -> list[tuple[int, float, int]]:
+        """Mine items without writing anything: (frames, seconds, bytes) of each; (0, seconds, 0) for a bad one."""
+        measured = []
+        for item in items:
+            start = time.perf_counter()
+            size = frames = 0
+            # A forecast only wants the time; the run itself will quarantine the item with its reason.
+            with contextlib.suppress(Exception):
+                members, counts = self._mine(item, self._source(item).read(item))
+                size, frames = sum(len(data) for _, data in members), counts.frames
+            measured.append((frames, time.perf_counter() - start, size))
+        return measured
+
+    def _read_ahead(self, task: UnitTask) -> Iterator[_Read]:
+        """Read items in order, one ahead of the one that is worked on."""
+        wanted = [(p, item) for p, item in zip(task.positions, task.items) if p not in task.poisoned]
+        if task.serial:
+            for position, item in wanted:
+                self._enter("reading", item)
+                yield self._read(position, item)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
+            ahead = reader.submit(self._read, *wanted[0]) if wanted else None
+            for (_, item), following in zip(wanted, [*wanted[1:], None]):
+                self._enter("reading", item)
+                assert ahead is not None
+                arrival = ahead.result()
+                ahead = reader.submit(self._read, *following) if following else None
+                yield arrival
+
+    def _read(self, position: int, item: WorkItem) -> _Read:
+        self.note.take(position)
+        start = time.perf_counter()
+        media, error = None, None
+        try:
+            media = self._source(item).read(item)
+        except Exception as caught:
+            error = caught
+        self.note.put(position)
+        return _Read(position, item, media, error, time.perf_counter() - start)
+
+    def _mine_ahead(self, task: UnitTask) -> Iterator[_Mined]:
+        """Items in order, everything done but the writing; as many at once as the proposer has a use for."""
+        overlap = 1 if task.serial else self._proposer.overlap
+        with contextlib.closing(self._read_ahead(task)) as arrivals:
+            if overlap == 1:
+                yield from (self._mine_item(task, arrival) for arrival in arrivals)
+                return
+            with ThreadPoolExecutor(overlap, thread_name_prefix="miner") as miners:
+                ahead: deque[Future[_Mined]] = deque()
+                for arrival in arrivals:
+                    ahead.append(miners.submit(self._mine_item, task, arrival))
+                    if len(ahead) > overlap:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+
+    def _mine_item(self, task: UnitTask, arrival: _Read) -> _Mined:
+        self.note.take(arrival.position)
+        start = time.perf_counter()
+        row = ReceiptRow(
+            source_id=arrival.item.source_id,
+            key=arrival.item.key,
+            uri=arrival.item.uri,
+            status="ok",
+            unit=task.unit,
+            position=arrival.position,
+            attempts=task.retry + 1,
+        )
+        members: list[tuple[str, bytes]] = []
+        try:
+            if arrival.error is not None:
+                raise arrival.error
+            assert arrival.media is not None
+            members, counts = self._mine(arrival.item, arrival.media)
+            row = replace(row, license=arrival.media.license, **dataclasses.asdict(counts))
+        except NothingToStore as error:
+            row = replace(row, status="skipped", reason=_reason(error), error_class=type(error).__name__)
+        except Exception as error:
+            if is_device_failure(error):
+                raise DeviceLost(scrub(str(error))) from error
+            row = replace(row, status="quarantined", reason=_reason(error), error_class=type(error).__name__)
+        return _Mined(arrival.item, row, members, arrival.seconds + time.perf_counter() - start)
+
+    def _store(self, mined: _Mined, writer: ShardWriter) -> ReceiptRow:
+        start = time.perf_counter()
+        row = mined.row
+        if mined.members:
+            # Here, and not where an item's own errors are caught: a full disk or bucket is not the item's fault.
+            self._enter("writing", mined.item)
+            shard, offset, size = writer.write(mined.members)
+            row = replace(row, shard=shard, offset=offset, size=size)
+        self.note.put(row.position)
+        self.status.quarantined += row.status == "quarantined"
+        self.status.items_done += 1
+        self.status.frames_done += mined.item.frames
+        return replace(row, seconds=round(mined.seconds + time.perf_counter() - start, 4))
+
+    def _mine(self, item: WorkItem, media: Media) -> tuple[list[tuple[str, bytes]], SampleCounts]:
+        """Frames to proposals to negatives to the members of a sample."""
+        original = (media.original_height, media.original_width)
+        for frame in media.frames:
+            if frame.annotations is not None:
+                height, width = frame.image.shape[:2]
+                frame.annotations = scale_annotations(frame.annotations, original, (height, width))
+        self._enter("proposing", item)
+        proposals = self._propose(media.frames)
+        self._enter("encoding", item)
+        negatives = [
+            pseudo_negatives(found, frame.annotations, media.annotated, self.config.negatives.max_iou)
+            for found, frame in zip(proposals, media.frames)
+        ]
+        return encode_sample(item, media, proposals, negatives, self._stamp, self._jpeg)
+
+    def _propose(self, frames: Sequence[Frame]) -> list[ProposalSet]:
+        batch = self._proposer.batch_size
+        found: list[ProposalSet] = []
+        for begin in range(0, len(frames), batch):
+            found += self._proposer.propose(frames[begin : begin + batch])
+        return found
+
+    def _jpeg(self, frame: Frame) -> bytes:
+        return encode_jpeg(frame.image, self.config.read.jpeg_quality)
+
+    def _write_receipt(self, task: UnitTask, rows: list[ReceiptRow], writer: ShardWriter) -> None:
+        shards, merged = list(writer.shards), {row.position: row for row in rows}
+        if task.retry:
+            # A retry replaces the rows of the items it did and adds its shards; the unit's other rows stay.
+            old = read_receipt(self.layout.receipt(receipt_name(task.unit)))
+            fresh = {shard.name for shard in shards}
+            shards = [shard for shard in old.shards if shard.name not in fresh] + shards
+            merged = {row.position: row for row in old.rows} | merged
+        ordered = [merged[position] for position in sorted(merged)]
+        write_receipt(self.layout, task.unit, ordered, shards, self._fingerprint)
+
+    def _source(self, item: WorkItem) -> Source:
+        if item.source not in self._sources:
+            self._sources[item.source] = open_source(item.source, self.config.read)
+        return self._sources[item.source]
+
+    def _enter(self, stage: str, item: WorkItem | None = None) -> None:
+        self.status.stage = stage
+        self.status.source_id = item.source_id if item else ""
+        self.status.since = time.time()
+
+
+def _poisoned_rows(task: UnitTask) -> list[ReceiptRow]:
+    return [
+        ReceiptRow(
+            source_id=item.source_id,
+            key=item.key,
+            uri=item.uri,
+            status="quarantined",
+            reason=task.poisoned[position],
+            error_class="WorkerDied",
+            unit=task.unit,
+            position=position,
+            attempts=task.retry + 1,
+        )
+        for position, item in zip(task.positions, task.items)
+        if position in task.poisoned
+    ]
+
+
+def check_libraries(expected: dict[str, str], config: MineConfig) -> None:
+    """Refuse to work where another version of a library would write other bytes than the driver promised.
+
+    Raises:
+        LibrariesDiffer: names each one.
+    """
+    here = pixel_libraries() | PROPOSERS[config.proposer].implementation(proposer_settings(config))
+    wrong = [
+        f"{name} {here[name]} (driver: {expected[name]})"
+        for name in sorted(here.keys() & expected.keys())
+        if here[name] != expected[name]
+    ]
+    if wrong:
+        raise LibrariesDiffer(
+            f"worker {socket.gethostname()} has {', '.join(wrong)}; use one image for the whole cluster"
+        )
+
+
+def limit_threads(threads: int) -> None:
+    """Keep the libraries of one worker to its share of the machine; 0 leaves them to Ray's OMP_NUM_THREADS."""
+    if threads and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(threads or 1)
+
+
+def is_device_failure(error: Exception) -> bool:
+    """Whether an error means that the CUDA context is gone: every later call in this process would fail as well."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return "AcceleratorError" in names or ("CUDA error" in str(error) and "out of memory" not in str(error))
+
+
+def _reason(error: Exception) -> str:
+    text = scrub(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= _REASON_LIMIT else text[: _REASON_LIMIT - 1] + "…"

@@ -1,0 +1,218 @@
+"""From settings and inputs to a run that is ready: everything is checked and planned, nothing is mined yet."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from trackmill.models.proposers import PROPOSERS
+from trackmill.pipeline.mining.fingerprint import (
+    SettingsChanged,
+    check_same,
+    fingerprint,
+    fingerprint_parts,
+    keep_choices,
+    store_config,
+    stored_config,
+)
+from trackmill.pipeline.mining.plan import Plan, PlanError, extend, listing_digest, read_plan, store_plan
+from trackmill.pipeline.mining.proposer import resolve_proposer
+from trackmill.pipeline.mining.settings import MineConfig, proposer_settings
+from trackmill.pipeline.mining.unit import MineJob
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.receipts import done_units, read_receipts
+from trackmill.pipeline.sources import SOURCES, claim_files, list_inputs
+from trackmill.pipeline.storage.credentials import redact, storage_environment
+from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.storage.publish import remove, sweep_scratch
+from trackmill.schemas.media import WorkItem
+
+log = logging.getLogger("trackmill")
+
+
+@dataclass(slots=True)
+class Run:
+    """A run that has been checked and planned, before anything is done.
+
+    Args:
+        config: resolved: nothing in it depends on the machine any more.
+        plan: all items, those of earlier runs included.
+        unclaimed: files under the inputs that no source understands.
+        retried: quarantined items as they are named now, by source id; for a retry.
+        first_new_unit: for a retry, units from here on are new and are done too.
+    """
+
+    config: MineConfig
+    layout: Layout
+    parts: dict[str, Any]
+    plan: Plan
+    unclaimed: list[str] = field(default_factory=list)
+    retried: dict[str, WorkItem] = field(default_factory=dict)
+    first_new_unit: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that changes the output."""
+        return fingerprint(self.parts)
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the proposer gains from a GPU."""
+        return PROPOSERS[self.config.proposer].uses_gpu
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """Versions that every worker must have too."""
+        return {**self.parts["libraries"], **self.parts["proposer"]["implementation"]}
+
+    def job(self) -> MineJob:
+        """What workers are told."""
+        return MineJob(
+            root=self.layout.root,
+            config=self.config.model_dump(mode="json"),
+            fingerprint=self.fingerprint,
+            libraries=self.libraries,
+            environment=storage_environment(),
+        )
+
+
+def prepare(config: MineConfig, inputs: list[str], output: str, limit: int | None = None, store: bool = True) -> Run:
+    """Check the settings, look at the inputs and make or extend the plan.
+
+    Args:
+        config: as the user gave it.
+        inputs: URLs of files, folders or globs.
+        output: root URL of the data set.
+        limit: mine only the first so many items.
+        store: write the configuration and the plan; without it nothing is written at all.
+
+    Raises:
+        ValueError: a bad URL, a proposer that the source cannot serve, other settings than the output was begun with.
+        FileNotFoundError: an input that does not exist.
+    """
+    inputs = list(dict.fromkeys(canonical(url) for url in inputs))
+    opened = _open(config, output)
+    layout, config = opened.layout, opened.config
+    plan, new, digest, unclaimed = _plan(opened, inputs, limit)
+    _check_proposer(config, plan)
+    if store:
+        sweep_scratch(layout.shards)
+        sweep_scratch(layout.receipts)
+        if opened.stale:
+            remove(layout.plan)
+            remove(layout.shards)
+        if not opened.begun or not set(inputs) <= set(opened.inputs):
+            store_config(layout, config, opened.parts, list(dict.fromkeys([*opened.inputs, *inputs])))
+        if new is not None and new.num_rows:
+            store_plan(layout, plan.parts, new, digest)
+    return Run(config, layout, opened.parts, plan, unclaimed)
+
+
+def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
+    """Go on with a data set in order to retry its quarantined items: for `--only-quarantined`.
+
+    The inputs are looked at anew, because mending a file changes what there is to know of it: its byte range in a tar,
+    whether it has annotations, how many clips it makes.
+
+    Args:
+        config: as in `prepare`.
+        inputs: where to look; those of the first run if empty.
+        output: root URL of the data set.
+
+    Raises:
+        ValueError: nothing was mined there yet, or with other settings.
+    """
+    opened = _open(config, output)
+    layout, config = opened.layout, opened.config
+    plan = read_plan(layout) if opened.begun else None
+    if plan is None:
+        raise PlanError(f"nothing was mined into {redact(layout.root)} yet: run without --only-quarantined first")
+    inputs = [canonical(url) for url in inputs] or opened.inputs
+    try:
+        found, _ = claim_files(list_inputs(inputs), config.source, config.read)
+    except (OSError, ValueError) as error:
+        log.warning("the inputs cannot be looked at anew, items are retried as they were planned: %s", error)
+        found = []
+    fresh = {item.source_id: item for item in found}
+    rows = [row for receipt in read_receipts(layout) for row in receipt.rows if row.status == "quarantined"]
+    retried = {row.source_id: fresh[row.source_id] for row in rows if row.source_id in fresh}
+    # What looks otherwise now (a video that can be opened, a tar that is whole) may turn out to hold more items.
+    planned = {row.source_id: plan.unit(row.unit)[row.position] for row in rows}
+    changed = {row.uri for row in rows if retried.get(row.source_id) != planned[row.source_id]}
+    first_new = plan.num_units
+    plan, new = extend(plan, [item for item in found if item.uri in changed], config.shards)
+    if new.num_rows:
+        store_plan(layout, plan.parts, new, plan.listing)
+    return Run(config, layout, opened.parts, plan, retried=retried, first_new_unit=first_new)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An output and the resolved settings for it.
+
+    Args:
+        begun: it was begun before, with the same settings.
+        stale: it was begun with other settings, but nothing was finished with them, so it may begin anew.
+        inputs: what it was made from so far.
+    """
+
+    layout: Layout
+    config: MineConfig
+    parts: dict[str, Any]
+    begun: bool
+    stale: bool
+    inputs: list[str]
+
+
+def _open(config: MineConfig, output: str) -> _Opened:
+    layout = Layout(canonical(output))
+    stored = stored_config(layout)
+    before = stored["parts"] if stored else {}
+    asked = proposer_settings(config)
+    if before.get("proposer", {}).get("name") == config.proposer:
+        asked = keep_choices(asked, before)
+    settings, implementation = resolve_proposer(config.proposer, asked)
+    config = config.model_copy(update={config.proposer: settings})
+    parts = fingerprint_parts(config, implementation)
+    if stored is None:
+        return _Opened(layout, config, parts, begun=False, stale=False, inputs=[])
+    try:
+        check_same(layout, before, parts)
+    except SettingsChanged:
+        if done_units(layout):
+            raise
+        return _Opened(layout, config, parts, begun=False, stale=True, inputs=[])
+    return _Opened(layout, config, parts, begun=True, stale=False, inputs=stored["inputs"])
+
+
+def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> tuple[Plan, pa.Table | None, str, list[str]]:
+    """The whole plan, the rows of it that are not stored yet, the digest of the listing, and the unclaimed files."""
+    layout, config = opened.layout, opened.config
+    stored = read_plan(layout) if opened.begun else None
+    files = list_inputs(inputs)
+    digest = listing_digest(files, config.source, limit)
+    if stored and stored.listing == digest:
+        return stored, None, digest, []
+    items, unclaimed = claim_files(files, config.source, config.read)
+    items = items[:limit] if limit else items
+    if stored and limit and limit < stored.num_items:
+        raise PlanError(
+            f"--limit {limit} is less than the {stored.num_items} items already planned in {redact(layout.root)}; "
+            "raise the limit or use another --output"
+        )
+    plan, new = extend(stored, items, config.shards)
+    return plan, new, digest, unclaimed
+
+
+def _check_proposer(config: MineConfig, plan: Plan) -> None:
+    if not PROPOSERS[config.proposer].needs_annotations:
+        return
+    bare = [name for name in plan.sources() if not SOURCES[name].annotated]
+    if bare:
+        raise ValueError(
+            f"--proposer {config.proposer} needs annotations, which the source {', '.join(bare)} does not have; "
+            "use --proposer graph or sam, or name an annotated --source"
+        )

@@ -1,0 +1,171 @@
+"""Mining from end to end: a prepared run to units, units to shards and receipts, receipts to manifest and card.
+
+Every step can be interrupted anywhere and run again: what has a receipt is done, everything else is done again, and
+both give the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol
+
+from trackmill.pipeline.mining.forecast import Forecast, make_forecast
+from trackmill.pipeline.mining.prepare import Run
+from trackmill.pipeline.mining.progress import MiningProgress
+from trackmill.pipeline.mining.unit import UnitResult, UnitTask
+from trackmill.pipeline.shards.card import write_card
+from trackmill.pipeline.shards.receipts import Receipt, done_units, read_receipts, write_manifest
+from trackmill.pipeline.storage.publish import sweep_scratch
+from trackmill.schemas.media import WorkItem
+
+log = logging.getLogger("trackmill")
+
+_QUARANTINED_TOLD = 20
+"""Items that are named as they are quarantined; the receipts name them all."""
+
+
+class Executor(Protocol):
+    """Runs units: `InlineExecutor` or `RayPool`."""
+
+    def run(self, tasks: Iterator[UnitTask]) -> Iterator[UnitResult]:
+        """Yield each unit's result as it is done."""
+        ...
+
+    def measure(self, items: list[WorkItem]) -> list[tuple[int, float, int]]:
+        """(frames, seconds, bytes) of each item."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a finished run amounts to.
+
+    Args:
+        statuses: items by status, over the whole data set.
+        reasons: quarantined items by error class.
+        examples: some quarantined items: source id, error class, reason.
+        done_now: units done by this run; the others were done before.
+        frames, proposals, negatives, num_bytes, shards: totals of the data set.
+    """
+
+    items: int
+    statuses: dict[str, int]
+    reasons: dict[str, int]
+    examples: list[tuple[str, str, str]]
+    done_now: int
+    units: int
+    frames: int
+    proposals: int
+    negatives: int
+    num_bytes: int
+    shards: int
+    fingerprint: str
+
+
+def forecast(run: Run, executor: Executor, workers: int, gpus: float, usd_per_gpu_hour: float | None) -> Forecast:
+    """What `run` will take; see `trackmill.pipeline.mining.forecast`."""
+    return make_forecast(run.plan, executor.measure, workers, gpus, usd_per_gpu_hour)
+
+
+def execute(
+    run: Run, start_executor: Callable[[], Executor], progress: MiningProgress, only_quarantined: bool = False
+) -> Outcome:
+    """Do what is not done yet, then write manifest and card.
+
+    Args:
+        run: see `prepare` and `reopen`.
+        start_executor: called only if there is something to do, so that a finished run starts no cluster.
+        progress: see `begin_progress`.
+        only_quarantined: retry quarantined items, and nothing else.
+
+    Raises:
+        Exception: what the executor raises; everything that was done stays done.
+    """
+    done = done_units(run.layout)
+    tasks = _tasks(run, done, only_quarantined)
+    first = next(tasks, None)
+    results = start_executor().run(chain([first], tasks)) if first else iter(())
+    done_now = told = 0
+    for result in results:
+        done_now += 1
+        progress.unit_done(result)
+        for source_id, error_class, reason in result.quarantined[: max(0, _QUARANTINED_TOLD - told)]:
+            log.warning("quarantined: %s: %s: %s", source_id, error_class, reason)
+            told += 1
+    progress.close()
+    # Once more: a worker of a killed run may have outlived the sweep at the start.
+    sweep_scratch(run.layout.shards)
+    receipts = read_receipts(run.layout)
+    write_manifest(run.layout, receipts)
+    licenses = Counter(row.license for receipt in receipts for row in receipt.rows if row.status == "ok")
+    write_card(run.layout, run.config.model_dump(mode="json") | {"fingerprint": run.fingerprint}, receipts, licenses)
+    return _outcome(run, receipts, done_now)
+
+
+def begin_progress(run: Run, only_quarantined: bool = False) -> MiningProgress:
+    """A progress report that knows what earlier runs did."""
+    settings = run.config.run
+    units = done_units(run.layout)
+    if only_quarantined:
+        frames = [[item.frames for item in task.items] for task in _tasks(run, units, only_quarantined)]
+        return MiningProgress(
+            sum(map(len, frames)),
+            sum(map(sum, frames)),
+            interval_s=settings.progress_s,
+            watchdog_s=settings.watchdog_s,
+        )
+    receipts = read_receipts(run.layout, units) if units else []
+    rows = [row for receipt in receipts for row in receipt.rows]
+    return MiningProgress(
+        run.plan.num_items,
+        run.plan.num_frames,
+        done_items=len(rows),
+        done_frames=run.plan.frames_in(units),
+        quarantined=sum(row.status == "quarantined" for row in rows),
+        interval_s=settings.progress_s,
+        watchdog_s=settings.watchdog_s,
+    )
+
+
+def _tasks(run: Run, done: set[int], only_quarantined: bool) -> Iterator[UnitTask]:
+    if only_quarantined:
+        yield from _retry_tasks(run, done)
+    for unit in range(run.first_new_unit, run.plan.num_units):
+        if unit not in done:
+            items = run.plan.unit(unit)
+            yield UnitTask(unit=unit, items=items, positions=list(range(len(items))))
+
+
+def _retry_tasks(run: Run, done: set[int]) -> Iterator[UnitTask]:
+    for receipt in read_receipts(run.layout, done):
+        rows = [row for row in receipt.rows if row.status == "quarantined"]
+        if not rows:
+            continue
+        items = [run.retried.get(item.source_id, item) for item in run.plan.unit(receipt.unit)]
+        positions = [row.position for row in rows]
+        retry = max(row.attempts for row in receipt.rows)
+        yield UnitTask(unit=receipt.unit, items=[items[p] for p in positions], positions=positions, retry=retry)
+
+
+def _outcome(run: Run, receipts: list[Receipt], done_now: int) -> Outcome:
+    rows = [row for receipt in receipts for row in receipt.rows]
+    bad = [row for row in rows if row.status == "quarantined"]
+    shards = [shard for receipt in receipts for shard in receipt.shards]
+    return Outcome(
+        items=len(rows),
+        statuses=dict(Counter(row.status for row in rows)),
+        reasons=dict(Counter(row.error_class for row in bad)),
+        examples=[(row.source_id, row.error_class, row.reason) for row in bad[:10]],
+        done_now=done_now,
+        units=len(receipts),
+        frames=sum(row.frames for row in rows),
+        proposals=sum(row.proposals for row in rows),
+        negatives=sum(row.negatives for row in rows),
+        num_bytes=sum(shard.num_bytes for shard in shards),
+        shards=len(shards),
+        fingerprint=run.fingerprint,
+    )

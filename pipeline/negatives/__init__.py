@@ -1,1 +1,0 @@
-"""Which proposals are negatives."""

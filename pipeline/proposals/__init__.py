@@ -1,1 +1,0 @@
-"""Proposers as a run uses them: resolved once, built on every worker, checkpoints fetched and checked."""

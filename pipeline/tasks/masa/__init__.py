@@ -1,0 +1,1 @@
+"""MASA: contrast between two views of a picture."""

@@ -1,0 +1,111 @@
+"""How tensors are spread over ranks, behind five calls: forward, backward, step, state, load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from trackmill.pipeline.tasks.base import TrainingModule
+from trackmill.schemas.config import Settings
+
+
+class EngineSettings(Settings):
+    """Section `engine`: none of it changes what is learnt, but for rounding."""
+
+    name: Literal["torch", "deepspeed"] = Field("torch", description="torch: plain or DDP; deepspeed: ZeRO.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="What ZeRO spreads: optimiser, gradients, parameters.")
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Of the forward pass; weights, gradients and optimiser stay float32. tf32: float32 with products "
+        "of 10 bits, on GPUs since Ampere. float16 needs a GPU.",
+    )
+    activation_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time.")
+    sync_batch_norm: bool = Field(True, description="Batch statistics over all ranks, on GPUs, as released.")
+    deterministic: bool = Field(
+        True,
+        description="The same bits each time, wherever torch can. RoIAlign is slower so on a GPU; false "
+        "there trains as released.",
+    )
+
+
+class OptimSettings(Settings):
+    """Section `optim`."""
+
+    name: Literal["sgd", "adamw"] = Field("sgd", description="Released: sgd.")
+    lr: float = Field(0.08, gt=0, description="Peak learning rate, for the batch size of the recipe.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd.")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Of adamw.")
+    weight_decay: float = Field(1e-4, ge=0, description="On all trained parameters, as released.")
+    decay_norms: bool = Field(True, description="false: norms and biases, that is vectors, are not decayed.")
+    clip_norm: float = Field(35.0, ge=0, description="Limit of the gradients' norm over all parameters; 0: none.")
+    accumulate: int = Field(1, gt=0, description="Parts into which a batch is cut to save memory.")
+
+
+@dataclass(kw_only=True)
+class EngineState:
+    """Everything an engine has to remember, free of ranks, stages and devices.
+
+    Args:
+        parameters: every tensor of the module's state dict by its name: float32 master values for what is trained;
+            frozen parameters are left out. Buffers are those of rank 0.
+        moments: optimiser state, `{parameter name}/{exp_avg|exp_avg_sq|momentum_buffer}`, float32, full shape; zeros
+            before the first step.
+        numbers: plain JSON values: `steps`, optimiser steps taken; `loss_scale` and `good_steps` in float16.
+    """
+
+    parameters: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """One rank's share of a training run.
+
+    A step is `accumulate` times forward and backward, then `step`. A parameter that had no part in the loss of a step
+    counts as one with a zero gradient, on every rank and in every engine: its momentum and decay go on.
+
+    Args:
+        module: the task's module, without wrappers, on `device`. Under ZeRO-3 its parameters are spread over ranks and
+            only `forward` may run it.
+        device: of this rank.
+    """
+
+    module: TrainingModule
+    device: torch.device
+
+    def forward(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        """The module's losses of this rank's part of a (micro) batch, in the precision that was asked for.
+
+        Args:
+            batch: nested dicts, lists, tuples and dataclasses of tensors, on any device; moved to `device` here.
+            generator: passed on as it is.
+        """
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradients of `loss / accumulate`; collective.
+
+        `last` is said the `accumulate`-th time: gradients are then averaged over ranks.
+        """
+
+    def step(self, lr: float) -> float:
+        """Clip, update at this learning rate, clear gradients; the norm before clipping, or nan if not known.
+
+        A step whose gradients are not finite changes nothing but the loss scale; the norm is then inf or nan.
+        """
+
+    def state(self) -> EngineState | None:
+        """Collective: every rank must call it; rank 0 gets the state on the CPU, the others None."""
+
+    def load(self, state: EngineState) -> None:
+        """Collective: every rank hands over the same state, from an engine of any kind on any number of ranks.
+
+        Raises:
+            ValueError: names or shapes do not fit the module; says which.
+        """
+
+    def close(self) -> None:
+        """Give back what the engine holds; it cannot be used afterwards."""

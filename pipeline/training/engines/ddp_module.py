@@ -1,0 +1,89 @@
+"""What engines put around a task's module: autocast, a path to every parameter, and batches on the right device."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trackmill.pipeline.tasks.base import TrainingModule
+from trackmill.pipeline.training.engines.base import EngineSettings
+from trackmill.pipeline.training.engines.precision import autocast
+
+Reach = Literal["late", "early", "never"]
+
+
+class Wrapped(nn.Module):
+    """The module in the precision asked for, with a loss that depends on every trained parameter.
+
+    A part without work in a batch (a head where there are no positives) leaves its parameters out of the graph, on one
+    rank and not on another. DDP then waits for gradients that never come, and what is summed up over micro batches
+    differs between ranks. So zero times each parameter is added; it changes no bit of a gradient.
+
+    Args:
+        module: the task's.
+        settings: the precision.
+        device: of this rank.
+        reach: when the zero is made. `late`: after the forward pass; gradients are complete, and sent, as the backward
+            pass meets them. `early`: before it, so autograd comes to it last and all gradients are complete at the end,
+            in one order: ZeRO-1 and 2 fill their buckets in the order of arrival and would add up different parameters
+            where the graphs of two ranks differ. `never`: parameters are whole only while their module runs (ZeRO-3).
+    """
+
+    def __init__(self, module: TrainingModule, settings: EngineSettings, device: torch.device, reach: Reach) -> None:
+        super().__init__()
+        self.module = module
+        self.settings = settings
+        self.device = device
+        self.reach = reach
+
+    def forward(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        """As the module's; `total` is float32."""
+        trained = [each for each in self.module.parameters() if each.requires_grad]
+        zero = _Zero.apply(*trained) if self.reach == "early" else None
+        with autocast(self.settings, self.device):
+            losses = dict(self.module(batch, generator))
+        if self.reach == "late":
+            zero = _Zero.apply(*trained)
+        losses["total"] = losses["total"].float() if zero is None else losses["total"].float() + zero
+        return losses
+
+
+class _Zero(torch.autograd.Function):
+    """A zero that depends on all given tensors and reads none of them."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        ctx.tensors = [(each.shape, each.dtype, each.device) for each in tensors]
+        return torch.zeros((), device=tensors[0].device)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        # One number each, not a tensor of zeros: they all wait at once for the real gradients.
+        return tuple(torch.zeros((), dtype=dtype, device=device).expand(shape) for shape, dtype, device in ctx.tensors)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Nested dicts, lists, tuples and dataclasses with their tensors on `device`; other values as they are."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(to_device(value, device) for value in batch)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        own = {each.name: getattr(batch, each.name) for each in dataclasses.fields(batch) if each.init}
+        return dataclasses.replace(batch, **{name: to_device(value, device) for name, value in own.items()})
+    return batch
+
+
+def sync_batch_norms(module: nn.Module) -> None:
+    """Make batch norms that train take their statistics over all ranks; frozen ones stay as they are."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.training:
+                setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))

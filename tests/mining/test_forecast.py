@@ -1,0 +1,67 @@
+"""The forecast: the arithmetic from a few timed items to hours and money, with known speeds."""
+
+from __future__ import annotations
+
+import pytest
+
+from trackmill.pipeline.console.words import readable_bytes
+from trackmill.pipeline.mining.forecast import make_forecast, pick_items
+from trackmill.pipeline.mining.plan import Plan, extend
+from trackmill.pipeline.mining.settings import ShardSettings
+from trackmill.schemas.media import WorkItem
+
+SECONDS_A_FRAME = {"images": 0.5, "videos": 2.0}
+
+
+def make_plan() -> Plan:
+    pictures = [
+        WorkItem(source="images", source_id=f"a{n}", key=f"images-{n}", uri=f"/a{n}", frames=1) for n in range(100)
+    ]
+    clips = [
+        WorkItem(source="videos", source_id=f"v{n}", key=f"videos-{n}", uri=f"/v{n}", frames=10) for n in range(20)
+    ]
+    return extend(None, pictures + clips, ShardSettings(unit_frames=10))[0]
+
+
+def measure(items: list[WorkItem]) -> list[tuple[int, float, int]]:
+    """Known speeds; every picture whose number is odd cannot be mined."""
+    results = []
+    for item in items:
+        bad = item.source == "images" and int(item.source_id[1:]) % 2
+        count = 0 if bad else item.frames
+        results.append((count, count * SECONDS_A_FRAME[item.source], count * 1000))
+    return results
+
+
+def test_each_source_counts_by_its_own_speed_and_share() -> None:
+    plan = make_plan()
+    found = make_forecast(plan, measure, workers=4, gpus=4, usd_per_gpu_hour=3.0)
+    work = 100 * 0.5 + 200 * 2.0
+    assert found.seconds == pytest.approx(work / 4)
+    assert found.gpu_hours == pytest.approx(work / 3600)
+    assert found.price == pytest.approx(work / 3600 * 3)
+    assert found.num_bytes == pytest.approx(300_000)
+    assert (found.items, found.frames, found.units) == (120, 300, 30)
+    assert found.seconds_per_frame == pytest.approx(work / 300)
+    assert 0 < found.failed < found.timed
+    assert any("could not be mined" in line for line in found.lines())
+
+
+def test_more_workers_than_units_do_not_help() -> None:
+    few, many = (make_forecast(make_plan(), measure, workers, 0, None).seconds for workers in (30, 3000))
+    assert few == many
+
+
+def test_the_picked_items_are_spread_and_the_same_every_time() -> None:
+    plan = make_plan()
+    picked = pick_items(plan)
+    assert set(picked) == {"images", "videos"}
+    assert picked == pick_items(plan)
+    numbers = [int(item.source_id[1:]) for item in picked["images"]]
+    assert numbers == sorted(set(numbers))
+    assert max(numbers) - min(numbers) > 40
+
+
+@pytest.mark.parametrize(("count", "text"), [(999, "999 B"), (12_900_000, "12.9 MB"), (5e15, "5000.0 TB")])
+def test_readable_bytes(count: float, text: str) -> None:
+    assert readable_bytes(count) == text
