@@ -1,8 +1,8 @@
 """What an older commit made, read and continued by this one: data set, training run, export.
 
-Run it with `python -m tests.compatibility.older_checkout --commit REVISION` in a clone that has the commit. The older
-code is unpacked into a folder of its own and run by the same interpreter. Then this checkout verifies, resumes and loads
-the results, and makes the same once more. All bytes are compared; only columns of receipts that hold times are left out.
+Run it with `python -m tests.compatibility.older_checkout --commit REVISION` in a clone that has the commit. The
+older code is unpacked into a folder of its own and run by the same interpreter. Then this checkout verifies, resumes
+and loads the results, and makes the same once more. All bytes are compared; only times in receipts are left out.
 """
 
 from __future__ import annotations
