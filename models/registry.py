@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trackmill.schemas.errors import InputError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -45,7 +47,7 @@ def choose(what: str, name: str, known: Iterable[str]) -> str:
         return name
     near = difflib.get_close_matches(name, names, n=1)
     advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
-    raise ValueError(f"no {what} is called {name!r}; {advice}; your own: my_package.my_module:Name")
+    raise InputError(f"no {what} is called {name!r}; {advice}; your own: my_package.my_module:Name")
 
 
 def is_outside(name: str) -> bool:
@@ -74,10 +76,10 @@ def import_object(path: str, what: str) -> Any:
         # A package that is missing inside the module is another matter than the module itself.
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise
-        raise ValueError(
+        raise InputError(
             f"{what} {path}: there is no module {error.name!r}; looked in {os.getcwd()} and what is installed"
         ) from None
     try:
         return getattr(found, attribute)
     except AttributeError:
-        raise ValueError(f"{what} {path}: {module} has no {attribute!r}") from None
+        raise InputError(f"{what} {path}: {module} has no {attribute!r}") from None

@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from trackmill.schemas.errors import InputError
+
 S = TypeVar("S", bound="Settings")
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError):
     """A setting that is unknown, of the wrong type or out of range; the text says which and how to mend it."""
 
 

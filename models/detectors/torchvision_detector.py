@@ -12,6 +12,7 @@ from torchvision.models import detection, get_model, get_model_weights, list_mod
 
 from trackmill.models.detectors.base import Detector
 from trackmill.schemas.detections import Detections
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.masks import crop_mask
 
 _SHOWN = 5
@@ -97,7 +98,7 @@ class TorchvisionDetector(Detector):
 def _known(name: str) -> str:
     known = torchvision_names()
     if name not in known:
-        raise ValueError(f"detector {name!r}: torchvision has none of that name; known: {', '.join(known)}")
+        raise InputError(f"detector {name!r}: torchvision has none of that name; known: {', '.join(known)}")
     return name
 
 
@@ -108,7 +109,7 @@ def _load(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], name: str
     differing += [key for key in expected if key in weights and expected[key].shape != weights[key].shape]
     if differing:
         shown = ", ".join(differing[:_SHOWN]) + (", ..." if len(differing) > _SHOWN else "")
-        raise ValueError(
+        raise InputError(
             f"weights: {len(differing)} entries are missing, unknown or of another shape in {name} ({shown}); give the "
             "state dict of this very network, and the names of its classes if they are not COCO's"
         )

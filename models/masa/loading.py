@@ -14,6 +14,7 @@ from trackmill.models.backbones.lite0 import imagenet_lite0
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.variants import VARIANTS, Variant
 from trackmill.models.weights.read import Checkpoint, read_checkpoint, state_dict_of
+from trackmill.schemas.errors import InputError
 
 IMAGENET = "imagenet"
 """What `weights` may say for masa_lite0."""
@@ -43,7 +44,7 @@ def load_model(
     """See `trackmill.models.masa.load`; takes a checkpoint that was already read, too."""
     chosen = find_variant(variant)
     if weights == IMAGENET and chosen.backbone != "efficientnet_lite0_tensorflow":
-        raise ValueError(f'weights="{IMAGENET}" is for masa_lite0; give {chosen.name} a path, a URL or a state dict')
+        raise InputError(f'weights="{IMAGENET}" is for masa_lite0; give {chosen.name} a path, a URL or a state dict')
     checkpoint = None if weights is None or weights == IMAGENET else _checkpoint(weights)
     if checkpoint is not None:
         check_variant(checkpoint, chosen)
@@ -82,7 +83,7 @@ def find_variant(variant: str | Variant) -> Variant:
     if variant not in VARIANTS:
         near = difflib.get_close_matches(variant, VARIANTS, n=1)
         advice = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"there is no variant {variant!r}: {advice}known are {', '.join(VARIANTS)}")
+        raise InputError(f"there is no variant {variant!r}: {advice}known are {', '.join(VARIANTS)}")
     return VARIANTS[variant]
 
 
@@ -103,12 +104,12 @@ def check_variant(checkpoint: Checkpoint, variant: Variant) -> None:
     """
     found = recognise(checkpoint.tensors) or checkpoint.metadata.get("variant")
     if found is not None and found != variant.name:
-        raise ValueError(
+        raise InputError(
             f"{checkpoint.where}: these weights look like {found}, not {variant.name}: load them as {found}"
         )
     for key, what in _RELATIVES.items():
         if found is None and key in checkpoint.tensors:
-            raise ValueError(f"{checkpoint.where}: these weights look like {what}, not {variant.name} of MASA")
+            raise InputError(f"{checkpoint.where}: these weights look like {what}, not {variant.name} of MASA")
 
 
 def fit(model: Masa, checkpoint: Checkpoint) -> None:
@@ -147,7 +148,7 @@ def fit(model: Masa, checkpoint: Checkpoint) -> None:
         odd = [name for name in indices if not torch.equal(given[name].to(expected[name]), expected[name])]
         problems = [_listing("numbered in another order", odd)]
     if any(problems):
-        raise ValueError(f"{checkpoint.where}: does not fit {variant.name}: " + "; ".join(filter(None, problems)))
+        raise InputError(f"{checkpoint.where}: does not fit {variant.name}: " + "; ".join(filter(None, problems)))
     model.load_state_dict({**expected, **given}, strict=True)
 
 

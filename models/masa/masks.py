@@ -16,6 +16,7 @@ from trackmill.models.sam.records import cropped_mask
 from trackmill.models.sam.sam1 import sam_chain, tokens_read
 from trackmill.models.sam.scan import Place, Thresholds, scan
 from trackmill.schemas.boxes import Boxes
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.masks import CroppedMask
 
 _MASKS_ONLY = Thresholds(mask=0.0, high=0.0, low=0.0)
@@ -39,7 +40,7 @@ class SamMasks:
     def __init__(self, features: FrameFeatures) -> None:
         detector = getattr(features.model, "detector", None)
         if not isinstance(detector, SamDetector):
-            raise ValueError(
+            raise InputError(
                 f"{features.model.variant.name} has no mask decoder: masks need masa_sam_vitb or masa_sam_vith"
             )
         self._features, self._sam = features, detector

@@ -17,6 +17,7 @@ from trackmill.models.masa.bands import NUM_BANDS, NUM_COLUMNS, SAMPLES, BandHea
 from trackmill.models.masa.heads import ROI_SIZE, NormedConvolution, roi_levels
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.variants import Variant
+from trackmill.schemas.errors import InputError, MissingPackage
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -133,7 +134,7 @@ class EvenConv(nn.Module):
     def __init__(self, same: Conv2dSame) -> None:
         super().__init__()
         if tuple(same.stride) != (2, 2) or tuple(same.dilation) != (1, 1):
-            raise ValueError(f"only stride 2 without dilation can be exported, not {same}")
+            raise InputError(f"only stride 2 without dilation can be exported, not {same}")
         self.conv = same
         height, width = ((size - 2) // 2 for size in same.kernel_size)
         # One more to the right and below than before: TensorFlow's rule.
@@ -174,19 +175,19 @@ def to_onnx(model: Masa, size: tuple[int, int] | None = None) -> ModelProto:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(_NEEDED) from error
+        raise MissingPackage(_NEEDED) from error
     variant, limit = model.variant, model.variant.input_side
     if size is None and variant.backbone in FIXED_ONLY:
-        raise ValueError(f"{variant.name} can be exported for one size of pictures only: give height and width")
+        raise InputError(f"{variant.name} can be exported for one size of pictures only: give height and width")
     if size is not None and (min(size) < 1 or (limit and max(size) > limit)):
-        raise ValueError(
+        raise InputError(
             f"{size[0]} x {size[1]} pixels (height x width) do not fit {variant.name}, which takes 1 to "
             f"{limit or 'any number'} on each side"
         )
     embedder = OnnxEmbedder(model)
     num_bytes = sum(each.numel() * each.element_size() for each in _used(embedder))
     if num_bytes > _MAX_BYTES:
-        raise ValueError(f"{variant.name}: {num_bytes:,} bytes of weights do not fit into one ONNX file of 2 GiB")
+        raise InputError(f"{variant.name}: {num_bytes:,} bytes of weights do not fit into one ONNX file of 2 GiB")
     # Two pictures, three boxes, and several cells in the coarsest level: what is 1 would be taken for a constant.
     height, width = size or (min(7 * variant.pad_divisor, limit or 1 << 20) - 8, 5 * 32 - 4)
     images = torch.zeros(2, 3, height, width)

@@ -11,6 +11,7 @@ from trackmill.models.masa.loading import fit, recognise
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.variants import VARIANTS
 from trackmill.models.weights.read import Checkpoint, state_dict_of
+from trackmill.schemas.errors import InputError
 
 _SWIN_TABLE = "backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
 _SWIN_WINDOWS = {169: "swin_b_window7", 529: "swin_b_window12"}
@@ -41,17 +42,17 @@ def start_backbone(model: Masa, state: Mapping[str, Tensor], where: str = "the w
     what, backbone, renamed = _recognised(tensors)
     variant = model.variant
     if backbone is None:
-        raise ValueError(
+        raise InputError(
             f"{where}: no backbone recognised in {len(tensors)} tensors ({', '.join(list(tensors)[:3])}, ...); "
             f"{variant.name} takes {_wanted(variant.backbone)}"
         )
     if backbone != variant.backbone:
-        raise ValueError(
+        raise InputError(
             f"{where}: this is {what}, with the backbone {backbone}; {variant.name} has {variant.backbone} and takes "
             f"{_wanted(variant.backbone)}"
         )
     if renamed is None:
-        raise ValueError(f"{where}: this is {what}, whose names are other ones; give {_wanted(variant.backbone)}")
+        raise InputError(f"{where}: this is {what}, whose names are other ones; give {_wanted(variant.backbone)}")
     # What stands outside the backbone stays as it is, unless the file has it too: SAM's mask decoder.
     kept = {name: values for name, values in model.state_dict().items() if not name.startswith(variant.backbone_prefix)}
     fit(model, Checkpoint(tensors=kept | renamed, where=where))

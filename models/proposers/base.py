@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from trackmill.schemas.config import Settings
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import Frame, ProposalSet
 
 MAX_REFUSED_SHOWN = 32
 """Refused candidates kept per frame for looking at; all of them are counted."""
 
 
-class ProposerUnavailable(RuntimeError):
+class ProposerUnavailable(InputError):
     """A package or checkpoint is missing; the text says what to type."""
 
 

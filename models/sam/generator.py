@@ -24,6 +24,7 @@ from trackmill.models.sam.records import OutputMode, make_records
 from trackmill.models.sam.sam1 import Sam1Segmenter
 from trackmill.models.sam.scan import Thresholds
 from trackmill.models.sam.segmenter import Segmenter
+from trackmill.schemas.errors import InputError
 
 
 class FastMaskGenerator:
@@ -85,13 +86,13 @@ class FastMaskGenerator:
         threads: int = 0,
     ) -> None:
         if (points_per_side is None) == (point_grids is None):
-            raise ValueError("give either points_per_side or point_grids, not both and not neither")
+            raise InputError("give either points_per_side or point_grids, not both and not neither")
         if output_mode not in ("coco_rle", "uncompressed_rle", "binary_mask"):
-            raise ValueError(f"no output_mode {output_mode!r}: coco_rle, uncompressed_rle or binary_mask")
+            raise InputError(f"no output_mode {output_mode!r}: coco_rle, uncompressed_rle or binary_mask")
         if points_per_batch < 1 or images_per_batch < 1:
-            raise ValueError("points_per_batch and images_per_batch are at least 1")
+            raise InputError("points_per_batch and images_per_batch are at least 1")
         if points_per_side is not None and points_per_side < crop_n_points_downscale_factor**crop_n_layers:
-            raise ValueError(
+            raise InputError(
                 f"points_per_side = {points_per_side} leaves no point for crop layer {crop_n_layers}: lower "
                 f"crop_n_points_downscale_factor = {crop_n_points_downscale_factor} or crop_n_layers"
             )
@@ -102,7 +103,7 @@ class FastMaskGenerator:
             points_per_side, crop_n_layers, crop_n_points_downscale_factor
         )
         if len(grids) <= crop_n_layers:
-            raise ValueError(f"crop_n_layers = {crop_n_layers} needs {crop_n_layers + 1} point_grids")
+            raise InputError(f"crop_n_layers = {crop_n_layers} needs {crop_n_layers + 1} point_grids")
         middle, offset = segmenter.mask_threshold, stability_score_offset
         settings = FindSettings(
             point_grids=tuple(grids),

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.published import check_md5, promised_md5
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def load(
     if variant not in VARIANTS:
         near = difflib.get_close_matches(variant, VARIANTS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(VARIANTS)}"
-        raise ValueError(f"no SAM variant is called {variant!r}; {hint}")
+        raise InputError(f"no SAM variant is called {variant!r}; {hint}")
     variant = _ALIASES.get(variant, variant)
     if variant in _SAM2:
         return _load_sam2(variant, weights, device)
@@ -109,7 +110,7 @@ def _load_sam2(
     from trackmill.models.sam.sam2 import Sam2Segmenter
 
     if weights is None or isinstance(weights, Mapping):
-        raise ValueError(
+        raise InputError(
             f"{variant} is loaded from a folder that transformers saved (config.json and .safetensors): give its path, "
             "or build a trackmill.models.sam.sam2.Sam2Segmenter around a model of your own"
         )
@@ -119,7 +120,7 @@ def _load_sam2(
 def _local(weights: str | os.PathLike[str], folder: bool = False) -> Path:
     text = os.fspath(weights)
     if "://" in text:
-        raise ValueError(
+        raise InputError(
             # What follows a "?" may be a signature, which has no place in a log.
             f"{text.split('?')[0]}: weights are read from this machine only; "
             "trackmill.pipeline.storage.fetched.fetch_weights brings a remote file here and says where it lies"
@@ -151,9 +152,9 @@ def _check_variant(variant: str, tensors: Mapping[str, torch.Tensor], where: str
         if found == variant:
             return
         wanted = f"{variant} has (1, 64, 64, {_WIDTHS[variant]})" if variant in _WIDTHS else f"{variant} has none"
-        raise ValueError(f"{where} is not {variant}: its {_WIDTH_KEY} is {shape}, {wanted}; {_advice(found)}")
+        raise InputError(f"{where} is not {variant}: its {_WIDTH_KEY} is {shape}, {wanted}; {_advice(found)}")
     if _MOBILE_KEY in tensors and variant != "mobile":
-        raise ValueError(f"{where} is not {variant}: it has {_MOBILE_KEY}, as MobileSAM has; {_advice('mobile')}")
+        raise InputError(f"{where} is not {variant}: it has {_MOBILE_KEY}, as MobileSAM has; {_advice('mobile')}")
 
 
 def _advice(found: str | None) -> str:
@@ -176,7 +177,7 @@ def _check_tensors(
         ),
     ]
     if any(problems):
-        raise ValueError(f"{where} does not fit SAM {variant}: " + "; ".join(filter(None, problems)))
+        raise InputError(f"{where} does not fit SAM {variant}: " + "; ".join(filter(None, problems)))
 
 
 def _listing(what: str, names: list[str]) -> str:

@@ -17,6 +17,7 @@ from trackmill.models.sam.decoder import FoldedDecoder
 from trackmill.models.sam.encoder import FastEncoder
 from trackmill.models.sam.modules import can_fold, decode_with_modules
 from trackmill.models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage
+from trackmill.schemas.errors import InputError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PATCH = 16
@@ -56,9 +57,9 @@ class Sam1Segmenter:
         exact: bool = False,
     ) -> None:
         if precision not in _DTYPES:
-            raise ValueError(f"precision = {precision!r} is unknown; use one of {', '.join(map(repr, _DTYPES))}")
+            raise InputError(f"precision = {precision!r} is unknown; use one of {', '.join(map(repr, _DTYPES))}")
         if exact and (precision != "float32" or compiled):
-            raise ValueError("exact means segment-anything's own float32 arithmetic: leave precision and compiled")
+            raise InputError("exact means segment-anything's own float32 arithmetic: leave precision and compiled")
         self._sam = sam
         self._dtype = _DTYPES[precision]
         self._compiled = compiled

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trackmill.models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage
+from trackmill.schemas.errors import InputError, MissingPackage
 
 _BACKBONES = {
     "sam2.1_hiera_tiny": (96, [1, 2, 7, 2]),
@@ -73,7 +74,7 @@ class Sam2Segmenter:
             processor = processor_class(size={"height": self.image_size, "width": self.image_size})
         made = (processor.size["height"], processor.size["width"])
         if made != (self.image_size, self.image_size):
-            raise ValueError(
+            raise InputError(
                 f"the processor makes pictures of {made[0]} x {made[1]}, the model takes {self.image_size} x "
                 f"{self.image_size}: set size in preprocessor_config.json"
             )
@@ -106,7 +107,7 @@ class Sam2Segmenter:
         folder = Path(folder)
         family = _family(folder)
         if variant is not None and (family == "sam3") != (variant == "sam3"):
-            raise ValueError(f"{folder} holds a model of {family}, not {variant}: give another folder or variant")
+            raise InputError(f"{folder} holds a model of {family}, not {variant}: give another folder or variant")
         model_class, processor_class = _classes(family)
         model = _read_model(model_class, folder)
         if variant is not None:
@@ -217,7 +218,7 @@ def _classes(family: str) -> tuple[Any, Any]:
 
         return Sam2Model, Sam2ImageProcessor
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackage(
             f'{family.upper()} needs an extra: pip install -e ".[sam2]", with transformers 5 or newer ({error})',
             name="transformers",
         ) from error
@@ -230,9 +231,9 @@ def _family(folder: Path) -> str:
     try:
         kind = json.loads(path.read_text()).get("model_type")
     except (ValueError, AttributeError):
-        raise ValueError(f"{path}: not what transformers writes; copy the folder again") from None
+        raise InputError(f"{path}: not what transformers writes; copy the folder again") from None
     if kind not in _FAMILIES:
-        raise ValueError(f"{path}: its model_type is {kind!r}, known are {', '.join(_FAMILIES)}")
+        raise InputError(f"{path}: its model_type is {kind!r}, known are {', '.join(_FAMILIES)}")
     return _FAMILIES[kind]
 
 
@@ -250,7 +251,7 @@ def _read_model(model_class: Any, folder: Path) -> Any:
             ignore_mismatched_sizes=True,
         )
     except SafetensorError as error:
-        raise ValueError(f"{folder}: a damaged .safetensors, copy it again: {error}") from None
+        raise InputError(f"{folder}: a damaged .safetensors, copy it again: {error}") from None
     missing = sorted(report["missing_keys"])
     shapes = sorted(f"{key} {tuple(has)} instead of {tuple(wants)}" for key, has, wants in report["mismatched_keys"])
     problems = [
@@ -259,7 +260,7 @@ def _read_model(model_class: Any, folder: Path) -> Any:
         if names
     ]
     if problems:
-        raise ValueError(f"{folder}: the tensors do not fit its config.json: {'; '.join(problems)}")
+        raise InputError(f"{folder}: the tensors do not fit its config.json: {'; '.join(problems)}")
     return model
 
 
@@ -270,7 +271,7 @@ def _check_variant(model: Any, variant: str, folder: Path) -> None:
     found = backbone.embed_dim_per_stage[0], list(backbone.blocks_per_stage)
     if found != _BACKBONES[variant]:
         name = next((name for name, sizes in _BACKBONES.items() if sizes == found), "of a size of its own")
-        raise ValueError(
+        raise InputError(
             f"{folder} is not {variant} but {name}: its stages start with {found[0]} channels and have {found[1]} "
             f"blocks, {variant} has {_BACKBONES[variant][0]} and {_BACKBONES[variant][1]}"
         )

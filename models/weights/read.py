@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from trackmill.models.masa.variants import Variant
+from trackmill.schemas.errors import InputError
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "ema_state_dict", "model_ema", "ema")
 """Under which of its keys a checkpoint holds the state dict, the first that is there."""
@@ -89,13 +90,13 @@ def state_dict_of(loaded: Any, where: str = "the weights") -> dict[str, Tensor]:
             loaded = loaded[wrapper]
             break
     if not isinstance(loaded, Mapping) or not loaded:
-        raise ValueError(f"{where}: holds a {type(loaded).__name__} where tensors by name were expected")
+        raise InputError(f"{where}: holds a {type(loaded).__name__} where tensors by name were expected")
     state = {str(name): values for name, values in loaded.items()}
     while prefix := next((each for each in _PREFIXES if _all_begin_with(state, each)), None):
         state = {name.removeprefix(prefix): values for name, values in state.items() if name not in _COUNTERS}
     others = [name for name, values in state.items() if not isinstance(values, Tensor)]
     if others:
-        raise ValueError(f"{where}: {len(others)} entries are no tensors: {', '.join(others[:5])}")
+        raise InputError(f"{where}: {len(others)} entries are no tensors: {', '.join(others[:5])}")
     return state
 
 
@@ -132,7 +133,7 @@ def _check_name(path: Path, where: str) -> None:
     with open(path, "rb") as handle:
         found = hashlib.file_digest(handle, "sha256").hexdigest()
     if not found.startswith(promised[1]):
-        raise ValueError(
+        raise InputError(
             f"{where}: its SHA-256 is {found}, but its name promises {promised[1]}...: the file is damaged or was "
             "changed; fetch it again, or give your own checkpoint a name without those digits"
         )
@@ -144,13 +145,13 @@ def _read_safetensors(path: Path, where: str) -> tuple[dict[str, Tensor], dict[s
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
             written = (handle.metadata() or {}).get(_METADATA, "{}")
     except SafetensorError as error:
-        raise ValueError(f"{where}: not a whole safetensors file: {error}") from None
+        raise InputError(f"{where}: not a whole safetensors file: {error}") from None
     try:
         told = json.loads(written)
     except json.JSONDecodeError:
         told = None
     if not isinstance(told, dict):
-        raise ValueError(f"{where}: its metadata {_METADATA!r} is not what trackmill writes: {written[:80]}")
+        raise InputError(f"{where}: its metadata {_METADATA!r} is not what trackmill writes: {written[:80]}")
     return tensors, told
 
 
@@ -173,7 +174,7 @@ def _read_torch(path: Path, where: str) -> Any:
         beside = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         foreign = [name for name in beside if not _TRAINER_LEFTOVERS.fullmatch(name)]
         if foreign:
-            raise ValueError(f"it asks for {', '.join(sorted(foreign)[:5])}")
+            raise InputError(f"it asks for {', '.join(sorted(foreign)[:5])}")
         with torch.serialization.safe_globals([(_Leftover, _full_name(name)) for name in beside]):
             # Mapped, not read: the parts of a detector that tracking has no use for are never touched.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -182,7 +183,7 @@ def _read_torch(path: Path, where: str) -> Any:
     except Exception as error:
         # torch goes on to recommend weights_only=False, just what not to do: only its first sentence is told.
         cause = re.split(r"(?<=\w)\. |\n", str(error).strip(), maxsplit=1)[0]
-        raise ValueError(
+        raise InputError(
             f"{where}: not loaded, because it is damaged or holds more than tensors ({cause}); if it is yours, save it "
             "again with torch.save(model.state_dict(), path)"
         ) from None

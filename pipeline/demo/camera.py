@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trackmill.schemas.errors import InputError
+
 WIDTH, HEIGHT = 320, 240
 """Of the view, in pixels."""
 FPS = 10
@@ -76,7 +78,7 @@ def camera_path(width: int, height: int, frames: int, rng: np.random.Generator) 
         down = (HEIGHT * math.cos(angle) + WIDTH * abs(math.sin(angle))) / 2 / zoom
         room_x, room_y = width / 2 - across, height / 2 - down
         if room_x < 0 or room_y < 0:
-            raise ValueError(f"a photograph of {width} x {height} is too small for a view of {WIDTH} x {HEIGHT}")
+            raise InputError(f"a photograph of {width} x {height} is too small for a view of {WIDTH} x {HEIGHT}")
         centre = width / 2 + room_x * x, height / 2 + room_y * y
         poses.append(Pose(x=centre[0], y=centre[1], zoom=zoom, angle=angle, gain=2 ** (_STOPS * gain)))
     return poses

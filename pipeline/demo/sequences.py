@@ -17,6 +17,7 @@ from trackmill.pipeline.media.videos import VideoReader
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import join, open_for_seeking, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import Frame
 
 VIDEO_STRIDE = 2
@@ -48,7 +49,7 @@ def write_camera_sequence(photograph: str, folder: str, frames: int, seed: int) 
     path = camera_path(picture.width, picture.height, frames, rng)
     rows = truth(objects, path)
     if not rows:
-        raise ValueError(f"{redact(photograph)}: no region in it can pass for an object; take another photograph")
+        raise InputError(f"{redact(photograph)}: no region in it can pass for an object; take another photograph")
     for number, pose in enumerate(path, start=1):
         _write_picture(folder, number, take(picture, pose))
     publish_bytes(join(folder, "gt", "gt.txt"), _truth_text(rows))

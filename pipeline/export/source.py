@@ -27,6 +27,7 @@ from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, m
 from trackmill.pipeline.training.result import network_of, read_card, result_url
 from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.schemas.config import ConfigError
+from trackmill.schemas.errors import InputError
 
 WHICH = ("final", "latest")
 """What `--checkpoint` may say beside the number of a step."""
@@ -98,7 +99,7 @@ def from_weights(weights: str, variant: str | None) -> Source:
     read = read_checkpoint(fetched.path)
     found = variant or recognise(read.tensors) or read.metadata.get("variant")
     if found is None:
-        raise ValueError(f"{fetched.name}: cannot tell the variant from its tensors; name it with --model")
+        raise InputError(f"{fetched.name}: cannot tell the variant from its tensors; name it with --model")
     model = load_model(found, read, compatible_offsets=None, device="cpu", seed=0)
     return Source(model=model, name=fetched.name, sha256=fetched.sha256, told=_words(read.metadata))
 
@@ -124,7 +125,7 @@ def from_run(run: str, which: str) -> Source:
 def _final(run: str, recipe: Recipe) -> Source:
     card = read_card(run)
     if card is None or not exists(result_url(run)):
-        raise ValueError(
+        raise InputError(
             f"{redact(run)} has no result yet; to export a run that is not finished, say --checkpoint latest"
         )
     fetched = fetch_weights(result_url(run), card["file"]["sha256"])
@@ -143,17 +144,17 @@ def _stored(run: str, recipe: Recipe, which: str) -> Source:
         found = checkpoint.open_checkpoint(run)
     else:
         if not which.isdigit():
-            raise ValueError(f"--checkpoint {which!r}: should be {', '.join(WHICH)} or the number of a step")
+            raise InputError(f"--checkpoint {which!r}: should be {', '.join(WHICH)} or the number of a step")
         folder = checkpoint.folder_of(run, int(which))
         if not exists(join(folder, checkpoint.DOCUMENT)):
-            raise ValueError(f"{redact(run)} has no checkpoint of step {which}; --checkpoint latest takes the newest")
+            raise InputError(f"{redact(run)} has no checkpoint of step {which}; --checkpoint latest takes the newest")
         found = checkpoint.open_checkpoint(folder)
     checkpoint.check_fits(found, *effective(recipe), data=found.document["data"])
     state, averaged = checkpoint.read_state(found)
     task = make_task(recipe)
     network = network_of(task, recipe.seed, state, averaged)
     if not isinstance(network, Masa):
-        raise ValueError(f"{redact(run)} has trained no MASA but a {type(network).__name__}")
+        raise InputError(f"{redact(run)} has trained no MASA but a {type(network).__name__}")
     # What is frozen is not in the checkpoint: it was built anew, from files that may have changed since.
     checkpoint.check_frozen(found, checkpoint.frozen_digest(nn.ModuleDict({"network": network})))
     used = checkpoint.EMA if averaged is not None else checkpoint.MODEL
@@ -172,9 +173,9 @@ def _recipe_of(run: str) -> Recipe:
     try:
         values = orjson.loads(read_bytes(url))
     except FileNotFoundError:
-        raise ValueError(f"{redact(run)} is no training run, it has no config.json: give a run's --output") from None
+        raise InputError(f"{redact(run)} is no training run, it has no config.json: give a run's --output") from None
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"{redact(url)} is damaged: {error}") from None
+        raise InputError(f"{redact(url)} is damaged: {error}") from None
     return make_recipe(values, redact(url))
 
 

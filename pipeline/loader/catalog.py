@@ -21,6 +21,7 @@ from trackmill.pipeline.shards.receipts import SHARD_SCHEMA, BadReceipt, done_un
 from trackmill.pipeline.shards.stream import index_shard
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, exists, read_bytes
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ShardInfo
 
@@ -181,7 +182,7 @@ def _catalog(
 ) -> Catalog:
     if not len(places):
         why = f"all {left_out} samples are without a single box" if left_out else "nothing was stored"
-        raise ValueError(f"{redact(dataset.url)}: no sample to train on: {why}; mine again, or from other media")
+        raise InputError(f"{redact(dataset.url)}: no sample to train on: {why}; mine again, or from other media")
     # By name, since receipts and listings have shards of one unit in different orders.
     by_name = sorted(range(len(dataset.shards)), key=lambda i: dataset.shards[i].name)
     dataset.shards = [dataset.shards[i] for i in by_name]

@@ -23,13 +23,14 @@ from trackmill.pipeline.loader.shard_files import ShardFiles
 from trackmill.pipeline.loader.stream import Part, StreamReader, TooManyBad
 from trackmill.pipeline.storage.credentials import redact, storage_environment
 from trackmill.pipeline.storage.files import is_local
+from trackmill.schemas.errors import JobError
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
 NAMED = 10
 """So many bad samples are named in messages."""
 
 
-class WorkerDied(RuntimeError):
+class WorkerDied(JobError):
     """A worker process ended by itself or was killed."""
 
 

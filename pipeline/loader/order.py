@@ -13,6 +13,8 @@ import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
+from trackmill.schemas.errors import InputError
+
 MAX_STREAMS = 64
 """Most streams that are chosen by themselves."""
 
@@ -37,7 +39,7 @@ class Order:
         divisors = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
         self.streams = streams or max(n for n in divisors if n <= MAX_STREAMS)
         if self.streams not in divisors:
-            raise ValueError(
+            raise InputError(
                 f"data.streams is {streams}, which does not divide a batch of {batch_size} samples; "
                 f"take one of {', '.join(map(str, divisors))}, or 0"
             )
@@ -126,7 +128,7 @@ def share(streams: int, world: int, rank: int, workers: int) -> tuple[range, int
     """
     if streams % world:
         divisors = [n for n in range(1, streams + 1) if streams % n == 0]
-        raise ValueError(
+        raise InputError(
             f"{streams} streams cannot be shared by {world} ranks; set data.streams to a multiple of {world} that "
             f"divides the batch, or take {', '.join(map(str, divisors))} ranks"
         )

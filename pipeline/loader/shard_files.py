@@ -15,6 +15,7 @@ from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.storage.credentials import redact, scrub
 from trackmill.pipeline.storage.files import is_local, read_bytes
+from trackmill.schemas.errors import StorageError
 
 _FETCHERS = 4
 
@@ -99,7 +100,7 @@ class ShardFiles:
             self._bad[shard] = str(error)
             raise
         except OSError as error:
-            raise OSError(f"{redact(catalog.shard_urls[shard])}: {scrub(str(error))}") from error
+            raise StorageError(f"{redact(catalog.shard_urls[shard])}: {scrub(str(error))}") from error
 
     def close(self) -> None:
         """Close files and forget what was fetched."""

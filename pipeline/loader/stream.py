@@ -17,9 +17,10 @@ from trackmill.pipeline.loader.sample import ShardSample
 from trackmill.pipeline.loader.shard_files import ShardFiles
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.storage.credentials import scrub
+from trackmill.schemas.errors import InputError
 
 
-class TooManyBad(ValueError):
+class TooManyBad(InputError):
     """More samples cannot be used than `data.max_bad` allows; the text names some."""
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from trackmill.schemas.errors import InputError
 
-class BadItem(ValueError):
+
+class BadItem(InputError):
     """The item's data is broken: it is quarantined with this text and the job goes on."""
 
 

@@ -18,13 +18,14 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import exists, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.config import Settings, digest, flatten
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.sample import SCHEMA_VERSION, json_schemas
 
 # Libraries whose release may change a decoded or encoded pixel.
 _PIXEL_LIBRARIES = ("av", "numpy", "pillow")
 
 
-class SettingsChanged(ValueError):
+class SettingsChanged(InputError):
     """The output was begun with other settings; the text lists each difference."""
 
 

@@ -21,6 +21,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import to_parquet
 from trackmill.pipeline.storage.files import FileInfo, join, list_files, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import WorkItem
 
 _ARROW = {"str": pa.string(), "int": pa.int64()}
@@ -33,7 +34,7 @@ _UNITS_WANTED = 64
 _UNIT_FRAMES_LIMITS = (8, 512)
 
 
-class PlanError(ValueError):
+class PlanError(InputError):
     """The stored plan cannot be continued as asked; the text says why and what to do."""
 
 

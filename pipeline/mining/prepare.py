@@ -28,6 +28,7 @@ from trackmill.pipeline.sources import SOURCES, claim_files, list_inputs
 from trackmill.pipeline.storage.credentials import redact, storage_environment
 from trackmill.pipeline.storage.files import canonical
 from trackmill.pipeline.storage.publish import remove, sweep_scratch
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")
@@ -212,7 +213,7 @@ def _check_proposer(config: MineConfig, plan: Plan) -> None:
         return
     bare = [name for name in plan.sources() if not SOURCES[name].annotated]
     if bare:
-        raise ValueError(
+        raise InputError(
             f"--proposer {config.proposer} needs annotations, which the source {', '.join(bare)} does not have; "
             "use --proposer graph or sam, or name an annotated --source"
         )

@@ -7,6 +7,7 @@ import difflib
 from trackmill.models.proposers import PROPOSERS, Proposer, SamProposer, SamSettings
 from trackmill.pipeline.storage.fetched import fetch_weights, load_state_dict
 from trackmill.schemas.config import Settings
+from trackmill.schemas.errors import InputError
 
 
 def resolve_proposer(name: str, settings: Settings) -> tuple[Settings, dict[str, str]]:
@@ -63,7 +64,7 @@ def _proposer_class(name: str, settings: Settings) -> type[Proposer]:
     if name not in PROPOSERS:
         near = difflib.get_close_matches(name, PROPOSERS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(PROPOSERS)}"
-        raise ValueError(f"no proposer is called {name!r}; {hint}")
+        raise InputError(f"no proposer is called {name!r}; {hint}")
     proposer = PROPOSERS[name]
     if not isinstance(settings, proposer.Config):
         raise ValueError(f"{name} takes {proposer.Config.__name__}, not {type(settings).__name__}")

@@ -6,18 +6,19 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from trackmill.schemas.errors import JobError, StorageError
 from trackmill.schemas.media import WorkItem
 
 
-class WorkFailed(RuntimeError):
+class WorkFailed(JobError):
     """The run cannot go on, through no fault of an item. What is done stays done."""
 
 
-class StorageFailed(WorkFailed):
+class StorageFailed(WorkFailed, StorageError):
     """A finished shard or receipt could not be written: the unit is tried again, no item is to blame."""
 
 
-class LibrariesDiffer(RuntimeError):
+class LibrariesDiffer(JobError):
     """A worker's libraries are not the driver's."""
 
 

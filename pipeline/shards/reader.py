@@ -24,6 +24,7 @@ from trackmill.pipeline.shards.receipts import ROW_SCHEMA, SHARD_SCHEMA, BadRece
 from trackmill.pipeline.shards.stream import BadMember, ShardBytes, index_shard, raw_samples, split_piece
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, join, list_files, read_bytes
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 
@@ -32,7 +33,7 @@ _THREADS = 16
 _COMPARED_KEYS = 20_000
 
 
-class UnknownKey(ValueError):
+class UnknownKey(InputError):
     """No sample has this key; the text suggests near ones, or says why the item was not stored."""
 
 
@@ -87,9 +88,9 @@ class Dataset:
         try:
             config = orjson.loads(read_bytes(self.layout.config))
         except orjson.JSONDecodeError as error:
-            raise ValueError(f"{redact(self.layout.config)}: not JSON ({error})") from None
+            raise InputError(f"{redact(self.layout.config)}: not JSON ({error})") from None
         if not isinstance(config, dict):
-            raise ValueError(f"{redact(self.layout.config)}: not a JSON object")
+            raise InputError(f"{redact(self.layout.config)}: not a JSON object")
         return config
 
     def shard_url(self, name: str) -> str:

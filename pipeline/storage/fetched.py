@@ -21,6 +21,7 @@ from trackmill.models.proposers.base import ProposerUnavailable
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import ShortRead, basename, canonical, filesystem, is_local, retry
 from trackmill.pipeline.storage.publish import publish_file, scratch_file, sweep_scratch
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.published import check_md5, promised_md5
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "Last-M
 _WRAPPERS = ("model", "state_dict")
 
 
-class BadWeights(ValueError):
+class BadWeights(InputError):
     """A checkpoint that is damaged, is not the one that was asked for, or holds more than tensors."""
 
 

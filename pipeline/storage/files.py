@@ -13,6 +13,7 @@ from typing import IO, Any, TypeVar
 import fsspec
 
 from trackmill.pipeline.storage.credentials import check_url, protocol_of, redact
+from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 
 T = TypeVar("T")
 
@@ -31,11 +32,11 @@ _FINAL = (
 _INSTALL = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 
 
-class ShortRead(OSError):
+class ShortRead(StorageError):
     """Fewer bytes arrived than the file has."""
 
 
-class FileTooLarge(ValueError):
+class FileTooLarge(InputError):
     """A file is larger than the limit it is read under."""
 
 
@@ -56,7 +57,7 @@ def retry(action: Callable[[], T], what: str) -> T:
             raise
         except Exception as error:
             if attempt == ATTEMPTS - 1:
-                raise OSError(
+                raise StorageError(
                     f"{redact(what)}: gave up after {ATTEMPTS} attempts: {type(error).__name__}: {error}"
                 ) from error
             time.sleep(0.2 * 2**attempt * (0.5 + random.random()))
@@ -89,7 +90,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     except ImportError as error:
         extra = _INSTALL.get(protocol_of(url))
         advice = f'pip install -e ".[{extra}]"' if extra else str(error)
-        raise ImportError(f"{redact(url)} needs another package: {advice}") from error
+        raise MissingPackage(f"{redact(url)} needs another package: {advice}") from error
     return fs, str(path)
 
 

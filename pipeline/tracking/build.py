@@ -12,6 +12,7 @@ from trackmill.pipeline.tracking.detection_files import FileDetections, read_det
 from trackmill.pipeline.tracking.frames import FrameReader
 from trackmill.pipeline.tracking.run import Parts
 from trackmill.pipeline.tracking.settings import SizeSettings, TrackConfig, make_tracker
+from trackmill.schemas.errors import InputError, MissingPackage
 
 if TYPE_CHECKING:
     import torch
@@ -39,14 +40,14 @@ def choose_device(name: str) -> torch.device:
     try:
         import torch
     except ImportError as error:
-        raise ImportError(_NEEDED) from error
+        raise MissingPackage(_NEEDED) from error
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(name)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+        raise InputError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return place
 
 
@@ -71,7 +72,7 @@ def load_model(name: str, weights: str | None, device: torch.device | str) -> Ma
     try:
         return masa.load(name, str(fetch_weights(weights).path) if is_file and weights else weights, device=device)
     except ImportError as error:
-        raise ImportError(f"{error}; {_NEEDED}") from error
+        raise MissingPackage(f"{error}; {_NEEDED}") from error
 
 
 def check_variant(name: str) -> None:
@@ -79,7 +80,7 @@ def check_variant(name: str) -> None:
     if name not in VARIANTS:
         near = difflib.get_close_matches(name, VARIANTS, n=1)
         advice = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"model {name!r}: {advice}known are {', '.join(VARIANTS)}")
+        raise InputError(f"model {name!r}: {advice}known are {', '.join(VARIANTS)}")
 
 
 def model_scaling(name: str, size: SizeSettings) -> FrameScaling:
@@ -136,7 +137,7 @@ def make_parts(
     check_variant(model)
     linker = make_tracker(tracker, config.tracker)
     if masks and not VARIANTS[model].backbone.startswith("sam_"):
-        raise ValueError(f"--masks: {model} has no mask decoder; use masa_sam_vitb or masa_sam_vith")
+        raise InputError(f"--masks: {model} has no mask decoder; use masa_sam_vitb or masa_sam_vith")
     place = choose_device(device)
     detector: Detector | None = from_file
     if detector is None and detections.startswith(TORCHVISION):
@@ -189,4 +190,4 @@ def _torchvision(
     try:
         return TorchvisionDetector(name, state, device=device, **options)
     except TypeError as error:
-        raise ValueError(f"--set detector: {error}") from None
+        raise InputError(f"--set detector: {error}") from None

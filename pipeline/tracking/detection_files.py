@@ -26,6 +26,7 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.tracking.image_table import ImageTable, image_table, read_image_table
 from trackmill.schemas.detections import Detections
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.masks import CroppedMask, crop_mask, decode_counts
 
 _OBJECT = "object"
@@ -142,7 +143,7 @@ def read_detections(
         return FileDetections(_coco_rows(load_json(url), redact(url), video, file_names, table), min_score)
     if name.endswith(".parquet"):
         return FileDetections(_parquet_rows(read_bytes(url), redact(url)), min_score)
-    raise ValueError(f"{redact(url)}: detections are read from .txt (MOTChallenge), .json (COCO) and .parquet files")
+    raise InputError(f"{redact(url)}: detections are read from .txt (MOTChallenge), .json (COCO) and .parquet files")
 
 
 def _mot_rows(data: bytes, url: str) -> DetectionRows:
@@ -168,13 +169,13 @@ def _coco_rows(
 ) -> DetectionRows:
     if isinstance(content, dict):
         if "annotations" not in content:
-            raise ValueError(f"{path}: has no 'annotations'; needed are images, annotations and categories")
+            raise InputError(f"{path}: has no 'annotations'; needed are images, annotations and categories")
         table = table or image_table(content, path, video, file_names)
         rows = objects(content["annotations"], f"{path}: annotations")
     else:
         rows = objects(content, f"{path}: ")
         if table is None:
-            raise ValueError(
+            raise InputError(
                 f"{path}: a bare list of detections does not say which image id is which frame; give --images with the "
                 "COCO-VID or TAO file of the data set"
             )
@@ -182,7 +183,7 @@ def _coco_rows(
     frames = np.array([table.frames.get(image, -1) for image in image_ids.tolist()], np.int64)
     for row in np.flatnonzero(frames < 0).tolist():
         if int(image_ids[row]) not in table.others:
-            raise ValueError(f"{rows.where(row, 'image_id')}: there is no image {image_ids[row]} in images")
+            raise InputError(f"{rows.where(row, 'image_id')}: there is no image {image_ids[row]} in images")
     classes = rows.integers("category_id") if rows.has("category_id") else np.ones(len(rows), np.int64)
     category_ids = table.category_ids or tuple(np.unique(classes).tolist()) or (1,)
     names = table.category_names or tuple(
@@ -191,7 +192,7 @@ def _coco_rows(
     places = {number: place for place, number in enumerate(category_ids)}
     for row, number in enumerate(classes.tolist()):
         if number not in places:
-            raise ValueError(f"{rows.where(row, 'category_id')}: there is no category {number} in categories")
+            raise InputError(f"{rows.where(row, 'category_id')}: there is no category {number} in categories")
     has_masks = rows.has("segmentation")
     mine = np.flatnonzero(frames >= 0)
     return DetectionRows(
@@ -210,11 +211,11 @@ def _parquet_rows(data: bytes, path: str) -> DetectionRows:
     try:
         table = pyarrow.parquet.read_table(io.BytesIO(data))
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: not a Parquet file: {error}") from None
+        raise InputError(f"{path}: not a Parquet file: {error}") from None
     present = set(table.column_names)
     missing = [name for name in _NUMBERS[:5] if name not in present]
     if missing:
-        raise ValueError(f"{path}: has no column {missing[0]!r}; needed are {', '.join(_NUMBERS[:5])}")
+        raise InputError(f"{path}: has no column {missing[0]!r}; needed are {', '.join(_NUMBERS[:5])}")
     columns = {name: _numbers(table.column(name), name, path) for name in _NUMBERS if name in present}
     frames, boxes = columns["frame"], np.column_stack([columns[name] for name in _NUMBERS[1:5]])
     _refuse(path, "frame", (frames < 0) | (frames != np.floor(frames)), "should be a whole number from 0")
@@ -245,11 +246,11 @@ def _numbers(column: pa.ChunkedArray, name: str, path: str) -> NDArray[np.float6
     try:
         values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)  # a null becomes NaN
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise ValueError(f"{path}: column {name!r} holds {column.type}, should hold numbers") from None
+        raise InputError(f"{path}: column {name!r} holds {column.type}, should hold numbers") from None
     _refuse(path, name, ~np.isfinite(values), "is not finite, or missing")
     return np.asarray(values, np.float64)
 
 
 def _refuse(path: str, name: str, bad: NDArray[Any], fault: str) -> None:
     for row in np.flatnonzero(bad)[:1].tolist():
-        raise ValueError(f"{path}: row {row}: {name} {fault}")
+        raise InputError(f"{path}: row {row}: {name} {fault}")

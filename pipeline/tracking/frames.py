@@ -26,6 +26,7 @@ from trackmill.pipeline.sources import images, mot, video_files
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, join, list_files, open_for_seeking, read_bytes
 from trackmill.schemas.config import Settings
+from trackmill.schemas.errors import InputError
 
 DEFAULT_FPS = 25.0
 """Where neither the video nor a `seqinfo.ini` tells it; it decides only how fast the written video plays."""
@@ -184,7 +185,7 @@ def open_frames(url: str, settings: ReadLimits | None = None) -> FrameReader:
     if len(videos) == 1:
         return VideoFrames(videos[0], settings)
     found = f"{len(videos)} videos and no pictures" if videos else "neither pictures nor a video"
-    raise ValueError(f"{redact(url)}: holds {found}; give one video, a folder of pictures, or a MOTChallenge sequence")
+    raise InputError(f"{redact(url)}: holds {found}; give one video, a folder of pictures, or a MOTChallenge sequence")
 
 
 def _pictures_in(folder: str, files: list[str]) -> list[str]:
@@ -198,11 +199,11 @@ def _by_own_numbers(names: list[str], folder: str) -> list[tuple[str, int]]:
     for name in sorted(names):
         stem = _stem(name)
         if not stem.isdecimal():
-            raise ValueError(
+            raise InputError(
                 f"{redact(folder)}/{name}: a frame of a MOT sequence is called by its number, as 000001.jpg"
             )
         if int(stem) in numbers:
-            raise ValueError(f"{redact(folder)}: {numbers[int(stem)]} and {name} are both frame {int(stem)}")
+            raise InputError(f"{redact(folder)}: {numbers[int(stem)]} and {name} are both frame {int(stem)}")
         numbers[int(stem)] = name
     return [(numbers[number], number) for number in sorted(numbers)]
 
@@ -220,9 +221,9 @@ def _seqinfo(url: str) -> tuple[str, float]:
         folder = parser.get("Sequence", "imDir", fallback="img1").strip("/")
         fps = parser.getfloat("Sequence", "frameRate", fallback=mot.DEFAULT_FPS)
     except (configparser.Error, ValueError) as error:
-        raise ValueError(f"{redact(url)}: cannot be used: {' '.join(str(error).split())}") from None
+        raise InputError(f"{redact(url)}: cannot be used: {' '.join(str(error).split())}") from None
     if not math.isfinite(fps) or fps <= 0:
-        raise ValueError(f"{redact(url)}: frameRate is {fps}, should be above 0")
+        raise InputError(f"{redact(url)}: frameRate is {fps}, should be above 0")
     return folder, fps
 
 

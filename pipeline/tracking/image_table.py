@@ -12,6 +12,7 @@ from trackmill.pipeline.formats.json_columns import Objects, objects
 from trackmill.pipeline.formats.json_files import load_json
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename
+from trackmill.schemas.errors import InputError
 
 _NUMBER_KEYS = ("frame_index", "frame_id")
 _SHOWN = 5
@@ -61,7 +62,7 @@ def image_table(content: Any, path: str, video: str, file_names: Mapping[str, in
         ValueError: keys missing or of another type, no such video, or no image of it.
     """
     if not isinstance(content, dict) or "images" not in content:
-        raise ValueError(f"{path}: has no 'images'; needed is an object with images and, for several videos, videos")
+        raise InputError(f"{path}: has no 'images'; needed is an object with images and, for several videos, videos")
     images = objects(content["images"], f"{path}: images")
     video_id, mine = _of_video(content, images, path, video)
     ids = images.integers("id")
@@ -75,7 +76,7 @@ def image_table(content: Any, path: str, video: str, file_names: Mapping[str, in
         numbers[mine] = np.arange(len(mine))
     frames = {int(ids[row]): int(numbers[row]) for row in mine.tolist() if numbers[row] >= 0}
     if len(images) and not frames:
-        raise ValueError(f"{path}: images: none of them is a frame of {video!r}; are they of another data set?")
+        raise InputError(f"{path}: images: none of them is a frame of {video!r}; are they of another data set?")
     categories = objects(content.get("categories") or [], f"{path}: categories")
     return ImageTable(
         frames=frames,
@@ -98,7 +99,7 @@ def _of_video(content: dict[str, Any], images: Objects, path: str, video: str) -
         known = [key for key in known if video in _names_of(names.get(key, ""))]
         if len(known) != 1:
             shown = ", ".join(list(names.values())[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            raise ValueError(
+            raise InputError(
                 f"{path}: videos: {len(known) or 'none'} of them called {video!r} (there are {shown}); name the video "
                 "file or the folder as the data set does, or give --name"
             )

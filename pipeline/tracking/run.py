@@ -17,6 +17,7 @@ from trackmill.pipeline.tracking.timing import StageTimes
 from trackmill.pipeline.tracking.tracked import TrackedObjects, with_identities
 from trackmill.pipeline.tracking.writers import TrackWriter
 from trackmill.schemas.boxes import Boxes
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.masks import CroppedMask
 
 
@@ -108,7 +109,7 @@ def track_video(
             outcome.num_tracked += len(tracked)
             progress(1)
         if not outcome.num_frames:
-            raise ValueError("; ".join(reader.problems) or f"{reader.name}: holds no frame")
+            raise InputError("; ".join(reader.problems) or f"{reader.name}: holds no frame")
         with outcome.times.stage("write"):
             outcome.written = [url for url in (writer.finish() for writer in writers) if url]
     except BaseException:

@@ -11,6 +11,7 @@ from trackmill.models.association import MasaBddTracker, MasaTaoTracker, Tracker
 from trackmill.pipeline.tracking.drawing import DrawSettings
 from trackmill.pipeline.tracking.frames import ReadLimits
 from trackmill.schemas.config import ConfigError, Settings, build, merge, parse_toml
+from trackmill.schemas.errors import InputError
 
 PRESETS: dict[str, tuple[type[Tracker], dict[str, Any]]] = {
     "tao": (MasaTaoTracker, {"init_score_thr": 0.1, "obj_score_thr": 0.01, "max_distance": 100, "fps": 30}),
@@ -77,6 +78,6 @@ def make_tracker(name: str, changes: dict[str, Any] | None = None) -> Tracker:
         ValueError: an unknown name or setting (names the nearest), or one out of range.
     """
     if name not in PRESETS:
-        raise ValueError(f"tracker {name!r}: known are {', '.join(PRESETS)}")
+        raise InputError(f"tracker {name!r}: known are {', '.join(PRESETS)}")
     kind, official = PRESETS[name]
     return kind(**{**official, **(changes or {})})

@@ -29,6 +29,7 @@ from trackmill.pipeline.storage.publish import publish_bytes, publish_file, remo
 from trackmill.pipeline.training.engines.base import Engine, EngineState
 from trackmill.pipeline.training.ranks import on_first_rank
 from trackmill.schemas.config import ConfigError, Settings, flatten
+from trackmill.schemas.errors import InputError
 
 FORMAT = 1
 DOCUMENT = "checkpoint.json"
@@ -43,7 +44,7 @@ class CheckpointSettings(Settings):
     keep: int = Field(2, gt=0, description="The newest so many stay. With 1 there is none to fall back to if it rots.")
 
 
-class DamagedCheckpoint(ValueError):
+class DamagedCheckpoint(InputError):
     """A file of a checkpoint is missing, short or changed; says which."""
 
 

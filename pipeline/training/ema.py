@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trackmill.schemas.config import Settings
+from trackmill.schemas.errors import InputError
 
 
 class EmaSettings(Settings):
@@ -35,7 +36,7 @@ class Ema:
     def __init__(self, module: nn.Module, settings: EmaSettings) -> None:
         trained = {name: each for name, each in module.named_parameters() if each.requires_grad}
         if any(hasattr(each, "ds_id") for each in trained.values()):
-            raise ValueError("ema.decay does not go with engine.zero_stage = 3, where no rank has whole weights: set 2")
+            raise InputError("ema.decay does not go with engine.zero_stage = 3, where no rank has whole weights: set 2")
         self.settings = settings
         self._trained = trained
         self._average = {name: each.detach().float().clone() for name, each in trained.items()}

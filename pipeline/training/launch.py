@@ -36,6 +36,7 @@ from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, m
 from trackmill.pipeline.training.result import read_card
 from trackmill.pipeline.training.telemetry import require_packages
 from trackmill.schemas.config import ConfigError
+from trackmill.schemas.errors import JobError, MissingPackage
 
 RESUME = ("auto", "never")
 COLLECTIVE_TIMEOUT = timedelta(hours=6)
@@ -43,7 +44,7 @@ COLLECTIVE_TIMEOUT = timedelta(hours=6)
 hangs is the watchdog's to say, much earlier."""
 
 
-class RunFailed(RuntimeError):
+class RunFailed(JobError):
     """Ranks failed for good; the text says which and why. The same command goes on from the last checkpoint."""
 
 
@@ -106,7 +107,7 @@ def prepare(recipe: Recipe, output: str, ranks: int, resume: str = "auto") -> Pr
     finished = start is not None and start.step >= total and card is not None and card["step"] == start.step
     require_packages(recipe.telemetry)
     if recipe.engine.name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
-        raise ImportError('engine deepspeed needs a package that is not installed: pip install -e ".[deepspeed]"')
+        raise MissingPackage('engine deepspeed needs a package that is not installed: pip install -e ".[deepspeed]"')
     parts = count_parameters(make_task(recipe), recipe.seed)
     return Prepared(
         recipe=recipe,

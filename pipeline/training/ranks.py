@@ -9,10 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trackmill.schemas.errors import JobError
+
 T = TypeVar("T")
 
 
-class OtherRankFailed(RuntimeError):
+class OtherRankFailed(JobError):
     """Rank 0 could not do what all wait for; the text is its error."""
 
 

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from trackmill.pipeline.training.engines.base import Engine
 from trackmill.pipeline.training.ranks import gather
+from trackmill.schemas.errors import JobError
 
 _TOTALS = ("bad_samples",)
 _PEAKS = ("memory_bytes",)
 """How a number of each rank becomes one of the run; all others are averaged."""
 
 
-class NonFinite(RuntimeError):
+class NonFinite(JobError):
     """The loss was nan or infinite for too long; says where and in which parts."""
 
 

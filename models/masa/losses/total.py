@@ -29,6 +29,7 @@ from trackmill.models.masa.losses.sampling import (
     sample,
 )
 from trackmill.models.masa.rpn_inference import KEY_PROPOSALS, TEST_PROPOSALS, ProposalSettings, rpn_proposals
+from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     from trackmill.models.masa.model import Masa
@@ -101,11 +102,11 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         if self.contrast not in CONTRASTS:
-            raise ValueError(f"contrast = {self.contrast!r} is unknown; it is one of {', '.join(CONTRASTS)}")
+            raise InputError(f"contrast = {self.contrast!r} is unknown; it is one of {', '.join(CONTRASTS)}")
         if self.negatives not in ("pair", "batch"):
-            raise ValueError(f"negatives = {self.negatives!r} is unknown; it is one of pair, batch")
+            raise InputError(f"negatives = {self.negatives!r} is unknown; it is one of pair, batch")
         if not 0 <= self.ignore_iou <= 1:
-            raise ValueError(f"ignore_iou = {self.ignore_iou} should lie between 0 and 1")
+            raise InputError(f"ignore_iou = {self.ignore_iou} should lie between 0 and 1")
 
 
 RELEASED = LossSettings()

@@ -36,6 +36,7 @@ from trackmill.pipeline.evaluation.metrics.identity import identity
 from trackmill.pipeline.evaluation.metrics.retrieval import retrieval
 from trackmill.pipeline.evaluation.report.report import Row
 from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.schemas.errors import InputError
 
 GAPS = (5, 20, 50)
 """Frames between query and gallery in the protocol."""
@@ -71,7 +72,7 @@ class AssociationReport:
             ValueError: the reports are of other sequences, strides or gaps.
         """
         if list(self.sums) != list(other.sums) or list(self.sequences) != list(other.sequences):
-            raise ValueError("only reports of the same sequences, strides and gaps can be compared")
+            raise InputError("only reports of the same sequences, strides and gaps can be compared")
         return paired_intervals(self.sums, other.sums, draws=draws, seed=seed)
 
 
@@ -108,7 +109,7 @@ def association_benchmark(
     """
     for steps, what in ((strides, "strides"), (gaps, "gaps")):
         if len(set(steps)) < len(steps) or any(step != int(step) or step < 1 for step in steps):
-            raise ValueError(f"{what} should be different whole numbers of at least 1, found {list(steps)}")
+            raise InputError(f"{what} should be different whole numbers of at least 1, found {list(steps)}")
     chosen = given_embedding(embeddings, seed)
     both = list(dict.fromkeys([*sequences, *(dev or ())]))
     names = [sequence.name for sequence in both]

@@ -25,6 +25,7 @@ from trackmill.pipeline.storage.files import (
     open_for_seeking,
     read_bytes,
 )
+from trackmill.schemas.errors import InputError
 
 LONGEST_SIDE = 960
 """Pixels of an embedded picture; larger ones are scaled down."""
@@ -46,7 +47,7 @@ _BROKEN = (
 )
 
 
-class NoPicture(ValueError):
+class NoPicture(InputError):
     """There is no picture of a moment; the text says why."""
 
 

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from trackmill.schemas.errors import MissingPackage
+
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
 try:
     from albumentations.augmentations.blur import functional as blurs
@@ -20,7 +22,7 @@ try:
     from albumentations.augmentations.geometric import functional as geometry
     from albumentations.augmentations.pixel import functional as colours
 except ImportError as error:
-    raise ImportError('views need albumentations 2.0.8: type pip install -e ".[train]"') from error
+    raise MissingPackage('views need albumentations 2.0.8: type pip install -e ".[train]"') from error
 
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB."""

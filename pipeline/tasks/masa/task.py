@@ -30,6 +30,7 @@ from trackmill.pipeline.tasks.base import TrainingModule
 from trackmill.pipeline.tasks.masa.evaluation import EvaluationSettings, evaluation_of
 from trackmill.pipeline.tasks.masa.examples import Example, MakeMasaExample, ObjectSettings
 from trackmill.schemas.config import ConfigError, Settings
+from trackmill.schemas.errors import MissingPackage
 
 __all__ = ["EvaluationSettings", "LossSection", "MasaTask", "MasaTraining", "ModelSettings", "ObjectSettings"]
 
@@ -164,7 +165,7 @@ class MasaTask:
             _check_there(key, getattr(model, key))
         self._frozen = _frozen(self._variant, model.freeze, self._loss)
         if importlib.util.find_spec("albumentations") is None:
-            raise ImportError('views need albumentations 2.0.8: type pip install -e ".[train]"')
+            raise MissingPackage('views need albumentations 2.0.8: type pip install -e ".[train]"')
 
     def build(self, seed: int) -> MasaTraining:
         """See `Task.build`.

@@ -36,6 +36,7 @@ from trackmill.pipeline.training.engines.optimiser import (
     write_moments,
 )
 from trackmill.pipeline.training.engines.precision import LossScale, prepare_numerics
+from trackmill.schemas.errors import MissingPackage
 
 
 class DeepSpeedEngine:
@@ -300,7 +301,7 @@ def _import_deepspeed(device: torch.device) -> Any:
     try:
         import deepspeed
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackage(
             'engine.name = "deepspeed" needs an extra: pip install -e ".[deepspeed]"; or set it to "torch"'
         ) from error
     return deepspeed

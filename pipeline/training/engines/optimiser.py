@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trackmill.pipeline.training.engines.base import EngineState, OptimSettings
+from trackmill.schemas.errors import InputError
 
 Optimizer = torch.optim.Optimizer
 
@@ -20,7 +21,7 @@ def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """
     trained = {name: each for name, each in module.named_parameters() if each.requires_grad}
     if not trained:
-        raise ValueError("nothing to train: every parameter is frozen; check which parts the recipe freezes")
+        raise InputError("nothing to train: every parameter is frozen; check which parts the recipe freezes")
     for name, each in trained.items():
         if each.dtype != torch.float32:
             raise ValueError(f"{name} is {each.dtype}: weights are trained in float32, engine.precision says the rest")
@@ -134,6 +135,6 @@ def check_state(state: EngineState, shapes: Mapping[str, torch.Size], moments: M
         ]
         if problems:
             shown = "; ".join(problems[:4]) + ("; ..." if len(problems) > 4 else "")
-            raise ValueError(f"the checkpoint's {what} are not those of this recipe: {len(problems)} tensors, {shown}")
+            raise InputError(f"the checkpoint's {what} are not those of this recipe: {len(problems)} tensors, {shown}")
     if not isinstance(state.numbers.get("steps"), int):
-        raise ValueError("the checkpoint does not say how many optimiser steps were taken (numbers.steps)")
+        raise InputError("the checkpoint does not say how many optimiser steps were taken (numbers.steps)")

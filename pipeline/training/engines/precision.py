@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from trackmill.pipeline.training.engines.base import EngineSettings
+from trackmill.schemas.errors import InputError
 
 _LOW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -20,7 +21,7 @@ def prepare_numerics(settings: EngineSettings, device: torch.device) -> None:
         ValueError: float16 on a CPU.
     """
     if settings.precision == "float16" and device.type != "cuda":
-        raise ValueError(f'engine.precision = "float16" needs a GPU, not {device.type}: set "bfloat16" or "float32"')
+        raise InputError(f'engine.precision = "float16" needs a GPU, not {device.type}: set "bfloat16" or "float32"')
     # torch lets convolutions use TF32 unless told otherwise; float32 shall mean float32.
     tf32 = settings.precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from trackmill.schemas.config import Settings
+from trackmill.schemas.errors import MissingPackage
 
 
 class TelemetrySettings(Settings):
@@ -48,7 +49,7 @@ def require_packages(settings: TelemetrySettings) -> None:
     )
     for package, extra, asked, off in wanted:
         if asked and importlib.util.find_spec(package) is None:
-            raise ImportError(
+            raise MissingPackage(
                 f'telemetry.{package} needs a package that is not installed: pip install -e ".[{extra}]" '
                 f"(or telemetry.{package} = {off})"
             )
