@@ -44,14 +44,15 @@ class WorkItem:
 
 @dataclass(slots=True, kw_only=True)
 class Annotations:
-    """What people or a data set say about one frame, in pixels of the *original* image.
+    """What people or a data set say about one frame.
 
     Args:
-        boxes: (N, 4) float32 `xyxy`.
+        boxes: (N, 4) float32 `xyxy`, in pixels of the frame they belong to: of a `Frame`, its `image`.
         ids: N identities, stable over the frames of a clip.
         scores: N confidences in 0..1 (1.0 where a person drew the object).
-        masks: N masks in the original frame, None where there is only a box.
-        ignore: (K, 4) regions that are neither objects nor background (MOT distractors, crowds).
+        masks: N masks of the same frame, None where there is only a box.
+        ignore: (K, 4) float32 `xyxy` regions in the same pixels that are neither objects nor background (MOT
+            distractors, crowds).
     """
 
     boxes: Boxes = field(default_factory=empty_boxes)
@@ -69,7 +70,7 @@ class Frame:
         image: (H, W, 3) uint8 RGB.
         index: number of the frame in its video, 0 for a picture.
         time_s: presentation time from the start of the video, None for a picture.
-        annotations: None where the data set says nothing about this frame.
+        annotations: in pixels of `image`; None where the data set says nothing about this frame.
         encoded: the original JPEG bytes where they may be stored untouched; None means "encode `image`".
     """
 
@@ -82,12 +83,12 @@ class Frame:
 
 @dataclass(slots=True, kw_only=True)
 class Media:
-    """What a source reads for one work item.
+    """What a source reads for one work item. Everything in it is in pixels of the stored frames.
 
     Args:
         kind: `image` or `clip`.
         frames: at least one, all of one size.
-        original_height, original_width: size before scaling, after any EXIF rotation.
+        original_height, original_width: size before scaling, after any EXIF rotation; nothing else refers to it.
         sha256: of the bytes the pixels came from (the whole video file for a clip).
         num_bytes: how many bytes that were.
         annotated: whether the data set lists its objects here, so that whatever else is found may be a negative.

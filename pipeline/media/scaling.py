@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trackmill.schemas.boxes import Boxes, box_areas, clip_boxes
 from trackmill.schemas.masks import CroppedMask, crop_mask, decode_counts
@@ -20,6 +21,21 @@ def stored_size(original: Size, longest_side: int) -> Size:
     # Whole-number arithmetic, so that a size never depends on how a float happens to round.
     height, width = (max(1, (2 * side * longest_side + longest) // (2 * longest)) for side in original)
     return height, width
+
+
+def annotations_of_frame(
+    annotations: Annotations | None, original: Size, image: NDArray[np.uint8]
+) -> Annotations | None:
+    """Annotations as a `Frame` holds them, beside pixels that were scaled; None stays None.
+
+    Args:
+        annotations: in pixels of the original frame.
+        original: its height and width.
+        image: (H, W, 3) the frame at its stored size.
+    """
+    if annotations is None:
+        return None
+    return scale_annotations(annotations, original, (image.shape[0], image.shape[1]))
 
 
 def scale_annotations(annotations: Annotations, original: Size, stored: Size) -> Annotations:
@@ -67,7 +83,7 @@ def scale_mask(mask: CroppedMask | None, original: Size, stored: Size) -> Croppe
     )
 
 
-def _samples(start: int, length: int, original: int, stored: int) -> tuple[int, np.ndarray]:
+def _samples(start: int, length: int, original: int, stored: int) -> tuple[int, NDArray[np.int64]]:
     """The first stored pixel whose centre falls on `start` .. `start + length`, and what each one reads there."""
     scale = stored / original
     low = max(0, int(np.floor(start * scale)) - 1)

@@ -76,7 +76,10 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, item: WorkItem) -> Media:
-        """Decode one item; its annotations are in pixels of the original, its frames at the stored size.
+        """Decode one item: frames at their stored size, annotations in pixels of those frames.
+
+        Annotations that a file states in pixels of the original are scaled here, together with the frame, by
+        `trackmill.pipeline.media.scaling.annotations_of_frame`: a `Media` has one system of coordinates.
 
         Raises:
             BadItem: (or a subclass) the data is broken.

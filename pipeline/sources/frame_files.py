@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import fetch_bytes
 from trackmill.pipeline.media.pictures import decode_picture
+from trackmill.pipeline.media.scaling import annotations_of_frame
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.sources.clips import check_one_size
 from trackmill.schemas.media import Annotations, Frame, Media
@@ -38,7 +39,7 @@ def read_frame_files(
 
     Args:
         files: in order.
-        annotate: what is known of a frame, given its original height and width.
+        annotate: what is known of a frame, in pixels of the original, given its original height and width.
         fps, num_source_frames, annotated, license: see `trackmill.schemas.media.Media`.
         where: name of the clip, for errors.
         settings: how to read.
@@ -65,7 +66,7 @@ def read_frame_files(
                 image=picture.image,
                 index=file.index,
                 time_s=file.index / fps,
-                annotations=annotate(file, *size),
+                annotations=annotations_of_frame(annotate(file, *size), size, picture.image),
                 encoded=picture.encoded,
             )
         )

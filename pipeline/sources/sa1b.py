@@ -16,6 +16,7 @@ import orjson
 from trackmill.pipeline.media.errors import BadItem, MissingAnnotation, TruncatedMedia
 from trackmill.pipeline.media.fetching import fetch_bytes, fetch_json
 from trackmill.pipeline.media.pictures import decode_picture
+from trackmill.pipeline.media.scaling import annotations_of_frame
 from trackmill.pipeline.sources.base import Claim, Source
 from trackmill.pipeline.sources.probing import look_into
 from trackmill.pipeline.sources.sa1b_annotations import sa1b_annotations
@@ -61,7 +62,9 @@ class Sa1b(Source):
         where, place = details["json"], (-1, -1)
         if item.offset >= 0:
             where, place = item.uri, tuple(details["json"])
-        annotations = sa1b_annotations(fetch_json(where, *place), picture.height, picture.width, name)
+        size = (picture.height, picture.width)
+        stated = sa1b_annotations(fetch_json(where, *place), *size, name)
+        annotations = annotations_of_frame(stated, size, picture.image)
         return Media(
             kind="image",
             frames=[Frame(image=picture.image, encoded=picture.encoded, annotations=annotations)],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import orjson
 
 from trackmill.pipeline.media.errors import BadItem, NothingToStore
+from trackmill.pipeline.media.scaling import annotations_of_frame
 from trackmill.pipeline.media.video_headers import VideoHeader, probe
 from trackmill.pipeline.media.videos import VideoFrame
 from trackmill.pipeline.sources.base import Claim, ReadSettings, Source
@@ -113,7 +114,7 @@ def read_clip(
     Args:
         video: see `VideoCache.get`.
         wanted: increasing frame numbers.
-        annotate: what is known of a frame.
+        annotate: what is known of a frame, in pixels of the original.
         annotated, license: see `trackmill.schemas.media.Media`.
         where: name of the clip, for errors.
 
@@ -122,7 +123,12 @@ def read_clip(
     """
     decoded = list(video.reader.read(wanted))
     frames = [
-        Frame(image=frame.image, index=frame.index, time_s=frame.time_s, annotations=annotate(frame))
+        Frame(
+            image=frame.image,
+            index=frame.index,
+            time_s=frame.time_s,
+            annotations=annotations_of_frame(annotate(frame), (frame.height, frame.width), frame.image),
+        )
         for frame in decoded
     ]
     check_one_size(frames, where)

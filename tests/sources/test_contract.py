@@ -22,6 +22,7 @@ from tests.make_media import (
     make_video,
 )
 from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.media.scaling import scale_annotations
 from trackmill.pipeline.sources import SOURCES, open_source
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.storage.files import list_files
@@ -128,7 +129,7 @@ def test_frames_are_what_the_plan_said(data_set, settings):
         assert len(media.sha256) == 64 and media.num_bytes > 0 and media.license
 
 
-def test_annotations_lie_in_the_original_image(data_set, settings):
+def test_annotations_lie_in_the_stored_frame(data_set, settings):
     name, url, _ = data_set
     seen = 0
     for media in read_all(name, claim(name, url, settings), settings):
@@ -138,8 +139,23 @@ def test_annotations_lie_in_the_original_image(data_set, settings):
                 assert frame.annotations is None
                 continue
             seen += len(frame.annotations.ids)
-            check_annotations(frame.annotations, media.original_height, media.original_width)
+            check_annotations(frame.annotations, *frame.image.shape[:2])
     assert bool(seen) == SOURCES[name].annotated
+
+
+def test_annotations_are_scaled_with_their_frame(data_set, settings):
+    """One system of coordinates: read at full size and scaled is what reading at the stored size gives."""
+    name, url, _ = data_set
+    items = claim(name, url, settings)
+    full_size = read_all(name, items, settings.model_copy(update={"longest_side": 16384}))
+    for full, stored in zip(full_size, read_all(name, items, settings), strict=True):
+        original = (full.original_height, full.original_width)
+        assert original == (stored.original_height, stored.original_width) == full.frames[0].image.shape[:2]
+        for before, after in zip(full.frames, stored.frames, strict=True):
+            assert after.image.shape[0] < before.image.shape[0], "too small a picture would prove nothing"
+            if after.annotations is not None:
+                expected = scale_annotations(before.annotations, original, after.image.shape[:2])
+                assert repr(after.annotations) == repr(expected)
 
 
 def check_annotations(annotations: Annotations, height: int, width: int) -> None:
