@@ -40,7 +40,7 @@ class Proposer(ABC):
     batch_size: int = 1
     """How many frames it likes to see at once."""
 
-    overlap: int = 1
+    concurrency: int = 1
     """How many calls of `propose` are worth running at once, from threads: more than one where a call leaves the device
     idle at its end. A proposer that says more than one is safe to call so."""
 
@@ -51,8 +51,8 @@ class Proposer(ABC):
         """Proposals of each frame, in pixels of `frame.image`, best first.
 
         Args:
-            frames: any number of frames of any sizes; `frame.annotations`, where present, have been brought into the
-                pixels of `frame.image`.
+            frames: any number of frames of any sizes; `frame.annotations`, where present, are in pixels of
+                `frame.image`.
 
         Returns:
             One set per frame, in order. Boxes lie inside the frame and have at least one pixel; every mask belongs

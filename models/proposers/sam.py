@@ -116,7 +116,7 @@ class SamProposer(Proposer):
 
     name = "sam"
     uses_gpu = True
-    overlap = 2
+    concurrency = 2
     version = 2
     Config = SamSettings
 

@@ -11,6 +11,7 @@ import ray
 
 from trackmill.pipeline.mining.inflight import InFlight, read_note
 from trackmill.pipeline.mining.miner import Miner
+from trackmill.pipeline.mining.start import start_miner
 from trackmill.pipeline.mining.unit import DeviceLost, MineJob, Status, UnitResult, UnitTask
 from trackmill.pipeline.storage.credentials import adopt_environment
 from trackmill.schemas.media import WorkItem
@@ -43,7 +44,7 @@ class MinerActor:
         """Load the proposer. Apart from `__init__`, so that an error here reaches the driver as itself."""
         logging.basicConfig(level=logging.WARNING)
         adopt_environment(self._job.environment)
-        self._miner = Miner(self._job)
+        self._miner = start_miner(self._job)
         node_id = ray.get_runtime_context().get_node_id()
         return Worker(os.getpid(), socket.gethostname(), node_id, self._miner.note.path)
 

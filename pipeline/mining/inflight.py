@@ -15,9 +15,9 @@ import threading
 from dataclasses import dataclass
 
 _NOTHING = -1
-_HANDS = 8
+HANDS = 8
 """Items that can be in hand at once: read ahead, worked on, waiting to be written."""
-_RECORD = struct.Struct(f"<{1 + _HANDS}q")
+_RECORD = struct.Struct(f"<{1 + HANDS}q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class InFlightNote:
         """An item is taken in hand: it is being read, worked on or written."""
         with self._lock:
             self._positions.add(position)
-            assert len(self._positions) <= _HANDS, "more items in hand than the note has room for"
+            assert len(self._positions) <= HANDS, "more items in hand than the note has room for"
             self._write()
 
     def put(self, position: int) -> None:
@@ -63,7 +63,7 @@ class InFlightNote:
         self.begin(_NOTHING)
 
     def _write(self) -> None:
-        positions = [*sorted(self._positions), *[_NOTHING] * _HANDS][:_HANDS]
+        positions = [*sorted(self._positions), *[_NOTHING] * HANDS][:HANDS]
         os.pwrite(self._handle, _RECORD.pack(self._unit, *positions), 0)
 
     def remove(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-from trackmill.pipeline.mining.miner import Miner
+from trackmill.pipeline.mining.start import start_miner
 from trackmill.pipeline.mining.unit import MineJob, Status, UnitResult, UnitTask
 
 
@@ -27,7 +27,7 @@ class InlineExecutor:
         Raises:
             StorageFailed, DeviceLost: see `Miner.run_unit`; units done so far stay done.
         """
-        miner = Miner(self._job)
+        miner = start_miner(self._job)
         finished = threading.Event()
 
         def tick() -> None:
@@ -46,7 +46,7 @@ class InlineExecutor:
 
     def measure(self, items: list) -> list[tuple[int, float, int]]:
         """See `Miner.measure`."""
-        miner = Miner(self._job)
+        miner = start_miner(self._job)
         try:
             return miner.measure(items)
         finally:

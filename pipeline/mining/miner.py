@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import socket
-import sys
 import time
 import warnings
 from collections import deque
@@ -17,24 +15,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from trackmill.models.proposers import PROPOSERS
+from trackmill.models.proposers import Proposer
 from trackmill.pipeline.media.errors import NothingToStore
 from trackmill.pipeline.media.pictures import encode_jpeg
-from trackmill.pipeline.media.scaling import scale_annotations
-from trackmill.pipeline.mining.fingerprint import pixel_libraries
-from trackmill.pipeline.mining.inflight import InFlightNote
+from trackmill.pipeline.mining.inflight import HANDS, InFlightNote
 from trackmill.pipeline.mining.negatives import pseudo_negatives
-from trackmill.pipeline.mining.proposer import build_proposer
-from trackmill.pipeline.mining.settings import MineConfig, mine_config, proposer_settings
-from trackmill.pipeline.mining.unit import (
-    DeviceLost,
-    LibrariesDiffer,
-    MineJob,
-    Status,
-    StorageFailed,
-    UnitResult,
-    UnitTask,
-)
+from trackmill.pipeline.mining.settings import MineConfig, mine_config
+from trackmill.pipeline.mining.status import LiveStatus
+from trackmill.pipeline.mining.unit import DeviceLost, MineJob, Status, StorageFailed, UnitResult, UnitTask
 from trackmill.pipeline.shards.encode import SampleCounts, Stamp, encode_sample
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import read_receipt, write_receipt
@@ -47,6 +35,9 @@ from trackmill.schemas.media import Frame, Media, ProposalSet, WorkItem
 from trackmill.schemas.receipt import ReceiptRow
 
 _REASON_LIMIT = 500
+
+# Beside the items that are mined at once, one is read ahead and one waits to be written.
+MOST_AT_ONCE = HANDS - 2
 
 
 @dataclass(slots=True)
@@ -71,26 +62,41 @@ class _Mined:
 
 
 class Miner:
-    """Does units. Loads its proposer once; keeps one source of each kind, which may keep its last file open."""
+    """Does units; keeps one source of each kind, which may keep its last file open.
 
-    def __init__(self, job: MineJob) -> None:
+    Args:
+        job: what to do.
+        proposer: built from the settings of the job; see `trackmill.pipeline.mining.start`.
+
+    Raises:
+        ValueError: the proposer wants more items at once than a miner may hold in hand.
+    """
+
+    def __init__(self, job: MineJob, proposer: Proposer) -> None:
+        if not 1 <= proposer.concurrency <= MOST_AT_ONCE:
+            raise ValueError(
+                f"proposer {proposer.name}: concurrency is {proposer.concurrency}, should be 1 to {MOST_AT_ONCE}"
+            )
         self.config: MineConfig = mine_config(job.config, "job")
         self.layout = Layout(job.root)
-        self.status = Status()
         self.note = InFlightNote()
+        self._live = LiveStatus()
         self._fingerprint = job.fingerprint
-        check_libraries(job.libraries, self.config)
-        self._proposer = build_proposer(self.config.proposer, proposer_settings(self.config))
+        self._proposer = proposer
         self._sources: dict[str, Source] = {}
         self._stamp = Stamp(
-            proposer=f"{self._proposer.name}/{PROPOSERS[self.config.proposer].version}",
+            proposer=f"{proposer.name}/{proposer.version}",
             fingerprint=job.fingerprint,
             longest_side=self.config.read.longest_side,
             frames_per_clip=self.config.read.frames_per_clip,
         )
-        limit_threads(self.config.run.threads)
         # Pillow remarks on odd metadata; what matters is whether the pixels can be read, and that is in the receipt.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+    @property
+    def status(self) -> Status:
+        """What this miner is doing right now; any thread may read it."""
+        return self._live.read()
 
     def run_unit(self, task: UnitTask) -> UnitResult:
         """Do one unit, publish its shards, then its receipt.
@@ -101,23 +107,23 @@ class Miner:
         """
         start = time.perf_counter()
         self.note.begin(task.unit)
-        self.status = Status(unit=task.unit)
+        self._live.begin(task.unit)
         writer = ShardWriter(
             self.layout, task.unit, self.config.shards.max_bytes, self.config.shards.max_samples, task.retry
         )
         try:
             with writer, contextlib.closing(self._mine_ahead(task)) as mined:
                 rows = [self._store(each, writer) for each in mined]
-                self._enter("publishing")
+                self._live.enter("publishing")
             writer.remove_leftovers()
-            self._enter("writing the receipt")
+            self._live.enter("writing the receipt")
             rows += _poisoned_rows(task)
             self._write_receipt(task, rows, writer)
         except OSError as error:
             raise StorageFailed(scrub(f"unit {task.unit}: cannot write its output: {error}")) from error
         finally:
             self.note.end()
-            self.status.stage, self.status.source_id = "idle", ""
+            self._live.enter("idle")
         bad = [row for row in rows if row.status == "quarantined"]
         return UnitResult(
             unit=task.unit,
@@ -147,13 +153,13 @@ class Miner:
         wanted = [(p, item) for p, item in zip(task.positions, task.items) if p not in task.poisoned]
         if task.serial:
             for position, item in wanted:
-                self._enter("reading", item)
+                self._live.enter("reading", item.source_id)
                 yield self._read(position, item)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
             ahead = reader.submit(self._read, *wanted[0]) if wanted else None
             for (_, item), following in zip(wanted, [*wanted[1:], None]):
-                self._enter("reading", item)
+                self._live.enter("reading", item.source_id)
                 assert ahead is not None
                 arrival = ahead.result()
                 ahead = reader.submit(self._read, *following) if following else None
@@ -172,16 +178,16 @@ class Miner:
 
     def _mine_ahead(self, task: UnitTask) -> Iterator[_Mined]:
         """Items in order, everything done but the writing; as many at once as the proposer has a use for."""
-        overlap = 1 if task.serial else self._proposer.overlap
+        concurrency = 1 if task.serial else self._proposer.concurrency
         with contextlib.closing(self._read_ahead(task)) as arrivals:
-            if overlap == 1:
+            if concurrency == 1:
                 yield from (self._mine_item(task, arrival) for arrival in arrivals)
                 return
-            with ThreadPoolExecutor(overlap, thread_name_prefix="miner") as miners:
+            with ThreadPoolExecutor(concurrency, thread_name_prefix="miner") as miners:
                 ahead: deque[Future[_Mined]] = deque()
                 for arrival in arrivals:
                     ahead.append(miners.submit(self._mine_item, task, arrival))
-                    if len(ahead) > overlap:
+                    if len(ahead) > concurrency:
                         yield ahead.popleft().result()
                 while ahead:
                     yield ahead.popleft().result()
@@ -218,25 +224,18 @@ class Miner:
         row = mined.row
         if mined.members:
             # Here, and not where an item's own errors are caught: a full disk or bucket is not the item's fault.
-            self._enter("writing", mined.item)
+            self._live.enter("writing", mined.item.source_id)
             shard, offset, size = writer.write(mined.members)
             row = replace(row, shard=shard, offset=offset, size=size)
         self.note.put(row.position)
-        self.status.quarantined += row.status == "quarantined"
-        self.status.items_done += 1
-        self.status.frames_done += mined.item.frames
+        self._live.item_done(mined.item.frames, row.status == "quarantined")
         return replace(row, seconds=round(mined.seconds + time.perf_counter() - start, 4))
 
     def _mine(self, item: WorkItem, media: Media) -> tuple[list[tuple[str, bytes]], SampleCounts]:
         """Frames to proposals to negatives to the members of a sample."""
-        original = (media.original_height, media.original_width)
-        for frame in media.frames:
-            if frame.annotations is not None:
-                height, width = frame.image.shape[:2]
-                frame.annotations = scale_annotations(frame.annotations, original, (height, width))
-        self._enter("proposing", item)
+        self._live.enter("proposing", item.source_id)
         proposals = self._propose(media.frames)
-        self._enter("encoding", item)
+        self._live.enter("encoding", item.source_id)
         negatives = [
             pseudo_negatives(found, frame.annotations, media.annotated, self.config.negatives.max_iou)
             for found, frame in zip(proposals, media.frames)
@@ -269,11 +268,6 @@ class Miner:
             self._sources[item.source] = open_source(item.source, self.config.read)
         return self._sources[item.source]
 
-    def _enter(self, stage: str, item: WorkItem | None = None) -> None:
-        self.status.stage = stage
-        self.status.source_id = item.source_id if item else ""
-        self.status.since = time.time()
-
 
 def _poisoned_rows(task: UnitTask) -> list[ReceiptRow]:
     return [
@@ -291,32 +285,6 @@ def _poisoned_rows(task: UnitTask) -> list[ReceiptRow]:
         for position, item in zip(task.positions, task.items)
         if position in task.poisoned
     ]
-
-
-def check_libraries(expected: dict[str, str], config: MineConfig) -> None:
-    """Refuse to work where another version of a library would write other bytes than the driver promised.
-
-    Raises:
-        LibrariesDiffer: names each one.
-    """
-    here = pixel_libraries() | PROPOSERS[config.proposer].implementation(proposer_settings(config))
-    wrong = [
-        f"{name} {here[name]} (driver: {expected[name]})"
-        for name in sorted(here.keys() & expected.keys())
-        if here[name] != expected[name]
-    ]
-    if wrong:
-        raise LibrariesDiffer(
-            f"worker {socket.gethostname()} has {', '.join(wrong)}; use one image for the whole cluster"
-        )
-
-
-def limit_threads(threads: int) -> None:
-    """Keep the libraries of one worker to its share of the machine; 0 leaves them to Ray's OMP_NUM_THREADS."""
-    if threads and "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-    if "cv2" in sys.modules:
-        sys.modules["cv2"].setNumThreads(threads or 1)
 
 
 def is_device_failure(error: Exception) -> bool:

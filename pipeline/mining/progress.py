@@ -67,8 +67,8 @@ class MiningProgress:
         self._items += result.items
         self._frames += result.frames
         self._quarantined += result.statuses.get("quarantined", 0)
-        for name in [name for name, state in self._states.items() if state.unit == result.unit]:
-            del self._states[name]
+        # A new dictionary: another thread may be counting over the old one.
+        self._states = {name: state for name, state in self._states.items() if state.unit != result.unit}
         self._tell()
 
     def tick(self, states: dict[str, Status]) -> None:

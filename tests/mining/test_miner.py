@@ -14,9 +14,10 @@ from trackmill.models.proposers import GraphProposer
 from trackmill.pipeline.mining import miner as miner_module
 from trackmill.pipeline.mining.inflight import peek_note
 from trackmill.pipeline.mining.inline import InlineExecutor
-from trackmill.pipeline.mining.miner import Miner, is_device_failure
+from trackmill.pipeline.mining.miner import is_device_failure
 from trackmill.pipeline.mining.prepare import Run, prepare
 from trackmill.pipeline.mining.settings import mine_config
+from trackmill.pipeline.mining.start import start_miner
 from trackmill.pipeline.mining.unit import DeviceLost, LibrariesDiffer, StorageFailed, UnitTask
 from trackmill.pipeline.shards.receipts import read_receipts
 from trackmill.pipeline.shards.verify import verify
@@ -41,7 +42,7 @@ def rows(run: Run) -> list[ReceiptRow]:
 
 
 def test_a_unit_from_reading_to_receipt(run: Run) -> None:
-    result = Miner(run.job()).run_unit(task(run))
+    result = start_miner(run.job()).run_unit(task(run))
     assert result.statuses == {"ok": 4, "quarantined": 0, "skipped": 0}
     assert [row.position for row in rows(run)] == [0, 1, 2, 3]
     assert all(row.offset % 512 == 0 and row.size % 512 == 0 for row in rows(run))
@@ -49,18 +50,18 @@ def test_a_unit_from_reading_to_receipt(run: Run) -> None:
 
 def test_serial_and_read_ahead_give_the_same_bytes(run: Run) -> None:
     shard = Path(run.layout.shards) / "part-00000000.tar"
-    Miner(run.job()).run_unit(task(run))
+    start_miner(run.job()).run_unit(task(run))
     before = shard.read_bytes()
-    Miner(run.job()).run_unit(task(run, serial=True))
+    start_miner(run.job()).run_unit(task(run, serial=True))
     assert shard.read_bytes() == before
 
 
 def test_items_may_overlap_and_the_bytes_stay_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = Path(run.layout.shards) / "part-00000000.tar"
-    Miner(run.job()).run_unit(task(run))
+    start_miner(run.job()).run_unit(task(run))
     before = shard.read_bytes()
     propose, in_hand, together = GraphProposer.propose, [], threading.Barrier(2, timeout=60)
-    worker = Miner(run.job())
+    worker = start_miner(run.job())
 
     def slow(self: GraphProposer, frames: Sequence[Frame]) -> list[ProposalSet]:
         together.wait()  # passes only when two items are proposed for at once
@@ -68,7 +69,7 @@ def test_items_may_overlap_and_the_bytes_stay_the_same(run: Run, monkeypatch: py
         in_hand.append(note.positions if note else frozenset())
         return propose(self, frames)
 
-    monkeypatch.setattr(GraphProposer, "overlap", 2)
+    monkeypatch.setattr(GraphProposer, "concurrency", 2)
     monkeypatch.setattr(GraphProposer, "propose", slow)
     worker.run_unit(task(run))
     assert shard.read_bytes() == before
@@ -84,9 +85,9 @@ def test_overlapping_items_after_a_death_come_one_at_a_time(run: Run, monkeypatc
         running.append(len(note.positions) if note else 0)
         return propose(self, frames)
 
-    monkeypatch.setattr(GraphProposer, "overlap", 2)
+    monkeypatch.setattr(GraphProposer, "concurrency", 2)
     monkeypatch.setattr(GraphProposer, "propose", watched)
-    worker = Miner(run.job())
+    worker = start_miner(run.job())
     worker.run_unit(task(run, serial=True))
     assert running == [1, 1, 1, 1]
 
@@ -101,9 +102,9 @@ def test_an_overlapping_item_that_fails_is_alone_in_it(run: Run, monkeypatch: py
             raise FloatingPointError("nan in the middle")
         return propose(self, frames)
 
-    monkeypatch.setattr(GraphProposer, "overlap", 2)
+    monkeypatch.setattr(GraphProposer, "concurrency", 2)
     monkeypatch.setattr(GraphProposer, "propose", stumble)
-    Miner(run.job()).run_unit(task(run))
+    start_miner(run.job()).run_unit(task(run))
     assert sorted(row.status for row in rows(run)) == ["ok", "ok", "ok", "quarantined"]
     assert [row.source_id for row in rows(run)] == order
 
@@ -112,12 +113,12 @@ def test_an_overlapping_item_that_fails_is_alone_in_it(run: Run, monkeypatch: py
 
     monkeypatch.setattr(GraphProposer, "propose", lost)
     with pytest.raises(DeviceLost):
-        Miner(run.job()).run_unit(task(run))
+        start_miner(run.job()).run_unit(task(run))
 
 
 def test_poisoned_items_are_not_touched(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    worker = Miner(run.job())
+    worker = start_miner(run.job())
     read = worker._read
     monkeypatch.setattr(worker, "_read", lambda position, item: (seen.append(item.source_id), read(position, item))[1])
     worker.run_unit(task(run, poisoned={1: "two workers died"}))
@@ -130,9 +131,9 @@ def test_a_try_that_fills_fewer_shards_leaves_none_of_the_others(tmp_path: Path)
     make_pictures(tmp_path / "in", count=4)
     values = {"graph": {"backend": "skimage"}, "shards": {"max_samples": 1}}
     run = prepare(mine_config(values, "test"), [str(tmp_path / "in")], str(tmp_path / "out"))
-    Miner(run.job()).run_unit(task(run))
+    start_miner(run.job()).run_unit(task(run))
     assert len(list(Path(run.layout.shards).iterdir())) == 4
-    Miner(run.job()).run_unit(task(run, poisoned={1: "two workers died"}))
+    start_miner(run.job()).run_unit(task(run, poisoned={1: "two workers died"}))
     assert {path.name for path in Path(run.layout.shards).iterdir()} == {row.shard for row in rows(run) if row.shard}
     assert verify(run.layout.root) == []
 
@@ -150,7 +151,7 @@ def test_a_proposer_that_stumbles_over_one_frame_quarantines_one_item(
         return propose(self, frames)
 
     monkeypatch.setattr(GraphProposer, "propose", stumble)
-    Miner(run.job()).run_unit(task(run))
+    start_miner(run.job()).run_unit(task(run))
     assert [row.status for row in rows(run)] == ["ok", "quarantined", "ok", "ok"]
     assert rows(run)[1].reason == "nan in the middle"
 
@@ -167,7 +168,7 @@ def test_a_lost_device_is_no_fault_of_the_items(run: Run, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(GraphProposer, "propose", lost)
     with pytest.raises(DeviceLost):
-        Miner(run.job()).run_unit(task(run))
+        start_miner(run.job()).run_unit(task(run))
     assert rows(run) == []
     assert list(Path(run.layout.shards).iterdir()) == [], "no scratch file is left"
 
@@ -202,4 +203,12 @@ def test_a_full_disk_is_no_fault_of_the_items(run: Run, monkeypatch: pytest.Monk
 def test_a_worker_with_another_library_refuses(run: Run) -> None:
     job = replace(run.job(), libraries={**run.libraries, "pillow": "1.1.7"})
     with pytest.raises(LibrariesDiffer, match=r"pillow .* \(driver: 1\.1\.7\)"):
-        Miner(job)
+        start_miner(job)
+
+
+def test_a_proposer_that_wants_more_items_than_there_are_hands_is_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GraphProposer, "concurrency", 7)
+    with pytest.raises(ValueError, match="concurrency is 7, should be 1 to 6"):
+        start_miner(run.job())

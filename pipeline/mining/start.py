@@ -1,0 +1,53 @@
+"""What a worker does once, before its first unit: compare its libraries with the driver's, load the proposer."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+from trackmill.models.proposers import PROPOSERS
+from trackmill.pipeline.mining.fingerprint import pixel_libraries
+from trackmill.pipeline.mining.miner import Miner
+from trackmill.pipeline.mining.proposer import build_proposer
+from trackmill.pipeline.mining.settings import MineConfig, mine_config, proposer_settings
+from trackmill.pipeline.mining.unit import LibrariesDiffer, MineJob
+
+
+def start_miner(job: MineJob) -> Miner:
+    """A miner with its proposer, ready for its first unit.
+
+    Raises:
+        LibrariesDiffer: this machine would write other bytes than the driver promised.
+        Exception: what building the proposer raises, see `trackmill.pipeline.mining.proposer.build_proposer`.
+    """
+    config = mine_config(job.config, "job")
+    check_libraries(job.libraries, config)
+    proposer = build_proposer(config.proposer, proposer_settings(config))
+    limit_threads(config.run.threads)
+    return Miner(job, proposer)
+
+
+def check_libraries(expected: dict[str, str], config: MineConfig) -> None:
+    """Refuse to work where another version of a library would write other bytes than the driver promised.
+
+    Raises:
+        LibrariesDiffer: names each one.
+    """
+    here = pixel_libraries() | PROPOSERS[config.proposer].implementation(proposer_settings(config))
+    wrong = [
+        f"{name} {here[name]} (driver: {expected[name]})"
+        for name in sorted(here.keys() & expected.keys())
+        if here[name] != expected[name]
+    ]
+    if wrong:
+        raise LibrariesDiffer(
+            f"worker {socket.gethostname()} has {', '.join(wrong)}; use one image for the whole cluster"
+        )
+
+
+def limit_threads(threads: int) -> None:
+    """Keep the libraries of one worker to its share of the machine; 0 leaves them to Ray's OMP_NUM_THREADS."""
+    if threads and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(threads or 1)
