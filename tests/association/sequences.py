@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume
 
+from tests.fixtures import packed
 from trackmill.models.association import Tracked, Tracker
-
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "masa_tracker"
 
 Frame = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
 """Boxes (N, 4), scores (N,), labels (N,), embeddings (N, D), frame index: the arguments of `Tracker.update`."""
@@ -105,18 +102,13 @@ def clear_cut(similarity: np.ndarray, settings: Any) -> bool:
 
 def reference_settings(kind: str) -> list[Any]:
     """The official runs of one tracker ("tao" or "bdd") as parameters: name, settings."""
-    path = REFERENCE / "settings.json"
-    if not path.exists():
-        reason = f"the official tracker's outputs are not there: {REFERENCE}"
-        return [pytest.param("", {}, marks=pytest.mark.skip(reason=reason))]
-    runs = json.loads(path.read_text())["settings"]
+    runs = packed.read_json("masa_tracker/settings.json")["settings"]
     return [pytest.param(name, run["params"], id=name) for name, run in runs.items() if run["tracker"] == kind]
 
 
 def compare_with_reference(tracker: Tracker, run: str) -> None:
     """Track the official sequence, and compare everything the official tracker gave, exactly."""
-    with np.load(REFERENCE / "tracker_seq1.npz") as arrays:
-        data = dict(arrays)
+    data = packed.read_arrays("masa_tracker/tracker_seq1.npz")
     ends = np.cumsum(data["in.counts"])
     fields = [data[f"in.{name}"] for name in ("bboxes", "scores", "labels", "embeds")]
     counts = data[f"out.{run}.counts"]

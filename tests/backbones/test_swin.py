@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import SwinTransformer
 
-from tests.masa.rebuild import needs_reference, read_manifest
+from tests.masa.rebuild import read_manifest
 from trackmill.models.backbones.swin import PatchMerging, Swin, SwinBlock
 
 
@@ -148,7 +148,6 @@ def test_maps_of_swin_b_have_the_channels_and_strides_the_adapter_expects() -> N
     assert [tuple(each.shape) for each in maps] == [(1, 256, 8, 12), (1, 512, 4, 6), (1, 1024, 2, 3)]
 
 
-@needs_reference("detic_swinb")
 def test_names_and_shapes_are_the_original_ones_renamed() -> None:
     prefix = "backbone.bottom_up."
     official = {

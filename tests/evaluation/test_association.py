@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import orjson
@@ -16,6 +15,7 @@ from PIL import Image
 
 from tests import make_media
 from tests.evaluation.make_tracks import make_video
+from tests.shared_data import DATA, needs_data
 from trackmill.pipeline.evaluation.association.built_in import hsv_histogram
 from trackmill.pipeline.evaluation.association.embeddings import embed, named_embedding
 from trackmill.pipeline.evaluation.association.intervals import PersonSums, association_sums, paired_intervals
@@ -33,8 +33,7 @@ from trackmill.pipeline.evaluation.tracks import Video, make_tracks
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.schemas.config import ConfigError, build
 
-MOT15 = Path(__file__).parents[3] / "shared" / "data" / "mot15"
-needs_mot15 = pytest.mark.skipif(not MOT15.is_dir(), reason="no ../shared/data/mot15 beside the repository")
+MOT15 = DATA / "mot15"
 
 
 def made_sequence(name="made", seed=0, num_frames=40, num_objects=6, pictures=None):
@@ -683,7 +682,7 @@ def test_pixels_from_beside_the_ground_truth_or_elsewhere(gt_folder, tmp_path):
     assert evaluate_association(str(flat), elsewhere).metrics == beside.metrics
 
 
-@needs_mot15
+@needs_data("mot15")
 def test_reference_table():
     """The table of the benchmark's description, HSV row, at the threshold .438 that gives all of its numbers."""
     names = ("TUD-Stadtmitte", "PETS09-S2L1")

@@ -15,6 +15,8 @@ import pytest
 from tests.evaluation.bdd_reference import CLASSES, clear_by_loops, without_ignored
 from tests.evaluation.make_scalabel import make_scalabel, to_rle
 from tests.evaluation.teta_reference import teta_by_loops
+from tests.fixtures import packed
+from tests.shared_data import DATA, needs_data
 from trackmill.pipeline.evaluation.benchmarks.bdd100k import evaluate
 from trackmill.pipeline.evaluation.metrics.bdd_clear import BddClearCounts
 from trackmill.pipeline.evaluation.metrics.teta import TetaCounts
@@ -22,12 +24,7 @@ from trackmill.pipeline.evaluation.report.report import Report
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.formats.errors import BadTracks
 
-SHARED = Path(__file__).parents[3] / "shared"
-REFERENCE = SHARED / "reference" / "bdd100k" / "basic"
-REAL = SHARED / "data" / "bdd100k" / "box_track_eval"
-
-needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason=f"{REFERENCE} is not on this machine")
-needs_real = pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not on this machine")
+REAL = DATA / "bdd100k" / "box_track_eval"
 
 
 def run(tmp_path: Path, gt: Any, results: Any, name: str = "bdd100k-mot", **options: Any) -> Report:
@@ -82,27 +79,27 @@ def compare(expected: dict[str, Any], report: Report, names: dict[str, str]) -> 
     return compared
 
 
-@needs_reference
-def test_official_numbers_published_rule():
-    report = evaluate("bdd100k-mot", str(REFERENCE / "gt.json"), str(REFERENCE / "pred.json"), Options())
-    expected = json.loads((REFERENCE / "expected.json").read_text())
+def test_official_numbers_published_rule(tmp_path):
+    case = packed.unpack("bdd100k/basic", tmp_path)
+    report = evaluate("bdd100k-mot", str(case / "gt.json"), str(case / "pred.json"), Options())
+    expected = json.loads((case / "expected.json").read_text())
     assert compare(expected["clear_identity"], report, {"FM": "Frag", "IDSw": "IDSW"}) == 133
     assert compare(expected["hota"], report, {"LocA": "HOTA.LocA"}) >= 120
     assert compare(expected["teta"], report, {}) >= 120
     assert_finite(report)
 
 
-@needs_reference
-def test_official_numbers_corrected_rule():
-    paths = str(REFERENCE / "gt.json"), str(REFERENCE / "pred.json")
+def test_official_numbers_corrected_rule(tmp_path):
+    case = packed.unpack("bdd100k/basic", tmp_path)
+    paths = str(case / "gt.json"), str(case / "pred.json")
     report = evaluate("bdd100k-mot", *paths, Options(bdd_rule="corrected"))
-    expected = json.loads((REFERENCE / "expected.json").read_text())
+    expected = json.loads((case / "expected.json").read_text())
     assert compare(expected["hota_unconverted_categories"], report, {}) == 42
     assert compare(expected["clear_identity"], report, {"FM": "Frag", "IDSw": "IDSW"}) == 133
     assert report.settings["rule"] == "corrected"
 
 
-@needs_real
+@needs_data("bdd100k/box_track_eval")
 def test_real_video():
     report = evaluate(
         "bdd100k-mot", str(REAL / "track_sample_anns.json"), str(REAL / "track_predictions.json"), Options()

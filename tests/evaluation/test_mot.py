@@ -13,13 +13,13 @@ from typing import Any
 import fsspec
 import pytest
 
+from tests.fixtures import packed
+from tests.shared_data import DATA, needs_data
 from trackmill.pipeline.evaluation.benchmarks.mot import evaluate
 from trackmill.pipeline.evaluation.report.report import Report, Row
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.formats.errors import BadTracks
 
-SHARED = Path(__file__).parents[3] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")
 TRACKEVAL_NAMES = {"CLR_TP": "TP", "CLR_FN": "FN", "CLR_FP": "FP", "GT_Dets": "GT"}
 
 # Two people cross; the tracker confuses them in frame 3 and invents a third in frame 1.
@@ -267,13 +267,12 @@ def assert_equals_trackeval(row: Row, expected: dict[str, Any], tolerance: float
     assert compared >= 18
 
 
-@needs_shared
 @pytest.mark.parametrize(
     ("name", "folder", "split"),
     [("mot17", "mot17_like", "MOT17-train"), ("dancetrack", "dancetrack_like", "DanceTrack-val")],
 )
-def test_reference_cases(name: str, folder: str, split: str) -> None:
-    root = SHARED / "reference" / "mot" / folder
+def test_reference_cases(tmp_path: Path, name: str, folder: str, split: str) -> None:
+    root = packed.unpack(f"mot/{folder}", tmp_path)
     expected = json.loads((root / "expected.json").read_text())
     report = evaluate(name, str(root / "gt" / split), str(root / "trackers" / split / "noisy"), Options())
     assert_equals_trackeval(report.metrics, expected.pop("COMBINED_SEQ"), 1e-10)
@@ -283,9 +282,9 @@ def test_reference_cases(name: str, folder: str, split: str) -> None:
         assert report.curves[sequence]["AssA"] == pytest.approx([100 * v for v in values["HOTA.AssA.per_alpha"]])
 
 
-@needs_shared
+@needs_data("mot15")
 def test_real_results_of_mot15() -> None:
-    root = SHARED / "data" / "mot15"
+    root = DATA / "mot15"
     for sequence, trackers in json.loads((root / "reference_metrics.json").read_text())["sequences"].items():
         length = trackers.pop("seq_length")
         for tracker, expected in trackers.items():
@@ -295,10 +294,10 @@ def test_real_results_of_mot15() -> None:
             assert len(report.timelines[sequence].tp) == length
 
 
-@needs_shared
+@needs_data("mot17_full_gt")
 @pytest.mark.parametrize("preprocess", [True, False])
 def test_real_ground_truth_of_mot17(preprocess: bool) -> None:
-    root = SHARED / "data" / "mot17_full_gt"
+    root = DATA / "mot17_full_gt"
     expected = json.loads((root / "reference_metrics.json").read_text())["metrics"][f"do_preproc={preprocess}"]
     results = root / "MOT17-02-FRCNN" / "results" / "MOT17-02-FRCNN_greedy-iou.txt"
     report = evaluate("mot17", str(root), str(results), Options(preprocess=preprocess))

@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.evaluation.make_tracks import make_video
 from tests.make_media import make_video as make_media_video
+from tests.shared_data import DATA, needs_data
 from trackmill.pipeline.evaluation.metrics.clear import clear
 from trackmill.pipeline.evaluation.overlaps import find_overlaps
 from trackmill.pipeline.evaluation.report.html import MAX_MOMENTS, page, write_html
@@ -30,7 +31,6 @@ from trackmill.pipeline.evaluation.report.report import Drawn, Moment, Report, T
 from trackmill.pipeline.evaluation.report.table import columns, extremes, number, show
 from trackmill.pipeline.evaluation.tracks import make_tracks
 
-SHARED = Path(__file__).parents[3] / "shared"
 EVIL = "<script>alert(1)</script>\x1b[31m\u202e[bold]"
 HOTA = {
     "IDF1": 70.5,
@@ -691,10 +691,9 @@ def test_timelines_of_classes_add_up():
     assert add_timelines([one, two]) == Timeline(tp=[2, 1], fn=[0, 3], fp=[3, 0], idsw=[1, 1])
 
 
+@needs_data("mot15/PETS09-S2L1/img1")
 def test_real_frames(report, moment):
-    root = SHARED / "data" / "mot15"
-    if not (root / "PETS09-S2L1" / "img1").exists():
-        pytest.skip(f"{root} is not here")
+    root = DATA / "mot15"
     report.sequences = {"PETS09-S2L1": dict(HOTA), "TUD-Stadtmitte": dict(HOTA), "ETH-Bahnhof": dict(HOTA)}
     report.moments = [replace(moment, sequence=name, frame=24) for name in report.sequences]
     html = page(report, str(root))

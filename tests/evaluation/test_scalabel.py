@@ -10,11 +10,12 @@ import orjson
 import pytest
 
 from tests.evaluation.make_scalabel import make_scalabel, to_rle
+from tests.shared_data import DATA, needs_data
 from trackmill.pipeline.evaluation.readers.scalabel import LabelledVideo, read_scalabel
 from trackmill.pipeline.formats.errors import BadTracks
 
 CATEGORIES = {"car": 4, "van": 4, "rider": 2}
-REAL = Path(__file__).parents[3] / "shared" / "data" / "bdd100k" / "track" / "labels"
+REAL = DATA / "bdd100k" / "track" / "labels"
 
 
 def write(tmp_path: Path, content: Any, name: str = "x.json") -> str:
@@ -226,7 +227,7 @@ def _with_long_number(content: Any) -> bytes:
     return json.dumps(content).encode()
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not on this machine")
+@needs_data("bdd100k/track/labels")
 @pytest.mark.parametrize("shape", ["box", "mask"])
 def test_real_file(shape: str):
     categories = {"car": 1, "truck": 2, "rider": 3, "motorcycle": 4}

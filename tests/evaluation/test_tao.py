@@ -16,13 +16,13 @@ import pytest
 
 from tests.evaluation.make_tao import ALIAS, NAMES, RARE, Json, make_files, make_videos, write_files
 from tests.evaluation.teta_reference import teta_by_loops
+from tests.fixtures import packed
 from trackmill.pipeline.evaluation.benchmarks.tao import evaluate
 from trackmill.pipeline.evaluation.report.report import Report
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.evaluation.tracks import Video, make_tracks
 from trackmill.pipeline.formats.errors import BadTracks
 
-SHARED = Path(__file__).parents[3] / "shared" / "reference" / "teta" / "basic"
 EVERYTHING = ("teta", "trackmap", "hota", "clear", "identity")
 RATIOS = {
     **{name: f"HOTA.{name}" for name in ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "OWTA")},
@@ -37,8 +37,6 @@ COUNTS = {
     **{name: f"CLEAR.CLR_{name}" for name in ("TP", "FN", "FP")},
     **{name: f"Identity.{name}" for name in ("IDTP", "IDFN", "IDFP")},
 }
-
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")
 
 
 def run(folder: Path, truth: Json, results: Any, name: str = "tao", **options: Any) -> Report:
@@ -106,11 +104,11 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-@needs_shared
 @pytest.mark.parametrize("iou", ["box", "mask"])
-def test_official_teta(iou: str) -> None:
-    report = evaluate("tao-ov", str(SHARED / "gt.json"), str(SHARED / "pred.json"), Options(iou=iou, metrics=("teta",)))
-    expected = json.loads((SHARED / f"expected_{iou}.json").read_text())
+def test_official_teta(tmp_path: Path, iou: str) -> None:
+    case = packed.unpack("teta/basic", tmp_path)
+    report = evaluate("tao-ov", str(case / "gt.json"), str(case / "pred.json"), Options(iou=iou, metrics=("teta",)))
+    expected = json.loads((case / f"expected_{iou}.json").read_text())
     assert set(report.classes) == set(expected["classes"])
     for name, row in expected["classes"].items():
         del row["counts"]
@@ -128,11 +126,11 @@ def test_official_teta(iou: str) -> None:
     assert set(report.sequences) == set(expected["per_video"])
 
 
-@needs_shared
-def test_official_track_map_and_hota() -> None:
+def test_official_track_map_and_hota(tmp_path: Path) -> None:
+    case = packed.unpack("teta/basic", tmp_path)
     options = Options(metrics=EVERYTHING, max_detections=300)
-    report = evaluate("tao", str(SHARED / "gt.json"), str(SHARED / "pred.json"), options)
-    expected = json.loads((SHARED / "expected_tao_track_map_hota.json").read_text())
+    report = evaluate("tao", str(case / "gt.json"), str(case / "pred.json"), options)
+    expected = json.loads((case / "expected_tao_track_map_hota.json").read_text())
     for name, row in {**report.classes, "cls_comb_cls_av": report.metrics}.items():
         wanted = expected[name]
         found = {key: row[key] for key in RATIOS}

@@ -19,11 +19,11 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.evaluation.make_track_files import make_tao
 from tests.evaluation.make_tracks import Faults, make_video, with_masks
+from tests.fixtures import packed
 from trackmill.pipeline.evaluation.metrics.track_map import TrackMap, average
 from trackmill.pipeline.evaluation.metrics.track_overlaps import TrackTable, mask_areas, track_ious, track_table
 from trackmill.pipeline.evaluation.tracks import Tracks, Video, make_tracks, no_tracks
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "teta" / "basic"
 SCOPES = ("all", "area_s", "area_m", "area_l", "time_s", "time_m", "time_l")
 NAMES = [f"{kind}_{scope}" for kind in ("AP", "AR") for scope in SCOPES]
 MANY_COPIES = Faults(miss=0.3, jitter=0.02, doubled=0.5, switch=0.002, invented=1, wrong_label=0.1)
@@ -175,11 +175,9 @@ def test_tao_areas_on_a_bound_belong_to_both_ranges(tmp_path):
     _assert_like_trackeval(gt, results, tmp_path)
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"needs the reference results in {REFERENCE}")
 def test_tao_reference_case():
     gt, results, expected = (
-        json.loads((REFERENCE / name).read_text())
-        for name in ("gt.json", "pred.json", "expected_tao_track_map_hota.json")
+        packed.read_json(f"teta/basic/{name}") for name in ("gt.json", "pred.json", "expected_tao_track_map_hota.json")
     )
     for label, row in _tao_scores(gt, results).items():
         for name in NAMES:

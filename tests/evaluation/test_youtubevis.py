@@ -17,6 +17,7 @@ import pytest
 from pycocotools import mask as coco
 
 from tests.evaluation.make_tracks import Faults, make_video, with_masks
+from tests.shared_data import DATA, needs_data
 from trackmill.pipeline.evaluation.benchmarks import youtubevis
 from trackmill.pipeline.evaluation.readers.youtube_vis import read_results, read_truth
 from trackmill.pipeline.evaluation.readers.youtube_vis_rows import read_tracks
@@ -26,7 +27,6 @@ from trackmill.pipeline.evaluation.tracks import Tracks
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.schemas.masks import parse_counts
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "saco_veval"
 HEIGHT, WIDTH = 60, 80
 FAULTS = Faults(miss=0.1, miss_hidden=0.2, jitter=0.02, doubled=0.2, switch=0.01, invented=0.3, wrong_label=0)
 
@@ -98,10 +98,10 @@ def _evaluate(folder: Path, gt: Any, results: Any, name: str = "youtubevis", **o
 # ------------------------------------------------------------------------------------------------ official numbers
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs SA-Co/VEval's toy set in {SHARED}")
+@needs_data("saco_veval")
 @pytest.mark.parametrize("iou", ["mask", "box"])
 def test_published_numbers_of_saco(iou):
-    root = SHARED / "toy_saco_veval_sav_test"
+    root = DATA / "saco_veval" / "toy_saco_veval_sav_test"
     published = json.loads(Path(f"{root}_eval_res.json").read_text())
     totals, kind = published["dataset_results"], {"mask": "mask", "box": "bbox"}[iou]
     report = youtubevis.evaluate("youtubevis", f"{root}_gt.json", f"{root}_pred.json", Options(iou=iou))

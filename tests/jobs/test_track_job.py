@@ -14,12 +14,13 @@ import av
 import pyarrow.parquet
 
 from tests.make_media import make_video
+from tests.shared_data import DATA, needs_data
 from tests.tracking.make_tracking import square_boxes, write_frames, write_mot_detections
 from trackmill.jobs import evaluate
 from trackmill.jobs.track import main
 from trackmill.pipeline.formats.mot_text import parse_mot_text
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "mot15"
+MOT15 = DATA / "mot15"
 SMALL = ("--model", "masa_lite0", "--set", "size.long_side=64", "--device", "cpu")
 
 
@@ -149,14 +150,14 @@ def test_a_broken_detection_is_told_before_the_model_is_loaded(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data/mot15")
+@needs_data("mot15")
 def test_a_real_sequence_and_its_evaluation(tmp_path: Path) -> None:
     """Untrained adapter on ImageNet features: far from the state of the art, and far above chance."""
-    folder = SHARED / "TUD-Stadtmitte"
+    folder = MOT15 / "TUD-Stadtmitte"
     options = ["--model", "masa_lite0", "--weights", "imagenet", "--set", "size.long_side=128"]
     options += ["--detections", str(folder / "det" / "det.txt"), "--output", str(tmp_path), "--min-score", "0.5"]
     assert main(["--video", str(folder), *options]) == 0
-    files = ["--gt", str(SHARED), "--results", str(tmp_path), "--sequences", folder.name]
+    files = ["--gt", str(MOT15), "--results", str(tmp_path), "--sequences", folder.name]
     assert evaluate.main(["--benchmark", "mot15", *files, "--out", str(tmp_path / "report.json")]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["metrics"]["DetA"] > 40

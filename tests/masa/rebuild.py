@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
+from tests.fixtures import packed
 from trackmill.models.masa.model import Masa
-
-REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
-"""Numbers of the official implementation; it lies beside the repository and is not part of it."""
-
-
-def needs_reference(name: str) -> pytest.MarkDecorator:
-    """Skip, with the reason, where `shared/reference/<name>` is missing."""
-    folder = REFERENCE / name
-    return pytest.mark.skipif(not folder.is_dir(), reason=f"the reference numbers are not on this machine: {folder}")
 
 
 @cache
 def read_manifest(name: str) -> dict[str, Any]:
     """`manifest.json` of a reference folder such as `masa_r50`."""
-    manifest: dict[str, Any] = json.loads((REFERENCE / name / "manifest.json").read_text())
+    manifest: dict[str, Any] = packed.read_json(f"{name}/manifest.json")
     return manifest
 
 
@@ -79,12 +68,10 @@ def stored_samples(values: torch.Tensor) -> torch.Tensor:
 def official_images(name: str) -> torch.Tensor:
     """The input of a fixture, (1, 3, H, W) float R, G, B in 0..255: `rand256x320`, or `truck` (480 x 720)."""
     if name == "truck":
-        with np.load(REFERENCE / "masa_r50" / "image_truck480.npz") as stored:
-            image = torch.from_numpy(stored["image_bgr"]).permute(2, 0, 1).float()
-    else:
-        height, width = map(int, name.removeprefix("rand").split("x"))
-        image = torch.rand((3, height, width), generator=torch.Generator().manual_seed(0)) * 255
-    return image.flip(0)[None]  # B, G, R to R, G, B
+        return torch.from_numpy(packed.read_picture("masa_r50/image_truck480.webp")).permute(2, 0, 1).float()[None]
+    height, width = map(int, name.removeprefix("rand").split("x"))
+    image = torch.rand((3, height, width), generator=torch.Generator().manual_seed(0)) * 255
+    return image.flip(0)[None]  # drawn as B, G, R
 
 
 def check_map(values: torch.Tensor, fixture: Any, key: str, tolerance: float) -> float:

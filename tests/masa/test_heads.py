@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.masa.rebuild import needs_reference, read_manifest
+from tests.masa.rebuild import read_manifest
 from trackmill.models.masa.heads import RoiHead, RpnHead, TrackHead, roi_align_levels, roi_levels
 
 
@@ -106,8 +106,6 @@ def test_pooling_passes_gradients_to_every_level() -> None:
 
 
 @pytest.mark.parametrize("name", ["masa_r50", "masa_sam_vitb"])
-@needs_reference("masa_r50")
-@needs_reference("masa_sam_vitb")
 def test_names_and_shapes_are_the_official_ones(name: str) -> None:
     heads = {
         "rpn_head.": RpnHead(256),

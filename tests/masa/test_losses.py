@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.masa.rebuild import REFERENCE, needs_reference
+from tests.fixtures import packed
 from tests.masa.slow_boxes import random_boxes, slow_anchors, slow_assign
 from trackmill.models.layers.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, encode
 from trackmill.models.masa.losses.assigning import BACKGROUND, RPN_ASSIGNMENT
@@ -107,13 +107,12 @@ def test_large_dot_products_do_not_overflow() -> None:
     assert key.grad is not None and key.grad.isfinite().all()
 
 
-@needs_reference("masa_r50")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(
     ("loss", "name", "short"), [(released_contrast, "loss_track", "track"), (margin_loss, "loss_track_aux", "aux")]
 )
 def test_official_values_and_gradients(loss, name: str, short: str, case: str) -> None:
-    stored = np.load(REFERENCE / "masa_r50" / "loss_functions.npz")
+    stored = packed.read_arrays("masa_r50/loss_functions.npz")
     key, ref = (torch.from_numpy(stored[f"{case}.{side}"]).requires_grad_() for side in ("key", "ref"))
     value = loss(key, ref, torch.from_numpy(stored[f"{case}.target"]) > 0)
     value.backward()

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
 import trackmill.models.masa
-from tests.masa.rebuild import (
-    REFERENCE,
-    check_forward,
-    needs_reference,
-    official_images,
-    read_manifest,
-    rebuild_state,
-)
+from tests.fixtures import packed
+from tests.masa.rebuild import check_forward, official_images, read_manifest, rebuild_state
 from trackmill.models.backbones.resnet import ResNet50
 from trackmill.models.masa.model import Masa
 
@@ -28,7 +21,6 @@ def model() -> Masa:
     return trackmill.models.masa.load("masa_r50", rebuild_state("masa_r50"))
 
 
-@needs_reference("masa_r50")
 def test_weights_are_redrawn_as_they_were_drawn() -> None:
     for name in ("masa_r50", "masa_sam_vitb"):
         state = rebuild_state(name)
@@ -39,7 +31,6 @@ def test_weights_are_redrawn_as_they_were_drawn() -> None:
             assert abs(float(values.abs().sum()) - entry["abs_sum"]) <= room, entry["name"]
 
 
-@needs_reference("masa_r50")
 def test_the_state_dict_has_the_official_names_and_shapes(model: Masa) -> None:
     ours = {name: (list(values.shape), str(values.dtype)) for name, values in model.state_dict().items()}
     official = {
@@ -48,11 +39,9 @@ def test_the_state_dict_has_the_official_names_and_shapes(model: Masa) -> None:
     assert ours == official
 
 
-@needs_reference("masa_r50")
 @pytest.mark.parametrize("image", ["rand256x320", pytest.param("truck", marks=pytest.mark.slow)])
 def test_every_map_is_the_official_one(model: Masa, image: str) -> None:
-    with np.load(REFERENCE / "masa_r50" / f"forward_{image}.npz") as fixture:
-        check_forward(model, official_images(image), fixture)
+    check_forward(model, official_images(image), packed.read_arrays(f"masa_r50/forward_{image}.npz"))
 
 
 def test_the_stride_is_in_the_first_convolution() -> None:

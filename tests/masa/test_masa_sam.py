@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 import segment_anything
 import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 import trackmill.models.masa
-from tests.masa.rebuild import REFERENCE, check_forward, needs_reference, official_images, read_manifest, rebuild_state
+from tests.fixtures import packed
+from tests.masa.rebuild import check_forward, official_images, read_manifest, rebuild_state
 from trackmill.models.backbones.sam import TAPS, SamDetector
 from trackmill.models.masa.model import Masa
 
@@ -62,7 +62,6 @@ def test_the_last_tap_is_the_last_block() -> None:
     assert TAPS["vit_b"][-1] == 12 - 1 and TAPS["vit_h"][-1] == 32 - 1
 
 
-@needs_reference("masa_sam_vitb")
 def test_the_official_names_load_and_the_detector_stays_frozen() -> None:
     model = trackmill.models.masa.load("masa_sam_vitb", rebuild_state("masa_sam_vitb")).train()
     ours = {name: list(values.shape) for name, values in model.state_dict().items()}
@@ -73,8 +72,7 @@ def test_the_official_names_load_and_the_detector_stays_frozen() -> None:
 
 
 @pytest.mark.slow  # SAM's encoder and three DyHead blocks at 1024 x 1024 take a minute
-@needs_reference("masa_sam_vitb")
 def test_every_map_is_the_official_one() -> None:
     model: Masa = trackmill.models.masa.load("masa_sam_vitb", rebuild_state("masa_sam_vitb"))
-    with np.load(REFERENCE / "masa_sam_vitb" / "forward_rand256x320.npz") as fixture:
-        check_forward(model, official_images("rand256x320"), fixture)
+    fixture = packed.read_arrays("masa_sam_vitb/forward_rand256x320.npz")
+    check_forward(model, official_images("rand256x320"), fixture)

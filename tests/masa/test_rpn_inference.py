@@ -9,7 +9,8 @@ import torch
 from torchvision.ops import nms
 
 import trackmill.models.masa
-from tests.masa.rebuild import REFERENCE, check_map, needs_reference, official_images, rebuild_state
+from tests.fixtures import packed
+from tests.masa.rebuild import check_map, official_images, rebuild_state
 from tests.masa.slow_boxes import slow_anchors, slow_decode, slow_nms
 from trackmill.models.layers.anchors import level_anchors, per_anchor
 from trackmill.models.layers.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, decode, encode
@@ -185,8 +186,7 @@ def _check_found(
 def _check_official(model: Masa, name: str, image: str) -> None:
     images = official_images(image)
     height, width = images.shape[-2:]
-    with np.load(REFERENCE / name / f"forward_{image}.npz") as stored:
-        fixture = dict(stored)
+    fixture = packed.read_arrays(f"{name}/forward_{image}.npz")
     levels = model.features(images)
     logits, deltas = model.rpn_head(levels)
     for index in range(len(levels)):
@@ -201,7 +201,6 @@ def _check_official(model: Masa, name: str, image: str) -> None:
     _check_found(detections, fixture, "roi")
 
 
-@needs_reference("masa_r50")
 @pytest.mark.parametrize("image", ["rand256x320", pytest.param("truck", marks=pytest.mark.slow)])
 def test_official_proposals_and_detections_of_r50(image: str) -> None:
     _check_official(trackmill.models.masa.load("masa_r50", rebuild_state("masa_r50")), "masa_r50", image)
@@ -209,7 +208,6 @@ def test_official_proposals_and_detections_of_r50(image: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@needs_reference("masa_sam_vitb")
 def test_official_proposals_and_detections_of_sam() -> None:
     _check_official(
         trackmill.models.masa.load("masa_sam_vitb", rebuild_state("masa_sam_vitb")), "masa_sam_vitb", "rand256x320"

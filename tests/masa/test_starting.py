@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.models import resnet50, resnet101
 
 import trackmill.models.masa
-from tests.masa.rebuild import needs_reference, read_manifest
+from tests.masa.rebuild import read_manifest
 from trackmill.models.backbones.lite0 import imagenet_lite0
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.starting import start_backbone
@@ -115,7 +115,6 @@ def test_imagenet_weights_of_the_small_backbone() -> None:
     assert all(torch.equal(found[name], values) for name, values in wanted.items())
 
 
-@needs_reference("detic_swinb")
 def test_detics_own_names_are_recognised_and_refused() -> None:
     state = {each["name"]: torch.zeros(1) for each in read_manifest("detic_swinb")["entries"]}
     with pytest.raises(ValueError, match="a Detic checkpoint of its own code, whose names are other ones"):

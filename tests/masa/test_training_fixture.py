@@ -1,6 +1,5 @@
 """One training step of MASA-R50: losses, embeddings and every parameter's gradient as the official code gives them."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -8,15 +7,14 @@ import pytest
 import torch
 
 import trackmill.models.masa
-from tests.masa.rebuild import REFERENCE, check_map, needs_reference, official_images, rebuild_state
+from tests.fixtures import packed
+from tests.masa.rebuild import check_map, official_images, rebuild_state
 from trackmill.models.masa.losses import LossSettings, Targets, masa_losses
 from trackmill.models.masa.losses.assigning import TRACK_ASSIGNMENT
 from trackmill.models.masa.losses.auxiliary import margin_loss
 from trackmill.models.masa.losses.contrastive import match_instances, pair_targets, released_contrast
 from trackmill.models.masa.losses.sampling import TRACK_SAMPLING, Samples, SampleSettings
 from trackmill.models.masa.losses.total import draw_samples
-
-pytestmark = needs_reference("masa_r50")
 
 OFFICIAL_NAMES = {
     "rpn_cls": "loss_rpn_cls",
@@ -35,8 +33,7 @@ batch-norm weight of the backbone) with one; on the smaller one 1.4e-4 with eith
 
 
 def _read(name: str) -> dict[str, np.ndarray]:
-    with np.load(REFERENCE / "masa_r50" / f"{name}.npz") as stored:
-        return dict(stored)
+    return packed.read_arrays(f"masa_r50/{name}.npz")
 
 
 def _num_pairs(fixture: dict[str, np.ndarray]) -> int:
@@ -104,7 +101,7 @@ def _views(name: str) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["train_small", "train_train"])
 def test_a_whole_step(name: str) -> None:
     fixture = _read(name)
-    stored: dict[str, Any] = json.loads((REFERENCE / "masa_r50" / f"{name}.json").read_text())
+    stored: dict[str, Any] = packed.read_json(f"masa_r50/{name}.json")
     model = trackmill.models.masa.load("masa_r50", rebuild_state("masa_r50")).train()
     embeddings: list[torch.Tensor] = []
     levels: list[list[torch.Tensor]] = []

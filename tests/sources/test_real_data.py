@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.make_media import make_video
+from tests.shared_data import DATA, needs_data
 from tests.sources.claiming import claim_all
 from trackmill.pipeline.media.scaling import scale_annotations
 from trackmill.pipeline.sources import open_source
@@ -16,10 +16,9 @@ from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.sources.sav_masklets import AUTO_ID_OFFSET, Masklets, read_masklets
 from trackmill.schemas.masks import mask_area
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SETTINGS = ReadSettings(longest_side=256)
 
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="no sample data in ../shared/data beside the repository")
+pytestmark = needs_data("images", "mot15", "mot17_mini", "raw_video", "sav")
 
 FRAMES = {
     "01_dog.mp4": 289,

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import trackmill.models.masa
-from tests.masa.rebuild import REFERENCE, needs_reference
+from tests.shared_data import DATA, needs_data
 from trackmill.models.backbones.lite0 import imagenet_lite0
 from trackmill.models.masa.loading import recognise
 from trackmill.models.masa.model import Masa
@@ -318,9 +318,9 @@ def test_imagenet_weights_are_all_there_in_timms_order() -> None:
     assert backbone and all(torch.equal(values, pretrained[name]) for name, values in backbone.items())
 
 
-@needs_reference("../data/images")
+@needs_data("images/truck.jpg")
 def test_imagenet_weights_see_a_pickup() -> None:
-    image = Image.open(REFERENCE.parent / "data" / "images" / "truck.jpg").convert("RGB")
+    image = Image.open(DATA / "images" / "truck.jpg").convert("RGB")
     scale = 256 / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
     left, top = (image.width - 224) // 2, (image.height - 224) // 2
