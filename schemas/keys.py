@@ -13,6 +13,8 @@ KEY_PATTERN = re.compile(r"^[a-z0-9_-]{1,80}$")
 """No dot: WebDataset cuts a member's name into key and extension at the first dot."""
 
 _MAX_STEM = 40
+_SHARD_NAME = re.compile(r"^part-(\d{8,})(?:-r(\d{2,}))?(?:-(\d{2,}))?\.tar$")
+_PART_NAME = re.compile(r"^part-(\d{8,})(?:-r(\d{2,}))?\.parquet$")
 
 
 def slug(text: str) -> str:
@@ -55,6 +57,29 @@ def shard_name(unit: int, roll: int = 0, retry: int = 0) -> str:
 def receipt_name(unit: int) -> str:
     """File name of a unit's receipt, the marker that the unit is complete."""
     return f"{unit_name(unit)}.parquet"
+
+
+def shard_numbers(name: str) -> tuple[int, int, int]:
+    """(unit, retry, roll) of a shard, see `shard_name`.
+
+    Raises:
+        ValueError: not the name of a shard that mining wrote.
+    """
+    match = _SHARD_NAME.match(name)
+    if match is None:
+        raise ValueError(f"{name!r} is not named as mining names shards, such as part-00000012.tar")
+    return int(match[1]), int(match[2] or 0), int(match[3] or 0)
+
+
+def sidecar_part_name(unit: int, retry: int = 0) -> str:
+    """File name of a unit's part of a sidecar; each retry of quarantined items has a part of its own, as its shards."""
+    return f"{unit_name(unit)}-r{retry:02d}.parquet" if retry else f"{unit_name(unit)}.parquet"
+
+
+def unit_of_part(name: str) -> tuple[int, int] | None:
+    """(unit, retry) of a part of a sidecar; None for any other file name."""
+    match = _PART_NAME.match(name)
+    return (int(match[1]), int(match[2] or 0)) if match else None
 
 
 def frame_member(key: str, position: int, num_frames: int, kind: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from trackmill.models.device import is_device_failure
 from trackmill.models.proposers import Proposer
 from trackmill.pipeline.media.errors import NothingToStore
 from trackmill.pipeline.media.pictures import encode_jpeg
@@ -27,14 +28,13 @@ from trackmill.pipeline.shards.encode import SampleCounts, Stamp, encode_sample
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import read_receipt, write_receipt
 from trackmill.pipeline.shards.writer import ShardWriter
+from trackmill.pipeline.sidecars.making import Made, Maker, UnitParts, make_all
 from trackmill.pipeline.sources import open_source
 from trackmill.pipeline.sources.base import Source
-from trackmill.pipeline.storage.credentials import scrub
+from trackmill.pipeline.storage.credentials import error_text, scrub
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.media import Frame, Media, ProposalSet, WorkItem
 from trackmill.schemas.receipt import ReceiptRow
-
-_REASON_LIMIT = 500
 
 # Beside the items that are mined at once, one is read ahead and one waits to be written.
 MOST_AT_ONCE = HANDS - 2
@@ -58,6 +58,7 @@ class _Mined:
     item: WorkItem
     row: ReceiptRow
     members: list[tuple[str, bytes]]
+    sidecars: list[Made]
     seconds: float
 
 
@@ -67,12 +68,13 @@ class Miner:
     Args:
         job: what to do.
         proposer: built from the settings of the job; see `trackmill.pipeline.mining.start`.
+        makers: of the sidecars that are made in the same pass.
 
     Raises:
         ValueError: the proposer wants more items at once than a miner may hold in hand.
     """
 
-    def __init__(self, job: MineJob, proposer: Proposer) -> None:
+    def __init__(self, job: MineJob, proposer: Proposer, makers: Sequence[Maker] = ()) -> None:
         if not 1 <= proposer.concurrency <= MOST_AT_ONCE:
             raise ValueError(
                 f"proposer {proposer.name}: concurrency is {proposer.concurrency}, should be 1 to {MOST_AT_ONCE}"
@@ -83,6 +85,7 @@ class Miner:
         self._live = LiveStatus()
         self._fingerprint = job.fingerprint
         self._proposer = proposer
+        self._makers = makers
         self._sources: dict[str, Source] = {}
         self._stamp = Stamp(
             proposer=f"{proposer.name}/{proposer.version}",
@@ -111,11 +114,13 @@ class Miner:
         writer = ShardWriter(
             self.layout, task.unit, self.config.shards.max_bytes, self.config.shards.max_samples, task.retry
         )
+        parts = UnitParts(self._makers, self.layout, self._fingerprint, task.unit, task.retry)
         try:
             with writer, contextlib.closing(self._mine_ahead(task)) as mined:
-                rows = [self._store(each, writer) for each in mined]
+                rows = [self._store(each, writer, parts) for each in mined]
                 self._live.enter("publishing")
             writer.remove_leftovers()
+            parts.publish(writer.shards)
             self._live.enter("writing the receipt")
             rows += _poisoned_rows(task)
             self._write_receipt(task, rows, writer)
@@ -144,6 +149,7 @@ class Miner:
             # A forecast only wants the time; the run itself will quarantine the item with its reason.
             with contextlib.suppress(Exception):
                 members, counts = self._mine(item, self._source(item).read(item))
+                make_all(self._makers, item.key, members)
                 size, frames = sum(len(data) for _, data in members), counts.frames
             measured.append((frames, time.perf_counter() - start, size))
         return measured
@@ -212,20 +218,32 @@ class Miner:
             members, counts = self._mine(arrival.item, arrival.media)
             row = replace(row, license=arrival.media.license, **dataclasses.asdict(counts))
         except NothingToStore as error:
-            row = replace(row, status="skipped", reason=_reason(error), error_class=type(error).__name__)
+            row = replace(row, status="skipped", reason=error_text(error), error_class=type(error).__name__)
         except Exception as error:
             if is_device_failure(error):
                 raise DeviceLost(scrub(str(error))) from error
-            row = replace(row, status="quarantined", reason=_reason(error), error_class=type(error).__name__)
-        return _Mined(arrival.item, row, members, arrival.seconds + time.perf_counter() - start)
+            row = replace(row, status="quarantined", reason=error_text(error), error_class=type(error).__name__)
+        sidecars = self._make_sidecars(arrival.item, members) if members and self._makers else []
+        return _Mined(arrival.item, row, members, sidecars, arrival.seconds + time.perf_counter() - start)
 
-    def _store(self, mined: _Mined, writer: ShardWriter) -> ReceiptRow:
+    def _make_sidecars(self, item: WorkItem, members: list[tuple[str, bytes]]) -> list[Made]:
+        # Apart from what an item can be blamed for: a sample lies in the shards whatever a sidecar makes of it.
+        self._live.enter("making sidecars", item.source_id)
+        try:
+            return make_all(self._makers, item.key, members)
+        except Exception as error:
+            if is_device_failure(error):
+                raise DeviceLost(scrub(str(error))) from error
+            raise
+
+    def _store(self, mined: _Mined, writer: ShardWriter, parts: UnitParts) -> ReceiptRow:
         start = time.perf_counter()
         row = mined.row
         if mined.members:
             # Here, and not where an item's own errors are caught: a full disk or bucket is not the item's fault.
             self._live.enter("writing", mined.item.source_id)
             shard, offset, size = writer.write(mined.members)
+            parts.add(row.key, mined.sidecars)
             row = replace(row, shard=shard, offset=offset, size=size)
         self.note.put(row.position)
         self._live.item_done(mined.item.frames, row.status == "quarantined")
@@ -285,14 +303,3 @@ def _poisoned_rows(task: UnitTask) -> list[ReceiptRow]:
         for position, item in zip(task.positions, task.items)
         if position in task.poisoned
     ]
-
-
-def is_device_failure(error: Exception) -> bool:
-    """Whether an error means that the CUDA context is gone: every later call in this process would fail as well."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return "AcceleratorError" in names or ("CUDA error" in str(error) and "out of memory" not in str(error))
-
-
-def _reason(error: Exception) -> str:
-    text = scrub(" ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= _REASON_LIMIT else text[: _REASON_LIMIT - 1] + "…"

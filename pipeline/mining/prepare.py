@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ from trackmill.pipeline.mining.settings import MineConfig, proposer_settings
 from trackmill.pipeline.mining.unit import MineJob
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import done_units, read_receipts
+from trackmill.pipeline.sidecars.about import SidecarJob, begin_sidecar
+from trackmill.pipeline.sidecars.requests import Request
 from trackmill.pipeline.sources import SOURCES, claim_files, list_inputs
 from trackmill.pipeline.storage.credentials import redact, storage_environment
 from trackmill.pipeline.storage.files import canonical
@@ -44,6 +47,7 @@ class Run:
         unclaimed: files under the inputs that no source understands.
         retried: quarantined items as they are named now, by source id; for a retry.
         first_new_unit: for a retry, units from here on are new and are done too.
+        sidecars: made in the same pass, see `add_sidecars`.
     """
 
     config: MineConfig
@@ -53,6 +57,7 @@ class Run:
     unclaimed: list[str] = field(default_factory=list)
     retried: dict[str, WorkItem] = field(default_factory=dict)
     first_new_unit: int = 0
+    sidecars: tuple[SidecarJob, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -61,8 +66,8 @@ class Run:
 
     @property
     def uses_gpu(self) -> bool:
-        """Whether the proposer gains from a GPU."""
-        return PROPOSERS[self.config.proposer].uses_gpu
+        """Whether the proposer, or who makes a sidecar, gains from a GPU."""
+        return PROPOSERS[self.config.proposer].uses_gpu or any(sidecar.uses_gpu for sidecar in self.sidecars)
 
     @property
     def libraries(self) -> dict[str, str]:
@@ -77,6 +82,7 @@ class Run:
             fingerprint=self.fingerprint,
             libraries=self.libraries,
             environment=storage_environment(),
+            sidecars=self.sidecars,
         )
 
 
@@ -105,11 +111,25 @@ def prepare(config: MineConfig, inputs: list[str], output: str, limit: int | Non
         if opened.stale:
             remove(layout.plan)
             remove(layout.shards)
+            remove(layout.sidecars)
         if not opened.begun or not set(inputs) <= set(opened.inputs):
             store_config(layout, config, opened.parts, list(dict.fromkeys([*opened.inputs, *inputs])))
         if new is not None and new.num_rows:
             store_plan(layout, plan.parts, new, digest)
     return Run(config, layout, opened.parts, plan, unclaimed)
+
+
+def add_sidecars(run: Run, requests: Sequence[Request]) -> None:
+    """Let a run make sidecars in the same pass as the shards.
+
+    Args:
+        run: see `prepare` and `reopen`; what it stored is there already.
+        requests: see `trackmill.pipeline.sidecars.requests.request_sidecars`.
+
+    Raises:
+        SidecarError: one was begun with other settings, or for another data set.
+    """
+    run.sidecars = tuple(begin_sidecar(run.layout, request, run.fingerprint) for request in requests)
 
 
 def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:

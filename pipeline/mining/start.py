@@ -1,4 +1,4 @@
-"""What a worker does once, before its first unit: compare its libraries with the driver's, load the proposer."""
+"""What a worker does once, before its first unit: compare its libraries with the driver's, load its models."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from trackmill.pipeline.mining.miner import Miner
 from trackmill.pipeline.mining.proposer import build_proposer
 from trackmill.pipeline.mining.settings import MineConfig, mine_config, proposer_settings
 from trackmill.pipeline.mining.unit import LibrariesDiffer, MineJob
+from trackmill.pipeline.sidecars.making import Maker
 
 
 def start_miner(job: MineJob) -> Miner:
@@ -18,13 +19,14 @@ def start_miner(job: MineJob) -> Miner:
 
     Raises:
         LibrariesDiffer: this machine would write other bytes than the driver promised.
-        Exception: what building the proposer raises, see `trackmill.pipeline.mining.proposer.build_proposer`.
+        Exception: what building the proposer raises, see `trackmill.pipeline.mining.proposer.build_proposer`, or the
+            producer of a sidecar, see `trackmill.pipeline.sidecars.making.Maker`.
     """
     config = mine_config(job.config, "job")
     check_libraries(job.libraries, config)
     proposer = build_proposer(config.proposer, proposer_settings(config))
     limit_threads(config.run.threads)
-    return Miner(job, proposer)
+    return Miner(job, proposer, [Maker(sidecar) for sidecar in job.sidecars])
 
 
 def check_libraries(expected: dict[str, str], config: MineConfig) -> None:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from trackmill.pipeline.sidecars.about import SidecarJob
 from trackmill.schemas.errors import JobError, StorageError
 from trackmill.schemas.media import WorkItem
 
@@ -36,6 +37,7 @@ class MineJob:
         fingerprint: of the run.
         libraries: versions on the driver that the worker must have too, by name.
         environment: storage credentials and settings of the driver's environment.
+        sidecars: made in the same pass as the shards.
     """
 
     root: str
@@ -43,6 +45,7 @@ class MineJob:
     fingerprint: str
     libraries: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    sidecars: tuple[SidecarJob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

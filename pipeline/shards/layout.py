@@ -53,6 +53,23 @@ class Layout:
         """One row per shard: name, bytes, SHA-256, samples."""
         return join(self.root, "manifest", "shards.parquet")
 
+    @property
+    def sidecars(self) -> str:
+        """Folder of the sidecars: tables beside the shards, one folder for each."""
+        return join(self.root, "sidecars")
+
+    def sidecar(self, name: str) -> str:
+        """Folder of one sidecar."""
+        return join(self.sidecars, name)
+
+    def sidecar_about(self, name: str) -> str:
+        """What a sidecar holds, and what made it."""
+        return join(self.sidecars, name, "sidecar.json")
+
+    def sidecar_part(self, name: str, part: str) -> str:
+        """One part of a sidecar: the table of one unit."""
+        return join(self.sidecars, name, part)
+
     def shard(self, name: str) -> str:
         """One tar."""
         return join(self.shards, name)

@@ -98,6 +98,12 @@ def scrub(text: str) -> str:
     return _URL.sub(lambda match: redact(match.group(0)), text)
 
 
+def error_text(error: Exception, limit: int = 500) -> str:
+    """An error as one line that may be stored: without credentials, at most `limit` characters, never empty."""
+    text = scrub(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def storage_environment() -> dict[str, str]:
     """Environment variables that storage clients read, to be handed to workers on other machines."""
     return {name: value for name, value in os.environ.items() if _FORWARDED.match(name)}

@@ -1,0 +1,249 @@
+"""What a sidecar is and what made it: `sidecar.json`, its fingerprint, and the refusal to mix what does not match."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.sidecars.columns import Column, check_columns
+from trackmill.pipeline.sidecars.producer import Producer
+from trackmill.pipeline.sidecars.requests import NAME, Request, check_name
+from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.files import basename, dirname, exists, list_files, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes, sweep_scratch
+from trackmill.schemas.config import Settings, differences, digest
+from trackmill.schemas.errors import InputError
+from trackmill.schemas.keys import unit_of_part
+
+SIDECAR_VERSION = 1
+_MAX_ABOUT_BYTES = 1 << 20
+# What decodes a stored frame: another release may give other pixels, and so other rows.
+_LIBRARIES = ("numpy", "pillow")
+
+
+class SidecarError(InputError):
+    """A sidecar that cannot be used as it is asked for; the text names it and says how to mend it."""
+
+
+class About(BaseModel):
+    """`sidecar.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sidecar_version: Literal[1] = 1
+    name: str = Field(pattern=NAME.pattern)
+    fingerprint: str = Field(description="Of columns, producer, its settings, weights and libraries.")
+    dataset: str = Field(description="Fingerprint of the data set whose shards it describes.")
+    columns: tuple[Column, ...] = Field(description="Beside key and frame.")
+    parts: dict[str, Any] = Field(description="What the fingerprint is made of, apart from the columns.")
+    settings: dict[str, Any] = Field(description="All settings of the producer, also those that change no row.")
+    trackmill: str = Field(description="Release that began it.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarJob:
+    """What a worker needs to make a sidecar, in plain values so that it travels.
+
+    Args:
+        name: of the sidecar.
+        producer: as `trackmill.pipeline.sidecars.producers.producer_class` takes it.
+        settings: resolved settings of the producer, dumped.
+        libraries: versions and hashes that the worker must have too, by name.
+        fingerprint: of what makes the sidecar.
+        uses_gpu: whether the producer gains from a GPU.
+    """
+
+    name: str
+    producer: str
+    settings: dict[str, Any]
+    libraries: dict[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
+    uses_gpu: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
+    """A sidecar as it lies beside its data set.
+
+    Args:
+        folder: URL.
+        about: its `sidecar.json`.
+        parts: length in bytes of each part that is there, by file name.
+    """
+
+    folder: str
+    about: About
+    parts: Mapping[str, int]
+
+
+def fingerprint_parts(producer: type[Producer], settings: Settings) -> dict[str, Any]:
+    """What decides the rows, apart from the columns.
+
+    Args:
+        producer: its class.
+        settings: as `Producer.resolve` returned them.
+    """
+    kept = settings.model_dump(mode="json", exclude=set(producer.not_in_fingerprint))
+    return {
+        "producer": {
+            "name": producer.name,
+            "version": producer.version,
+            "settings": kept,
+            "implementation": producer.implementation(settings),
+        },
+        "libraries": libraries(),
+    }
+
+
+def libraries() -> dict[str, str]:
+    """Versions, on this machine, of the libraries that decode stored frames."""
+    return {name: version(name) for name in _LIBRARIES}
+
+
+def begin_sidecar(layout: Layout, request: Request, dataset: str) -> SidecarJob:
+    """Write `sidecar.json`, or check that the sidecar was begun with the same settings for the same data set.
+
+    Args:
+        layout: of the data set.
+        request: what is to be made.
+        dataset: fingerprint of the data set.
+
+    Raises:
+        InputError: a column that cannot be.
+        SidecarError: it was begun with other settings (names each), or for another data set.
+    """
+    name, producer, settings = request.name, request.kind, request.settings
+    columns = check_columns(producer.columns, f"producer {producer.name}")
+    parts = orjson.loads(orjson.dumps(fingerprint_parts(producer, settings)))
+    plain = {"sidecar_version": SIDECAR_VERSION, "columns": [column.model_dump() for column in columns], **parts}
+    about = About(
+        name=name,
+        fingerprint=digest(plain)[:16],
+        dataset=dataset,
+        columns=columns,
+        parts=parts,
+        settings=_without_credentials(settings.model_dump(mode="json")),
+        trackmill=version("trackmill"),
+    )
+    if exists(layout.sidecar_about(name)) and _has_parts(layout, name):
+        _check_same(layout, read_about(layout, name), about)
+    else:
+        document = about.model_dump(mode="json")
+        publish_bytes(
+            layout.sidecar_about(name), orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+        )
+    sweep_scratch(layout.sidecar(name))
+    return SidecarJob(
+        name=name,
+        producer=request.producer,
+        settings=settings.model_dump(mode="json"),
+        libraries={**parts["libraries"], **parts["producer"]["implementation"]},
+        fingerprint=about.fingerprint,
+        uses_gpu=producer.uses_gpu,
+    )
+
+
+def read_about(layout: Layout, name: str) -> About:
+    """`sidecar.json` of one sidecar.
+
+    Raises:
+        FileNotFoundError: there is none.
+        SidecarError: it is damaged, or of a later version.
+    """
+    url = layout.sidecar_about(check_name(name))
+    try:
+        document = orjson.loads(read_bytes(url, max_bytes=_MAX_ABOUT_BYTES))
+        found = document.get("sidecar_version")
+        if found != SIDECAR_VERSION:
+            raise SidecarError(
+                f"{redact(url)}: has sidecar version {str(found)[:40]}; this program reads {SIDECAR_VERSION}: update it"
+            )
+        about = About.model_validate(document)
+        if about.name != name:
+            raise ValueError(f"says its name is {about.name!r}")
+        check_columns(about.columns, "columns")
+        return about
+    except SidecarError:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    except (ValueError, AttributeError) as error:
+        what = str(error)
+    raise SidecarError(f"{redact(url)}: not a readable description of a sidecar ({what}); restore it, or {_anew(name)}")
+
+
+def find_sidecars(layout: Layout) -> tuple[dict[str, Sidecar], dict[str, str]]:
+    """The sidecars of a data set, by name.
+
+    Returns:
+        Those that can be read, and what is wrong with each of the others. Both are empty where there are none.
+
+    Raises:
+        OSError: they could not be listed.
+    """
+    try:
+        files = list_files(layout.sidecars)
+    except FileNotFoundError:
+        return {}, {}
+    sizes: dict[str, dict[str, int]] = {}
+    for file in files:
+        folder, name = basename(dirname(file.uri)), basename(file.uri)
+        if NAME.match(folder):
+            sizes.setdefault(folder, {})[name] = file.size
+    sidecars, damaged = {}, {}
+    for name, found in sorted(sizes.items()):
+        try:
+            about = read_about(layout, name)
+        except FileNotFoundError:
+            damaged[name] = f"sidecars/{name}: there is no sidecar.json; restore it, or {_anew(name)}"
+        except SidecarError as error:
+            damaged[name] = str(error)
+        else:
+            parts = {part: size for part, size in found.items() if unit_of_part(part)}
+            sidecars[name] = Sidecar(folder=layout.sidecar(name), about=about, parts=parts)
+    return sidecars, damaged
+
+
+def command(root: str, name: str) -> str:
+    """What to type in order to make the parts of a sidecar that are missing."""
+    return f"python jobs/make_sidecar.py {redact(root)} {name}"
+
+
+def _has_parts(layout: Layout, name: str) -> bool:
+    """Whether anything was finished; a sidecar that was only begun may begin anew with other settings."""
+    return any(unit_of_part(basename(file.uri)) for file in list_files(layout.sidecar(name)))
+
+
+def _check_same(layout: Layout, before: About, now: About) -> None:
+    where = redact(layout.sidecar(now.name))
+    if before.dataset != now.dataset:
+        raise SidecarError(
+            f"{where} describes the data set {before.dataset}, not this one, {now.dataset}; {_anew(now.name)}"
+        )
+    if before.fingerprint == now.fingerprint:
+        return
+    old, new = ({**about.parts, "columns": _by_name(about.columns)} for about in (before, now))
+    changed = "\n".join(f"  {line}" for line in differences(old, new))
+    raise SidecarError(
+        f"{where} was begun with other settings, and its parts would not match:\n{changed}\n"
+        "Use the old settings, or another name for the sidecar."
+    )
+
+
+def _by_name(columns: tuple[Column, ...]) -> dict[str, Any]:
+    return {column.name: column.model_dump(exclude={"name"}) for column in columns}
+
+
+def _anew(name: str) -> str:
+    return f"delete the folder sidecars/{name} and make it again"
+
+
+def _without_credentials(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: scrub(value) if isinstance(value, str) else value for key, value in settings.items()}
