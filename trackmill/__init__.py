@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+__version__ = "0.1.0"
+
 _HERE = Path(__file__).resolve().parent
 if not (_HERE / "models").is_dir():
     __path__.append(str(_HERE.parent))

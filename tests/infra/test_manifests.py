@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from tests.make_dataset import make_dataset
-from trackmill.jobs import train
-from trackmill.jobs.mine_proposals import parse_arguments
+from trackmill.jobs import mine_proposals, train
 from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.training.launch import check_batch
 
@@ -50,8 +49,8 @@ def test_the_entrypoint_is_a_command_line_that_the_job_takes() -> None:
     document = yaml.safe_load((ROOT / "infra" / "kuberay" / "rayjob-mine.yaml").read_text())
     words = shlex.split(document["spec"]["entrypoint"])
     assert words[:2] == ["python", "jobs/mine_proposals.py"]
-    options = parse_arguments(words[2:])
-    assert (options.proposer, options.sam_variant, options.max_quarantined) == ("sam", "vit_h", "1%")
+    options = mine_proposals.JOB.read(words[2:])
+    assert (options.proposer, options.model, options.max_quarantined) == ("sam", "vit_h", "1%")
 
 
 def test_the_training_entrypoint_is_one_that_the_job_takes_and_asks_for_what_there_is(tmp_path: Path) -> None:

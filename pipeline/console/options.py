@@ -1,0 +1,126 @@
+"""The command line of a job: options that take type, choices, default and help from the setting that they change.
+
+argparse reads the line; what is added here are older names that still work, and errors that name the nearest option
+or choice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, TypeAlias
+
+from trackmill.pipeline.console.setting_options import keywords_of_setting
+from trackmill.schemas.config import Settings
+from trackmill.schemas.errors import InputError
+
+Options: TypeAlias = argparse.Namespace
+"""A command line that was read: one attribute an option."""
+
+
+class JobParser(argparse.ArgumentParser):
+    """Options of one job.
+
+    Args:
+        prog: what the job is called on the command line.
+        description: what it does, for `--help`.
+        settings: the settings that options may name by their key.
+    """
+
+    def __init__(self, prog: str, description: str, settings: type[Settings] | None = None) -> None:
+        super().__init__(prog=prog, description=description, formatter_class=_Formatter)
+        self.settings = settings
+        self.keys: dict[str, str] = {}
+        """Key of the setting that an option changes, by the option's attribute."""
+
+    def option(
+        self,
+        name: str,
+        *,
+        key: str = "",
+        aliases: Iterable[str] = (),
+        group: argparse._ActionsContainer | None = None,
+        **keywords: Any,
+    ) -> None:
+        """Add an option.
+
+        Args:
+            name: such as `--output`.
+            key: the setting that it changes, such as `run.actors`; type, choices and help come from there.
+            aliases: older names: they work, and help does not list them.
+            group: under which heading it stands.
+            keywords: what argparse takes; they win over the setting's.
+        """
+        if key:
+            assert self.settings is not None, f"{name}: the job has no settings"
+            keywords = keywords_of_setting(self.settings, key) | keywords
+        action = (group or self).add_argument(name, **keywords)
+        if key:
+            self.keys[action.dest] = key
+        for alias in aliases:
+            # Known to the parser and not to the action, so the help does not show it.
+            self._option_string_actions[alias] = action
+
+    def read(self, arguments: Sequence[str]) -> Options:
+        """The options of a command line.
+
+        Raises:
+            InputError: an unknown or missing option, or a value that cannot be; names the nearest.
+            SystemExit: `--help` or `--version` was answered.
+        """
+        known = [name for action in self._actions for name in action.option_strings]
+        for word in (each.partition("=")[0] for each in arguments):
+            # Before anything else: a misspelt option would only be reported as one that is missing.
+            if word.startswith("--") and not any(name.startswith(word) for name in self._option_string_actions):
+                self.error(f"unknown option {word}{nearest(word, known)}")
+        options, rest = self.parse_known_args(arguments)
+        if rest:
+            self.error(f"unexpected argument {rest[0]!r}; put quotes around values with spaces")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """See `argparse`; raised, so that it is printed like every other mistake."""
+        raise InputError(f"{message}; all options: {self.prog} --help")
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Help in the terminal's width, at most 110 columns."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+        self._width = min(self._width, 110)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean '--output'?`, or nothing where no name is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def one_of(names: Iterable[str], else_if: Callable[[str], bool] | None = None) -> Callable[[str], str]:
+    """The type of an option with choices; unlike argparse's own it names the nearest.
+
+    Args:
+        names: the choices.
+        else_if: whether another word is allowed as well, such as `my_package.my_module:Class`.
+    """
+    known = list(names)
+
+    def choice(text: str) -> str:
+        if text in known or (else_if is not None and else_if(text)):
+            return text
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown{nearest(text, known)}; known: {', '.join(known)}")
+
+    return choice
+
+
+def positive(text: str) -> int:
+    """The type of an option that counts: a whole number of at least 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return number

@@ -1,0 +1,75 @@
+"""Lines for people, without credentials and control codes: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+from trackmill.pipeline.storage.credentials import scrub
+
+
+def say(line: str) -> None:
+    """A line of the result or of progress, at once."""
+    _write(line, sys.stdout)
+
+
+def note(line: str) -> None:
+    """Something that people should know but that is no result."""
+    _write(f"note: {line}", sys.stderr)
+
+
+def warn(line: str) -> None:
+    """Something that is not as it should be, though the job goes on."""
+    _write(f"warning: {line}", sys.stderr)
+
+
+def complain(line: str) -> None:
+    """Why the job ends."""
+    _write(f"error: {line}", sys.stderr)
+
+
+def clean(text: str, limit: int = 4000) -> str:
+    """Text that may hold anything, such as names inside a file, as one line: no credentials, no control codes."""
+    line = " ".join(scrub(text).split())
+    line = "".join(char if char.isprintable() else "?" for char in line)
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def discard_stdout() -> None:
+    """Send what is still to be printed nowhere: the reader of a pipe, such as `head`, has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """Messages of our own loggers, and warnings of others', as plain scrubbed lines."""
+    handler = _StderrHandler()
+    root, ours = logging.getLogger(), logging.getLogger("trackmill")
+    level = ours.level
+    root.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        ours.setLevel(level)
+
+
+class _StderrHandler(logging.Handler):
+    """To whatever `sys.stderr` is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(scrub(self.format(record)), file=sys.stderr, flush=True)
+
+
+def _write(line: str, stream: TextIO) -> None:
+    try:
+        print(scrub(line), file=stream, flush=True)
+    except BrokenPipeError:
+        if stream is not sys.stdout:
+            raise
+        discard_stdout()  # the work goes on, and its exit code stays true

@@ -1,0 +1,50 @@
+"""Settings as TOML that `--config` takes, each with its description above it."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import tomlkit
+from pydantic import BaseModel
+from tomlkit.items import Table
+
+from trackmill.pipeline.storage.credentials import scrub
+
+_WIDTH = 110
+
+
+def as_toml(settings: BaseModel) -> str:
+    """All settings; those without a value, which TOML cannot write, as comments."""
+    document = tomlkit.document()
+    _fill(document, settings)
+    return tomlkit.dumps(document).strip()
+
+
+def _fill(table: tomlkit.TOMLDocument | Table, settings: BaseModel) -> None:
+    """Plain values first, as TOML wants them, then the sections."""
+    fields = type(settings).model_fields
+    plain = settings.model_dump(mode="json")
+    sections = [name for name in fields if isinstance(getattr(settings, name), BaseModel)]
+    for name, field in fields.items():
+        if name in sections:
+            continue
+        for line in textwrap.wrap(field.description or "", _WIDTH):
+            table.add(tomlkit.comment(line))
+        if plain[name] is None:
+            table.add(tomlkit.comment(f"{name} ="))
+        else:
+            table.add(name, _scrubbed(plain[name]))
+    for name in sections:
+        section = tomlkit.table()
+        _fill(section, getattr(settings, name))
+        table.add(name, section)
+
+
+def _scrubbed(value: Any) -> Any:
+    """Without credentials, and without what TOML cannot write."""
+    if isinstance(value, dict):
+        return {key: _scrubbed(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [_scrubbed(each) for each in value if each is not None]
+    return scrub(value) if isinstance(value, str) else value
