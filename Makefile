@@ -10,6 +10,8 @@ OUTPUT ?= out/mine
 INPUT ?=
 # More options for the job, e.g. make mine ARGS="--executor inline --limit 4".
 ARGS ?=
+# Processes that run tests at once; tests/conftest.py says which tests stay together. Empty: one process, for a debugger.
+PARALLEL ?= -n 2 --dist loadgroup
 # One stage of the demonstration: mine, train, track, evaluate or report; empty means all that is not done yet.
 STAGE ?=
 
@@ -31,12 +33,12 @@ demo: $(VENV)/.installed-demo
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) --durations=10 $(PYTEST_ARGS)
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --durations=20 $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.benchmarks.mining

@@ -1,3 +1,26 @@
-"""What every test run has: a summary of what was skipped, and for want of what."""
+"""How the whole suite runs: one thread a process, which tests may run beside each other, what was skipped.
+
+`make test` runs two processes of pytest-xdist. The tests of a file stay in one process, so that a module's fixtures are
+made once. All tests that start Ray stay in one process too: two clusters at once starve each other on two cores.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
 
 from tests.summary import pytest_terminal_summary  # noqa: F401 - a hook, which pytest finds by its name
+
+# Set before torch is imported, and inherited by jobs under test: on a busy machine the threads of small operators wait
+# for each other for minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Ray's tests first, since they take longest; each file is one group, all of Ray's are one."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
