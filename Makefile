@@ -15,7 +15,7 @@ PARALLEL ?= -n 2 --dist loadgroup
 # One stage of the demonstration: mine, train, track, evaluate or report; empty means all that is not done yet.
 STAGE ?=
 
-.PHONY: mine demo test test-all bench lint install constraints clean
+.PHONY: mine demo test test-all coverage bench lint install constraints clean
 
 mine: $(VENV)/.installed-mine
 	$(BIN)/python jobs/mine_proposals.py $(if $(INPUT),--input $(INPUT)) --output $(OUTPUT) $(ARGS)
@@ -39,6 +39,17 @@ test-all: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PARALLEL) --durations=20 $(PYTEST_ARGS)
+
+# Which lines the tests of `make test` run; it takes longer than they do without it.
+coverage: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
+
+# The same as pre-commit does on every commit, on all files, and without changing any.
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.benchmarks.mining

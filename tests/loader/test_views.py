@@ -294,7 +294,7 @@ def test_defaults_are_the_released_ones() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"rotat": 3}, "did you mean 'rotate'"),
+        ({"rotat": 3}, "did you mean 'rotate'"),  # codespell:ignore
         ({"scale": [1.5, 0.5]}, "the first should be the smaller"),
         ({"flip": 2}, "flip: .*less than or equal to 1"),
         ({"resize": [0, 1]}, "resize.*greater than 0"),

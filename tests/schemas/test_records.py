@@ -65,7 +65,7 @@ class Outer(Settings):
     ("text", "message"),
     [
         ("[read]\nlongest_sied = 3", r"unknown key 'read.longest_sied'; did you mean 'longest_side'\?"),
-        ("[raed]\nx = 3", r"unknown key 'raed'; did you mean 'read'\?"),
+        ("[raed]\nx = 3", r"unknown key 'raed'; did you mean 'read'\?"),  # codespell:ignore
         ("[read]\nlongest_side = 'big'", r"read\.longest_side: .*integer"),
         ("[read]\nlongest_side = 0", r"read\.longest_side: .*greater than 0"),
         ("[read", "not valid TOML"),

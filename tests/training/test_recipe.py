@@ -40,12 +40,12 @@ def test_changes_win_key_by_key(folder: Path) -> None:
     ("name", "changes", "message"),
     [
         ("small", {"optim": {"momentun": 1}}, r"small: unknown key .optim\.momentun.; did you mean .momentum.\?"),
-        ("small", {"optin": {"lr": 1}}, r"unknown key 'optin'; did you mean 'optim'\?"),
-        ("small", {"model": {"widht": 1}}, r"unknown key 'model\.widht'; did you mean 'width'\?"),
+        ("small", {"optin": {"lr": 1}}, r"unknown key 'optin'; did you mean 'optim'\?"),  # codespell:ignore
+        ("small", {"model": {"widht": 1}}, r"unknown key 'model\.widht'; did you mean 'width'\?"),  # codespell:ignore
         ("small", {"loss": {}}, "unknown key 'loss'"),  # a section of another task
         ("small", {"optim": {"lr": -1}}, r"optim\.lr: .*greater than 0"),
         ("small", {"task": "tiney"}, r"unknown task 'tiney'; did you mean 'tiny'\?"),
-        ("smal", {}, r"recipe 'smal': did you mean 'small'\? known are broken, small; or give the path"),
+        ("smalls", {}, r"recipe 'smalls': did you mean 'small'\? known are broken, small; or give the path"),
         ("broken", {}, "recipe broken: not valid TOML"),
         ("there/is/none.toml", {}, "no such file"),
     ],
