@@ -1,18 +1,206 @@
-"""Joining a Ray cluster, or starting one on this machine."""
+"""The one place where Ray is started or joined: patient with a slow machine, and never without an end.
+
+A loaded machine may need minutes for what Ray waits half a minute for, and some of Ray's waits are fixed: then
+`ray.init` raises, leaves half a cluster behind, and a second call often succeeds. Where a cluster does not answer it
+waits for many minutes and cannot be interrupted. So it runs in a thread of its own, with a limit and one more try.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-import ray
+import psutil
+
+import trackmill
+from trackmill.schemas.errors import JobError
+
+log = logging.getLogger("trackmill")
+
+PATIENCE = {
+    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_agent_register_timeout_ms": "180000",
+    "RAY_gcs_server_port_wait_time_s": "180",
+}
+"""Variables that make Ray's processes wait longer for each other; what the user has set stays."""
+
+_TRIES = 2
+_CONNECT_S = 30.0
+_NOTICE_S = 30.0
 
 
-def start_ray() -> None:
-    """Join the cluster of `RAY_ADDRESS` (`ray job submit` sets it), or else start a Ray of our own on this machine."""
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
-        return
+class RayUnavailable(JobError):
+    """Ray could not be started, or the cluster does not answer; the text names Ray's logs and a way without Ray."""
+
+
+def start_ray(timeout_s: float = 600.0, without: str = "") -> None:
+    """Join the cluster of `RAY_ADDRESS` (`ray job submit` sets it), or else start a Ray of our own on this machine.
+
+    Workers of our own Ray import the code beside this driver, and modules of the folder that the driver runs in.
+
+    Args:
+        timeout_s: limit of all tries together; a try that fails before it is repeated once.
+        without: options that do the same work without Ray, for the error.
+
+    Raises:
+        RayUnavailable: it could not be had; one line that says what to do. Nothing that was started is left running.
+    """
+    deadline = time.monotonic() + timeout_s
+    address = os.environ.get("RAY_ADDRESS", "")
+    joining = bool(address) and address != "local"
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     # Ray guards a local cluster with a token that it makes and finds by itself; that is no news to anybody.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    ray.init(address="local", log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+    logging.getLogger("ray._private.worker").addFilter(_not_the_thread)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if not joining:
+        options |= {"address": "local", "include_dashboard": False}
+    reason = ""
+    for attempt in range(1, _TRIES + 1):
+        before = {child.pid for child in _children()}
+        try:
+            with contextlib.nullcontext() if joining else _own_code_first():
+                if joining:
+                    _check_answers(address, deadline)
+                _init(options, deadline)
+            return
+        except TimeoutError as error:
+            reason = str(error)
+        except Exception as error:
+            reason = _first_line(error)
+        finally:
+            if not _is_initialized():
+                _end(before)
+        if time.monotonic() >= deadline:
+            break
+        if attempt < _TRIES:
+            log.warning("Ray could not be %s (%s); trying once more", "joined" if joining else "started", reason)
+    instead = f"; without Ray: {without}" if without else ""
+    if joining:
+        raise RayUnavailable(
+            f"the Ray cluster at RAY_ADDRESS={address} cannot be joined: {reason}; is it running? Without RAY_ADDRESS "
+            f"a Ray is started on this machine{instead}"
+        )
+    raise RayUnavailable(f"Ray could not be started on this machine: {reason}; its logs: {_log_folder()}{instead}")
+
+
+def _init(options: dict[str, Any], deadline: float) -> None:
+    """Call `ray.init` in a thread.
+
+    Raises:
+        TimeoutError: it has not returned at the deadline; the thread is left behind.
+        Exception: what `ray.init` raised.
+    """
+    import ray
+
+    done: Future[None] = Future()
+
+    def call() -> None:
+        try:
+            ray.init(**options)
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+            done.set_exception(error)
+            return
+        done.set_result(None)
+        # The kernel ends Ray's processes with the thread that started them, so it stays as long as this process does.
+        threading.Event().wait()
+
+    begin = time.monotonic()
+    threading.Thread(target=call, name="Ray", daemon=True).start()
+    while True:
+        with contextlib.suppress(TimeoutError):
+            return done.result(timeout=min(_NOTICE_S, max(0.0, deadline - time.monotonic())))
+        if done.done():
+            return done.result()
+        if time.monotonic() >= deadline:
+            # At the end of this process Ray would wait for the lock that the thread holds.
+            atexit.unregister(ray.shutdown)
+            raise TimeoutError(f"no answer in {time.monotonic() - begin:.0f} s")
+        log.info("still waiting for Ray, since %.0f s", time.monotonic() - begin)
+
+
+def _check_answers(address: str, deadline: float) -> None:
+    """Raise `ConnectionError` where nothing listens at `host:port`, which Ray itself would try for many minutes."""
+    try:
+        place = urlsplit(address if "://" in address else f"//{address}")
+        host, port = place.hostname, place.port
+    except ValueError:
+        raise ConnectionError("this is no host:port") from None
+    if host is None or port is None:
+        return  # `auto`, which Ray looks up by itself
+    deadline = min(deadline, time.monotonic() + _CONNECT_S)
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=max(0.1, deadline - time.monotonic())).close()
+            return
+        except OSError as error:
+            if time.monotonic() + 1 >= deadline:
+                raise ConnectionError(f"nothing answers there ({_first_line(error)})") from None
+        time.sleep(1)
+
+
+@contextlib.contextmanager
+def _own_code_first() -> Iterator[None]:
+    """Lets Ray's processes, which inherit our environment, import the checkout that this driver runs from."""
+    root = Path(trackmill.__file__).resolve().parent.parent
+    before = os.environ.get("PYTHONPATH")
+    # An installed package is found anyway, and its folder in front would put every package before the standard library.
+    if (root / "pipeline" / "ray_cluster.py").is_file():
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), before)))
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def _is_initialized() -> bool:
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+def _children() -> list[psutil.Process]:
+    children: list[psutil.Process] = psutil.Process().children(recursive=True)
+    return children
+
+
+def _end(before: set[int]) -> None:
+    """End what a failed start left behind: `ray.shutdown` does not know of a cluster that never came to be."""
+    for child in _children():
+        with contextlib.suppress(psutil.Error):
+            if child.pid not in before and any("ray" in part for part in child.cmdline()):
+                child.kill()
+
+
+def _log_folder() -> str:
+    """Of the newest session that this process began; else where all sessions are."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()) / "ray"
+    sessions = sorted(folder.glob(f"session_*_{os.getpid()}"))
+    return str(sessions[-1] / "logs" if sessions else folder)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().partition("\n")[0].rstrip(" .:;")
+    return text or type(error).__name__
+
+
+def _not_the_thread(record: logging.LogRecord) -> bool:
+    # The job has handlers of its own for signals, and wants none of Ray's.
+    return "SIGTERM handler is not set" not in record.getMessage()

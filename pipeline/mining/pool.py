@@ -77,7 +77,7 @@ class RayPool:
         self._settings = settings
         self._on_tick = on_tick
         if not ray.is_initialized():
-            start_ray()
+            start_ray(settings.ray_start_timeout_s, without="--executor inline")
         gpus = ray.cluster_resources().get("GPU", 0)
         self._gpus_each = settings.gpus_per_actor
         if self._gpus_each < 0:

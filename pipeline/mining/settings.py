@@ -51,6 +51,9 @@ class RunSettings(Settings):
         description="Items after which an actor is replaced; 0: never; -1: 2000, or never for one that holds a GPU, "
         "which would wait for its successor to load the model.",
     )
+    ray_start_timeout_s: float = Field(
+        600.0, gt=0, description="Seconds that Ray may take to start, or a cluster to answer, with one more try."
+    )
     progress_s: float = Field(10.0, gt=0, description="Seconds between progress lines in a log.")
     watchdog_s: float = Field(120.0, gt=0, description="Warn, naming the stage, when no item is finished for so long.")
     max_quarantined: str = Field("", description="Exit with 3 above this: a number, or a share like 5%.")

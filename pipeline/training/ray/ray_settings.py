@@ -16,6 +16,9 @@ class RaySettings(Settings):
         description="All ranks are started again so often after one of them failed; -1: without end. Machines that the "
         "cluster takes back with notice do not count.",
     )
+    start_timeout_s: float = Field(
+        600.0, gt=0, description="Seconds that Ray may take to start, or a cluster to answer, with one more try."
+    )
     cpus_per_worker: float = Field(
         1.0,
         gt=0,

@@ -67,6 +67,7 @@ def run_ray(
 
     Raises:
         ConfigError: a mistake of the settings, found here or by a rank.
+        RayUnavailable: Ray could not be started, or its cluster does not answer.
         RunFailed: a rank failed for good, or more often than `ray.max_failures` allows.
     """
     if device not in ("auto", "cpu", "cuda"):
@@ -75,7 +76,7 @@ def run_ray(
         os.environ.setdefault(name, value)
     started = not ray.is_initialized()
     if started:
-        start_ray()
+        start_ray(recipe.ray.start_timeout_s, without="--launcher local")
     try:
         return _run(recipe, output, num_workers, device, resume, stream or sys.stderr)
     finally:
