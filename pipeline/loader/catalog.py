@@ -19,6 +19,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.reader import Dataset, open_dataset
 from trackmill.pipeline.shards.receipts import SHARD_SCHEMA, BadReceipt, done_units
 from trackmill.pipeline.shards.stream import index_shard
+from trackmill.pipeline.sidecars.about import Sidecars, find_sidecars
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, exists, read_bytes
 from trackmill.schemas.errors import InputError
@@ -50,7 +51,8 @@ class Catalog:
         frames: (N,) int32, 1 for a picture.
         left_out: samples in which not one box was found, so that there is nothing to learn; they are not counted in N.
         fingerprint: SHA-256 over names, sizes and hashes of the shards and the places of the samples: the same
-            wherever the data set lies.
+            wherever the data set lies. Sidecars are no part of it.
+        sidecars: tables beside the shards, see `trackmill.pipeline.sidecars`.
     """
 
     url: str
@@ -62,6 +64,7 @@ class Catalog:
     frames: NDArray[np.int32]
     left_out: int
     fingerprint: str
+    sidecars: Sidecars
     _keys: pa.ChunkedArray | None
 
     def __len__(self) -> int:
@@ -207,6 +210,7 @@ def _catalog(
         frames=columns["frames"][order].astype(np.int32),
         left_out=left_out,
         fingerprint=digest.hexdigest(),
+        sidecars=Sidecars(root=dataset.url) if dataset.layout is None else find_sidecars(dataset.layout),
         _keys=keys.take(pa.array(order)),
     )
 

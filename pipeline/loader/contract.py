@@ -37,6 +37,22 @@ class StoredSample(Protocol):
     def objects(self, frame: int) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
         """Annotated objects of a frame: boxes (G, 4) and ids (G,), constant over a clip; None if never annotated."""
 
+    def sidecar(self, name: str, frame: int) -> dict[str, NDArray[Any]]:
+        """The rows of a frame in a sidecar, a table beside the shards such as `detections`.
+
+        Args:
+            name: of the sidecar.
+            frame: position in the sample.
+
+        Returns:
+            Its own columns by name, (N,) each, (N, 4) float32 for boxes; N may be 0. Not to be written into.
+
+        Raises:
+            NoSidecar: it was not made, or not for this sample's unit; says which command makes it.
+            OtherShards: it was made for other shards.
+            BadShard: its part is damaged, or the sample is quarantined in it.
+        """
+
 
 class MakeExample(Protocol):
     """Turns a stored sample into what one place of a batch holds. Pickled into worker processes."""

@@ -13,6 +13,8 @@ from trackmill.pipeline.loader.jpeg import decode
 from trackmill.pipeline.shards.decode import MAX_PIXELS
 from trackmill.pipeline.shards.stream import BadMember, key_of
 from trackmill.pipeline.shards.tar import BLOCK, BadShard, header, padding, parse_header
+from trackmill.pipeline.sidecars.about import NoSidecar
+from trackmill.pipeline.sidecars.tables import SidecarTables
 from trackmill.schemas.keys import frame_member
 from trackmill.schemas.sample import SCHEMA_VERSION
 
@@ -33,12 +35,14 @@ class ShardSample:
         piece: the bytes of the sample in the tar.
         shard: file name of the tar, for messages.
         offset: where the piece stands in it.
+        tables: the sidecars of the data set; None where there are none, as for tars alone.
 
     Raises:
         BadShard: not one whole sample of a version that is known.
     """
 
-    def __init__(self, piece: bytes, shard: str, offset: int) -> None:
+    def __init__(self, piece: bytes, shard: str, offset: int, tables: SidecarTables | None = None) -> None:
+        self._tables = tables
         names, parts = _members(piece, shard, offset)
         self._member = names.pop()
         self.key, self.shard = key_of(self._member), shard
@@ -131,6 +135,16 @@ class ShardSample:
             return boxes, ids.astype(np.int64, copy=False)
         except _INVALID as error:
             raise self._bad(f"frame {frame}: objects are not valid ({type(error).__name__}: {error})") from None
+
+    def sidecar(self, name: str, frame: int) -> dict[str, NDArray[Any]]:
+        """See `trackmill.pipeline.loader.contract.StoredSample.sidecar`."""
+        if self._tables is None:
+            raise NoSidecar(f"{self.key}: sidecar {name!r}: the sample was opened without its data set's sidecars")
+        try:
+            return self._tables.rows(name, self.shard, self.key, frame)
+        except BadShard as error:
+            self.problem = str(error)
+            raise
 
     def _bad(self, what: str) -> BadMember:
         self.problem = f"{self.shard}: {self._member}: {what}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trackmill.pipeline.loader.cache import ShardCache, check_length, other_length
 from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.sidecars.tables import SidecarTables
 from trackmill.pipeline.storage.credentials import redact, scrub
 from trackmill.pipeline.storage.files import is_local, read_bytes
 from trackmill.schemas.errors import StorageError
@@ -55,6 +56,8 @@ class ShardFiles:
         self._held: dict[int, _Held] = {}
         self._open: dict[int, Future[int]] = {}
         self._bad: dict[int, str] = {}
+        self.tables = SidecarTables(catalog.sidecars, catalog.shards)
+        """Rows of the sidecars. Their parts are small beside the shards: they are kept in memory, not in the cache."""
 
     def need(self, stream: int, windows: list[NDArray[np.int64]]) -> None:
         """Say which samples a stream will ask for from now on, window by window; the rest is let go.

@@ -31,6 +31,10 @@ class SidecarError(InputError):
     """A sidecar that cannot be used as it is asked for; the text names it and says how to mend it."""
 
 
+class NoSidecar(SidecarError):
+    """There is no such sidecar, or it has no part for a unit; the text says which command makes it."""
+
+
 class About(BaseModel):
     """`sidecar.json`."""
 
@@ -80,6 +84,35 @@ class Sidecar:
     folder: str
     about: About
     parts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecars:
+    """The sidecars of a data set; none where `by_name` is empty.
+
+    Args:
+        root: URL of the data set.
+        by_name: those that can be read.
+        damaged: what is wrong with each of the others.
+    """
+
+    root: str
+    by_name: Mapping[str, Sidecar] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Sidecar:
+        """A sidecar by its name.
+
+        Raises:
+            NoSidecar: it was never made; says which there are and what makes it.
+            SidecarError: its `sidecar.json` is missing or damaged.
+        """
+        if name in self.damaged:
+            raise SidecarError(self.damaged[name])
+        if name in self.by_name:
+            return self.by_name[name]
+        there = f"there are {', '.join(self.by_name)}" if self.by_name else "there are none"
+        raise NoSidecar(f"{redact(self.root)} has no sidecar {name!r} ({there}): {command(self.root, name)} makes it")
 
 
 def fingerprint_parts(producer: type[Producer], settings: Settings) -> dict[str, Any]:
@@ -179,11 +212,8 @@ def read_about(layout: Layout, name: str) -> About:
     raise SidecarError(f"{redact(url)}: not a readable description of a sidecar ({what}); restore it, or {_anew(name)}")
 
 
-def find_sidecars(layout: Layout) -> tuple[dict[str, Sidecar], dict[str, str]]:
-    """The sidecars of a data set, by name.
-
-    Returns:
-        Those that can be read, and what is wrong with each of the others. Both are empty where there are none.
+def find_sidecars(layout: Layout) -> Sidecars:
+    """The sidecars of a data set.
 
     Raises:
         OSError: they could not be listed.
@@ -191,7 +221,7 @@ def find_sidecars(layout: Layout) -> tuple[dict[str, Sidecar], dict[str, str]]:
     try:
         files = list_files(layout.sidecars)
     except FileNotFoundError:
-        return {}, {}
+        return Sidecars(root=layout.root)
     sizes: dict[str, dict[str, int]] = {}
     for file in files:
         folder, name = basename(dirname(file.uri)), basename(file.uri)
@@ -208,7 +238,7 @@ def find_sidecars(layout: Layout) -> tuple[dict[str, Sidecar], dict[str, str]]:
         else:
             parts = {part: size for part, size in found.items() if unit_of_part(part)}
             sidecars[name] = Sidecar(folder=layout.sidecar(name), about=about, parts=parts)
-    return sidecars, damaged
+    return Sidecars(root=layout.root, by_name=sidecars, damaged=damaged)
 
 
 def command(root: str, name: str) -> str:

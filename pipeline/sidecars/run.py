@@ -196,10 +196,7 @@ def check_parts(layout: Layout, name: str, tasks: Sequence[PartTask]) -> dict[st
         SidecarError: one of them is damaged; names it.
         OSError: one of them could not be read.
     """
-    sidecars, damaged = find_sidecars(layout)
-    if name not in sidecars:
-        raise SidecarError(damaged.get(name, f"{redact(layout.root)}: there is no sidecar {name!r}"))
-    sidecar = sidecars[name]
+    sidecar = find_sidecars(layout)[name]
 
     def check(task: PartTask) -> tuple[str, PartAbout]:
         where = f"sidecars/{name}/{task.file_name}"

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from numpy.typing import NDArray
 
-from trackmill.pipeline.shards.tar import BadShard
-from trackmill.pipeline.sidecars.about import Sidecar, SidecarError, command
-from trackmill.pipeline.sidecars.part import MAX_PART_BYTES, BadPart, Part, PartAbout, parse_part
+from trackmill.pipeline.sidecars.about import NoSidecar, Sidecar, SidecarError, Sidecars, command
+from trackmill.pipeline.sidecars.part import BadPart, Part, PartAbout, read_part
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileTooLarge, join, read_bytes
+from trackmill.pipeline.storage.files import join
 from trackmill.schemas.keys import shard_numbers, sidecar_part_name
 from trackmill.schemas.receipt import ShardInfo
 
 HELD_BYTES = 256 << 20
 """Parts that are kept in memory by one process; the longest unused goes first, the newest always stays."""
-
-ReadPart = Callable[[Sidecar, str], bytes]
-"""Bytes of the part of a sidecar that has this file name."""
-
-
-class NoSidecar(SidecarError):
-    """There is no such sidecar, or it has no part for a unit; the text says which command makes it."""
 
 
 class OtherShards(SidecarError):
@@ -35,18 +27,13 @@ class SidecarTables:
     """The sidecars of a data set, for one process. Pickled without what it holds in memory.
 
     Args:
-        root: URL of the data set, for messages.
         sidecars: see `trackmill.pipeline.sidecars.about.find_sidecars`.
         shards: of the data set.
-        read: gives the bytes of a part; None reads them where they lie.
     """
 
-    def __init__(
-        self, root: str, sidecars: Mapping[str, Sidecar], shards: Iterable[ShardInfo], read: ReadPart | None = None
-    ) -> None:
-        self._root, self._sidecars = root, dict(sidecars)
+    def __init__(self, sidecars: Sidecars, shards: Iterable[ShardInfo]) -> None:
+        self.sidecars = sidecars
         self._shards = {shard.name: shard for shard in shards}
-        self._read = read or read_in_place
         self._held: OrderedDict[tuple[str, str], Part] = OrderedDict()
         self._bad: dict[tuple[str, str], str] = {}
 
@@ -69,8 +56,8 @@ class SidecarTables:
 
     def part(self, name: str, shard: str) -> Part:
         """The part that describes a shard; raises what `rows` raises."""
-        sidecar = self.sidecar(name)
-        file_name = part_of_shard(shard, self._root, name)
+        sidecar = self.sidecars[name]
+        file_name = part_of_shard(shard, name)
         place = (name, file_name)
         if place in self._bad:
             raise BadPart(self._bad[place])
@@ -84,55 +71,25 @@ class SidecarTables:
         check_shard(held.about, self._shards[shard], held.where)
         return held
 
-    def sidecar(self, name: str) -> Sidecar:
-        """A sidecar by its name.
-
-        Raises:
-            NoSidecar: it was never made.
-        """
-        return find(self._root, self._sidecars, name)
-
     def _fetch(self, sidecar: Sidecar, file_name: str) -> Part:
         name = sidecar.about.name
         where = f"sidecars/{name}/{file_name}"
         if file_name not in sidecar.parts:
-            raise NoSidecar(
-                f"{redact(self._root)}: there is no {where}: {command(self._root, name)} makes what is missing"
-            )
+            root = self.sidecars.root
+            raise NoSidecar(f"{redact(root)}: there is no {where}: {command(root, name)} makes what is missing")
         try:
-            part = parse_part(self._read(sidecar, file_name), where, sidecar.about.columns)
-        except BadShard as error:
+            part = read_part(join(sidecar.folder, file_name), where, sidecar.about.columns)
+        except BadPart as error:
             self._bad[name, file_name] = str(error)
-            raise BadPart(str(error)) from None
+            raise
         check_maker(part.about, sidecar, file_name, where)
         return part
 
     def __getstate__(self) -> dict[str, Any]:
-        # How parts are read may hang on threads and open files of this process.
-        return {**self.__dict__, "_read": read_in_place, "_held": OrderedDict()}
+        return {**self.__dict__, "_held": OrderedDict()}
 
 
-def find(root: str, sidecars: Mapping[str, Sidecar], name: str) -> Sidecar:
-    """A sidecar by its name.
-
-    Raises:
-        NoSidecar: it was never made; says which there are and what makes it.
-    """
-    if name in sidecars:
-        return sidecars[name]
-    there = f"there are {', '.join(sidecars)}" if sidecars else "there are none"
-    raise NoSidecar(f"{redact(root)} has no sidecar {name!r} ({there}): {command(root, name)} makes it")
-
-
-def read_in_place(sidecar: Sidecar, file_name: str) -> bytes:
-    """Bytes of a part, from where it lies."""
-    try:
-        return read_bytes(join(sidecar.folder, file_name), max_bytes=MAX_PART_BYTES)
-    except FileTooLarge as error:
-        raise BadPart(str(error)) from None
-
-
-def part_of_shard(shard: str, root: str, name: str) -> str:
+def part_of_shard(shard: str, name: str) -> str:
     """File name of the part that describes a shard.
 
     Raises:
@@ -141,7 +98,7 @@ def part_of_shard(shard: str, root: str, name: str) -> str:
     try:
         return sidecar_part_name(*shard_numbers(shard)[:2])
     except ValueError as error:
-        raise NoSidecar(f"{redact(root)}: sidecar {name}: {error}") from None
+        raise NoSidecar(f"sidecar {name}: {error}") from None
 
 
 def check_maker(about: PartAbout, sidecar: Sidecar, file_name: str, where: str) -> None:
