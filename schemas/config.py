@@ -6,7 +6,6 @@ misspelt and silently ignored costs a night.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import tomllib
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.names import nearest
 
 S = TypeVar("S", bound="Settings")
 
@@ -71,8 +71,7 @@ def _explain(cls: type[BaseModel], location: tuple[int | str, ...], kind: str, m
     for part in location[:-1]:
         owner = owner.model_fields[str(part)].annotation
     known = list(owner.model_fields)
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    hint = nearest(str(location[-1]), known) or f"known keys: {', '.join(known)}"
     return f"unknown key {dotted!r}; {hint}"
 
 

@@ -7,13 +7,13 @@ or choice.
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from trackmill.pipeline.console.setting_options import keywords_of_setting
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.names import nearest
 
 Options: TypeAlias = argparse.Namespace
 """A command line that was read: one attribute an option."""
@@ -39,6 +39,7 @@ class JobParser(argparse.ArgumentParser):
         name: str,
         *,
         key: str = "",
+        settings: type[Settings] | None = None,
         aliases: Iterable[str] = (),
         group: argparse._ActionsContainer | None = None,
         **keywords: Any,
@@ -48,13 +49,15 @@ class JobParser(argparse.ArgumentParser):
         Args:
             name: such as `--output`.
             key: the setting that it changes, such as `run.actors`; type, choices and help come from there.
+            settings: where the key is looked up, if not in the job's settings.
             aliases: older names: they work, and help does not list them.
             group: under which heading it stands.
             keywords: what argparse takes; they win over the setting's.
         """
         if key:
-            assert self.settings is not None, f"{name}: the job has no settings"
-            keywords = keywords_of_setting(self.settings, key) | keywords
+            owner = settings or self.settings
+            assert owner is not None, f"{name}: the job has no settings"
+            keywords = keywords_of_setting(owner, key) | keywords
         action = (group or self).add_argument(name, **keywords)
         if key:
             self.keys[action.dest] = key
@@ -73,7 +76,7 @@ class JobParser(argparse.ArgumentParser):
         for word in (each.partition("=")[0] for each in arguments):
             # Before anything else: a misspelt option would only be reported as one that is missing.
             if word.startswith("--") and not any(name.startswith(word) for name in self._option_string_actions):
-                self.error(f"unknown option {word}{nearest(word, known)}")
+                self.error("; ".join(filter(None, [f"unknown option {word}", nearest(word, known)])))
         options, rest = self.parse_known_args(arguments)
         if rest:
             self.error(f"unexpected argument {rest[0]!r}; put quotes around values with spaces")
@@ -92,12 +95,6 @@ class _Formatter(argparse.HelpFormatter):
         self._width = min(self._width, 110)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean '--output'?`, or nothing where no name is near."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def one_of(names: Iterable[str], else_if: Callable[[str], bool] | None = None) -> Callable[[str], str]:
     """The type of an option with choices; unlike argparse's own it names the nearest.
 
@@ -110,7 +107,8 @@ def one_of(names: Iterable[str], else_if: Callable[[str], bool] | None = None) -
     def choice(text: str) -> str:
         if text in known or (else_if is not None and else_if(text)):
             return text
-        raise argparse.ArgumentTypeError(f"{text!r} is unknown{nearest(text, known)}; known: {', '.join(known)}")
+        advice = nearest(text, known), f"known: {', '.join(known)}"
+        raise argparse.ArgumentTypeError("; ".join(filter(None, [f"{text!r} is unknown", *advice])))
 
     return choice
 

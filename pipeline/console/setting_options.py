@@ -31,6 +31,8 @@ def keywords_of_setting(settings: type[BaseModel], key: str) -> dict[str, Any]:
         keywords["nargs"] = "+"
         kind = get_args(kind)[0]
         field = FieldInfo(annotation=kind)
+        if get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
     if kind is bool:
         return keywords | {"action": argparse.BooleanOptionalAction}
     if get_origin(kind) is Literal:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from trackmill.schemas.config import Settings
 
 
 class Options(Settings):
     """Choices; each one that differs from the benchmark's protocol is named in the report."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     iou: Literal["box", "mask"] | None = None
     """Compare boxes or masks; None takes the benchmark's own."""

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from trackmill.pipeline.evaluation.benchmarks import bdd100k, mot, tao, youtubevis
+import importlib
+from collections.abc import Callable
+from typing import TypeAlias
+
 from trackmill.pipeline.evaluation.report.report import Progress, Report
 from trackmill.pipeline.evaluation.request import Options
+from trackmill.schemas.names import require_known
 
+Evaluate: TypeAlias = Callable[[str, str, str, Options, Progress | None], Report]
+
+_PACKAGE = "trackmill.pipeline.evaluation.benchmarks"
 BENCHMARKS = {
-    "mot15": mot.evaluate,
-    "mot17": mot.evaluate,
-    "mot20": mot.evaluate,
-    "dancetrack": mot.evaluate,
-    "sportsmot": mot.evaluate,
-    "tao": tao.evaluate,
-    "tao-ov": tao.evaluate,
-    "ovtb": tao.evaluate,
-    "bdd100k-mot": bdd100k.evaluate,
-    "bdd100k-mots": bdd100k.evaluate,
-    "youtubevis": youtubevis.evaluate,
-    "ovis": youtubevis.evaluate,
-    "uvo": youtubevis.evaluate,
+    "mot15": "mot",
+    "mot17": "mot",
+    "mot20": "mot",
+    "dancetrack": "mot",
+    "sportsmot": "mot",
+    "tao": "tao",
+    "tao-ov": "tao",
+    "ovtb": "tao",
+    "bdd100k-mot": "bdd100k",
+    "bdd100k-mots": "bdd100k",
+    "youtubevis": "youtubevis",
+    "ovis": "youtubevis",
+    "uvo": "youtubevis",
 }
+"""Module of `pipeline/evaluation/benchmarks` that evaluates each benchmark; imported when it is asked for, since some
+need a second of imports."""
 
 
 def evaluate(
@@ -37,6 +46,8 @@ def evaluate(
     Raises:
         BadTracks: a file that cannot be evaluated; names it and the line or key.
         OSError: a file that cannot be read.
-        KeyError: an unknown benchmark.
+        InputError: an unknown benchmark; names the nearest.
     """
-    return BENCHMARKS[benchmark](benchmark, gt, results, options or Options(), progress)
+    module = importlib.import_module(f"{_PACKAGE}.{BENCHMARKS[require_known('benchmark', benchmark, BENCHMARKS)]}")
+    call: Evaluate = module.evaluate
+    return call(benchmark, gt, results, options or Options(), progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from trackmill.schemas.config import Settings
 
@@ -13,6 +13,8 @@ _Steps = Annotated[int, Field(ge=1, le=1_000_000)]
 
 class AssociationSettings(Settings):
     """Choices of the association benchmark; the defaults are its protocol."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     embeddings: str
     """A variant of MASA, `hsv`, `random`, `identity`, a file (.parquet, .npz, .npy), or `package.module:function`."""

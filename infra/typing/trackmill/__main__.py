@@ -1,0 +1,1 @@
+../../../trackmill/__main__.py

@@ -1,0 +1,50 @@
+"""The command `trackmill`: `trackmill mine ...` is the same as `python jobs/mine_proposals.py ...`, and so on."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import trackmill
+from trackmill.pipeline.console.exit_codes import ExitCode
+from trackmill.pipeline.console.output import clean, complain
+from trackmill.schemas.names import nearest
+
+COMMANDS = {
+    "mine": ("mine_proposals", "mine pictures and videos into shards"),
+    "inspect": ("inspect_shards", "look at mined shards, or check every byte"),
+    "train": ("train", "train a model from shards"),
+    "track": ("track", "track objects in a video"),
+    "evaluate": ("evaluate", "compare tracks with ground truth"),
+    "export": ("export", "write a trained model as safetensors and ONNX"),
+    "convert": ("convert", "turn an official checkpoint into safetensors"),
+    "demo": ("demo", "all of it on packaged media, with a report"),
+}
+"""Module in `jobs/` of each command, and what it does."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the first word names; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return ExitCode.FINE if words else ExitCode.MISTAKE
+    if words[0] == "--version":
+        print(f"trackmill {trackmill.__version__}")
+        return ExitCode.FINE
+    if words[0] not in COMMANDS:
+        advice = nearest(words[0], COMMANDS) or f"commands: {', '.join(COMMANDS)}"
+        complain(f"no command is called {clean(words[0], 100)!r}; {advice}")
+        return ExitCode.MISTAKE
+    module, _ = COMMANDS[words[0]]
+    code: int = importlib.import_module(f"trackmill.jobs.{module}").main(words[1:])
+    return code
+
+
+def usage() -> str:
+    """What `trackmill --help` prints."""
+    lines = [f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: trackmill COMMAND [options]", "", *lines, "", "`trackmill COMMAND --help` lists a command's options."]
+    )

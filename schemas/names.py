@@ -1,0 +1,31 @@
+"""Names that people type: the nearest known one goes into the error."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from trackmill.schemas.errors import InputError
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'masa_r50'?`, or an empty text where no name is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+def require_known(what: str, name: str, known: Iterable[str]) -> str:
+    """`name`, if it is known.
+
+    Args:
+        what: it is a name of, such as `benchmark`.
+        name: what was given.
+        known: all names.
+
+    Raises:
+        InputError: it is not; names the nearest, or all.
+    """
+    names = list(known)
+    if name in names:
+        return name
+    raise InputError(f"no {what} is called {name!r}; {nearest(name, names) or 'known: ' + ', '.join(names)}")
