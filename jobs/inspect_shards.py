@@ -2,116 +2,125 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
+from trackmill.pipeline.console.exit_codes import ExitCode
+from trackmill.pipeline.console.job import Job
+from trackmill.pipeline.console.options import JobParser, Options, positive
+from trackmill.pipeline.console.output import clean, say, warn
 from trackmill.pipeline.console.progress_line import ProgressLine
-from trackmill.pipeline.inspect.contact_sheet import write_contact_sheet
-from trackmill.pipeline.inspect.overlay import draw_sample
-from trackmill.pipeline.inspect.statistics import collect
-from trackmill.pipeline.inspect.table import dataset_parts, plain, sample_parts, show, statistics_parts
-from trackmill.pipeline.shards.reader import Dataset, open_dataset, read_sample
-from trackmill.pipeline.shards.verify import unfinished, verify
-from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from trackmill.pipeline.shards.reader import Dataset
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    p = argparse.ArgumentParser(prog="inspect_shards.py", description=__doc__)
-    p.add_argument("url", help="root of a data set, a .tar, or a folder of tars; a path or any URL such as s3://...")
-    p.add_argument("--key", help="show one sample")
-    p.add_argument("--overlay", metavar="PNG", help="with --key: draw the sample with its boxes, masks and ids")
-    p.add_argument("--html", metavar="FILE", help="write a contact sheet: one HTML file, complete in itself")
-    p.add_argument(
-        "--max-samples", type=_positive, help="samples on the sheet (default 60), or read for --stats (default all)"
+def add_options(p: JobParser) -> None:
+    """A data set, and what to do with it."""
+    add = p.option
+    add("url", help="root of a data set, a .tar, or a folder of tars; a path or any URL such as s3://...")
+    add("--key", help="show one sample")
+    add("--overlay", metavar="PNG", help="with --key: draw the sample with its boxes, masks and ids")
+    add("--html", metavar="FILE", help="write a contact sheet: one HTML file, complete in itself")
+    add(
+        "--max-samples",
+        type=positive,
+        metavar="N",
+        help="samples on the sheet (default 60), or read for --stats (default all)",
     )
-    p.add_argument("--verify", action="store_true", help="check every byte; exit with 1 when anything is wrong")
-    p.add_argument("--stats", action="store_true", help="read the samples and show statistics")
-    p.add_argument("--json", action="store_true", help="print JSON instead of text")
-    return p
+    add("--verify", action="store_true", help="check every byte; exit with 1 when anything is wrong")
+    add("--stats", action="store_true", help="read the samples and show statistics")
+    add("--json", action="store_true", help="print JSON instead of text")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; the exit status: 0 fine, 1 faults were found, 2 the user or the storage made a mistake."""
-    options = parser().parse_args(arguments)
+def run(options: Options) -> ExitCode:
+    """Look; `ExitCode.FAILED` where --verify finds faults."""
+    from trackmill.pipeline.inspect.table import dataset_parts, show
+    from trackmill.pipeline.shards.reader import open_dataset
+
     if options.overlay and not options.key:
-        print("--overlay draws one sample: name it with --key", file=sys.stderr)
-        return 2
-    try:
-        for target in filter(None, (options.html, options.overlay)):
-            canonical(target)  # an impossible target is told before any work is done
-        dataset = open_dataset(options.url, keep_damaged=True)
-        if options.key:
-            return _sample(dataset, options)
-        status = 0
-        if options.stats:
-            _statistics(dataset, options)
-        if options.verify:
-            status = _verify(dataset, options.json)
-        if not (options.stats or options.verify):
-            print(json.dumps(_summary(dataset))) if options.json else show(dataset_parts(dataset))
-        if options.html:
-            _sheet(dataset, options)
-        return status
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {plain(scrub(str(error)), 1000)}", file=sys.stderr)
-        return 2
+        raise InputError("--overlay draws one sample: name it with --key")
+    for target in filter(None, (options.html, options.overlay)):
+        canonical(target)  # an impossible target is found before any work is done
+    dataset = open_dataset(options.url, keep_damaged=True)
+    if options.key:
+        _sample(dataset, options)
+        return ExitCode.FINE
+    # What is written comes before what is printed: the reader of a pipe may have seen enough, and then nothing is lost.
+    sheet = _sheet(dataset, options) if options.html else ""
+    code = ExitCode.FINE
+    if options.stats:
+        _statistics(dataset, options)
+    if options.verify:
+        code = _verify(dataset, options.json)
+    if not (options.stats or options.verify):
+        print(json.dumps(_summary(dataset))) if options.json else show(dataset_parts(dataset))
+    if sheet:
+        print(sheet, file=sys.stderr if options.json else sys.stdout, flush=True)
+    return code
 
 
-def _sample(dataset: Dataset, options: argparse.Namespace) -> int:
+def _sample(dataset: Dataset, options: Options) -> None:
+    from trackmill.pipeline.inspect.overlay import draw_sample
+    from trackmill.pipeline.inspect.table import sample_parts, show
+    from trackmill.pipeline.shards.reader import read_sample
+
     sample = read_sample(dataset, options.key)
-    print(sample.record.model_dump_json()) if options.json else show(sample_parts(sample))
     if options.overlay:
         publish_bytes(options.overlay, draw_sample(sample))
-        print(f"wrote {options.overlay}", file=sys.stderr)
-    return 0
+        print(f"wrote {redact(options.overlay)}", file=sys.stderr)
+    print(sample.record.model_dump_json()) if options.json else show(sample_parts(sample))
 
 
-def _verify(dataset: Dataset, as_json: bool) -> int:
+def _verify(dataset: Dataset, as_json: bool) -> ExitCode:
+    from trackmill.pipeline.shards.verify import unfinished, verify
+
     progress = ProgressLine(sum(max(0, shard.num_samples) for shard in dataset.shards), "verified")
     faults = verify(dataset, progress=progress)
     progress.close()
     warnings = [] if dataset.damaged else unfinished(dataset)
     if as_json:
-        told = [{"shard": fault.shard, "member": fault.member, "what": fault.what} for fault in faults]
-        print(json.dumps({"faults": told, "warnings": warnings, "samples": progress.done}))
+        listed = [{"shard": fault.shard, "member": fault.member, "what": fault.what} for fault in faults]
+        print(json.dumps({"faults": listed, "warnings": warnings, "samples": progress.done}))
     else:
         for warning in warnings:
-            print(f"warning: {plain(warning)}", file=sys.stderr)
+            warn(clean(warning, 200))
         for fault in faults:
-            print(plain(fault, 600))
+            say(clean(str(fault), 600))
         if not faults:
-            print(f"OK: {len(dataset.shards):,} shards, {progress.done:,} samples verified")
-    return 1 if faults else 0
+            say(f"OK: {len(dataset.shards):,} shards, {progress.done:,} samples verified")
+    return ExitCode.FAILED if faults else ExitCode.FINE
 
 
-def _statistics(dataset: Dataset, options: argparse.Namespace) -> None:
+def _statistics(dataset: Dataset, options: Options) -> None:
+    from trackmill.pipeline.inspect.statistics import collect
+    from trackmill.pipeline.inspect.table import show, statistics_parts
+
     progress = ProgressLine(min(len(dataset.stored), options.max_samples or len(dataset.stored)), "read")
-    found = collect(dataset, options.max_samples, progress)
+    statistics = collect(dataset, options.max_samples, progress)
     progress.close()
-    print(json.dumps(found.as_dict())) if options.json else show(statistics_parts(found))
+    print(json.dumps(statistics.as_dict())) if options.json else show(statistics_parts(statistics))
 
 
-def _sheet(dataset: Dataset, options: argparse.Namespace) -> None:
+def _sheet(dataset: Dataset, options: Options) -> str:
+    """Write the contact sheet; returns a line that says so."""
+    from trackmill.pipeline.inspect.contact_sheet import write_contact_sheet
+
     count = options.max_samples or 60
     progress = ProgressLine(min(len(dataset.stored), count), "drew")
     num_bytes = write_contact_sheet(dataset, options.html, count, progress=progress)
     progress.close()
-    where = sys.stderr if options.json else sys.stdout
-    print(f"contact sheet: {redact(options.html)} ({num_bytes / 1e6:.1f} MB), open it in a browser", file=where)
+    return f"contact sheet: {redact(options.html)} ({num_bytes / 1e6:.1f} MB), open it in a browser"
 
 
 def _summary(dataset: Dataset) -> dict[str, object]:
@@ -127,12 +136,8 @@ def _summary(dataset: Dataset) -> dict[str, object]:
     }
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
-
+JOB = Job(name="inspect", description=__doc__, add_options=add_options, run=run)
+main = JOB.main
 
 if __name__ == "__main__":
     sys.exit(main())
