@@ -12,7 +12,6 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
 from trackmill.models.masa.variants import VARIANTS
-from trackmill.models.proposers.base import ProposerUnavailable
 from trackmill.pipeline.export.licences import BACKBONE_LICENCES
 from trackmill.pipeline.storage.credentials import redact, scrub
 from trackmill.pipeline.storage.fetched import Weights, fetch_weights
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         target = convert(options.weights, folder, card, options.variant, options.sha256)
         print(f"weights: {redact(target)}\nmodel card: {redact(card)}")
         return 0
-    except (ValueError, OSError, ImportError, ProposerUnavailable) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {scrub(str(error))}", file=sys.stderr)
         return 2
 
@@ -68,16 +67,17 @@ def convert(source: str, folder: str, card: str, variant: str | None, sha256: st
     Raises:
         ValueError: damaged, of no or another variant, or tensors that do not fit; names them.
     """
-    from trackmill.models.masa.loading import load_model, recognise
-    from trackmill.models.weights.read import metadata_of, read_checkpoint
+    from trackmill.models.masa.variants import metadata_of
+    from trackmill.models.registry import recognise
     from trackmill.pipeline.training.checkpoint import write_tensors
+    from trackmill.pipeline.weights import build_model, read_fetched
 
     weights = fetch_weights(source, sha256)
-    checkpoint = read_checkpoint(weights.path)
-    found = variant or recognise(checkpoint.tensors) or checkpoint.metadata.get("variant")
+    checkpoint = read_fetched(weights)
+    found = variant or recognise(checkpoint)
     if found is None:
         raise ValueError(f"{weights.name}: cannot tell the variant from its tensors; name it with --variant")
-    model = load_model(found, checkpoint, compatible_offsets=None, device="cpu", seed=0)
+    model = build_model(found, checkpoint)
     target = join(folder, f"{found}.safetensors")
     metadata = metadata_of(model.variant, source=weights.name, source_sha256=weights.sha256)
     write_tensors(target, dict(sorted(checkpoint.tensors.items())), metadata)

@@ -11,8 +11,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
-from trackmill.models.masa.variants import VARIANTS
-from trackmill.models.weights.read import metadata_of
+from trackmill.models.masa.variants import VARIANTS, metadata_of
 from trackmill.pipeline.export.card import MARK, card_text
 from trackmill.pipeline.export.onnx_check import TOLERANCE, Difference, compare
 from trackmill.pipeline.export.source import Source, from_run, from_weights

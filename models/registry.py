@@ -1,7 +1,36 @@
-"""Models, detectors and proposers by name: where each is, which extra it needs, which weights are published for it.
+"""Models, detectors and proposers by name: where each is, which extra it needs, which weights it has.
 
-Jobs, export, conversion, tracking and evaluation ask here and name no model themselves. A name with a colon is somebody
-else's code: `my_package.my_module:Class`, found as Python finds it, also in the folder where the command was typed.
+Jobs, export, conversion, tracking and evaluation ask here and name no model themselves:
+
+    choice = find_model("masa_r50")                 # or "my_package.my_module:Class"; settings are checked now
+    network = choice.build(tensors, "cuda")         # tensors: a `Checkpoint`, or None for fresh weights
+    choice.frame_size()                             # (1024, 1024): at what size it looks at frames
+
+    recognise(checkpoint)                           # "masa_r50": whose tensors these are, or None
+    find_detector("torchvision:fasterrcnn_resnet50_fpn_v2", {"min_score": 0.3})
+    proposer_class("sam")                           # the class, with `Config`, `version`, `uses_gpu`, ...
+
+`choices=` and help texts come from the dictionaries: `list(MODELS)`, `MODELS["masa_r50"].summary`. Files and URLs are
+the business of `trackmill.pipeline.weights`, which fetches, reads and builds in one call.
+
+What a name stands for is a module or a class that offers
+
+- `Config`: a `Settings` class; what the name implies (`Entry.options`) is filled in;
+- `build(config, tensors, device)`: the thing itself, in evaluation mode, with `tensors` (a mapping from name to tensor)
+  or, where they are None, fresh weights. Of a model: has `embed(images, boxes)` (a network for two-stage tracking) or
+  `track(frames, times)` (a whole tracker, see `trackmill.pipeline.tracking.base`). Of a detector: a
+  `trackmill.models.detectors.base.Detector`. Of a proposer: a `trackmill.models.proposers.base.Proposer`;
+- `recognise(tensors)`: the name under which these tensors are its own, else None.
+
+and, if there is something to say,
+
+- `frame_size(config)`: (longer, shorter) side in pixels at which a model looks at frames, (1024, 1024) otherwise;
+- `default_weights(config)`: URL of published weights that are taken when none are named, "" otherwise;
+- `features(network, scaling, device)`: maps of a batch of frames that embedding, detection and masks share;
+- `segmenter(features)`: what draws masks from those maps, or raises `ValueError`.
+
+A class of somebody else may leave out all of it: then it is called without arguments, and a checkpoint is loaded into
+it if it is a torch module. This module imports no framework.
 """
 
 from __future__ import annotations
@@ -12,9 +41,18 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trackmill.schemas.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from trackmill.models.proposers.base import Proposer
+    from trackmill.schemas.config import Settings
+
+DEFAULT_FRAME_SIZE = (1024, 1024)
+"""Longer and shorter side at which a model looks at frames if it does not say: no frame is larger than this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,18 +60,188 @@ class Entry:
     """One thing that a name stands for.
 
     Args:
-        target: `module:attribute`, imported when it is used and not before.
+        target: a module, or `module:attribute`; imported when it is used and not before.
         summary: a few words for `--help`.
         extra: of pip, that its packages are in; "" where they are always there.
         options: settings that the name implies, such as the variant of a model.
+        words: what may be said instead of a checkpoint file, and the settings that each word stands for.
         published: names of the checkpoint files that its authors publish.
+        argument: the setting that `name:ARGUMENT` fills in, such as which of torchvision's detectors; "" if there is
+            none.
+        on_features: of a detector, that it works on the feature maps of the model: `build` takes `features=...`.
     """
 
     target: str
     summary: str
     extra: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     published: tuple[str, ...] = ()
+    argument: str = ""
+    on_features: bool = False
+
+    def load(self) -> Any:
+        """The module or class; see `import_object` for what is raised."""
+        return import_object(self.target, "the registry's")
+
+
+def _masa(variant: str, summary: str, *published: str, **more: Any) -> Entry:
+    return Entry(
+        target="trackmill.models.masa.entry",
+        summary=summary,
+        extra="masa",
+        options={"variant": variant},
+        published=published,
+        **more,
+    )
+
+
+MODELS: dict[str, Entry] = {
+    "masa_r50": _masa("masa_r50", "MASA on ResNet-50", "masa_r50.pth"),
+    "masa_sam_vitb": _masa("masa_sam_vitb", "MASA on SAM ViT-B, with masks", "sam_vitb_masa.pth"),
+    "masa_sam_vith": _masa("masa_sam_vith", "MASA on SAM ViT-H, with masks", "sam_vith_masa.pth"),
+    "masa_detic": _masa("masa_detic", "MASA on Detic's Swin-B", "detic_masa.pth"),
+    "masa_gdino": _masa("masa_gdino", "MASA on Grounding DINO's Swin-B", "gdino_masa.pth"),
+    "masa_lite0": _masa("masa_lite0", "a small MASA of ours, for CPUs", words={"imagenet": {"pretrained": "imagenet"}}),
+}
+"""What `--model` may say."""
+
+DETECTORS: dict[str, Entry] = {
+    "masa": Entry(
+        target="trackmill.models.masa.detector:MasaProposals",
+        summary="the proposal head of the model that tracks (MASA): objects of no class",
+        extra="masa",
+        on_features=True,
+    ),
+    "torchvision": Entry(
+        target="trackmill.models.detectors.torchvision_detector:TorchvisionDetector",
+        summary="torchvision:NAME, one of torchvision's detectors",
+        extra="masa",
+        argument="name",
+    ),
+}
+"""What `--detections` may say beside a file."""
+
+PROPOSERS: dict[str, Entry] = {
+    "graph": Entry(
+        target="trackmill.models.proposers.graph:GraphProposer",
+        summary="graph segmentation at several scales; needs no checkpoint",
+    ),
+    "annotations": Entry(
+        target="trackmill.models.proposers.annotations:AnnotationProposer",
+        summary="the data set's own objects",
+    ),
+    "sam": Entry(
+        target="trackmill.models.proposers.sam:SamProposer",
+        summary="Segment Anything's everything mode; needs a checkpoint",
+        extra="sam",
+        published=("sam_vit_h_4b8939.pth", "sam_vit_l_0b3195.pth", "sam_vit_b_01ec64.pth", "mobile_sam.pt"),
+    ),
+}
+"""What `--proposer` may say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A name that was looked up, with its settings: checked, not yet built.
+
+    Args:
+        name: as it was given.
+        offer: the module or class, see the top of this file.
+        config: its settings.
+        entry: what the dictionary says of it.
+    """
+
+    name: str
+    offer: Any
+    config: Settings
+    entry: Entry
+
+    def build(
+        self, tensors: Mapping[str, torch.Tensor] | None = None, device: str | torch.device = "cpu", **shared: Any
+    ) -> Any:
+        """The thing itself.
+
+        Args:
+            tensors: by name, a `trackmill.models.weights.read.Checkpoint` or any mapping; None: fresh weights.
+            device: where it is put.
+            shared: `features`, for a detector that works on the model's maps.
+
+        Raises:
+            ValueError: tensors that do not fit; names each.
+            ImportError: a package is missing; says what to type.
+        """
+        if hasattr(self.offer, "build"):
+            return self.offer.build(self.config, tensors, device, **shared)
+        return _called(self.offer, self.name, tensors, device)
+
+    def frame_size(self) -> tuple[int, int]:
+        """(longer, shorter) side in pixels that frames are scaled to before the model looks at them."""
+        offered = getattr(self.offer, "frame_size", None)
+        size: tuple[int, int] = offered(self.config) if offered else DEFAULT_FRAME_SIZE
+        return size
+
+    def default_weights(self) -> str:
+        """URL of the published weights that are taken when none are named; "" where there are none."""
+        offered = getattr(self.offer, "default_weights", None)
+        return str(offered(self.config)) if offered else ""
+
+
+def find_model(name: str, settings: Mapping[str, Any] | None = None) -> Choice:
+    """Look a model up: a key of `MODELS`, or `my_package.my_module:Class`.
+
+    Args:
+        name: what `--model` said.
+        settings: of its `Config`; they win over what the name implies.
+
+    Raises:
+        ValueError: no such name (says the nearest), no such module or class, or settings that are wrong.
+    """
+    return _find("model", name, MODELS, settings)
+
+
+def find_detector(name: str, settings: Mapping[str, Any] | None = None) -> Choice:
+    """As `find_model`, for a key of `DETECTORS`, `torchvision:NAME`, or `my_package.my_module:Class`."""
+    return _find("detector", name, DETECTORS, settings)
+
+
+def names_detector(text: str) -> bool:
+    """Whether `--detections` names a detector; otherwise it is a file."""
+    return _split(text, DETECTORS)[0] in DETECTORS or is_outside(text)
+
+
+def proposer_class(name: str) -> type[Proposer]:
+    """The class that a key of `PROPOSERS`, or `my_package.my_module:Class`, stands for.
+
+    Raises:
+        ValueError: no such name (says the nearest), no such module or class, or it is no proposer.
+    """
+    from trackmill.models.proposers.base import Proposer
+
+    if name in PROPOSERS or not is_outside(name):
+        ours: type[Proposer] = PROPOSERS[choose("proposer", name, PROPOSERS)].load()
+        return ours
+    theirs = import_object(name, "proposer")
+    if not (isinstance(theirs, type) and issubclass(theirs, Proposer)):
+        raise InputError(f"proposer {name}: it is no class derived from trackmill.models.proposers.base.Proposer")
+    for attribute, what in (("name", "what it is called"), ("version", "a number, raised whenever its output changes")):
+        if not hasattr(theirs, attribute):
+            raise InputError(f"proposer {name}: the class needs an attribute {attribute!r}: {what}")
+    return theirs
+
+
+def recognise(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """The key of `MODELS` whose tensors these are; None for others.
+
+    Args:
+        tensors: by name. What the metadata of a `Checkpoint` says counts where the tensors alone do not tell.
+    """
+    for target in dict.fromkeys(entry.target for entry in MODELS.values()):
+        name: str | None = import_object(target, "the registry's").recognise(tensors)
+        if name is not None:
+            return name
+    said = getattr(tensors, "metadata", {}).get("variant")
+    return str(said) if said in MODELS else None
 
 
 def choose(what: str, name: str, known: Iterable[str]) -> str:
@@ -57,18 +265,18 @@ def is_outside(name: str) -> bool:
 
 
 def import_object(path: str, what: str) -> Any:
-    """The object that `package.module:attribute` names.
+    """The module `package.module`, or the object that `package.module:attribute` names.
 
     Args:
-        path: where it is; modules are looked for in the current folder last.
+        path: where it is. Modules that are not ours are looked for in the current folder too, after all other places.
         what: what it should be, for the error.
 
     Raises:
         ValueError: there is no such module or attribute; says which, and where was looked.
         Exception: whatever the module raises while it is imported.
     """
-    module, _, attribute = path.partition(":")
-    if os.getcwd() not in sys.path:
+    module, colon, attribute = path.partition(":")
+    if not module.startswith("trackmill.") and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         found: Any = importlib.import_module(module)
@@ -79,7 +287,54 @@ def import_object(path: str, what: str) -> Any:
         raise InputError(
             f"{what} {path}: there is no module {error.name!r}; looked in {os.getcwd()} and what is installed"
         ) from None
+    if not colon:
+        return found
     try:
         return getattr(found, attribute)
     except AttributeError:
-        raise InputError(f"{what} {path}: {module} has no {attribute!r}") from None
+        near = difflib.get_close_matches(attribute, vars(found), n=1)
+        advice = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"{what} {path}: {module} has no {attribute!r}{advice}") from None
+
+
+def _find(what: str, name: str, known: Mapping[str, Entry], settings: Mapping[str, Any] | None) -> Choice:
+    from trackmill.schemas.config import Settings, build
+
+    key, argument = _split(name, known)
+    if key in known:
+        entry, offer = known[key], known[key].load()
+    elif is_outside(name):
+        entry, offer = Entry(target=name, summary="somebody else's"), import_object(name, what)
+    else:
+        entry = known[choose(what, name, known)]
+        offer = entry.load()
+    values = dict(entry.options)
+    if entry.argument:
+        if not argument:
+            raise InputError(f"{what} {name!r}: say which one: {key}:{entry.argument.upper()}")
+        values[entry.argument] = argument
+    values |= settings or {}
+    config = getattr(offer, "Config", Settings)
+    return Choice(name=name, offer=offer, entry=entry, config=build(config, values, f"{what} {name}"))
+
+
+def _split(name: str, known: Mapping[str, Entry]) -> tuple[str, str]:
+    """`torchvision` and what follows its colon; other names whole."""
+    key, colon, argument = name.partition(":")
+    if colon and key in known and known[key].argument:
+        return key, argument
+    return name, ""
+
+
+def _called(offer: Any, name: str, tensors: Mapping[str, torch.Tensor] | None, device: str | torch.device) -> Any:
+    """An object of a class that has no `build`."""
+    made = offer()
+    if tensors is not None:
+        from trackmill.models.weights.fit import fit
+
+        if not hasattr(made, "load_state_dict"):
+            raise InputError(
+                f"{name} takes no weights: it is no torch module and has no build(config, tensors, device)"
+            )
+        fit(made, tensors, name)
+    return made.to(device).eval() if hasattr(made, "load_state_dict") else made

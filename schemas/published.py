@@ -1,8 +1,9 @@
-"""The MD5 sums that names of published SAM checkpoints promise."""
+"""The sums that names of checkpoint files promise: of published ones, and of those that carry digits of their own."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from trackmill.schemas.errors import InputError
 
@@ -19,6 +20,13 @@ promises no sum, and people keep models they trained themselves under it.
 
 _MD5_IN_NAME = re.compile(r"^sam_vit_[bhl]_([0-9a-f]{6})\.pth$")
 
+_SHA256_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt|safetensors)$")
+"""Model zoos write the first digits of a file's SHA-256 into its name."""
+
+
+class BadWeights(InputError):
+    """A checkpoint that is damaged, is not the one that was asked for, or does not fit; the text says which and why."""
+
 
 def promised_md5(name: str) -> str:
     """What the MD5 of a file of this name must begin with: 32 digits where it is published, 6, or none ("")."""
@@ -26,8 +34,35 @@ def promised_md5(name: str) -> str:
     return PUBLISHED_MD5.get(name, found.group(1)) if found else ""
 
 
-def check_md5(name: str, md5: str, where: str) -> None:
+def promised_sha256(name: str) -> str:
+    """What the SHA-256 of a file of this name must begin with: 8 to 64 digits, or none ("")."""
+    found = _SHA256_IN_NAME.search(name)
+    return found.group(1) if found else ""
+
+
+def check_name(name: str, sums: Mapping[str, str], where: str) -> None:
     """Hold a file to its name.
+
+    Args:
+        name: of the file, without folders, where it was published.
+        sums: of its bytes, hexadecimal, as far as they are known: `md5`, `sha256`.
+        where: what the error calls the file.
+
+    Raises:
+        BadWeights: the name promises another sum; says both.
+    """
+    if "md5" in sums:
+        check_md5(name, sums["md5"], where)
+    promised = promised_sha256(name)
+    if "sha256" in sums and not sums["sha256"].startswith(promised):
+        raise BadWeights(
+            f"{where}: its SHA-256 is {sums['sha256']}, but its name promises {promised}...: the file is damaged or "
+            "was changed; fetch it again, or give your own checkpoint a name without those digits"
+        )
+
+
+def check_md5(name: str, md5: str, where: str) -> None:
+    """The same for the MD5 alone.
 
     Args:
         name: of the file, without folders, where it was published.
@@ -35,11 +70,11 @@ def check_md5(name: str, md5: str, where: str) -> None:
         where: what the error calls the file.
 
     Raises:
-        ValueError: the name promises another sum; says both.
+        BadWeights: the name promises another sum; says both.
     """
     expected = promised_md5(name)
     if not md5.startswith(expected):
-        raise InputError(
+        raise BadWeights(
             f"{where}: its MD5 is {md5}, but {name} has {expected}{'' if len(expected) == 32 else '...'}: the file "
             "is damaged or was renamed; fetch it again, or give your own checkpoint a name of its own"
         )

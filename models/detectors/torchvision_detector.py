@@ -8,14 +8,30 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 from torchvision.models import detection, get_model, get_model_weights, list_models
 
 from trackmill.models.detectors.base import Detector
+from trackmill.models.weights.fit import fit
+from trackmill.schemas.config import Settings
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.masks import crop_mask
 
-_SHOWN = 5
+_ADVICE = "give the state dict of this very network, and the names of its classes if they are not COCO's"
+
+
+class TorchvisionSettings(Settings):
+    """Which detector, and what it gives. Other keys go to torchvision's builder: `min_size`, ..."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field("fasterrcnn_resnet50_fpn_v2", description="As in `torchvision_names()`.")
+    names: tuple[str, ...] | None = Field(
+        None, description="Name of each class, the first being the background; left out: the 91 of COCO."
+    )
+    min_score: float = Field(0.05, description="Detections below it are left out.")
+    mask_threshold: float = Field(0.5, description="Of networks with masks; a pixel above it belongs to the object.")
 
 
 def torchvision_names() -> list[str]:
@@ -45,7 +61,7 @@ class TorchvisionDetector(Detector):
         options: passed to torchvision's builder, such as `min_size` or `box_detections_per_img`.
 
     Raises:
-        ValueError: an unknown name, or weights of another network; names the first keys that differ.
+        ValueError: an unknown name, or weights of another network; names the keys that differ.
     """
 
     def __init__(
@@ -68,8 +84,38 @@ class TorchvisionDetector(Detector):
         # Without `weights_backbone=None` torchvision would fetch the backbone's weights from the internet.
         self._model = get_model(name, weights=None, weights_backbone=None, num_classes=len(self.names), **options)
         if weights is not None:
-            _load(self._model, weights, name)
+            fit(self._model, weights, f"torchvision's {name}", advice=_ADVICE)
         self._model.eval().to(self._device)
+
+    Config = TorchvisionSettings
+
+    @classmethod
+    def build(
+        cls,
+        config: TorchvisionSettings,
+        tensors: Mapping[str, torch.Tensor] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> TorchvisionDetector:
+        """What the registry builds; see `trackmill.models.registry`.
+
+        Raises:
+            ValueError: an unknown name or setting, or tensors of another network.
+        """
+        options = dict(config)
+        try:
+            return cls(options.pop("name"), tensors, device=device, **options)
+        except TypeError as error:
+            raise InputError(f"torchvision's {config.name}: {error}") from None
+
+    @classmethod
+    def recognise(cls, tensors: Mapping[str, torch.Tensor]) -> str | None:
+        """None: names and shapes do not tell torchvision's detectors apart for certain."""
+        return None
+
+    @classmethod
+    def default_weights(cls, config: TorchvisionSettings) -> str:
+        """URL of torchvision's own weights, trained on COCO."""
+        return published_weights(config.name)
 
     @torch.inference_mode()
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
@@ -100,17 +146,3 @@ def _known(name: str) -> str:
     if name not in known:
         raise InputError(f"detector {name!r}: torchvision has none of that name; known: {', '.join(known)}")
     return name
-
-
-def _load(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], name: str) -> None:
-    expected = model.state_dict()
-    differing = [key for key in expected if key not in weights]
-    differing += [key for key in weights if key not in expected]
-    differing += [key for key in expected if key in weights and expected[key].shape != weights[key].shape]
-    if differing:
-        shown = ", ".join(differing[:_SHOWN]) + (", ..." if len(differing) > _SHOWN else "")
-        raise InputError(
-            f"weights: {len(differing)} entries are missing, unknown or of another shape in {name} ({shown}); give the "
-            "state dict of this very network, and the names of its classes if they are not COCO's"
-        )
-    model.load_state_dict(weights)

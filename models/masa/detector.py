@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from trackmill.models.detectors.base import Detector
 from trackmill.models.masa.frame_features import FrameFeatures
 from trackmill.models.masa.rpn_inference import DetectionSettings
+from trackmill.schemas.config import Settings
 from trackmill.schemas.detections import Detections
+from trackmill.schemas.errors import InputError
+
+
+class MasaProposalSettings(Settings):
+    """MASA's own proposal head as a detector. Defaults: the paper's section 3.2.3 and appendix (segment everything)."""
+
+    max_boxes: int = Field(300, ge=1, description="Boxes a frame. Released where no masks are asked for: 50.")
+    nms_iou: float = Field(0.5, ge=0, le=1, description="Of two boxes that overlap more, the better one stays.")
+    min_score: float = Field(0.02, ge=0, le=1, description="What a score must exceed; as released.")
+
 
 SEGMENT_EVERYTHING = DetectionSettings(kept=300)
 """The paper's, appendix on fast proposals: 300 boxes, NMS 0.5. The least score is the released one."""
@@ -25,11 +37,39 @@ class MasaProposals(Detector):
         settings: how many boxes, and which.
     """
 
+    Config = MasaProposalSettings
+
     names = ("object",)
     category_ids = (1,)
 
     def __init__(self, features: FrameFeatures, settings: DetectionSettings = SEGMENT_EVERYTHING) -> None:
         self._features, self._settings = features, settings
+
+    @classmethod
+    def build(
+        cls,
+        config: MasaProposalSettings,
+        tensors: Mapping[str, torch.Tensor] | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        features: FrameFeatures,
+    ) -> MasaProposals:
+        """What the registry builds; see `trackmill.models.registry`.
+
+        Raises:
+            ValueError: tensors: it has no weights but the model's.
+        """
+        if tensors is not None:
+            raise InputError("the detector masa is the head of the model that tracks: it takes no weights of its own")
+        settings = DetectionSettings(
+            score_threshold=config.min_score, iou_threshold=config.nms_iou, kept=config.max_boxes
+        )
+        return cls(features, settings)
+
+    @classmethod
+    def recognise(cls, tensors: Mapping[str, torch.Tensor]) -> str | None:
+        """None: it has no checkpoint of its own."""
+        return None
 
     @torch.inference_mode()
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:

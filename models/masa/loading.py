@@ -1,4 +1,4 @@
-"""Weights into a model, all or none: every tensor must be known, be there, and have its shape."""
+"""From a name and weights to a MASA ready for use; other models' weights are recognised before anything is built."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from torch import Tensor
 
 from trackmill.models.backbones.lite0 import imagenet_lite0
 from trackmill.models.masa.model import Masa
-from trackmill.models.masa.variants import VARIANTS, Variant
-from trackmill.models.weights.read import Checkpoint, read_checkpoint, state_dict_of
+from trackmill.models.masa.variants import VARIANTS, Variant, recognise
+from trackmill.models.weights.checkpoint import Checkpoint
+from trackmill.models.weights.fit import fit
+from trackmill.models.weights.read import as_checkpoint
 from trackmill.schemas.errors import InputError
 
 IMAGENET = "imagenet"
 """What `weights` may say for masa_lite0."""
-
-_FOLLOWS = (".relative_position_index", ".num_batches_tracked")
-"""Buffers that follow from the architecture, or that nothing reads: they may be absent."""
 
 _RELATIVES = {
     "image_encoder.pos_embed": "a plain SAM checkpoint",
@@ -30,22 +29,21 @@ _RELATIVES = {
 }
 """Keys of files that are easily taken for MASA's."""
 
-_SHOWN = 8
-
 
 def load_model(
     variant: str | Variant,
-    weights: str | os.PathLike[str] | Mapping[str, Tensor] | Checkpoint | None,
+    weights: str | os.PathLike[str] | Mapping[str, Tensor] | None,
     *,
     compatible_offsets: bool | None,
     device: str | torch.device,
     seed: int,
 ) -> Masa:
-    """See `trackmill.models.masa.load`; takes a checkpoint that was already read, too."""
+    """See `trackmill.models.masa.load`."""
     chosen = find_variant(variant)
-    if weights == IMAGENET and chosen.backbone != "efficientnet_lite0_tensorflow":
-        raise InputError(f'weights="{IMAGENET}" is for masa_lite0; give {chosen.name} a path, a URL or a state dict')
-    checkpoint = None if weights is None or weights == IMAGENET else _checkpoint(weights)
+    imagenet = isinstance(weights, str) and weights == IMAGENET
+    if imagenet and chosen.backbone != "efficientnet_lite0_tensorflow":
+        raise InputError(f'weights="{IMAGENET}" is for masa_lite0; give {chosen.name} a path or a state dict')
+    checkpoint = None if weights is None or imagenet else as_checkpoint(weights)
     if checkpoint is not None:
         check_variant(checkpoint, chosen)
         if compatible_offsets is None:
@@ -56,20 +54,12 @@ def load_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Masa(chosen)
-    if weights == IMAGENET:
+    if imagenet:
         pretrained = imagenet_lite0()
         model.backbone.load_state_dict({name: pretrained[name] for name in model.backbone.state_dict()})
     if checkpoint is not None:
-        fit(model, checkpoint)
+        fit_variant(model, checkpoint)
     return model.to(device).eval()
-
-
-def _checkpoint(weights: str | os.PathLike[str] | Mapping[str, Tensor] | Checkpoint) -> Checkpoint:
-    if isinstance(weights, Checkpoint):
-        return weights
-    if isinstance(weights, Mapping):
-        return Checkpoint(tensors=state_dict_of(weights))
-    return read_checkpoint(weights)
 
 
 def find_variant(variant: str | Variant) -> Variant:
@@ -87,13 +77,9 @@ def find_variant(variant: str | Variant) -> Variant:
     return VARIANTS[variant]
 
 
-def recognise(state: Mapping[str, Tensor]) -> str | None:
-    """Name of the variant whose weights these are, as far as one key and its shape tell; None for others."""
-    for variant in VARIANTS.values():
-        key, shape = variant.fingerprint
-        if key in state and tuple(state[key].shape) == shape:
-            return variant.name
-    return None
+def fit_variant(model: Masa, checkpoint: Checkpoint) -> None:
+    """`trackmill.models.weights.fit.fit`; entries of the detector around a frozen backbone are left out."""
+    fit(model, checkpoint, model.variant.name, set_aside=model.variant.aside)
 
 
 def check_variant(checkpoint: Checkpoint, variant: Variant) -> None:
@@ -110,48 +96,3 @@ def check_variant(checkpoint: Checkpoint, variant: Variant) -> None:
     for key, what in _RELATIVES.items():
         if found is None and key in checkpoint.tensors:
             raise InputError(f"{checkpoint.where}: these weights look like {what}, not {variant.name} of MASA")
-
-
-def fit(model: Masa, checkpoint: Checkpoint) -> None:
-    """Copy a checkpoint's tensors into `model`; on an error the model is as before.
-
-    Entries of the detector around a frozen backbone (`Variant.aside`) are known and left out.
-
-    Raises:
-        ValueError: tensors are missing, unexpected or of another shape or kind; names them.
-    """
-    variant, expected = model.variant, model.state_dict()
-    given = {name: values for name, values in checkpoint.tensors.items() if not name.startswith(variant.aside)}
-    problems = [
-        _listing("missing", [name for name in expected if name not in given and not name.endswith(_FOLLOWS)]),
-        _listing("unexpected", [name for name in given if name not in expected]),
-        _listing(
-            "of another shape",
-            [
-                f"{name} {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}"
-                for name in expected
-                if name in given and given[name].shape != expected[name].shape
-            ],
-        ),
-        _listing(
-            "of another kind",
-            [
-                f"{name} {given[name].dtype} instead of {expected[name].dtype}"
-                for name in expected
-                if name in given and given[name].is_floating_point() != expected[name].is_floating_point()
-            ],
-        ),
-    ]
-    if not any(problems):
-        # The numbering of pairs is not loaded but computed; a table made for another one would fit and mean nothing.
-        indices = [name for name in given if name.endswith(".relative_position_index")]
-        odd = [name for name in indices if not torch.equal(given[name].to(expected[name]), expected[name])]
-        problems = [_listing("numbered in another order", odd)]
-    if any(problems):
-        raise InputError(f"{checkpoint.where}: does not fit {variant.name}: " + "; ".join(filter(None, problems)))
-    model.load_state_dict({**expected, **given}, strict=True)
-
-
-def _listing(what: str, names: list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    return f"{len(names)} {what}: {shown}" if names else ""

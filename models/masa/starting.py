@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from trackmill.models.backbones.lite0 import timm_name
-from trackmill.models.masa.loading import fit, recognise
+from trackmill.models.masa.loading import fit_variant
 from trackmill.models.masa.model import Masa
-from trackmill.models.masa.variants import VARIANTS
-from trackmill.models.weights.read import Checkpoint, state_dict_of
+from trackmill.models.masa.variants import VARIANTS, recognise
+from trackmill.models.weights.checkpoint import Checkpoint
+from trackmill.models.weights.read import state_dict_of
 from trackmill.schemas.errors import InputError
 
 _SWIN_TABLE = "backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
@@ -55,7 +56,7 @@ def start_backbone(model: Masa, state: Mapping[str, Tensor], where: str = "the w
         raise InputError(f"{where}: this is {what}, whose names are other ones; give {_wanted(variant.backbone)}")
     # What stands outside the backbone stays as it is, unless the file has it too: SAM's mask decoder.
     kept = {name: values for name, values in model.state_dict().items() if not name.startswith(variant.backbone_prefix)}
-    fit(model, Checkpoint(tensors=kept | renamed, where=where))
+    fit_variant(model, Checkpoint(tensors=kept | renamed, where=where))
     return what
 
 

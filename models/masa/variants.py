@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from trackmill.models.weights.metadata import to_header
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Backbone = Literal[
     "resnet50", "sam_vit_b", "sam_vit_h", "swin_b_window7", "swin_b_window12", "efficientnet_lite0_tensorflow"
@@ -171,3 +177,17 @@ VARIANTS: dict[str, Variant] = {
         ),
     )
 }
+
+
+def recognise(tensors: Mapping[str, Tensor]) -> str | None:
+    """Name of the variant whose weights these are, as far as one key and its shape tell; None for others."""
+    for variant in VARIANTS.values():
+        key, shape = variant.fingerprint
+        if key in tensors and tuple(tensors[key].shape) == shape:
+            return variant.name
+    return None
+
+
+def metadata_of(variant: Variant, **more: str) -> dict[str, str]:
+    """Metadata for safetensors files of `variant`; a model loaded from them then samples as it was trained to."""
+    return to_header({"variant": variant.name, "compatible_offsets": variant.compatible_offsets, **more})

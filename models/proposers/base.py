@@ -7,19 +7,30 @@ in whatever batch it comes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
 
 from trackmill.schemas.config import Settings
-from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import Frame, ProposalSet
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_REFUSED_SHOWN = 32
 """Refused candidates kept per frame for looking at; all of them are counted."""
 
 
-class ProposerUnavailable(InputError):
-    """A package or checkpoint is missing; the text says what to type."""
+class WeightsSettings(Settings):
+    """Settings of a proposer with a checkpoint: whoever has these two is given the tensors, see `Proposer.build`."""
+
+    weights: str = Field("", description="Path or URL of the checkpoint (.pth or .safetensors).")
+    weights_sha256: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="SHA-256 the checkpoint must have. Empty: the driver fills it in, so all workers have the same.",
+    )
 
 
 class Proposer(ABC):
@@ -60,13 +71,36 @@ class Proposer(ABC):
         """
 
     @classmethod
+    def build(
+        cls, config: Any, tensors: Mapping[str, torch.Tensor] | None = None, device: str | torch.device = "cpu"
+    ) -> Proposer:
+        """A proposer ready for work, on the machine that runs it.
+
+        Args:
+            config: as `resolve` returned it.
+            tensors: of the checkpoint that `config.weights` names, by name; None where the settings name none.
+            device: where a model is put; a GPU only if `uses_gpu`.
+
+        Raises:
+            ValueError: a checkpoint of another model.
+            MissingPackage: a package it needs is not installed.
+        """
+        return cls(config)  # type: ignore[call-arg]  # most take their settings alone; who does not overrides this
+
+    @classmethod
+    def recognise(cls, tensors: Mapping[str, torch.Tensor]) -> str | None:
+        """`name`, if these are tensors of a checkpoint of this proposer, else None."""
+        return None
+
+    @classmethod
     def resolve(cls, config: Any) -> Any:
         """Replace every choice that depends on this machine (`auto`) by what it comes to; the same settings otherwise.
 
         Called once, on the driver: workers are handed the result, so machines with other packages cannot mix outputs.
 
         Raises:
-            ProposerUnavailable: this machine cannot run it with these settings.
+            ValueError: a setting is missing that it cannot do without.
+            MissingPackage: this machine cannot run it with these settings.
         """
         return config
 
@@ -75,6 +109,6 @@ class Proposer(ABC):
         """What besides the settings decides the output (library and its version, weights): part of the fingerprint.
 
         Raises:
-            ProposerUnavailable: a package it needs is not installed.
+            MissingPackage: a package it needs is not installed.
         """
         return {}

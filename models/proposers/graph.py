@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, PositiveFloat, model_validator
 
-from trackmill.models.proposers.base import Proposer, ProposerUnavailable
+from trackmill.models.proposers.base import Proposer
 from trackmill.models.proposers.refusals import count_refusals, show_refusals
 from trackmill.models.proposers.regions import REASONS, Labels, find_regions, gate
 from trackmill.schemas.boxes import clip_boxes, nms
 from trackmill.schemas.config import Settings
+from trackmill.schemas.errors import MissingPackage
 from trackmill.schemas.masks import mask_box, resize_cropped
 from trackmill.schemas.media import Frame, ProposalSet
 
@@ -85,7 +86,7 @@ class GraphProposer(Proposer):
     """Graph segmentation at several scales, gated by shape, without duplicates; the score is the extent.
 
     Raises:
-        ProposerUnavailable: the backend is not installed here.
+        MissingPackage: the backend is not installed here.
     """
 
     name = "graph"
@@ -104,7 +105,7 @@ class GraphProposer(Proposer):
         if config.backend == "auto":
             return config.model_copy(update={"backend": "skimage" if _find_ximgproc() is None else "opencv"})
         if config.backend == "opencv" and _find_ximgproc() is None:
-            raise ProposerUnavailable(
+            raise MissingPackage(
                 'graph.backend = "opencv" needs cv2.ximgproc: pip install -e ".[opencv]" (it must be the only opencv '
                 'wheel in the environment), or choose backend = "skimage"'
             )

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from trackmill.models.proposers.base import Proposer, ProposerUnavailable
+from trackmill.models.proposers.base import Proposer, WeightsSettings
 from trackmill.models.proposers.refusals import count_refusals, show_refusals
 from trackmill.schemas.boxes import Boxes, clip_boxes, empty_boxes
-from trackmill.schemas.config import Settings
+from trackmill.schemas.errors import InputError, MissingPackage
 from trackmill.schemas.masks import CroppedMask, mask_box
 from trackmill.schemas.media import Frame, ProposalSet
 
@@ -32,16 +32,11 @@ if TYPE_CHECKING:
 _REASONS = ("low_iou", "low_stability", "low_stability_or_cut", "duplicate", "duplicate_after_cleaning", "empty")
 
 
-class SamSettings(Settings):
+class SamSettings(WeightsSettings):
     """Settings of `sam`. Defaults are those of the MASA paper and of segment-anything, where the two differ MASA's."""
 
     weights: str = Field(
         "", description="Path or URL of the checkpoint (.pth or .safetensors), e.g. sam_vit_h_4b8939.pth. Required."
-    )
-    weights_sha256: str = Field(
-        "",
-        pattern=r"^([0-9a-f]{64})?$",
-        description="SHA-256 the checkpoint must have. Empty: the driver fills it in, so all workers have the same.",
     )
     variant: Literal["vit_b", "vit_l", "vit_h", "mobile"] = Field(
         "vit_h",
@@ -110,7 +105,7 @@ class SamProposer(Proposer):
         device: where the model runs.
 
     Raises:
-        ProposerUnavailable: a package is missing.
+        MissingPackage: a package is missing.
         ValueError: the checkpoint is of another variant or of another model; names the keys and shapes.
     """
 
@@ -132,6 +127,20 @@ class SamProposer(Proposer):
         proposer._adopt(sam, config)
         return proposer
 
+    @classmethod
+    def build(
+        cls, config: SamSettings, tensors: Mapping[str, torch.Tensor] | None = None, device: str | torch.device = "cpu"
+    ) -> SamProposer:
+        """See `Proposer.build`."""
+        return cls(cls.resolve(config), tensors or {}, device)
+
+    @classmethod
+    def recognise(cls, tensors: Mapping[str, torch.Tensor]) -> str | None:
+        """See `Proposer.recognise`."""
+        from trackmill.models.sam.loading import recognise
+
+        return cls.name if recognise(tensors) is not None else None
+
     def propose(self, frames: Sequence[Frame], boxes: Sequence[Boxes] | None = None) -> list[ProposalSet]:
         """Proposals of each frame, see `Proposer.propose`.
 
@@ -150,7 +159,7 @@ class SamProposer(Proposer):
     @classmethod
     def resolve(cls, config: SamSettings) -> SamSettings:
         if not config.weights:
-            raise ProposerUnavailable(
+            raise InputError(
                 "sam needs a checkpoint: set sam.weights to the path or URL of sam_vit_h_4b8939.pth (or another one, "
                 "with sam.variant to match); segment-anything's README says where to get it"
             )
@@ -241,5 +250,5 @@ def _load_model(variant: str, state_dict: Mapping[str, torch.Tensor]) -> Sam:
         raise _missing(error.name) from error
 
 
-def _missing(package: Any) -> ProposerUnavailable:
-    return ProposerUnavailable(f'SAM needs an extra: pip install -e ".[sam]" (not found: {package})')
+def _missing(package: Any) -> MissingPackage:
+    return MissingPackage(f'SAM needs an extra: pip install -e ".[sam]" (not found: {package})')

@@ -1,16 +1,16 @@
-"""SAM models by name, with the weights of a local checkpoint: safely read, checked tensor by tensor."""
+"""SAM models by name, with the weights of a local checkpoint; another model's are recognised before one is built."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trackmill.models.weights.checkpoint import Checkpoint
+from trackmill.models.weights.read import as_checkpoint, local_path
 from trackmill.schemas.errors import InputError
-from trackmill.schemas.published import check_md5, promised_md5
 
 if TYPE_CHECKING:
     import torch
@@ -42,14 +42,14 @@ def load(
         variant: one of `VARIANTS`.
         weights: path of a `.pth`, `.pt` or `.safetensors` file on this machine (for SAM 2.1 and SAM 3: of a folder that
             transformers saved), or tensors by name. None: fresh random weights, of torch's global generator (not for
-            SAM 2.1 and SAM 3). Of a file, wrappers (`{"model": ...}`, `{"state_dict": ...}`) are taken off. The name
-            `sam_vit_h_4b8939.pth` and its like promise an MD5 and are held to it; other names, `mobile_sam.pt` among
-            them, are not.
+            SAM 2.1 and SAM 3). Wrappers (`{"model": ...}`, `{"state_dict": ...}`) and prefixes are taken off, see
+            `trackmill.models.weights.read`. The name `sam_vit_h_4b8939.pth` and its like promise an MD5 and are held
+            to it; other names, `mobile_sam.pt` among them, are not.
         device: where the model is put.
 
     Raises:
         ValueError: an unknown variant; a URL; a damaged file or one that holds more than tensors; weights of another
-            variant; a tensor that is missing, unexpected or of another shape. The text names each.
+            variant; a tensor that is missing, unexpected, of another shape, or holds NaN. The text names each.
         FileNotFoundError: there is no such file or folder.
         ImportError: a package is missing.
     """
@@ -62,16 +62,20 @@ def load(
         return _load_sam2(variant, weights, device)
     if weights is None:
         return _build(variant).eval().to(device)
-    if isinstance(weights, Mapping):
-        tensors, where = weights, "the checkpoint"
-    else:
-        path = _local(weights)
-        tensors, where = _read(path), str(path)
-    _check_variant(variant, tensors, where)
+    checkpoint = as_checkpoint(weights)
+    _check_variant(variant, checkpoint)
     sam = _build(variant)
-    _check_tensors(variant, sam.state_dict(), tensors, where)
-    sam.load_state_dict(tensors, strict=True)
+    from trackmill.models.weights.fit import fit
+
+    fit(sam, checkpoint, f"SAM {variant}")
     return sam.eval().to(device)
+
+
+def recognise(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """Name of the SAM variant whose checkpoint this is, as far as its image encoder tells; None for others."""
+    if _WIDTH_KEY in tensors:
+        return {width: name for name, width in _WIDTHS.items()}.get(tensors[_WIDTH_KEY].shape[-1])
+    return "mobile" if _MOBILE_KEY in tensors else None
 
 
 def _build(variant: str) -> Sam:
@@ -114,72 +118,28 @@ def _load_sam2(
             f"{variant} is loaded from a folder that transformers saved (config.json and .safetensors): give its path, "
             "or build a trackmill.models.sam.sam2.Sam2Segmenter around a model of your own"
         )
-    return Sam2Segmenter.from_files(_local(weights, folder=True), variant, device=device)
+    return Sam2Segmenter.from_files(_folder(weights), variant, device=device)
 
 
-def _local(weights: str | os.PathLike[str], folder: bool = False) -> Path:
-    text = os.fspath(weights)
-    if "://" in text:
-        raise InputError(
-            # What follows a "?" may be a signature, which has no place in a log.
-            f"{text.split('?')[0]}: weights are read from this machine only; "
-            "trackmill.pipeline.storage.fetched.fetch_weights brings a remote file here and says where it lies"
-        )
-    path = Path(text).expanduser()
-    if folder and not path.is_dir():
+def _folder(weights: str | os.PathLike[str]) -> Path:
+    path = local_path(weights, "copy the folder here and give its path")
+    if not path.is_dir():
         raise FileNotFoundError(f"no folder at {path}: give the folder that holds config.json and .safetensors")
-    if not folder and not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}: check the path")
     return path
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    # Wrappers, prefixes and safe reading are the same for every model of ours.
-    from trackmill.models.weights.read import read_checkpoint
-
-    if promised_md5(path.name):
-        with open(path, "rb") as handle:
-            md5 = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        check_md5(path.name, md5, str(path))
-    return read_checkpoint(path).tensors
-
-
-def _check_variant(variant: str, tensors: Mapping[str, torch.Tensor], where: str) -> None:
+def _check_variant(variant: str, checkpoint: Checkpoint) -> None:
     """Looked at first, because building ViT-H takes seconds and 2.5 GB."""
-    if _WIDTH_KEY in tensors:
-        shape = tuple(tensors[_WIDTH_KEY].shape)
-        found = {width: name for name, width in _WIDTHS.items()}.get(shape[-1])
+    found, where = recognise(checkpoint), checkpoint.where
+    if _WIDTH_KEY in checkpoint:
         if found == variant:
             return
+        shape = tuple(checkpoint[_WIDTH_KEY].shape)
         wanted = f"{variant} has (1, 64, 64, {_WIDTHS[variant]})" if variant in _WIDTHS else f"{variant} has none"
         raise InputError(f"{where} is not {variant}: its {_WIDTH_KEY} is {shape}, {wanted}; {_advice(found)}")
-    if _MOBILE_KEY in tensors and variant != "mobile":
+    if found == "mobile" and variant != "mobile":
         raise InputError(f"{where} is not {variant}: it has {_MOBILE_KEY}, as MobileSAM has; {_advice('mobile')}")
 
 
 def _advice(found: str | None) -> str:
     return f'set sam.variant = "{found}"' if found else "it is no SAM checkpoint of a known variant"
-
-
-def _check_tensors(
-    variant: str, expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], where: str
-) -> None:
-    problems = [
-        _listing("missing", [key for key in expected if key not in tensors]),
-        _listing("unexpected", [key for key in tensors if key not in expected]),
-        _listing(
-            "of another shape",
-            [
-                f"{key} {tuple(tensors[key].shape)} instead of {tuple(expected[key].shape)}"
-                for key in expected
-                if key in tensors and tensors[key].shape != expected[key].shape
-            ],
-        ),
-    ]
-    if any(problems):
-        raise InputError(f"{where} does not fit SAM {variant}: " + "; ".join(filter(None, problems)))
-
-
-def _listing(what: str, names: list[str]) -> str:
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{len(names)} {what}: {shown}" if names else ""

@@ -1,110 +1,128 @@
-"""Tensors by name out of a checkpoint file: official `.pth` or `.safetensors`, from a path or a URL. Runs no code."""
+"""From a checkpoint file on this machine to tensors by name: `.pth`, `.pt` or `.safetensors`. No code in it runs.
+
+Whoever has a URL fetches it first: `trackmill.pipeline.weights.read_weights`.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-import fsspec
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
-from trackmill.models.masa.variants import Variant
+from trackmill.models.weights.checkpoint import Checkpoint
+from trackmill.models.weights.errors import BadWeights, MissingPackage
+from trackmill.models.weights.metadata import from_header
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.published import check_name, promised_md5, promised_sha256
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "ema_state_dict", "model_ema", "ema")
-"""Under which of its keys a checkpoint holds the state dict, the first that is there."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
-_PREFIXES = ("module.", "_orig_mod.", "ema_model.", "model.")
-"""What training tools put before every name."""
+WRAPPERS = ("state_dict", "model", "model_state_dict", "ema_state_dict", "model_ema", "ema", "module")
+"""Under which of its keys a checkpoint holds the state dict: the first that is there, one inside another too."""
+
+PREFIXES = ("module.", "ema_model.", "model.")
+"""What training tools put before every name. Taken off only where all names have it."""
+
+_COMPILED = "_orig_mod."
+"""What torch.compile puts into names, at the beginning or, of a part that was compiled, in the middle."""
 
 _COUNTERS = ("n_averaged", "steps")
 """What averaging tools put beside the names."""
 
-_METADATA = "trackmill"
-
-_SHA_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt|safetensors)$")
-"""Model zoos write the first digits of a file's SHA-256 into its name."""
-
 _TRAINER_LEFTOVERS = re.compile(r"(mmengine|mmcv|mmdet|numpy)\.[\w.]+|(builtins\.)?getattr|_codecs\.encode")
-"""What mmengine stores beside the tensors: its log, made of these. Read as nothing, see `_Leftover`."""
+"""What mmengine stores beside the tensors: its log, made of these. Read as nothing, see `_leftover`."""
+
+_SAVE = "save it again with torch.save(model.state_dict(), path)"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """What a file holds.
-
-    Args:
-        tensors: by name, on the CPU, without wrappers and common prefixes.
-        metadata: what `metadata_of` put into a safetensors file: `variant` (a name), `compatible_offsets` (a bool) and
-            more; empty for files of others.
-        where: the path, or the URL without credentials, for messages.
-    """
-
-    tensors: dict[str, Tensor]
-    metadata: dict[str, Any] = field(default_factory=dict)
-    where: str = "the weights"
-
-
-def read_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(source: str | os.PathLike[str], *, where: str = "", verified: bool = False) -> Checkpoint:
     """Read a file.
 
-    A file behind a URL is kept in `$TRACKMILL_CACHE` (or `~/.cache/trackmill`) and fetched again when it changes. A
-    name that ends in digits of a SHA-256 (`...-55949c9c.pth`) is held to them.
-
     Args:
-        source: a path or any URL that fsspec reads.
+        source: a path on this machine.
+        where: what messages call the file; "" for the path.
+        verified: the sums that its name promises (`...-55949c9c.pth`, `sam_vit_h_4b8939.pth`) were compared before.
 
     Raises:
-        ValueError: damaged, not what its name promises, or it holds more than tensors.
+        BadWeights: damaged, not what its name promises, or it holds more than tensors. A `ValueError`.
+        ValueError: a URL.
         FileNotFoundError: there is no such file.
+        MissingPackage: torch, or safetensors for a file of that kind, is not installed.
     """
-    path, where = _local(os.fspath(source))
-    _check_name(path, where)
+    path = local_path(source)
+    where = where or str(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {where}: check the path")
+    if not verified:
+        _check_sums(path, where)
     with open(path, "rb") as handle:
         start = handle.read(9)
-    # By content, since a URL's name says nothing: a safetensors file starts with a length and a JSON object.
+    # By content, since a name may say nothing: a safetensors file starts with a length and a JSON object.
     if start[8:] == b"{":
-        tensors, metadata = _read_safetensors(path, where)
-        return Checkpoint(tensors=state_dict_of(tensors, where), metadata=metadata, where=where)
+        tensors, header = _read_safetensors(path, where)
+        return Checkpoint(tensors=state_dict_of(tensors, where), metadata=from_header(header, where), where=where)
     return Checkpoint(tensors=state_dict_of(_read_torch(path, where), where), where=where)
 
 
-def state_dict_of(loaded: Any, where: str = "the weights") -> dict[str, Tensor]:
-    """Take wrappers (`{"state_dict": ...}`) and common prefixes (`module.`) off.
+def as_checkpoint(weights: str | os.PathLike[str] | Mapping[str, Tensor]) -> Checkpoint:
+    """A path, a state dict (with or without wrappers) or a checkpoint as a checkpoint; see `read_checkpoint`."""
+    if isinstance(weights, Checkpoint):
+        return weights
+    if isinstance(weights, Mapping):
+        return Checkpoint(tensors=state_dict_of(weights))
+    return read_checkpoint(weights)
+
+
+_FETCH = "trackmill.pipeline.weights.read_weights(url) fetches it and gives what you can pass here"
+
+
+def local_path(source: str | os.PathLike[str], advice: str = _FETCH) -> Path:
+    """The path, `~` resolved.
 
     Raises:
-        ValueError: what is left are not tensors by name.
+        ValueError: it is a URL; gives the advice.
     """
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-            break
+    text = os.fspath(source).removeprefix("file://")
+    if "://" in text:
+        raise InputError(
+            # What follows a "?" may be a signature, which has no place in a log.
+            f"{text.split('?')[0]}: models read files of this machine only; {advice}"
+        )
+    return Path(text).expanduser()
+
+
+def state_dict_of(loaded: Any, where: str = "the weights") -> dict[str, Tensor]:
+    """Take wrappers (`{"state_dict": ...}`, `{"ema": {"module": ...}}`) and common prefixes (`module.`) off.
+
+    Raises:
+        BadWeights: what is left are not tensors by name.
+    """
+    tensor = _torch().Tensor
+    while (inner := _inside(loaded)) is not None:
+        loaded = inner
     if not isinstance(loaded, Mapping) or not loaded:
-        raise InputError(f"{where}: holds a {type(loaded).__name__} where tensors by name were expected")
-    state = {str(name): values for name, values in loaded.items()}
-    while prefix := next((each for each in _PREFIXES if _all_begin_with(state, each)), None):
+        raise BadWeights(f"{where}: holds a {type(loaded).__name__} where tensors by name (a state dict) were expected")
+    state = {str(name).replace(_COMPILED, ""): values for name, values in loaded.items()}
+    while prefix := next((each for each in PREFIXES if _all_begin_with(state, each)), None):
         state = {name.removeprefix(prefix): values for name, values in state.items() if name not in _COUNTERS}
-    others = [name for name, values in state.items() if not isinstance(values, Tensor)]
+    others = [name for name, values in state.items() if not isinstance(values, tensor)]
     if others:
-        raise InputError(f"{where}: {len(others)} entries are no tensors: {', '.join(others[:5])}")
+        raise BadWeights(f"{where}: {len(others)} entries are no tensors: {', '.join(others[:5])}; {_SAVE}")
     return state
 
 
-def metadata_of(variant: Variant, **more: str) -> dict[str, str]:
-    """Metadata for safetensors files of `variant`; a model loaded from them then samples as it was trained to."""
-    told = {"variant": variant.name, "compatible_offsets": variant.compatible_offsets, **more}
-    # One entry, since safetensors writes several in an order of its own each time.
-    return {_METADATA: json.dumps(told, sort_keys=True)}
+def _inside(loaded: Any) -> Mapping[Any, Any] | None:
+    """What the first wrapper holds; None where there is none."""
+    if not isinstance(loaded, Mapping):
+        return None
+    wrapped = (loaded.get(wrapper) for wrapper in WRAPPERS)
+    return next((inner for inner in wrapped if isinstance(inner, Mapping) and inner), None)
 
 
 def _all_begin_with(state: Mapping[str, Any], prefix: str) -> bool:
@@ -112,47 +130,29 @@ def _all_begin_with(state: Mapping[str, Any], prefix: str) -> bool:
     return bool(names) and all(name.startswith(prefix) for name in names)
 
 
-def _local(source: str) -> tuple[Path, str]:
-    """A path on this machine, and what messages call it."""
-    if "://" not in source or source.startswith("file://"):
-        path = Path(source.removeprefix("file://")).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"no checkpoint at {path}: check the path, or give a URL")
-        return path, str(path)
-    parts = urlsplit(source)
-    where = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
-    root = os.environ.get("TRACKMILL_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "trackmill")
-    cache = {"cache_storage": os.path.join(root, "checkpoints"), "check_files": True}
-    return Path(fsspec.open_local(f"filecache::{source}", filecache=cache)), where
+def _check_sums(path: Path, where: str) -> None:
+    """Hold a file to the sums that its name promises."""
+    sums = {}
+    if promised_md5(path.name):
+        with open(path, "rb") as handle:
+            sums["md5"] = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if promised_sha256(path.name):
+        with open(path, "rb") as handle:
+            sums["sha256"] = hashlib.file_digest(handle, "sha256").hexdigest()
+    check_name(path.name, sums, where)
 
 
-def _check_name(path: Path, where: str) -> None:
-    promised = _SHA_IN_NAME.search(where)
-    if promised is None:
-        return
-    with open(path, "rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
-    if not found.startswith(promised[1]):
-        raise InputError(
-            f"{where}: its SHA-256 is {found}, but its name promises {promised[1]}...: the file is damaged or was "
-            "changed; fetch it again, or give your own checkpoint a name without those digits"
-        )
-
-
-def _read_safetensors(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_safetensors(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    _torch()
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise MissingPackage(f"{where} needs another package: pip install safetensors") from error
     try:
         with safe_open(path, framework="pt", device="cpu") as handle:
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-            written = (handle.metadata() or {}).get(_METADATA, "{}")
+            return {name: handle.get_tensor(name) for name in handle.keys()}, handle.metadata()  # noqa: SIM118
     except SafetensorError as error:
-        raise InputError(f"{where}: not a whole safetensors file: {error}") from None
-    try:
-        told = json.loads(written)
-    except json.JSONDecodeError:
-        told = None
-    if not isinstance(told, dict):
-        raise InputError(f"{where}: its metadata {_METADATA!r} is not what trackmill writes: {written[:80]}")
-    return tensors, told
+        raise BadWeights(f"{where}: not a whole safetensors file: {error}") from None
 
 
 class _Leftover:
@@ -169,26 +169,44 @@ class _Leftover:
 
 
 def _read_torch(path: Path, where: str) -> Any:
+    torch = _torch()
     try:
         # Only tensors and plain containers are made, whatever the file asks for.
+        if not zipfile.is_zipfile(path):  # torch before 1.6
+            return torch.load(path, map_location="cpu", weights_only=True)
         beside = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         foreign = [name for name in beside if not _TRAINER_LEFTOVERS.fullmatch(name)]
         if foreign:
-            raise InputError(f"it asks for {', '.join(sorted(foreign)[:5])}")
+            raise BadWeights(f"it asks for {', '.join(sorted(foreign)[:5])}")
         with torch.serialization.safe_globals([(_Leftover, _full_name(name)) for name in beside]):
             # Mapped, not read: the parts of a detector that tracking has no use for are never touched.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except OSError:
         raise
     except Exception as error:
-        # torch goes on to recommend weights_only=False, just what not to do: only its first sentence is told.
-        cause = re.split(r"(?<=\w)\. |\n", str(error).strip(), maxsplit=1)[0]
-        raise InputError(
-            f"{where}: not loaded, because it is damaged or holds more than tensors ({cause}); if it is yours, save it "
-            "again with torch.save(model.state_dict(), path)"
+        raise BadWeights(
+            f"{where}: not loaded, because it is damaged or holds more than tensors ({_first_cause(error)}); if it is "
+            f"yours, {_SAVE}"
         ) from None
+
+
+def _first_cause(error: Exception) -> str:
+    # Only the cause, or else the first sentence: torch goes on to recommend weights_only=False, just what not to do.
+    if isinstance(error, BadWeights):
+        return str(error)
+    text = str(error).strip()
+    sentence = re.search(r"WeightsUnpickler error: (.+?)(?:\. |\n|$)", text) or re.match(r"(.+?)(?:\. |\n|$)", text)
+    return f"{type(error).__name__}: {sentence.group(1)}" if sentence else type(error).__name__
 
 
 def _full_name(name: str) -> str:
     # torch lists what is built in without its module, and looks it up with it.
     return name if "." in name else f"builtins.{name}"
+
+
+def _torch() -> ModuleType:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingPackage('checkpoints need torch: pip install -e ".[masa]" (or ".[sam]")') from error
+    return torch

@@ -14,18 +14,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import nn
 
-from trackmill.models.masa.loading import IMAGENET, load_model, recognise
 from trackmill.models.masa.model import Masa
-from trackmill.models.weights.read import read_checkpoint
+from trackmill.models.registry import MODELS, choose, recognise
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.fetched import fetch_weights
 from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
-from trackmill.pipeline.tracking.build import check_variant
 from trackmill.pipeline.training import checkpoint
 from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task
 from trackmill.pipeline.training.result import network_of, read_card, result_url
 from trackmill.pipeline.training.telemetry.lines import read_lines
+from trackmill.pipeline.weights import build_model, read_fetched
 from trackmill.schemas.config import ConfigError
 from trackmill.schemas.errors import InputError
 
@@ -91,17 +90,16 @@ def from_weights(weights: str, variant: str | None) -> Source:
         OSError: the file could not be fetched.
     """
     if variant is not None:
-        check_variant(variant)
-    if weights == IMAGENET:
-        model = load_model(variant or "masa_lite0", IMAGENET, compatible_offsets=None, device="cpu", seed=0)
-        return Source(model=model, name=IMAGENET, sha256="")
+        choose("model", variant, MODELS)
+    named = next((name for name, entry in MODELS.items() if weights in entry.words), None)
+    if named is not None:
+        return Source(model=build_model(variant or named, weights), name=weights, sha256="")
     fetched = fetch_weights(weights)
-    read = read_checkpoint(fetched.path)
-    found = variant or recognise(read.tensors) or read.metadata.get("variant")
+    read = read_fetched(fetched)
+    found = variant or recognise(read)
     if found is None:
         raise InputError(f"{fetched.name}: cannot tell the variant from its tensors; name it with --model")
-    model = load_model(found, read, compatible_offsets=None, device="cpu", seed=0)
-    return Source(model=model, name=fetched.name, sha256=fetched.sha256, told=_words(read.metadata))
+    return Source(model=build_model(found, read), name=fetched.name, sha256=fetched.sha256, told=_words(read.metadata))
 
 
 def from_run(run: str, which: str) -> Source:
@@ -129,9 +127,8 @@ def _final(run: str, recipe: Recipe) -> Source:
             f"{redact(run)} has no result yet; to export a run that is not finished, say --checkpoint latest"
         )
     fetched = fetch_weights(result_url(run), card["file"]["sha256"])
-    read = read_checkpoint(fetched.path)
-    variant = str(read.metadata.get("variant"))
-    model = load_model(variant, read, compatible_offsets=None, device="cpu", seed=0)
+    read = read_fetched(fetched)
+    model = build_model(str(read.metadata.get("variant")), read)
     told = _words(read.metadata)
     # Not the run's `config.json`, which may be newer: the card was written with the weights.
     recipe = make_recipe(card["recipe"], f"{redact(run)}/final/card.json")

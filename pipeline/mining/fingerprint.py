@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from trackmill.models.proposers import PROPOSERS
+from trackmill.models.registry import proposer_class
 from trackmill.pipeline.mining.settings import MineConfig, proposer_settings
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
@@ -43,8 +43,9 @@ def fingerprint_parts(config: MineConfig, implementation: dict[str, str]) -> dic
     return {
         "schema_version": SCHEMA_VERSION,
         "proposer": {
-            "name": config.proposer,
-            "version": PROPOSERS[config.proposer].version,
+            # Not where the class lies: a module may move, and the data set stays the same.
+            "name": proposer_class(config.proposer).name,
+            "version": proposer_class(config.proposer).version,
             "settings": settings,
             "implementation": implementation,
         },

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trackmill.models.proposers import PROPOSERS
+from trackmill.models.registry import proposer_class
 from trackmill.pipeline.mining.fingerprint import (
     SettingsChanged,
     check_same,
@@ -21,7 +21,7 @@ from trackmill.pipeline.mining.fingerprint import (
 )
 from trackmill.pipeline.mining.plan import Plan, PlanError, extend, listing_digest, read_plan, store_plan
 from trackmill.pipeline.mining.proposer import resolve_proposer
-from trackmill.pipeline.mining.settings import MineConfig, proposer_settings
+from trackmill.pipeline.mining.settings import MineConfig, proposer_settings, with_proposer_settings
 from trackmill.pipeline.mining.unit import MineJob
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import done_units, read_receipts
@@ -67,7 +67,7 @@ class Run:
     @property
     def uses_gpu(self) -> bool:
         """Whether the proposer, or who makes a sidecar, gains from a GPU."""
-        return PROPOSERS[self.config.proposer].uses_gpu or any(sidecar.uses_gpu for sidecar in self.sidecars)
+        return proposer_class(self.config.proposer).uses_gpu or any(sidecar.uses_gpu for sidecar in self.sidecars)
 
     @property
     def libraries(self) -> dict[str, str]:
@@ -193,10 +193,10 @@ def _open(config: MineConfig, output: str) -> _Opened:
     stored = stored_config(layout)
     before = stored["parts"] if stored else {}
     asked = proposer_settings(config)
-    if before.get("proposer", {}).get("name") == config.proposer:
+    if before.get("proposer", {}).get("name") == proposer_class(config.proposer).name:
         asked = keep_choices(asked, before)
     settings, implementation = resolve_proposer(config.proposer, asked)
-    config = config.model_copy(update={config.proposer: settings})
+    config = with_proposer_settings(config, settings)
     parts = fingerprint_parts(config, implementation)
     if stored is None:
         return _Opened(layout, config, parts, begun=False, stale=False, inputs=[])
@@ -229,7 +229,7 @@ def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> tuple[Plan, 
 
 
 def _check_proposer(config: MineConfig, plan: Plan) -> None:
-    if not PROPOSERS[config.proposer].needs_annotations:
+    if not proposer_class(config.proposer).needs_annotations:
         return
     bare = [name for name in plan.sources() if not SOURCES[name].annotated]
     if bare:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from trackmill.models.proposers import AnnotationSettings, GraphSettings, SamSettings
+from trackmill.models.registry import PROPOSERS, choose, is_outside, proposer_class
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.schemas.config import Settings, build
 
@@ -63,20 +64,45 @@ class MineConfig(Settings):
     """The resolved configuration of one mining run; stored as `config.json` with its output."""
 
     source: Literal["auto", "sa1b", "sav", "images", "videos", "mot"] = "auto"
-    proposer: Literal["graph", "annotations", "sam"] = "graph"
+    proposer: str = Field("graph", description="A key of trackmill.models.registry.PROPOSERS, or package.module:Class.")
     read: ReadSettings = ReadSettings()
     shards: ShardSettings = ShardSettings()
     negatives: NegativeSettings = NegativeSettings()
     graph: GraphSettings = GraphSettings()
     annotations: AnnotationSettings = AnnotationSettings()
     sam: SamSettings = SamSettings()
+    outside: dict[str, Any] = Field({}, description="Settings of a proposer of your own (package.module:Class).")
     run: RunSettings = RunSettings()
+
+    @field_validator("proposer")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return name if is_outside(name) else choose("proposer", name, PROPOSERS)
+
+    @model_serializer(mode="wrap")
+    def _without_empty_outside(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What is stored with a data set stays as it was before others' proposers were possible.
+        values: dict[str, Any] = handler(self)
+        return values if self.outside else {key: value for key, value in values.items() if key != "outside"}
 
 
 def proposer_settings(config: MineConfig) -> Settings:
-    """The section of the chosen proposer."""
-    section: Settings = getattr(config, config.proposer)
-    return section
+    """The section of the chosen proposer.
+
+    Raises:
+        ConfigError: it is one of somebody else's, and `outside` does not fit its `Config`.
+    """
+    if config.proposer in PROPOSERS:
+        section: Settings = getattr(config, config.proposer)
+        return section
+    return build(proposer_class(config.proposer).Config, config.outside, "outside")
+
+
+def with_proposer_settings(config: MineConfig, settings: Settings) -> MineConfig:
+    """`config` with other settings of the chosen proposer."""
+    if config.proposer in PROPOSERS:
+        return config.model_copy(update={config.proposer: settings})
+    return config.model_copy(update={"outside": settings.model_dump(mode="json")})
 
 
 def mine_config(values: dict[str, Any], where: str) -> MineConfig:

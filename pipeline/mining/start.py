@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 
-from trackmill.models.proposers import PROPOSERS
+from trackmill.models.registry import proposer_class
 from trackmill.pipeline.mining.fingerprint import pixel_libraries
 from trackmill.pipeline.mining.miner import Miner
 from trackmill.pipeline.mining.proposer import build_proposer
@@ -35,7 +35,7 @@ def check_libraries(expected: dict[str, str], config: MineConfig) -> None:
     Raises:
         LibrariesDiffer: names each one.
     """
-    here = pixel_libraries() | PROPOSERS[config.proposer].implementation(proposer_settings(config))
+    here = pixel_libraries() | proposer_class(config.proposer).implementation(proposer_settings(config))
     wrong = [
         f"{name} {here[name]} (driver: {expected[name]})"
         for name in sorted(here.keys() & expected.keys())

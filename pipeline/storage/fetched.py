@@ -10,31 +10,20 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from trackmill.models.proposers.base import ProposerUnavailable
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import ShortRead, basename, canonical, filesystem, is_local, retry
 from trackmill.pipeline.storage.publish import publish_file, scratch_file, sweep_scratch
-from trackmill.schemas.errors import InputError
-from trackmill.schemas.published import check_md5, promised_md5
-
-if TYPE_CHECKING:
-    import torch
+from trackmill.schemas.published import BadWeights, check_name, promised_md5
 
 _BLOCK = 8 << 20
 # What file systems call the thing that changes when an object is overwritten, the surest first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "Last-Modified", "mtime", "created")
-_WRAPPERS = ("model", "state_dict")
-
-
-class BadWeights(InputError):
-    """A checkpoint that is damaged, is not the one that was asked for, or holds more than tensors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +34,13 @@ class Weights:
         path: where it lies.
         name: its name at the place it came from.
         sha256: of the file, 64 hexadecimal digits.
+        where: the path, or the URL without credentials, for messages.
     """
 
     path: Path
     name: str
     sha256: str
+    where: str = field(default="", compare=False)
 
 
 def fetch_weights(url: str, sha256: str = "") -> Weights:
@@ -79,68 +70,7 @@ def fetch_weights(url: str, sha256: str = "") -> Weights:
         if not path.exists():
             sweep_scratch(str(path.parent))
             _download(fs, remote, url, info.get("size"), path, name, sha256)
-    return _checked(path, name, sha256, str(path))
-
-
-def load_state_dict(weights: Weights) -> dict[str, torch.Tensor]:
-    """Tensors of a checkpoint by name, on the CPU. Takes `{"model": ...}` and `{"state_dict": ...}` apart.
-
-    Only tensors are read: `.safetensors`, or PyTorch files with `weights_only=True`. A file that holds anything else is
-    refused and none of its code runs.
-
-    Raises:
-        BadWeights: the file is damaged or holds more than tensors.
-        ProposerUnavailable: torch, or safetensors for a file of that kind, is not installed.
-    """
-    loaded = _load_safetensors(weights) if weights.name.endswith(".safetensors") else _load_torch(weights)
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not loaded:
-        raise BadWeights(f"{weights.path}: holds a {type(loaded).__name__} where a state dict was expected")
-    others = [str(key) for key, value in loaded.items() if not hasattr(value, "shape")]
-    if others:
-        raise BadWeights(f"{weights.path}: {len(others)} entries are no tensors ({', '.join(others[:5])}); {_SAVE}")
-    return dict(loaded)
-
-
-_SAVE = "save it again with torch.save(model.state_dict(), path)"
-
-
-def _load_torch(weights: Weights) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise ProposerUnavailable('checkpoints need torch: pip install -e ".[sam]"') from error
-    try:
-        return torch.load(weights.path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:
-        raise BadWeights(
-            f"{weights.path}: not loaded, because it is damaged or holds more than tensors; if it is yours, {_SAVE}. "
-            f"torch says: {_first_cause(error)}"
-        ) from None
-
-
-def _first_cause(error: Exception) -> str:
-    # Only the cause, or else the first sentence: torch goes on to recommend weights_only=False, just what not to do.
-    text = str(error).strip()
-    sentence = re.search(r"WeightsUnpickler error: (.+?)(?:\. |\n|$)", text) or re.match(r"(.+?)(?:\. |\n|$)", text)
-    return f"{type(error).__name__}: {sentence.group(1)}" if sentence else type(error).__name__
-
-
-def _load_safetensors(weights: Weights) -> Any:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ProposerUnavailable(f"{weights.name} needs another package: pip install safetensors") from error
-    try:
-        return load_file(weights.path, device="cpu")
-    except OSError:
-        raise
-    except Exception as error:
-        raise BadWeights(f"{weights.path}: not a safetensors file: {error}") from None
+    return _checked(path, name, sha256, redact(url))
 
 
 def _checked(path: Path, name: str, sha256: str, where: str) -> Weights:
@@ -152,17 +82,13 @@ def _checked(path: Path, name: str, sha256: str, where: str) -> Weights:
             for each in sums if promised else sums[:1]:
                 each.update(block)
     found = sums[0].hexdigest()
-    if promised:
-        try:
-            check_md5(name, sums[1].hexdigest(), where)
-        except ValueError as error:
-            raise BadWeights(str(error)) from None
+    check_name(name, {"sha256": found} | ({"md5": sums[1].hexdigest()} if promised else {}), where)
     if sha256 and found != sha256:
         raise BadWeights(
             f"{where}: its SHA-256 is {found}, this run was planned with {sha256}: the file differs between machines "
             "or was replaced; put the same file everywhere, or start a new run"
         )
-    return Weights(path=path, name=name, sha256=found)
+    return Weights(path=path, name=name, sha256=found, where=where)
 
 
 def _cache_folder() -> Path:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trackmill.models.device import choose_device as choose_device
 from trackmill.models.masa.variants import VARIANTS
-from trackmill.pipeline.storage.fetched import fetch_weights, load_state_dict
 from trackmill.pipeline.tracking.detection_files import FileDetections, read_detections
 from trackmill.pipeline.tracking.frames import FrameReader
 from trackmill.pipeline.tracking.run import Parts
 from trackmill.pipeline.tracking.settings import SizeSettings, TrackConfig, make_tracker
-from trackmill.schemas.errors import InputError, MissingPackage
+from trackmill.pipeline.weights import build_model, read_weights
+from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -30,27 +30,6 @@ UNTRAINED = "none"
 _NEEDED = 'tracking needs torch and more: pip install -e ".[masa]"'
 
 
-def choose_device(name: str) -> torch.device:
-    """A device; `auto` is the first GPU where there is one, else the CPU.
-
-    Raises:
-        ValueError: no such device here.
-        ImportError: torch is missing.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingPackage(_NEEDED) from error
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
-    return place
-
-
 def load_model(name: str, weights: str | None, device: torch.device | str) -> Masa:
     """A MASA variant ready for use; a remote checkpoint is fetched once into a cache.
 
@@ -65,14 +44,8 @@ def load_model(name: str, weights: str | None, device: torch.device | str) -> Ma
         ImportError: a package is missing.
     """
     check_variant(name)
-    from trackmill.models import masa
-
-    # A word without dot or slash is no file but something that `load` knows; it also knows what to say otherwise.
-    is_file = weights is not None and (any(mark in weights for mark in "./\\") or Path(weights).exists())
-    try:
-        return masa.load(name, str(fetch_weights(weights).path) if is_file and weights else weights, device=device)
-    except ImportError as error:
-        raise MissingPackage(f"{error}; {_NEEDED}") from error
+    network: Masa = build_model(name, weights, device)
+    return network
 
 
 def check_variant(name: str) -> None:
@@ -183,7 +156,7 @@ def _torchvision(
 
     state = None
     if weights != UNTRAINED:
-        state = load_state_dict(fetch_weights(weights or published_weights(name)))
+        state = read_weights(weights or published_weights(name))
     options = dict(config.detector)
     if min_score is not None:
         options["min_score"] = min_score

@@ -11,15 +11,16 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 import ray
 
-import trackmill.models.proposers as registry
 from tests.make_media import make_pictures
-from trackmill.models.proposers.base import Proposer
+from trackmill.models.proposers import GraphProposer, GraphSettings, Proposer
+from trackmill.models.registry import PROPOSERS
 from trackmill.pipeline.mining.inline import InlineExecutor
 from trackmill.pipeline.mining.pool import RayPool
 from trackmill.pipeline.mining.prepare import prepare
@@ -33,7 +34,7 @@ PROPOSAL_S = 0.020
 ITEMS_PER_UNIT = 20
 
 
-class DummyProposer(registry.GraphProposer):
+class DummyProposer(GraphProposer):
     """Occupies its worker for 20 ms a frame and finds nothing."""
 
     def propose(self, frames: Sequence[Frame]) -> list[ProposalSet]:
@@ -46,13 +47,13 @@ class DummyProposer(registry.GraphProposer):
 
 def install_dummy() -> None:
     """Put the dummy in the place of `graph`, in this process; in actors through Ray's worker setup hook."""
-    registry.PROPOSERS["graph"] = DummyProposer
+    PROPOSERS["graph"] = replace(PROPOSERS["graph"], target="tests.benchmarks.mining:DummyProposer")
 
 
 def plain_loop(folder: Path, items: Sequence) -> float:
     """Seconds an item of the least that could be done: read, propose, write the JPEG bytes down."""
     source = open_source("images", ReadSettings())
-    proposer: Proposer = DummyProposer(registry.GraphSettings(backend="skimage"))
+    proposer: Proposer = DummyProposer(GraphSettings(backend="skimage"))
     begin = time.perf_counter()
     with open(folder / "plain.bin", "wb") as handle:
         for item in items:

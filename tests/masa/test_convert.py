@@ -12,7 +12,7 @@ import torch
 
 import trackmill.models.masa
 from trackmill.jobs.convert import main
-from trackmill.models.masa.loading import recognise
+from trackmill.models.masa.variants import recognise
 from trackmill.models.weights.read import read_checkpoint
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from tests.proposers.scenes import noise, plain, sam_proposer, scene
-from trackmill.models.proposers import PROPOSERS, AnnotationProposer, GraphProposer, GraphSettings, Proposer
+from trackmill.models.proposers import AnnotationProposer, GraphProposer, GraphSettings, Proposer
 from trackmill.models.proposers.base import MAX_REFUSED_SHOWN
+from trackmill.models.registry import PROPOSERS, proposer_class
 from trackmill.schemas.masks import mask_area, mask_box, paste_mask
 from trackmill.schemas.media import Frame, ProposalSet
 
@@ -127,7 +128,8 @@ def test_no_frames_give_no_sets(proposer: Proposer) -> None:
 
 
 def test_names_agree_with_the_table() -> None:
-    for name, proposer in PROPOSERS.items():
+    for name in PROPOSERS:
+        proposer = proposer_class(name)
         assert proposer.name == name and proposer.version >= 1
         proposer.Config()  # a section of the run file may be left out
 
@@ -147,7 +149,7 @@ def test_annotations_hands_on_the_objects_in_their_order() -> None:
 def test_importing_the_table_imports_no_heavy_package() -> None:
     heavy = ("torch", "torchvision", "cv2", "segment_anything", "skimage", "scipy")
     code = (
-        "import sys; from trackmill.models.proposers import PROPOSERS; import trackmill.pipeline.mining.proposer;"
+        "import sys; from trackmill.models.registry import PROPOSERS; import trackmill.pipeline.mining.proposer;"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from tests.proposers.scenes import disc_mask, plain, scene
-from trackmill.models.proposers import GraphProposer, GraphSettings, ProposerUnavailable
+from trackmill.models.proposers import GraphProposer, GraphSettings
 from trackmill.models.proposers.refusals import count_refusals, show_refusals
 from trackmill.models.proposers.regions import find_regions, gate
 from trackmill.pipeline.mining.proposer import build_proposer, resolve_proposer
 from trackmill.schemas.boxes import Boxes, iou_matrix
 from trackmill.schemas.config import ConfigError, build
+from trackmill.schemas.errors import MissingPackage
 from trackmill.schemas.masks import paste_mask
 from trackmill.schemas.media import Frame
 
@@ -129,7 +130,7 @@ def test_auto_is_decided_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     hide_opencv(monkeypatch)
     # A worker without OpenCV must not quietly use another backend than the driver decided on.
-    with pytest.raises(ProposerUnavailable, match=r'pip install -e "\.\[opencv\]"'):
+    with pytest.raises(MissingPackage, match=r'pip install -e "\.\[opencv\]"'):
         build_proposer("graph", settings)
 
 

@@ -14,9 +14,10 @@ pytest.importorskip("segment_anything")
 
 from tests.parity.synthetic import painting_sam  # noqa: E402
 from tests.proposers.scenes import drawing_sam, noise, sam_proposer, scene, tiny_sam  # noqa: E402
-from trackmill.models.proposers import ProposerUnavailable, SamProposer, SamSettings  # noqa: E402
+from trackmill.models.proposers import SamProposer, SamSettings  # noqa: E402
 from trackmill.models.sam.generator import fits_input  # noqa: E402
 from trackmill.pipeline.mining.proposer import build_proposer, resolve_proposer  # noqa: E402
+from trackmill.schemas.errors import InputError  # noqa: E402
 from trackmill.schemas.masks import mask_box, paste_mask  # noqa: E402
 
 
@@ -193,7 +194,7 @@ def test_keys_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_without_weights_it_says_what_to_set() -> None:
-    with pytest.raises(ProposerUnavailable, match=r"set sam.weights"):
+    with pytest.raises(InputError, match=r"set sam.weights"):
         resolve_proposer("sam", SamSettings())
 
 

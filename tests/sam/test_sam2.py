@@ -269,7 +269,7 @@ def test_load_knows_the_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ValueError, match=r"is not sam2\.1_hiera_large but sam2\.1_hiera_tiny"):
         load("sam2.1_hiera_large", str(tmp_path))
 
-    with pytest.raises(ValueError, match="fetch_weights"):
+    with pytest.raises(ValueError, match="copy the folder here"):
         load("sam2.1_hiera_tiny", "s3://models/sam2?signature=secret")
     with pytest.raises(FileNotFoundError, match="no folder at"):
         load("sam2.1_hiera_tiny", tmp_path / "config.json")

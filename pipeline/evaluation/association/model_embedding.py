@@ -1,4 +1,4 @@
-"""Embeddings of a model of ours, as the association benchmark asks for them."""
+"""Embeddings of a model of ours, or of somebody else's, as the association benchmark asks for them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trackmill.models.masa.variants import VARIANTS
+from trackmill.models.device import choose_device
+from trackmill.models.registry import MODELS, is_outside
 from trackmill.pipeline.evaluation.association.embeddings import Embedding, PixelEmbedding, named_embedding
 from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.weights import build_model, choose_model
 
 if TYPE_CHECKING:
     import torch
@@ -21,47 +23,54 @@ def asked_embedding(spec: str, weights: str | None, seed: int = 0, long_side: in
     """What `--embeddings` and `--weights` mean together.
 
     Args:
-        spec: name of a variant of MASA (`trackmill.models.masa.variants.VARIANTS`), or what `named_embedding` takes.
-        weights: for a variant: path or URL of its checkpoint, `imagenet` for masa_lite0, None for random weights.
+        spec: name of a model (`trackmill.models.registry.MODELS`), or what `named_embedding` takes. With weights,
+            `my_package.my_module:Class` is a model of your own.
+        weights: for a model: path or URL of its checkpoint, `imagenet` for masa_lite0, None for random weights.
         seed: of `random` and `identity`.
-        long_side: pixels frames are scaled to, for a variant; None: what the variant's benchmark uses. Others see
-            frames as they are.
+        long_side: pixels frames are scaled to, for a model; None: what its benchmark uses. Others see frames as they
+            are.
 
     Raises:
         BadTracks: none of these, or weights beside something that has none.
         ValueError, OSError, ImportError: the model cannot be loaded; the text says why.
     """
-    if spec in VARIANTS:
-        embedding = variant_embedding(spec, weights, long_side)
+    if spec in MODELS or (weights is not None and is_outside(spec)):
+        embedding = model_embedding(spec, weights, long_side)
         return Embedding(name=f"{spec} ({weights or 'random weights'})", of_pixels=embedding)
     if weights is not None:
-        raise BadTracks(f"weights go with a variant of MASA, not with {spec!r}: {', '.join(VARIANTS)}")
+        raise BadTracks(f"weights go with a model, not with {spec!r}: {', '.join(MODELS)}")
     return named_embedding(spec, seed)
 
 
-def variant_embedding(variant: str, weights: str | None, long_side: int | None = None) -> PixelEmbedding:
-    """A function of picture and boxes that asks a variant of MASA, on the GPU if there is one."""
-    from trackmill.pipeline.tracking.build import choose_device, load_model, model_scaling
-    from trackmill.pipeline.tracking.settings import SizeSettings
-
+def model_embedding(name: str, weights: str | None, long_side: int | None = None) -> PixelEmbedding:
+    """A function of picture and boxes that asks a model, on the GPU if there is one."""
     device = choose_device("auto")
-    size = SizeSettings(long_side=long_side or 0, short_side=0)
-    return network_embedding(load_model(variant, weights, device), model_scaling(variant, size), device)
+    longer, shorter = choose_model(name)[0].frame_size()
+    network = build_model(name, weights, device)
+
+    from trackmill.models.detectors.frame_scaling import FrameScaling
+
+    scaling = FrameScaling(long_side=long_side or longer, short_side=long_side or shorter)
+    return network_embedding(network, scaling, device)
 
 
 def network_embedding(network: Any, scaling: FrameScaling, device: torch.device) -> PixelEmbedding:
-    """A function of picture and boxes that asks a network, see `trackmill.pipeline.tracking.embedding.EmbeddingModel`.
+    """A function of picture and boxes that asks a network.
 
     Args:
-        network: in evaluation mode, on `device`.
+        network: in evaluation mode, on `device`; `embed(images, boxes)` takes (1, 3, H, W) float RGB 0..255 and a list
+            with (N, 4) `xyxy` pixels of the scaled image, and gives a list with (N, D).
         scaling: the size at which it sees pictures.
         device: where it lies.
     """
-    from trackmill.pipeline.tracking.embedding import Embedder
+    import torch
 
-    embedder = Embedder(network, scaling, device)
-
+    @torch.inference_mode()
     def of_pixels(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        return embedder.embed([image], [boxes])[0]
+        if not len(boxes):
+            return np.zeros((0, 0), np.float32)
+        scaled = torch.from_numpy(boxes * scaling.factors(*image.shape[:2])).to(device)
+        vectors: NDArray[np.float32] = network.embed(scaling.scale([image], device), [scaled])[0].float().cpu().numpy()
+        return vectors
 
     return of_pixels

@@ -21,14 +21,14 @@ from trackmill.models.masa.losses import LossSettings, Targets, masa_losses
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.rpn_inference import KEY_PROPOSALS, TEST_PROPOSALS
 from trackmill.models.masa.starting import start_backbone
-from trackmill.models.masa.variants import Variant
-from trackmill.models.weights.read import metadata_of, read_checkpoint
+from trackmill.models.masa.variants import Variant, metadata_of
 from trackmill.pipeline.loader.views import View, ViewSettings
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import exists
 from trackmill.pipeline.tasks.base import TrainingModule
 from trackmill.pipeline.tasks.masa.evaluation import EvaluationSettings, evaluation_of
 from trackmill.pipeline.tasks.masa.examples import Example, MakeMasaExample, ObjectSettings
+from trackmill.pipeline.weights import read_weights
 from trackmill.schemas.config import ConfigError, Settings
 from trackmill.schemas.errors import MissingPackage
 
@@ -173,10 +173,11 @@ class MasaTask:
         Raises:
             ValueError: weights that do not fit; names the file and what is wrong with it.
         """
-        weights, source = self._model.weights or None, self._model.backbone_weights
-        network = load(self._variant, weights, compatible_offsets=self._model.compatible_offsets, seed=seed)
+        weights, source = self._model.weights, self._model.backbone_weights
+        start = weights if weights == IMAGENET else read_weights(weights) if weights else None
+        network = load(self._variant, start, compatible_offsets=self._model.compatible_offsets, seed=seed)
         if source:
-            checkpoint = read_checkpoint(source)
+            checkpoint = read_weights(source)
             start_backbone(network, checkpoint.tensors, checkpoint.where)
         elif not weights and (self._variant.frozen or "backbone" in self._frozen):
             warnings.warn(

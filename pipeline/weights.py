@@ -1,0 +1,139 @@
+"""From what `--weights` said to tensors in a model: fetched once, read safely, fitted whole. Every door comes here.
+
+    checkpoint = read_weights("s3://models/masa_r50.pth")     # tensors by name
+    network = build_model("masa_r50", "hf://org/repo/masa_r50.pth", "cuda")
+
+`trackmill.pipeline.storage.fetched` brings the file here, `trackmill.models.weights.read` takes tensors out of it,
+`trackmill.models.weights.fit` says what is missing, and `trackmill.models.registry` knows whose they are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from trackmill.models.registry import MODELS, Choice, find_detector, find_model
+from trackmill.models.weights.checkpoint import Checkpoint
+from trackmill.models.weights.errors import MissingPackage
+from trackmill.models.weights.read import read_checkpoint
+from trackmill.pipeline.storage.fetched import Weights, fetch_weights
+from trackmill.pipeline.storage.files import exists
+from trackmill.schemas.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+RANDOM = "none"
+"""What may be said instead of a file for random weights, where published ones are taken otherwise."""
+
+
+def read_weights(url: str | os.PathLike[str], sha256: str = "") -> Checkpoint:
+    """Tensors of a checkpoint, wherever it lies.
+
+    Args:
+        url: a path, any URL that storage reads, or `hf://org/repo/file`; see `fetch_weights`.
+        sha256: what the file must have; empty: anything.
+
+    Raises:
+        BadWeights: damaged, another file than was promised, or it holds more than tensors. A `ValueError`.
+        FileNotFoundError: there is no such file.
+        OSError: it could not be fetched after several attempts.
+        MissingPackage: a package is missing; says what to type.
+    """
+    return read_fetched(fetch_weights(os.fspath(url), sha256))
+
+
+def read_fetched(weights: Weights) -> Checkpoint:
+    """As `read_weights`, of a file that was fetched: for those who need its name and its SHA-256 too."""
+    return read_checkpoint(weights.path, where=weights.where, verified=True)
+
+
+def build_model(
+    name: str,
+    weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] | None = None,
+    device: str | torch.device = "cpu",
+    **settings: Any,
+) -> Any:
+    """A model of the registry, or of somebody else, ready for use.
+
+    Args:
+        name: a key of `trackmill.models.registry.MODELS`, or `my_package.my_module:Class`.
+        weights: a path or URL; a word that the model knows (`imagenet` for masa_lite0); tensors by name; None: fresh.
+        device: where it is put.
+        settings: of the model's `Config`.
+
+    Raises:
+        ValueError: no such model, wrong settings, or weights that do not fit; the text names each.
+        OSError: the file could not be fetched.
+        ImportError: a package is missing; says what to type.
+    """
+    choice, source = choose_model(name, weights, **settings)
+    tensors = read_weights(source) if isinstance(source, str | os.PathLike) else source
+    return _built(choice, tensors, device)
+
+
+def build_detector(
+    name: str, weights: str | None = None, device: str | torch.device = "cpu", shared: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Any:  # fmt: skip
+    """A detector of the registry, or of somebody else.
+
+    Args:
+        name: a key of `trackmill.models.registry.DETECTORS`, `torchvision:NAME`, or `my_package.my_module:Class`.
+        weights: a path or URL of its checkpoint; None: published ones, where there are some; `none`: random ones.
+        device: where it is put.
+        shared: `features`, for a detector that works on the feature maps of the model (`Entry.on_features`).
+        settings: of the detector's `Config`.
+
+    Raises:
+        ValueError, OSError, ImportError: see `build_model`.
+    """
+    choice = find_detector(name, settings)
+    source = None if weights == RANDOM else weights or choice.default_weights() or None
+    return _built(choice, None if source is None else read_weights(source), device, **(shared or {}))
+
+
+def choose_model(
+    name: str, weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] | None = None, **settings: Any
+) -> tuple[Choice, str | os.PathLike[str] | Mapping[str, torch.Tensor] | None]:
+    """Look the model up, and turn a word such as `imagenet` into the settings that it stands for.
+
+    Returns:
+        The choice, and the weights that are left to be read: a path or URL, tensors, or None.
+
+    Raises:
+        ValueError: no such model, wrong settings, or a word that is another model's.
+    """
+    choice = find_model(name, settings)
+    if not isinstance(weights, str) or not weights:
+        return choice, weights if weights else None
+    if weights in choice.entry.words:
+        return find_model(name, {**choice.entry.words[weights], **settings}), None
+    others = [other for other, entry in MODELS.items() if weights in entry.words]
+    if others and not os.path.exists(weights):
+        raise InputError(f'weights "{weights}" are for {", ".join(others)}; give {name} a path or URL')
+    return choice, weights
+
+
+def weights_exist(source: str, model: str = "") -> bool:
+    """Whether there is such a file, without reading it; "" and a word that `model` knows need none.
+
+    Raises:
+        ValueError: a URL that is not taken.
+        OSError: the storage does not answer.
+    """
+    return not source or (model in MODELS and source in MODELS[model].words) or exists(source)
+
+
+def _built(
+    choice: Choice, tensors: Mapping[str, torch.Tensor] | None, device: str | torch.device, **shared: Any
+) -> Any:
+    try:
+        return choice.build(tensors, device, **shared)
+    except MissingPackage:
+        raise
+    except ImportError as error:
+        extra = choice.entry.extra
+        advice = f'; {choice.name} needs an extra: pip install -e ".[{extra}]"' if extra else f" (of {choice.name})"
+        raise MissingPackage(f"{error}{advice}") from error
