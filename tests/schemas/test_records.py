@@ -84,18 +84,3 @@ def test_json_schemas_are_complete() -> None:
     text = json.dumps(json_schemas())
     for name in ("byte_range", "negatives", "fingerprint", "license", "stride", "time_s", "sha256", "scale"):
         assert f'"{name}"' in text
-
-
-def test_imports_go_one_way() -> None:
-    """jobs -> pipeline -> models -> schemas, and nothing outside pipeline knows Ray."""
-    above = {
-        "schemas": ("models", "pipeline", "jobs", "ray", "torch"),
-        "models": ("pipeline", "jobs", "ray", "fsspec"),
-        "pipeline": ("jobs",),
-    }
-    for folder, forbidden in above.items():
-        for path in (ROOT / folder).rglob("*.py"):
-            for line in path.read_text().splitlines():
-                words = line.split()
-                if len(words) > 1 and words[0] in ("import", "from"):
-                    assert words[1].split(".")[0] not in forbidden, f"{path.relative_to(ROOT)}: {line.strip()}"
