@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.models.resnet import Bottleneck, ResNet
 
 
-class ResNet50(ResNet):
+class ResNet50(ResNet):  # type: ignore[misc]  # torchvision has no annotations
     """Maps of all four stages. State-dict names are torchvision's, which are those of the official checkpoints."""
 
     def __init__(self) -> None:

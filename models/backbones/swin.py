@@ -7,11 +7,13 @@ maps are padded to whole windows before they are shifted, not after; maps smalle
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Mlp
+from timm.layers.mlp import Mlp
 from timm.models.swin_transformer import WindowAttention, window_partition, window_reverse
 from torch import Tensor, nn
 
@@ -75,7 +77,7 @@ class Swin(nn.Module):
         batch = F.pad(batch, (0, -width % PATCH, 0, -height % PATCH))
         tokens = self.patch_embed["norm"](self.patch_embed["projection"](batch).permute(0, 2, 3, 1))  # (B, H, W, C)
         maps = []
-        for index, stage in enumerate(self.stages):
+        for index, stage in enumerate(cast(Iterable[SwinStage], self.stages)):
             for block in stage.blocks:
                 tokens = block(tokens)
             if index > 0:
@@ -105,7 +107,8 @@ class SwinBlock(nn.Module):
         self.shift = shift
         attention = WindowAttention(channels, heads, window_size=window)
         # timm leaves it out of the state dict, official checkpoints hold it. Both number the pairs alike.
-        attention.register_buffer("relative_position_index", attention.relative_position_index, persistent=True)
+        pairs = cast(Tensor, attention.relative_position_index)
+        attention.register_buffer("relative_position_index", pairs, persistent=True)
         layers = Mlp(channels, 4 * channels)
         self.norm1 = nn.LayerNorm(channels)
         self.attn = nn.ModuleDict({"w_msa": attention})

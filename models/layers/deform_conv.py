@@ -42,7 +42,8 @@ class DeformConvNorm(nn.Module):
         if torch.is_autocast_enabled(kind):
             # torchvision does the same on GPUs; its operator for CPUs knows no half precision.
             with torch.autocast(kind, enabled=False):
-                return self(values.float(), offsets.float(), weights.float())
+                precise: Tensor = self(values.float(), offsets.float(), weights.float())
+                return precise
         if kind == "cpu" and not torch.is_grad_enabled():
             convolved = gathered(values, offsets, weights, self.conv.weight, self.conv.stride[0])
         else:
@@ -101,7 +102,8 @@ def _neighbours(size: torch.Size, offsets: Tensor, weights: Tensor, stride: int)
             indices.append(torch.where(inside, beside_y.int() * width + beside_x.int(), 0))
             shares.append(torch.where(inside, share_y * share_x * weights, 0))
     # (4, B, 9, H', W') -> (B, H' W', 9, 4)
-    return tuple(torch.stack(each).permute(1, 3, 4, 2, 0).flatten(1, 2).contiguous() for each in (indices, shares))
+    cells, parts = (torch.stack(each).permute(1, 3, 4, 2, 0).flatten(1, 2).contiguous() for each in (indices, shares))
+    return cells, parts
 
 
 def reread(values: Tensor, height: int, width: int) -> Tensor:

@@ -71,5 +71,6 @@ class BandHead(nn.Module):
     def forward(self, bands: Tensor) -> Tensor:
         """Pooled regions (N, bands, C) to embeddings (N, bands * C) of length 1 / sqrt(`TEMPERATURE`)."""
         own = self.mix.weight.dtype
-        mixed = self.mix(bands.to(own) - self.mean) * self.gain[:, None]
-        return F.normalize(mixed.flatten(1), dim=1) * TEMPERATURE**-0.5
+        mixed: Tensor = self.mix(bands.to(own) - self.mean) * self.gain[:, None]
+        embeddings: Tensor = F.normalize(mixed.flatten(1), dim=1) * TEMPERATURE**-0.5
+        return embeddings

@@ -42,6 +42,7 @@ class DeformBlock(nn.Module):
         self.spatial_conv_high = DeformConvNorm(channels)
         self.spatial_conv_mid = DeformConvNorm(channels)
         self.spatial_conv_low = DeformConvNorm(channels, stride=2)
+        assert self.spatial_conv_offset.bias is not None
         nn.init.zeros_(self.spatial_conv_offset.weight)
         nn.init.zeros_(self.spatial_conv_offset.bias)
 
@@ -75,7 +76,8 @@ class DeformBlock(nn.Module):
             height, width = coarser.shape[-2:]
             convolved = self.spatial_conv_high(coarser, reread(offsets, height, width), reread(weights, height, width))
             return _enlarge(convolved, offsets)
-        return self.spatial_conv_high(_enlarge(coarser, offsets), offsets, weights)
+        sampled: Tensor = self.spatial_conv_high(_enlarge(coarser, offsets), offsets, weights)
+        return sampled
 
 
 class DyHeadBlock(DeformBlock):
@@ -90,12 +92,12 @@ class DyHeadBlock(DeformBlock):
     def __init__(self, channels: int, *, compatible_offsets: bool = True) -> None:
         super().__init__(channels, compatible_offsets=compatible_offsets)
         # Named as in the checkpoints: number 1 is the convolution, after the pooling.
-        self.scale_attn_module = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, 1, 1), nn.ReLU(), nn.Hardsigmoid()
-        )
+        scale = nn.Conv2d(channels, 1, 1)
+        self.scale_attn_module = nn.Sequential(nn.AdaptiveAvgPool2d(1), scale, nn.ReLU(), nn.Hardsigmoid())
         self.task_attn_module = DynamicRelu(channels)
-        nn.init.normal_(self.scale_attn_module[1].weight, std=0.01)
-        nn.init.zeros_(self.scale_attn_module[1].bias)
+        assert scale.bias is not None
+        nn.init.normal_(scale.weight, std=0.01)
+        nn.init.zeros_(scale.bias)
 
     def combine(self, terms: Sequence[Tensor]) -> Tensor:
         """Weigh each term by its own scalar, average, then DyReLU."""
@@ -115,11 +117,12 @@ class DynamicRelu(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = channels // _TASK_REDUCTION
-        self.conv1 = nn.ModuleDict({"conv": nn.Conv2d(channels, hidden, 1)})
-        self.conv2 = nn.ModuleDict({"conv": nn.Conv2d(hidden, 4 * channels, 1)})
-        for part in (self.conv1, self.conv2):
-            nn.init.normal_(part["conv"].weight, std=0.01)
-            nn.init.zeros_(part["conv"].bias)
+        first, second = nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, 4 * channels, 1)
+        self.conv1, self.conv2 = nn.ModuleDict({"conv": first}), nn.ModuleDict({"conv": second})
+        for convolution in (first, second):
+            assert convolution.bias is not None
+            nn.init.normal_(convolution.weight, std=0.01)
+            nn.init.zeros_(convolution.bias)
 
     def forward(self, values: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""

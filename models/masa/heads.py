@@ -84,6 +84,7 @@ class RpnHead(nn.Module):
         self.rpn_reg = nn.Conv2d(channels, ANCHORS_PER_CELL * 4, 1)
         for layer in (self.rpn_conv, self.rpn_cls, self.rpn_reg):
             nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -183,7 +183,8 @@ class Masa(nn.Module):
         """As `propose`, on levels that `features` gave for images of `height` x `width` pixels before padding."""
         logits, deltas = self.rpn(levels)
         regions = [boxes for boxes, _ in rpn_proposals(logits, deltas, self.variant.strides, height, width, proposals)]
-        return roi_detections(*self.roi_head(self.pool(levels, regions)), regions, height, width, detections)
+        scores, moves = self.roi_head(self.pool(levels, regions))
+        return roi_detections(scores, moves, regions, height, width, detections)
 
     @property
     def _own(self) -> Tensor:

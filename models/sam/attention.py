@@ -36,15 +36,18 @@ class _Heads:
 
     def split(self, x: Tensor) -> Tensor:
         """(n, T, H*d) -> (H, n*T, d)."""
-        return x.flatten(0, 1).unflatten(1, (self.num_heads, -1)).transpose(0, 1)
+        heads: Tensor = x.flatten(0, 1).unflatten(1, (self.num_heads, -1)).transpose(0, 1)
+        return heads
 
     def by_prompt(self, x: Tensor, num_prompts: int) -> Tensor:
         """(H, n*T, D) -> (n, H*T, D): a view for one prompt, else a copy."""
-        return x.unflatten(1, (num_prompts, -1)).transpose(0, 1).flatten(1, 2)
+        prompts: Tensor = x.unflatten(1, (num_prompts, -1)).transpose(0, 1).flatten(1, 2)
+        return prompts
 
     def rows(self, weight: Tensor) -> Tensor:
         """(H*d, C) weight of a projection -> (H, d, C)."""
-        return weight.detach().unflatten(0, (self.num_heads, -1))
+        heads: Tensor = weight.detach().unflatten(0, (self.num_heads, -1))
+        return heads
 
 
 class TokensToImage(_Heads):
@@ -105,7 +108,7 @@ class ImageToTokens(_Heads):
         super().__init__(attention)
         self.dtype = dtype
         self.query_weight = self.rows(attention.q_proj.weight)  # (H, d, C)
-        self.query_bias = attention.q_proj.bias.detach().view(self.num_heads, -1, 1)
+        self.query_bias: Tensor = attention.q_proj.bias.detach().view(self.num_heads, -1, 1)
         self.positions = self.share(positions)  # (H, d, S)
         self.key_weight = attention.k_proj.weight.detach()
         self.output_weight = self.rows(attention.out_proj.weight.T)  # (H, d, C)

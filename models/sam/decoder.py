@@ -55,7 +55,8 @@ class Upscaling:
     """
 
     def __init__(self, layers: nn.Sequential, dtype: torch.dtype) -> None:
-        first, norm, self.activation, second, self.last_activation = layers
+        parts: Any = layers
+        first, norm, self.activation, second, self.last_activation = parts
         self.weight, self.bias = _as_product(first, dtype)
         self.norm_weight, self.norm_bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
         self.epsilon: float = norm.eps
@@ -66,11 +67,13 @@ class Upscaling:
         pixels = torch.addmm(self.bias, keys.flatten(0, 1), self.weight).view(-1, len(self.norm_weight))
         pixels = F.layer_norm(pixels, self.norm_weight.shape, self.norm_weight, self.norm_bias, self.epsilon)
         pixels = torch.addmm(self.second_bias, self.activation(pixels), self.second_weight)
-        return self.last_activation(pixels).float().view(len(keys), 16 * keys.shape[1], -1)
+        channels: Tensor = self.last_activation(pixels).float()
+        return channels.view(len(keys), 16 * keys.shape[1], -1)
 
 
 def _as_product(layer: nn.ConvTranspose2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Weight (C, O, 2, 2) and bias (O,) of a transposed convolution as (C, 4*O) and (4*O,)."""
+    assert layer.bias is not None
     weight = layer.weight.detach().permute(0, 2, 3, 1).flatten(1)
     return weight.to(dtype).contiguous(), layer.bias.detach().repeat(4).to(dtype)
 
@@ -88,13 +91,16 @@ class _Layer:
     def attend_itself(self, x: Tensor, positions: Tensor) -> Tensor:
         block = self.block
         if block.skip_first_layer_pe:
-            return block.norm1(block.self_attn(q=x, k=x, v=x))
+            normed: Tensor = block.norm1(block.self_attn(q=x, k=x, v=x))
+            return normed
         q = x + positions
-        return block.norm1(x + block.self_attn(q=q, k=q, v=x))
+        normed = block.norm1(x + block.self_attn(q=q, k=q, v=x))
+        return normed
 
     def think(self, x: Tensor) -> Tensor:
         x = self.block.norm2(x)
-        return self.block.norm3(x + self.block.mlp(x))
+        normed: Tensor = self.block.norm3(x + self.block.mlp(x))
+        return normed
 
     def norm_image(self, keys: Tensor) -> Tensor:
         return F.layer_norm(keys, *self._norm)

@@ -36,7 +36,7 @@ def measure(
     # One copy for all masks: each waits for the device.
     numbers = (_fused if fused else _drawn)(logits.contiguous(), chain, thresholds).cpu().numpy().astype(np.int64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        stability = numbers[:, 0].astype(np.float32) / numbers[:, 1].astype(np.float32)
+        stability: NDArray[np.float32] = np.divide(numbers[:, 0].astype(np.float32), numbers[:, 1].astype(np.float32))
     boxes = numbers[:, 2:]
     return stability, np.where(boxes[:, 2:3] >= 0, boxes, 0)
 

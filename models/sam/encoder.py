@@ -23,6 +23,7 @@ ViT-H takes 1 GB a picture in float32, and windows the bias. That choice was not
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,9 +62,11 @@ class FastEncoder(nn.Module):
         """(B, 3, side, side) float32 preprocessed pictures -> (B, C, h, w) float32 embeddings."""
         if not self.known:
             with torch.autocast(batch.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                return self.encoder(batch).float()
-        encoder, dtype = self.encoder, self.dtype
-        x = encoder.patch_embed(batch.to(dtype)).float()  # (B, h, w, C)
+                embedded: Tensor = self.encoder(batch).float()
+                return embedded
+        encoder: Any = self.encoder
+        dtype = self.dtype
+        x: Tensor = encoder.patch_embed(batch.to(dtype)).float()  # (B, h, w, C)
         if encoder.pos_embed is not None:
             x = x + encoder.pos_embed
         for block in encoder.blocks:
@@ -83,7 +86,8 @@ class FastEncoder(nn.Module):
             attended = self._attend(block.attn, attended, x.device.type != "cpu")
         x = x + attended
         mlp = block.mlp
-        return x + mlp.lin2(mlp.act(mlp.lin1(block.norm2(x).to(self.dtype))))
+        added: Tensor = x + mlp.lin2(mlp.act(mlp.lin1(block.norm2(x).to(self.dtype))))
+        return added
 
     def _attend(self, attention: Attention, x: Tensor, augmented: bool) -> Tensor:
         batch, h, w, _ = x.shape
@@ -94,7 +98,8 @@ class FastEncoder(nn.Module):
         else:
             tables = [get_rel_pos(n, n, rel.float()) for n, rel in ((h, attention.rel_pos_h), (w, attention.rel_pos_w))]
             found = attend_augmented(q, k, v, *tables) if augmented else attend_biased(q, k, v, *tables)
-        return attention.proj(found.transpose(1, 2).reshape(batch, h, w, -1))
+        projected: Tensor = attention.proj(found.transpose(1, 2).reshape(batch, h, w, -1))
+        return projected
 
 
 def attend_biased(q: Tensor, k: Tensor, v: Tensor, table_h: Tensor, table_w: Tensor) -> Tensor:

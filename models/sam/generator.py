@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,7 @@ class FastMaskGenerator:
         output_mode: OutputMode = "coco_rle",
         *,
         images_per_batch: int = 1,
-        precision: str = "float32",
+        precision: Literal["float32", "bfloat16"] = "float32",
         compiled: bool = False,
         exact: bool = False,
         threads: int = 0,

@@ -68,7 +68,8 @@ def crop_intervals(intervals: Intervals, height: int, box: tuple[int, int, int, 
     x0, y0, _, y1 = box
     pieces, tall = _cut(intervals, height), y1 - y0 + 1
     first = (pieces[:, 2] - x0) * tall - y0
-    return _union(np.stack([first + pieces[:, 0], first + pieces[:, 1]], axis=1), intervals[:0])
+    runs: Intervals = _union(np.stack([first + pieces[:, 0], first + pieces[:, 1]], axis=1), intervals[:0])
+    return runs
 
 
 def _complement(intervals: Intervals, num_pixels: int) -> Intervals:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
+from typing import Any
 
 import numba
 import numpy as np
@@ -112,7 +114,7 @@ def resize_tables(chain: ResizeChain, channels: int) -> ResizeTables | None:
         source = each.keep
     taps_of = [
         _taps([axis(stage) for stage in stages], [each.keep[i] for each in chain.stages], chain.source[i])
-        for i, axis in enumerate((lambda stage: stage.y, lambda stage: stage.x))
+        for i, axis in enumerate((attrgetter("y"), attrgetter("x")))
     ]
     y, x = taps_of
     if y is None or x is None:
@@ -152,7 +154,9 @@ def _taps(axes: list[Axis], keeps: list[int], source: int) -> Taps | None:
     return Taps(first, weights.astype(np.float32), cells, cell_of)
 
 
-def _add(weights: NDArray[np.float64], rows: NDArray[np.int64], taps: NDArray[np.int64], values: NDArray) -> None:
+def _add(
+    weights: NDArray[np.float64], rows: NDArray[np.int64], taps: NDArray[np.int64], values: NDArray[np.floating[Any]]
+) -> None:
     np.add.at(weights, (rows, taps), values)
 
 

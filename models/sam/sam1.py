@@ -174,7 +174,8 @@ class Sam1Segmenter:
     ) -> Tensor:
         """(N, 2, C) float32 embeddings of a point and its padding, or of two corners."""
         coords, corners = self._coordinates(size, points, boxes)
-        return self._sam.prompt_encoder(points=coords, boxes=corners, masks=None)[0]
+        sparse: Tensor = self._sam.prompt_encoder(points=coords, boxes=corners, masks=None)[0]
+        return sparse
 
     def _coordinates(
         self, size: tuple[int, int], points: NDArray[np.float64] | None, boxes: NDArray[np.float64] | None

@@ -83,7 +83,8 @@ class Scanned:
     def stability(self) -> NDArray[np.float32]:
         """(M,) `calculate_stability_score` of segment-anything: a float32 quotient; nan where both masks are empty."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self.high.astype(np.float32) / self.low.astype(np.float32)
+            quotient: NDArray[np.float32] = np.divide(self.high.astype(np.float32), self.low.astype(np.float32))
+        return quotient
 
 
 def scan(
@@ -111,7 +112,9 @@ def scan(
     blocks, buffer = [], np.empty((4096 + 1024 * len(logits), 2), np.int64)
     done = 0
     while done < len(logits):
-        until = _scan(logits, cutoffs, *_flat(tables), place.x, place.y, place.height, found, buffer, done)
+        until = _scan(  # type: ignore[call-arg]  # Numba's annotations know no arguments of what it compiles
+            logits, cutoffs, *_flat(tables), place.x, place.y, place.height, found, buffer, done
+        )
         blocks.append((done, until, buffer))
         if until == done:
             buffer = np.empty((4 * len(buffer), 2), np.int64)

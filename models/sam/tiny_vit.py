@@ -150,9 +150,9 @@ class WindowBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         tokens = maps.permute(0, 2, 3, 1)  # (B, H, W, C)
         tokens = tokens + self._attend(tokens)
-        tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        tokens = tokens + self.mlp(tokens)
-        return tokens.permute(0, 3, 1, 2)
+        mixed: Tensor = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        mixed = mixed + self.mlp(mixed)
+        return mixed.permute(0, 3, 1, 2)
 
     def _attend(self, tokens: Tensor) -> Tensor:
         batch, height, width, channels = tokens.shape
@@ -162,7 +162,7 @@ class WindowBlock(nn.Module):
         padded = functional.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
         rows, columns = padded.shape[1] // side, padded.shape[2] // side
         cut = padded.view(batch, rows, side, columns, side, channels).transpose(2, 3)
-        seen = self.attn(cut.reshape(-1, side * side, channels))
+        seen: Tensor = self.attn(cut.reshape(-1, side * side, channels))
         joined = seen.view(batch, rows, columns, side, side, channels).transpose(2, 3)
         return joined.reshape(batch, rows * side, columns * side, channels)[:, :height, :width]
 

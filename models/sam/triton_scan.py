@@ -21,7 +21,7 @@ from trackmill.models.sam.segmenter import ResizeChain
 _BLOCK_Y, _BLOCK_X = 16, 128
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]  # Triton has no annotations
 def _measure(  # type: ignore[no-untyped-def]
     logits,
     y_first,
