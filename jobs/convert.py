@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,42 +11,43 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
 from trackmill.models.masa.variants import VARIANTS
+from trackmill.models.registry import MODELS
+from trackmill.pipeline.console.job import Job
+from trackmill.pipeline.console.options import JobParser, Options, one_of
+from trackmill.pipeline.console.output import say
 from trackmill.pipeline.export.licences import BACKBONE_LICENCES
-from trackmill.pipeline.storage.credentials import redact, scrub
-from trackmill.pipeline.storage.fetched import Weights, fetch_weights
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, exists, join, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trackmill.pipeline.storage.fetched import Weights
+
 _MARK = "<!-- written by trackmill, jobs/convert.py -->"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    p = argparse.ArgumentParser(prog="convert.py", description=__doc__)
-    p.add_argument("--weights", required=True, metavar="URL", help="the checkpoint: a path or URL of .pth/.safetensors")
-    p.add_argument("--output", required=True, metavar="FOLDER", help="gets VARIANT.safetensors and README.md")
-    p.add_argument("--variant", choices=list(VARIANTS), help="what it must be (default: found out from the tensors)")
-    p.add_argument("--sha256", default="", metavar="HEX", help="what the file must have")
-    return p
+def add_options(p: JobParser) -> None:
+    """The checkpoint, and what it must be."""
+    add = p.option
+    add("--weights", required=True, metavar="URL", help="the checkpoint: a path or URL of .pth/.safetensors")
+    add("--output", required=True, metavar="FOLDER", help="gets MODEL.safetensors and README.md")
+    names = f"what it must be: {', '.join(MODELS)} (default: recognised by its tensors)"
+    add("--model", aliases=["--variant"], type=one_of(MODELS), metavar="NAME", help=names)
+    add("--sha256", default="", metavar="HEX", help="what the file must have")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; the exit status: 0 fine, 2 the user, a file or the storage made a mistake."""
-    options = parser().parse_args(arguments)
-    try:
-        folder = canonical(options.output)
-        card = join(folder, "README.md")
-        if exists(card) and not read_bytes(card).startswith(_MARK.encode()):
-            raise ValueError(f"{redact(card)} is somebody else's: give --output a folder of its own")
-        target = convert(options.weights, folder, card, options.variant, options.sha256)
-        print(f"weights: {redact(target)}\nmodel card: {redact(card)}")
-        return 0
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {scrub(str(error))}", file=sys.stderr)
-        return 2
+def run(options: Options) -> None:
+    """Check the folder, convert, say where the files are."""
+    folder = canonical(options.output)
+    card = join(folder, "README.md")
+    if exists(card) and not read_bytes(card).startswith(_MARK.encode()):
+        raise InputError(f"{redact(card)} is somebody else's: give --output a folder of its own")
+    target = convert(options.weights, folder, card, options.model, options.sha256)
+    say(f"weights: {redact(target)}")
+    say(f"model card: {redact(card)}")
 
 
 def convert(source: str, folder: str, card: str, variant: str | None, sha256: str) -> str:
@@ -58,17 +58,18 @@ def convert(source: str, folder: str, card: str, variant: str | None, sha256: st
     Args:
         source: path or URL of the checkpoint.
         folder, card: URLs of what is written.
-        variant: what it must be; None: found out.
+        variant: what it must be; None: recognised by its tensors.
         sha256: what the file must have; empty: anything.
 
     Returns:
         URL of the safetensors file.
 
     Raises:
-        ValueError: damaged, of no or another variant, or tensors that do not fit; names them.
+        InputError: damaged, of no or another variant, or tensors that do not fit; names them.
     """
     from trackmill.models.masa.variants import metadata_of
     from trackmill.models.registry import recognise
+    from trackmill.pipeline.storage.fetched import fetch_weights
     from trackmill.pipeline.training.checkpoint import write_tensors
     from trackmill.pipeline.weights import build_model, read_fetched
 
@@ -76,7 +77,7 @@ def convert(source: str, folder: str, card: str, variant: str | None, sha256: st
     checkpoint = read_fetched(weights)
     found = variant or recognise(checkpoint)
     if found is None:
-        raise ValueError(f"{weights.name}: cannot tell the variant from its tensors; name it with --variant")
+        raise InputError(f"{weights.name}: cannot tell the variant from its tensors; name it with --model")
     model = build_model(found, checkpoint)
     target = join(folder, f"{found}.safetensors")
     metadata = metadata_of(model.variant, source=weights.name, source_sha256=weights.sha256)
@@ -124,6 +125,9 @@ The code of MASA is Apache-2.0; its authors state no separate licence for their 
 Converting changes none of this: read the terms of the source before you pass the file on.
 """
 
+
+JOB = Job(name="convert", description=__doc__, add_options=add_options, run=run)
+main = JOB.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -46,17 +47,31 @@ def discard_stdout() -> None:
 
 @contextlib.contextmanager
 def logging_to_stderr() -> Iterator[None]:
-    """Messages of our own loggers, and warnings of others', as plain scrubbed lines."""
+    """Within, messages of loggers (ours, and others' warnings) and Python's warnings are plain scrubbed lines."""
     handler = _StderrHandler()
     root, ours = logging.getLogger(), logging.getLogger("trackmill")
-    level = ours.level
+    level, show_warning = ours.level, warnings.showwarning
     root.addHandler(handler)
     ours.setLevel(logging.INFO)
+    warnings.showwarning = _show_warning
     try:
         yield
     finally:
         root.removeHandler(handler)
         ours.setLevel(level)
+        warnings.showwarning = show_warning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Python's warnings as one line, without the place in the code."""
+    warn(clean(str(message), 1000))
 
 
 class _StderrHandler(logging.Handler):

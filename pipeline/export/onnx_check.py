@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from trackmill.models.masa.model import Masa
-from trackmill.schemas.errors import InputError, MissingPackage
+from trackmill.schemas.errors import JobError, MissingPackage
 
 TOLERANCE = 1e-3
 """Largest difference allowed, as a share of the largest value: float32 rounding through a hundred layers stays a
@@ -57,7 +57,7 @@ def compare(model: Masa, graph: bytes, size: tuple[int, int] | None, seed: int =
         seed: of pictures and boxes.
 
     Raises:
-        ValueError: they differ by more than `TOLERANCE`, or the graph's result is not finite or has another shape.
+        JobError: they differ by more than `TOLERANCE`, or the graph's result is not finite or has another shape.
         ImportError: ONNX Runtime is missing.
     """
     try:
@@ -75,7 +75,7 @@ def compare(model: Masa, graph: bytes, size: tuple[int, int] | None, seed: int =
         found = session.run(None, {"images": images, "boxes": boxes, "box_images": owners})[0]
         wanted = _wanted(model, images, boxes, owners)
         if found.shape != wanted.shape or not np.isfinite(found).all():
-            raise InputError(
+            raise JobError(
                 f"the ONNX graph gives {found.shape} where the model gives {wanted.shape}, or numbers that are not "
                 "finite. Nothing was written; try another version of ONNX Runtime"
             )
@@ -89,7 +89,7 @@ def compare(model: Masa, graph: bytes, size: tuple[int, int] | None, seed: int =
         runtime=f"ONNX Runtime {onnxruntime.__version__}",
     )
     if difference.relative > TOLERANCE:
-        raise InputError(
+        raise JobError(
             f"the ONNX graph differs from the model by {largest:.3g}, which is {difference.relative:.2g} of its "
             f"largest value {scale:.3g}; allowed is {TOLERANCE:g}. Nothing was written; try another ONNX Runtime"
         )

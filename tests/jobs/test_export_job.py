@@ -164,7 +164,7 @@ def test_a_graph_that_is_wrong_is_not_written(
 
     monkeypatch.setattr("trackmill.models.masa.onnx.to_onnx", zeros)
     weights = str(run / "final" / "model.safetensors")
-    assert main(["--weights", weights, "--onnx", "--output", str(tmp_path / "out")]) == 2
+    assert main(["--weights", weights, "--onnx", "--output", str(tmp_path / "out")]) == 1
     assert "the ONNX graph differs from the model by" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -189,7 +189,7 @@ def test_mistakes_are_told_in_one_line(run: Path, tmp_path: Path, capsys: pytest
         "add --onnx": ["--run", str(run), "--height", "64", "--width", "64", "--output", out],
         "a run knows its own": ["--run", str(run), "--model", "masa_lite0", "--output", out],
         "--weights is one file": ["--weights", final, "--checkpoint", "latest", "--output", out],
-        "did you mean masa_lite0": ["--weights", final, "--model", "masa_lite", "--output", out],
+        "did you mean 'masa_lite0'": ["--weights", final, "--model", "masa_lite", "--output", out],
         "look like masa_lite0, not masa_r50": ["--weights", final, "--model", "masa_r50", "--output", out],
         "user name or password": ["--run", f"s3://me:{SECRET}@bucket/run", "--output", out],
     }
