@@ -1,29 +1,43 @@
-"""Checkpoints: fetched once into a cache, hashed, checked against what is published, and loaded without running code.
+"""Checkpoint files: brought to this machine once, into one cache, and held to the sums that are known of them.
 
-A file on this machine is used where it lies. A remote one is streamed into `$TRACKMILL_CACHE` (or
-`~/.cache/trackmill`) under a name that changes when the object behind the URL does.
+A file on this machine is used where it lies. A remote one goes into `$TRACKMILL_CACHE/weights` (or
+`~/.cache/trackmill/weights`) under a name that changes when the object behind the URL does. While it arrives it is
+called `NAME.part`, and whoever comes next goes on from there. One process of a machine fetches, the others wait.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import ShortRead, basename, canonical, filesystem, is_local, retry
+from trackmill.pipeline.storage.credentials import protocol_of, redact
+from trackmill.pipeline.storage.download import ObjectChanged, check_status, download
+from trackmill.pipeline.storage.files import basename, canonical, filesystem, is_local, retry
 from trackmill.pipeline.storage.publish import publish_file, scratch_file, sweep_scratch
+from trackmill.schemas.errors import StorageError
 from trackmill.schemas.published import BadWeights, check_name, promised_md5
 
 _BLOCK = 8 << 20
-# What file systems call the thing that changes when an object is overwritten, the surest first.
-_VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "Last-Modified", "mtime", "created")
+
+_VERSIONS = (
+    "ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "Last-Modified", "mtime", "created"
+)  # fmt: skip
+"""What file systems call the thing that changes when an object is overwritten, the surest first."""
+
+_ROUNDS = 3
+"""How often a file is begun anew because it changed, or was damaged, while it was fetched."""
+
+_ABANDONED_S = 14 * 24 * 3600
+"""Partial files of objects that have changed since are never asked for again; after two weeks they are removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +61,16 @@ def fetch_weights(url: str, sha256: str = "") -> Weights:
     """Bring a checkpoint to this machine and check it.
 
     Args:
-        url: a path or any URL that storage reads.
+        url: a path, `hf://org/repo/file` (with `@revision` after `repo` or at the end, if it is not the newest), or
+            any other URL that storage reads.
         sha256: what the file must have; empty: anything.
 
     Raises:
-        BadWeights: another SHA-256, or not the MD5 that an official file's name promises.
+        BadWeights: another SHA-256, or not the sum that a published file's name promises.
         FileNotFoundError: there is no such file.
-        OSError: it could not be fetched after several attempts.
+        PermissionError: it is not for us; credentials come from the environment.
+        OSError: it could not be fetched after several attempts; what arrived is kept, and the next call goes on.
+        MissingPackage: the protocol's package is not installed; says what to type.
     """
     url = canonical(url)
     if is_local(url):
@@ -62,15 +79,78 @@ def fetch_weights(url: str, sha256: str = "") -> Weights:
             raise FileNotFoundError(f"no checkpoint at {path}; check the path, or give a URL")
         return _checked(path, path.name, sha256, str(path))
 
-    name = basename(urlsplit(url).path)
+    name = basename(urlsplit(url).path).partition("@")[0]
     fs, remote = filesystem(url)
-    info: dict[str, Any] = retry(lambda: fs.info(remote), url)
-    path = _cache_folder() / _cache_name(url, name, info)
-    with _alone(path):
-        if not path.exists():
-            sweep_scratch(str(path.parent))
-            _download(fs, remote, url, info.get("size"), path, name, sha256)
-    return _checked(path, name, sha256, redact(url))
+    for _ in range(_ROUNDS):
+        info = _look(fs, remote, url)
+        path = _cache_folder() / f"{_identity(url, info)}-{name}"
+        if not _is_there(path, info):
+            with _alone(path) as locked:
+                if not _is_there(path, info) and not _bring(fs, remote, url, info, path, name, sha256, locked):
+                    continue
+        try:
+            return _checked(path, name, sha256, redact(url))
+        except BadWeights as error:
+            raise BadWeights(f"{error} (this machine's copy is {path})") from None
+    raise StorageError(f"{redact(url)}: it changed {_ROUNDS} times while it was fetched; try again when it is at rest")
+
+
+def _look(fs: Any, remote: str, url: str) -> dict[str, Any]:
+    """What the file system says of the object now: its size and version."""
+
+    def look() -> dict[str, Any]:
+        fs.invalidate_cache()
+        try:
+            info: dict[str, Any] = fs.info(remote)
+        except FileNotFoundError as error:
+            # fsspec says so of every failure over HTTP: only what the server said itself is final.
+            cause = error.__cause__
+            if cause is not None and protocol_of(url) in ("http", "https"):
+                status = getattr(cause, "status", None)
+                if status is None:
+                    raise StorageError(f"{redact(url)}: {cause}") from error
+                check_status(status, url)
+            raise FileNotFoundError(f"no checkpoint at {redact(url)}: check the URL") from error
+        return info
+
+    return retry(look, url)
+
+
+def _is_there(path: Path, info: Mapping[str, Any]) -> bool:
+    """Whether the cache has it, whole."""
+    return path.exists() and info.get("size") in (None, path.stat().st_size)
+
+
+def _bring(
+    fs: Any, remote: str, url: str, info: Mapping[str, Any], path: Path, name: str, sha256: str, locked: bool
+) -> bool:
+    """Fetch into `path`; False where it has to be begun anew."""
+    _sweep(path.parent)
+    # Without a lock two processes may be here at once, and each needs a file of its own.
+    part = path.with_name(f"{path.name}.part") if locked else scratch_file(str(path))
+    try:
+        pieced = download(fs, remote, url, part, size=info.get("size"), version=_version(info))
+    except ObjectChanged:
+        part.unlink(missing_ok=True)
+        return False
+    except BaseException:
+        if not locked:
+            part.unlink(missing_ok=True)
+        raise
+    if pieced and _identity(url, _look(fs, remote, url)) != _identity(url, info):
+        part.unlink()
+        return False
+    # Before it gets its name: a bad file must not stay in the cache.
+    try:
+        _checked(part, name, sha256, redact(url))
+        _check_published(part, info, redact(url))
+    except BadWeights:
+        part.unlink()
+        if pieced:
+            return False  # perhaps only what lay here already was damaged
+        raise
+    publish_file(part, str(path))
+    return True
 
 
 def _checked(path: Path, name: str, sha256: str, where: str) -> Weights:
@@ -91,6 +171,21 @@ def _checked(path: Path, name: str, sha256: str, where: str) -> Weights:
     return Weights(path=path, name=name, sha256=found, where=where)
 
 
+def _check_published(path: Path, info: Mapping[str, Any], where: str) -> None:
+    """Compare with the sum that the storage itself keeps of the object, where it keeps one (Hugging Face, GCS)."""
+    large = info.get("lfs") or {}
+    known = large.get("sha256") if isinstance(large, Mapping) else getattr(large, "sha256", None)
+    kind = "sha256"
+    if not known and info.get("md5Hash"):
+        known, kind = base64.b64decode(str(info["md5Hash"])).hex(), "md5"
+    if not known:
+        return
+    with open(path, "rb") as handle:
+        found = hashlib.file_digest(handle, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+    if found != known:
+        raise BadWeights(f"{where}: its {kind} is {found}, but the storage says {known}: it was damaged on its way")
+
+
 def _cache_folder() -> Path:
     root = os.environ.get("TRACKMILL_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "trackmill")
     folder = Path(root).absolute() / "weights"
@@ -98,35 +193,36 @@ def _cache_folder() -> Path:
     return folder
 
 
-def _cache_name(url: str, name: str, info: dict[str, Any]) -> str:
-    version = next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
+def _version(info: Mapping[str, Any]) -> str:
+    return next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
+
+
+def _identity(url: str, info: Mapping[str, Any]) -> str:
     # A signed URL has another query each time and is still the same file.
-    identity = f"{redact(url)}\n{info.get('size')}\n{version}"
-    return f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}-{name}"
+    identity = f"{redact(url)}\n{info.get('size')}\n{_version(info)}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def _download(fs: Any, remote: str, url: str, size: int | None, path: Path, name: str, sha256: str) -> None:
-    scratch = scratch_file(str(path))
-    try:
-
-        def download() -> None:
-            fs.get_file(remote, str(scratch))  # in blocks, never whole in memory
-            arrived = scratch.stat().st_size
-            if size is not None and arrived != size:
-                raise ShortRead(f"{redact(url)}: {arrived} of {size} bytes arrived")
-
-        retry(download, url)
-        _checked(scratch, name, sha256, redact(url))  # before it gets its name: a bad file must not stay in the cache
-        publish_file(scratch, str(path))
-    finally:
-        scratch.unlink(missing_ok=True)
+def _sweep(folder: Path) -> None:
+    """Remove what was begun and will not be finished."""
+    sweep_scratch(str(folder))
+    for part in folder.glob("*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > _ABANDONED_S:
+                part.unlink()
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock beside `path`, so that the eight actors of a machine fetch 2.5 GB once and not eight times."""
+def _alone(path: Path) -> Iterator[bool]:
+    """Hold a lock beside `path`, so that the eight ranks of a machine fetch 2.5 GB once and not eight times.
+
+    Gives whether there is a lock: some network file systems have none. Then all of them fetch, each for itself, and the
+    rename at the end keeps that harmless.
+    """
     with open(path.with_name(f"{path.name}.lock"), "w") as handle:
-        # Some network file systems have no locks; then all of them fetch, and the rename keeps that harmless.
-        with contextlib.suppress(OSError):
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+            locked = True
+        except OSError:
+            locked = False
+        yield locked

@@ -29,7 +29,7 @@ _FINAL = (
     ImportError,
     NotImplementedError,
 )
-_INSTALL = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+_INSTALL = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http", "hf": "hf"}
 
 
 class ShortRead(StorageError):
@@ -48,20 +48,31 @@ class FileInfo:
     size: int
 
 
-def retry(action: Callable[[], T], what: str) -> T:
-    """Run `action`, again after a pause when it fails in a way that may pass (0.2, 0.4, 0.8, ... s, with jitter)."""
-    for attempt in range(ATTEMPTS):
+def retry(action: Callable[[], T], what: str, advanced: Callable[[], bool] | None = None) -> T:
+    """Run `action`, again after a pause when it fails in a way that may pass (0.2, 0.4, 0.8, ... s, with jitter).
+
+    Args:
+        action: what is done.
+        what: its URL, for messages.
+        advanced: of an action that goes on where it stopped: whether the attempt that just failed has brought it
+            forward. Such an attempt does not count.
+
+    Raises:
+        StorageError: `ATTEMPTS` attempts failed.
+    """
+    failed = 0
+    while True:
         try:
             return action()
         except _FINAL:
             raise
         except Exception as error:
-            if attempt == ATTEMPTS - 1:
+            failed = 0 if advanced is not None and advanced() else failed + 1
+            if failed == ATTEMPTS:
                 raise StorageError(
                     f"{redact(what)}: gave up after {ATTEMPTS} attempts: {type(error).__name__}: {error}"
                 ) from error
-            time.sleep(0.2 * 2**attempt * (0.5 + random.random()))
-    raise AssertionError("unreachable")
+            time.sleep(0.2 * 2 ** max(failed - 1, 0) * (0.5 + random.random()))
 
 
 def canonical(url: str) -> str:
@@ -86,12 +97,22 @@ def filesystem(url: str) -> tuple[Any, str]:
     """
     check_url(url)
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        fs, path = fsspec.core.url_to_fs(_hugging_face(url) if protocol_of(url) == "hf" else url)
     except ImportError as error:
         extra = _INSTALL.get(protocol_of(url))
         advice = f'pip install -e ".[{extra}]"' if extra else str(error)
         raise MissingPackage(f"{redact(url)} needs another package: {advice}") from error
     return fs, str(path)
+
+
+def _hugging_face(url: str) -> str:
+    """`hf://org/repo/file@revision` as the client library spells it: `hf://org/repo@revision/file`."""
+    scheme, _, path = url.partition("://")
+    before, at, revision = path.rpartition("@")
+    if not at or "/" in revision or before.count("/") < 2:
+        return url
+    owner, repo, *rest = before.split("/")
+    return f"{scheme}://{owner}/{repo}@{revision}/{'/'.join(rest)}"
 
 
 def is_local(url: str) -> bool:

@@ -1,20 +1,19 @@
-"""Checkpoints: fetched whole or not at all, the right file or none, and never run."""
+"""Checkpoints: fetched whole or not at all, the right file or none; over HTTP see `test_download`."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
 
+from trackmill.pipeline.storage import download, files
 from trackmill.pipeline.storage import fetched as weights
-from trackmill.pipeline.storage.fetched import BadWeights, Weights, fetch_weights, load_state_dict
-
-torch = pytest.importorskip("torch")
+from trackmill.pipeline.storage.fetched import BadWeights, Weights, fetch_weights
+from trackmill.schemas.errors import MissingPackage
 
 DATA = b"not really a checkpoint " * 1000
 
@@ -39,12 +38,6 @@ def cached(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
 
 
-def saved(path: Path, content: Any) -> Weights:
-    """`content` as torch saves it, fetched."""
-    torch.save(content, path)
-    return fetch_weights(str(path))
-
-
 def test_a_local_file_is_used_where_it_lies(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(DATA)
@@ -58,7 +51,7 @@ def test_a_remote_file_is_fetched_once(cache: Path, remote: str, monkeypatch: py
     first = fetch_weights(remote)
     assert first.path.read_bytes() == DATA and first.name == "mine.pth"
     assert first.sha256 == hashlib.sha256(DATA).hexdigest()
-    monkeypatch.setattr(weights, "_download", None)  # a second download would fail
+    monkeypatch.setattr(weights, "_bring", None)  # a second download would fail
     assert fetch_weights(remote) == first
     assert cached(cache) == [first.path.name]
 
@@ -73,28 +66,79 @@ def test_a_remote_file_that_was_replaced_is_fetched_again(cache: Path, remote: s
 
 def test_a_download_that_breaks_is_tried_again(cache: Path, remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fs = fsspec.filesystem("memory")
-    get_file, calls = fs.get_file, []
+    cat_file, calls = fs.cat_file, []
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(download, "_RANGE", 5000)
 
-    def flaky(source: str, target: str) -> None:
-        calls.append(target)
-        if len(calls) == 1:
-            raise ConnectionError("reset by peer")
-        get_file(source, target)
+    def flaky(path: str, start: int, end: int) -> bytes:
+        calls.append(start)
         if len(calls) == 2:
-            os.truncate(target, 100)  # ended early without an error
+            raise ConnectionError("reset by peer")
+        data: bytes = cat_file(path, start, end)
+        return data[:100] if len(calls) == 6 else data  # ended early without an error
 
-    monkeypatch.setattr(fs, "get_file", flaky)
+    monkeypatch.setattr(fs, "cat_file", flaky)
     assert fetch_weights(remote).path.read_bytes() == DATA
-    assert len(calls) == 3
+    # Four at once; what follows a gap is asked for again.
+    assert calls == [0, 5000, 10000, 15000, 5000, 10000, 15000, 20000, 10100, 15100, 20100]
 
 
-def test_a_failed_download_leaves_nothing(cache: Path, remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_keeps_what_arrived(cache: Path, remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    monkeypatch.setattr(fsspec.filesystem("memory"), "get_file", lambda source, target: Path(target).write_bytes(b"x"))
-    with pytest.raises(OSError, match=f"1 of {len(DATA)} bytes arrived"):
+    fs = fsspec.filesystem("memory")
+    cat_file = fs.cat_file
+    monkeypatch.setattr(fs, "cat_file", lambda path, start, end: DATA[:10] if start == 0 else b"")
+    with pytest.raises(OSError, match=f"10 of {len(DATA)} bytes arrived"):
         fetch_weights(remote)
-    assert cached(cache) == []
+    (part,) = cached(cache)
+    assert (cache / part).read_bytes() == DATA[:10]
+    monkeypatch.setattr(fs, "cat_file", cat_file)
+    assert fetch_weights(remote).path.read_bytes() == DATA
+    assert len(cached(cache)) == 1
+
+
+def test_without_locks_everybody_fetches_into_a_file_of_their_own(
+    cache: Path, remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(handle: Any, operation: int) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(weights.fcntl, "flock", no_locks)
+    cache.mkdir(parents=True)
+    assert fetch_weights(remote).path.read_bytes() == DATA
+    assert len(cached(cache)) == 1
+
+
+def test_partial_files_that_nobody_asks_for_are_removed(cache: Path, remote: str) -> None:
+    cache.mkdir(parents=True)
+    old, new = cache / "0123-old.pth.part", cache / "0123-new.pth.part"
+    for path in (old, new):
+        path.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    fetch_weights(remote)
+    assert not old.exists() and new.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("hf://org/repo/masa_r50.pth", "org/repo/masa_r50.pth"),
+        ("hf://org/repo/sub/masa_r50.pth@v1.0", "org/repo@v1.0/sub/masa_r50.pth"),
+        ("hf://org/repo@v1.0/masa_r50.pth", "org/repo@v1.0/masa_r50.pth"),
+    ],
+)
+def test_hugging_face(url: str, path: str) -> None:
+    pytest.importorskip("huggingface_hub")
+    assert files.filesystem(url)[1] == path
+
+
+def test_a_missing_client_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(url: str) -> None:
+        raise ImportError("Install huggingface_hub to access HfFileSystem")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(MissingPackage, match=r'pip install -e "\.\[hf\]"'):
+        fetch_weights("hf://org/repo/masa_r50.pth")
 
 
 def test_a_missing_file_is_named(tmp_path: Path, cache: Path) -> None:
@@ -136,69 +180,3 @@ def test_workers_must_have_the_drivers_file(tmp_path: Path, cache: Path, remote:
     path.write_bytes(DATA + b"!")
     with pytest.raises(BadWeights, match=f"planned with {planned}"):
         fetch_weights(str(path), planned)
-
-
-@pytest.mark.parametrize("wrapper", ["", "model", "state_dict"])
-def test_state_dicts_are_unwrapped(tmp_path: Path, wrapper: str) -> None:
-    tensors = {"a.weight": torch.arange(3.0), "a.bias": torch.zeros(1)}
-    loaded = load_state_dict(saved(tmp_path / "w.pth", {wrapper: tensors, "epoch": 3} if wrapper else tensors))
-    assert list(loaded) == list(tensors) and (loaded["a.weight"] == tensors["a.weight"]).all()
-
-
-@pytest.mark.parametrize("content", [torch.zeros(3), {}, {"a": torch.zeros(1), "epoch": 3}])
-def test_anything_but_a_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
-    with pytest.raises(BadWeights, match=r"state dict|no tensors"):
-        load_state_dict(saved(tmp_path / "w.pth", content))
-
-
-class Trap:
-    """Unpickling it creates a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_code_in_a_checkpoint_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    sprung, path = tmp_path / "sprung", tmp_path / "trap.pth"
-    if how == "torch":
-        torch.save({"model": Trap(sprung)}, path)
-    else:
-        path.write_bytes(pickle.dumps(Trap(sprung), protocol=2))
-    with pytest.raises(BadWeights, match="more than tensors") as raised:
-        load_state_dict(fetch_weights(str(path)))
-    assert not sprung.exists()
-    assert "weights_only" not in str(raised.value)  # no advice to switch the protection off
-
-    pickle.loads(pickle.dumps(Trap(sprung)))  # the trap itself works
-    assert sprung.exists()
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"\0" * 100, b"PK\x03\x04 cut off", pickle.dumps(os.system, protocol=2)],
-    ids=["empty", "zeros", "cut zip", "a bare function"],
-)
-def test_damaged_files_are_named(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "broken.pth"
-    path.write_bytes(data)
-    with pytest.raises(BadWeights, match=r"broken\.pth: not loaded, because it is damaged") as raised:
-        load_state_dict(fetch_weights(str(path)))
-    assert "weights_only" not in str(raised.value)
-
-
-def test_safetensors_where_installed(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    try:
-        from safetensors.torch import save_file
-    except ImportError:
-        path.write_bytes(DATA)
-        with pytest.raises(RuntimeError, match="pip install safetensors"):
-            load_state_dict(fetch_weights(str(path)))
-        return
-    save_file({"a": torch.ones(2)}, path)
-    assert load_state_dict(fetch_weights(str(path)))["a"].tolist() == [1, 1]
