@@ -113,10 +113,10 @@ def test_a_truncated_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     ("arguments", "message"),
     [
         (["--set", "tracker.match_score_th=0.6"], "match_score_thr"),
-        (["--set", "tracker.match_score_thr"], "section.key=value"),
+        (["--set", "tracker.match_score_thr"], "should be KEY=VALUE"),
         (["--set", "size.longside=3"], "long_side"),
         (["--set", "size.long_side=many"], "size.long_side"),
-        (["--model", "masa_r5"], "did you mean masa_r50"),
+        (["--model", "masa_r5"], "did you mean 'masa_r50'?"),
         (["--weights", "no/such/file.pth"], "no/such/file.pth"),
         (["--detections", "no/such/det.txt"], "no/such/det.txt"),
         (["--detections", "torchvision:yolo"], "torchvision has none of that name"),
