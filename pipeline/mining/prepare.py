@@ -119,17 +119,18 @@ def prepare(config: MineConfig, inputs: list[str], output: str, limit: int | Non
     return Run(config, layout, opened.parts, plan, unclaimed)
 
 
-def add_sidecars(run: Run, requests: Sequence[Request]) -> None:
+def add_sidecars(run: Run, requests: Sequence[Request], store: bool = True) -> None:
     """Let a run make sidecars in the same pass as the shards.
 
     Args:
         run: see `prepare` and `reopen`; what it stored is there already.
         requests: see `trackmill.pipeline.sidecars.requests.request_sidecars`.
+        store: as in `prepare`.
 
     Raises:
         SidecarError: one was begun with other settings, or for another data set.
     """
-    run.sidecars = tuple(begin_sidecar(run.layout, request, run.fingerprint) for request in requests)
+    run.sidecars = tuple(begin_sidecar(run.layout, request, run.fingerprint, store) for request in requests)
 
 
 def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:

@@ -139,13 +139,14 @@ def libraries() -> dict[str, str]:
     return {name: version(name) for name in _LIBRARIES}
 
 
-def begin_sidecar(layout: Layout, request: Request, dataset: str) -> SidecarJob:
+def begin_sidecar(layout: Layout, request: Request, dataset: str, store: bool = True) -> SidecarJob:
     """Write `sidecar.json`, or check that the sidecar was begun with the same settings for the same data set.
 
     Args:
         layout: of the data set.
         request: what is to be made.
         dataset: fingerprint of the data set.
+        store: without it nothing is written.
 
     Raises:
         InputError: a column that cannot be.
@@ -166,12 +167,13 @@ def begin_sidecar(layout: Layout, request: Request, dataset: str) -> SidecarJob:
     )
     if exists(layout.sidecar_about(name)) and _has_parts(layout, name):
         _check_same(layout, read_about(layout, name), about)
-    else:
+    elif store:
         document = about.model_dump(mode="json")
         publish_bytes(
             layout.sidecar_about(name), orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
         )
-    sweep_scratch(layout.sidecar(name))
+    if store:
+        sweep_scratch(layout.sidecar(name))
     return SidecarJob(
         name=name,
         producer=request.producer,
@@ -260,9 +262,8 @@ def _check_same(layout: Layout, before: About, now: About) -> None:
     if before.fingerprint == now.fingerprint:
         return
     old, new = ({**about.parts, "columns": _by_name(about.columns)} for about in (before, now))
-    changed = "\n".join(f"  {line}" for line in differences(old, new))
     raise SidecarError(
-        f"{where} was begun with other settings, and its parts would not match:\n{changed}\n"
+        f"{where} was begun with other settings, and its parts would not match: {'; '.join(differences(old, new))}. "
         "Use the old settings, or another name for the sidecar."
     )
 

@@ -69,7 +69,7 @@ class SidecarPool:
     def __init__(self, work: SidecarWork, size: int = 0) -> None:
         self._work = work
         if not ray.is_initialized():
-            start_ray()
+            start_ray(without="--executor inline")
         resources = ray.cluster_resources()
         self._gpus_each = 1 if work.job.uses_gpu and resources.get("GPU", 0) else 0
         if work.job.uses_gpu and not self._gpus_each:
