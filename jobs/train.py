@@ -2,89 +2,116 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
-from trackmill.pipeline.loader.loader import WorkerDied
-from trackmill.pipeline.storage.credentials import redact, scrub
-from trackmill.pipeline.storage.files import canonical, read_bytes
-from trackmill.pipeline.training.dry_run import describe_run, dry_run
-from trackmill.pipeline.training.launch import Prepared, RunFailed, begin, find_device, prepare, ranks_around, run_local
-from trackmill.pipeline.training.loop import Outcome
-from trackmill.pipeline.training.ranks import OtherRankFailed
-from trackmill.pipeline.training.recipe import Recipe, load_recipe
-from trackmill.pipeline.training.result import result_url
-from trackmill.pipeline.training.steps import NonFinite
-from trackmill.schemas.config import ConfigError, merge, parse_toml
+from trackmill.pipeline.console import output as console
+from trackmill.pipeline.console.exit_codes import ExitCode
+from trackmill.pipeline.console.job import Job
+from trackmill.pipeline.console.layers import nested
+from trackmill.pipeline.console.options import JobParser, Options, device, one_of, positive
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import canonical
+from trackmill.schemas.config import ConfigError, merge
+from trackmill.schemas.names import nearest
+
+if TYPE_CHECKING:
+    from trackmill.pipeline.training.launch import Prepared
+    from trackmill.pipeline.training.loop import Outcome
+    from trackmill.pipeline.training.recipe import Recipe
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
-USER_ERROR, FAILED, INTERRUPTED = 2, 1, 130
+SETTINGS = {
+    "engine": "engine.name",
+    "max_steps": "max_steps",
+    "checkpoint_every": "checkpoint.every",
+    "seed": "seed",
+}
+"""Key of the recipe that an option changes."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line; every option that is not given is left to the recipe."""
-    p = argparse.ArgumentParser(prog="train.py", description=__doc__)
-    add = p.add_argument
-    names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
-    add("--recipe", required=True, metavar="NAME", help=f"{names}; or the path of a .toml file")
-    add("--data", metavar="URL", help="root of the data set, as jobs/mine_proposals.py wrote it")
+def add_options(p: JobParser) -> None:
+    """Those that are not given are left to the recipe."""
+    add = p.option
+    add("--recipe", required=True, metavar="NAME", help=f"{', '.join(recipe_names())}; or the path of a .toml file")
+    add("--data", metavar="URL", help="root of the data set, the --output of a mining run")
     add("--output", required=True, metavar="URL", help="root of the run; the same command with the same one resumes")
     add("--resume", default="auto", metavar="WHAT", help="auto (default), never, or the URL of a checkpoint")
-    add("--num-workers", type=_positive, metavar="N", help="ranks, one GPU each where there are any (default 1)")
-    add("--engine", choices=["torch", "deepspeed"], help="how tensors are spread over ranks")
-    add("--launcher", choices=["local", "ray"], help="local: this process, or torchrun's; several ranks: ray")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto: a GPU where there is one)")
-    add("--max-steps", type=_positive, metavar="N", help="stop after so many steps; the schedule stays as it is")
-    add("--checkpoint-every", type=_positive, metavar="K", help="steps between two checkpoints")
+    ranks = "ranks, one GPU each where there are any (default 1)"
+    add("--workers", aliases=["--num-workers"], type=positive, metavar="N", help=ranks)
+    engines = ["torch", "deepspeed"]
+    add("--engine", type=one_of(engines), metavar="{torch,deepspeed}", help="how tensors are spread over ranks")
+    launchers = "local: this process, or torchrun's; several ranks: ray"
+    add("--launcher", type=one_of(["local", "ray"]), metavar="{local,ray}", help=launchers)
+    add(
+        "--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 (default auto: a GPU where there is one)"
+    )
+    add("--max-steps", type=positive, metavar="N", help="stop after so many steps; the schedule stays as it is")
+    add("--checkpoint-every", type=positive, metavar="K", help="steps between two checkpoints")
     add("--seed", type=int, metavar="S", help="of everything that is random")
     add("--dry-run", action="store_true", help="say what it would take, with a few steps measured; write nothing")
-    add("--config", metavar="FILE", help="further settings as TOML; the command line wins over it")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, e.g. optim.lr=0.02")
-    return p
 
 
-def settings(options: argparse.Namespace) -> Recipe:
-    """The recipe, then `--config`, then `--set`, then the options."""
-    values: dict[str, Any] = {}
-    if options.config:
-        values = parse_toml(read_bytes(options.config).decode(), redact(options.config))
-    for assignment in options.set:
-        values = merge(values, _assignment(assignment))
-    for key, value in (
-        ("data.url", canonical(options.data) if options.data else None),
-        ("engine.name", options.engine),
-        ("max_steps", options.max_steps),
-        ("checkpoint.every", options.checkpoint_every),
-        ("seed", options.seed),
-    ):
-        if value is not None:
-            values = merge(values, _nested(key, value))
-    return load_recipe(options.recipe, values, RECIPES)
+def recipe_names() -> list[str]:
+    """Those that come with Trackmill."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
-def run(options: argparse.Namespace) -> int:
-    """Check everything, train, say where the result lies; returns the exit code."""
-    rank, world = ranks_around()
+def settings(options: Options) -> Recipe:
+    """The recipe, with what the command line changes.
+
+    Raises:
+        ConfigError: no such recipe, an unknown key, or a value that cannot be.
+    """
+    name = options.recipe
+    if name is None:
+        raise ConfigError(f"--recipe is needed: {', '.join(recipe_names())}, or the path of a .toml file")
+    if name not in recipe_names() and not (name.endswith(".toml") or "/" in name):
+        # Before PyTorch is imported, so that a typing error is answered at once.
+        advice = (
+            nearest(name, recipe_names()),
+            f"known are {', '.join(recipe_names())}; or give the path of a .toml file",
+        )
+        raise ConfigError("; ".join(filter(None, [f"no recipe is called {name!r}", *advice])))
+    values = options.values
+    for option, key in SETTINGS.items():
+        if getattr(options, option) is not None:
+            values = merge(values, nested(key, getattr(options, option)))
+    if options.data:
+        values = merge(values, nested("data.url", canonical(options.data)))
+
+    from trackmill.pipeline.training.recipe import load_recipe
+
+    return load_recipe(name, values, RECIPES)
+
+
+def run(options: Options) -> ExitCode:
+    """Check everything, train, say where the result lies."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     launcher, ranks = choose_launcher(options, world)
+    canonical(options.output)
     recipe = settings(options)
-    device = None if launcher == "ray" else find_device(options.device)
+
+    from trackmill.pipeline.training.dry_run import describe_run, dry_run
+    from trackmill.pipeline.training.launch import begin, find_device, prepare, run_local
+
+    place = None if launcher == "ray" else find_device(options.device)
     prepared = prepare(recipe, options.output, ranks, options.resume)
     if options.dry_run:
         say(rank, dry_run(prepared, ranks, find_device(options.device)))
-        return 0
+        return ExitCode.FINE
     say(rank, [f"recipe {recipe.name}: {redact(options.recipe)}, output {redact(prepared.output)}"])
     say(rank, describe_run(prepared, ranks))
     if prepared.finished:
         say(rank, [f"all {prepared.total_steps:,} steps are done already: nothing is left to do"])
         say(rank, closing(prepared.output))
-        return 0
+        return ExitCode.FINE
     if prepared.start is None:
         say(rank, ["starts at step 0"])
     else:
@@ -101,100 +128,71 @@ def run(options: argparse.Namespace) -> int:
         outcome = run_local(
             recipe,
             prepared.output,
-            device=str(device),
+            device=str(place),
             resume=resume,
             notice=lambda line: say(rank, [line]),
         )
     return summarise(rank, prepared, outcome)
 
 
-def choose_launcher(options: argparse.Namespace, world: int) -> tuple[str, int]:
+def choose_launcher(options: Options, world: int) -> tuple[str, int]:
     """`local` or `ray`, and the number of ranks.
 
     Raises:
         ConfigError: several ranks are asked for where there is one process.
     """
-    several = (options.num_workers or 1) > 1
+    several = (options.workers or 1) > 1
     if world > 1:
-        if options.launcher == "ray" or (options.num_workers or world) != world:
-            raise ConfigError(f"torchrun has started {world} processes; leave --num-workers and --launcher ray away")
+        if options.launcher == "ray" or (options.workers or world) != world:
+            raise ConfigError(f"torchrun has started {world} processes; leave --workers and --launcher ray away")
         return "local", world
     launcher = options.launcher or ("ray" if several or os.environ.get("RAY_ADDRESS") else "local")
     if launcher == "local" and several:
         raise ConfigError(
-            f"--launcher local is one process; for {options.num_workers} ranks use --launcher ray, or "
-            f"torchrun --nproc-per-node {options.num_workers} jobs/train.py --launcher local ..."
+            f"--launcher local is one process; for {options.workers} ranks use --launcher ray, or "
+            f"torchrun --nproc-per-node {options.workers} jobs/train.py --launcher local ..."
         )
-    return launcher, options.num_workers or 1
+    return launcher, options.workers or 1
 
 
-def summarise(rank: int, prepared: Prepared, outcome: Outcome) -> int:
-    """Print how it ended; returns the exit code."""
+def summarise(rank: int, prepared: Prepared, outcome: Outcome) -> ExitCode:
+    """Print how it ended."""
     if outcome.interrupted:
         done = f"{outcome.step:,} of {outcome.total_steps:,}"
         say(rank, [f"stopped after step {done}, which is saved; the same command goes on"])
-        return INTERRUPTED
-    told = ", ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())
-    say(rank, [f"done: {outcome.step:,} steps" + (f"; {told}" if told else "")])
+        return ExitCode.STOPPED
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())
+    say(rank, [f"done: {outcome.step:,} steps" + (f"; {metrics}" if metrics else "")])
     say(rank, closing(prepared.output))
-    return 0
+    return ExitCode.FINE
 
 
 def closing(output: str) -> Iterable[str]:
     """Where the result lies and how it is used."""
+    from trackmill.pipeline.training.result import result_url
+
     url = redact(result_url(output))
     yield f"weights: {url}"
     yield f"use them with --weights {url}, e.g. of jobs/track.py"
 
 
 def say(rank: int, lines: Iterable[str]) -> None:
-    """Lines for people, without credentials, from one rank."""
+    """Lines for people, from one rank."""
     for line in lines:
         if rank == 0:
-            print(scrub(line), flush=True)
+            console.say(line)
 
 
-def _assignment(text: str) -> dict[str, Any]:
-    """`optim.lr=0.02` as nested values; the value is TOML, a bare word is text."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r}: should be KEY=VALUE, such as optim.lr=0.02")
-    try:
-        parsed = parse_toml(f"value = {value.strip()}", "--set")["value"]
-    except ConfigError:
-        parsed = value.strip()
-    return _nested(key.strip(), parsed)
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    nested: dict[str, Any] = value
-    return nested
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; the exit status: 0 done, 1 training failed, 2 a mistake of the user, a file or the storage, 130 stopped."""
-    options = parser().parse_args(arguments)
-    try:
-        return run(options)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return INTERRUPTED
-    except (NonFinite, OtherRankFailed, RunFailed, WorkerDied) as error:
-        print(f"error: {scrub(str(error))}", file=sys.stderr)
-        return FAILED
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {scrub(str(error))}", file=sys.stderr)
-        return USER_ERROR
-
+JOB = Job(
+    name="train",
+    description="Train a model from shards; the same command goes on from the last checkpoint.",
+    add_options=add_options,
+    run=run,
+    resolve=settings,
+    example="optim.lr=0.02",
+    goes_on="the same command goes on from the last checkpoint",
+)
+main = JOB.main
 
 if __name__ == "__main__":
     sys.exit(main())

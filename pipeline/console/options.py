@@ -7,6 +7,7 @@ or choice.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
@@ -122,3 +123,10 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
     return number
+
+
+def device(text: str) -> str:
+    """The type of an option that names a device; whether this machine has it is found out later."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} should be auto, cpu, cuda or cuda:N")
+    return text

@@ -57,14 +57,14 @@ def test_the_training_entrypoint_is_one_that_the_job_takes_and_asks_for_what_the
     document = yaml.safe_load((ROOT / "infra" / "kuberay" / "rayjob-train.yaml").read_text())
     words = shlex.split(document["spec"]["entrypoint"])
     assert words[:2] == ["python", "jobs/train.py"]
-    options = train.parser().parse_args(words[2:])
+    options = train.JOB.read(words[2:])
     recipe = train.settings(options)
-    assert train.choose_launcher(options, 1) == ("ray", options.num_workers)
+    assert train.choose_launcher(options, 1) == ("ray", options.workers)
     make_dataset(str(tmp_path), num_images=3)
-    check_batch(recipe, read_catalog(str(tmp_path)), options.num_workers)
+    check_batch(recipe, read_catalog(str(tmp_path)), options.workers)
     (group,) = document["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     (container,) = group["template"]["spec"]["containers"]
-    assert group["replicas"] == options.num_workers
+    assert group["replicas"] == options.workers
     assert recipe.data.workers < recipe.ray.cpus_per_worker < float(container["resources"]["requests"]["cpu"])
     assert recipe.data.cache in [mount["mountPath"] for mount in container["volumeMounts"]]
 
