@@ -14,6 +14,7 @@ from trackmill.schemas.names import nearest
 COMMANDS = {
     "mine": ("mine_proposals", "mine pictures and videos into shards"),
     "inspect": ("inspect_shards", "look at mined shards, or check every byte"),
+    "sidecar": ("make_sidecar", "make a table beside mined shards: detections, chains, ..."),
     "train": ("train", "train a model from shards"),
     "track": ("track", "track objects in a video"),
     "evaluate": ("evaluate", "compare tracks with ground truth"),

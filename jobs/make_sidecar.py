@@ -19,7 +19,8 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
-    from trackmill.pipeline.sidecars.run import PartResult, SidecarOutcome
+    from trackmill.pipeline.sidecars.part_work import PartResult
+    from trackmill.pipeline.sidecars.run import SidecarOutcome
     from trackmill.schemas.config import Settings
 
 _SHOWN = 20

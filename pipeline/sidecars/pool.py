@@ -19,7 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 from trackmill.pipeline.ray_cluster import start_ray
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.sidecars.making import Maker
-from trackmill.pipeline.sidecars.run import PartResult, PartTask, SidecarWork, make_part
+from trackmill.pipeline.sidecars.part_work import PartResult, PartTask, SidecarWork, make_part
 from trackmill.pipeline.storage.credentials import adopt_environment
 from trackmill.schemas.errors import JobError
 

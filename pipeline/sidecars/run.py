@@ -8,74 +8,20 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
-from trackmill.pipeline.shards.decode import parse_sample
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.reader import Dataset, open_dataset
-from trackmill.pipeline.shards.stream import ShardBytes, raw_samples
-from trackmill.pipeline.shards.tar import BadShard
-from trackmill.pipeline.sidecars.about import SidecarError, SidecarJob, begin_sidecar, find_sidecars
-from trackmill.pipeline.sidecars.making import Maker, publish_part
-from trackmill.pipeline.sidecars.part import BadPart, PartAbout, PartRows, read_part_about
+from trackmill.pipeline.sidecars.about import SidecarError, begin_sidecar, find_sidecars
+from trackmill.pipeline.sidecars.making import Maker
+from trackmill.pipeline.sidecars.part import BadPart, PartAbout, read_part_about
+from trackmill.pipeline.sidecars.part_work import PartResult, PartTask, SidecarWork, make_part
 from trackmill.pipeline.sidecars.requests import request_sidecar
 from trackmill.pipeline.sidecars.tables import OtherShards, check_maker, check_shard
 from trackmill.pipeline.storage.credentials import redact, storage_environment
 from trackmill.schemas.errors import InputError
-from trackmill.schemas.keys import shard_numbers, sidecar_part_name
+from trackmill.schemas.keys import shard_numbers
 from trackmill.schemas.receipt import ShardInfo
 
 _THREADS = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartTask:
-    """A part to be made: its unit, its retry and the shards that it describes."""
-
-    unit: int
-    retry: int
-    shards: tuple[ShardInfo, ...]
-
-    @property
-    def file_name(self) -> str:
-        """Of the part."""
-        return sidecar_part_name(self.unit, self.retry)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartResult:
-    """What became of a part.
-
-    Args:
-        file_name: of the part.
-        samples, rows, num_bytes: what it holds.
-        quarantined: (key, error class, reason) of the first samples that the producer failed on.
-        num_quarantined: how many there are.
-        failed: why the part could not be made; empty when all is well.
-    """
-
-    file_name: str
-    samples: int = 0
-    rows: int = 0
-    num_bytes: int = 0
-    quarantined: list[tuple[str, str, str]] = field(default_factory=list)
-    num_quarantined: int = 0
-    failed: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SidecarWork:
-    """What workers need to know.
-
-    Args:
-        root: root URL of the data set.
-        dataset: its fingerprint.
-        job: the sidecar.
-        environment: storage credentials and settings of the driver's environment.
-    """
-
-    root: str
-    dataset: str
-    job: SidecarJob
-    environment: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -213,40 +159,6 @@ def check_parts(layout: Layout, name: str, tasks: Sequence[PartTask]) -> dict[st
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return dict(pool.map(check, [task for task in tasks if task.file_name in sidecar.parts]))
-
-
-def make_part(layout: Layout, maker: Maker, dataset: str, task: PartTask) -> PartResult:
-    """Make and publish one part, streaming over its shards.
-
-    Returns:
-        What became of it; `failed` where a shard is damaged, which is no reason to stop at the others.
-
-    Raises:
-        BadRows: the producer broke its contract.
-        OSError: storage failed for good.
-    """
-    rows = PartRows(maker.columns)
-    try:
-        for shard in task.shards:
-            source = ShardBytes(layout.shard(shard.name), shard.num_bytes)
-            for raw in raw_samples(source, shard.name):
-                sample = parse_sample(raw)
-                rows.add(sample.key, maker.make(sample))
-            if source.sha256() != shard.sha256:
-                raise BadShard(f"{shard.name}: its SHA-256 is not that of its receipt")
-    except (BadShard, FileNotFoundError) as error:
-        advice = "jobs/inspect_shards.py --verify says what is wrong with the shards"
-        return PartResult(file_name=task.file_name, failed=f"{error}; {advice}")
-    num_bytes = publish_part(layout, maker.job, dataset, task.unit, task.retry, task.shards, rows)
-    shown = [(entry.key, entry.error_class, entry.reason) for entry in rows.quarantined[:20]]
-    return PartResult(
-        file_name=task.file_name,
-        samples=rows.samples,
-        rows=rows.rows,
-        num_bytes=num_bytes,
-        quarantined=shown,
-        num_quarantined=len(rows.quarantined),
-    )
 
 
 def _results(work: SidecarWork, tasks: list[PartTask], executor: str, workers: int) -> Iterator[PartResult]:
