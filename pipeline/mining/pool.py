@@ -2,7 +2,8 @@
 
 Why by hand: `ray.util.ActorPool` does not say which input failed, restarting actors fail every call that waits in their
 queue, and Ray Data drops whole blocks. Here each actor has one unit; what it had in hand when it died is known
-(`trackmill.pipeline.mining.inflight`), and an item that was in hand at two deaths is quarantined, alone.
+(`trackmill.pipeline.mining.inflight`), and an item that was in hand at two deaths is quarantined, alone. What follows
+from what is decided without Ray, in `trackmill.pipeline.mining.decisions`; here is what Ray has to do with it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import contextlib
 import logging
 import socket
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -21,38 +21,31 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trackmill.pipeline.mining.actor import MinerActor, Worker, read_note_there
+from trackmill.pipeline.mining.decisions import Decisions, PoolFailed, gpus_each, pool_size, recycle_after
 from trackmill.pipeline.mining.inflight import InFlight, read_note
 from trackmill.pipeline.mining.metrics import MiningMetrics
 from trackmill.pipeline.mining.settings import RunSettings
-from trackmill.pipeline.mining.unit import MineJob, Status, StorageFailed, UnitResult, UnitTask, WorkFailed
+from trackmill.pipeline.mining.unit import MineJob, Status, UnitResult, UnitTask
 from trackmill.pipeline.ray_cluster import start_ray
 from trackmill.schemas.media import WorkItem
+
+__all__ = ["PoolFailed", "RayPool"]
 
 log = logging.getLogger("trackmill")
 
 _TICK_S = 0.5
 _RESIZE_S = 10.0
-_DEATHS_OF_AN_ITEM = 2
-_FAILURES_OF_A_UNIT = 5
-_DEATHS_AT_START = 3
 _NOTE_TIMEOUT_S = 60
-_RECYCLE_AFTER = 2000
-
-
-class PoolFailed(WorkFailed):
-    """The pool cannot go on; the text says why. What is done stays done."""
 
 
 @dataclass(slots=True)
 class _Slot:
-    """One place in the pool: an actor, what it is asked at the moment, and what it last said."""
+    """One worker: its actor, the call that it works on, and what it last said of itself."""
 
     actor: Any
-    asked: Any
-    asked_status: Any = None
+    call: Any
     worker: Worker | None = None
-    task: UnitTask | None = None
-    items_done: int = 0
+    status_call: Any = None
     status: Status | None = None
 
 
@@ -64,6 +57,9 @@ class RayPool:
         settings: size of the pool and resources of each actor.
         uses_gpu: whether the proposer gains from a GPU.
         on_tick: called about twice a second with the state of every worker.
+
+    Raises:
+        RayUnavailable: Ray could not be started, or its cluster does not answer.
     """
 
     def __init__(
@@ -78,43 +74,22 @@ class RayPool:
         self._on_tick = on_tick
         if not ray.is_initialized():
             start_ray(settings.ray_start_timeout_s, without="--executor inline")
-        gpus = ray.cluster_resources().get("GPU", 0)
-        self._gpus_each = settings.gpus_per_actor
-        if self._gpus_each < 0:
-            self._gpus_each = 1 if uses_gpu and gpus else 0
-            if uses_gpu and not gpus:
-                log.warning(
-                    "no GPU in this Ray cluster: the proposer runs on CPUs. If GPU nodes are still to come, "
-                    "say so: --set run.gpus_per_actor=1 --actors N"
-                )
-        self._recycle_after = recycle_after(settings, self._gpus_each)
-        self.size = self._wanted_size()
+        resources = ray.cluster_resources()
+        self._gpus_each = gpus_each(settings, uses_gpu, resources)
+        if uses_gpu and settings.gpus_per_actor < 0 and not self._gpus_each:
+            log.warning(
+                "no GPU in this Ray cluster: the proposer runs on CPUs. If GPU nodes are still to come, "
+                "say so: --set run.gpus_per_actor=1 --actors N"
+            )
+        self.size = pool_size(settings, self._gpus_each, resources)
         self._sized_at = time.monotonic()
-        self._slots: list[_Slot] = []
-        self._waiting: deque[UnitTask] = deque()
-        self._deaths: Counter[tuple[int, int]] = Counter()
-        self._failures: Counter[int] = Counter()
-        self._deaths_at_start = 0
+        self._slots: dict[int, _Slot] = {}
         self._metrics = MiningMetrics()
 
     @property
     def gpus(self) -> float:
         """GPUs that the whole pool takes."""
         return self.size * self._gpus_each
-
-    def _wanted_size(self) -> int:
-        if self._settings.actors:
-            return self._settings.actors
-        resources = ray.cluster_resources()
-        if self._gpus_each:
-            return max(1, int(resources.get("GPU", 0) / self._gpus_each))
-        return max(1, int(resources.get("CPU", 1) / max(self._settings.cpus_per_actor, 0.01)))
-
-    def _grow(self) -> None:
-        """Follow the cluster: nodes join and leave while the work goes on."""
-        if time.monotonic() - self._sized_at > _RESIZE_S:
-            self.size = self._wanted_size()
-            self._sized_at = time.monotonic()
 
     def run(self, tasks: Iterable[UnitTask]) -> Iterator[UnitResult]:
         """Yield each unit's result as it is done, in no particular order.
@@ -124,28 +99,21 @@ class RayPool:
             StorageFailed: the output cannot be written.
             Exception: what loading the proposer raised.
         """
-        incoming = iter(tasks)
-        exhausted = False
+        decisions = Decisions(tasks, self.size, recycle_after(self._settings, self._gpus_each))
         try:
             while True:
-                idle = [slot for slot in self._slots if slot.worker and not slot.task]
-                starting = sum(slot.worker is None for slot in self._slots)
-                room = self.size - len(self._slots)
-                while not exhausted and len(self._waiting) < len(idle) + starting + room:
-                    task = next(incoming, None)
-                    exhausted = task is None
-                    if task is not None:
-                        self._waiting.append(task)
-                for slot in idle:
-                    if self._waiting:
-                        self._give(slot, self._waiting.popleft())
-                for _ in range(min(room, len(self._waiting) - starting)):
-                    self._slots.append(self._new_slot())
-                if exhausted and not self._waiting and not any(slot.task for slot in self._slots):
+                orders = decisions.orders()
+                for number, task in orders.give:
+                    slot = self._slots[number]
+                    slot.status = None
+                    slot.call = slot.actor.run_unit.remote(task)
+                for number in orders.start:
+                    self._slots[number] = self._new_slot()
+                if decisions.finished_all:
                     return
-                yield from self._collect()
-                self._ask_status()
-                self._grow()
+                yield from self._collect(decisions)
+                self._ask_status(decisions)
+                self._follow_cluster(decisions)
         finally:
             self._end()
 
@@ -153,12 +121,18 @@ class RayPool:
         """See `Miner.measure`; on one actor of this pool."""
         slot = self._new_slot()
         try:
-            ray.get(slot.asked)
+            ray.get(slot.call)
             return list(ray.get(slot.actor.measure.remote(items)))
         except RayTaskError as error:
             raise _cause(error) from error
         finally:
             ray.kill(slot.actor)
+
+    def _follow_cluster(self, decisions: Decisions) -> None:
+        """Nodes join and leave while the work goes on."""
+        if time.monotonic() - self._sized_at > _RESIZE_S:
+            self.size = decisions.size = pool_size(self._settings, self._gpus_each, ray.cluster_resources())
+            self._sized_at = time.monotonic()
 
     def _new_slot(self) -> _Slot:
         options: dict[str, Any] = {"num_cpus": self._settings.cpus_per_actor, "num_gpus": self._gpus_each}
@@ -168,135 +142,84 @@ class RayPool:
         actor = MinerActor.options(max_restarts=0, max_task_retries=0, **options).remote(self._job)
         return _Slot(actor, actor.start.remote())
 
-    def _give(self, slot: _Slot, task: UnitTask) -> None:
-        slot.task = task
-        slot.asked = slot.actor.run_unit.remote(task)
-
-    def _collect(self) -> Iterator[UnitResult]:
-        """Wait a moment, and deal with whatever was answered."""
-        asked = {slot.asked: slot for slot in self._slots if slot.asked is not None}
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0) if asked else ([], [])
-        if not ready:
-            ready = ray.wait(list(asked), num_returns=1, timeout=_TICK_S)[0] if asked else []
-        for reference in ready:
-            slot = asked[reference]
+    def _collect(self, decisions: Decisions) -> Iterator[UnitResult]:
+        """Wait a moment, and deal with every call that has come to an end."""
+        numbers = {slot.call: number for number, slot in self._slots.items() if slot.call is not None}
+        calls = list(numbers)
+        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0) if calls else ([], [])
+        if calls and not ready:
+            ready = ray.wait(calls, num_returns=1, timeout=_TICK_S)[0]
+        for call in ready:
+            number = numbers[call]
+            slot = self._slots[number]
+            slot.call = None
             try:
-                answer = ray.get(reference)
+                answer = ray.get(call)
             except RayTaskError as error:
-                self._failed(slot, error)
+                decisions.failed(number, _cause(error))
             except RayError as error:
-                self._died(slot, error)
+                self._bury(number, error, decisions)
             else:
                 if isinstance(answer, Worker):
-                    slot.worker, slot.asked = answer, None
-                    self._deaths_at_start = 0
+                    slot.worker = answer
+                    decisions.started(number, str(answer))
                 else:
                     self._metrics.unit_done(answer)
                     yield answer
-                    self._free(slot)
+                    if decisions.finished(number):
+                        self._retire(number)
 
-    def _free(self, slot: _Slot) -> None:
-        assert slot.task is not None
-        slot.items_done += len(slot.task.items)
-        slot.task = slot.asked = slot.status = None
-        if self._recycle_after and slot.items_done >= self._recycle_after:
-            log.info("worker %s has done %d items and is replaced", slot.worker, slot.items_done)
-            self._retire(slot)
-
-    def _failed(self, slot: _Slot, error: RayTaskError) -> None:
-        """A unit or a start raised: the worker lives, but the call did not succeed."""
-        if slot.task is None:
-            raise _cause(error)
-        task, slot.task, slot.asked = slot.task, None, None
-        self._again(task, _cause(error))
-
-    def _again(self, task: UnitTask, cause: Exception) -> None:
-        self._failures[task.unit] += 1
-        if self._failures[task.unit] >= _FAILURES_OF_A_UNIT:
-            if isinstance(cause, StorageFailed):
-                raise cause
-            raise PoolFailed(f"unit {task.unit} failed {_FAILURES_OF_A_UNIT} times; last: {cause}") from cause
-        log.warning("unit %d failed and is done again: %s", task.unit, cause)
-        self._waiting.appendleft(task)
-
-    def _died(self, slot: _Slot, error: RayError) -> None:
-        """A worker is gone: replace it, and find out whether an item is to blame."""
-        self._slots.remove(slot)
+    def _bury(self, number: int, error: RayError, decisions: Decisions) -> None:
+        """A worker is gone: look up what it had in hand."""
+        slot = self._slots.pop(number)
         with contextlib.suppress(Exception):
             ray.kill(slot.actor)  # unavailable is not dead: make sure that it does not write on
-        if slot.worker is None:
-            self._deaths_at_start += 1
-            if self._deaths_at_start >= _DEATHS_AT_START:
-                raise PoolFailed(f"{_DEATHS_AT_START} workers died while starting (out of memory?); last: {error}")
-            return
-        if slot.task is None:
-            return
-        task = slot.task
-        note = self._note_of(slot.worker)
-        if note is None or note.unit != task.unit:
-            self._again(task, PoolFailed(f"worker {slot.worker} was lost"))
-            return
-        poisoned = dict(task.poisoned)
-        for position in sorted(note.positions):
-            self._deaths[task.unit, position] += 1
-            if self._deaths[task.unit, position] >= _DEATHS_OF_AN_ITEM:
-                poisoned[position] = f"{_DEATHS_OF_AN_ITEM} workers died while they had this item in hand"
-        ids = dict(zip(task.positions, task.items))
-        suspects = ", ".join(ids[position].source_id for position in sorted(note.positions) if position in ids)
-        log.warning("worker %s died with %s in hand; unit %d is done again", slot.worker, suspects, task.unit)
-        # From now on one item at a time, so that the next death has one culprit.
-        self._waiting.appendleft(replace(task, poisoned=poisoned, serial=True))
+        busy = slot.worker is not None and decisions.task_of(number) is not None
+        decisions.died(number, error, self._note_of(slot.worker) if busy and slot.worker else None)
 
     def _note_of(self, worker: Worker) -> InFlight | None:
         if worker.host == socket.gethostname():
             return read_note(worker.note_path)
         there = NodeAffinitySchedulingStrategy(node_id=worker.node_id, soft=False)
         try:
-            found: InFlight | None = ray.get(
+            note: InFlight | None = ray.get(
                 read_note_there.options(scheduling_strategy=there).remote(worker.note_path), timeout=_NOTE_TIMEOUT_S
             )
-            return found
+            return note
         except (RayError, GetTimeoutError):
             return None  # the machine is gone, and its note with it
 
-    def _ask_status(self) -> None:
-        for slot in self._slots:
-            if slot.asked_status is not None and ray.wait([slot.asked_status], timeout=0)[0]:
-                with contextlib.suppress(RayError):
-                    slot.status = ray.get(slot.asked_status)
-                slot.asked_status = None
-            if slot.asked_status is None and slot.task is not None:
-                slot.asked_status = slot.actor.status.remote()
+    def _ask_status(self, decisions: Decisions) -> None:
         states = {}
-        for number, slot in enumerate(self._slots):
-            name = str(slot.worker) if slot.worker else f"worker {number}"
+        for number, slot in self._slots.items():
             if slot.worker is None:
-                states[name] = Status(stage="waiting for a free CPU or GPU, or loading the proposer")
-            elif slot.status and slot.task and slot.status.unit == slot.task.unit:
-                states[name] = slot.status
+                states[f"worker {number}"] = Status(stage="waiting for a free CPU or GPU, or loading the proposer")
+                continue
+            task = decisions.task_of(number)
+            if slot.status_call is not None and ray.wait([slot.status_call], timeout=0)[0]:
+                with contextlib.suppress(RayError):
+                    slot.status = ray.get(slot.status_call)
+                slot.status_call = None
+            if slot.status_call is None and task is not None:
+                slot.status_call = slot.actor.status.remote()
+            if slot.status and task and slot.status.unit == task.unit:
+                states[str(slot.worker)] = slot.status
         self._on_tick(states)
 
-    def _retire(self, slot: _Slot) -> None:
-        self._slots.remove(slot)
+    def _retire(self, number: int) -> None:
+        slot = self._slots.pop(number)
         with contextlib.suppress(RayError, GetTimeoutError):
             ray.get(slot.actor.stop.remote(), timeout=10)
         ray.kill(slot.actor)
 
     def _end(self) -> None:
-        stops = [slot.actor.stop.remote() for slot in self._slots if slot.worker]
+        stops = [slot.actor.stop.remote() for slot in self._slots.values() if slot.worker]
         with contextlib.suppress(RayError):
             ray.wait(stops, num_returns=len(stops), timeout=5) if stops else None
-        for slot in self._slots:
+        for slot in self._slots.values():
             with contextlib.suppress(Exception):
                 ray.kill(slot.actor)
         self._slots.clear()
-
-
-def recycle_after(settings: RunSettings, gpus_each: float) -> int:
-    """Items after which an actor is replaced; 0: never, as long as nobody asks, for one whose GPU would then wait."""
-    if settings.recycle_after >= 0:
-        return settings.recycle_after
-    return 0 if gpus_each else _RECYCLE_AFTER
 
 
 def _cause(error: RayTaskError) -> Exception:

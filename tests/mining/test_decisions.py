@@ -1,0 +1,294 @@
+"""Every decision of the pool, without a cluster: blame, failures, replacement, size. Real kills: tests/faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from trackmill.pipeline.mining.decisions import Decisions, PoolFailed, gpus_each, pool_size, recycle_after
+from trackmill.pipeline.mining.inflight import InFlight
+from trackmill.pipeline.mining.settings import RunSettings
+from trackmill.pipeline.mining.unit import StorageFailed, UnitTask
+from trackmill.schemas.media import WorkItem
+
+GONE = RuntimeError("the actor died")
+
+
+def unit(number: int, items: int = 4) -> UnitTask:
+    names = [f"{number}-{position}.jpg" for position in range(items)]
+    work = [WorkItem(source="images", source_id=name, key=name, uri=name) for name in names]
+    return UnitTask(unit=number, items=work, positions=list(range(items)))
+
+
+def pool(units: int = 3, size: int = 1, recycle: int = 0) -> Decisions:
+    return Decisions((unit(number) for number in range(units)), size, recycle)
+
+
+def begin(decisions: Decisions) -> dict[int, UnitTask]:
+    """Start what is to be started, and say what each worker then does."""
+    orders = decisions.orders()
+    for number in orders.start:
+        decisions.started(number, f"w{number}")
+    return dict(orders.give) | dict(decisions.orders().give)
+
+
+def in_hand(number: int, *positions: int) -> InFlight:
+    return InFlight(number, frozenset(positions))
+
+
+def only(decisions: Decisions) -> tuple[int, UnitTask]:
+    """The one worker that gets a unit now, after whoever is missing was started."""
+    ((number, task),) = begin(decisions).items()
+    return number, task
+
+
+def test_units_in_their_order_and_then_the_end() -> None:
+    decisions, done = pool(units=5, size=2), []
+    busy = begin(decisions)
+    assert {number: task.unit for number, task in busy.items()} == {0: 0, 1: 1}
+    while not decisions.finished_all:
+        number, task = busy.popitem()
+        assert decisions.task_of(number) is task
+        done.append(task.unit)
+        assert decisions.finished(number) is False
+        orders = decisions.orders()
+        assert orders.start == [], "nobody is missing"
+        busy.update(orders.give)
+    assert sorted(done) == [0, 1, 2, 3, 4]
+
+
+def test_units_are_taken_only_when_somebody_is_there() -> None:
+    taken: list[int] = []
+
+    def tasks() -> Iterator[UnitTask]:
+        for number in range(100):
+            taken.append(number)
+            yield unit(number)
+
+    decisions = Decisions(tasks(), 3, 0)
+    decisions.orders()
+    decisions.orders()
+    assert taken == [0, 1, 2]
+
+
+def test_no_more_workers_than_units() -> None:
+    assert len(pool(units=2, size=8).orders().start) == 2
+    nothing = pool(units=0, size=8)
+    assert nothing.orders().start == []
+    assert nothing.finished_all
+
+
+def test_those_that_start_too_late_are_not_waited_for() -> None:
+    decisions = pool(units=2, size=2)
+    first, _ = decisions.orders().start
+    decisions.started(first, "w")
+    for _ in range(2):
+        ((number, _task),) = decisions.orders().give
+        decisions.finished(number)
+    decisions.orders()
+    assert decisions.finished_all, "the second worker is still starting"
+
+
+def test_a_death_at_the_start_blames_nobody_and_the_third_in_a_row_ends_the_run() -> None:
+    decisions = pool(size=1)
+    for _ in range(2):
+        (number,) = decisions.orders().start
+        decisions.died(number, GONE, None)
+    (number,) = decisions.orders().start
+    decisions.started(number, "w")  # one that lives: from here on it counts anew
+    decisions.died(number, GONE, None)
+    for _ in range(2):
+        (number,) = decisions.orders().start
+        decisions.died(number, GONE, None)
+    (number,) = decisions.orders().start
+    with pytest.raises(PoolFailed, match=r"3 workers died while starting \(out of memory\?\); last: the actor died"):
+        decisions.died(number, GONE, None)
+
+
+def test_a_start_that_raises_ends_the_run_with_its_error() -> None:
+    decisions = pool()
+    (number,) = decisions.orders().start
+    with pytest.raises(ImportError, match="no torch"):
+        decisions.failed(number, ImportError("no torch"))
+
+
+def test_one_item_in_hand_at_a_death_is_tried_once_more_alone(caplog: pytest.LogCaptureFixture) -> None:
+    decisions = pool()
+    number, _ = only(decisions)
+    with caplog.at_level("WARNING", "trackmill"):
+        decisions.died(number, GONE, in_hand(0, 2))
+    assert "worker w0 died with 0-2.jpg in hand; unit 0 is done again" in caplog.text
+    number, again = only(decisions)
+    assert (again.unit, again.serial, again.poisoned) == (0, True, {})
+    assert not decisions.finished(number)
+    _, task = only(decisions)
+    assert (task.unit, task.serial) == (1, False), "other units are done as ever"
+
+
+def test_an_item_in_hand_at_two_deaths_is_left_out() -> None:
+    decisions = pool()
+    for _ in range(2):
+        number, _ = only(decisions)
+        decisions.died(number, GONE, in_hand(0, 2))
+    _, again = only(decisions)
+    assert again.poisoned == {2: "2 workers died while they had this item in hand"}
+    assert again.serial
+    assert again.positions == [0, 1, 2, 3], "it has a row in the receipt all the same"
+
+
+def test_of_several_in_hand_only_the_one_that_kills_again_is_left_out() -> None:
+    decisions = pool()
+    number, _ = only(decisions)
+    decisions.died(number, GONE, in_hand(0, 1, 2, 3))
+    number, again = only(decisions)
+    assert again.poisoned == {}, "three of the four did nothing"
+    decisions.died(number, GONE, in_hand(0, 3))
+    number, again = only(decisions)
+    assert list(again.poisoned) == [3]
+    decisions.died(number, GONE, in_hand(0, 1))
+    _, again = only(decisions)
+    assert sorted(again.poisoned) == [1, 3], "what was left out stays so"
+
+
+def test_the_same_place_in_another_unit_is_another_item() -> None:
+    decisions = pool(units=2, size=2)
+    busy = begin(decisions)
+    for number, task in busy.items():
+        decisions.died(number, GONE, in_hand(task.unit, 0))
+    assert all(task.poisoned == {} for task in begin(decisions).values())
+
+
+@pytest.mark.parametrize("note", [None, in_hand(7, 1)], ids=["its machine is gone too", "of another unit"])
+def test_a_death_without_a_note_is_a_failure_of_the_unit(note: InFlight | None) -> None:
+    decisions = pool()
+    for _ in range(4):
+        number, task = only(decisions)
+        assert (task.unit, task.serial, task.poisoned) == (0, False, {})
+        decisions.died(number, GONE, note)
+    number, _ = only(decisions)
+    with pytest.raises(PoolFailed, match=r"unit 0 failed 5 times; last: worker w4 was lost"):
+        decisions.died(number, GONE, note)
+
+
+def test_a_death_between_units_costs_nothing() -> None:
+    decisions = pool(units=2)
+    number, _ = only(decisions)
+    decisions.finished(number)
+    decisions.died(number, GONE, None)
+    assert only(decisions)[1].unit == 1
+
+
+def test_a_unit_that_raises_is_done_again_first_and_the_fifth_time_ends_the_run() -> None:
+    decisions = pool()
+    number, _ = only(decisions)
+    for _ in range(4):
+        decisions.failed(number, ValueError("odd"))
+        ((same, task),) = decisions.orders().give
+        assert (same, task.unit) == (number, 0), "the worker lives and goes on; before all other units"
+    with pytest.raises(PoolFailed, match=r"unit 0 failed 5 times; last: odd"):
+        decisions.failed(number, ValueError("odd"))
+
+
+def test_failures_are_counted_by_unit() -> None:
+    decisions = pool(units=3, size=3)
+    for _ in range(4):
+        for number in begin(decisions):
+            decisions.failed(number, ValueError("odd"))
+    assert len(begin(decisions)) == 3
+
+
+def test_storage_that_fails_five_times_ends_the_run_as_what_it_is() -> None:
+    decisions, full = pool(), StorageFailed("unit 0: cannot write its output: no space left")
+    number, _ = only(decisions)
+    for _ in range(4):
+        decisions.failed(number, full)
+        decisions.orders()
+    with pytest.raises(StorageFailed, match="no space left") as caught:
+        decisions.failed(number, full)
+    assert caught.value is full
+
+
+def test_a_worker_that_has_done_enough_is_replaced() -> None:
+    decisions = pool(units=4, recycle=6)
+    number, _ = only(decisions)
+    assert decisions.finished(number) is False, "four items of six"
+    ((same, _task),) = decisions.orders().give
+    assert same == number
+    assert decisions.finished(number) is True, "eight"
+    orders = decisions.orders()
+    assert orders.give == []
+    assert orders.start == [number + 1], "a new number"
+
+
+def test_after_the_last_unit_nobody_is_started_in_place_of_the_one_that_has_done_enough() -> None:
+    decisions = pool(units=1, recycle=1)
+    number, _ = only(decisions)
+    assert decisions.finished(number)
+    assert decisions.orders().start == []
+    assert decisions.finished_all
+
+
+def test_the_pool_grows_with_its_cluster() -> None:
+    decisions = pool(units=10, size=1)
+    begin(decisions)
+    decisions.size = 4
+    assert len(decisions.orders().start) == 3
+
+
+def test_a_smaller_pool_replaces_nobody_and_stops_nobody() -> None:
+    decisions = pool(units=10, size=3)
+    busy = begin(decisions)
+    decisions.size = 2
+    first, second, third = busy
+    decisions.died(first, GONE, None)
+    assert decisions.orders().start == [], "two are left, as there should be"
+    decisions.died(second, GONE, None)
+    assert len(decisions.orders().start) == 1
+    decisions.size = 0
+    decisions.finished(third)
+    assert [number for number, _ in decisions.orders().give] == [third], "who lives works on"
+
+
+@pytest.mark.parametrize(
+    ("setting", "uses_gpu", "resources", "expected"),
+    [
+        (-1, True, {"CPU": 8, "GPU": 2}, 1),
+        (-1, True, {"CPU": 8}, 0),  # the proposer then runs on CPUs
+        (-1, False, {"CPU": 8, "GPU": 2}, 0),
+        (0.5, False, {"CPU": 8}, 0.5),  # GPU nodes may be still to come
+        (0, True, {"GPU": 2}, 0),
+    ],
+)
+def test_gpus_of_a_worker(setting: float, uses_gpu: bool, resources: dict[str, float], expected: float) -> None:
+    assert gpus_each(RunSettings(gpus_per_actor=setting), uses_gpu, resources) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "resources", "expected"),
+    [
+        ({}, 0, {"CPU": 8.0}, 8),
+        ({"cpus_per_actor": 3}, 0, {"CPU": 8.0}, 2),
+        ({}, 1, {"CPU": 64.0, "GPU": 4.0}, 4),
+        ({}, 0.5, {"GPU": 4.0}, 8),
+        ({"actors": 5}, 1, {"GPU": 2.0}, 5),  # what is set is set; the fifth waits for a GPU
+        ({"cpus_per_actor": 0}, 0, {"CPU": 0.0}, 1),  # a cluster that is only a head
+    ],
+)
+def test_size_of_the_pool(settings: dict[str, float], gpus: float, resources: dict[str, float], expected: int) -> None:
+    assert pool_size(RunSettings(**settings), gpus, resources) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "gpus", "expected"),
+    [
+        (-1, 0, 2000),
+        (-1, 1, 0),  # its GPU would wait while another process loads the model
+        (-1, 0.5, 0),
+        (0, 0, 0),
+        (7, 0, 7),
+        (7, 1, 7),  # what is set is set
+    ],
+)
+def test_when_workers_are_replaced(setting: int, gpus: float, expected: int) -> None:
+    assert recycle_after(RunSettings(recycle_after=setting), gpus) == expected
