@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
+from trackmill.models.registry import PROPOSERS, is_outside
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
-from trackmill.pipeline.console.options import JobParser, Options, positive
+from trackmill.pipeline.console.options import JobParser, Options, one_of, positive
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.console.signals import stop_on_sigterm
 from trackmill.pipeline.console.words import readable_bytes
+from trackmill.pipeline.sources import AUTO, SOURCES
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.schemas.errors import InputError
 
@@ -31,8 +33,9 @@ def add_options(p: JobParser) -> None:
     add = p.option
     add("--input", nargs="+", metavar="URL", help="files, folders or globs; default: media that ship inside packages")
     add("--output", required=True, metavar="URL", help="root of the data set; run again with the same one to resume")
-    add("--source", key="source")
-    add("--proposer", key="proposer")
+    sources, proposers = [AUTO, *SOURCES], list(PROPOSERS)
+    add("--source", key="source", type=one_of(sources, is_outside), metavar=f"{{{','.join(sources)}}}")
+    add("--proposer", key="proposer", type=one_of(proposers, is_outside), metavar=f"{{{','.join(proposers)}}}")
     add("--weights", key="sam.weights", metavar="URL", help="checkpoint of the proposer sam")
     add("--model", key="sam.variant", aliases=["--sam-variant"], help="which SAM the checkpoint is (default vit_h)")
     add(

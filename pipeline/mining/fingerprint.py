@@ -11,9 +11,10 @@ from typing import Any
 
 import orjson
 
-from trackmill.models.registry import proposer_class
-from trackmill.pipeline.mining.settings import MineConfig, proposer_settings
+from trackmill.models.registry import is_outside, proposer_class
+from trackmill.pipeline.mining.settings import MineConfig, proposer_settings, source_settings
 from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.sources import source_class
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import exists, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
@@ -40,12 +41,13 @@ def fingerprint_parts(config: MineConfig, implementation: dict[str, str]) -> dic
     # Where a checkpoint lies does not matter; its SHA-256, in `implementation`, does.
     settings.pop("weights", None)
     implementation = {name: value for name, value in implementation.items() if name != "weights"}
-    return {
+    proposer = proposer_class(config.proposer)
+    # By their own names and not by where their code lies, which may move.
+    parts = {
         "schema_version": SCHEMA_VERSION,
         "proposer": {
-            # Not where the class lies: a module may move, and the data set stays the same.
-            "name": proposer_class(config.proposer).name,
-            "version": proposer_class(config.proposer).version,
+            "name": proposer.name,
+            "version": proposer.version,
             "settings": settings,
             "implementation": implementation,
         },
@@ -54,6 +56,12 @@ def fingerprint_parts(config: MineConfig, implementation: dict[str, str]) -> dic
         "negatives": config.negatives.model_dump(mode="json"),
         "libraries": pixel_libraries(),
     }
+    if is_outside(config.source):
+        # The sources of ours have been part of a data set without being named here, and may be mixed in one.
+        source = source_class(config.source)
+        settings = source_settings(config).model_dump(mode="json")
+        parts["source"] = {"name": source.name, "version": source.version, "settings": settings}
+    return parts
 
 
 def pixel_libraries() -> dict[str, str]:

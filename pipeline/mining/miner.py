@@ -16,12 +16,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from trackmill.models.device import is_device_failure
-from trackmill.models.proposers import Proposer
+from trackmill.models.proposers.base import Proposer
+from trackmill.models.registry import is_outside
 from trackmill.pipeline.media.errors import NothingToStore
 from trackmill.pipeline.media.pictures import encode_jpeg
 from trackmill.pipeline.mining.inflight import HANDS, InFlightNote
 from trackmill.pipeline.mining.negatives import pseudo_negatives
-from trackmill.pipeline.mining.settings import MineConfig, mine_config
+from trackmill.pipeline.mining.settings import MineConfig, mine_config, source_settings
 from trackmill.pipeline.mining.status import LiveStatus
 from trackmill.pipeline.mining.unit import DeviceLost, MineJob, Status, StorageFailed, UnitResult, UnitTask
 from trackmill.pipeline.shards.encode import SampleCounts, Stamp, encode_sample
@@ -29,7 +30,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import read_receipt, write_receipt
 from trackmill.pipeline.shards.writer import ShardWriter
 from trackmill.pipeline.sidecars.making import Made, Maker, UnitParts, make_all
-from trackmill.pipeline.sources import open_source
+from trackmill.pipeline.sources import open_source, sources_of
 from trackmill.pipeline.sources.base import Source
 from trackmill.pipeline.storage.credentials import error_text, scrub
 from trackmill.schemas.keys import receipt_name
@@ -283,7 +284,10 @@ class Miner:
 
     def _source(self, item: WorkItem) -> Source:
         if item.source not in self._sources:
-            self._sources[item.source] = open_source(item.source, self.config.read)
+            # Items bear the name that a source gives itself; where one from outside lies, only the settings say.
+            named = sources_of(self.config.source)
+            name = self.config.source if item.source in named and is_outside(self.config.source) else item.source
+            self._sources[item.source] = open_source(name, self.config.read, source_settings(self.config))
         return self._sources[item.source]
 
 

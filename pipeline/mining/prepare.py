@@ -21,15 +21,16 @@ from trackmill.pipeline.mining.fingerprint import (
 )
 from trackmill.pipeline.mining.plan import Plan, PlanError, extend, listing_digest, read_plan, store_plan
 from trackmill.pipeline.mining.proposer import resolve_proposer
-from trackmill.pipeline.mining.settings import MineConfig, proposer_settings, with_proposer_settings
+from trackmill.pipeline.mining.settings import MineConfig, proposer_section, proposer_settings, source_settings
 from trackmill.pipeline.mining.unit import MineJob
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import done_units, read_receipts
 from trackmill.pipeline.sidecars.about import SidecarJob, begin_sidecar
 from trackmill.pipeline.sidecars.requests import Request
-from trackmill.pipeline.sources import SOURCES, claim_files, list_inputs
+from trackmill.pipeline.sources import SOURCES, source_class, sources_of
+from trackmill.pipeline.sources.claiming import claim_files, list_inputs
 from trackmill.pipeline.storage.credentials import redact, storage_environment
-from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.storage.files import FileInfo, canonical
 from trackmill.pipeline.storage.publish import remove, sweep_scratch
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import WorkItem
@@ -154,7 +155,7 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
         raise PlanError(f"nothing was mined into {redact(layout.root)} yet: run without --only-quarantined first")
     inputs = [canonical(url) for url in inputs] or opened.inputs
     try:
-        found, _ = claim_files(list_inputs(inputs), config.source, config.read)
+        found, _ = _claim(list_inputs(inputs, config.source), config)
     except (OSError, ValueError) as error:
         log.warning("the inputs cannot be looked at anew, items are retried as they were planned: %s", error)
         found = []
@@ -193,11 +194,11 @@ def _open(config: MineConfig, output: str) -> _Opened:
     layout = Layout(canonical(output))
     stored = stored_config(layout)
     before = stored["parts"] if stored else {}
-    asked = proposer_settings(config)
+    settings = proposer_settings(config)
     if before.get("proposer", {}).get("name") == proposer_class(config.proposer).name:
-        asked = keep_choices(asked, before)
-    settings, implementation = resolve_proposer(config.proposer, asked)
-    config = with_proposer_settings(config, settings)
+        settings = keep_choices(settings, before)
+    settings, implementation = resolve_proposer(config.proposer, settings)
+    config = config.model_copy(update={proposer_section(config): settings})
     parts = fingerprint_parts(config, implementation)
     if stored is None:
         return _Opened(layout, config, parts, begun=False, stale=False, inputs=[])
@@ -214,11 +215,11 @@ def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> tuple[Plan, 
     """The whole plan, the rows of it that are not stored yet, the digest of the listing, and the unclaimed files."""
     layout, config = opened.layout, opened.config
     stored = read_plan(layout) if opened.begun else None
-    files = list_inputs(inputs)
+    files = list_inputs(inputs, config.source)
     digest = listing_digest(files, config.source, limit)
     if stored and stored.listing == digest:
         return stored, None, digest, []
-    items, unclaimed = claim_files(files, config.source, config.read)
+    items, unclaimed = _claim(files, config)
     items = items[:limit] if limit else items
     if stored and limit and limit < stored.num_items:
         raise PlanError(
@@ -229,12 +230,17 @@ def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> tuple[Plan, 
     return plan, new, digest, unclaimed
 
 
+def _claim(files: list[FileInfo], config: MineConfig) -> tuple[list[WorkItem], list[str]]:
+    return claim_files(files, config.source, config.read, source_settings(config))
+
+
 def _check_proposer(config: MineConfig, plan: Plan) -> None:
     if not proposer_class(config.proposer).needs_annotations:
         return
-    bare = [name for name in plan.sources() if not SOURCES[name].annotated]
+    sources = {name: source_class(name) for name in SOURCES} | sources_of(config.source)
+    bare = [name for name in plan.sources() if name in sources and not sources[name].annotated]
     if bare:
         raise InputError(
             f"--proposer {config.proposer} needs annotations, which the source {', '.join(bare)} does not have; "
-            "use --proposer graph or sam, or name an annotated --source"
+            "use another one, such as graph or sam, or name an annotated --source"
         )

@@ -1,4 +1,4 @@
-"""Everything a mining run can be told, in one typed tree: `run.toml` and the command line both end up here.
+"""All settings of a mining run in one typed tree: `run.toml` and the command line both end up here.
 
 Sections that change the output are fingerprinted (`trackmill.pipeline.mining.fingerprint`); `run` and `forecast` are
 not.
@@ -6,14 +6,17 @@ not.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import Field, create_model, field_validator
 
-from trackmill.models.proposers import AnnotationSettings, GraphSettings, SamSettings
 from trackmill.models.registry import PROPOSERS, choose, is_outside, proposer_class
+from trackmill.pipeline.sources import AUTO, SOURCES, source_class
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.schemas.config import Settings, build
+from trackmill.schemas.errors import InputError
+
+_PROPOSER_SECTION, _SOURCE_SECTION = "proposer_settings", "source_settings"
 
 
 class ShardSettings(Settings):
@@ -60,55 +63,82 @@ class RunSettings(Settings):
     max_quarantined: str = Field("", description="Exit with 3 above this: a number, or a share like 5%.")
 
 
-class MineConfig(Settings):
-    """The resolved configuration of one mining run; stored as `config.json` with its output."""
-
-    source: Literal["auto", "sa1b", "sav", "images", "videos", "mot"] = "auto"
-    proposer: str = Field("graph", description="A key of trackmill.models.registry.PROPOSERS, or package.module:Class.")
+class _Common(Settings):
+    source: str = Field(AUTO, description="What the input is, or my_package.my_module:Class.")
+    proposer: str = Field("graph", description="What proposes regions, or my_package.my_module:Class.")
     read: ReadSettings = ReadSettings()
     shards: ShardSettings = ShardSettings()
     negatives: NegativeSettings = NegativeSettings()
-    graph: GraphSettings = GraphSettings()
-    annotations: AnnotationSettings = AnnotationSettings()
-    sam: SamSettings = SamSettings()
-    outside: dict[str, Any] = Field({}, description="Settings of a proposer of your own (package.module:Class).")
     run: RunSettings = RunSettings()
+
+    @field_validator("source")
+    @classmethod
+    def _is_a_source(cls, name: str) -> str:
+        return name if name == AUTO or is_outside(name) else choose("source", name, [AUTO, *SOURCES])
 
     @field_validator("proposer")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _is_a_proposer(cls, name: str) -> str:
         return name if is_outside(name) else choose("proposer", name, PROPOSERS)
 
-    @model_serializer(mode="wrap")
-    def _without_empty_outside(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # What is stored with a data set stays as it was before others' proposers were possible.
-        values: dict[str, Any] = handler(self)
-        return values if self.outside else {key: value for key, value in values.items() if key != "outside"}
+
+if TYPE_CHECKING:
+
+    class MineConfig(_Common):
+        """The resolved configuration of one mining run; stored as `config.json` with its output."""
+
+else:
+    # One section for each proposer of ours, called like it: a new proposer brings its settings along.
+    _SECTIONS = {name: proposer_class(name).Config for name in PROPOSERS}
+    MineConfig = create_model(
+        "MineConfig",
+        __base__=_Common,
+        __doc__="The resolved configuration of one mining run; stored as `config.json` with its output.",
+        **{name: (section, section()) for name, section in _SECTIONS.items()},
+    )
+
+
+def proposer_section(config: MineConfig) -> str:
+    """Name of the section of the chosen proposer: `graph`, `sam`, ...; of one from outside `proposer_settings`."""
+    return _PROPOSER_SECTION if is_outside(config.proposer) else config.proposer
 
 
 def proposer_settings(config: MineConfig) -> Settings:
-    """The section of the chosen proposer.
-
-    Raises:
-        ConfigError: it is one of somebody else's, and `outside` does not fit its `Config`.
-    """
-    if config.proposer in PROPOSERS:
-        section: Settings = getattr(config, config.proposer)
-        return section
-    return build(proposer_class(config.proposer).Config, config.outside, "outside")
+    """The section of the chosen proposer."""
+    section: Settings = getattr(config, proposer_section(config))
+    return section
 
 
-def with_proposer_settings(config: MineConfig, settings: Settings) -> MineConfig:
-    """`config` with other settings of the chosen proposer."""
-    if config.proposer in PROPOSERS:
-        return config.model_copy(update={config.proposer: settings})
-    return config.model_copy(update={"outside": settings.model_dump(mode="json")})
+def source_settings(config: MineConfig) -> Settings:
+    """The section `source_settings` of a source from outside; no settings at all for ours."""
+    section: Settings = getattr(config, _SOURCE_SECTION, Settings())
+    return section
 
 
 def mine_config(values: dict[str, Any], where: str) -> MineConfig:
     """Check plain values and fill in defaults.
 
+    A proposer or source from outside is imported for it, because it says what its section may hold.
+
     Raises:
         ConfigError: see `trackmill.schemas.config.build`.
+        InputError: see `trackmill.models.registry.proposer_class`, `trackmill.pipeline.sources.source_class`.
     """
-    return build(MineConfig, values, where)
+    sections: dict[str, type[Settings]] = {}
+    if is_outside(str(values.get("proposer", ""))):
+        proposer = proposer_class(values["proposer"])
+        if proposer.name in PROPOSERS:
+            raise InputError(f"proposer {values['proposer']}: its name {proposer.name!r} is taken; choose another")
+        sections[_PROPOSER_SECTION] = proposer.Config
+    if is_outside(str(values.get("source", ""))):
+        sections[_SOURCE_SECTION] = source_class(values["source"]).Config
+    if not sections:
+        return build(MineConfig, values, where)
+    fields: dict[str, Any] = {name: (section, _default(section)) for name, section in sections.items()}
+    extended: type[MineConfig] = create_model("MineConfig", __base__=MineConfig, **fields)
+    return build(extended, values, where)
+
+
+def _default(section: type[Settings]) -> Any:
+    """A section that may be left out, unless something in it has no default."""
+    return ... if any(field.is_required() for field in section.model_fields.values()) else section()

@@ -41,7 +41,7 @@ class ReadSettings(Settings):
 
 @dataclass(slots=True)
 class Claim:
-    """What a source found in a listing.
+    """The part of a listing that a source understands.
 
     Args:
         items: what it can read, in no particular order.
@@ -56,13 +56,29 @@ class Source(ABC):
     """Reads one kind of data set. One instance lives in each worker; it may keep the last file open."""
 
     name: str
-    """What `--source` calls it."""
+    """What its items are called by: the beginning of their keys, and what stands in every record."""
 
-    asked_for: bool = False
-    """Whether the user named this source; it may then claim files that only might be its own."""
+    version: int
+    """Raised whenever the same files may give other items or other annotations. Of a source from outside it is part of
+    the fingerprint."""
 
     annotated: bool
     """Whether its items come with annotations, so that the proposer `annotations` can use them."""
+
+    looked_for: str = ""
+    """The files that it understands, in a few words, for when there are none."""
+
+    suffixes: tuple[str, ...] = ()
+    """How names of single files end, in lower case, that may be given as an input and are then read or quarantined."""
+
+    Config: type[Settings] = Settings
+    """Settings of its own, section `[source_settings]`; only sources from outside have any."""
+
+    explicit: bool = False
+    """Whether `--source` names this source; it may then claim files that only might be its own."""
+
+    config: Settings
+    """Its own settings, a `Config`; there before `claim` and `read` are called."""
 
     def __init__(self, settings: ReadSettings) -> None:
         self.settings = settings
@@ -71,7 +87,7 @@ class Source(ABC):
     def claim(self, files: Sequence[FileInfo]) -> Claim:
         """Name the items in a listing, deterministically, reading file headers at most.
 
-        A file that looks right but cannot be looked into is still named: reading it later quarantines it.
+        A file that looks right but cannot be probed is still named: reading it later quarantines it.
         """
 
     @abstractmethod

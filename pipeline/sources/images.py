@@ -36,7 +36,10 @@ class Images(Source):
     """Pictures in folders, matching a glob, or named one by one."""
 
     name = "images"
+    version = 1
     annotated = False
+    looked_for = f"files ending in {' '.join(SUFFIXES)}"
+    suffixes = SUFFIXES
 
     def claim(self, files: Sequence[FileInfo]) -> Claim:
         """Every file with the suffix of a picture."""

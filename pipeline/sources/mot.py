@@ -34,7 +34,9 @@ class Mot(Source):
     """Clips with boxes and identities: every frame of a labelled sequence, about `label_fps` of any other."""
 
     name = "mot"
+    version = 1
     annotated = True
+    looked_for = "folders with img1/NNNNNN.jpg"
 
     def __init__(self, settings: ReadSettings) -> None:
         super().__init__(settings)

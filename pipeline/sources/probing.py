@@ -1,4 +1,4 @@
-"""Looking into many files before the plan is made: several at once, because remote files are mostly waiting."""
+"""Probing many files before the plan is made: several at once, because remote files are mostly waiting."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _AT_ONCE = 16
 _INTERVAL_S = 10.0
 
 
-def look_into(uris: Sequence[str], action: Callable[[str], T], things: str) -> Iterator[T]:
-    """Results of `action` on every file, in the order given.
+def probe_files(uris: Sequence[str], probe: Callable[[str], T], things: str) -> Iterator[T]:
+    """Results of `probe` on every file, in the order given.
 
     Args:
         uris: the files.
-        action: looks into one of them; called in several threads.
+        probe: reads the header or index of one of them; called in several threads.
         things: what they are, for the progress line.
     """
-    progress = ProgressLine(len(uris), "looked into", _INTERVAL_S, things=things)
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look") as pool:
-        for result in pool.map(action, uris):
+    progress = ProgressLine(len(uris), "probed", _INTERVAL_S, things=things)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="probe") as pool:
+        for result in pool.map(probe, uris):
             progress(1)
             yield result
     progress.close()

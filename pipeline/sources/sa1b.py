@@ -18,7 +18,7 @@ from trackmill.pipeline.media.fetching import fetch_bytes, fetch_json
 from trackmill.pipeline.media.pictures import decode_picture
 from trackmill.pipeline.media.scaling import annotations_of_frame
 from trackmill.pipeline.sources.base import Claim, Source
-from trackmill.pipeline.sources.probing import look_into
+from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.sources.sa1b_annotations import sa1b_annotations
 from trackmill.pipeline.sources.tar_index import TarIndex, index_tar
 from trackmill.pipeline.storage.files import FileInfo, basename, retry
@@ -34,19 +34,22 @@ _OFFICIAL_NAME = re.compile(r"(^|/)sa_\d+$")
 class Sa1b(Source):
     """Pictures with the masks of the SA-1B data engine.
 
-    Unasked, it takes `sa_N.jpg` and `sa_N.json` where there is at least one such JSON, and tars called `sa_*.tar`;
-    asked for by name, every JPEG, the JSON beside one, and every tar.
+    By itself it takes `sa_N.jpg` and `sa_N.json` where there is at least one such JSON, and tars called `sa_*.tar`;
+    named by `--source`, every JPEG, the JSON beside one, and every tar.
     """
 
     name = "sa1b"
+    version = 1
     annotated = True
+    looked_for = "sa_N.jpg with sa_N.json, or sa_*.tar"
+    suffixes = (".tar",)
 
     def claim(self, files: Sequence[FileInfo]) -> Claim:
         """Pair the files of folders, and walk the headers of tars."""
         claim = Claim()
         self._claim_folders([file.uri for file in files], claim)
         tars = [file.uri for file in files if self._is_tar(file.uri)]
-        for uri, index in zip(tars, look_into(tars, _index, "tars"), strict=True):
+        for uri, index in zip(tars, probe_files(tars, _index, "tars"), strict=True):
             claim.items += self._tar_items(uri, index)
             claim.used.add(uri)
         return claim
@@ -90,14 +93,14 @@ class Sa1b(Source):
 
     def _is_tar(self, uri: str) -> bool:
         name = basename(uri).lower()
-        return name.endswith(".tar") and (self.asked_for or name.startswith("sa_"))
+        return name.endswith(".tar") and (self.explicit or name.startswith("sa_"))
 
     def _claim_folders(self, uris: list[str], claim: Claim) -> None:
-        pairs = _pair(uri for uri in uris if self.asked_for or _official(uri))
-        if not self.asked_for and not any("json" in pair for pair in pairs.values()):
+        pairs = _pair(uri for uri in uris if self.explicit or _official(uri))
+        if not self.explicit and not any("json" in pair for pair in pairs.values()):
             return
         for stem, pair in pairs.items():
-            if self.asked_for and "jpg" not in pair and not _OFFICIAL_NAME.search(stem):
+            if self.explicit and "jpg" not in pair and not _OFFICIAL_NAME.search(stem):
                 continue  # some other JSON file
             claim.used.update(pair.values())
             # Named after its picture even where that is missing, so that it is the same item once it is there.

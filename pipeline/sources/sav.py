@@ -36,11 +36,13 @@ _OFFICIAL_NAME = re.compile(r"(^|/)sav_\d+$")
 class Sav(Source):
     """Clips with the masklets that people (`manual`) and SAM 2 (`auto`) drew.
 
-    Unasked, it takes an MP4 that has a JSON beside it; asked for by name, every MP4.
+    By itself it takes an MP4 that has a JSON beside it; named by `--source`, every MP4.
     """
 
     name = "sav"
+    version = 1
     annotated = True
+    looked_for = "X.mp4 with X_manual.json or X_auto.json, or JPEGImages_24fps/ with Annotations_6fps/"
 
     def __init__(self, settings: ReadSettings) -> None:
         super().__init__(settings)
@@ -50,7 +52,7 @@ class Sav(Source):
 
     def claim(self, files: Sequence[FileInfo]) -> Claim:
         """Group files by video; only a video's header is read, never a JSON."""
-        claim = self._folders.claim(files, self.asked_for)
+        claim = self._folders.claim(files, self.explicit)
         groups: dict[str, dict[str, str]] = {}
         for file in files:
             match = _FILE.match(file.uri)
@@ -97,7 +99,7 @@ class Sav(Source):
         if "video" not in group:
             # `_auto.json` is a common name; without a video only an official one is surely ours.
             return _OFFICIAL_NAME.search(stem) is not None
-        return self.asked_for or len(group) > 1
+        return self.explicit or len(group) > 1
 
     def _items(self, stem: str, group: dict[str, str], header: VideoHeader | str | None) -> list[WorkItem]:
         details: dict[str, Any] = {kind: group[kind] for kind in ("manual", "auto") if kind in group}

@@ -43,8 +43,8 @@ class SavFolders:
         self._settings = settings
         self._source = source
 
-    def claim(self, files: Sequence[FileInfo], asked_for: bool) -> Claim:
-        """Videos that have frames and masks; with `asked_for`, also those without masks."""
+    def claim(self, files: Sequence[FileInfo], explicit: bool) -> Claim:
+        """Videos that have frames and masks; with `explicit`, also those without masks."""
         videos: dict[tuple[str, str], _Video] = {}
         for file in files:
             if match := _FRAME.match(file.uri):
@@ -58,7 +58,7 @@ class SavFolders:
             video.files.add(file.uri)
         claim = Claim()
         for (root, name), video in sorted(videos.items()):
-            if video.masks or asked_for:
+            if video.masks or explicit:
                 claim.used |= video.files
                 claim.items += self._items(root, name, video)
         return claim

@@ -20,7 +20,7 @@ from trackmill.pipeline.sources.clips import (
     source_frames,
     stride_for,
 )
-from trackmill.pipeline.sources.probing import look_into
+from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.sources.video_cache import OpenVideo, VideoCache
 from trackmill.pipeline.storage.files import FileInfo, basename, retry
 from trackmill.schemas.media import Annotations, Frame, Media, WorkItem
@@ -48,14 +48,17 @@ SUFFIXES = (
 
 def probe_all(uris: Sequence[str]) -> list[VideoHeader | str]:
     """Headers of many videos, in the order given; where one cannot be read, the reason why."""
-    return list(look_into(uris, _probe, "videos"))
+    return list(probe_files(uris, _probe, "videos"))
 
 
 class VideoFiles(Source):
     """Clips of up to `frames_per_clip` frames at about `label_fps` frames a second."""
 
     name = "videos"
+    version = 1
     annotated = False
+    looked_for = f"files ending in {' '.join(SUFFIXES)}"
+    suffixes = SUFFIXES
 
     def __init__(self, settings: ReadSettings) -> None:
         super().__init__(settings)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trackmill.pipeline.sources import claim_files, list_inputs
 from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.sources.claiming import claim_files, list_inputs
 from trackmill.pipeline.storage.files import FileInfo
 from trackmill.schemas.media import WorkItem
 

@@ -19,6 +19,7 @@ from trackmill.pipeline.media.errors import BadItem, NothingToStore
 from trackmill.pipeline.sources import open_source
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.sources.clips import cut_clips, num_kept, stride_for
+from trackmill.schemas.errors import InputError
 
 SETTINGS = ReadSettings(frames_per_clip=4)
 
@@ -77,8 +78,10 @@ def test_nothing_to_mine_says_what_was_looked_for(tmp_path):
         claim_all([str(tmp_path)], "auto", SETTINGS)
     with pytest.raises(ValueError, match="img1"):
         claim_all([str(tmp_path)], "mot", SETTINGS)
-    with pytest.raises(ValueError, match="known sources: sa1b, sav"):
+    with pytest.raises(InputError, match="no source is called 'coco'; known: sa1b, sav"):
         claim_all([str(tmp_path)], "coco", SETTINGS)
+    with pytest.raises(InputError, match="did you mean 'images'"):
+        claim_all([str(tmp_path)], "imges", SETTINGS)
 
 
 def test_videos_that_cannot_be_probed_are_items(tmp_path):

@@ -23,7 +23,7 @@ from tests.make_media import (
 )
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.scaling import scale_annotations
-from trackmill.pipeline.sources import SOURCES, open_source
+from trackmill.pipeline.sources import SOURCES, open_source, source_class
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.storage.files import list_files
 from trackmill.schemas.boxes import box_areas
@@ -79,7 +79,12 @@ def same(a: Media, b: Media) -> bool:
 
 def test_every_source_is_here():
     assert {source for source, _, _ in DATA_SETS.values()} == set(SOURCES)
-    assert all(cls.name == name for name, cls in SOURCES.items())
+    for name, entry in SOURCES.items():
+        cls = source_class(name)
+        assert cls.name == name
+        assert cls.version >= 1
+        assert cls.looked_for and entry.summary, "what the errors and the help say"
+        assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in cls.suffixes)
 
 
 def test_claim_is_deterministic_and_ids_are_unique(data_set, settings):
@@ -133,14 +138,14 @@ def test_annotations_lie_in_the_stored_frame(data_set, settings):
     name, url, _ = data_set
     seen = 0
     for media in read_all(name, claim(name, url, settings), settings):
-        assert media.annotated == SOURCES[name].annotated
+        assert media.annotated == source_class(name).annotated
         for frame in media.frames:
             if not media.annotated:
                 assert frame.annotations is None
                 continue
             seen += len(frame.annotations.ids)
             check_annotations(frame.annotations, *frame.image.shape[:2])
-    assert bool(seen) == SOURCES[name].annotated
+    assert bool(seen) == source_class(name).annotated
 
 
 def test_annotations_are_scaled_with_their_frame(data_set, settings):

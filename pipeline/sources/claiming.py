@@ -1,0 +1,101 @@
+"""Which source takes which of the files that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from trackmill.pipeline.sources import AUTO, SOURCES, open_source, sources_of
+from trackmill.pipeline.sources.base import ReadSettings, Source
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import FileInfo, canonical, list_files
+from trackmill.schemas.config import Settings
+from trackmill.schemas.errors import InputError
+from trackmill.schemas.media import WorkItem
+
+
+def list_inputs(urls: Sequence[str], source_name: str = AUTO) -> list[FileInfo]:
+    """All files under some URLs (files, folders or globs), each once, sorted by URI.
+
+    A single file that a source may read and that cannot be listed is in it all the same, with size 0: reading it will
+    say why, and does not stop the rest.
+
+    Args:
+        urls: files, folders or globs.
+        source_name: see `claim_files`.
+
+    Raises:
+        FileNotFoundError: there is nothing at an input.
+        OSError: an input cannot be listed.
+    """
+    sources = [*sources_of(AUTO).values(), *sources_of(source_name).values()]
+    suffixes = tuple({suffix for source in sources for suffix in source.suffixes})
+    files: dict[str, FileInfo] = {}
+    for url in urls:
+        files.update((file.uri, file) for file in _list(url, suffixes))
+    return sorted(files.values())
+
+
+def claim_files(
+    listing: Sequence[FileInfo], source_name: str, settings: ReadSettings, config: Settings | None = None
+) -> tuple[list[WorkItem], list[str]]:
+    """Name the items in a listing.
+
+    Args:
+        listing: see `list_inputs`.
+        source_name: the one source to ask: a key of `SOURCES` or `my_package.my_module:Class`; or `auto` for all of
+            `SOURCES` in order, each taking what is left.
+        settings: how items are going to be read; clips are cut by them.
+        config: settings of a source from outside.
+
+    Returns:
+        The items sorted by `source_id`, and the URIs that no source took.
+
+    Raises:
+        InputError: unknown source, or not one file that a source can read.
+    """
+    explicit = source_name != AUTO
+    items: list[WorkItem] = []
+    left = list(listing)
+    for name in [source_name] if explicit else SOURCES:
+        source = open_source(name, settings, config)
+        source.explicit = explicit
+        claim = source.claim(left)
+        items += claim.items
+        left = [file for file in left if file.uri not in claim.used]
+    if not items:
+        raise InputError(_nothing_to_mine(listing, sources_of(source_name).values()))
+    items.sort(key=lambda item: item.source_id)
+    _check_names(items, sources_of(source_name))
+    return items, [file.uri for file in left]
+
+
+def _check_names(items: Sequence[WorkItem], sources: Iterable[str]) -> None:
+    known = set(sources)
+    for item, following in zip(items, [*items[1:], None]):
+        if item.source not in known:
+            raise ValueError(f"{item.source_id}: an item of source {item.source!r}, should be of {', '.join(known)}")
+        if following is not None and item.source_id == following.source_id:
+            raise ValueError(f"{item.source_id}: two items of source {item.source} have this source_id")
+
+
+def _list(url: str, suffixes: tuple[str, ...]) -> list[FileInfo]:
+    uri = canonical(url)
+    is_pattern = any(mark in uri for mark in "*?[")
+    names_one_file = not is_pattern and uri.lower().endswith(suffixes)
+    try:
+        return list_files(uri)
+    except FileNotFoundError:
+        if names_one_file:
+            return [FileInfo(uri, 0)]
+        raise FileNotFoundError(f"{redact(url)}: there is no such file or folder, or nothing matches") from None
+    except OSError:
+        if names_one_file:
+            return [FileInfo(uri, 0)]
+        raise
+
+
+def _nothing_to_mine(listing: Sequence[FileInfo], sources: Iterable[type[Source]]) -> str:
+    shown = ", ".join(redact(file.uri) for file in listing[:3]) + (", ..." if len(listing) > 3 else "")
+    seen = f"in {len(listing)} files ({shown})" if listing else "because there is no file"
+    wanted = "; ".join(source.looked_for or source.name for source in sources)
+    return f"nothing to mine {seen}; looked for: {wanted}"
