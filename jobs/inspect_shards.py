@@ -84,11 +84,13 @@ def _sample(dataset: Dataset, options: Options) -> None:
 
 def _verify(dataset: Dataset, as_json: bool) -> ExitCode:
     from trackmill.pipeline.shards.verify import unfinished, verify
+    from trackmill.pipeline.sidecars.verify import SidecarCheck
 
+    sidecars = SidecarCheck(dataset)
     progress = ProgressLine(sum(max(0, shard.num_samples) for shard in dataset.shards), "verified")
-    faults = verify(dataset, progress=progress)
+    faults = verify(dataset, progress=progress, beside=sidecars.shard_done) + sidecars.rest()
     progress.close()
-    warnings = [] if dataset.damaged else unfinished(dataset)
+    warnings = [] if dataset.damaged else unfinished(dataset) + sidecars.unfinished()
     if as_json:
         listed = [{"shard": fault.shard, "member": fault.member, "what": fault.what} for fault in faults]
         print(json.dumps({"faults": listed, "warnings": warnings, "samples": progress.done}))
@@ -98,7 +100,8 @@ def _verify(dataset: Dataset, as_json: bool) -> ExitCode:
         for fault in faults:
             say(clean(str(fault), 600))
         if not faults:
-            say(f"OK: {len(dataset.shards):,} shards, {progress.done:,} samples verified")
+            beside = f", sidecars {', '.join(sidecars.names)}" if sidecars.names else ""
+            say(f"OK: {len(dataset.shards):,} shards, {progress.done:,} samples verified{beside}")
     return ExitCode.FAILED if faults else ExitCode.FINE
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trackmill.pipeline.shards.decode import Sample, decode_jpeg, parse_sample
 from trackmill.pipeline.shards.stream import BadMember, RawSample
 from trackmill.schemas.masks import CroppedMask, decode_mask
 from trackmill.schemas.receipt import ReceiptRow
-from trackmill.schemas.sample import FrameRecord, Stored
+from trackmill.schemas.sample import FrameRecord, SampleRecord, Stored
 
 _ROUNDING = 0.01
 """Boxes are stored to a hundredth of a pixel, so one may end that much past the border."""
@@ -28,7 +29,15 @@ class Fault:
         return ": ".join(part for part in (self.shard, self.member, self.what) if part)
 
 
-def check_sample(raw: RawSample, row: ReceiptRow | None) -> tuple[list[Fault], str]:
+class SampleShape(NamedTuple):
+    """Number of frames of a sample, and their height and width in pixels."""
+
+    frames: int
+    height: int
+    width: int
+
+
+def check_sample(raw: RawSample, row: ReceiptRow | None) -> tuple[list[Fault], SampleRecord | None]:
     """Look at every byte of a sample.
 
     Args:
@@ -36,17 +45,17 @@ def check_sample(raw: RawSample, row: ReceiptRow | None) -> tuple[list[Fault], s
         row: what its receipt says; None where there is no receipt.
 
     Returns:
-        Faults, and the fingerprint of the record (empty where it cannot be read).
+        Faults, and the record (None where it cannot be read).
     """
     try:
         sample = parse_sample(raw)
     except BadMember as error:
-        return [Fault(error.shard, error.member, error.what)], ""
+        return [Fault(error.shard, error.member, error.what)], None
     faults = list(_check_frames(sample))
     faults += _check_masks(sample)
     if row is not None:
         faults += _check_row(sample, row)
-    return faults, sample.record.fingerprint
+    return faults, sample.record
 
 
 def _check_frames(sample: Sample) -> Iterator[Fault]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trackmill.pipeline.shards.check import Fault, check_sample
+from trackmill.pipeline.shards.check import Fault, SampleShape, check_sample
 from trackmill.pipeline.shards.reader import Dataset, open_dataset
 from trackmill.pipeline.shards.stream import BadMember, ShardBytes, raw_samples
 from trackmill.pipeline.shards.tar import BadShard
@@ -23,7 +23,14 @@ Progress = Callable[[int], None]
 """Called with the number of samples looked at since the last call; from one thread at a time."""
 
 
-def verify(dataset: Dataset | str, threads: int = 4, progress: Progress | None = None) -> list[Fault]:
+Beside = Callable[[ShardInfo, Mapping[str, SampleShape]], list[Fault]]
+"""Called after each shard, from any thread, with the shapes of those of its samples that can be read, by key. Returns
+what is wrong with tables that lie beside the shards."""
+
+
+def verify(
+    dataset: Dataset | str, threads: int = 4, progress: Progress | None = None, beside: Beside | None = None
+) -> list[Fault]:
     """Check all shards and receipts of a data set, or tars alone (then only what can be known without receipts).
 
     Damage in one shard never keeps the others from being looked at. At most `threads` chunks and samples are in memory.
@@ -32,6 +39,7 @@ def verify(dataset: Dataset | str, threads: int = 4, progress: Progress | None =
         dataset: opened with `keep_damaged=True`, or its URL.
         threads: shards that are looked at side by side.
         progress: see `Progress`.
+        beside: see `Beside`.
 
     Returns:
         What is wrong, in the order of the shards; empty when all is well.
@@ -50,7 +58,7 @@ def verify(dataset: Dataset | str, threads: int = 4, progress: Progress | None =
         for name in sorted(set(on_disk) - known):
             if name.endswith(".tar"):
                 faults.append(Fault(name, "", "no receipt: its unit is unfinished; run the mining command again"))
-    work = _ShardCheck(dataset, on_disk, progress)
+    work = _ShardCheck(dataset, on_disk, progress, beside)
     with ThreadPoolExecutor(threads) as pool:
         for found in pool.map(work.check, dataset.shards):
             faults += found
@@ -83,8 +91,10 @@ def unfinished(dataset: Dataset) -> list[str]:
 class _ShardCheck:
     """Looks at one shard after another, from several threads, and remembers whose keys it saw."""
 
-    def __init__(self, dataset: Dataset, on_disk: dict[str, int], progress: Progress | None) -> None:
-        self._dataset, self._on_disk, self._progress = dataset, on_disk, progress
+    def __init__(
+        self, dataset: Dataset, on_disk: dict[str, int], progress: Progress | None, beside: Beside | None
+    ) -> None:
+        self._dataset, self._on_disk, self._progress, self._beside = dataset, on_disk, progress, beside
         self._lock = threading.Lock()
         self._units = {shard.name: receipt.unit for receipt in dataset.receipts for shard in receipt.shards}
         self._fingerprints = {receipt.unit: receipt.fingerprint for receipt in dataset.receipts}
@@ -97,7 +107,12 @@ class _ShardCheck:
         self._twice: list[Fault] = []
 
     def check(self, shard: ShardInfo) -> list[Fault]:
-        """All that is wrong with one shard."""
+        """All that is wrong with one shard, and with what lies beside it."""
+        shapes: dict[str, SampleShape] = {}
+        faults = self._shard(shard, shapes)
+        return faults + self._beside(shard, shapes) if self._beside else faults
+
+    def _shard(self, shard: ShardInfo, shapes: dict[str, SampleShape]) -> list[Fault]:
         try:
             url = self._dataset.shard_url(shard.name)
         except ValueError as error:
@@ -112,7 +127,7 @@ class _ShardCheck:
             )
         source = ShardBytes(url, size)
         try:
-            faults += self._samples(source, shard)
+            faults += self._samples(source, shard, shapes)
             if shard.sha256 and source.sha256() != shard.sha256:
                 faults.append(Fault(shard.name, "", f"its SHA-256 is not that of its receipt{self._mend(shard)}"))
         except OSError as error:
@@ -123,7 +138,7 @@ class _ShardCheck:
         """Keys that more than one of the tars alone holds."""
         return sorted(self._twice, key=str)
 
-    def _samples(self, source: ShardBytes, shard: ShardInfo) -> Iterator[Fault]:
+    def _samples(self, source: ShardBytes, shard: ShardInfo, shapes: dict[str, SampleShape]) -> Iterator[Fault]:
         recorded = self._dataset.recorded is not None
         rows = self._rows.get(shard.name, {})
         seen: set[str] = set()
@@ -137,8 +152,11 @@ class _ShardCheck:
                 elif recorded and row is None:
                     yield Fault(shard.name, member, "has no row in the receipt of this shard")
                 seen.add(raw.key)
-                faults, fingerprint = check_sample(raw, row)
+                faults, record = check_sample(raw, row)
                 yield from faults
+                fingerprint = record.fingerprint if record else ""
+                if record is not None:
+                    shapes[raw.key] = SampleShape(len(record.frames), record.stored.height, record.stored.width)
                 expected = self._fingerprints.get(self._units.get(shard.name, -1))
                 if fingerprint and expected and fingerprint != expected:
                     yield Fault(
