@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
-from trackmill.pipeline.demo.settings import DemoSettings
-from trackmill.pipeline.demo.stages import STAGES, Command, Demo, is_done, run_stage
-from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.console.exit_codes import ExitCode
+from trackmill.pipeline.console.job import Job
+from trackmill.pipeline.console.options import JobParser, Options, one_of
+from trackmill.pipeline.console.output import say
+from trackmill.pipeline.demo.settings import STAGE_NAMES, DemoSettings
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical
-from trackmill.schemas.config import ConfigError, build, parse_toml
+from trackmill.schemas.config import build
+from trackmill.schemas.errors import JobError
+
+if TYPE_CHECKING:
+    from trackmill.pipeline.demo.stages import Command
 
 JOBS = Path(__file__).resolve().parent
 OWN_PROCESS = ("mine_proposals", "train")
 """These start processes of their own. The others share this one: loading torch takes longer than their work."""
-FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
-class JobFailed(RuntimeError):
-    """A job ended with another exit status than 0; what went wrong it has printed itself."""
+def add_options(p: JobParser) -> None:
+    """Where to, and what of it."""
+    folder = "the same one again goes on (default out/demo)"
+    p.option("--output", default="out/demo", metavar="FOLDER", help=folder)
+    stage = f"only this one, even where it is done already: {', '.join(STAGE_NAMES)} (default: all)"
+    p.option("--stage", type=one_of(STAGE_NAMES), metavar="NAME", help=stage)
+    p.option("--executor", key="executor")
+    p.option("--seed", key="seed")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    p = argparse.ArgumentParser(prog="demo.py", description=__doc__)
-    names = [stage.name for stage in STAGES]
-    p.add_argument(
-        "--output", default="out/demo", metavar="FOLDER", help="the same one again goes on (default out/demo)"
-    )
-    p.add_argument("--stage", choices=names, help="only this one, even where it is done already (default: all)")
-    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, e.g. steps=200")
-    return p
+def settings(options: Options) -> DemoSettings:
+    """Of a command line."""
+    return build(DemoSettings, options.values, redact(options.config) if options.config else "settings")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do what is not done yet, or one stage; returns the exit code."""
-    demo = Demo(options.output, settings(options.set))
-    canonical(demo.root)  # an impossible place is told before any work is done
+def run(options: Options) -> None:
+    """Do what is not done yet, or one stage."""
+    chosen = settings(options)
+    canonical(options.output)  # an impossible place is found before any work is done
+
+    from trackmill.pipeline.demo.stages import STAGES, Demo, is_done, run_stage
+
+    demo = Demo(options.output, chosen)
     total = 0.0
     for number, stage in enumerate(STAGES):
         title = f"[{number + 1}/{len(STAGES)}] {stage.name}"
@@ -55,33 +61,19 @@ def run(options: argparse.Namespace) -> int:
         if options.stage is None and stage is not STAGES[-1] and is_done(demo, number):
             say(f"{title}: done already")
             continue
-        say(f"{title}: {stage.told}")
+        say(f"{title}: {stage.summary}")
         seconds = run_stage(demo, number, run_job)
         total += seconds
         say(f"{title}: {seconds:,.0f} s")
     say(f"done in {total:,.0f} s; to begin anew, remove {redact(demo.root)}")
-    return 0
-
-
-def settings(assignments: Sequence[str]) -> DemoSettings:
-    """Of `--set`; values are TOML, a bare word is text."""
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {assignment!r}: should be KEY=VALUE, such as steps=200")
-        try:
-            values[key.strip()] = parse_toml(f"value = {text.strip()}", "--set")["value"]
-        except ConfigError:
-            values[key.strip()] = text.strip()
-    return build(DemoSettings, values, "--set")
 
 
 def run_job(command: Command) -> None:
     """Print a command and run it.
 
     Raises:
-        JobFailed: it did not end with 0.
+        JobError: it did not end with 0; what went wrong it has printed itself.
+        KeyboardInterrupt: it was stopped.
     """
     say(f"$ {command.line()}")
     if command.job not in OWN_PROCESS:
@@ -99,35 +91,23 @@ def run_job(command: Command) -> None:
             finally:
                 process.kill()
             raise
+    if status == ExitCode.STOPPED:
+        raise KeyboardInterrupt
     if status:
-        raise JobFailed(f"jobs/{command.job}.py ended with status {status}; the same command goes on from here")
+        raise JobError(f"jobs/{command.job}.py ended with status {status}")
 
 
-def say(line: str) -> None:
-    """One line for people, without credentials."""
-    print(scrub(line), flush=True)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; the exit status: 0 fine, 1 a job failed, 2 a mistake of the user or the storage, 130 stopped."""
-    options = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        return run(options)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
-    except JobFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {scrub(str(error))}", file=sys.stderr)
-        return USER_ERROR
-
+JOB = Job(
+    name="demo",
+    description="Mine, train, track, evaluate and report on media that ship inside packages.",
+    add_options=add_options,
+    run=run,
+    settings="trackmill.pipeline.demo.settings:DemoSettings",
+    resolve=settings,
+    example="steps=200",
+    goes_on="the same command goes on from here",
+)
+main = JOB.main
 
 if __name__ == "__main__":
     sys.exit(main())

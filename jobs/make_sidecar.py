@@ -11,7 +11,7 @@ if __name__ == "__main__":
 
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
-from trackmill.pipeline.console.options import JobParser, Options, positive
+from trackmill.pipeline.console.options import JobParser, Options, one_of, positive
 from trackmill.pipeline.console.output import clean, complain, say, warn
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.console.words import readable_bytes
@@ -32,7 +32,8 @@ def add_options(p: JobParser) -> None:
     add("root", metavar="ROOT", help="root of a data set that mining wrote; a path or any URL such as s3://...")
     add("name", metavar="NAME", help="of the sidecar, such as chains or detections; the shards stay untouched")
     add("--producer", metavar="NAME", help="who makes it, or my_package.my_module:Class (default: the one called NAME)")
-    add("--executor", choices=["ray", "inline"], default="ray", help="ray: a pool of actors (default); inline: here")
+    where = "ray: a pool of actors (default); inline: here"
+    add("--executor", type=one_of(["ray", "inline"]), default="ray", metavar="{ray,inline}", help=where)
     add("--workers", type=positive, metavar="N", help="size of the pool (default: one per GPU or CPU)")
     add("--only-quarantined", action="store_true", help="make the parts with quarantined samples again, nothing else")
 

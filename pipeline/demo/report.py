@@ -95,13 +95,13 @@ def write_report(root: str, settings: DemoSettings, stages: Sequence[tuple[str, 
         figures=_figures(untrained, trained, linking),
         verdict=verdict(linking),
         stages=[
-            (name, told, _time(stamp.get("seconds")), [redact(line) for line in stamp.get("commands", [])])
-            for name, told, stamp in stages
+            (name, summary, _time(stamp.get("seconds")), [redact(line) for line in stamp.get("commands", [])])
+            for name, summary, stamp in stages
         ],
         total=_time(sum(float(stamp.get("seconds", 0)) for _, _, stamp in stages)),
         scores=[_row(name, untrained["metrics"], trained["metrics"]) for name in SCORES],
         sequences=[
-            (name, *(_percent(told["sequences"][name].get("HOTA")) for told in (untrained, trained)))
+            (name, *(_percent(scores["sequences"][name].get("HOTA")) for scores in (untrained, trained)))
             for name in trained["sequences"]
         ],
         linking=_linking(linking),
@@ -121,18 +121,20 @@ def write_report(root: str, settings: DemoSettings, stages: Sequence[tuple[str, 
 def verdict(linking: Mapping[str, Any]) -> str:
     """What the paired intervals of rank-1 say, in words."""
     intervals = linking["settings"]["against"]["intervals"]
-    told = {name: intervals[name] for name in intervals if name.startswith("rank1@") and intervals[name]}
-    if not told:
+    compared = {name: intervals[name] for name in intervals if name.startswith("rank1@") and intervals[name]}
+    if not compared:
         return "Nothing could be compared: no object is there twice."
-    clear = {name: 1 if each["low"] > 0 else -1 for name, each in told.items() if each["low"] > 0 or each["high"] < 0}
+    clear = {
+        name: 1 if each["low"] > 0 else -1 for name, each in compared.items() if each["low"] > 0 or each["high"] < 0
+    }
     if not clear:
-        if min(min(each["first"], each["second"]) for each in told.values()) >= _NO_ROOM:
+        if min(min(each["first"], each["second"]) for each in compared.values()) >= _NO_ROOM:
             why = f"Both stand above {_NO_ROOM} % already: these sequences leave no room to tell them apart."
         else:
             why = "So short a training on so few pictures cannot be expected to do more."
         return f"Training made no clear difference: all 95 % intervals of rank-1 hold nought. {why}"
     words = [f"{'up' if way > 0 else 'down'} {name.partition('@')[2]} frames apart" for name, way in clear.items()]
-    rest = "" if len(clear) == len(told) else "; at the other gaps there is no clear difference"
+    rest = "" if len(clear) == len(compared) else "; at the other gaps there is no clear difference"
     return f"By its 95 % intervals, training moved rank-1 {' and '.join(words)}{rest}."
 
 
@@ -144,10 +146,10 @@ def _figures(
     untrained: Mapping[str, Any], trained: Mapping[str, Any], linking: Mapping[str, Any]
 ) -> list[tuple[str, str, str]]:
     """The numbers on top: what, untrained, trained."""
-    told = [(name, untrained["metrics"].get(name), trained["metrics"].get(name)) for name in ("HOTA", "IDF1")]
+    rows = [(name, untrained["metrics"].get(name), trained["metrics"].get(name)) for name in ("HOTA", "IDF1")]
     against = linking["settings"]["against"]["metrics"]
-    told.append(("rank-1, 20 frames apart", against.get("rank1@20"), linking["metrics"].get("rank1@20")))
-    return [(name, _percent(before), _percent(after)) for name, before, after in told]
+    rows.append(("rank-1, 20 frames apart", against.get("rank1@20"), linking["metrics"].get("rank1@20")))
+    return [(name, _percent(before), _percent(after)) for name, before, after in rows]
 
 
 def _row(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> _Row:
@@ -158,12 +160,12 @@ def _row(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> _Row
     return _Row(name, meaning, _percent(first), _percent(second), _signed(second - first))
 
 
-def _linking(told: Mapping[str, Any]) -> list[_Row]:
-    against = told["settings"]["against"]
+def _linking(linking: Mapping[str, Any]) -> list[_Row]:
+    against = linking["settings"]["against"]
     rows = []
     for name in LINKING:
         interval = against["intervals"].get(name)
-        first, second = against["metrics"].get(name), told["metrics"].get(name)
+        first, second = against["metrics"].get(name), linking["metrics"].get(name)
         what, _, gap = name.partition("@")
         title = f"{'rank-1' if what == 'rank1' else what}, {gap} frames apart" if gap else f"{what}, every 10th frame"
         if interval is None:

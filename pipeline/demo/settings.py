@@ -1,17 +1,22 @@
-"""Everything the demonstration can be told: `--set key=value` of jobs/demo.py."""
+"""Every setting of the demonstration: `--set key=value` of jobs/demo.py."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
 from trackmill.schemas.config import Settings
+
+STAGE_NAMES = ("mine", "train", "track", "evaluate", "report")
+"""In the order in which they are done; see `trackmill.pipeline.demo.stages`."""
 
 
 class DemoSettings(Settings):
     """The defaults take some minutes on two CPU cores."""
 
     seed: int = Field(0, ge=0, description="Of training, of the camera's ways and of the imperfect detections.")
-    executor: str = Field("ray", pattern="^(ray|inline)$", description="Of mining.")
+    executor: Literal["ray", "inline"] = Field("ray", description="Of mining.")
     mine: tuple[str, ...] = Field(
         (), description="Further settings of jobs/mine_proposals.py, as its --set takes them."
     )

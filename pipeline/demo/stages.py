@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from trackmill.pipeline.console.output import say
 from trackmill.pipeline.demo.report import write_report
 from trackmill.pipeline.demo.sequences import write_camera_sequence, write_video_sequence
 from trackmill.pipeline.demo.settings import DemoSettings
@@ -62,7 +63,7 @@ class Stage:
 
     Args:
         name: what `--stage` calls it.
-        told: what it does, for people.
+        summary: what it does, for people.
         prepare: what comes before its jobs.
         commands: its jobs.
         finish: what comes after them.
@@ -70,7 +71,7 @@ class Stage:
     """
 
     name: str
-    told: str
+    summary: str
     prepare: Callable[[Demo], None]
     commands: Callable[[Demo], list[Command]]
     finish: Callable[[Demo], None]
@@ -85,8 +86,8 @@ def stage_key(demo: Demo, number: int) -> str:
 
 def is_done(demo: Demo, number: int) -> bool:
     """Whether a stage has been done with these settings and its result is still there."""
-    told = read_stamp(demo, STAGES[number].name)
-    return told.get("key") == stage_key(demo, number) and exists(STAGES[number].result(demo))
+    stamp = read_stamp(demo, STAGES[number].name)
+    return stamp.get("key") == stage_key(demo, number) and exists(STAGES[number].result(demo))
 
 
 def read_stamp(demo: Demo, name: str) -> dict[str, object]:
@@ -176,10 +177,10 @@ def _write_sequences(demo: Demo) -> None:
     for name in demo.settings.photographs:
         picture = demo.at("media", "held_out", media[name])
         count = write_camera_sequence(picture, demo.sequence(name), demo.settings.frames, demo.settings.seed)
-        print(f"wrote {demo.sequence(name)}: {demo.settings.frames} frames, {count} objects", flush=True)
+        say(f"wrote {demo.sequence(name)}: {demo.settings.frames} frames, {count} objects")
     video, folder = demo.at("media", "mined", media[VIDEO]), demo.at("video", VIDEO)
     frames = write_video_sequence(video, folder, demo.settings.video_frames)
-    print(f"wrote {folder}: {frames} frames", flush=True)
+    say(f"wrote {folder}: {frames} frames")
 
 
 def _track(demo: Demo) -> list[Command]:
@@ -203,8 +204,9 @@ def _evaluate(demo: Demo) -> list[Command]:
     truths = demo.at("camera")
     commands = []
     for model in MODELS:
-        page, told = demo.at("scores", f"{model}.html"), demo.at("scores", f"{model}.json")
-        arguments = ("--gt", truths, "--results", demo.at("tracks", model), "--out", told, "--html", page)
+        page, scores = demo.at("scores", f"{model}.html"), demo.at("scores", f"{model}.json")
+        # `--out`, the older name of --output, since what is done already is recognised by the text of its commands.
+        arguments = ("--gt", truths, "--results", demo.at("tracks", model), "--out", scores, "--html", page)
         commands.append(Command("evaluate", ("--benchmark", "mot15", *arguments, "--frames", truths)))
     linking = ["--benchmark", "association", "--gt", truths, "--long-side", str(demo.settings.long_side)]
     linking += ["--embeddings", VARIANT, "--weights", demo.weights, "--against", VARIANT]
@@ -214,15 +216,15 @@ def _evaluate(demo: Demo) -> list[Command]:
 
 def _report(demo: Demo) -> None:
     stamps = {stage.name: read_stamp(demo, stage.name) for stage in STAGES[:-1]}
-    stages = [(stage.name, stage.told, stamps[stage.name]) for stage in STAGES[:-1]]
+    stages = [(stage.name, stage.summary, stamps[stage.name]) for stage in STAGES[:-1]]
     size = write_report(demo.root, demo.settings, stages)
-    print(f"report: {demo.at('report.html')} ({size / 1e6:.1f} MB), open it in a browser", flush=True)
+    say(f"report: {demo.at('report.html')} ({size / 1e6:.1f} MB), open it in a browser")
 
 
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="mine",
-        told="Graph proposals on photographs and clips that ship inside packages, into shards.",
+        summary="Graph proposals on photographs and clips that ship inside packages, into shards.",
         prepare=_lay_out_media,
         commands=_mine,
         finish=_nothing,
@@ -230,7 +232,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="train",
-        told="The track head of masa_lite0 on two views of each mined picture; no label is used.",
+        summary="The track head of masa_lite0 on two views of each mined picture; no label is used.",
         prepare=_nothing,
         commands=_train,
         finish=_draw_curves,
@@ -238,8 +240,8 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="track",
-        told="Photographs kept out of mining, seen by a moving camera, with the untrained and the trained head; and a "
-        "real video.",
+        summary="Photographs kept out of mining, seen by a moving camera, with the untrained and the trained head; and "
+        "a real video.",
         prepare=_write_sequences,
         commands=_track,
         finish=_nothing,
@@ -247,7 +249,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="evaluate",
-        told="Both against the camera's exact boxes, and their embeddings against each other.",
+        summary="Both against the camera's exact boxes, and their embeddings against each other.",
         prepare=_nothing,
         commands=_evaluate,
         finish=_nothing,
@@ -255,7 +257,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="report",
-        told="This page.",
+        summary="This page.",
         prepare=_nothing,
         commands=lambda demo: [],
         finish=_report,

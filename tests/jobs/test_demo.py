@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from trackmill.jobs.demo import main
+from trackmill.pipeline.demo.settings import STAGE_NAMES
 from trackmill.pipeline.demo.stages import STAGES
 from trackmill.pipeline.sources.packaged import packaged_media
 
@@ -95,6 +96,10 @@ def test_one_stage_alone(done: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert demo(done, "--stage", "report") == 0
     assert (done / "report.html").is_file()
     assert "[5/5] report" in capsys.readouterr().out
+
+
+def test_every_stage_can_be_named() -> None:
+    assert [stage.name for stage in STAGES] == list(STAGE_NAMES)
 
 
 def test_a_stage_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
