@@ -5,10 +5,12 @@ from __future__ import annotations
 from trackmill.models.registry import choose, import_object, is_outside
 from trackmill.pipeline.sidecars.producer import Producer
 from trackmill.pipeline.sidecars.producers.chains import ChainProducer
+from trackmill.pipeline.sidecars.producers.detections import DetectionProducer
 from trackmill.schemas.errors import InputError
 
 PRODUCERS: dict[str, type[Producer]] = {
     "chains": ChainProducer,
+    "detections": DetectionProducer,
 }
 
 
