@@ -22,6 +22,7 @@ from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
+    from trackmill.pipeline.inspect.overlay import More
     from trackmill.pipeline.shards.reader import Dataset
 
 
@@ -31,6 +32,7 @@ def add_options(p: JobParser) -> None:
     add("url", help="root of a data set, a .tar, or a folder of tars; a path or any URL such as s3://...")
     add("--key", help="show one sample")
     add("--overlay", metavar="PNG", help="with --key: draw the sample with its boxes, masks and ids")
+    add("--sidecar", metavar="NAME", help="with --overlay or --html: draw the boxes of a sidecar too, such as chains")
     add("--html", metavar="FILE", help="write a contact sheet: one HTML file, complete in itself")
     add(
         "--max-samples",
@@ -50,6 +52,8 @@ def run(options: Options) -> ExitCode:
 
     if options.overlay and not options.key:
         raise InputError("--overlay draws one sample: name it with --key")
+    if options.sidecar and not (options.overlay or options.html):
+        raise InputError("--sidecar draws boxes: say where, with --html FILE, or --key KEY --overlay PNG")
     for target in filter(None, (options.html, options.overlay)):
         canonical(target)  # an impossible target is found before any work is done
     dataset = open_dataset(options.url, keep_damaged=True)
@@ -77,7 +81,7 @@ def _sample(dataset: Dataset, options: Options) -> None:
 
     sample = read_sample(dataset, options.key)
     if options.overlay:
-        publish_bytes(options.overlay, draw_sample(sample))
+        publish_bytes(options.overlay, draw_sample(sample, more=_more(dataset, options)))
         print(f"wrote {redact(options.overlay)}", file=sys.stderr)
     print(sample.record.model_dump_json()) if options.json else show(sample_parts(sample))
 
@@ -107,12 +111,20 @@ def _verify(dataset: Dataset, as_json: bool) -> ExitCode:
 
 def _statistics(dataset: Dataset, options: Options) -> None:
     from trackmill.pipeline.inspect.statistics import collect
-    from trackmill.pipeline.inspect.table import show, statistics_parts
+    from trackmill.pipeline.inspect.table import plain, show, statistics_parts
+    from trackmill.pipeline.sidecars.showing import summarise, summary_lines
 
     progress = ProgressLine(min(len(dataset.stored), options.max_samples or len(dataset.stored)), "read")
     statistics = collect(dataset, options.max_samples, progress)
     progress.close()
-    print(json.dumps(statistics.as_dict())) if options.json else show(statistics_parts(statistics))
+    sidecars = summarise(dataset)
+    if options.json:
+        # A data set without sidecars says what it always said.
+        more = {"sidecars": [vars(sidecar) for sidecar in sidecars]} if sidecars else {}
+        print(json.dumps(statistics.as_dict() | more))
+        return
+    lines = [plain(line, 600) for sidecar in sidecars for line in summary_lines(sidecar)]
+    show([*statistics_parts(statistics), *lines])
 
 
 def _sheet(dataset: Dataset, options: Options) -> str:
@@ -121,9 +133,18 @@ def _sheet(dataset: Dataset, options: Options) -> str:
 
     count = options.max_samples or 60
     progress = ProgressLine(min(len(dataset.stored), count), "drew")
-    num_bytes = write_contact_sheet(dataset, options.html, count, progress=progress)
+    num_bytes = write_contact_sheet(dataset, options.html, count, progress=progress, more=_more(dataset, options))
     progress.close()
     return f"contact sheet: {redact(options.html)} ({num_bytes / 1e6:.1f} MB), open it in a browser"
+
+
+def _more(dataset: Dataset, options: Options) -> More | None:
+    """Boxes of the sidecar that `--sidecar` names."""
+    if not options.sidecar:
+        return None
+    from trackmill.pipeline.sidecars.showing import boxes_of
+
+    return boxes_of(dataset, options.sidecar)
 
 
 def _summary(dataset: Dataset) -> dict[str, object]:

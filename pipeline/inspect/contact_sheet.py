@@ -18,9 +18,10 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from trackmill.pipeline.inspect.overlay import More
 from trackmill.pipeline.inspect.selection import evenly_spaced, select_rows
 from trackmill.pipeline.media.drawing.layers import FAINT, FIRM, Ink, label_map, labels_png
-from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, css, identity_colour
+from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, SIDECAR, css, identity_colour
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset, read_row
 from trackmill.pipeline.shards.tar import BadShard
@@ -35,6 +36,13 @@ STRIP_FRAMES = 8
 MAX_BOXES = 150
 """Boxes of one kind that are drawn on a frame, best first; the counts in the caption are of all."""
 MAX_ROWS = 200
+LAYERS = [
+    ("proposals", "proposals"),
+    ("negatives", "negatives"),
+    ("objects", "annotated objects, by id"),
+    ("refused", "refused"),
+]
+"""Layers of every sheet, and what their switches say."""
 _MAX_TEXT = 400
 _JPEG_QUALITY = 78
 
@@ -68,6 +76,7 @@ def write_contact_sheet(
     max_samples: int = 60,
     max_bytes: int = 32 << 20,
     progress: Callable[[int], None] | None = None,
+    more: More | None = None,
 ) -> int:
     """Write the sheet of a data set.
 
@@ -77,6 +86,7 @@ def write_contact_sheet(
         max_samples: how many samples, chosen evenly and from every source.
         max_bytes: no further sample is added once the pictures are this large; one sample more is the overshoot.
         progress: called with 1 after each sample.
+        more: further boxes of each frame, a layer of their own.
 
     Returns:
         Length of the file in bytes.
@@ -84,7 +94,7 @@ def write_contact_sheet(
     Raises:
         OSError: a shard could not be read or the file not be written.
     """
-    html = contact_sheet(dataset, max_samples, max_bytes, progress).encode("utf-8", "replace")
+    html = contact_sheet(dataset, max_samples, max_bytes, progress, more).encode("utf-8", "replace")
     publish_bytes(url, html)
     return len(html)
 
@@ -94,6 +104,7 @@ def contact_sheet(
     max_samples: int = 60,
     max_bytes: int = 32 << 20,
     progress: Callable[[int], None] | None = None,
+    more: More | None = None,
 ) -> str:
     """The sheet as HTML; arguments as in `write_contact_sheet`. A damaged sample is named in place of its pictures."""
     cards: list[dict[str, Any]] = []
@@ -102,7 +113,7 @@ def contact_sheet(
         if num_bytes >= max_bytes:
             break
         try:
-            cards.append(_card(read_row(dataset, row)))
+            cards.append(_card(read_row(dataset, row), more))
         except BadShard as error:
             cards.append({"key": row.key, "uri": _shown(redact(row.uri)), "fault": _shown(error), "views": []})
         num_bytes += sum(len(v.picture) + sum(map(len, v.masks.values())) for v in cards[-1]["views"])
@@ -124,12 +135,18 @@ def contact_sheet(
         num_stored=len(dataset.stored),
         max_rows=MAX_ROWS,
         max_boxes=MAX_BOXES,
-        colours={"proposals": css(PROPOSAL), "negatives": css(NEGATIVE), "refused": css(REFUSED)},
+        layers=[*LAYERS, *([("sidecar", "sidecar")] if more is not None else []), ("masks", "masks")],
+        colours={
+            "sidecar": css(SIDECAR),
+            "proposals": css(PROPOSAL),
+            "negatives": css(NEGATIVE),
+            "refused": css(REFUSED),
+        },
         identities=[css(identity_colour(i)) for i in range(6)],
     )
 
 
-def _card(sample: Sample) -> dict[str, Any]:
+def _card(sample: Sample, more: More | None) -> dict[str, Any]:
     record = sample.record
     count = len(record.frames)
     shown = evenly_spaced(count, STRIP_FRAMES)
@@ -157,11 +174,11 @@ def _card(sample: Sample) -> dict[str, Any]:
         "num_negatives": sum(len(frame.proposals.negatives) for frame in record.frames),
         "scores": f"{min(scores):.2f} – {max(scores):.2f}" if scores else "",
         "refused": [(_shown(reason), number) for reason, number in refused.most_common()],
-        "views": [_view(sample, number, PICTURE_WIDTH if count == 1 else STRIP_WIDTH) for number in shown],
+        "views": [_view(sample, number, PICTURE_WIDTH if count == 1 else STRIP_WIDTH, more) for number in shown],
     }
 
 
-def _view(sample: Sample, number: int, width: int) -> View:
+def _view(sample: Sample, number: int, width: int, more: More | None) -> View:
     record, stored = sample.record.frames[number], sample.record.stored
     found, objects = record.proposals, record.objects
     negatives = set(found.negatives)
@@ -193,6 +210,12 @@ def _view(sample: Sample, number: int, width: int) -> View:
         if objects
         else [],
     }
+    if more is not None:
+        extra = more(sample, number)
+        marks["sidecar"] = [
+            mark(box, colour, _shown(title))
+            for box, colour, title in list(zip(extra.boxes.tolist(), extra.colours, extra.titles))[:MAX_BOXES]
+        ]
     masks = sample.proposal_masks(number)
     layers: dict[str, tuple[list[CroppedMask | None], list[RGB], Ink]] = {
         "proposals": ([None if i in negatives else m for i, m in enumerate(masks)], [PROPOSAL] * len(masks), FAINT),

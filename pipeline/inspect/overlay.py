@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from trackmill.pipeline.inspect.selection import evenly_spaced
 from trackmill.pipeline.media.drawing.layers import FAINT, FIRM, label_map, labels_rgba
-from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, identity_colour
+from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, SIDECAR, identity_colour
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.stream import BadMember
 
@@ -19,8 +20,38 @@ LAYERS = ("proposals", "negatives", "objects", "refused", "masks")
 _GAP = 8
 
 
+@dataclass(frozen=True, slots=True)
+class MoreBoxes:
+    """Boxes of a frame that do not come from its shard.
+
+    Args:
+        boxes: (N, 4) float32 `xyxy` in pixels of the stored frame.
+        titles: what to say of each.
+        identities: numbers that decide the colours; None: one colour for all.
+    """
+
+    boxes: NDArray[np.float32]
+    titles: Sequence[str]
+    identities: Sequence[int] | None = None
+
+    @property
+    def colours(self) -> list[RGB]:
+        """One for each box."""
+        if self.identities is None:
+            return [SIDECAR] * len(self.boxes)
+        return [identity_colour(identity) for identity in self.identities]
+
+
+More = Callable[[Sample, int], MoreBoxes]
+"""Gives the further boxes of a frame: (sample, position of the frame)."""
+
+
 def draw_frame(
-    sample: Sample, frame: int, layers: Collection[str] = LAYERS, width: int | None = None
+    sample: Sample,
+    frame: int,
+    layers: Collection[str] = LAYERS,
+    width: int | None = None,
+    more: More | None = None,
 ) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of one frame with its layers.
 
@@ -29,6 +60,7 @@ def draw_frame(
         frame: position in the sample.
         layers: which of `LAYERS` to draw; `masks` fills the proposals, negatives and objects that are drawn.
         width: of the picture in pixels; None for the stored width.
+        more: further boxes, drawn above all layers.
 
     Raises:
         BadMember: the frame or a mask is damaged.
@@ -39,6 +71,9 @@ def draw_frame(
     if width:
         canvas = canvas.resize((width, max(1, round(stored.height * scale))), Image.Resampling.LANCZOS)
     groups = _boxes_by_layer(sample, frame, layers)
+    if more is not None:
+        found = more(sample, frame)
+        groups.append((found.boxes.tolist(), found.colours, 1.5))
     if "masks" in layers:
         canvas = _fill(canvas, sample, frame, layers)
     draw = ImageDraw.Draw(canvas)
@@ -53,12 +88,18 @@ def draw_frame(
     return np.asarray(canvas)
 
 
-def draw_sample(sample: Sample, layers: Collection[str] = LAYERS, max_frames: int = 8, width: int = 480) -> bytes:
+def draw_sample(
+    sample: Sample,
+    layers: Collection[str] = LAYERS,
+    max_frames: int = 8,
+    width: int = 480,
+    more: More | None = None,
+) -> bytes:
     """PNG of a sample: the picture at its stored size, or frames of the clip side by side, each `width` pixels wide."""
     count = len(sample.record.frames)
     if count == 1:
-        return png(draw_frame(sample, 0, layers))
-    drawn = [draw_frame(sample, number, layers, width) for number in evenly_spaced(count, max_frames)]
+        return png(draw_frame(sample, 0, layers, more=more))
+    drawn = [draw_frame(sample, number, layers, width, more) for number in evenly_spaced(count, max_frames)]
     gap = np.full((drawn[0].shape[0], _GAP, 3), 255, np.uint8)
     strip = [part for picture in drawn for part in (gap, picture)][1:]
     return png(np.concatenate(strip, axis=1))

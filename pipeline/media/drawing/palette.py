@@ -9,6 +9,8 @@ RGB = tuple[int, int, int]
 PROPOSAL: RGB = (56, 189, 248)
 NEGATIVE: RGB = (251, 113, 133)
 REFUSED: RGB = (250, 204, 21)
+SIDECAR: RGB = (226, 232, 240)
+"""Boxes out of a table beside the shards that have no identity."""
 _GOLDEN = 0.6180339887
 # Hues in degrees that are free for identities: neither the blue of proposals nor the rose of negatives.
 _FREE_HUES = ((70, 165), (250, 320), (15, 45))
