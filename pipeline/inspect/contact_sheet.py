@@ -61,7 +61,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Thumbnail:
     """One thumbnail: data URIs of the picture and of its masks (may be empty), and the boxes by layer."""
 
     caption: str
@@ -178,10 +178,10 @@ def _card(sample: Sample, more: More | None) -> dict[str, Any]:
     }
 
 
-def _view(sample: Sample, number: int, width: int, more: More | None) -> View:
+def _view(sample: Sample, number: int, width: int, more: More | None) -> Thumbnail:
     record, stored = sample.record.frames[number], sample.record.stored
-    found, objects = record.proposals, record.objects
-    negatives = set(found.negatives)
+    proposals, objects = record.proposals, record.objects
+    negatives = set(proposals.negatives)
     width = min(width, stored.width)
     scale = width / stored.width
     thumbnail = Image.fromarray(sample.image(number)).resize(
@@ -193,16 +193,17 @@ def _view(sample: Sample, number: int, width: int, more: More | None) -> View:
         return Mark(round(x0, 1), round(y0, 1), round(x1 - x0, 1), round(y1 - y0, 1), css(colour), title, label)
 
     def proposal(i: int, colour: RGB, name: str) -> Mark:
-        return mark(found.boxes[i], colour, f"{name} {i}: score {found.scores[i]:.2f}, {found.areas[i]:,} pixels")
+        score, area = proposals.scores[i], proposals.areas[i]
+        return mark(proposals.boxes[i], colour, f"{name} {i}: score {score:.2f}, {area:,} pixels")
 
-    kept = [i for i in range(len(found.boxes)) if i not in negatives]
+    kept = [i for i in range(len(proposals.boxes)) if i not in negatives]
     marks = {
         "refused": [
             mark(box, REFUSED, f"refused: {_shown(reason)}")
-            for box, reason in list(zip(found.refused_boxes, found.refused_reasons))[:MAX_BOXES]
+            for box, reason in list(zip(proposals.refused_boxes, proposals.refused_reasons))[:MAX_BOXES]
         ],
         "proposals": [proposal(i, PROPOSAL, "proposal") for i in kept[:MAX_BOXES]],
-        "negatives": [proposal(i, NEGATIVE, "negative") for i in found.negatives[:MAX_BOXES]],
+        "negatives": [proposal(i, NEGATIVE, "negative") for i in proposals.negatives[:MAX_BOXES]],
         "objects": [
             mark(box, identity_colour(identity), f"object {identity}: score {score:.2f}", str(identity))
             for box, identity, score in list(zip(objects.boxes, objects.ids, objects.scores))[:MAX_BOXES]
@@ -224,7 +225,7 @@ def _view(sample: Sample, number: int, width: int, more: More | None) -> View:
     }
     uris = {name: _mask_uri(sample, number, *layer, thumbnail.width) for name, layer in layers.items()}
     time = "" if record.time_s is None else f" · {record.time_s:.2f} s"
-    return View(
+    return Thumbnail(
         caption=f"frame {record.index}{time}",
         picture=_data_uri("jpeg", _jpeg(thumbnail)),
         masks={name: uri for name, uri in uris.items() if uri},
@@ -264,9 +265,11 @@ def _settings(dataset: Dataset) -> list[tuple[str, str]]:
         return [("config.json", _shown(error))]
     # `parts` is what decides the output; the rest of `config.json` says how the run was made, not what it made.
     parts = config.get("parts")
-    told = {name: config[name] for name in ("fingerprint", "trackmill", "inputs") if name in config}
-    told |= parts if isinstance(parts, dict) else {}
-    plain = {name: ", ".join(map(str, v)) if isinstance(v, list) else v for name, v in flatten(told).items()}
+    described: dict[str, Any] = {
+        name: config[name] for name in ("fingerprint", "trackmill", "inputs") if name in config
+    }
+    described |= parts if isinstance(parts, dict) else {}
+    plain = {name: ", ".join(map(str, v)) if isinstance(v, list) else v for name, v in flatten(described).items()}
     return [(_shown(name), _shown(value)) for name, value in plain.items()]
 
 

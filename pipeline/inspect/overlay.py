@@ -72,8 +72,8 @@ def draw_frame(
         canvas = canvas.resize((width, max(1, round(stored.height * scale))), Image.Resampling.LANCZOS)
     groups = _boxes_by_layer(sample, frame, layers)
     if more is not None:
-        found = more(sample, frame)
-        groups.append((found.boxes.tolist(), found.colours, 1.5))
+        further = more(sample, frame)
+        groups.append((further.boxes.tolist(), further.colours, 1.5))
     if "masks" in layers:
         canvas = _fill(canvas, sample, frame, layers)
     draw = ImageDraw.Draw(canvas)
@@ -116,15 +116,15 @@ def _boxes_by_layer(
     sample: Sample, frame: int, layers: Collection[str]
 ) -> list[tuple[list[list[float]], list[RGB], float]]:
     record = sample.record.frames[frame]
-    found, negatives = record.proposals, set(record.proposals.negatives)
-    kept = [box for number, box in enumerate(found.boxes) if number not in negatives]
+    proposals, negatives = record.proposals, set(record.proposals.negatives)
+    kept = [box for number, box in enumerate(proposals.boxes) if number not in negatives]
     groups: list[tuple[list[list[float]], list[RGB], float]] = []
     if "refused" in layers:
-        groups.append((found.refused_boxes, [REFUSED] * len(found.refused_boxes), 0.5))
+        groups.append((proposals.refused_boxes, [REFUSED] * len(proposals.refused_boxes), 0.5))
     if "proposals" in layers:
         groups.append((kept, [PROPOSAL] * len(kept), 1.0))
     if "negatives" in layers:
-        boxes = [found.boxes[number] for number in found.negatives]
+        boxes = [proposals.boxes[number] for number in proposals.negatives]
         groups.append((boxes, [NEGATIVE] * len(boxes), 1.0))
     if "objects" in layers and record.objects is not None:
         groups.append((record.objects.boxes, [identity_colour(i) for i in record.objects.ids], 2.0))

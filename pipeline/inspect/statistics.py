@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Histogram:
 
 @dataclass
 class Statistics:
-    """What `collect` found; areas are shares of the frame, `near_duplicates` is a share of the proposals."""
+    """What `collect` statistics; areas are shares of the frame, `near_duplicates` is a share of the proposals."""
 
     samples_read: int = 0
     samples_stored: int = 0
@@ -94,48 +94,48 @@ def collect(
     Raises:
         BadShard: a sample is damaged; `trackmill.pipeline.shards.verify` finds all that are.
     """
-    found = Statistics(samples_stored=len(dataset.stored))
+    statistics = Statistics(samples_stored=len(dataset.stored))
     for row in dataset.rows:
-        found.statuses[row.status] += 1
+        statistics.statuses[row.status] += 1
         if row.status == "quarantined":
-            found.quarantined[row.error_class or "unknown"] += 1
+            statistics.quarantined[row.error_class or "unknown"] += 1
     lengths = [row.size for row in dataset.stored]
     if lengths:
-        found.bytes_stored, found.bytes_per_sample_max = sum(lengths), max(lengths)
-        found.bytes_per_sample_median = int(statistics.median(lengths))
+        statistics.bytes_stored, statistics.bytes_per_sample_max = sum(lengths), max(lengths)
+        statistics.bytes_per_sample_median = int(median(lengths))
     for sample in _samples(dataset, max_samples):
-        add_sample(found, sample)
+        add_sample(statistics, sample)
         if progress:
             progress(1)
-    return found
+    return statistics
 
 
-def add_sample(found: Statistics, sample: Sample) -> None:
+def add_sample(statistics: Statistics, sample: Sample) -> None:
     """Count one sample."""
     record = sample.record
-    found.samples_read += 1
-    found.images += record.kind == "image"
-    found.clips += record.kind == "clip"
-    found.sources[record.origin.source] += 1
-    found.licenses[record.origin.license] += 1
-    found.sizes[f"{record.stored.width} x {record.stored.height}"] += 1
+    statistics.samples_read += 1
+    statistics.images += record.kind == "image"
+    statistics.clips += record.kind == "clip"
+    statistics.sources[record.origin.source] += 1
+    statistics.licenses[record.origin.license] += 1
+    statistics.sizes[f"{record.stored.width} x {record.stored.height}"] += 1
     pixels = record.stored.height * record.stored.width
     for frame in record.frames:
         boxes = np.array(frame.proposals.boxes, np.float32).reshape(-1, 4)
-        found.frames += 1
-        found.num_proposals += len(boxes)
-        found.num_negatives += len(frame.proposals.negatives)
-        found.num_near_duplicates += count_near_duplicates(boxes)
-        found.proposals_per_frame.add([len(boxes)])
-        found.negatives_per_frame.add([len(frame.proposals.negatives)])
-        found.proposal_areas.add(np.array(frame.proposals.areas) / pixels)
-        found.proposal_scores.add(frame.proposals.scores)
-        found.refused.update(frame.proposals.refused)
+        statistics.frames += 1
+        statistics.num_proposals += len(boxes)
+        statistics.num_negatives += len(frame.proposals.negatives)
+        statistics.num_near_duplicates += count_near_duplicates(boxes)
+        statistics.proposals_per_frame.add([len(boxes)])
+        statistics.negatives_per_frame.add([len(frame.proposals.negatives)])
+        statistics.proposal_areas.add(np.array(frame.proposals.areas) / pixels)
+        statistics.proposal_scores.add(frame.proposals.scores)
+        statistics.refused.update(frame.proposals.refused)
         if frame.objects is not None:
             objects = np.array(frame.objects.boxes, np.float32).reshape(-1, 4)
-            found.num_objects += len(objects)
-            found.objects_per_frame.add([len(objects)])
-            found.object_areas.add(box_areas(objects) / pixels)
+            statistics.num_objects += len(objects)
+            statistics.objects_per_frame.add([len(objects)])
+            statistics.object_areas.add(box_areas(objects) / pixels)
 
 
 def count_near_duplicates(boxes: np.ndarray) -> int:

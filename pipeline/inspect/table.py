@@ -72,29 +72,33 @@ def dataset_parts(dataset: Dataset) -> list[RenderableType]:
     return parts + _quarantine(rows)
 
 
-def statistics_parts(found: Statistics) -> list[RenderableType]:
+def statistics_parts(statistics: Statistics) -> list[RenderableType]:
     """Every number of `Statistics`, histograms as bars."""
-    read = f"{found.samples_read:,} of {found.samples_stored:,} samples read"
-    kinds = f"{found.images:,} pictures, {found.clips:,} clips, {found.frames:,} frames"
-    duplicates = f"near duplicates  {found.near_duplicates:.1%} of the proposals overlap an earlier one by IoU > 0.9"
-    weights = f"bytes per sample  median {found.bytes_per_sample_median:,}, largest {found.bytes_per_sample_max:,}"
+    read = f"{statistics.samples_read:,} of {statistics.samples_stored:,} samples read"
+    kinds = f"{statistics.images:,} pictures, {statistics.clips:,} clips, {statistics.frames:,} frames"
+    duplicates = (
+        f"near duplicates  {statistics.near_duplicates:.1%} of the proposals overlap an earlier one by IoU > 0.9"
+    )
+    weights = (
+        f"bytes per sample  median {statistics.bytes_per_sample_median:,}, largest {statistics.bytes_per_sample_max:,}"
+    )
     parts: list[RenderableType] = [Text(f"{read}: {kinds}", style="bold")]
     for title, histogram in (
-        ("objects per frame", found.objects_per_frame),
-        ("proposals per frame", found.proposals_per_frame),
-        ("negatives per frame", found.negatives_per_frame),
-        ("object area / frame", found.object_areas),
-        ("proposal area / frame", found.proposal_areas),
-        ("proposal scores", found.proposal_scores),
+        ("objects per frame", statistics.objects_per_frame),
+        ("proposals per frame", statistics.proposals_per_frame),
+        ("negatives per frame", statistics.negatives_per_frame),
+        ("object area / frame", statistics.object_areas),
+        ("proposal area / frame", statistics.proposal_areas),
+        ("proposal scores", statistics.proposal_scores),
     ):
         parts += _bars(title, histogram)
     parts += [Text(duplicates), Text(weights)]
     for title, counter in (
-        ("refused", found.refused),
-        ("quarantined", found.quarantined),
-        ("sources", found.sources),
-        ("licences", found.licenses),
-        ("stored sizes", found.sizes),
+        ("refused", statistics.refused),
+        ("quarantined", statistics.quarantined),
+        ("sources", statistics.sources),
+        ("licences", statistics.licenses),
+        ("stored sizes", statistics.sizes),
     ):
         entries = ", ".join(f"{name} {count:,}" for name, count in counter.most_common(12))
         parts.append(plain(f"{title}  {entries or 'none'}", 600))
@@ -120,11 +124,10 @@ def sample_parts(sample: Sample) -> list[RenderableType]:
     for frame in record.frames[:_MAX_BOXES]:
         time = "" if frame.time_s is None else f" at {frame.time_s:.2f} s"
         objects = "not annotated" if frame.objects is None else f"objects {frame.objects.ids}"
-        found = frame.proposals
-        boxes = [f"{s:.2f} [{', '.join(f'{v:g}' for v in b)}]" for s, b in zip(found.scores, found.boxes)][:3]
-        counts = (
-            f"{len(found.boxes)} proposals, {len(found.negatives)} negatives, {sum(found.refused.values())} refused"
-        )
+        proposals = frame.proposals
+        boxes = [f"{s:.2f} [{', '.join(f'{v:g}' for v in b)}]" for s, b in zip(proposals.scores, proposals.boxes)][:3]
+        refused = sum(proposals.refused.values())
+        counts = f"{len(proposals.boxes)} proposals, {len(proposals.negatives)} negatives, {refused} refused"
         parts.append(plain(f"frame {frame.index}{time}: {objects}; {counts}; best {' '.join(boxes) or 'none'}", 400))
     if len(record.frames) > _MAX_BOXES:
         parts.append(Text(f"… and {len(record.frames) - _MAX_BOXES} frames more"))

@@ -21,6 +21,8 @@ from trackmill.schemas.sample import SCHEMA_VERSION
 _INVALID = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
 _EMPTY = header("_", 0)
 _CONSTANT_SUM = sum(_EMPTY[100:124]) + sum(_EMPTY[135:148]) + 8 * 32 + sum(_EMPTY[156:])
+_Proposals = tuple[NDArray[np.float32], NDArray[np.float32]]
+_Objects = tuple[NDArray[np.float32], NDArray[np.int64]]
 _ENDLESS = 1e9
 """No coordinate and no score is as large; written so that NaN is not smaller either."""
 
@@ -77,7 +79,7 @@ class ShardSample:
         if not 0 < self.height * self.width <= MAX_PIXELS or self.height < 0:
             raise self._bad(f"declares frames of {self.height} x {self.width}")
         self._jpegs = list(zip(names, parts))[:count]
-        self._parsed: tuple[Any, Any] | None = None
+        self._parsed: tuple[_Proposals, _Objects | None] | None = None
         if count == 1:
             # Of a picture they are needed anyway. Parsed at once, while the CPU's caches hold the record, which need
             # not be kept then: its many small lists would keep the garbage collector busy.

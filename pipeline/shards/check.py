@@ -143,7 +143,7 @@ def _check_row(sample: Sample, row: ReceiptRow) -> Iterator[Fault]:
     if record.origin.license != row.license:
         yield Fault(sample.shard, member, f"has licence {record.origin.license!r}, its receipt says {row.license!r}")
     if (sample.offset, sample.size) != (row.offset, row.size):
-        found, said = (
+        place, recorded = (
             f"{size} bytes at {offset}" for offset, size in ((sample.offset, sample.size), (row.offset, row.size))
         )
-        yield Fault(sample.shard, member, f"lies in {found}, its receipt says {said}")
+        yield Fault(sample.shard, member, f"lies in {place}, its receipt says {recorded}")

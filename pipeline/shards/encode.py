@@ -73,13 +73,13 @@ def encode_sample(
     """
     assert len(media.frames) == len(proposals) == len(negatives)
     members, records, masks = [], [], []
-    for position, (frame, found, negative) in enumerate(zip(media.frames, proposals, negatives)):
+    for position, (frame, own, negative) in enumerate(zip(media.frames, proposals, negatives)):
         jpeg = frame.encoded if frame.encoded is not None else encode_jpeg(frame)
-        _check_lengths(frame, found)
+        _check_lengths(frame, own)
         name = frame_member(item.key, position, len(media.frames), media.kind)
         members.append((name, jpeg))
-        records.append(_frame_record(name, jpeg, frame, found, negative))
-        masks.append(_frame_masks(frame, found))
+        records.append(_frame_record(name, jpeg, frame, own, negative))
+        masks.append(_frame_masks(frame, own))
     has_masks = any(any(m.objects) or any(m.proposals or ()) for m in masks)
     if has_masks:
         members.append((f"{item.key}.masks.json", _json(SampleMasks(key=item.key, frames=masks))))
@@ -105,8 +105,8 @@ def encode_sample(
     return members, counts
 
 
-def _check_lengths(frame: Frame, found: ProposalSet) -> None:
-    assert len(found.boxes) == len(found.scores) == len(found.masks), "a proposer's lists differ in length"
+def _check_lengths(frame: Frame, proposals: ProposalSet) -> None:
+    assert len(proposals.boxes) == len(proposals.scores) == len(proposals.masks), "a proposer's lists differ in length"
     notes = frame.annotations
     if notes is not None:
         same = len(notes.boxes) == len(notes.ids) == len(notes.scores) == len(notes.masks)
@@ -133,7 +133,7 @@ def _area(mask: CroppedMask | None, box: np.ndarray) -> int:
     return round(float((box[2] - box[0]) * (box[3] - box[1])))
 
 
-def _frame_record(name: str, jpeg: bytes, frame: Frame, found: ProposalSet, negative: Sequence[int]) -> FrameRecord:
+def _frame_record(name: str, jpeg: bytes, frame: Frame, proposals: ProposalSet, negative: Sequence[int]) -> FrameRecord:
     objects = None
     if frame.annotations is not None:
         notes: Annotations = frame.annotations
@@ -145,13 +145,13 @@ def _frame_record(name: str, jpeg: bytes, frame: Frame, found: ProposalSet, nega
         sha256=hashlib.sha256(jpeg).hexdigest(),
         objects=objects,
         proposals=Proposals(
-            boxes=_boxes(found.boxes),
-            scores=_scores(found.scores),
-            areas=[_area(mask, box) for mask, box in zip(found.masks, found.boxes)],
+            boxes=_boxes(proposals.boxes),
+            scores=_scores(proposals.scores),
+            areas=[_area(mask, box) for mask, box in zip(proposals.masks, proposals.boxes)],
             negatives=[int(i) for i in negative],
-            refused={reason: int(count) for reason, count in sorted(found.refused.items())},
-            refused_boxes=_boxes(found.refused_boxes),
-            refused_reasons=list(found.refused_reasons),
+            refused={reason: int(count) for reason, count in sorted(proposals.refused.items())},
+            refused_boxes=_boxes(proposals.refused_boxes),
+            refused_reasons=list(proposals.refused_reasons),
         ),
     )
 
@@ -162,11 +162,11 @@ def _mask_record(mask: CroppedMask | None) -> MaskRecord | None:
     return MaskRecord(x=mask.x, y=mask.y, height=mask.height, width=mask.width, counts=mask.counts)
 
 
-def _frame_masks(frame: Frame, found: ProposalSet) -> FrameMasks:
+def _frame_masks(frame: Frame, proposals: ProposalSet) -> FrameMasks:
     objects = frame.annotations.masks if frame.annotations else []
     return FrameMasks(
         objects=[_mask_record(mask) for mask in objects],
-        proposals=None if found.from_objects else [_mask_record(mask) for mask in found.masks],
+        proposals=None if proposals.from_objects else [_mask_record(mask) for mask in proposals.masks],
     )
 
 

@@ -100,7 +100,8 @@ def raw_samples(source: ShardBytes, shard: str) -> Iterator[RawSample]:
         BadShard: a header, length or end that is none of ours. What came before has been given by then.
         OSError: the shard could not be read.
     """
-    key, offset, members, held = "", 0, [], 0
+    key, offset, held = "", 0, 0
+    members: list[tuple[str, bytes]] = []
     while (block := source.take(BLOCK)) and any(block):
         start = source.position - len(block)
         member = _sane(parse_header(block, start, shard), start, shard)
