@@ -12,8 +12,9 @@ if __name__ == "__main__":
 
 from trackmill.models.masa.variants import VARIANTS
 from trackmill.models.registry import MODELS
+from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.job import Job
-from trackmill.pipeline.console.options import JobParser, Options, one_of
+from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.export.licences import BACKBONE_LICENCES
 from trackmill.pipeline.storage.credentials import redact

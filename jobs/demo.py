@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
+from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
-from trackmill.pipeline.console.options import JobParser, Options, one_of
+from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.demo.settings import STAGE_NAMES, DemoSettings
 from trackmill.pipeline.storage.credentials import redact

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
+from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.job import Job
-from trackmill.pipeline.console.options import JobParser, Options, one_of
+from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.evaluation.association.settings import AssociationSettings

@@ -11,8 +11,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
 from trackmill.models.registry import MODELS, is_outside
+from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.job import Job
-from trackmill.pipeline.console.options import JobParser, Options, one_of, positive
+from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, exists, join, read_bytes

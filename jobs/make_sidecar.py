@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
+from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
-from trackmill.pipeline.console.options import JobParser, Options, one_of, positive
+from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import clean, complain, say, warn
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.console.words import readable_bytes

@@ -11,9 +11,10 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
 from trackmill.models.registry import MODELS, is_outside
+from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
-from trackmill.pipeline.console.options import JobParser, Options, one_of, positive
+from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import note, say, warn
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, join

@@ -12,10 +12,11 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
 from trackmill.pipeline.console import output as console
+from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.layers import nested
-from trackmill.pipeline.console.options import JobParser, Options, device, one_of, positive
+from trackmill.pipeline.console.options import JobParser, Options, device, positive
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical
 from trackmill.schemas.config import ConfigError, merge

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from trackmill.pipeline.console.setting_options import keywords_of_setting
@@ -94,24 +94,6 @@ class _Formatter(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
         self._width = min(self._width, 110)
-
-
-def one_of(names: Iterable[str], else_if: Callable[[str], bool] | None = None) -> Callable[[str], str]:
-    """The type of an option with choices; unlike argparse's own it names the nearest.
-
-    Args:
-        names: the choices.
-        else_if: whether another word is allowed as well, such as `my_package.my_module:Class`.
-    """
-    known = list(names)
-
-    def choice(text: str) -> str:
-        if text in known or (else_if is not None and else_if(text)):
-            return text
-        advice = nearest(text, known), f"known: {', '.join(known)}"
-        raise argparse.ArgumentTypeError("; ".join(filter(None, [f"{text!r} is unknown", *advice])))
-
-    return choice
 
 
 def positive(text: str) -> int:

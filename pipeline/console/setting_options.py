@@ -11,6 +11,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from trackmill.pipeline.console.choices import one_of
+
 _METAVARS = {int: "N", float: "X"}
 
 
@@ -36,8 +38,6 @@ def keywords_of_setting(settings: type[BaseModel], key: str) -> dict[str, Any]:
     if kind is bool:
         return keywords | {"action": argparse.BooleanOptionalAction}
     if get_origin(kind) is Literal:
-        from trackmill.pipeline.console.options import one_of
-
         names = [str(each) for each in get_args(kind)]
         return keywords | {"type": one_of(names), "metavar": "{" + ",".join(names) + "}"}
     keywords["metavar"] = _METAVARS.get(kind, key.rpartition(".")[2].upper())

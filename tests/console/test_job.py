@@ -17,8 +17,9 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
+from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.job import Job
-from trackmill.pipeline.console.options import JobParser, Options, one_of, positive
+from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.storage.files import read_bytes
 from trackmill.schemas.config import Settings, build
