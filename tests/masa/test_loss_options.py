@@ -11,7 +11,7 @@ from torch import Tensor
 from trackmill.models.masa.losses import LossSettings, Targets, masa_losses
 from trackmill.models.masa.losses.auxiliary import margin_loss
 from trackmill.models.masa.losses.contrastive import paper_contrast, released_contrast
-from trackmill.models.masa.losses.pairing import Side, compare, pair_telemetry
+from trackmill.models.masa.losses.pairing import Comparison, Side, compare, pair_telemetry
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.variants import VARIANTS
 
@@ -48,7 +48,7 @@ def test_a_row_whose_negatives_are_all_ignored_has_a_finite_gradient() -> None:
         assert bool(gradient.isfinite().all())
 
 
-def _side(ids: list[int], seed: int, *groups: int, boxes: Tensor = BOXES) -> Side:
+def _side(ids: list[int], seed: int, *groups: str, boxes: Tensor = BOXES) -> Side:
     boxes = boxes[: len(ids)]
     return Side(
         boxes=boxes,
@@ -61,8 +61,8 @@ def _side(ids: list[int], seed: int, *groups: int, boxes: Tensor = BOXES) -> Sid
 
 
 def test_negatives_of_the_batch_leave_out_the_same_videos() -> None:
-    rows = [_side([1, 2], 0, 5), _side([1], 1, 6), _side([1, 2, 3], 2, 5, 7)]
-    columns = [_side([2, 1, 9], 3, 5), _side([1, 4], 4, 6), _side([3], 5, 5, 7)]
+    rows = [_side([1, 2], 0, "5.mp4"), _side([1], 1, "6.mp4"), _side([1, 2, 3], 2, "5.mp4", "7.mp4")]
+    columns = [_side([2, 1, 9], 3, "5.mp4"), _side([1, 4], 4, "6.mp4"), _side([3], 5, "5.mp4", "7.mp4")]
     (whole,) = compare(rows, columns, "batch", 1.0)
     assert whole.rows.shape == (6, 8) and whole.columns.shape == (6, 8)
     wanted = torch.zeros(6, 6, dtype=torch.bool)
@@ -103,7 +103,8 @@ def test_telemetry_does_not_count_ignored_pairs() -> None:
     targets = torch.eye(3, 5, dtype=torch.bool)
     ignored = torch.zeros_like(targets)
     ignored[:, 4] = True
-    with_, without = pair_telemetry([(key, ref, targets)], [ignored]), pair_telemetry([(key, ref[:4], targets[:, :4])])
+    with_ = pair_telemetry([Comparison(rows=key, columns=ref, targets=targets, ignored=ignored)])
+    without = pair_telemetry([Comparison(rows=key, columns=ref[:4], targets=targets[:, :4])])
     assert all(float(with_[name]) == pytest.approx(float(without[name])) for name in without)
 
 
@@ -124,7 +125,9 @@ def _step(model: Masa, *, swapped: bool = False, **changes: object) -> dict[str,
     key = torch.rand(2, 3, 96, 128, generator=_seeded(9)) * 255
     mirrored = BOXES[:, [2, 1, 0, 3]] * torch.tensor([-1, 1, -1, 1]) + torch.tensor([128, 0, 128, 0])
     ids = torch.tensor([1, 2, 3])
-    sides = [[Targets(boxes=boxes, ids=ids, groups=(group,)) for group in (1, 2)] for boxes in (BOXES, mirrored)]
+    sides = [
+        [Targets(boxes=boxes, ids=ids, groups=(group,)) for group in ("a.jpg", "b.jpg")] for boxes in (BOXES, mirrored)
+    ]
     images = [key, key.flip(-1)]
     if swapped:
         images, sides = images[::-1], sides[::-1]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trackmill.models.masa.losses import PAPER, RELEASED, LossSettings, Targets, masa_losses
-from trackmill.models.masa.losses.total import pair_telemetry
+from trackmill.models.masa.losses.pairing import Comparison, pair_telemetry
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.rpn_inference import ProposalSettings
 from trackmill.models.masa.variants import VARIANTS
@@ -172,8 +172,10 @@ def test_telemetry_worked_by_hand() -> None:
     key = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     ref = torch.tensor([[2.0, 0.0], [0.0, math.log(3)], [0.0, 0.0]])
     targets = torch.tensor([[True, False, False], [True, False, False], [False, False, False]])
-    without_negatives = (key[:1], ref[:1], targets[:1, :1])
-    found = pair_telemetry([(key, ref, targets), (key, ref, torch.zeros_like(targets)), without_negatives])
+    whole = Comparison(rows=key, columns=ref, targets=targets)
+    none = Comparison(rows=key, columns=ref, targets=torch.zeros_like(targets))
+    without_negatives = Comparison(rows=key[:1], columns=ref[:1], targets=targets[:1, :1])
+    found = pair_telemetry([whole, none, without_negatives])
     assert float(found["positives"]) == 1  # two, none and one
     # First row: both negatives weigh 1/2, so 2 share the weight; second: 3/4 and 1/4, so 1 / (9/16 + 1/16).
     assert float(found["effective_negatives"]) == pytest.approx((2 + 16 / 10) / 2)

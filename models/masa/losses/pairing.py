@@ -24,7 +24,7 @@ class Side:
         truths: (P,) int64, object of each positive sample.
         samples: (P + Q, 4) boxes of all samples, positives first.
         embeddings: (P, D) of the positives, or (P + Q, D) of all samples.
-        groups: videos or files whose pixels are in the view.
+        groups: names of the videos or files whose pixels are in the view.
     """
 
     boxes: Tensor
@@ -32,7 +32,7 @@ class Side:
     truths: Tensor
     samples: Tensor
     embeddings: Tensor
-    groups: tuple[int, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,23 +87,17 @@ def compare(
 
 
 @torch.no_grad()
-def pair_telemetry(
-    pairs: Sequence[tuple[Tensor, Tensor, Tensor]], ignored: Sequence[Tensor | None] | None = None
-) -> dict[str, Tensor]:
-    """How hard the contrast is: see `masa_losses` for the three numbers.
-
-    Args:
-        pairs: of each comparison, rows (P, D), columns (R, D) and targets (P, R) bool.
-        ignored: of each, (P, R) bool or None.
-    """
-    positives = torch.stack([targets.any(dim=1).sum() for _, _, targets in pairs]).float().mean()
+def pair_telemetry(comparisons: Sequence[Comparison]) -> dict[str, Tensor]:
+    """How hard the contrast of some comparisons is: see `masa_losses` for the three numbers."""
+    positives = torch.stack([each.targets.any(dim=1).sum() for each in comparisons]).float().mean()
     effective, gaps = [], []
-    for (key, ref, targets), unknown in zip(pairs, ignored or [None] * len(pairs)):
-        negatives = ~targets if unknown is None else ~(targets | unknown)
-        counts = targets.any(dim=1) & negatives.any(dim=1)
+    for each in comparisons:
+        negatives = ~each.targets if each.ignored is None else ~(each.targets | each.ignored)
+        counts = each.targets.any(dim=1) & negatives.any(dim=1)
         if not counts.any():
             continue
-        key, positive, negative = key[counts], targets[counts], negatives[counts]
+        key, positive, negative = each.rows[counts], each.targets[counts], negatives[counts]
+        ref = each.columns
         weights = (key @ ref.T).masked_fill(~negative, -torch.inf).softmax(dim=1)  # a row's negatives sum to 1
         effective.append((1 / weights.square().sum(dim=1)).mean())
         cosines = F.normalize(key, dim=1) @ F.normalize(ref, dim=1).T

@@ -42,7 +42,7 @@ class Targets:
     Args:
         boxes: (G, 4) float32 xyxy in pixels of the view, each with an area above 0.
         ids: (G,) int64; equal ids above 0 are the same object in both views, an id of 0 matches nothing.
-        groups: numbers of the videos or files whose pixels are in the view; only for `negatives = "batch"`.
+        groups: names of the videos or files whose pixels are in the view; only for `negatives = "batch"`.
 
     Raises:
         ValueError: shapes do not fit, or a box is empty or not finite.
@@ -50,7 +50,7 @@ class Targets:
 
     boxes: Tensor
     ids: Tensor
-    groups: tuple[int, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4 or self.ids.shape != self.boxes.shape[:1]:
@@ -249,19 +249,18 @@ def _sides(
 
 def _track_losses(rows: Sequence[Side], columns: Sequence[Side], settings: LossSettings) -> dict[str, Tensor]:
     """Both track losses and their telemetry in one direction."""
-    compared = compare(rows, columns, settings.negatives, settings.ignore_iou)
-    pairs = [(each.rows, each.columns, each.targets) for each in compared]
-    ignored = [each.ignored for each in compared]
+    comparisons = compare(rows, columns, settings.negatives, settings.ignore_iou)
     contrast = CONTRASTS[settings.contrast]
-    track = torch.stack([contrast(*pair, unknown) for pair, unknown in zip(pairs, ignored)]).mean()
+    costs = [contrast(each.rows, each.columns, each.targets, each.ignored) for each in comparisons]
+    track = torch.stack(costs).mean()
     if settings.auxiliary_weight:
-        costs = [margin_loss(*pair, unknown) for pair, unknown in zip(pairs, ignored)]
+        costs = [margin_loss(each.rows, each.columns, each.targets, each.ignored) for each in comparisons]
         auxiliary = settings.auxiliary_weight * torch.stack(costs).mean()
     else:
         auxiliary = torch.zeros_like(track)
-    telemetry = pair_telemetry(pairs, ignored)
+    telemetry = pair_telemetry(comparisons)
     # One comparison may stand for the whole batch.
-    telemetry["positives"] = telemetry["positives"] * len(compared) / len(rows)
+    telemetry["positives"] = telemetry["positives"] * len(comparisons) / len(rows)
     return {"track": track, "track_aux": auxiliary, **telemetry}
 
 
