@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterable
@@ -23,8 +24,8 @@ from trackmill.schemas.config import ConfigError, merge
 from trackmill.schemas.names import nearest
 
 if TYPE_CHECKING:
-    from trackmill.pipeline.training.launch import Prepared
-    from trackmill.pipeline.training.loop import Outcome
+    from trackmill.pipeline.training.launch import TrainingPlan
+    from trackmill.pipeline.training.loop import TrainingResult
     from trackmill.pipeline.training.recipe import Recipe
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -87,7 +88,7 @@ def settings(options: Options) -> Recipe:
     if options.data:
         values = merge(values, nested("data.url", canonical(options.data)))
 
-    from trackmill.pipeline.training.recipe import load_recipe
+    from trackmill.pipeline.training.recipe_files import load_recipe
 
     return load_recipe(name, values, RECIPES)
 
@@ -103,37 +104,39 @@ def run(options: Options) -> ExitCode:
     from trackmill.pipeline.training.launch import begin, find_device, prepare, run_local
 
     place = None if launcher == "ray" else find_device(options.device)
-    prepared = prepare(recipe, options.output, ranks, options.resume)
+    plan = prepare(recipe, options.output, ranks, options.resume)
     if options.dry_run:
-        say(rank, dry_run(prepared, ranks, find_device(options.device)))
+        say(rank, dry_run(plan, ranks, find_device(options.device)))
         return ExitCode.FINE
-    say(rank, [f"recipe {recipe.name}: {redact(options.recipe)}, output {redact(prepared.output)}"])
-    say(rank, describe_run(prepared, ranks))
-    if prepared.finished:
-        say(rank, [f"all {prepared.total_steps:,} steps are done already: nothing is left to do"])
-        say(rank, closing(prepared.output))
+    say(rank, [f"recipe {recipe.name}: {redact(options.recipe)}, output {redact(plan.output)}"])
+    say(rank, describe_run(plan, ranks))
+    if plan.finished:
+        say(rank, [f"all {plan.total_steps:,} steps are done already: nothing is left to do"])
+        say(rank, closing(plan.output))
         return ExitCode.FINE
-    if prepared.start is None:
+    if plan.start is None:
         say(rank, ["starts at step 0"])
     else:
-        say(rank, [f"goes on after step {prepared.start.step:,}, from {redact(prepared.start.url)}"])
+        say(rank, [f"goes on after step {plan.start.step:,}, from {redact(plan.start.url)}"])
     if rank == 0:
-        begin(prepared)
+        begin(plan)
     # Looked at once; a worker that starts again must not stumble over its own run's checkpoints.
     resume = "auto" if options.resume == "never" else options.resume
     if launcher == "ray":
         from trackmill.pipeline.training.ray.ray_train import run_ray
 
-        outcome = run_ray(recipe, prepared.output, num_workers=ranks, device=options.device, resume=resume)
+        plan = dataclasses.replace(plan, built=None)  # ranks build their own: this process needs the memory no more
+        result = run_ray(recipe, plan.output, num_workers=ranks, device=options.device, resume=resume)
     else:
-        outcome = run_local(
+        result = run_local(
             recipe,
-            prepared.output,
+            plan.output,
             device=str(place),
             resume=resume,
+            built=plan.built,
             notice=lambda line: say(rank, [line]),
         )
-    return summarise(rank, prepared, outcome)
+    return summarise(rank, plan, result)
 
 
 def choose_launcher(options: Options, world: int) -> tuple[str, int]:
@@ -156,15 +159,15 @@ def choose_launcher(options: Options, world: int) -> tuple[str, int]:
     return launcher, options.workers or 1
 
 
-def summarise(rank: int, prepared: Prepared, outcome: Outcome) -> ExitCode:
+def summarise(rank: int, plan: TrainingPlan, result: TrainingResult) -> ExitCode:
     """Print how it ended."""
-    if outcome.interrupted:
-        done = f"{outcome.step:,} of {outcome.total_steps:,}"
+    if result.interrupted:
+        done = f"{result.step:,} of {result.total_steps:,}"
         say(rank, [f"stopped after step {done}, which is saved; the same command goes on"])
         return ExitCode.STOPPED
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in outcome.metrics.items())
-    say(rank, [f"done: {outcome.step:,} steps" + (f"; {metrics}" if metrics else "")])
-    say(rank, closing(prepared.output))
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+    say(rank, [f"done: {result.step:,} steps" + (f"; {metrics}" if metrics else "")])
+    say(rank, closing(plan.output))
     return ExitCode.FINE
 
 

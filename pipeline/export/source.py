@@ -22,7 +22,7 @@ from trackmill.pipeline.storage.fetched import fetch_weights
 from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
 from trackmill.pipeline.training import checkpoint
 from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task
-from trackmill.pipeline.training.result import network_of, read_card, result_url
+from trackmill.pipeline.training.result import fill_network, read_card, result_url
 from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.pipeline.weights import build_model, read_fetched
 from trackmill.schemas.config import ConfigError
@@ -149,7 +149,7 @@ def _stored(run: str, recipe: Recipe, which: str) -> Source:
     checkpoint.check_fits(found, *effective(recipe), data=found.document["data"])
     state, averaged = checkpoint.read_state(found)
     task = make_task(recipe)
-    network = network_of(task, recipe.seed, state, averaged)
+    network = fill_network(task.build(recipe.seed), {**state.parameters, **(averaged or {})})
     if not isinstance(network, Masa):
         raise InputError(f"{redact(run)} has trained no MASA but a {type(network).__name__}")
     # What is frozen is not in the checkpoint: it was built anew, from files that may have changed since.

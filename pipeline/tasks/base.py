@@ -1,51 +1,124 @@
-"""What is learnt, apart from how: everything that the loop asks of a task."""
+"""What a task is: everything that training asks of it. How it is trained is the business of `pipeline/training`.
+
+A task is a class. A recipe names it, and the class says which sections the recipe then has:
+
+    class Guess(Task):
+        name = "guess"
+        sections = {"model": GuessModel, "evaluation": GuessEvaluation}
+
+        def __init__(self, model: GuessModel, evaluation: GuessEvaluation) -> None: ...
+
+`tests/tasks/test_contract.py` holds what every task promises here.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from trackmill.pipeline.loader.contract import MakeExample
+from trackmill.schemas.config import Settings
 
 
 class TrainingModule(nn.Module):
     """The network together with its losses, so that engines wrap one forward pass.
 
-    Frozen parts have `requires_grad` off and stay in evaluation mode whatever `train` is told.
+    What is frozen has `requires_grad` off and stays in evaluation mode, whatever is passed to `train`. What is trained
+    is float32. A module may also learn by itself, in buffers (a table of identities with an optimiser of its own):
+    buffers are in checkpoints too, those of rank 0. So every rank must give them the same values, as from examples
+    gathered over ranks, and they keep their shapes.
     """
 
     network: nn.Module
-    """What is saved as the result; a submodule, so its tensors are named `network.*` here."""
+    """What is exported; its parameters are named `network.*` here. What only training needs lies beside it."""
 
     def forward(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars: `total`, with gradients, its parts, and telemetry without.
+        """The losses of a batch.
 
         Args:
-            batch: what the task's `collate` gave, moved to the module's device.
+            batch: what the task's `collate` returned, moved to the module's device.
             generator: all randomness of this step; on the CPU or the module's device.
+
+        Returns:
+            Scalars: `total`, with gradients; its parts and whatever else belongs into the row of a step. The same names
+            in every step and on every rank.
         """
         raise NotImplementedError
 
 
-class Task(Protocol):
-    """One thing to learn: MASA, and later ScaleTrack's clips and IP-MOT's queries."""
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A measurement of the network while it is trained.
 
-    name: str
+    Args:
+        every: steps between two; there is one after the last step, too.
+        measure: (network in evaluation mode, device that it is on) -> numbers by name. Runs on rank 0, without
+            gradients, while the others wait. It must not change what is trained; it may draw random numbers.
+    """
 
-    def build(self, seed: int) -> TrainingModule:
-        """The network with its starting weights, the same for the same seed, on the CPU in training mode."""
+    every: int
+    measure: Callable[[nn.Module, torch.device], Mapping[str, float]]
 
+
+class Task(ABC):
+    """One thing to learn.
+
+    The class is called with its sections by name, as in `MyTask(model=..., loss=...)`, on the driver and on every rank.
+    It checks there what can be checked without building anything, and raises `ConfigError` with the key in its text.
+    """
+
+    name: ClassVar[str]
+    """What runs are known by. It stands in checkpoints, the module does not: a class may move to another module."""
+
+    sections: ClassVar[Mapping[str, type[Settings]]]
+    """Its sections of the recipe, by name."""
+
+    no_effect: ClassVar[Sequence[str]] = ()
+    """Its sections, or keys such as `model.cache`, that may change when a run goes on: they change no result."""
+
+    added_later: ClassVar[Mapping[str, Any]] = {}
+    """Keys that came after the first runs, each with the plain value that means what runs before it did. At this value
+    a key is left out of what a checkpoint is compared by, so that older runs go on."""
+
+    @abstractmethod
+    def build(self, seed: int, read_weights: bool = True) -> TrainingModule:
+        """The network with its losses and starting weights, on the CPU in training mode.
+
+        Args:
+            seed: the same seed gives the same weights. torch's own random state is as before afterwards.
+            read_weights: whether files of weights are read. Without them the module has the same names, shapes and
+                frozen parts, for counting (on torch's meta device, where possible) or to be filled from a checkpoint.
+
+        Raises:
+            ValueError: weights that do not fit; names the file and what is wrong with it.
+            OSError: they cannot be read.
+        """
+
+    @abstractmethod
     def make_example(self) -> MakeExample:
-        """What workers do with a stored sample; a small picklable object."""
+        """What loader processes do with a stored sample; a small picklable object."""
 
+    @abstractmethod
     def collate(self, examples: Sequence[Any]) -> Any:
-        """Examples of this rank's part of a batch, in order, to nested dicts, lists and tuples of tensors."""
+        """A rank's part of a batch, out of its examples in order.
 
+        Returns:
+            Tensors in dataclasses, dicts, lists and tuples, beside other values that stay on the CPU.
+        """
+
+    def evaluation(self) -> Evaluation | None:
+        """How the network is measured while it is trained; None if the recipe does not want it."""
+        return None
+
+    @abstractmethod
     def metadata(self) -> dict[str, str]:
-        """What is written into the header of the result's safetensors, so that `models.*.load` reads it."""
+        """What is written into the header of the exported safetensors file, so that the model's `load` knows it."""
 
-    def evaluation(self) -> Callable[[nn.Module, torch.device], Mapping[str, float]] | None:
-        """Measures the network (in evaluation mode) now and then; None where the recipe asks for nothing."""
+    def exported(self, network: nn.Module) -> Mapping[str, Tensor]:
+        """The tensors of the exported file, by name."""
+        return network.state_dict()

@@ -49,7 +49,7 @@ class DamagedCheckpoint(InputError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class SavedCheckpoint:
     """A checkpoint that is whole.
 
     Args:
@@ -127,7 +127,7 @@ def describe(
     }
 
 
-def find(output: str, thorough: bool = True) -> Found | None:
+def find(output: str, thorough: bool = True) -> SavedCheckpoint | None:
     """The newest whole checkpoint of a run, None where there is none yet.
 
     A damaged one is passed over for the one before, never used and never removed here.
@@ -146,7 +146,7 @@ def find(output: str, thorough: bool = True) -> Found | None:
         except (DamagedCheckpoint, FileNotFoundError) as error:
             damaged.append(str(error))
             continue
-        return Found(url=folder, step=document["step"], document=document, damaged=tuple(damaged))
+        return SavedCheckpoint(url=folder, step=document["step"], document=document, damaged=tuple(damaged))
     if damaged:
         raise DamagedCheckpoint(
             f"no checkpoint of {redact(output)} is whole ({'; '.join(damaged)}); restore one, or remove "
@@ -155,7 +155,7 @@ def find(output: str, thorough: bool = True) -> Found | None:
     return None
 
 
-def open_checkpoint(url: str, thorough: bool = True) -> Found:
+def open_checkpoint(url: str, thorough: bool = True) -> SavedCheckpoint:
     """A checkpoint by the URL of its folder, or the newest one of a run by the URL of its root.
 
     Raises:
@@ -164,17 +164,17 @@ def open_checkpoint(url: str, thorough: bool = True) -> Found:
     """
     if exists(join(url, DOCUMENT)):
         document = _check(url, thorough)
-        return Found(url=url, step=document["step"], document=document)
-    found = find(url, thorough)
-    if found is None:
+        return SavedCheckpoint(url=url, step=document["step"], document=document)
+    newest = find(url, thorough)
+    if newest is None:
         raise FileNotFoundError(
             f"no checkpoint at {redact(url)}: give a folder with {DOCUMENT} in it (OUTPUT/checkpoints/step-...), or "
             "the root of a run"
         )
-    return found
+    return newest
 
 
-def read_state(found: Found) -> tuple[EngineState, dict[str, Tensor] | None]:
+def read_state(saved: SavedCheckpoint) -> tuple[EngineState, dict[str, Tensor] | None]:
     """The engine's state and the averaged weights, if any, on the CPU.
 
     Every rank reads for itself: one reader for all would hold the others up for as long, and pass it through memory
@@ -183,21 +183,21 @@ def read_state(found: Found) -> tuple[EngineState, dict[str, Tensor] | None]:
     Raises:
         DamagedCheckpoint: a file has changed since it was found.
     """
-    files = found.document["files"]
-    averaged = _tensors(found.url, EMA, files[EMA]) if EMA in files else None
+    files = saved.document["files"]
+    averaged = _tensors(saved.url, EMA, files[EMA]) if EMA in files else None
     state = EngineState(
-        parameters=_tensors(found.url, MODEL, files[MODEL]),
-        moments=_tensors(found.url, OPTIMIZER, files[OPTIMIZER]),
-        numbers=found.document["engine"],
+        parameters=_tensors(saved.url, MODEL, files[MODEL]),
+        moments=_tensors(saved.url, OPTIMIZER, files[OPTIMIZER]),
+        numbers=saved.document["engine"],
     )
     return state, averaged
 
 
-def check_fits(found: Found, recipe: Mapping[str, Any], digest: str, data: Mapping[str, Any]) -> None:
+def check_fits(saved: SavedCheckpoint, recipe: Mapping[str, Any], digest: str, data: Mapping[str, Any]) -> None:
     """Refuse to go on with other settings or other data: the result would be neither run's.
 
     Args:
-        found: the checkpoint.
+        saved: the checkpoint.
         recipe: what changes results, of this run.
         digest: over that.
         data: fingerprint of the data set and what else identifies it.
@@ -205,7 +205,7 @@ def check_fits(found: Found, recipe: Mapping[str, Any], digest: str, data: Mappi
     Raises:
         ConfigError: names each key that differs, with both values.
     """
-    where, document = redact(found.url), found.document
+    where, document = redact(saved.url), saved.document
     if document["digest"] != digest:
         before, now = flatten(document["recipe"]), flatten(dict(recipe))
         keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
@@ -215,22 +215,22 @@ def check_fits(found: Found, recipe: Mapping[str, Any], digest: str, data: Mappi
             "go on, or another --output to start anew"
         )
     if document["data"] != data:
-        told = [f"{key} was {document['data'].get(key)!r}, now {value!r}" for key, value in data.items()]
+        differing = [f"{key} was {document['data'].get(key)!r}, now {value!r}" for key, value in data.items()]
         raise ConfigError(
-            f"{where} was trained on other data: {'; '.join(told)}. Give the same data set to go on, or another "
+            f"{where} was trained on other data: {'; '.join(differing)}. Give the same data set to go on, or another "
             "--output to start anew"
         )
 
 
-def check_frozen(found: Found, frozen: str) -> None:
+def check_frozen(saved: SavedCheckpoint, frozen: str) -> None:
     """Refuse other frozen weights than those that the trained ones were fitted to; they are not in the checkpoint.
 
     Raises:
         ConfigError: their digest is another one.
     """
-    if found.document["frozen"] != frozen:
+    if saved.document["frozen"] != frozen:
         raise ConfigError(
-            f"{redact(found.url)} was trained on top of other frozen weights; give the file that it started from"
+            f"{redact(saved.url)} was trained on top of other frozen weights; give the file that it started from"
         )
 
 
@@ -239,11 +239,11 @@ def frozen_digest(module: torch.nn.Module) -> str:
     frozen = {name: values for name, values in module.named_parameters() if not values.requires_grad}
     if not frozen:
         return ""
-    found = hashlib.sha256()
+    sums = hashlib.sha256()
     for name, values in sorted(frozen.items()):
-        found.update(name.encode())
-        found.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
+        sums.update(name.encode())
+        sums.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return sums.hexdigest()
 
 
 def sweep(output: str) -> list[str]:
@@ -270,11 +270,11 @@ def write_tensors(url: str, tensors: Mapping[str, Tensor], metadata: dict[str, s
         save_file(apart, local, metadata)
         local.chmod(mode)  # safetensors makes files that only their owner may read
         with open(local, "rb") as handle:
-            told = {"bytes": local.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
+            record = {"bytes": local.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
         publish_file(local, url)
     finally:
         local.unlink(missing_ok=True)
-    return told
+    return record
 
 
 def _write(
@@ -291,12 +291,12 @@ def _write(
     files = {MODEL: state.parameters, OPTIMIZER: state.moments}
     if averaged is not None:
         files[EMA] = dict(averaged)
-    told = {name: write_tensors(join(folder, name), tensors) for name, tensors in files.items()}
+    records = {name: write_tensors(join(folder, name), tensors) for name, tensors in files.items()}
     # Last: a folder without it does not count.
     publish_bytes(
         join(folder, DOCUMENT),
         orjson.dumps(
-            {**document, "engine": state.numbers, "files": told}, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
+            {**document, "engine": state.numbers, "files": records}, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
         ),
     )
     # Only now, when the new one is whole. Later steps, of a run that was set back to an earlier step, stay as well.
@@ -310,11 +310,11 @@ def _write(
 def _folders(output: str) -> dict[str, set[str]]:
     """Names of the files in each step's folder, by the folder's URL."""
     try:
-        found = list_files(join(output, "checkpoints"))
+        listing = list_files(join(output, "checkpoints"))
     except FileNotFoundError:
         return {}
     folders: dict[str, set[str]] = {}
-    for file in found:
+    for file in listing:
         if _FOLDER.search(dirname(file.uri)):
             folders.setdefault(dirname(file.uri), set()).add(basename(file.uri))
     return folders
@@ -336,23 +336,23 @@ def _check(folder: str, thorough: bool) -> dict[str, Any]:
         raise DamagedCheckpoint(f"{shown} has format {version}; this version of Trackmill reads {FORMAT}")
     document["step"] = step
     sizes = {basename(file.uri): file.size for file in list_files(folder)}
-    for name, told in files.items():
-        if sizes.get(name) != told["bytes"]:
-            raise DamagedCheckpoint(f"{shown}/{name} has {sizes.get(name, 'no')} of {told['bytes']} bytes")
+    for name, record in files.items():
+        if sizes.get(name) != record["bytes"]:
+            raise DamagedCheckpoint(f"{shown}/{name} has {sizes.get(name, 'no')} of {record['bytes']} bytes")
         if thorough:
-            _read(folder, name, told)
+            _read(folder, name, record)
     return document
 
 
-def _read(folder: str, name: str, told: Mapping[str, Any]) -> bytes:
+def _read(folder: str, name: str, record: Mapping[str, Any]) -> bytes:
     data = read_bytes(join(folder, name))
-    if len(data) != told["bytes"] or hashlib.sha256(data).hexdigest() != told["sha256"]:
+    if len(data) != record["bytes"] or hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise DamagedCheckpoint(f"{redact(folder)}/{name} is damaged: its SHA-256 is not the one that was written down")
     return data
 
 
-def _tensors(folder: str, name: str, told: Mapping[str, Any]) -> dict[str, Tensor]:
+def _tensors(folder: str, name: str, record: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
-        return load(_read(folder, name, told))
+        return load(_read(folder, name, record))
     except SafetensorError as error:
         raise DamagedCheckpoint(f"{redact(folder)}/{name} is no safetensors file: {error}") from None

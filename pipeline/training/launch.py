@@ -1,7 +1,7 @@
 """Starting a run: everything is checked before a worker is; then one process trains, or each of those that torchrun or
 Ray started.
 
-Three calls: `prepare` looks, once, and changes nothing; `begin` writes the recipe down; `worker` trains, in every rank.
+Three calls: `prepare` checks and changes nothing; `begin` writes the recipe down; `worker` trains, in every rank.
 """
 
 from __future__ import annotations
@@ -27,10 +27,17 @@ from trackmill.pipeline.loader.order import Order, share
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, join
 from trackmill.pipeline.storage.publish import publish_bytes
-from trackmill.pipeline.tasks.base import Task
+from trackmill.pipeline.tasks.base import Task, TrainingModule
 from trackmill.pipeline.training import checkpoint
-from trackmill.pipeline.training.checkpoint import Found
-from trackmill.pipeline.training.loop import Outcome, data_identity, total_steps, train
+from trackmill.pipeline.training.checkpoint import SavedCheckpoint
+from trackmill.pipeline.training.loop import TrainingResult, data_identity, total_steps, train
+from trackmill.pipeline.training.parameters import (
+    GroupCount,
+    ParameterCount,
+    count_groups,
+    count_parameters,
+    outline,
+)
 from trackmill.pipeline.training.ranks import on_first_rank
 from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task, plain
 from trackmill.pipeline.training.result import read_card
@@ -49,39 +56,46 @@ class RunFailed(JobError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Parameters of one part of the module."""
+class BuiltTask:
+    """A task with its module, weights included, which was built in this process and not trained yet."""
 
-    name: str
-    parameters: int
-    trainable: int
+    task: Task
+    module: TrainingModule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """What was found before anything is started.
+class TrainingPlan:
+    """What a run will be, as far as it is known before anything is started.
 
     Args:
         recipe: the settings.
         output: root of the run, spelt in full.
         catalog: the data set, which is open.
-        parts: parameters by part of the network.
+        parameters: by part of the network.
+        groups: of the optimiser.
         start: where it goes on; None to begin.
-        total_steps: steps that were asked for.
+        total_steps: steps of the whole run.
         finished: all of them are done, and the result is there.
+        built: the task with its starting weights, for whoever trains in this process: so their files are read once.
+            None where the run goes on from a checkpoint.
     """
 
     recipe: Recipe
     output: str
     catalog: Catalog
-    parts: tuple[Part, ...]
-    start: Found | None
+    parameters: tuple[ParameterCount, ...]
+    groups: tuple[GroupCount, ...]
+    start: SavedCheckpoint | None
     total_steps: int
     finished: bool
+    built: BuiltTask | None
 
 
-def prepare(recipe: Recipe, output: str, ranks: int, resume: str = "auto") -> Prepared:
+def prepare(recipe: Recipe, output: str, ranks: int, resume: str = "auto") -> TrainingPlan:
     """Check all that can be checked without a worker; writes nothing.
+
+    Weights that a run begins with are read here, so that a wrong file is known before a GPU is waited for. A run that
+    goes on was through that; its frozen weights are read and checked by the ranks.
 
     Args:
         recipe: settings.
@@ -108,27 +122,31 @@ def prepare(recipe: Recipe, output: str, ranks: int, resume: str = "auto") -> Pr
     require_packages(recipe.telemetry)
     if recipe.engine.name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         raise MissingPackage('engine deepspeed needs a package that is not installed: pip install -e ".[deepspeed]"')
-    parts = count_parameters(make_task(recipe), recipe.seed)
-    return Prepared(
+    task = make_task(recipe)
+    built = BuiltTask(task=task, module=task.build(recipe.seed)) if start is None else None
+    module = built.module if built is not None else outline(task, recipe.seed)
+    return TrainingPlan(
         recipe=recipe,
         output=output,
         catalog=catalog,
-        parts=parts,
+        parameters=count_parameters(module),
+        groups=count_groups(module, recipe.optim),
         start=start,
         total_steps=total,
         finished=finished,
+        built=built,
     )
 
 
-def begin(prepared: Prepared) -> None:
+def begin(plan: TrainingPlan) -> None:
     """Write `config.json`, the resolved recipe: the first thing in the output, which shows that it can be written to.
 
     Raises:
         OSError: it cannot.
     """
     publish_bytes(
-        join(prepared.output, "config.json"),
-        orjson.dumps(plain(prepared.recipe), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS),
+        join(plan.output, "config.json"),
+        orjson.dumps(plain(plan.recipe), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS),
     )
 
 
@@ -153,7 +171,7 @@ def check_batch(recipe: Recipe, catalog: Catalog, ranks: int) -> Order:
     return order
 
 
-def starting_point(output: str, resume: str, thorough: bool = True) -> Found | None:
+def starting_point(output: str, resume: str, thorough: bool = True) -> SavedCheckpoint | None:
     """The checkpoint to go on from.
 
     A checkpoint given by its URL is where a run begins; when that run is started again, its own newer ones win.
@@ -183,29 +201,17 @@ def starting_point(output: str, resume: str, thorough: bool = True) -> Found | N
     return own
 
 
-def count_parameters(task: Task, seed: int) -> tuple[Part, ...]:
-    """Parameters of each top-level part of the network, which is built for it: so its weights can be read."""
-    module = task.build(seed)
-    counts: dict[str, list[int]] = {}
-    for name, values in module.named_parameters():
-        words = name.split(".")
-        part = words[1] if words[0] == "network" and len(words) > 1 else words[0]
-        count = counts.setdefault(part, [0, 0])
-        count[0] += values.numel()
-        count[1] += values.numel() * values.requires_grad
-    return tuple(Part(name=name, parameters=all_, trainable=some) for name, (all_, some) in counts.items())
-
-
 def worker(
     values: Mapping[str, Any],
     output: str,
     *,
     device: str = "auto",
     resume: str = "auto",
+    built: BuiltTask | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_checkpoint: Callable[[str, int], None] | None = None,
     notice: Callable[[str], None] = lambda line: None,
-) -> Outcome:
+) -> TrainingResult:
     """Train as one rank. With several, each calls it in its own process, with the process group made.
 
     Args:
@@ -213,9 +219,10 @@ def worker(
         output: root of the run.
         device: `auto`, `cpu`, `cuda` or `cuda:1`; plain `cuda` is the one of this rank's place on its machine.
         resume: `auto` or the URL of a checkpoint. A worker that is started anew after a failure gets the same.
-        should_stop: asked after every step, see `train`.
+        built: of `prepare`, where that ran in this process; otherwise the task is built here.
+        should_stop: called after every step, see `train`.
         on_checkpoint: called on every rank after each save, see `train`.
-        notice: told, on every rank, of checkpoints that were passed over.
+        notice: called on every rank with a line about each checkpoint that was passed over.
     """
     recipe = make_recipe(values, "recipe")
     place = find_device(device)
@@ -223,11 +230,11 @@ def worker(
         keep_memory()  # or else the kernel clears the memory of every layer's output anew
     catalog = read_catalog(recipe.data.url)
 
-    def choose() -> Found | None:
-        found = starting_point(canonical(output), resume)
-        if found is not None:
-            checkpoint.check_fits(found, *effective(recipe), data_identity(catalog))
-        return found
+    def choose() -> SavedCheckpoint | None:
+        chosen = starting_point(canonical(output), resume)
+        if chosen is not None:
+            checkpoint.check_fits(chosen, *effective(recipe), data_identity(catalog))
+        return chosen
 
     # Rank 0 chooses for all: storage may show another rank a checkpoint later, or not any more.
     start = on_first_rank(choose)
@@ -235,10 +242,11 @@ def worker(
         notice(f"passed over a checkpoint: {damage}")
     return train(
         recipe,
-        make_task(recipe),
+        built.task if built is not None else make_task(recipe),
         catalog,
         canonical(output),
         place,
+        module=built.module if built is not None else None,
         start=start,
         should_stop=should_stop,
         on_checkpoint=on_checkpoint,
@@ -251,14 +259,23 @@ def run_local(
     *,
     device: str = "auto",
     resume: str = "auto",
+    built: BuiltTask | None = None,
     notice: Callable[[str], None] = lambda line: None,
-) -> Outcome:
+) -> TrainingResult:
     """Train in this process, without Ray; as one of several, where torchrun has started it.
 
     SIGTERM and Ctrl-C finish the step, save and return.
     """
     with _process_group(device), stop_on_signals() as should_stop:
-        return worker(recipe.model_dump(), output, device=device, resume=resume, should_stop=should_stop, notice=notice)
+        return worker(
+            recipe.model_dump(),
+            output,
+            device=device,
+            resume=resume,
+            built=built,
+            should_stop=should_stop,
+            notice=notice,
+        )
 
 
 def ranks_around() -> tuple[int, int]:
@@ -286,16 +303,16 @@ def find_device(name: str) -> torch.device:
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
     """Turns SIGTERM and Ctrl-C into an answer to "should I stop?"; a second one stops at once."""
-    told = threading.Event()
+    stopping = threading.Event()
 
     def note(number: int, frame: FrameType | None) -> None:
-        if told.is_set():
+        if stopping.is_set():
             raise KeyboardInterrupt
-        told.set()
+        stopping.set()
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield told.is_set
+        yield stopping.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

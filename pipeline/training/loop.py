@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.loader import ShardLoader
-from trackmill.pipeline.tasks.base import Task
+from trackmill.pipeline.tasks.base import Task, TrainingModule
 from trackmill.pipeline.training import checkpoint
-from trackmill.pipeline.training.checkpoint import Found
+from trackmill.pipeline.training.checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.ema import Ema
 from trackmill.pipeline.training.engines import make_engine
 from trackmill.pipeline.training.ranks import any_rank, num_ranks, on_first_rank, this_rank
 from trackmill.pipeline.training.recipe import Recipe, effective, plain
-from trackmill.pipeline.training.result import network_of, write_result
+from trackmill.pipeline.training.result import fill_network, frozen_tensors, write_result
 from trackmill.pipeline.training.schedule import learning_rate
 from trackmill.pipeline.training.steps import NonFinite, Rows, peak_memory, run_step
 from trackmill.pipeline.training.telemetry import Telemetry
@@ -36,13 +36,13 @@ SAVING_PATIENCE = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TrainingResult:
     """How a call of `train` ended.
 
     Args:
         step: steps done by now, earlier runs included.
-        total_steps: steps that were asked for.
-        interrupted: it was told to stop before; the same command goes on.
+        total_steps: steps of the whole run.
+        interrupted: it was stopped before; the same command goes on.
         result: URL of the weights, empty while interrupted.
         metrics: what the last evaluation gave.
     """
@@ -71,11 +71,12 @@ def train(
     output: str,
     device: torch.device,
     *,
-    start: Found | None = None,
+    module: TrainingModule | None = None,
+    start: SavedCheckpoint | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_checkpoint: Callable[[str, int], None] | None = None,
-) -> Outcome:
-    """Train to the end, or until told to stop. Every rank calls it with the same arguments.
+) -> TrainingResult:
+    """Train to the end, or until `should_stop`. Every rank calls it with the same arguments.
 
     Args:
         recipe: settings.
@@ -83,10 +84,11 @@ def train(
         catalog: the data.
         output: root of the run.
         device: of this rank.
+        module: what `task.build` gave, where that was called already; it is trained, so it cannot be used again.
         start: whole checkpoint to go on from, the same on all ranks; None to begin.
-        should_stop: asked after every step; where one rank is told so, all finish the step, save and return.
-        on_checkpoint: called on every rank after each save with its URL and step. Ray is told here and nowhere else:
-            its report waits until the controller has seen the one before, and all ranks must report equally often.
+        should_stop: called after every step; where it is true on one rank, all finish the step, save and return.
+        on_checkpoint: called on every rank after each save with its URL and step. Here and nowhere else Ray gets its
+            report: that waits until the controller has seen the one before, and all ranks must report equally often.
 
     Raises:
         NonFinite: the loss was no number for too long.
@@ -94,7 +96,7 @@ def train(
         OSError: storage failed for good.
     """
     with contextlib.ExitStack() as stack:
-        run = _Run(recipe, task, catalog, output, device, start, stack)
+        run = _Run(recipe, task, catalog, output, device, module, start, stack)
         return run.to_the_end(should_stop, on_checkpoint)
 
 
@@ -108,7 +110,8 @@ class _Run:
         catalog: Catalog,
         output: str,
         device: torch.device,
-        start: Found | None,
+        module: TrainingModule | None,
+        start: SavedCheckpoint | None,
         stack: contextlib.ExitStack,
     ) -> None:
         self.recipe, self.task, self.catalog, self.output, self.device = recipe, task, catalog, output, device
@@ -117,14 +120,18 @@ class _Run:
         self.metrics: dict[str, float] = {}
         on_first_rank(lambda: len(checkpoint.sweep(output)))
         self.watchdog = stack.enter_context(Watchdog(recipe.watchdog, self.rank, output, world=self.world))
-        module = task.build(recipe.seed)
-        self.frozen = on_first_rank(lambda: checkpoint.frozen_digest(module))
+        self.evaluation = task.evaluation()
+        module = module if module is not None else task.build(recipe.seed)
+        self.frozen_digest = on_first_rank(lambda: checkpoint.frozen_digest(module))
+        # Where the engine puts the weights elsewhere or spreads them over ranks, rank 0 keeps what is in no checkpoint,
+        # so that a network to evaluate needs no file again.
+        self.frozen = frozen_tensors(module) if self.rank == 0 else {}
         self.engine = make_engine(module.to(device), recipe.engine, recipe.optim, device, self.rank, self.world)
         stack.callback(self.engine.close)
         self.ema = Ema(self.engine.module, recipe.ema) if recipe.ema.decay else None
         if start is not None:
             self.watchdog.stage("loading the checkpoint", self.step)
-            checkpoint.check_frozen(start, self.frozen)
+            checkpoint.check_frozen(start, self.frozen_digest)
             state, averaged = checkpoint.read_state(start)
             self.engine.load(state)
             if self.ema is not None and averaged is not None:
@@ -157,7 +164,9 @@ class _Run:
         self.status = "stopped"
         stack.push(lambda kind, error, trace: self.telemetry.close("failed" if kind else self.status))
 
-    def to_the_end(self, should_stop: Callable[[], bool], on_checkpoint: Callable[[str, int], None] | None) -> Outcome:
+    def to_the_end(
+        self, should_stop: Callable[[], bool], on_checkpoint: Callable[[str, int], None] | None
+    ) -> TrainingResult:
         recipe, total = self.recipe, total_steps(self.recipe)
         batches = iter(self.loader)
         stopped = False
@@ -169,7 +178,7 @@ class _Run:
             save = last or self.step % recipe.checkpoint.every == 0
             evaluate = self._evaluates(last=self.step == total)
             if last or save or evaluate or self.step % recipe.telemetry.every == 0:
-                self._tell()
+                self._flush_rows()
             # Before the save, so that a kill in the middle of it leads to the evaluation's being done again.
             if evaluate:
                 self._evaluate()
@@ -183,7 +192,7 @@ class _Run:
             )
         result = self._finish() if done else ""
         self.status = "finished" if done else "stopped"
-        return Outcome(
+        return TrainingResult(
             step=self.step, total_steps=total, interrupted=not done, result=result, metrics=dict(self.metrics)
         )
 
@@ -222,7 +231,7 @@ class _Run:
         )
         self.telemetry.tick(self.step)
 
-    def _tell(self) -> None:
+    def _flush_rows(self) -> None:
         self.watchdog.stage("telemetry", self.step)
         self.telemetry.steps(self.rows.flush())
         if self.loader.bad > self.bad:
@@ -231,8 +240,7 @@ class _Run:
             self.telemetry.event(f"rank {self.rank}: {self.bad} bad samples were skipped so far: {named}")
 
     def _evaluates(self, last: bool) -> bool:
-        every = getattr(getattr(self.recipe, "evaluation", None), "every", 0)
-        return bool(every) and (last or self.step % every == 0) and self.task.evaluation() is not None
+        return self.evaluation is not None and (last or self.step % self.evaluation.every == 0)
 
     def _evaluate(self) -> None:
         self.watchdog.stage("evaluation", self.step, patience=EVALUATION_PATIENCE)
@@ -241,15 +249,18 @@ class _Run:
         self.telemetry.evaluation(self.step, self.metrics)
 
     def _measure(self, network: nn.Module | None) -> dict[str, float]:
-        measure = self.task.evaluation()
-        assert measure is not None and network is not None
+        assert self.evaluation is not None and network is not None
         with torch.no_grad():
-            return {name: float(value) for name, value in measure(network.to(self.device), self.device).items()}
+            measured = self.evaluation.measure(network.to(self.device), self.device)
+        return {name: float(value) for name, value in measured.items()}
 
     def _network(self) -> nn.Module | None:
         """A network of its own with the weights as they are now, on rank 0; every rank takes part."""
         state, averaged = self.engine.state(), self._averaged()
-        return network_of(self.task, self.recipe.seed, state, averaged) if state is not None else None
+        if state is None:
+            return None
+        module = self.task.build(self.recipe.seed, read_weights=False)
+        return fill_network(module, {**self.frozen, **state.parameters, **(averaged or {})})
 
     def _averaged(self) -> dict[str, Tensor] | None:
         return self.ema.state() if self.ema is not None and self.rank == 0 else None
@@ -266,7 +277,7 @@ class _Run:
             recipe=kept,
             digest=digest,
             data=data_identity(self.catalog),
-            frozen=self.frozen,
+            frozen=self.frozen_digest,
         )
         url = checkpoint.save(
             self.output, self.step, self.engine, self._averaged(), document, self.recipe.checkpoint.keep

@@ -1,25 +1,21 @@
-"""A recipe: everything a training run can be told, in one typed tree, out of TOML files and the command line.
+"""A recipe: all settings of a training run in one typed tree, and what of it decides the result.
 
 `task` says which sections there are beside the common ones. What a recipe leaves out has the default of its section.
+How recipes are read from files is in `recipe_files.py`.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, create_model
 
 from trackmill.pipeline.loader.settings import DataSettings
-from trackmill.pipeline.loader.views import ViewSettings
-from trackmill.pipeline.storage.credentials import redact, scrub
-from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.credentials import scrub
+from trackmill.pipeline.tasks import task_class
 from trackmill.pipeline.tasks.base import Task
-from trackmill.pipeline.tasks.masa.task import EvaluationSettings, LossSection, MasaTask, ModelSettings, ObjectSettings
 from trackmill.pipeline.training.checkpoint import CheckpointSettings
 from trackmill.pipeline.training.ema import EmaSettings
 from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
@@ -27,14 +23,14 @@ from trackmill.pipeline.training.ray.ray_settings import RaySettings
 from trackmill.pipeline.training.schedule import ScheduleSettings
 from trackmill.pipeline.training.telemetry import TelemetrySettings
 from trackmill.pipeline.training.watchdog import WatchdogSettings
-from trackmill.schemas.config import ConfigError, Settings, build, digest, flatten, merge, parse_toml
+from trackmill.schemas.config import ConfigError, Settings, build, digest, flatten
 
 
 class Recipe(Settings):
     """The resolved recipe of one run, without the sections of its task."""
 
     name: str = Field("", description="What the run is called; a recipe file's name if left out.")
-    task: str = Field("masa", description="What is learnt.")
+    task: str = Field("masa", description="What is learnt: a name, or my_package.my_module:MyTask for your own.")
     seed: int = Field(0, ge=0, description="Of the starting weights, the order of samples and all that is random.")
     max_steps: int = Field(
         0, ge=0, description="Stop after so many steps; the schedule stays as it is. 0: at the schedule's end."
@@ -53,32 +49,6 @@ class Recipe(Settings):
     ray: RaySettings = RaySettings()
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskKind:
-    """A task that recipes may name.
-
-    Args:
-        sections: settings that belong to it, by the name of their section.
-        make: the task, out of a recipe with these sections.
-    """
-
-    sections: Mapping[str, type[Settings]]
-    make: Callable[[Any], Task]
-
-
-TASKS: dict[str, TaskKind] = {
-    "masa": TaskKind(
-        sections={
-            "model": ModelSettings,
-            "objects": ObjectSettings,
-            "views": ViewSettings,
-            "loss": LossSection,
-            "evaluation": EvaluationSettings,
-        },
-        make=lambda recipe: MasaTask(recipe.model, recipe.objects, recipe.views, recipe.loss, recipe.evaluation),
-    )
-}
-
 NO_EFFECT = (
     "name",
     "max_steps",
@@ -96,79 +66,78 @@ NO_EFFECT = (
     "telemetry",
     "watchdog",
     "ray",
-    "evaluation",
 )
-"""Keys and sections that may change when a run goes on: they say where and how it is run, not what is learnt. (Engines
-differ in rounding; the data set is held to its fingerprint, not to its place.)"""
+"""Common keys and sections that may change when a run goes on: they say where and how it is run, not what is learnt.
+(Engines differ in rounding; the data set is held to its fingerprint, not to its place.) A task names its own."""
 
-
-def load_recipe(name_or_path: str, overrides: Mapping[str, Any], folder: Path | None = None) -> Recipe:
-    """Read a recipe and lay changes over it.
-
-    Args:
-        name_or_path: name of a file in `folder`, or the path or URL of any TOML file.
-        overrides: nested plain values that win over the file.
-        folder: where recipes by name lie.
-
-    Raises:
-        ConfigError: no such recipe, unknown keys (names the nearest), or values out of range.
-    """
-    shown = redact(name_or_path)
-    if name_or_path.endswith(".toml") or "/" in name_or_path:
-        source = name_or_path
-    else:
-        known = sorted(path.stem for path in folder.glob("*.toml")) if folder else []
-        if name_or_path not in known:
-            near = difflib.get_close_matches(name_or_path, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(f"recipe {shown!r}: {hint}known are {', '.join(known)}; or give the path of a .toml file")
-        source = f"{folder}/{name_or_path}.toml"
-    try:
-        text = read_bytes(source).decode()
-    except FileNotFoundError:
-        raise ConfigError(f"recipe {shown}: no such file") from None
-    values = merge(parse_toml(text, f"recipe {shown}"), dict(overrides))
-    values.setdefault("name", Path(source).stem)
-    return make_recipe(values, f"recipe {shown}")
+ADDED_LATER: Mapping[str, Any] = {"optim.groups": []}
+"""Common keys that older runs do not have, each with the value that means what those runs did, see
+`trackmill.pipeline.tasks.base.Task.added_later`."""
 
 
 def make_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     """A recipe out of nested plain values; the sections of its task become attributes of it as well.
 
+    Args:
+        values: by section and key.
+        where: what an error begins with.
+
     Raises:
-        ConfigError: see `trackmill.schemas.config.build`.
+        ConfigError: see `trackmill.schemas.config.build` and `trackmill.pipeline.tasks.task_class`.
     """
-    name = values.get("task", "masa")
-    if name not in TASKS:
-        near = difflib.get_close_matches(str(name), TASKS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TASKS)}"
-        raise ConfigError(f"{where}: unknown task {name!r}; {hint}")
-    return build(_recipe_class(name), dict(values), where)
+    try:
+        cls = _recipe_class(str(values.get("task", "masa")))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return build(cls, dict(values), where)
 
 
 def make_task(recipe: Recipe) -> Task:
-    """The task that a recipe names, with its sections."""
-    return TASKS[recipe.task].make(recipe)
+    """The task that a recipe names, with its sections.
+
+    Raises:
+        ConfigError: settings of the task that do not go together; names the key.
+        ImportError: the task needs a package that is missing.
+    """
+    cls = task_class(recipe.task)
+    make: Callable[..., Task] = cls
+    return make(**{name: getattr(recipe, name) for name in cls.sections})
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:
     """The resolved recipe as nested plain values, fit to be stored: without what could be a credential."""
-    return _scrubbed(recipe.model_dump(mode="json"))
+    scrubbed: dict[str, Any] = _scrubbed(recipe.model_dump(mode="json"))
+    return scrubbed
 
 
 def effective(recipe: Recipe) -> tuple[dict[str, Any], str]:
-    """What changes results, by dotted key, and a digest over it."""
+    """What decides the result, by dotted key, and a digest over it. A task counts by name, wherever its class is."""
+    task = task_class(recipe.task)
+    without = (*NO_EFFECT, *task.no_effect)
+    added = {**ADDED_LATER, **task.added_later}
     kept = {
         key: value
         for key, value in flatten(plain(recipe)).items()
-        if not any(key == each or key.startswith(f"{each}.") for each in NO_EFFECT)
+        if not any(key == each or key.startswith(f"{each}.") for each in without)
+        and not (key in added and value == added[key])
     }
+    kept["task"] = task.name
     return kept, digest(kept)
 
 
 @functools.cache
-def _recipe_class(task: str) -> type[Recipe]:
-    fields: dict[str, Any] = {name: (section, section()) for name, section in TASKS[task].sections.items()}
+def _recipe_class(name: str) -> type[Recipe]:
+    """The common sections with those of a task.
+
+    Raises:
+        ConfigError: there is no such task, or one of its sections is called as a common one.
+    """
+    fields: dict[str, Any] = {}
+    for section, cls in task_class(name).sections.items():
+        if section in Recipe.model_fields:
+            raise ConfigError(f"task {name}: its section {section!r} has the name of a common one; call it otherwise")
+        required = any(field.is_required() for field in cls.model_fields.values())
+        fields[section] = (cls, ...) if required else (cls, Field(default_factory=cls))
     return create_model("Recipe", __base__=Recipe, **fields)
 
 

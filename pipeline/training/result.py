@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from trackmill.pipeline.storage.files import join, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
-from trackmill.pipeline.tasks.base import Task
+from trackmill.pipeline.tasks.base import Task, TrainingModule
 from trackmill.pipeline.training.checkpoint import write_tensors
-from trackmill.pipeline.training.engines.base import EngineState
 
 
 def result_url(output: str) -> str:
@@ -20,15 +19,20 @@ def result_url(output: str) -> str:
     return join(output, "final", "model.safetensors")
 
 
-def network_of(task: Task, seed: int, state: EngineState, averaged: Mapping[str, Tensor] | None) -> nn.Module:
-    """The network on the CPU in evaluation mode, with averaged weights where there are some.
+def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The frozen parameters of a module by name: what no checkpoint holds. They are shared, not copied."""
+    return {name: values.detach() for name, values in module.named_parameters() if not values.requires_grad}
 
-    Built anew, because the engine's own may be spread over ranks; what is frozen comes from the file it started from.
+
+def fill_network(module: TrainingModule, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The network of a module in evaluation mode, with other weights.
+
+    Args:
+        module: as `Task.build` gives it; its tensors are written over.
+        tensors: by the names of the module's state dict; frozen parameters may be missing, and stay as they are.
     """
-    module = task.build(seed)
-    found = module.load_state_dict({**state.parameters, **(averaged or {})}, strict=False)
-    frozen = {name for name, values in module.named_parameters() if not values.requires_grad}
-    assert not found.unexpected_keys and set(found.missing_keys) <= frozen, "the engine gives all but the frozen part"
+    keys = module.load_state_dict(dict(tensors), strict=False)
+    assert not keys.unexpected_keys and set(keys.missing_keys) <= frozen_tensors(module).keys(), "not of this module"
     return module.network.eval()
 
 
@@ -37,12 +41,12 @@ def write_result(output: str, network: nn.Module, task: Task, card: Mapping[str,
 
     Args:
         output: root of the run.
-        network: what `network_of` gave.
-        task: gives the header that lets `load` know the variant.
+        network: what `fill_network` gave.
+        task: says which tensors are exported, and the header by which `load` knows the variant.
         card: plain values: step, recipe, data, metrics.
     """
     url = result_url(output)
-    file = write_tensors(url, network.state_dict(), task.metadata())
+    file = write_tensors(url, task.exported(network), task.metadata())
     publish_bytes(
         _card_url(output), orjson.dumps({**card, "file": file}, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
     )

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -35,17 +34,17 @@ from torch import Tensor, nn
 from tests.faults.training_runs import finish, start_training
 from tests.runs import mine
 from tests.training.tiny_runs import make_data
-from tests.training.tiny_task import SIDE, TinyEvaluationSettings, TinyModelSettings, TinyTask
+from tests.training.tiny_task import SIDE, TinyTask
 from trackmill.jobs.train import RECIPES
-from trackmill.jobs.train import main as train
 from trackmill.pipeline.loader.loader import ShardLoader
 from trackmill.pipeline.tasks.base import TrainingModule
 from trackmill.pipeline.training import loop
 from trackmill.pipeline.training.dry_run import memory_estimate
 from trackmill.pipeline.training.engines import make_engine
 from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
-from trackmill.pipeline.training.launch import Part, run_local
-from trackmill.pipeline.training.recipe import TASKS, TaskKind, load_recipe
+from trackmill.pipeline.training.launch import run_local
+from trackmill.pipeline.training.parameters import ParameterCount
+from trackmill.pipeline.training.recipe_files import load_recipe
 from trackmill.pipeline.training.telemetry.lines import read_lines
 
 CPU = torch.device("cpu")
@@ -133,20 +132,11 @@ class ClockedTask(TinyTask):
 
     name = "clocked"
 
-    def build(self, seed: int) -> ClockedModule:
+    def build(self, seed: int, read_weights: bool = True) -> ClockedModule:
         """See `Task.build`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return ClockedModule(self._model.width)
-
-
-def train_clocked(arguments: list[str]) -> int:
-    """`jobs/train.py` with that task known to it."""
-    TASKS["clocked"] = TaskKind(
-        sections={"model": TinyModelSettings, "evaluation": TinyEvaluationSettings},
-        make=lambda recipe: ClockedTask(recipe.model, recipe.evaluation),
-    )
-    return train(arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,11 +160,11 @@ class Timing:
 def clocked_run(folder: Path, recipe: Path, data: str, launcher: str) -> Timing:
     """Start the job as people do, on one rank of one thread, and read the clocks it left in metrics.jsonl."""
     began = time.monotonic()
-    arguments = ("train", "--recipe", recipe, "--data", data, "--output", folder, "--device", "cpu")
+    arguments = ("--recipe", recipe, "--data", data, "--output", folder, "--device", "cpu")
     # Ray looks after its workers as often as it does by default, not as often as tests ask it to.
     interval = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "2"}
     launch = ("--launcher", launcher, "--num-workers", 1)
-    finish(start_training(*arguments, *launch, module="tests.benchmarks.training", **interval))
+    finish(start_training(*arguments, *launch, **interval))
     ended = time.monotonic()
     rows = list(read_lines(str(folder / "metrics.jsonl")))
     clocks = [row["clock"] for row in rows]
@@ -193,7 +183,8 @@ def ray_overhead(folder: Path, steps: int, every: int, repeats: int) -> None:
     folder.mkdir()
     data, recipe = make_data(folder / "data", num_images=32), folder / "clocked.toml"
     recipe.write_text(
-        'task = "clocked"\n[model]\nwidth = 1024\n[data]\nbatch_size = 32\nworkers = 0\n[optim]\nlr = 0.001\n'
+        'task = "tests.benchmarks.training:ClockedTask"\n'
+        "[model]\nwidth = 1024\n[data]\nbatch_size = 32\nworkers = 0\n[optim]\nlr = 0.001\n"
         f"[schedule]\nsteps = {steps}\nwarmup_steps = 0\nmilestones = []\n[checkpoint]\nevery = {every}\n"
         "[telemetry]\nevery = 10\ntensorboard = false\n"
     )
@@ -330,7 +321,7 @@ def memory_of_a_rank(rank: int, name: str, width: int, folder: str) -> None:
 def memory(folder: Path, width: int, names: Iterable[str]) -> None:
     """Every engine on ranks of its own."""
     number = sum(each.numel() for each in Layers(width).parameters())
-    part = Part(name="network", parameters=number, trainable=number)
+    part = ParameterCount(part="network", parameters=number, trainable=number)
     multiprocessing.set_forkserver_preload(["__main__", "torch._dynamo"])
     print(
         f"memory of a rank: {number:,} trained parameters, AdamW, float32, {RANKS} gloo ranks; bytes a parameter, "
@@ -385,6 +376,4 @@ def main() -> None:
 if __name__ == "__main__":
     from tests.benchmarks import training  # by its name, under which ranks find the classes
 
-    if sys.argv[1:2] == ["train"]:
-        sys.exit(training.train_clocked(sys.argv[2:]))
     training.main()

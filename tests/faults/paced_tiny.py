@@ -1,4 +1,4 @@
-"""`jobs/train.py` with a tiny task that stands still where a test wants it: `python -m tests.faults.paced_tiny ...`.
+"""A tiny task that stands still where a test wants it; a run of it goes on as one of the tiny task, and the reverse.
 
 In forward pass `PACED_STEP` of a process, counted from 1, a rank leaves its process id in the folder `PACED_FOLDER` and
 waits there until the test puts a file `go` beside it. So a kill hits that step on any machine, however fast or slow.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 import time
 from pathlib import Path
 
-from tests.training.tiny_task import TinyEvaluationSettings, TinyModelSettings, TinyTask
-from trackmill.pipeline.training.recipe import TASKS, TaskKind
+from tests.training.tiny_task import TinyTask
+
+PACED = "tests.faults.paced_tiny:PacedTask"
 
 _passes = itertools.count(1)
 
@@ -32,19 +32,3 @@ class PacedTask(TinyTask):
     """See above."""
 
     poison = staticmethod(pace)
-
-
-def register() -> None:
-    """Make the task known as `tiny`."""
-    TASKS["tiny"] = TaskKind(
-        sections={"model": TinyModelSettings, "evaluation": TinyEvaluationSettings},
-        make=lambda recipe: PacedTask(recipe.model, recipe.evaluation),
-    )
-
-
-if __name__ == "__main__":
-    from tests.faults import paced_tiny  # by its name, under which ranks find the class
-    from trackmill.jobs.train import main
-
-    paced_tiny.register()
-    sys.exit(main())

@@ -162,7 +162,7 @@ def test_a_submitted_job_loses_a_machine_and_gets_another(
     ray = str(Path(sys.executable).parent / "ray")
     output = tmp_path / "out"
     command = [ray, "job", "submit", "--address", dashboard, "--working-dir", ".", "--", sys.executable, "-m"]
-    command += ["tests.faults.paced_tiny", "--recipe", tiny_toml(tmp_path), "--data", data, "--output", str(output)]
+    command += ["trackmill.jobs.train", "--recipe", tiny_toml(tmp_path), "--data", data, "--output", str(output)]
     command += ["--num-workers", "2", "--device", "cpu"]
     environment = job_environment(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2")
     submitted = subprocess.Popen(

@@ -11,14 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.faults.paced_tiny import PACED
 from tests.runs import ROOT, TIMEOUT_S, job_environment, wait_for
 from tests.training.tiny_runs import TINY
 
 
 def tiny_toml(folder: Path) -> str:
-    """The recipe of `tests.training.tiny_runs` as a file; returns its path."""
+    """The recipe of `tests.training.tiny_runs` with the task that stands still, as a file; returns its path."""
     path = folder / "tiny.toml"
-    lines = ['task = "tiny"']
+    lines = [f'task = "{PACED}"']
     for name, section in TINY.items():
         if name != "task":
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
@@ -26,7 +27,7 @@ def tiny_toml(folder: Path) -> str:
     return str(path)
 
 
-def start_training(*arguments: object, module: str = "tests.faults.paced_tiny", **environment: str) -> Any:
+def start_training(*arguments: object, module: str = "trackmill.jobs.train", **environment: str) -> Any:
     """Start the job; reports to Ray are polled often, so that short steps need not wait for them."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     told = {"OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}

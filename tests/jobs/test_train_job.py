@@ -10,11 +10,11 @@ import torch
 
 import trackmill.models.masa
 from tests.training.tiny_runs import make_data, rows
-from tests.training.tiny_task import register
+from tests.training.tiny_task import TINY as TASK
 from trackmill.jobs.train import main
 
-TINY = """
-task = "tiny"
+TINY = f"""
+task = "{TASK}"
 [data]
 batch_size = 4
 workers = 0
@@ -38,7 +38,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> str:
-    register()
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     return str(path)

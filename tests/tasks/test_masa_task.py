@@ -20,8 +20,13 @@ import trackmill.models.masa
 from trackmill.models.masa.losses import LossSettings
 from trackmill.pipeline.loader.views import ViewSettings
 from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.tasks.masa.batch import PairBatch
+from trackmill.pipeline.tasks.masa.evaluation import EvaluationSettings
 from trackmill.pipeline.tasks.masa.examples import Example, MakeMasaExample, ObjectSettings, draw_picture, random_boxes
-from trackmill.pipeline.tasks.masa.task import EvaluationSettings, LossSection, MasaTask, MasaTraining, ModelSettings
+from trackmill.pipeline.tasks.masa.module import MasaTraining
+from trackmill.pipeline.tasks.masa.settings import LossSection, ModelSettings
+from trackmill.pipeline.tasks.masa.task import MasaTask
+from trackmill.pipeline.training.recipe_files import load_recipe
 from trackmill.schemas.config import ConfigError
 
 RECIPES = Path(__file__).parents[2] / "jobs" / "recipes"
@@ -147,7 +152,7 @@ def _task(model: ModelSettings = LITE, loss: LossSection = CONTRAST, **rest: Any
     return MasaTask(model, parts["objects"], parts["views"], loss, parts["evaluation"])
 
 
-def _batch(task: MasaTask, count: int = 3) -> dict[str, Any]:
+def _batch(task: MasaTask, count: int = 3) -> PairBatch:
     make = task.make_example()
     samples = [Stored(key=f"{place}", origin=f"{place % 2}.mp4") for place in range(count)]
     return task.collate([make(sample, _rng(place), Stored) for place, sample in enumerate(samples)])
@@ -156,13 +161,12 @@ def _batch(task: MasaTask, count: int = 3) -> dict[str, Any]:
 @pytest.mark.filterwarnings("ignore:the frozen backbone")
 def test_a_batch_is_tensors_in_order() -> None:
     batch = _batch(_task())
-    for side in (batch["key"], batch["reference"]):
-        assert side["images"].shape == (3, 3, 96, 96) and side["images"].dtype == torch.uint8
-        assert len(side["boxes"]) == len(side["ids"]) == 3
-        for boxes, ids in zip(side["boxes"], side["ids"]):
+    for side in (batch.key, batch.reference):
+        assert side.images.shape == (3, 3, 96, 96) and side.images.dtype == torch.uint8
+        assert len(side.boxes) == len(side.ids) == 3
+        for boxes, ids in zip(side.boxes, side.ids):
             assert boxes.dtype == torch.float32 and ids.dtype == torch.int64 and boxes.shape == (len(ids), 4)
-    assert batch["groups"].shape == (3, 2) and batch["groups"].dtype == torch.int64
-    assert (batch["groups"][0] == batch["groups"][2]).all() and (batch["groups"][0] != batch["groups"][1]).all()
+    assert batch.origins == [("0.mp4", "0.mp4"), ("1.mp4", "1.mp4"), ("0.mp4", "0.mp4")]
 
 
 def _generator() -> torch.Generator:
@@ -224,7 +228,7 @@ def test_frozen_parts_stay_in_evaluation_mode() -> None:
 def test_views_without_a_common_object_count_and_lead_nowhere() -> None:
     task = _task()
     module, batch = task.build(0), _batch(task, 2)
-    for ids in batch["reference"]["ids"]:
+    for ids in batch.reference.ids:
         ids += 100
     losses = module(batch, _generator())
     assert float(losses["total"].detach()) == 0
@@ -296,17 +300,16 @@ def test_measuring_association(tmp_path: Path) -> None:
     (tmp_path / "S" / "gt").mkdir()
     (tmp_path / "S" / "gt" / "gt.txt").write_text("\n".join(rows) + "\n")
     task = _task(ModelSettings(), evaluation=EvaluationSettings(gt=str(tmp_path), stride=1, gaps=(2,)))
-    measure = task.evaluation()
-    assert measure is not None
+    evaluation = task.evaluation()
+    assert evaluation is not None and evaluation.every == 500
     network = task.build(0).network.eval()
-    found = measure(network, torch.device("cpu"))
+    found = evaluation.measure(network, torch.device("cpu"))
     assert found["rank1@2"] == 100 and {"AssA", "IDF1", "mAP@2"} <= found.keys()
     assert _task(ModelSettings()).evaluation() is None
 
 
 def _recipe(name: str, **overrides: Any) -> Any:
-    recipe = pytest.importorskip("trackmill.pipeline.training.recipe")
-    return recipe.load_recipe(name, overrides, RECIPES)
+    return load_recipe(name, overrides, RECIPES)
 
 
 @pytest.mark.parametrize("name", OFFICIAL)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trackmill.pipeline.training import checkpoint
-from trackmill.pipeline.training.checkpoint import DamagedCheckpoint, Found
+from trackmill.pipeline.training.checkpoint import DamagedCheckpoint, SavedCheckpoint
 from trackmill.pipeline.training.engines.base import EngineState
 from trackmill.schemas.config import ConfigError, digest
 
@@ -187,7 +187,7 @@ def test_tied_weights_are_stored_under_both_names(tmp_path: Path) -> None:
 def test_another_recipe_or_other_data_is_refused(output: str) -> None:
     write(output, 8)
     found = checkpoint.find(output)
-    assert isinstance(found, Found)
+    assert isinstance(found, SavedCheckpoint)
     checkpoint.check_fits(found, RECIPE, digest(RECIPE), DATA)
     other = {"optim.lr": 0.2, "seed": 0, "loss.new": True}
     with pytest.raises(ConfigError, match=r"loss\.new was 'not set', now True; optim\.lr was 0\.1, now 0\.2\. Give"):

@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.faults.training_runs import start_training, tiny_toml
 from tests.runs import ROOT, job_environment, wait_for
-from tests.training.tiny_runs import TINY, make_data, result, rows, run_tiny, tiny_recipe
+from tests.training.tiny_runs import make_data, result, rows, run_tiny, tiny_recipe
 from tests.training.tiny_task import TinyTask
 from trackmill.pipeline.training.launch import run_local, starting_point
 from trackmill.pipeline.training.recipe import effective
@@ -92,21 +93,11 @@ def test_another_number_of_loader_workers_changes_nothing(data: str, undisturbed
 
 
 def test_a_killed_process_leaves_no_trace(data: str, undisturbed: Path, tmp_path: Path) -> None:
-    recipe, output = tmp_path / "tiny.toml", tmp_path / "out"
-    recipe.write_text(
-        'task = "tiny"\n' + "\n".join(f"[{name}]\n{_toml(each)}" for name, each in TINY.items() if name != "task")
-    )
-    command = [sys.executable, "-m", "tests.training.train_tiny", "--recipe", str(recipe), "--data", data]
-    command += ["--output", str(output), "--launcher", "local", "--set", "telemetry.every=1", "--max-steps", "48"]
+    output = tmp_path / "out"
+    command = ["--recipe", tiny_toml(tmp_path), "--data", data, "--output", output, "--launcher", "local"]
+    command += ["--set", "telemetry.every=1", "--max-steps", "48"]
     # Stands still in step 21, so that the kill comes in the middle of the run however fast the machine is.
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=job_environment(TINY_STANDS_STILL_IN="21"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = start_training(*command, PACED_STEP="21", PACED_FOLDER=str(tmp_path))
     try:
         wait_for(lambda: output.exists() and len(_lines(output)) >= 20, "20 steps", process)
     finally:
@@ -250,12 +241,9 @@ def test_never_refuses_what_is_there(data: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_see_the_same_batches_and_one_goes_on_from_them(data: str, undisturbed: Path, tmp_path: Path) -> None:
-    recipe, output = tmp_path / "tiny.toml", tmp_path / "out"
-    recipe.write_text(
-        'task = "tiny"\n' + "\n".join(f"[{name}]\n{_toml(each)}" for name, each in TINY.items() if name != "task")
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.training.train_tiny", "--recipe", str(recipe), "--data", data, "--output", str(output)]
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "jobs/train.py"]
+    command += ["--recipe", tiny_toml(tmp_path), "--data", data, "--output", str(output)]
     command += ["--device", "cpu", "--max-steps", "24"]
     done = subprocess.run(command, cwd=ROOT, env=job_environment(), capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -290,7 +278,3 @@ def _raise(error: Exception) -> Callable[..., None]:
 def _lines(output: Path) -> list[str]:
     path = output / "metrics.jsonl"
     return path.read_text().splitlines() if path.exists() else []
-
-
-def _toml(section: dict[str, Any]) -> str:
-    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in section.items())

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.runs import ROOT
-from tests.training.tiny_task import TinyTask, register
-from trackmill.pipeline.training.recipe import effective, load_recipe, make_recipe, make_task, plain
+from tests.training.tiny_task import TINY, TinyTask
+from trackmill.pipeline.training.recipe import effective, make_recipe, make_task, plain
+from trackmill.pipeline.training.recipe_files import load_recipe
 from trackmill.schemas.config import ConfigError
 
 RECIPES = ROOT / "jobs" / "recipes"
@@ -17,8 +18,7 @@ RECIPES = ROOT / "jobs" / "recipes"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    register()
-    (tmp_path / "small.toml").write_text('task = "tiny"\n[optim]\nlr = 0.5\n[model]\nwidth = 3\n')
+    (tmp_path / "small.toml").write_text(f'task = "{TINY}"\n[optim]\nlr = 0.5\n[model]\nwidth = 3\n')
     (tmp_path / "broken.toml").write_text("[optim\nlr = 0.5\n")
     return tmp_path
 
@@ -44,7 +44,10 @@ def test_changes_win_key_by_key(folder: Path) -> None:
         ("small", {"model": {"widht": 1}}, r"unknown key 'model\.widht'; did you mean 'width'\?"),  # codespell:ignore
         ("small", {"loss": {}}, "unknown key 'loss'"),  # a section of another task
         ("small", {"optim": {"lr": -1}}, r"optim\.lr: .*greater than 0"),
-        ("small", {"task": "tiney"}, r"unknown task 'tiney'; did you mean 'tiny'\?"),
+        ("small", {"task": "massa"}, r"recipe small: no task is called 'massa'; did you mean 'masa'\?"),
+        ("small", {"task": "tests.training.tiny_tusk:Task"}, r"there is no module 'tests\.training\.tiny_tusk'"),
+        ("small", {"task": "tests.training.tiny_task:TineyTask"}, r"tests\.training\.tiny_task has no 'TineyTask'"),
+        ("small", {"task": "tests.training.tiny_task:TinyNetwork"}, "is no class derived from"),
         ("smalls", {}, r"recipe 'smalls': did you mean 'small'\? known are broken, small; or give the path"),
         ("broken", {}, "recipe broken: not valid TOML"),
         ("there/is/none.toml", {}, "no such file"),

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.make_dataset import make_dataset
-from tests.training.tiny_task import register
+from tests.training.tiny_task import TINY as TASK
 from trackmill.pipeline.training.launch import run_local
-from trackmill.pipeline.training.loop import Outcome
+from trackmill.pipeline.training.loop import TrainingResult
 from trackmill.pipeline.training.recipe import Recipe, make_recipe
 from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.schemas.config import merge
@@ -18,7 +18,7 @@ MEASURED = ("samples_per_s", "data_wait", "memory_bytes")
 """Columns of a row that say how a step went, not what came of it."""
 
 TINY: dict[str, Any] = {
-    "task": "tiny",
+    "task": TASK,
     "data": {"batch_size": 4, "workers": 0},
     "optim": {"lr": 0.05},
     "schedule": {"steps": 48, "warmup_steps": 4, "milestones": [30]},
@@ -35,11 +35,10 @@ def make_data(folder: Path, num_images: int = 13) -> str:
 
 def tiny_recipe(url: str, **changes: Any) -> Recipe:
     """48 steps of four samples."""
-    register()
     return make_recipe(merge(merge(TINY, {"data": {"url": url}}), changes), "tiny")
 
 
-def run_tiny(url: str, output: Path, **changes: Any) -> Outcome:
+def run_tiny(url: str, output: Path, **changes: Any) -> TrainingResult:
     """Train in this process."""
     return run_local(tiny_recipe(url, **changes), str(output), device="cpu")
 

@@ -1,14 +1,15 @@
 """A task of a few hundred parameters that has nothing to do with MASA: the loop must not notice the difference.
 
 It guesses the mean colour of a picture from a few of its pixels. Everything is in it that could break a resumed run:
-batch norm, dropout, noise from the step's generator, augmentation from the place's, a frozen part.
+batch norm, dropout, noise from the step's generator, augmentation from the place's, a frozen part. It is no part of the
+project: recipes name it as they would name anybody's (`TINY`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trackmill.pipeline.loader.contract import StoredSample
-from trackmill.pipeline.tasks.base import TrainingModule
-from trackmill.pipeline.training.recipe import TASKS, TaskKind
+from trackmill.pipeline.tasks.base import Evaluation, Task, TrainingModule
 from trackmill.schemas.config import Settings
 
+TINY = "tests.training.tiny_task:TinyTask"
 SIDE = 8
 
 
@@ -40,10 +41,10 @@ class TinyEvaluationSettings(Settings):
 class TinyNetwork(nn.Module):
     """(B, 3, SIDE, SIDE) to (B, 3)."""
 
-    def __init__(self, settings: TinyModelSettings, seed: int) -> None:
+    def __init__(self, settings: TinyModelSettings, seed: int, read_weights: bool) -> None:
         super().__init__()
         with torch.random.fork_rng():
-            torch.manual_seed(settings.frozen_seed)
+            torch.manual_seed(settings.frozen_seed if read_weights else 0)  # stands for reading the file
             self.stem = nn.Conv2d(3, settings.width, 3)
             torch.manual_seed(seed)
             self.norm = nn.BatchNorm2d(settings.width)
@@ -87,18 +88,24 @@ class TinyExample:
         return crop.transpose(2, 0, 1).copy(), image.mean((0, 1)), sum(sample.key.encode()) % 1000
 
 
-class TinyTask:
+class TinyTask(Task):
     """See `trackmill.pipeline.tasks.base.Task`."""
 
     name = "tiny"
+    sections: ClassVar[Mapping[str, type[Settings]]] = {
+        "model": TinyModelSettings,
+        "evaluation": TinyEvaluationSettings,
+    }
+    no_effect = ("evaluation",)
     poison: Callable[[], bool] = staticmethod(lambda: False)
+    """Called in each forward pass; where it is true, the loss is no number."""
 
     def __init__(self, model: TinyModelSettings, evaluation: TinyEvaluationSettings) -> None:
         self._model, self._evaluation = model, evaluation
 
-    def build(self, seed: int) -> TinyModule:
+    def build(self, seed: int, read_weights: bool = True) -> TinyModule:
         """Likewise."""
-        return TinyModule(TinyNetwork(self._model, seed), self.poison)
+        return TinyModule(TinyNetwork(self._model, seed, read_weights), self.poison)
 
     def make_example(self) -> TinyExample:
         """Likewise."""
@@ -117,22 +124,13 @@ class TinyTask:
         """Likewise."""
         return {"trackmill": json.dumps({"variant": "tiny"})}
 
-    def evaluation(self) -> Callable[[nn.Module, torch.device], Mapping[str, float]] | None:
+    def evaluation(self) -> Evaluation | None:
         """The mean of all weights, and a look at the random numbers, which must not disturb the run."""
-        if not self._evaluation.every:
-            return None
 
         def measure(network: nn.Module, device: torch.device) -> Mapping[str, float]:
             assert not network.training
             torch.rand(7)
             return {"weights": float(sum(each.double().sum() for each in network.parameters()))}
 
-        return measure
-
-
-def register() -> None:
-    """Make the task known to recipes as `tiny`."""
-    TASKS["tiny"] = TaskKind(
-        sections={"model": TinyModelSettings, "evaluation": TinyEvaluationSettings},
-        make=lambda recipe: TinyTask(recipe.model, recipe.evaluation),
-    )
+        every = self._evaluation.every
+        return Evaluation(every=every, measure=measure) if every else None

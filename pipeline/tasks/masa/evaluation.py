@@ -1,19 +1,22 @@
-"""How well a MASA model associates while it is trained: the association benchmark, told by section `evaluation`."""
+"""How well a MASA model associates while it is trained: the association benchmark, set up by section `evaluation`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from trackmill.models.detectors.frame_scaling import FrameScaling
+from trackmill.models.masa.model import Masa
 from trackmill.pipeline.evaluation.association.measure import association_benchmark
 from trackmill.pipeline.evaluation.association.model_embedding import network_embedding
 from trackmill.pipeline.evaluation.association.sequences import BoxSequence
 from trackmill.pipeline.evaluation.association.settings import AssociationSettings
 from trackmill.pipeline.evaluation.benchmarks.association import association_sequences
+from trackmill.pipeline.tasks.base import Evaluation
 from trackmill.schemas.config import Settings
 
 
@@ -29,31 +32,30 @@ class EvaluationSettings(Settings):
     dev: tuple[str, ...] = Field((), description="Sequences that the least cosine of a link is chosen on.")
 
 
-Evaluate = Callable[[nn.Module, torch.device], Mapping[str, float]]
+def make_evaluation(settings: EvaluationSettings) -> Evaluation | None:
+    """The benchmark as training runs it: `AssA`, `IDF1`, `rank1@20`, `mAP@20`, ... in percent.
 
-
-def evaluation_of(settings: EvaluationSettings) -> Evaluate | None:
-    """A function (network in evaluation mode, its device) -> `AssA`, `IDF1`, `rank1@20`, `mAP@20`, ... in percent.
-
-    None where the settings ask for nothing. Ground truth is read at the first call; pictures at every call.
+    None where no ground truth is named. That is read at the first measurement and kept; pictures are read at each.
     """
     if not settings.gt:
         return None
-    asked = AssociationSettings(
+    benchmark = AssociationSettings(
         embeddings="the network",
         sequences=settings.sequences or None,
         dev=settings.dev or None,
         frames=settings.frames or None,
     )
-    read: list[tuple[list[BoxSequence], list[BoxSequence] | None]] = []
 
-    def evaluate(network: nn.Module, device: torch.device) -> Mapping[str, float]:
-        if not read:
-            read.append(association_sequences(settings.gt, asked))
-        scored, dev = read[0]
+    @functools.cache
+    def sequences() -> tuple[list[BoxSequence], list[BoxSequence] | None]:
+        return association_sequences(settings.gt, benchmark)
+
+    def measure(network: nn.Module, device: torch.device) -> Mapping[str, float]:
+        assert isinstance(network, Masa)
+        scored, dev = sequences()
         long_side, short_side = network.variant.resize
         embed = network_embedding(network, FrameScaling(long_side=long_side, short_side=short_side), device)
         report = association_benchmark(embed, scored, strides=(settings.stride,), gaps=settings.gaps, dev=dev)
         return {name: value for name, value in report.metrics.items() if value is not None}
 
-    return evaluate
+    return Evaluation(every=settings.every, measure=measure)

@@ -20,7 +20,7 @@ def checkpoint_blocks(module: nn.Module) -> list[str]:
     """Wrap the blocks of a module in place, see `blocks_of`; state-dict names stay. Returns the blocks' names."""
     blocks = blocks_of(module)
     for block in blocks.values():
-        block.forward = _Recomputed(block)  # type: ignore[method-assign]
+        block.forward = _CheckpointedForward(block)  # type: ignore[method-assign]
     return list(blocks)
 
 
@@ -59,7 +59,7 @@ def _trains(block: nn.Module) -> bool:
     return any(each.requires_grad for each in block.parameters())
 
 
-class _Recomputed:
+class _CheckpointedForward:
     """Stands in for a block's `forward`."""
 
     def __init__(self, block: nn.Module) -> None:

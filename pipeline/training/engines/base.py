@@ -32,6 +32,16 @@ class EngineSettings(Settings):
     )
 
 
+class GroupSettings(Settings):
+    """One entry of `optim.groups`."""
+
+    match: str = Field(
+        min_length=1, description='Names of parameters in the network, with wildcards, such as "backbone.*".'
+    )
+    lr_factor: float = Field(1.0, gt=0, description="Their learning rate is that of the schedule times this.")
+    weight_decay: float | None = Field(None, ge=0, description="Theirs; left out: that of the section.")
+
+
 class OptimSettings(Settings):
     """Section `optim`."""
 
@@ -40,7 +50,13 @@ class OptimSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd.")
     betas: tuple[float, float] = Field((0.9, 0.999), description="Of adamw.")
     weight_decay: float = Field(1e-4, ge=0, description="On all trained parameters, as released.")
-    decay_norms: bool = Field(True, description="false: norms and biases, that is vectors, are not decayed.")
+    decay_norms: bool = Field(
+        True, description="false: norms and biases, that is vectors, are not decayed, in no group."
+    )
+    groups: tuple[GroupSettings, ...] = Field(
+        (),
+        description="Parameters with a rate or decay of their own; the first group that matches one has it.",
+    )
     clip_norm: float = Field(35.0, ge=0, description="Limit of the gradients' norm over all parameters; 0: none.")
     accumulate: int = Field(1, gt=0, description="Parts into which a batch is cut to save memory.")
 
@@ -92,7 +108,9 @@ class Engine(Protocol):
         """
 
     def step(self, lr: float) -> float:
-        """Clip, update at this learning rate, clear gradients; the norm before clipping, or nan if not known.
+        """Clip, update at this learning rate (times each group's factor), clear gradients.
+
+        Returns the norm before clipping, or nan if not known.
 
         A step whose gradients are not finite changes nothing but the loss scale; the norm is then inf or nan.
         """

@@ -12,11 +12,12 @@ from trackmill.pipeline.tasks.base import TrainingModule
 from trackmill.pipeline.training.engines.base import EngineSettings
 from trackmill.pipeline.training.engines.precision import autocast
 
-Reach = Literal["late", "early", "never"]
+ZeroTerm = Literal["after forward", "before forward", "none"]
+"""See `EngineModule`."""
 
 
-class Wrapped(nn.Module):
-    """The module in the precision asked for, with a loss that depends on every trained parameter.
+class EngineModule(nn.Module):
+    """The module in the precision of the settings, with a loss that depends on every trained parameter.
 
     A part without work in a batch (a head where there are no positives) leaves its parameters out of the graph, on one
     rank and not on another. DDP then waits for gradients that never come, and what is summed up over micro batches
@@ -26,26 +27,28 @@ class Wrapped(nn.Module):
         module: the task's.
         settings: the precision.
         device: of this rank.
-        reach: when the zero is made. `late`: after the forward pass; gradients are complete, and sent, as the backward
-            pass meets them. `early`: before it, so autograd comes to it last and all gradients are complete at the end,
-            in one order: ZeRO-1 and 2 fill their buckets in the order of arrival and would add up different parameters
-            where the graphs of two ranks differ. `never`: parameters are whole only while their module runs (ZeRO-3).
+        zero_term: when the zero is made. After the forward pass, gradients are complete, and sent, as the backward pass
+            meets them. Before it, autograd comes to the zero last and all gradients are complete at the end, in one
+            order: ZeRO-1 and 2 fill their buckets in the order of arrival and would add up different parameters where
+            the graphs of two ranks differ. None for ZeRO-3, where parameters are whole only while their module runs.
     """
 
-    def __init__(self, module: TrainingModule, settings: EngineSettings, device: torch.device, reach: Reach) -> None:
+    def __init__(
+        self, module: TrainingModule, settings: EngineSettings, device: torch.device, zero_term: ZeroTerm
+    ) -> None:
         super().__init__()
         self.module = module
         self.settings = settings
         self.device = device
-        self.reach = reach
+        self.zero_term = zero_term
 
     def forward(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
         """As the module's; `total` is float32."""
         trained = [each for each in self.module.parameters() if each.requires_grad]
-        zero = _Zero.apply(*trained) if self.reach == "early" else None
+        zero = _Zero.apply(*trained) if self.zero_term == "before forward" else None
         with autocast(self.settings, self.device):
             losses = dict(self.module(batch, generator))
-        if self.reach == "late":
+        if self.zero_term == "after forward":
             zero = _Zero.apply(*trained)
         losses["total"] = losses["total"].float() if zero is None else losses["total"].float() + zero
         return losses

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from trackmill.pipeline.tasks.base import TrainingModule
 from trackmill.pipeline.training.engines.activation_checkpointing import checkpoint_blocks
 from trackmill.pipeline.training.engines.base import EngineSettings, EngineState, OptimSettings
-from trackmill.pipeline.training.engines.ddp_module import Wrapped, sync_batch_norms, to_device
+from trackmill.pipeline.training.engines.ddp_module import EngineModule, sync_batch_norms, to_device
 from trackmill.pipeline.training.engines.optimiser import (
     check_state,
     clip_gradients,
@@ -76,7 +76,7 @@ class DeepSpeedEngine:
         self._optimizer = make_optimizer(self._trained, optim)
         with _quiet():
             self._parallel, _, _, _ = deepspeed.initialize(
-                model=Wrapped(module, settings, device, "never" if self._stage == 3 else "early"),
+                model=EngineModule(module, settings, device, "none" if self._stage == 3 else "before forward"),
                 optimizer=self._optimizer,
                 config=_config(self._stage, optim, sum(each.numel() for each in self._trained.values())),
                 dist_init_required=False,

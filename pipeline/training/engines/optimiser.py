@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trackmill.pipeline.training.engines.base import EngineState, OptimSettings
+from trackmill.pipeline.training.engines.parameter_groups import split_parameters
 from trackmill.schemas.errors import InputError
 
 Optimizer = torch.optim.Optimizer
@@ -29,16 +30,15 @@ def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def make_optimizer(trained: Mapping[str, nn.Parameter], optim: OptimSettings) -> Optimizer:
-    """SGD (no dampening, no Nesterov) or AdamW (eps 1e-8) over all trained parameters, in one group or two."""
-    groups = [{"params": list(trained.values()), "weight_decay": optim.weight_decay}]
-    if not optim.decay_norms:
-        vectors = [each for each in trained.values() if each.ndim < 2]
-        others = [each for each in trained.values() if each.ndim >= 2]
-        groups = [
-            {"params": others, "weight_decay": optim.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
+    """SGD (no dampening, no Nesterov) or AdamW (eps 1e-8) over all trained parameters, see `split_parameters`."""
+    groups = [
+        {
+            "params": list(each.parameters.values()),
+            "lr_factor": each.lr_factor,  # of our own, see `set_rate`
+            "weight_decay": each.weight_decay,
+        }
+        for each in split_parameters(trained, optim)
+    ]
     if optim.name == "sgd":
         return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
     return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas)
@@ -63,9 +63,9 @@ def fresh_state(parameter: Tensor, optim: OptimSettings, steps: int) -> dict[str
 
 
 def set_rate(optimizer: Optimizer, lr: float) -> None:
-    """The rate of the next step, for all groups."""
+    """The rate of the next step, times the factor of each group."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_factor"]
 
 
 def clip_gradients(trained: Mapping[str, nn.Parameter], limit: float, scale: float) -> float:

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trackmill.pipeline.tasks.base import TrainingModule
 from trackmill.pipeline.training.engines.activation_checkpointing import checkpoint_blocks
 from trackmill.pipeline.training.engines.base import EngineSettings, EngineState, OptimSettings
-from trackmill.pipeline.training.engines.ddp_module import Wrapped, sync_batch_norms, to_device
+from trackmill.pipeline.training.engines.ddp_module import EngineModule, sync_batch_norms, to_device
 from trackmill.pipeline.training.engines.optimiser import (
     check_state,
     clip_gradients,
@@ -53,7 +53,7 @@ class TorchEngine:
         self._scale = LossScale(settings)
         self._steps = 0
         self._parts = 0
-        self._wrapped = Wrapped(module, settings, device, "late")
+        self._wrapped = EngineModule(module, settings, device, "after forward")
         self._parallel: DistributedDataParallel | None = None
         if world > 1:
             # Statistics of batch norm differ between ranks until the state is asked for: training does not read them.

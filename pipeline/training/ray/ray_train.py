@@ -27,9 +27,9 @@ from trackmill.pipeline.ray_cluster import start_ray
 from trackmill.pipeline.storage.credentials import scrub, storage_environment
 from trackmill.pipeline.storage.files import is_local
 from trackmill.pipeline.training.launch import COLLECTIVE_TIMEOUT, RunFailed, stop_on_signals
-from trackmill.pipeline.training.loop import Outcome
+from trackmill.pipeline.training.loop import TrainingResult
 from trackmill.pipeline.training.ray.ray_worker import Desk, Rank, RankFailed
-from trackmill.pipeline.training.recipe import TASKS, Recipe
+from trackmill.pipeline.training.recipe import Recipe
 from trackmill.schemas.config import ConfigError
 
 _TICK_S = 0.5
@@ -51,7 +51,7 @@ def run_ray(
     device: str = "auto",
     resume: str = "auto",
     stream: TextIO | None = None,
-) -> Outcome:
+) -> TrainingResult:
     """Train on `num_workers` ranks of the cluster of `RAY_ADDRESS`, or of a Ray of our own on this machine.
 
     SIGTERM and Ctrl-C let the ranks finish their step, save and return; a second one ends them at once. When this
@@ -84,7 +84,7 @@ def run_ray(
             ray.shutdown()
 
 
-def _run(recipe: Recipe, output: str, num_workers: int, device: str, resume: str, stream: TextIO) -> Outcome:
+def _run(recipe: Recipe, output: str, num_workers: int, device: str, resume: str, stream: TextIO) -> TrainingResult:
     use_gpu = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
     each = {"CPU": recipe.ray.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
     for line in _notices(recipe, output, each, num_workers):
@@ -93,7 +93,6 @@ def _run(recipe: Recipe, output: str, num_workers: int, device: str, resume: str
     desk = Desk.options(scheduling_strategy=here).remote()
     rank = Rank(
         values=recipe.model_dump(),
-        kind=TASKS[recipe.task],
         output=output,
         resume=resume,
         use_gpu=use_gpu,
@@ -119,7 +118,7 @@ def _run(recipe: Recipe, output: str, num_workers: int, device: str, resume: str
             ),
         )
         try:
-            outcome: Outcome = _fit(trainer, desk, should_stop, stream).return_value
+            result: TrainingResult = _fit(trainer, desk, should_stop, stream).return_value
         except WorkerGroupError as error:
             raise _for_people(reason(error.worker_failures)) from None
         except ControllerError as error:
@@ -129,7 +128,7 @@ def _run(recipe: Recipe, output: str, num_workers: int, device: str, resume: str
             raise RunFailed(scrub(f"Ray Train gave up: {type(failure).__name__}: {failure}")) from None
         except TrainingFailedError as error:
             raise RunFailed(scrub(str(error))) from None
-    return outcome
+    return result
 
 
 def _notices(recipe: Recipe, output: str, each: Mapping[str, float], num_workers: int) -> Iterator[str]:

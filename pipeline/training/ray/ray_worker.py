@@ -20,9 +20,8 @@ from ray.exceptions import RayError
 
 from trackmill.pipeline.storage.credentials import adopt_environment, redact, scrub
 from trackmill.pipeline.training.launch import worker
-from trackmill.pipeline.training.loop import Outcome
+from trackmill.pipeline.training.loop import TrainingResult
 from trackmill.pipeline.training.ranks import OtherRankFailed
-from trackmill.pipeline.training.recipe import TASKS, TaskKind
 from trackmill.pipeline.training.steps import NonFinite
 
 _STOP_POLL_S = 1.0
@@ -81,7 +80,6 @@ class Rank:
     """What each worker runs. It travels as an object of Ray, whose content neither logs nor the dashboard show."""
 
     values: dict[str, Any]
-    kind: TaskKind
     output: str
     resume: str
     use_gpu: bool
@@ -90,12 +88,11 @@ class Rank:
     folder: str
     environment: dict[str, str] = field(repr=False)
 
-    def __call__(self) -> Outcome:
+    def __call__(self) -> TrainingResult:
         adopt_environment(self.environment)
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         for name in ("", "ray.train"):
             logging.getLogger(name).setLevel(logging.WARNING)  # Ray Train tells of each report, partly as the root
-        TASKS.setdefault(self.values["task"], self.kind)  # of another program than jobs/train.py
         if os.path.isdir(self.folder):
             os.chdir(self.folder)
         first = ray.train.get_context().get_world_rank() == 0
