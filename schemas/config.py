@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -69,10 +69,18 @@ def _explain(cls: type[BaseModel], location: tuple[int | str, ...], kind: str, m
         return f"{dotted}: {message}"
     owner: Any = cls
     for part in location[:-1]:
-        owner = owner.model_fields[str(part)].annotation
+        # The place in a list of sections is no field: the section is what the list holds.
+        owner = _section(owner.model_fields[str(part)].annotation) if isinstance(part, str) else owner
     known = list(owner.model_fields)
     hint = nearest(str(location[-1]), known) or f"known keys: {', '.join(known)}"
     return f"unknown key {dotted!r}; {hint}"
+
+
+def _section(annotation: Any) -> Any:
+    """The class of a section, also where a field holds several (`tuple[GroupSettings, ...]`) or may be None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section, get_args(annotation))), None)
 
 
 def digest(values: Any) -> str:

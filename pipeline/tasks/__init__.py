@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trackmill.models.registry import choose, import_object, is_outside
 from trackmill.schemas.config import ConfigError
+from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     from trackmill.pipeline.tasks.base import Task
@@ -36,7 +37,7 @@ def task_class(name: str) -> type[Task]:
     try:
         target = name if is_outside(name) else TASKS[choose("task", name, TASKS)]
         found = import_object(target, "task")
-    except ValueError as error:
+    except InputError as error:
         raise ConfigError(str(error)) from None
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise ConfigError(f"task {name}: is no class derived from trackmill.pipeline.tasks.base.Task")

@@ -151,7 +151,7 @@ def test_the_module_follows_from_the_seed(task: Task) -> None:
     trained = {name: each for name, each in one.named_parameters() if each.requires_grad}
     assert trained
     assert all(each.dtype == torch.float32 and each.device == CPU for each in trained.values())
-    assert any(not torch.equal(each, other.state_dict()[name]) for name, each in trained.items())
+    assert any(not torch.equal(values, other.state_dict()[name]) for name, values in state.items())
     assert one.training
     assert isinstance(one.network, nn.Module)
 

@@ -100,14 +100,14 @@ def test_what_lies_beside_the_network_has_its_whole_name() -> None:
 )
 def test_a_pattern_for_nothing_is_a_mistake(patterns: tuple[str, ...], message: str) -> None:
     optim = OptimSettings(groups=tuple(GroupSettings(match=pattern) for pattern in patterns))
-    with pytest.raises(ConfigError, match=r"^optim\.groups: " + message):
+    with pytest.raises(ConfigError, match=r"^optim\.groups: .*" + message):
         count_groups(tiny_module(), optim)
 
 
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ({"match": "a", "lr_faktor": 1}, "groups.0.lr_faktor"),
+        ({"match": "a", "lr_faktor": 1}, r"unknown key .groups\.0\.lr_faktor.; did you mean .lr_factor."),
         ({"match": ""}, "groups.0.match"),
         ({"match": "a", "lr_factor": 0}, "groups.0.lr_factor"),
         ({"match": "a", "weight_decay": -1}, "groups.0.weight_decay"),
