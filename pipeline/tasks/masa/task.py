@@ -13,11 +13,10 @@ import torch
 from trackmill.models.masa.loading import IMAGENET, find_variant, load_model
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.starting import start_backbone
-from trackmill.models.masa.variants import Variant
-from trackmill.models.weights.read import Checkpoint, metadata_of, read_checkpoint
+from trackmill.models.masa.variants import Variant, metadata_of
+from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.pipeline.loader.views import ViewSettings
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.fetched import fetch_weights
 from trackmill.pipeline.storage.files import exists
 from trackmill.pipeline.tasks.base import Evaluation, Task
 from trackmill.pipeline.tasks.masa.batch import PairBatch, join_examples
@@ -25,6 +24,7 @@ from trackmill.pipeline.tasks.masa.evaluation import EvaluationSettings, make_ev
 from trackmill.pipeline.tasks.masa.examples import Example, MakeMasaExample, ObjectSettings
 from trackmill.pipeline.tasks.masa.module import MasaTraining, frozen_parts
 from trackmill.pipeline.tasks.masa.settings import LossSection, ModelSettings
+from trackmill.pipeline.weights import read_weights
 from trackmill.schemas.config import ConfigError, Settings
 from trackmill.schemas.errors import MissingPackage
 
@@ -37,7 +37,7 @@ class MasaTask(Task):
 
     Raises:
         ConfigError: settings that are wrong or do not go together; names the key.
-        ImportError: albumentations is missing; says what to type.
+        MissingPackage: albumentations is missing; says what to type.
     """
 
     name = "masa"
@@ -116,7 +116,7 @@ class MasaTask(Task):
 
 def _read(source: str) -> Checkpoint | None:
     """A checkpoint by path or URL; None without one. On a machine one process fetches it, the others wait for that."""
-    return read_checkpoint(fetch_weights(source).path) if source else None
+    return read_weights(source) if source else None
 
 
 def _variant(model: ModelSettings) -> Variant:
