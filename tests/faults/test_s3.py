@@ -116,7 +116,7 @@ def test_inspecting_on_s3(endpoint: tuple[str, int], bucket: tuple[str, Path], t
 def test_endpoint_that_is_down(tmp_path: Path) -> None:
     """Nothing listens there: one clear line, and no credentials in it."""
     environment = credentials("http://127.0.0.1:1")
-    printed = mine("--input", "s3://corpus/raw", "--output", tmp_path, "--executor", "inline", expect=2, **environment)
+    printed = mine("--input", "s3://corpus/raw", "--output", tmp_path, "--executor", "inline", expect=4, **environment)
     assert "error:" in printed
     assert "Traceback" not in printed
     assert SECRET not in printed
