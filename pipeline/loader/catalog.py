@@ -160,7 +160,8 @@ def _shard_column(names: pa.ChunkedArray, shards: Sequence[ShardInfo], url: str)
     if found.null_count:
         name = names.filter(pc.is_null(found))[0].as_py()
         raise BadReceipt(f"{redact(url)}: a row names the shard {name!r}, which no receipt lists; mine its unit again")
-    return found.to_numpy().astype(np.int64)
+    places: NDArray[np.int64] = found.to_numpy().astype(np.int64)
+    return places
 
 
 def _read_tars(dataset: Dataset) -> Catalog:
@@ -199,7 +200,7 @@ def _catalog(
     names = [(shard.name, shard.num_bytes, shard.sha256) for shard in shards]
     digest = hashlib.sha256(orjson.dumps(names))
     for column in (first, offsets, sizes):
-        digest.update(np.ascontiguousarray(column, "<i8"))
+        digest.update(np.ascontiguousarray(column, "<i8").data)
     return Catalog(
         url=dataset.url,
         shards=shards,

@@ -172,7 +172,7 @@ class ShardLoader(Iterator[Any]):
         return part
 
 
-class _Streams(IterableDataset):
+class _Streams(IterableDataset[Any]):
     """What a worker is given: all it needs to make its share of the parts."""
 
     def __init__(

@@ -8,6 +8,7 @@ which samples it holds does not depend on how many ranks or workers read it, and
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
@@ -96,7 +97,8 @@ def generator(seed: int, purpose: int, epoch: int, a: int = 0, b: int = 0) -> np
     Philox is made for this (Salmon et al., Parallel random numbers: as easy as 1, 2, 3): arguments go into its key and
     the high words of its counter. No seed has to be hashed, which would cost more than reading a sample.
     """
-    philox = np.random.Philox(_NO_SEED)  # given a key it would ask the system for a seed first, and drop it
+    # The annotations of NumPy know its own class only, its documentation any ISeedSequence.
+    philox = np.random.Philox(_NO_SEED)  # type: ignore[arg-type]  # given a key it would ask the system for a seed first, and drop it
     philox.state = {
         "bit_generator": "Philox",
         "state": {
@@ -112,7 +114,7 @@ def generator(seed: int, purpose: int, epoch: int, a: int = 0, b: int = 0) -> np
 
 
 class _NoSeed(ISeedSequence):
-    def generate_state(self, n_words: int, dtype: type = np.uint32) -> NDArray[np.uint64]:
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[np.uint64]:
         return _NOTHING[:n_words]
 
 

@@ -42,7 +42,7 @@ def pack(part: Any) -> tuple[list[tuple[int, int]], Tensor]:
     block = torch.empty(0, dtype=torch.uint8)
     # In shared memory from the start, as torch's own collating does it; `share_memory_` would copy once more.
     block.set_(block.untyped_storage()._new_shared(end)).resize_(end)
-    target = memoryview(block.numpy())
+    target = memoryview(block.numpy().data)
     for (begin, length), view in zip(places, views):
         target[begin : begin + length] = view
     return places, block
@@ -51,7 +51,7 @@ def pack(part: Any) -> tuple[list[tuple[int, int]], Tensor]:
 def unpack(packed: tuple[list[tuple[int, int]], Tensor]) -> Any:
     """The part again; its arrays and tensors lie in the shared block, which lives as long as one of them."""
     places, block = packed
-    whole = memoryview(block.numpy())
+    whole = memoryview(block.numpy().data)
     views = [whole[begin : begin + length] for begin, length in places]
     return pickle.loads(views[-1], buffers=views[:-1])
 

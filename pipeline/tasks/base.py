@@ -103,6 +103,13 @@ class Task(ABC):
     def make_example(self) -> MakeExample:
         """What loader processes do with a stored sample; a small picklable object."""
 
+    def sidecars(self) -> Sequence[str]:
+        """Names of the tables beside the shards that examples read (`StoredSample.sidecar`).
+
+        They are checked before anything starts, and a run goes on only with the ones that it began with.
+        """
+        return ()
+
     @abstractmethod
     def collate(self, examples: Sequence[Any]) -> Any:
         """A rank's part of a batch, out of its examples in order.

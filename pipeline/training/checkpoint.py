@@ -242,7 +242,7 @@ def frozen_digest(module: torch.nn.Module) -> str:
     sums = hashlib.sha256()
     for name, values in sorted(frozen.items()):
         sums.update(name.encode())
-        sums.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        sums.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return sums.hexdigest()
 
 
@@ -328,7 +328,7 @@ def _check(folder: str, thorough: bool) -> dict[str, Any]:
     """The document of a folder whose files are as it says."""
     shown = redact(folder)
     try:
-        document = orjson.loads(read_bytes(join(folder, DOCUMENT)))
+        document: dict[str, Any] = orjson.loads(read_bytes(join(folder, DOCUMENT)))
         files, step, version = document["files"], int(document["step"]), document["format"]
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpoint(f"{shown}/{DOCUMENT} cannot be read: {type(error).__name__}: {error}") from None

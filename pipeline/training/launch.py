@@ -113,16 +113,17 @@ def prepare(recipe: Recipe, output: str, ranks: int, resume: str = "auto") -> Tr
         raise ConfigError("no data set: give --data URL, the root of what jobs/mine_proposals.py wrote")
     catalog = read_catalog(recipe.data.url)
     check_batch(recipe, catalog, ranks)
+    task = make_task(recipe)
+    identity = data_identity(catalog, task)
     start = starting_point(output, resume, thorough=False)
     if start is not None:
-        checkpoint.check_fits(start, *effective(recipe), data_identity(catalog))
+        checkpoint.check_fits(start, *effective(recipe), identity)
     total = total_steps(recipe)
     card = read_card(output)
     finished = start is not None and start.step >= total and card is not None and card["step"] == start.step
     require_packages(recipe.telemetry)
     if recipe.engine.name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         raise MissingPackage('engine deepspeed needs a package that is not installed: pip install -e ".[deepspeed]"')
-    task = make_task(recipe)
     built = BuiltTask(task=task, module=task.build(recipe.seed)) if start is None else None
     module = built.module if built is not None else outline(task, recipe.seed)
     return TrainingPlan(
@@ -229,11 +230,12 @@ def worker(
     if place.type == "cpu":
         keep_memory()  # or else the kernel clears the memory of every layer's output anew
     catalog = read_catalog(recipe.data.url)
+    task = built.task if built is not None else make_task(recipe)
 
     def choose() -> SavedCheckpoint | None:
         chosen = starting_point(canonical(output), resume)
         if chosen is not None:
-            checkpoint.check_fits(chosen, *effective(recipe), data_identity(catalog))
+            checkpoint.check_fits(chosen, *effective(recipe), data_identity(catalog, task))
         return chosen
 
     # Rank 0 chooses for all: storage may show another rank a checkpoint later, or not any more.
@@ -242,7 +244,7 @@ def worker(
         notice(f"passed over a checkpoint: {damage}")
     return train(
         recipe,
-        built.task if built is not None else make_task(recipe),
+        task,
         catalog,
         canonical(output),
         place,
@@ -293,7 +295,7 @@ def find_device(name: str) -> torch.device:
         return torch.device("cpu")
     if name != "auto" and not name.startswith("cuda"):
         raise ConfigError(f"--device {name}: should be auto, cpu, cuda or cuda:N")
-    index = int(name.partition(":")[2] or os.environ.get("LOCAL_RANK", 0))
+    index = int(name.partition(":")[2] or os.environ.get("LOCAL_RANK", "0"))
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
         raise ConfigError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs; try --device cpu")
     torch.cuda.set_device(index)

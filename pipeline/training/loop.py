@@ -59,9 +59,15 @@ def total_steps(recipe: Recipe) -> int:
     return min(recipe.schedule.steps, recipe.max_steps or recipe.schedule.steps)
 
 
-def data_identity(catalog: Catalog) -> dict[str, Any]:
-    """What tells a data set from another, wherever it lies."""
-    return {"fingerprint": catalog.fingerprint, "samples": len(catalog)}
+def data_identity(catalog: Catalog, task: Task) -> dict[str, Any]:
+    """What tells the data of a run from other data, wherever it lies: the samples, and the sidecars that a task reads.
+
+    Raises:
+        SidecarError: the data set has no such sidecar; says which command makes it.
+    """
+    identity = {"fingerprint": catalog.fingerprint, "samples": len(catalog)}
+    sidecars = {name: catalog.sidecars[name].about.fingerprint for name in task.sidecars()}
+    return identity | ({"sidecars": sidecars} if sidecars else {})
 
 
 def train(
@@ -276,7 +282,7 @@ class _Run:
             loader=self.loader.state(),
             recipe=kept,
             digest=digest,
-            data=data_identity(self.catalog),
+            data=data_identity(self.catalog, self.task),
             frozen=self.frozen_digest,
         )
         url = checkpoint.save(
@@ -295,7 +301,7 @@ class _Run:
                 "step": self.step,
                 "samples": self.step * self.recipe.data.batch_size,
                 "recipe": plain(self.recipe),
-                "data": data_identity(self.catalog),
+                "data": data_identity(self.catalog, self.task),
                 "metrics": self.metrics,
                 "averaged": self.ema is not None,
             }

@@ -37,20 +37,20 @@ def on_first_rank(action: Callable[[], T]) -> T:
     """
     if not _several():
         return action()
-    told: list[Any] = [None, None]
+    shared: list[Any] = [None, None]  # the result, the error
     failure: Exception | None = None
     if this_rank() == 0:
         try:
-            told[0] = action()
+            shared[0] = action()
         except Exception as error:
             failure = error
-            told[1] = f"{type(error).__name__}: {error}"
-    dist.broadcast_object_list(told, src=0)
+            shared[1] = f"{type(error).__name__}: {error}"
+    dist.broadcast_object_list(shared, src=0)
     if failure is not None:
         raise failure
-    if told[1] is not None:
-        raise OtherRankFailed(f"rank 0: {told[1]}")
-    result: T = told[0]
+    if shared[1] is not None:
+        raise OtherRankFailed(f"rank 0: {shared[1]}")
+    result: T = shared[0]
     return result
 
 

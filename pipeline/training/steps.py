@@ -45,10 +45,10 @@ def run_step(
         rank: of this process.
         accumulate: micro batches in the step.
         lr: learning rate of the step.
-        stage: is told what begins: `waiting for data`, `forward`, `backward`, `step`.
+        stage: is called with what begins: `waiting for data`, `forward`, `backward`, `step`.
 
     Returns:
-        What the task told, averaged over micro batches, on the device; and the norm of the gradients before clipping.
+        What the module returned, averaged over micro batches, on the device; and the norm of gradients before clipping.
     """
     sums: dict[str, Tensor] = {}
     for micro in range(accumulate):
@@ -75,7 +75,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 class Rows:
-    """Keeps what steps told as tensors, so that no step waits for the device, until they are wanted as numbers.
+    """Keeps the losses of steps as tensors, so that no step waits for the device, until they are wanted as numbers.
 
     Args:
         device: where the losses are.
@@ -85,7 +85,7 @@ class Rows:
     def __init__(self, device: torch.device, max_nonfinite: int) -> None:
         self._device, self._max_nonfinite = device, max_nonfinite
         self._names: list[str] = []
-        self._told: list[list[Tensor]] = []
+        self._values: list[list[Tensor]] = []
         self._own: list[dict[str, float]] = []
         self._nonfinite = 0
 
@@ -98,7 +98,7 @@ class Rows:
         """Keep a step.
 
         Args:
-            losses: what the task told; the same names in every step and on every rank.
+            losses: what the module returned; the same names in every step and on every rank.
             measured: further numbers that differ between ranks.
             own: numbers that all ranks share; those of rank 0 are taken.
         """
@@ -106,10 +106,10 @@ class Rows:
         self._names = self._names or names
         if names != self._names:
             odd = sorted(set(names) ^ set(self._names))
-            raise ValueError(f"a task tells the same values in every step; {', '.join(odd)} came or went")
+            raise ValueError(f"a module returns the same values in every step; {', '.join(odd)} came or went")
         values = [losses[name].to(self._device).double().reshape(()) for name in sorted(losses)]
         rest = torch.tensor([measured[name] for name in sorted(measured)], dtype=torch.float64).to(self._device)
-        self._told.append([*values, *rest.unbind()])
+        self._values.append([*values, *rest.unbind()])
         self._own.append(own)
 
     def flush(self) -> list[dict[str, float]]:
@@ -120,7 +120,7 @@ class Rows:
         """
         if not self._own:
             return []
-        ranks = gather(torch.stack([torch.stack(row) for row in self._told])).cpu().numpy()  # (ranks, steps, names)
+        ranks = gather(torch.stack([torch.stack(row) for row in self._values])).cpu().numpy()  # (ranks, steps, names)
         rows = []
         for index, own in enumerate(self._own):
             row = dict(own)
@@ -133,7 +133,7 @@ class Rows:
                     row[name] = float(of_ranks.max() if name in _PEAKS else of_ranks.mean())
             rows.append(row)
             self._watch(row)
-        self._told, self._own = [], []
+        self._values, self._own = [], []
         return rows
 
     def _watch(self, row: dict[str, float]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pickle
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,8 @@ from trackmill.pipeline.training.recipe import Recipe, make_recipe, make_task, p
 from trackmill.pipeline.training.result import fill_network, frozen_tensors, write_result
 from trackmill.schemas.config import flatten
 
+pytestmark = pytest.mark.filterwarnings("ignore:the frozen backbone")
+
 CPU = torch.device("cpu")
 SMALL_VIEWS = {"size": 96, "mixup": 0.0, "resize": [0.8, 1.4], "scale": [1.0, 1.0]}
 CASES: dict[str, dict[str, Any]] = {
@@ -51,12 +52,10 @@ BATCHES = 6
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the frozen backbone")
-        yield
+    yield
     torch.set_num_threads(threads)
 
 
@@ -72,8 +71,7 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
 
 @pytest.fixture
 def task(recipe: Recipe) -> Task:
-    with warnings.catch_warnings():
-        return make_task(recipe)
+    return make_task(recipe)
 
 
 def batches(

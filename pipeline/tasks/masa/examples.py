@@ -19,7 +19,7 @@ from trackmill.schemas.config import Settings
 _Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 TRIES = 8
-"""Samples of the neighbourhood that are asked where one has no object."""
+"""So many samples of the neighbourhood are tried where one has no object."""
 
 
 class ObjectSettings(Settings):
@@ -96,10 +96,10 @@ def draw_picture(sample: StoredSample, rng: np.random.Generator, settings: Objec
     """
     chosen, boxes = 0, empty_boxes()
     for place, frame in enumerate(rng.permutation(sample.num_frames).tolist()):
-        found = _objects(sample, frame, settings)
-        if place == 0 or len(found):
-            chosen, boxes = frame, found
-        if len(found) or settings.random:
+        objects = _objects(sample, frame, settings)
+        if place == 0 or len(objects):
+            chosen, boxes = frame, objects
+        if len(objects) or settings.random:
             break
     image = sample.image(chosen)
     height, width = image.shape[:2]
@@ -135,5 +135,5 @@ def _objects(sample: StoredSample, frame: int, settings: ObjectSettings) -> Boxe
 def _large_enough(boxes: Boxes, settings: ObjectSettings) -> NDArray[np.bool_]:
     sides = boxes[:, 2:] - boxes[:, :2]
     # Also without an area at all, which no view can show.
-    enough: NDArray[np.bool_] = ((sides >= settings.min_side) & (sides > 0)).all(axis=1)
+    enough: NDArray[np.bool_] = np.logical_and.reduce((sides >= settings.min_side) & (sides > 0), axis=1)
     return enough

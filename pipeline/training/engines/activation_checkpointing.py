@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -20,7 +20,7 @@ def checkpoint_blocks(module: nn.Module) -> list[str]:
     """Wrap the blocks of a module in place, see `blocks_of`; state-dict names stay. Returns the blocks' names."""
     blocks = blocks_of(module)
     for block in blocks.values():
-        block.forward = _CheckpointedForward(block)  # type: ignore[method-assign]
+        block.forward = _CheckpointedForward(block)
     return list(blocks)
 
 
@@ -32,16 +32,16 @@ def blocks_of(module: nn.Module) -> dict[str, nn.Module]:
     made of several (blocks of a ResNet, ViT or Swin), the outermost ones. Frozen blocks keep no activations and
     are left out.
     """
-    found: dict[str, nn.Module] = {}
-    _search("", module, found)
-    return found
+    blocks: dict[str, nn.Module] = {}
+    _search("", module, blocks)
+    return blocks
 
 
-def _search(name: str, module: nn.Module, found: dict[str, nn.Module]) -> None:
+def _search(name: str, module: nn.Module, blocks: dict[str, nn.Module]) -> None:
     declared = getattr(module, "checkpointed_blocks", None)
     if callable(declared):
         names = {each: inner for inner, each in module.named_modules(prefix=name)}
-        found.update({names[block]: block for block in declared() if _trains(block)})
+        blocks.update({names[block]: block for block in declared() if _trains(block)})
         return
     repeated: set[type[nn.Module]] = set()
     if isinstance(module, (nn.Sequential, nn.ModuleList)):
@@ -50,9 +50,9 @@ def _search(name: str, module: nn.Module, found: dict[str, nn.Module]) -> None:
     for child_name, child in module.named_children():
         full_name = f"{name}.{child_name}" if name else child_name
         if type(child) not in repeated:
-            _search(full_name, child, found)
+            _search(full_name, child, blocks)
         elif _trains(child):
-            found[full_name] = child
+            blocks[full_name] = child
 
 
 def _trains(block: nn.Module) -> bool:
@@ -79,8 +79,8 @@ class _CheckpointedForward:
     @contextmanager
     def _statistics_kept(self) -> Iterator[None]:
         """Batch norms take note of a batch once, not again when it is computed again."""
-        norms = [each for each in self.norms if each.training and each.track_running_stats]
-        before = [(each.momentum, each.num_batches_tracked.clone()) for each in norms]
+        norms = [each for each in self.norms if each.training and each.num_batches_tracked is not None]
+        before = [(each.momentum, cast(Tensor, each.num_batches_tracked).clone()) for each in norms]
         for each in norms:
             each.momentum = 0.0
         try:
@@ -88,4 +88,4 @@ class _CheckpointedForward:
         finally:
             for each, (momentum, number) in zip(norms, before, strict=True):
                 each.momentum = momentum
-                each.num_batches_tracked.copy_(number)
+                cast(Tensor, each.num_batches_tracked).copy_(number)

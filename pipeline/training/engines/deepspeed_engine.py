@@ -146,8 +146,8 @@ class DeepSpeedEngine:
                     )
         if self._rank:
             return None
-        order = [name for name in self._kept() if name in tensors or name in buffers]
-        parameters = {name: tensors.get(name, buffers.get(name)) for name in order}
+        whole = {**buffers, **tensors}
+        parameters = {name: whole[name] for name in self._kept() if name in whole}
         return EngineState(
             parameters={name: each.detach().to("cpu", copy=True) for name, each in parameters.items()},
             moments=moments,
@@ -242,7 +242,7 @@ class DeepSpeedEngine:
                 parameter.copy_(value)
 
     def _own_part(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
-        size = parameter.ds_tensor.numel()
+        size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
         padded = value.new_zeros(size * dist.get_world_size())
         padded[: value.numel()] = value.flatten()
         return padded[self._rank * size : (self._rank + 1) * size]
@@ -284,7 +284,7 @@ def _config(stage: int, optim: OptimSettings, trained: int) -> dict[str, Any]:
 
 
 def _import_deepspeed(device: torch.device) -> Any:
-    """The package, told what it otherwise guesses from the environment.
+    """The package, with the environment that it would otherwise guess from.
 
     Raises:
         ImportError: it is missing; says what to type.
@@ -330,4 +330,5 @@ def _join_group(device: torch.device, world: int) -> None:
     if world > 1:
         raise ValueError(f"{world} ranks need a process group before the engine is made")
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)

@@ -32,7 +32,7 @@ def prepare_numerics(settings: EngineSettings, device: torch.device) -> None:
     # Deformable convolution on GPUs has no deterministic form: a warning, not an error.
     torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)
     # It would also fill every fresh tensor, which costs time and hides nothing here.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def autocast(settings: EngineSettings, device: torch.device) -> torch.autocast:

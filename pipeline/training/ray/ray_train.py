@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import ray
 import ray.train
@@ -90,7 +90,8 @@ def _run(recipe: Recipe, output: str, num_workers: int, device: str, resume: str
     for line in _notices(recipe, output, each, num_workers):
         print(line, file=stream, flush=True)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    desk = Desk.options(scheduling_strategy=here).remote()
+    actor: Any = Desk  # Ray has made more of the class than its annotations say
+    desk = actor.options(scheduling_strategy=here).remote()
     rank = Rank(
         values=recipe.model_dump(),
         output=output,
@@ -105,7 +106,7 @@ def _run(recipe: Recipe, output: str, num_workers: int, device: str, resume: str
     # a folder that no other run ever sees; only its controller writes there, which is on this machine.
     with tempfile.TemporaryDirectory(prefix="trackmill-ray-") as scratch, stop_on_signals() as should_stop:
         trainer = TorchTrainer(
-            rank,
+            cast("Callable[[], None]", rank),  # what it returns reaches us as `return_value`
             torch_config=TorchConfig(
                 backend="nccl" if use_gpu else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())
             ),
@@ -114,7 +115,7 @@ def _run(recipe: Recipe, output: str, num_workers: int, device: str, resume: str
                 name=recipe.name or "train",
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=recipe.ray.max_failures),
-                callbacks=[_Failures(desk, recipe.ray.max_failures)],
+                callbacks=[cast(Any, _Failures(desk, recipe.ray.max_failures))],
             ),
         )
         try:
@@ -164,7 +165,7 @@ def _folder() -> str:
     return ""
 
 
-def _fit(trainer: TorchTrainer, desk: Any, should_stop: Callable[[], bool], stream: TextIO) -> ray.train.Result:
+def _fit(trainer: TorchTrainer, desk: Any, should_stop: Callable[[], bool], stream: TextIO) -> Any:
     """Run Ray Train in a thread, since this one passes words on and is the one that signals reach."""
     fitted: Future[ray.train.Result] = Future()
 
@@ -175,7 +176,7 @@ def _fit(trainer: TorchTrainer, desk: Any, should_stop: Callable[[], bool], stre
             fitted.set_exception(error)
 
     threading.Thread(target=fit, name="Ray Train", daemon=True).start()
-    told = False
+    stopping = False
     while True:
         done = fitted.done()  # looked at before, so that the last words are passed on as well
         with contextlib.suppress(RayError):
@@ -185,9 +186,9 @@ def _fit(trainer: TorchTrainer, desk: Any, should_stop: Callable[[], bool], stre
         if done:
             return fitted.result()
         if should_stop():
-            if not told:
+            if not stopping:
                 print("asking the ranks to save and stop; once more stops at once", file=stream, flush=True)
-            told = True
+            stopping = True
             desk.stop.remote()  # each time: a desk that was started anew has forgotten it
         wait([fitted], timeout=_TICK_S)
 

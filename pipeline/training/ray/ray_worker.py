@@ -123,17 +123,17 @@ def _report(url: str, step: int) -> None:
 
 
 def _listening(desk: Any) -> Callable[[], bool]:
-    told = threading.Event()
+    stopping = threading.Event()
 
     def ask() -> None:
-        while not told.wait(_STOP_POLL_S):
+        while not stopping.wait(_STOP_POLL_S):
             with contextlib.suppress(RayError):
                 if ray.get(desk.stopping.remote()):
-                    told.set()
+                    stopping.set()
                     print("stopping: this step is finished and saved", file=sys.stderr, flush=True)
 
     threading.Thread(target=ask, name="stop?", daemon=True).start()
-    return told.is_set
+    return stopping.is_set
 
 
 @contextlib.contextmanager

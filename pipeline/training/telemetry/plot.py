@@ -39,12 +39,12 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if size >= 1000 else f"{value:.3g}"
 
 
-def draw(lines: Mapping[str, Line], told: str, *, marks: bool = False, last_step: int = 0) -> Markup:
+def draw(lines: Mapping[str, Line], label: str, *, marks: bool = False, last_step: int = 0) -> Markup:
     """A plot; its lines have the CSS classes `line-0`, `line-1`, ... in order.
 
     Args:
         lines: by name.
-        told: what it shows, for those who cannot see it.
+        label: what it shows, for those who cannot see it.
         marks: a dot at each value, for few of them.
         last_step: right end, so that several plots stand under each other; the last value's where that is later.
     """
@@ -89,7 +89,7 @@ def draw(lines: Mapping[str, Line], told: str, *, marks: bool = False, last_step
                     for px, py, step, value in zip(across, y(mean[run]), steps[run], mean[run], strict=True)
                 ]
     return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, told, Markup("").join(parts)
+        WIDTH, HEIGHT, label, Markup("").join(parts)
     )
 
 

@@ -98,8 +98,8 @@ class Telemetry:
         if not self._on or (self._evaluations.last_step is not None and step <= self._evaluations.last_step):
             return
         self._evaluations.append([{"step": step, **values}])
-        told = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())
-        self.event(f"evaluation after step {step:,}: {told}")
+        shown = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())
+        self.event(f"evaluation after step {step:,}: {shown}")
         self._send([(step, {f"evaluation/{name}": float(value) for name, value in values.items()})])
 
     def event(self, text: str) -> None:
