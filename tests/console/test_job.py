@@ -112,7 +112,7 @@ def test_help_comes_from_the_settings_and_hides_older_names(capsys: pytest.Captu
         (["--output", "x", "--workers", "-1"], "argument --workers: '-1': Input should be greater than or equal to 0"),
         (["--output", "x", "--workers", "many"], "argument --workers: 'many'"),
         (["--output", "x", "--limit", "0"], "'0' is no whole number of 1 or more"),
-        (["--output", "x", "--kind", "grpah"], "did you mean 'graph'?"),
+        (["--output", "x", "--kind", "grpah"], "did you mean 'graph'?"),  # codespell:ignore
         (["--output", "x", "y"], "unexpected argument 'y'"),
         ([], "required: --output"),
         (

@@ -105,7 +105,7 @@ def test_older_names_still_work(name: str) -> None:
 
 
 def test_a_misspelt_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evalute"]) == 2
+    assert main(["evalute"]) == 2  # codespell:ignore
     assert capsys.readouterr().err == "error: no command is called 'evalute'; did you mean 'evaluate'?\n"
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"trackmill {trackmill.__version__}\n"

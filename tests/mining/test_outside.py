@@ -189,7 +189,7 @@ def test_both_from_outside_on_ray(folder: Path) -> None:
             id="misspelt setting of the proposer",
         ),
         pytest.param(
-            [*NAMES, "--set", "source_settings.lable=x"],
+            [*NAMES, "--set", "source_settings.lable=x"],  # codespell:ignore
             "unknown key 'source_settings.lable'; did you mean 'label'?",
             id="misspelt setting of the source",
         ),
