@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
-from torchvision.models import detection, get_model, get_model_weights, list_models
+from torchvision.models import detection, get_model, get_model_builder, get_model_weights, list_models
 
 from trackmill.models.detectors.base import Detector
 from trackmill.models.weights.fit import fit
@@ -83,6 +85,7 @@ class TorchvisionDetector(Detector):
         self._device = torch.device(device)
         # Without `weights_backbone=None` torchvision would fetch the backbone's weights from the internet.
         self._model = get_model(name, weights=None, weights_backbone=None, num_classes=len(self.names), **options)
+        _check_options(self._model, name, options)
         if weights is not None:
             fit(self._model, weights, f"torchvision's {name}", advice=_ADVICE)
         self._model.eval().to(self._device)
@@ -139,6 +142,16 @@ class TorchvisionDetector(Detector):
             names=self.names,
             masks=masks,
         )
+
+
+def _check_options(model: torch.nn.Module, name: str, options: Mapping[str, Any]) -> None:
+    # torchvision's networks swallow keywords that they do not know.
+    known = {*signature(type(model).__init__).parameters, *signature(get_model_builder(name)).parameters}
+    for key in options:
+        if key not in known:
+            near = difflib.get_close_matches(key, known - {"self", "kwargs"}, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else "see torchvision's documentation"
+            raise InputError(f"torchvision's {name}: unknown setting {key!r}; {advice}")
 
 
 def _known(name: str) -> str:
