@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from tests.make_media import make_pictures  # noqa: E402
+from tests.runs import TIMEOUT_S, job_environment, rows  # noqa: E402
 from trackmill.models.registry import find_detector, proposer_class  # noqa: E402
 from trackmill.pipeline.evaluation.association.model_embedding import asked_embedding  # noqa: E402
 from trackmill.pipeline.mining.settings import mine_config, proposer_settings  # noqa: E402
@@ -160,12 +161,12 @@ def test_a_detector(theirs: str) -> None:
 
 
 def test_a_proposer_in_the_settings_of_a_run(theirs: str) -> None:
-    config = mine_config({"proposer": f"{theirs}:Corner", "outside": {"side": 5}}, "run.toml")
+    config = mine_config({"proposer": f"{theirs}:Corner", "proposer_settings": {"side": 5}}, "run.toml")
     assert proposer_settings(config).side == 5  # type: ignore[attr-defined]
-    assert mine_config(config.model_dump(mode="json"), "again") == config
-    assert "outside" not in mine_config({}, "run.toml").model_dump(), "what is stored with a data set stays as it was"
-    with pytest.raises(ConfigError, match="outside: unknown key 'sid'; did you mean 'side'"):
-        proposer_settings(mine_config({"proposer": f"{theirs}:Corner", "outside": {"sid": 5}}, "run.toml"))
+    stored = mine_config({}, "run.toml").model_dump()
+    assert "proposer_settings" not in stored, "what is stored with a data set stays as it was"
+    with pytest.raises(ConfigError, match=r"unknown key 'proposer_settings\.sid'; did you mean 'side'"):
+        mine_config({"proposer": f"{theirs}:Corner", "proposer_settings": {"sid": 5}}, "run.toml")
     with pytest.raises(InputError, match="needs an attribute 'name'"):
         proposer_class(f"{theirs}:Nameless")
 
@@ -174,14 +175,18 @@ def test_a_proposer_in_the_settings_of_a_run(theirs: str) -> None:
 def test_mining_with_a_proposer_and_its_checkpoint(theirs: str, tmp_path: Path, executor: str) -> None:
     make_pictures(tmp_path / "pictures")
     torch.save({"state_dict": {"side": torch.tensor(6)}}, tmp_path / "corner.pth")
+    settings = ["proposer_settings.weights=corner.pth", "run.actors=1"]
     command = [sys.executable, str(ROOT / "jobs" / "mine_proposals.py"), "--input", "pictures", "--output", "out"]
-    command += ["--proposer", f"{theirs}:Corner", "--set", "outside.weights=corner.pth", "--executor", executor]
-    command += ["--set", "run.actors=1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False)
+    command += ["--proposer", f"{theirs}:Corner", "--executor", executor]
+    command += [word for each in settings for word in ("--set", each)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=job_environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     parts = json.loads((tmp_path / "out" / "config.json").read_text())["parts"]
     assert theirs not in json.dumps(parts), "a fingerprint holds no place of a module"
     assert parts["proposer"]["name"] == "corner" and parts["proposer"]["version"] == 3
     assert len(parts["proposer"]["implementation"]["weights_sha256"]) == 64
-    receipts = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("*.json") if "receipts" in str(path)]
-    assert receipts or list((tmp_path / "out").rglob("*.tar"))
+    found = rows(tmp_path / "out")
+    assert found and {row.status for row in found} == {"ok"}
+    assert {row.proposals for row in found} == {1} and {row.frames for row in found} == {1}
