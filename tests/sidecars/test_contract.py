@@ -70,7 +70,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return [read_row(dataset, row) for row in dataset.stored]
 
 
-@pytest.mark.parametrize("name", ["chains", "corners", "masa", "brightness"])
+@pytest.mark.parametrize("name", ["chains", "corners", pytest.param("masa", marks=pytest.mark.slow), "brightness"])
 def test_every_producer(name: str, samples: list[Sample], request: pytest.FixtureRequest) -> None:
     asked = request_of(name, request.getfixturevalue("masa_weights") if name == "masa" else "")
     kind = asked.kind
