@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import torch
     from segment_anything.modeling import Sam
 
-    from trackmill.models.sam import Segmenter
+    from trackmill.models.sam import PromptableSegmenter
     from trackmill.models.sam.candidates import Candidates
-    from trackmill.models.sam.mask_generation import Found
+    from trackmill.models.sam.mask_generation import GeneratedMasks
 
 _REASONS = ("low_iou", "low_stability", "low_stability_or_cut", "duplicate", "duplicate_after_cleaning", "empty")
 
@@ -121,7 +121,7 @@ class SamProposer(Proposer):
         self._adopt(_load_model(config.variant, state_dict).to(device), config)
 
     @classmethod
-    def from_model(cls, sam: Sam | Segmenter, config: SamSettings) -> SamProposer:
+    def from_model(cls, sam: Sam | PromptableSegmenter, config: SamSettings) -> SamProposer:
         """Use a model that is already in memory, on its own device; `config.variant` is not looked at."""
         proposer = cls.__new__(cls)
         proposer._adopt(sam, config)
@@ -153,7 +153,7 @@ class SamProposer(Proposer):
             return [self._propose_in(frame.image, prompts) for frame, prompts in zip(frames, boxes, strict=True)]
         fits = [self._fits(frame.image) for frame in frames]
         whole = [np.ascontiguousarray(frame.image) for frame, each in zip(frames, fits) if each]
-        found = iter(self._generator.find(whole))
+        found = iter(self._generator.generate_masks(whole))
         return [self._proposals(next(found)) if each else _nothing() for each in fits]
 
     @classmethod
@@ -173,7 +173,7 @@ class SamProposer(Proposer):
         except importlib.metadata.PackageNotFoundError as error:
             raise _missing(error.name) from error
 
-    def _adopt(self, sam: Sam | Segmenter, config: SamSettings) -> None:
+    def _adopt(self, sam: Sam | PromptableSegmenter, config: SamSettings) -> None:
         self.config = config
         self.batch_size = config.images_per_batch
         try:
@@ -186,10 +186,10 @@ class SamProposer(Proposer):
     def _fits(self, image: NDArray[np.uint8]) -> bool:
         from trackmill.models.sam.generator import fits_input
 
-        image_size = self._generator.finder.segmenter.image_size
+        image_size = self._generator.pipelined.segmenter.image_size
         return fits_input(image.shape[0], image.shape[1], image_size, self.config.crop_n_layers)
 
-    def _proposals(self, found: Found) -> ProposalSet:
+    def _proposals(self, found: GeneratedMasks) -> ProposalSet:
         masks, scores = _best_first(found.masks, found.size)
         reasons = np.full(len(found.boxes), "duplicate", object)
         reasons[found.unique] = "duplicate_after_cleaning"
@@ -213,7 +213,7 @@ class SamProposer(Proposer):
     def _propose_in(self, image: NDArray[np.uint8], boxes: Boxes) -> ProposalSet:
         if not self._fits(image):
             return _nothing()
-        found = self._generator.finder.find_in_boxes(np.ascontiguousarray(image), boxes.astype(np.float64))
+        found = self._generator.pipelined.generate_from_boxes(np.ascontiguousarray(image), boxes.astype(np.float64))
         masks, scores = _best_first(found, (image.shape[0], image.shape[1]))
         empty = len(found) - len(masks)
         refused = {"empty": empty} if empty else {}

@@ -1,7 +1,7 @@
-"""Segment Anything, the same numbers in less time: models, their checkpoints, and everything mode.
+"""Segment Anything with the same numbers in less time: models, their checkpoints, and automatic mask generation.
 
-`load` reads a checkpoint, `FastMaskGenerator` takes what it returns. Both need the `sam` extra; importing this package
-does not: what is asked of it is imported then.
+`load` reads a checkpoint and returns a model; `FastMaskGenerator` takes that model. Both need the `sam` extra.
+Importing this package does not need it: each name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -12,15 +12,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trackmill.models.sam.generator import FastMaskGenerator
     from trackmill.models.sam.loading import load
-    from trackmill.models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage, Segmenter
+    from trackmill.models.sam.segmenter import (
+        Decoded,
+        Features,
+        PreparedImage,
+        PromptableSegmenter,
+        ResizeChain,
+        ResizeStage,
+    )
 
 _HOMES = {
     "FastMaskGenerator": "generator",
     "load": "loading",
-    **dict.fromkeys(("Decoded", "Features", "Prepared", "ResizeChain", "ResizeStage", "Segmenter"), "segmenter"),
+    **dict.fromkeys(
+        ("Decoded", "Features", "PreparedImage", "PromptableSegmenter", "ResizeChain", "ResizeStage"), "segmenter"
+    ),
 }
 
-__all__ = ["Decoded", "FastMaskGenerator", "Features", "Prepared", "ResizeChain", "ResizeStage", "Segmenter", "load"]
+__all__ = [
+    "Decoded",
+    "FastMaskGenerator",
+    "Features",
+    "PreparedImage",
+    "PromptableSegmenter",
+    "ResizeChain",
+    "ResizeStage",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

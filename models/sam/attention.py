@@ -1,4 +1,4 @@
-"""Attention between a few tokens and many image tokens, without ever projecting the many.
+"""Attention between a few tokens and many image tokens, without projecting the image tokens.
 
 Letters: n prompts of a sub-batch, T tokens a prompt, S = h*w image tokens, C channels, H heads of d channels each,
 J = H*T. `x` are tokens, `z` image tokens, `p` the image's positional encoding.
@@ -9,7 +9,8 @@ Attention of tokens to the image (`TokensToImage`), head h, with q = (x Wq' + bq
                 = (q[t] Wk) . z[s] + q[t] . (Wk p[s]) + const(t)      const leaves the softmax as it is: dropped
     output[t]   = sum_s a[t, s] (Wv z[s] + bv) = Wv (sum_s a[t, s] z[s]) + bv         because sum_s a[t, s] = 1
 
-so no projection of S tokens is left: J = 56 vectors of C take part instead of 2 x 4096. `Wk p` is made once a model.
+so the S image tokens are never projected: the products read J = 56 vectors of C channels instead of 2 x 4096.
+`Wk p` is computed once per model.
 
 Attention of the image to tokens (`ImageToTokens`), with k = x Wk' / sqrt(d), the bias dropped for the same reason:
 
@@ -27,7 +28,7 @@ from torch import Tensor
 
 
 class _Heads:
-    """An attention's projections by head, the scale of the scores in the tokens' side."""
+    """The projections of an attention, split by head. The scale 1 / sqrt(d) applies to the side of the tokens."""
 
     def __init__(self, attention: Any) -> None:
         self.num_heads: int = attention.num_heads
@@ -51,12 +52,12 @@ class _Heads:
 
 
 class TokensToImage(_Heads):
-    """Tokens look at the image; the equations are at the top of this file.
+    """Tokens attend to the image; the equations are at the top of this file.
 
     Args:
-        attention: segment-anything's, from tokens to the image.
+        attention: segment-anything's module for the attention of tokens to the image.
         positions: (S, C) positional encoding of the image.
-        dtype: of the products with image tokens.
+        dtype: dtype of the products with image tokens.
     """
 
     def __init__(self, attention: Any, positions: Tensor, dtype: torch.dtype) -> None:
@@ -73,7 +74,7 @@ class TokensToImage(_Heads):
         return self.key_weight @ z.T
 
     def share(self, keys: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys (H, d, S) and values (H, S, d) of (S, C) image tokens that are the same for all prompts."""
+        """Keys (H, d, S) and values (H, S, d) of (S, C) image tokens that all prompts share."""
         return self._keys(keys + positions).to(self.dtype), (keys @ self.value_weight).to(self.dtype)
 
     def _queries(self, x: Tensor) -> Tensor:
@@ -84,13 +85,13 @@ class TokensToImage(_Heads):
         return F.linear(merged, self.output_weight, self.output_bias)
 
     def attend_shared(self, x: Tensor, shared: tuple[Tensor, Tensor]) -> Tensor:
-        """(n, T, C) tokens, positions added -> (n, T, C), the keys and values being those of `share`."""
+        """(n, T, C) tokens with positions added -> (n, T, C). `shared` are the keys and values from `share`."""
         keys, values = shared
         scores = torch.bmm(self._queries(x).to(self.dtype), keys)  # (H, n*T, S)
         return self._output(torch.bmm(scores.softmax(-1), values).float(), len(x))
 
     def attend(self, x: Tensor, keys: Tensor) -> Tensor:
-        """(n, T, C) tokens, positions added, and (n, S, C) image tokens without positions -> (n, T, C)."""
+        """(n, T, C) tokens with positions added, and (n, S, C) image tokens without positions -> (n, T, C)."""
         num_prompts = len(x)
         queries = self._queries(x)
         scores = self.by_prompt(torch.bmm(queries.to(self.dtype), self.positions), num_prompts)  # (n, J, S)
@@ -102,7 +103,7 @@ class TokensToImage(_Heads):
 
 
 class ImageToTokens(_Heads):
-    """The image looks at tokens; the equations are at the top of this file. Arguments as for `TokensToImage`."""
+    """The image attends to tokens; the equations are at the top of this file. Arguments as for `TokensToImage`."""
 
     def __init__(self, attention: Any, positions: Tensor, dtype: torch.dtype) -> None:
         super().__init__(attention)
@@ -115,16 +116,16 @@ class ImageToTokens(_Heads):
         self.output_bias = attention.out_proj.bias.detach() / self.num_heads
 
     def share(self, z: Tensor) -> Tensor:
-        """Queries (H, d, S) of (S, C) image tokens, or of their positions, that are the same for all prompts."""
+        """Queries (H, d, S) of (S, C) image tokens, or of their positions, that all prompts share."""
         return (self.query_weight @ z.T + self.query_bias).to(self.dtype)
 
     def add_shared(self, x_with_positions: Tensor, x: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-        """What the image finds at (n, T, C) tokens, added to (S, C) `keys`: (n, S, C). `queries` come from `share`."""
+        """Attend to (n, T, C) tokens and add the output to (S, C) `keys`: (n, S, C). `queries` come from `share`."""
         scores = self._scores(self._keys(x_with_positions), queries, len(x))
         return self._add(scores, x, keys.expand(len(x), -1, -1))
 
     def add(self, x_with_positions: Tensor, x: Tensor, keys: Tensor) -> Tensor:
-        """What the image finds at (n, T, C) tokens, added in place to (n, S, C) `keys`."""
+        """Attend to (n, T, C) tokens and add the output to (n, S, C) `keys` in place."""
         num_prompts = len(x)
         tokens = self._keys(x_with_positions)
         scores = self._scores(tokens, self.positions, num_prompts)  # (n, J, S)
@@ -138,7 +139,7 @@ class ImageToTokens(_Heads):
         return self.by_prompt(torch.bmm(tokens.to(self.dtype), queries), num_prompts)  # (n, J, S)
 
     def _add(self, scores: Tensor, x: Tensor, keys: Tensor, in_place: bool = False) -> Tensor:
-        # Tokens before S: the softmax over T then works on whole vectors of S, and nothing is transposed.
+        # The token axis stands before S: the softmax over T then works on whole vectors of S without a transpose.
         weights = scores.unflatten(1, (self.num_heads, -1)).softmax(2).flatten(1, 2)
         values = torch.bmm(self.split(self.attention.v_proj(x)), self.output_weight) + self.output_bias[None, None]
         folded = self.by_prompt(values, len(x)).to(self.dtype)  # (n, J, C)

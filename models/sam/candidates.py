@@ -1,7 +1,8 @@
-"""Masks on their way from the decoder to the records: gates, duplicates, small regions, in segment-anything's order.
+"""Decoded masks on their way to records: filter, remove duplicates, remove small regions, as segment-anything does.
 
-The order matters wherever scores tie: candidates stay prompt by prompt and mask by mask until duplicates are removed,
-and leave that by descending score. All duplicate removal is torchvision's `batched_nms`, as in the reference.
+The order of the masks decides between equal scores. Candidates are ordered by prompt and then by mask until duplicates
+are removed; after that they are ordered by descending score. Duplicates are removed by torchvision's `batched_nms`, as
+in the reference.
 """
 
 from __future__ import annotations
@@ -16,28 +17,28 @@ from segment_anything.utils.amg import is_box_near_crop_edge
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from trackmill.models.sam.device_scan import measure
-from trackmill.models.sam.regions import intervals_box, mend
+from trackmill.models.sam.device_scan import measure_masks
+from trackmill.models.sam.regions import clean_small_regions, intervals_box
 from trackmill.models.sam.scan import Intervals, Place, Thresholds, scan
 from trackmill.models.sam.segmenter import Decoded, ResizeChain
 
 Crop = tuple[int, int, int, int]
-"""x0, y0, x1, y1 of a crop in its picture, pixels, exclusive."""
+"""x0, y0, x1, y1 of a crop in its picture, in pixels; x1 and y1 are exclusive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """N masks that passed the gates.
+    """N masks that passed `filter_masks`.
 
     Args:
         boxes: (N, 4) int64 inclusive (x0, y0, x1, y1) in the picture.
         iou: (N,) float32 predicted IoU.
         stability: (N,) float32.
-        prompts: (N, 2) float64 points or (N, 4) boxes in pixels of the picture that they came from.
-        crops: (N, 4) int64.
-        numbers: (N,) int64, by which a picture's masks are told apart once all its crops are decoded.
-        intervals: runs of each mask in the picture; empty until `trace` when the logits are still on a GPU.
-        logits: (N, rows, columns) float32 on the GPU until then; None otherwise.
+        prompts: (N, 2) float64 points or (N, 4) boxes that the masks were decoded from, in pixels of the picture.
+        crops: (N, 4) int64 crops that the masks were decoded in; see `Crop`.
+        numbers: (N,) int64, a number of its own for each mask of a picture; set once all crops are decoded.
+        intervals: runs of each mask in the picture. Empty while the logits are on a GPU; `rasterise` fills it.
+        logits: (N, rows, columns) float32 on the GPU until `rasterise`; None otherwise.
     """
 
     boxes: NDArray[np.int64]
@@ -65,12 +66,8 @@ class Candidates:
         return Candidates(**arrays, intervals=intervals, logits=logits)
 
 
-def join(parts: Sequence[Candidates]) -> Candidates:
-    """All candidates, one part after the other.
-
-    Args:
-        parts: at least one.
-    """
+def concatenate(parts: Sequence[Candidates]) -> Candidates:
+    """The candidates of all parts (at least one), in the order of the parts."""
     arrays = {
         field.name: np.concatenate([getattr(part, field.name) for part in parts])
         for field in fields(Candidates)
@@ -82,31 +79,31 @@ def join(parts: Sequence[Candidates]) -> Candidates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gates:
-    """What a mask must pass; see `FastMaskGenerator` for each. A threshold of 0 (or below) lets everything through."""
+class MaskFilter:
+    """Thresholds of `filter_masks`; `FastMaskGenerator` explains them. A threshold of 0 or below keeps every mask."""
 
     thresholds: Thresholds
     stability: float
     crop_edges: bool = True
 
 
-def gate(
+def filter_masks(
     decoded: Decoded,
     prompts: NDArray[np.float64],
     chain: ResizeChain,
     crop: Crop,
     size: tuple[int, int],
-    gates: Gates,
+    mask_filter: MaskFilter,
 ) -> Candidates:
-    """Scan drawn masks and keep the stable ones that no crop cuts.
+    """Scan the decoded masks, and keep those that are stable and that no edge of the crop cuts.
 
     Args:
-        decoded: masks of the prompts, of which those above the predicted IoU are drawn.
-        prompts: (N, 2) or (N, 4) in pixels of the crop.
-        chain: how their logits become masks of the crop.
-        crop: where it lies.
+        decoded: masks of the prompts; its logits hold those whose predicted IoU is above the threshold.
+        prompts: (N, 2) points or (N, 4) boxes in pixels of the crop.
+        chain: how the logits become masks of the crop.
+        crop: where the crop lies in the picture.
         size: (H, W) of the picture.
-        gates: see `Gates`.
+        mask_filter: the thresholds.
     """
     masks_per_prompt = decoded.iou.shape[1]
     kept = decoded.kept.cpu().numpy()
@@ -115,10 +112,10 @@ def gate(
     intervals: list[Intervals] = []
     logits = None
     if decoded.logits.device.type == "cpu":
-        scanned = scan(decoded.logits.numpy(), chain, gates.thresholds, place, masks_per_prompt)
+        scanned = scan(decoded.logits.numpy(), chain, mask_filter.thresholds, place, masks_per_prompt)
         stability, boxes, intervals = scanned.stability, scanned.boxes, scanned.intervals
     else:
-        stability, boxes = measure(decoded.logits, chain, gates.thresholds)
+        stability, boxes = measure_masks(decoded.logits, chain, mask_filter.thresholds)
         logits = decoded.logits
     found = Candidates(
         boxes=boxes + np.array([crop[0], crop[1]] * 2),
@@ -130,29 +127,34 @@ def gate(
         intervals=intervals,
         logits=logits,
     )
-    if gates.stability > 0:
-        found = found.take(found.stability >= np.float32(gates.stability))  # nan, an empty mask, is not
-    if gates.crop_edges and len(found):
+    if mask_filter.stability > 0:
+        found = found.take(found.stability >= np.float32(mask_filter.stability))  # the nan of an empty mask is not
+    if mask_filter.crop_edges and len(found):
         inside = torch.from_numpy(found.boxes - np.array([crop[0], crop[1]] * 2))
         near = is_box_near_crop_edge(inside, list(crop), [0, 0, size[1], size[0]]).numpy()
         found = found.take(~near)
     return found
 
 
-def trace(
-    candidates: Candidates, chain: ResizeChain, crop: Crop, size: tuple[int, int], gates: Gates, channels: int = 3
+def rasterise(
+    candidates: Candidates,
+    chain: ResizeChain,
+    crop: Crop,
+    size: tuple[int, int],
+    mask_filter: MaskFilter,
+    channels: int = 3,
 ) -> Candidates:
-    """Fetch what is left on a GPU and scan it here, where the runs are made; others pass unchanged."""
+    """Copy logits that are on a GPU to the CPU and turn them into runs. Candidates without logits return unchanged."""
     if candidates.logits is None:
         return candidates
     place = Place(crop[0], crop[1], *size)
-    scanned = scan(candidates.logits.cpu().numpy(), chain, gates.thresholds, place, channels)
+    scanned = scan(candidates.logits.cpu().numpy(), chain, mask_filter.thresholds, place, channels)
     boxes = scanned.boxes + np.array([crop[0], crop[1]] * 2)
     return replace(candidates, boxes=boxes, intervals=scanned.intervals, logits=None)
 
 
 def no_candidates(prompt_size: int) -> Candidates:
-    """None, of prompts of 2 (points) or 4 (boxes) numbers."""
+    """Zero candidates, of prompts with `prompt_size` numbers: 2 for points, 4 for boxes."""
     nothing = np.zeros(0, np.int64)
     return Candidates(
         boxes=np.zeros((0, 4), np.int64),
@@ -166,7 +168,7 @@ def no_candidates(prompt_size: int) -> Candidates:
 
 
 def without_duplicates(candidates: Candidates, scores: NDArray[np.float32], iou: float) -> Candidates:
-    """Of candidates whose boxes overlap by more than `iou` the one of the highest score; best first."""
+    """Keep the candidate of the highest score among those whose boxes have an IoU above `iou`; best first."""
     return candidates.take(_unique(candidates.boxes, scores, iou))
 
 
@@ -178,24 +180,24 @@ def _unique(boxes: NDArray[np.int64], scores: NDArray[np.float32], iou: float) -
 
 
 def crop_scores(candidates: Candidates) -> NDArray[np.float32]:
-    """(N,) scores by which masks of smaller crops are preferred."""
+    """(N,) 1 / area of each mask's crop: duplicate removal by this score prefers masks of smaller crops."""
     sides = candidates.crops[:, 2:] - candidates.crops[:, :2]
     return (np.float32(1) / (sides[:, 0] * sides[:, 1]).astype(np.float32)).astype(np.float32)
 
 
-def without_small_regions(candidates: Candidates, size: tuple[int, int], min_area: float, iou: float) -> Candidates:
-    """Mend holes and islands, then remove masks that have become duplicates; those that needed no mending stay first.
+def postprocess_small_regions(candidates: Candidates, size: tuple[int, int], min_area: float, iou: float) -> Candidates:
+    """Fill small holes, remove small islands, then remove masks that became duplicates; unchanged masks come first.
 
-    As in the reference, an unchanged mask keeps the box it has, a mended one gets the box of its new pixels.
+    As in the reference, an unchanged mask keeps its box, and a changed one gets the box of its new pixels.
     """
     if not len(candidates):
         return candidates
-    mended = [mend(each, *size, min_area) for each in candidates.intervals]
-    changed = np.array([was_changed for _, was_changed in mended])
-    boxes = np.array([intervals_box(each, size[0]) for each, _ in mended], np.int64)
+    cleaned = [clean_small_regions(each, *size, min_area) for each in candidates.intervals]
+    changed = np.array([was_changed for _, was_changed in cleaned])
+    boxes = np.array([intervals_box(each, size[0]) for each, _ in cleaned], np.int64)
     candidates = replace(
         candidates,
-        intervals=[each for each, _ in mended],
+        intervals=[each for each, _ in cleaned],
         boxes=np.where(changed[:, None], boxes, candidates.boxes),
     )
     return candidates.take(_unique(boxes, (~changed).astype(np.float32), iou))

@@ -1,13 +1,13 @@
-"""SAM's mask decoder with fewer operations: the same results from an algebra that touches image tokens seldom.
+"""SAM's mask decoder with fewer operations: the products are rearranged so that few of them touch all image tokens.
 
 Letters: n prompts of a sub-batch, T tokens a prompt, S = h*w image tokens, C channels, H heads of d channels each,
 J = H*T. `x` are tokens, `z` image tokens, `p` the image's positional encoding.
 
-The equations are those of `trackmill.models.sam.attention`. In the first layer z is the same for all prompts, so there
-Wk (z + p), Wv z and Wq (z + p) are made once a picture.
+The equations are those of `trackmill.models.sam.attention`. In the first layer all prompts share z, so Wk (z + p), Wv z
+and Wq (z + p) are computed once per picture.
 
-Upscaling: a transposed convolution of kernel 2 and stride 2 does not overlap, so each token becomes 4 x 4 pixels of its
-own. That is a product per token, with channels last, and tokens that nobody reads need not be upscaled.
+Upscaling: a transposed convolution of kernel 2 and stride 2 does not overlap, so two of them turn each token into 4 x 4
+pixels of its own. That is one product per token with channels last, and tokens that are not needed are not upscaled.
 """
 
 from __future__ import annotations
@@ -24,34 +24,35 @@ from trackmill.models.sam.attention import ImageToTokens, TokensToImage
 from trackmill.models.sam.segmenter import Decoded
 
 CPU_PROMPTS = 1
-"""Prompts a sub-batch on a CPU, so that the 4 MB of a prompt's image tokens stay in the cache.
+"""Prompts per sub-batch on a CPU, so that the 4 MB of a prompt's image tokens stay in the cache.
 
-ViT-B's decoder, float32, one thread, CPU ms a prompt with 1, 2, 4, 8 and 16 prompts: 39.5, 40.8, 38.1, 43.6, 47.3
-(least of 4, interleaved, other work beside it). Up to 4 are alike; one takes least memory and draws no mask in vain.
+ViT-B's decoder, float32, one thread, CPU ms per prompt with 1, 2, 4, 8 and 16 prompts: 39.5, 40.8, 38.1, 43.6, 47.3
+(minimum of 4 interleaved runs on a shared machine). 1 to 4 take the same time; 1 needs the least memory and upscales no
+mask that is then dropped.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class SharedTokens:
-    """What all prompts of a picture have in common.
+    """Tensors that all prompts of a picture share.
 
     Args:
         keys: (S, C) image embedding plus the embedding of "no mask".
-        attended: (H, d, S) keys and (H, S, d) values that the first layer's tokens look at.
-        looking: (H, d, S) queries with which the first layer's image looks at tokens.
+        attended: (H, d, S) keys and (H, S, d) values that the tokens attend to in the first layer.
+        image_queries: (H, d, S) queries of the image tokens, which attend to the tokens in the first layer.
     """
 
     keys: Tensor
     attended: tuple[Tensor, Tensor]
-    looking: Tensor
+    image_queries: Tensor
 
 
 class Upscaling:
-    """Image tokens to a mask's channels, 4 x 4 pixels a token, channels last; see the top of this file.
+    """Upscales image tokens to the channels of a mask, 4 x 4 pixels per token, channels last; see the top of this file.
 
     Args:
         layers: segment-anything's `output_upscaling`.
-        dtype: of the products.
+        dtype: dtype of the products.
     """
 
     def __init__(self, layers: nn.Sequential, dtype: torch.dtype) -> None:
@@ -79,7 +80,7 @@ def _as_product(layer: nn.ConvTranspose2d, dtype: torch.dtype) -> tuple[Tensor, 
 
 
 class _Layer:
-    """One two-way block: segment-anything's own for the tokens, ours wherever image tokens take part."""
+    """One two-way block: tokens use segment-anything's modules; every product with image tokens uses ours."""
 
     def __init__(self, block: Any, positions: Tensor, dtype: torch.dtype) -> None:
         self.block = block
@@ -88,7 +89,7 @@ class _Layer:
         norm = block.norm4
         self._norm = (norm.normalized_shape, norm.weight.detach().to(dtype), norm.bias.detach().to(dtype), norm.eps)
 
-    def attend_itself(self, x: Tensor, positions: Tensor) -> Tensor:
+    def self_attend(self, x: Tensor, positions: Tensor) -> Tensor:
         block = self.block
         if block.skip_first_layer_pe:
             normed: Tensor = block.norm1(block.self_attn(q=x, k=x, v=x))
@@ -97,7 +98,7 @@ class _Layer:
         normed = block.norm1(x + block.self_attn(q=q, k=q, v=x))
         return normed
 
-    def think(self, x: Tensor) -> Tensor:
+    def apply_mlp(self, x: Tensor) -> Tensor:
         x = self.block.norm2(x)
         normed: Tensor = self.block.norm3(x + self.block.mlp(x))
         return normed
@@ -109,16 +110,17 @@ class _Layer:
 class FoldedDecoder:
     """segment-anything's mask decoder for prompts without masks, of any depth (at least 1), width and number of heads.
 
-    Its weights are read once, here; the modules themselves (attention among tokens, MLPs, norms of tokens) are used as
-    they are, in float32. Change weights or device: make a new one.
+    The constructor reads the weights once. The modules that work on tokens only (self-attention, MLPs, norms) are
+    called as they are, in float32. After a change of weights or device make a new decoder.
 
     Args:
         decoder: a `MaskDecoder` around a `TwoWayTransformer`.
-        prompts: the `PromptEncoder` beside it: grid size, positional encoding and the embedding of "no mask".
+        prompts: the model's `PromptEncoder`, which has the grid size, positional encoding and the embedding of "no
+            mask".
         dtype: torch.float32, or torch.bfloat16 for the products with image tokens; the final product is in float32.
-        compiled: `torch.compile` the transformer. The last sub-batch is then padded to `num_together`; without it every
-            new number of prompts is compiled anew on a GPU.
-        num_together: prompts a sub-batch; None: `CPU_PROMPTS` on a CPU, all of a call elsewhere.
+        compiled: `torch.compile` the transformer. The last sub-batch is then padded to `num_together`; with
+            `num_together` None, a GPU compiles once for each new number of prompts.
+        num_together: prompts per sub-batch; None: `CPU_PROMPTS` on a CPU, all prompts of a call elsewhere.
 
     Raises:
         ValueError: the transformer has no layer.
@@ -164,10 +166,10 @@ class FoldedDecoder:
         Args:
             embedding: (C, h, w) of the picture.
             sparse: (N, P, C) float32 embeddings of the prompts' points or corners.
-            multimask: mask tokens 1, 2, ... of each prompt; else only token 0.
+            multimask: use mask tokens 1, 2, ... of each prompt; otherwise only token 0.
             tokens_read: (rows, columns) of the upper left image tokens whose masks are wanted; None: all.
-            iou_above: prompts none of whose masks has a predicted IoU above it are not upscaled, and no mask that has
-                not is drawn; None: all are.
+            iou_above: only masks whose predicted IoU is above it get logits, and prompts without such a mask are not
+                upscaled; None: all masks get logits.
 
         Returns:
             Logits of 4 x `tokens_read` pixels.
@@ -182,14 +184,14 @@ class FoldedDecoder:
             wanted = torch.ones_like(iou, dtype=torch.bool) if iou_above is None else iou > iou_above
             ious.append(iou)
             chosen.append(wanted)
-            # Without a threshold nothing is asked of the device, which then need not be waited for.
+            # `all()` waits for the device; without a threshold that is avoided.
             if iou_above is not None:
                 drawn = wanted.any(1)
                 if not drawn.all():
                     tokens, keys, wanted = tokens[drawn], keys[drawn], wanted[drawn]
             if len(tokens):
                 logits.append(self._draw(tokens[:, 1:], keys, wanted, masks, rows, columns))
-        # Empty ones first, for calls without prompts or masks.
+        # The empty tensors keep `cat` working for calls without prompts or masks.
         iou = torch.cat([sparse.new_zeros(0, len(masks)), *ious])
         kept = torch.cat([iou.new_zeros(0, len(masks), dtype=torch.bool), *chosen]).flatten().nonzero()[:, 0]
         return Decoded(iou=iou, kept=kept, logits=torch.cat([iou.new_zeros(0, 4 * rows, 4 * columns), *logits]))
@@ -203,16 +205,16 @@ class FoldedDecoder:
         return SharedTokens(
             keys=keys.to(self.dtype).contiguous(),
             attended=first.to_image.share(keys, self._positions),
-            looking=first.to_tokens.share(keys + self._positions),
+            image_queries=first.to_tokens.share(keys + self._positions),
         )
 
     def _pad_and_transform(self, sparse: Tensor, shared: SharedTokens, masks: range) -> tuple[Tensor, Tensor]:
         num_prompts = len(sparse)
         missing = self._prompts_together(sparse) - num_prompts
-        # A compiled graph knows one number of prompts only.
+        # A compiled graph accepts one number of prompts only.
         if self._compiled and missing:
             sparse = torch.cat([sparse, sparse[:1].expand(missing, -1, -1)])
-        tokens, keys = self._transform(sparse, shared.keys, *shared.attended, shared.looking, masks)
+        tokens, keys = self._transform(sparse, shared.keys, *shared.attended, shared.image_queries, masks)
         return tokens[:num_prompts], keys[:num_prompts]
 
     def _run_transformer(
@@ -221,25 +223,25 @@ class FoldedDecoder:
         keys: Tensor,
         attended_keys: Tensor,
         attended_values: Tensor,
-        looking: Tensor,
+        image_queries: Tensor,
         masks: range,
     ) -> tuple[Tensor, Tensor]:
-        """Tokens (n, 1 + K, C), of the IoU and of the wanted masks, and image tokens (n, S, C)."""
+        """Tokens (n, 1 + K, C) of the IoU and of the masks `masks`, and image tokens (n, S, C)."""
         positions = torch.cat([self._output_tokens.expand(len(sparse), -1, -1), sparse], dim=1)
         x = positions  # (n, T, C)
         for i, layer in enumerate(self._layers):
-            x = layer.attend_itself(x, positions)
+            x = layer.self_attend(x, positions)
             if i == 0:
-                found = layer.to_image.attend_shared(x + positions, (attended_keys, attended_values))
+                attended = layer.to_image.attend_shared(x + positions, (attended_keys, attended_values))
             else:
-                found = layer.to_image.attend(x + positions, keys)
-            x = layer.think(x + found)
+                attended = layer.to_image.attend(x + positions, keys)
+            x = layer.apply_mlp(x + attended)
             if i == 0:
-                keys = layer.to_tokens.add_shared(x + positions, x, looking, keys)
+                keys = layer.to_tokens.add_shared(x + positions, x, image_queries, keys)
             else:
                 keys = layer.to_tokens.add(x + positions, x, keys)
             keys = layer.norm_image(keys)
-        # The last attention mixes no tokens, so those that nobody reads are left out.
+        # The last attention does not mix tokens with each other, so tokens that are not needed are left out.
         x, positions = (torch.cat([y[:, :1], y[:, 1 + masks.start : 1 + masks.stop]], dim=1) for y in (x, positions))
         return self.decoder.transformer.norm_final_attn(x + self._final.attend(x + positions, keys)), keys
 
@@ -252,7 +254,7 @@ class FoldedDecoder:
         if len(hyper) == 1:
             logits = hyper[wanted] @ pixels[0].T  # (M, 16*rows*columns)
         else:
-            # A ragged number of masks a prompt: some products too many cost less than a launch for each prompt.
+            # Prompts keep different numbers of masks: computing all K costs less than one kernel launch per prompt.
             logits = torch.bmm(hyper, pixels.transpose(1, 2))[wanted]
-        blocks = logits.view(-1, rows, columns, 2, 2, 2, 2)  # then y, x of both upscalings
+        blocks = logits.view(-1, rows, columns, 2, 2, 2, 2)  # then y, x of each upscaling
         return blocks.permute(0, 1, 3, 5, 2, 4, 6).flatten(4, 6).flatten(1, 3)

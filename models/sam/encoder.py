@@ -1,4 +1,4 @@
-"""SAM's image encoder without attention matrices in memory: the same numbers from fused attention.
+"""SAM's image encoder with fused attention: the same results without whole attention matrices in memory.
 
 Letters: B pictures (or windows), h x w tokens a picture, L = h*w, C channels, H heads of d channels.
 
@@ -6,18 +6,19 @@ The relative positions of segment-anything's encoder add to the score of query (
 
     rel_h[y, x, y'] + rel_w[y, x, x'],    rel_h[y, x, y'] = q[y, x] . R_h[y, y'],    rel_w likewise.
 
-Fused attention takes them in one of two ways. As a bias, written out for a few heads or queries at a time. Or as more
-channels (`augmented`): with q' = [q / sqrt(d), rel_h, rel_w] and k' = [k, onehot(y'), onehot(x')] the product q' . k'
-is the whole score, so that no L x L matrix exists at all, at the cost of products of d + h + w channels.
+There are two ways to pass them to fused attention. `attend_biased` passes them as a bias, which it writes out for a few
+heads or queries at a time. `attend_augmented` adds channels: with q' = [q / sqrt(d), rel_h, rel_w] and
+k' = [k, onehot(y'), onehot(x')] the product q' . k' is the whole score. Then no L x L matrix exists at all, but the
+products have d + h + w channels.
 
-ViT-B, float32, one CPU thread, CPU ms of an attention without its projections (least of 2 or 3, interleaved):
+ViT-B, float32, one CPU thread, CPU ms of an attention without its projections (minimum of 2 or 3 interleaved runs):
 
     reference / bias for all heads / bias in pieces / augmented
     global layer, 4096 tokens, 12 heads          2719 / 1201 / 870 / 1890
     25 windows of 14 x 14, 12 heads               175 /   97 /  71 /  117
 
-Hence the bias in pieces everywhere on a CPU. Elsewhere global layers use more channels, since a bias of all heads of
-ViT-H takes 1 GB a picture in float32, and windows the bias. That choice was not measured.
+So on a CPU all layers use the bias in pieces. Elsewhere global layers use more channels, since a bias of all heads of
+ViT-H takes 1 GB per picture in float32, and windowed layers use the bias. The choice for GPUs was not measured.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ from torch import Tensor, nn
 from trackmill.models.sam.modules import untouched
 
 _BIAS_ELEMENTS = 2**21
-"""Largest piece of a bias on a CPU, 8 MB: it is read again while still in the cache."""
+"""Elements of the largest piece of a bias on a CPU: 8 MB, so that it is still in the cache when attention reads it."""
 
 
 class FastEncoder(nn.Module):
-    """An image encoder with fused attention; all but `ImageEncoderViT` itself are called as they are.
+    """An image encoder with fused attention. Encoders of any class but `ImageEncoderViT` are called as they are.
 
     Args:
-        encoder: its parameters are used, not copied, with float32.
-        dtype: torch.float32; or torch.bfloat16 for the products, of whose weights a copy is made. Normalisation and the
-            sum of the blocks stay in float32. Other classes run under autocast instead.
+        encoder: the encoder. With float32 its parameters are shared, not copied.
+        dtype: torch.float32, or torch.bfloat16 for the products; the latter makes a copy of the weights. Normalisation
+            and the residual sums stay in float32. Encoders of other classes run under autocast instead.
     """
 
     def __init__(self, encoder: nn.Module, dtype: torch.dtype = torch.float32) -> None:
@@ -94,21 +95,21 @@ class FastEncoder(nn.Module):
         qkv = attention.qkv(x.to(self.dtype)).view(batch, h * w, 3, attention.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, L, d) each
         if not attention.use_rel_pos:
-            found = F.scaled_dot_product_attention(q, k, v)
+            attended = F.scaled_dot_product_attention(q, k, v)
         else:
             tables = [get_rel_pos(n, n, rel.float()) for n, rel in ((h, attention.rel_pos_h), (w, attention.rel_pos_w))]
-            found = attend_augmented(q, k, v, *tables) if augmented else attend_biased(q, k, v, *tables)
-        projected: Tensor = attention.proj(found.transpose(1, 2).reshape(batch, h, w, -1))
+            attended = attend_augmented(q, k, v, *tables) if augmented else attend_biased(q, k, v, *tables)
+        projected: Tensor = attention.proj(attended.transpose(1, 2).reshape(batch, h, w, -1))
         return projected
 
 
 def attend_biased(q: Tensor, k: Tensor, v: Tensor, table_h: Tensor, table_w: Tensor) -> Tensor:
-    """Attention with relative positions as a bias, on a CPU in pieces of `_BIAS_ELEMENTS`.
+    """Attention with relative positions as a bias; on a CPU in pieces of at most `_BIAS_ELEMENTS`.
 
     Args:
-        q, k, v: (B, H, L, d) of L = h*w tokens, row by row.
-        table_h: (h, h, d) float32 of query's and key's row.
-        table_w: (w, w, d) likewise of the column.
+        q, k, v: (B, H, L, d), the L = h*w tokens in row-major order.
+        table_h: (h, h, d) float32 relative positions, by the row of the query and the row of the key.
+        table_w: (w, w, d) float32 relative positions, likewise by column.
 
     Returns:
         (B, H, L, d).
@@ -126,7 +127,7 @@ def attend_biased(q: Tensor, k: Tensor, v: Tensor, table_h: Tensor, table_w: Ten
         for j in range(0, length, queries):
             some = slice(j, j + queries)
             bias = (rel_h[one, some, :, None] + rel_w[one, some, None, :]).flatten(2)
-            # Heads stand where the batch may not: fused attention wants four axes.
+            # Fused attention needs four axes; B*H stands in the place of the heads.
             found[one, some] = F.scaled_dot_product_attention(
                 q[None, one, some], k[None, one], v[None, one], attn_mask=bias[None]
             )[0]
@@ -149,7 +150,7 @@ def attend_augmented(q: Tensor, k: Tensor, v: Tensor, table_h: Tensor, table_w: 
 
 
 def _relative(q: Tensor, table_h: Tensor, table_w: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, H, L, h) and (B, H, L, w): what each query adds for each row and column of keys."""
+    """(B, H, L, h) and (B, H, L, w): what relative positions add to a query's score for each row and column of keys."""
     grid = q.unflatten(2, (len(table_h), len(table_w)))
     rel_h = torch.einsum("bnhwc,hkc->bnhwk", grid, table_h.to(q.dtype))
     rel_w = torch.einsum("bnhwc,wkc->bnhwk", grid, table_w.to(q.dtype))

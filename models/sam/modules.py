@@ -1,4 +1,4 @@
-"""A `Sam` whose prompt encoder or mask decoder is not segment-anything's own: its modules are called as they are."""
+"""Decoding with a `Sam` whose prompt encoder or mask decoder was replaced: its modules are called as they are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trackmill.models.sam.segmenter import Decoded
 
 
 def can_fold(sam: Sam) -> bool:
-    """Whether the decoder's algebra is known: modules of exactly these classes, on which nothing was replaced."""
+    """Whether `FoldedDecoder` may replace the decoder: all modules are segment-anything's own classes, unpatched."""
     decoder, prompts = sam.mask_decoder, sam.prompt_encoder
     return (
         untouched(decoder, MaskDecoder, "forward", "predict_masks")
@@ -30,14 +30,14 @@ def untouched(module: nn.Module, kind: type[nn.Module], *methods: str) -> bool:
 def decode_with_modules(
     sam: Sam, embedding: Tensor, points: Any, boxes: Tensor | None, iou_above: float | None
 ) -> Decoded:
-    """Masks of prompts as `SamPredictor.predict_torch` draws them, at low resolution.
+    """Low-resolution masks of prompts, as `SamPredictor.predict_torch` decodes them.
 
     Args:
         sam: the model.
-        embedding: (C, h, w) of one picture.
+        embedding: (C, h, w) embedding of one picture.
         points: (N, 1, 2) coordinates in pixels of the model's input and (N, 1) labels, or None.
         boxes: (N, 4) in pixels of the model's input, or None.
-        iou_above: masks whose predicted IoU is not above it are left out; None: none.
+        iou_above: leaves out masks whose predicted IoU is not above it; None: leaves out none.
     """
     sparse, dense = sam.prompt_encoder(points=points, boxes=boxes, masks=None)
     logits, iou = sam.mask_decoder(

@@ -1,4 +1,4 @@
-"""Masks as segment-anything's records: dictionaries with the same keys and values, masks in any of its three forms."""
+"""Turns masks into segment-anything's records: dictionaries with the same keys and values, in all three formats."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OutputMode = Literal["coco_rle", "uncompressed_rle", "binary_mask"]
 
 
 def make_records(candidates: Candidates, size: tuple[int, int], output_mode: OutputMode) -> list[dict[str, Any]]:
-    """One dictionary a mask, as `SamAutomaticMaskGenerator.generate` returns them.
+    """One dictionary for each mask, as `SamAutomaticMaskGenerator.generate` returns them.
 
     Keys: `segmentation`, `area`, `bbox` (x, y, last column - first column, last row - first row), `predicted_iou`,
-    `point_coords` (`box_coords`, `xyxy`, for masks of box prompts), `stability_score`, `crop_box` (x, y, w, h).
+    `point_coords` (for box prompts: `box_coords`, `xyxy`), `stability_score`, `crop_box` (x, y, w, h).
     """
     records = []
     for i, intervals in enumerate(candidates.intervals):
@@ -42,7 +42,7 @@ def make_records(candidates: Candidates, size: tuple[int, int], output_mode: Out
 
 
 def segmentation(intervals: Intervals, size: tuple[int, int], output_mode: OutputMode) -> Any:
-    """One mask of a picture of `size` (H, W) in the asked form."""
+    """One mask of a picture of `size` (H, W), in the format of `output_mode`."""
     if output_mode == "binary_mask":
         return binary_mask(intervals, size)
     if output_mode == "uncompressed_rle":
@@ -51,7 +51,7 @@ def segmentation(intervals: Intervals, size: tuple[int, int], output_mode: Outpu
 
 
 def cropped_mask(intervals: Intervals, size: tuple[int, int]) -> CroppedMask | None:
-    """A mask cut to its own box, as shards hold it; None for an empty one."""
+    """The mask cropped to its own box, as shards store it; None for an empty mask."""
     if not len(intervals):
         return None
     x0, y0, x1, y1 = box = intervals_box(intervals, size[0])
@@ -62,11 +62,11 @@ def cropped_mask(intervals: Intervals, size: tuple[int, int]) -> CroppedMask | N
 
 def _compressed(intervals: Intervals, size: tuple[int, int]) -> str:
     counts = intervals_counts(intervals, size[0] * size[1]).tolist()
-    found: str = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"].decode("ascii")
-    return found
+    compressed: str = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"].decode("ascii")
+    return compressed
 
 
 def binary_mask(intervals: Intervals, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """(H, W) bool."""
+    """(H, W) bool mask of a picture of `size` (H, W)."""
     counts = intervals_counts(intervals, size[0] * size[1])
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")

@@ -1,8 +1,8 @@
-"""Small holes and islands of a mask, found and mended on its runs: the mask itself is never drawn.
+"""Fills small holes and removes small islands of a mask, working on its runs instead of its pixels.
 
-Same result as segment-anything's `remove_small_regions`, which labels connected components of the full-size mask twice
-with OpenCV. Here the pieces of neighbouring columns are joined (8-connected, by union-find), so the cost follows the
-mask's outline instead of the picture's area.
+The result equals that of segment-anything's `remove_small_regions`, which labels the connected components of the
+full-size mask twice with OpenCV. Here union-find joins the runs of neighbouring columns (8-connected), so the cost
+grows with the mask's outline instead of the picture's area.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from trackmill.models.sam.scan import Intervals
 
 
-def mend(intervals: Intervals, height: int, width: int, min_area: float) -> tuple[Intervals, bool]:
-    """Fill holes of fewer than `min_area` pixels, then remove islands of fewer.
+def clean_small_regions(intervals: Intervals, height: int, width: int, min_area: float) -> tuple[Intervals, bool]:
+    """Fill holes of fewer than `min_area` pixels, then remove islands of fewer than `min_area` pixels.
 
-    Holes are 8-connected regions outside the mask; the surroundings count as one too, if they are that small. Where
-    every island is small, the largest stays, of equal ones the one that OpenCV meets first.
+    Holes are 8-connected regions outside the mask. The background around the mask counts as a hole too if it is that
+    small. If every island is small, the largest stays; of equally large ones, the one that OpenCV labels first.
 
     Args:
         intervals: (R, 2) runs of the mask, see `trackmill.models.sam.scan.Intervals`.
@@ -53,12 +53,12 @@ def intervals_box(intervals: Intervals, height: int) -> tuple[int, int, int, int
 
 
 def intervals_area(intervals: Intervals) -> int:
-    """Pixels of a mask."""
+    """Number of pixels of a mask."""
     return int((intervals[:, 1] - intervals[:, 0]).sum())
 
 
 def intervals_counts(intervals: Intervals, num_pixels: int) -> NDArray[np.int64]:
-    """COCO's run lengths, the first one counting zeros, without a trailing run of none."""
+    """COCO's run lengths: the first one counts zeros; a trailing run of length 0 is left out."""
     counts = np.diff(np.concatenate([[0], intervals.ravel(), [num_pixels]]))
     return counts[:-1] if len(counts) > 1 and counts[-1] == 0 else counts
 
@@ -79,7 +79,7 @@ def _complement(intervals: Intervals, num_pixels: int) -> Intervals:
 
 @numba.njit(nogil=True, cache=True)
 def _cut(intervals, height):  # type: ignore[no-untyped-def]
-    """(P, 3) first row, end row and column of runs cut at the columns' ends."""
+    """Split runs at the ends of columns into P pieces: (P, 3) first row, end row (exclusive) and column."""
     total = 0
     for i in range(intervals.shape[0]):
         total += (intervals[i, 1] - 1) // height - intervals[i, 0] // height + 1
@@ -106,7 +106,7 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def _components(pieces, height):  # type: ignore[no-untyped-def]
-    """(P, 5) begin and end as positions, component, its area and its rank in OpenCV's order, of pieces of columns."""
+    """Label the pieces of `_cut`: (P, 5) begin and end position, component, its area, its rank in OpenCV's order."""
     n = pieces.shape[0]
     parent = np.arange(n)
     before, start = 0, 0  # the previous column is [before, start)
@@ -115,7 +115,7 @@ def _components(pieces, height):  # type: ignore[no-untyped-def]
             before, start = start, i
             if pieces[before, 2] != pieces[i, 2] - 1:
                 before = start
-        # Pieces of the column before that end above this one touch nothing further down either.
+        # Pieces of the previous column that end above this piece cannot touch later pieces of this column either.
         while before < start and pieces[before, 1] < pieces[i, 0]:
             before += 1
         k = before
@@ -129,7 +129,7 @@ def _components(pieces, height):  # type: ignore[no-untyped-def]
     for i in range(n):
         root = _root(parent, i)
         area[root] += pieces[i, 1] - pieces[i, 0]
-        # OpenCV labels blocks of 2 x 2 pixels, row of blocks after row of blocks.
+        # OpenCV labels blocks of 2 x 2 pixels, one row of blocks after the other.
         rank[root] = min(rank[root], (pieces[i, 0] // 2) * (1 << 32) + pieces[i, 2] // 2)
     out = np.empty((n, 5), np.int64)
     for i in range(n):
@@ -151,7 +151,7 @@ def _small(pieces: NDArray[np.int64], min_area: float) -> tuple[NDArray[np.bool_
 
 @numba.njit(nogil=True, cache=True)
 def _union(a, b):  # type: ignore[no-untyped-def]
-    """Runs of two ascending lists that do not overlap, as one list in which none touch."""
+    """Merge two ascending lists of runs that do not overlap; runs that touch become one."""
     out = np.empty((a.shape[0] + b.shape[0], 2), np.int64)
     i = j = k = 0
     while i < a.shape[0] or j < b.shape[0]:

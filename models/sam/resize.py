@@ -1,11 +1,11 @@
-"""What a chain of bilinear resizes comes to, as tables: which source pixels each target pixel mixes, and how much of
-each.
+"""A chain of bilinear resizes as tables: which source pixels each target pixel mixes, with which weights.
 
-SAM resizes every mask twice, 256 -> 1024 -> picture, and looks only at thresholds of the result. One table an axis
-gives any pixel of the result from at most three source pixels an axis, because both resizes mix neighbours. It is right
-to a few units in the last place. Where that does not decide a threshold, the pixel is evaluated once more in the very
-arithmetic of torch's own resize, which is found out by trying (`_RULES`) on each new size: the order of operations and
-the fused multiplications are a choice of torch's compiler, and no document promises them.
+SAM resizes every mask twice, 256 -> 1024 -> picture, and then only compares the result with thresholds. One table per
+axis gives any pixel of the result from at most three source pixels per axis, because both resizes mix neighbours. It is
+exact to a few units in the last place. Where that does not decide a threshold, the pixel is computed once more in
+exactly the arithmetic of torch's own resize. Torch's compiler chooses the order of operations and the fused
+multiplications, and no document promises them, so each new size tries every arithmetic in `_RULES` and takes the one
+that agrees with torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn import functional
 from trackmill.models.sam.segmenter import ResizeChain
 
 UNKNOWN_RULE = -1
-"""torch does it in a way that is not in the list; pixels on a threshold are then left to torch itself."""
+"""Torch's arithmetic is none of `_RULES`; torch itself then decides the pixels within rounding of a threshold."""
 
 _FUSED, _NESTED_FUSED, _PLAIN, _NESTED = 0, 1, 2, 3
 _RULES = tuple((rule, fused) for rule in (_FUSED, _NESTED_FUSED, _PLAIN, _NESTED) for fused in (True, False))
@@ -34,11 +34,11 @@ fused multiply-adds uses the first for masks that come in threes and the fourth 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One bilinear resize along one axis, as torch does it.
+    """One bilinear resize along one axis, as torch computes it.
 
     Args:
-        lower, upper: (target,) int64 source pixels that are mixed; the same one at the far edge.
-        weights: (target, 2) float32.
+        lower, upper: (target,) int64, the two source pixels that each target pixel mixes; equal at the far edge.
+        weights: (target, 2) float32 weights of the two.
     """
 
     lower: NDArray[np.int64]
@@ -47,7 +47,7 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageTables:
     """One resize of a chain: both axes, and which arithmetic torch uses for it (or `UNKNOWN_RULE`)."""
 
     y: Axis
@@ -62,8 +62,9 @@ class Taps:
     Args:
         first: (target,) int64.
         weights: (target, 3) float32; 0 beyond the source's end.
-        cells: (S, 3) int64 of `first`, begin, end: runs of neighbouring target pixels that mix the same source pixels.
-        cell_of: (source + 1,) int64, the first cell whose `first` is not before that source pixel.
+        cells: (S, 3) int64, one row for each run of neighbouring target pixels that mix the same source pixels: their
+            common `first`, the first target pixel, and the end (exclusive).
+        cell_of: (source + 1,) int64, for each source pixel the first cell whose `first` is not before it.
     """
 
     first: NDArray[np.int64]
@@ -78,28 +79,28 @@ class ResizeTables:
 
     Args:
         size: (H, W) of the result.
-        needed: (rows, columns) of the source that are looked at.
-        y, x: the chain in one step.
-        stages: the chain step by step, one or two of them.
+        needed: (rows, columns) of the source that are read.
+        y, x: the whole chain in one step.
+        stages: the one or two stages of the chain.
     """
 
     size: tuple[int, int]
     needed: tuple[int, int]
     y: Taps
     x: Taps
-    stages: tuple[Stage, ...]
+    stages: tuple[StageTables, ...]
 
 
 @lru_cache(maxsize=64)
 def resize_tables(chain: ResizeChain, channels: int) -> ResizeTables | None:
-    """Tables of a chain; made once a size, because trying torch's arithmetic costs about as much as one resize.
+    """Tables of a chain. They are cached by size, because trying torch's arithmetic costs about as much as one resize.
 
-    None for a chain that first shrinks and then mixes pixels that were far apart: three taps do not hold that. No SAM
-    does so.
+    Returns None for a chain that shrinks and then mixes pixels that were far apart, because that takes more than three
+    taps. No SAM model has such a chain.
 
     Args:
         chain: the resizes.
-        channels: masks of one prompt, which torch resizes as the channels of one picture; its code depends on it.
+        channels: masks of one prompt. Torch resizes them as the channels of one picture and chooses its code by them.
 
     Raises:
         ValueError: more than two stages, or a stage that keeps more than it makes.
@@ -124,12 +125,12 @@ def resize_tables(chain: ResizeChain, channels: int) -> ResizeTables | None:
 
 
 def _reach(taps: Taps) -> NDArray[np.int64]:
-    """(target, 3) offsets of the taps that count."""
+    """(target, 3) offsets of the taps; 0 for taps of weight 0."""
     return np.where(taps.weights != 0, np.arange(3), 0)
 
 
 def _taps(axes: list[Axis], keeps: list[int], source: int) -> Taps | None:
-    """Multiply the stages of one axis: the taps of the last one, each replaced by its own taps; None: too many."""
+    """Combine the stages of one axis: replace each tap by the taps of the stage before. None: more than 3 taps."""
     first = axes[0].lower[: keeps[0]]
     weights = np.zeros((keeps[0], 3))
     _add(weights, np.arange(keeps[0]), axes[0].lower[: keeps[0]] - first, axes[0].weights[: keeps[0], 0])
@@ -146,7 +147,7 @@ def _taps(axes: list[Axis], keeps: list[int], source: int) -> Taps | None:
                 if (offsets > 2).any():
                     return None
                 _add(weights, np.flatnonzero(used), offsets, value[used])
-    # Taps that would lie beyond the source carry no weight; they are moved inside by whoever reads them.
+    # Taps beyond the end of the source have weight 0; whoever reads the source clamps their index.
     ends = np.flatnonzero(np.diff(first)) + 1
     begins, ends = np.concatenate([[0], ends]), np.concatenate([ends, [len(first)]])
     cells = np.stack([first[begins], begins, ends], axis=1)
@@ -161,16 +162,16 @@ def _add(
 
 
 @lru_cache(maxsize=64)
-def _stage(source: tuple[int, int], target: tuple[int, int], channels: int) -> Stage:
-    """Find the arithmetic that gives torch's own numbers for this size, to the last bit, on a picture of noise."""
+def _stage(source: tuple[int, int], target: tuple[int, int], channels: int) -> StageTables:
+    """Find the arithmetic that reproduces torch's resize of this size to the last bit, on a picture of noise."""
     noise = torch.randn(source, generator=torch.Generator().manual_seed(0))
     stack = noise[None, None].expand(1, channels, *source)
-    theirs = functional.interpolate(stack, target, mode="bilinear", align_corners=False)[0, 0].numpy()
+    expected = functional.interpolate(stack, target, mode="bilinear", align_corners=False)[0, 0].numpy()
     for rule, fused in _RULES:
         y, x = _axis(source[0], target[0], fused), _axis(source[1], target[1], fused)
-        if _agrees(noise.numpy(), theirs, y.lower, y.upper, y.weights, x.lower, x.upper, x.weights, rule):
-            return Stage(y, x, rule)
-    return Stage(_axis(source[0], target[0], True), _axis(source[1], target[1], True), UNKNOWN_RULE)
+        if _agrees(noise.numpy(), expected, y.lower, y.upper, y.weights, x.lower, x.upper, x.weights, rule):
+            return StageTables(y, x, rule)
+    return StageTables(_axis(source[0], target[0], True), _axis(source[1], target[1], True), UNKNOWN_RULE)
 
 
 def _axis(source: int, target: int, fused: bool) -> Axis:
@@ -208,9 +209,9 @@ def mix(a, b, c, d, top, bottom, left, right, rule):  # type: ignore[no-untyped-
 
 
 @numba.njit(nogil=True, cache=True)
-def _agrees(noise, theirs, y0, y1, wy, x0, x1, wx, rule):  # type: ignore[no-untyped-def]
-    for i in range(theirs.shape[0]):
-        for j in range(theirs.shape[1]):
+def _agrees(noise, expected, y0, y1, wy, x0, x1, wx, rule):  # type: ignore[no-untyped-def]
+    for i in range(expected.shape[0]):
+        for j in range(expected.shape[1]):
             ours = mix(
                 noise[y0[i], x0[j]],
                 noise[y0[i], x1[j]],
@@ -222,6 +223,6 @@ def _agrees(noise, theirs, y0, y1, wy, x0, x1, wx, rule):  # type: ignore[no-unt
                 wx[j, 1],
                 rule,
             )
-            if ours != theirs[i, j]:
+            if ours != expected[i, j]:
                 return False
     return True

@@ -1,4 +1,4 @@
-"""Segment Anything 1 behind the `Segmenter` contract: its own weights and preprocessing, our encoder and decoder."""
+"""SAM 1 as a `PromptableSegmenter`: segment-anything's weights and preprocessing, our encoder and decoder."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ from torch import Tensor
 from trackmill.models.sam.decoder import FoldedDecoder
 from trackmill.models.sam.encoder import FastEncoder
 from trackmill.models.sam.modules import can_fold, decode_with_modules
-from trackmill.models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage
+from trackmill.models.sam.segmenter import Decoded, Features, PreparedImage, ResizeChain, ResizeStage
 from trackmill.schemas.errors import InputError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PATCH = 16
-"""Pixels a side of what becomes one token, in every SAM."""
+"""Side in pixels of the patch that becomes one token, in every SAM."""
 _COMPILED_PROMPTS = 64
-"""Prompts a sub-batch of a compiled decoder on a GPU: one graph, whatever the number of prompts of a call."""
+"""Prompts per sub-batch of a compiled decoder on a GPU, so that one graph serves calls of any number of prompts."""
 
 
 class Sam1Segmenter:
-    """A `Segmenter` around a `Sam`, also one with modules of other classes: those are called as they are.
+    """A `PromptableSegmenter` around segment-anything's `Sam`.
 
-    Of an `image_encoder` of another class only `img_size` is asked.
+    The masks equal those of `SamPredictor` up to rounding. Points stay float64 until they are encoded, as in the
+    reference's generator; boxes are float32, as in `SamPredictor.predict`.
 
-    Same masks as `SamPredictor` up to rounding: points as the reference's generator passes them (float64 until they are
-    encoded), boxes as `SamPredictor.predict` does (float32). The model's parameters are not changed. Products of its
-    weights are made here, and again when its device has changed; after a change of weights make a new segmenter.
+    Modules of other classes than segment-anything's are called as they are; an `image_encoder` of another class needs
+    an attribute `img_size`. The model's parameters are not changed. The constructor computes products of its weights,
+    and they are computed again after the model moved to another device. After a change of weights make a new segmenter.
 
     Args:
         sam: the model, on its device, in evaluation mode.
-        precision: "float32"; "bfloat16" runs the encoder's and the decoder's large products in it, and masks
-            change a little. Predicted IoU, LayerNorm, MLPs of
-            mask tokens and the final product stay in float32.
-        compiled: `torch.compile` the encoder and the decoder's transformer, for one number of prompts to which calls
-            are padded, and for each number of pictures encoded together; the first calls wait for it.
-        exact: call segment-anything's modules as they are, for logits equal to the last bit at several times the cost.
+        precision: "float32" or "bfloat16". "bfloat16" runs the large products of the encoder and the decoder in it,
+            which changes masks a little. Predicted IoU, LayerNorm, MLPs of mask tokens and the final product stay in
+            float32.
+        compiled: `torch.compile` the encoder and the decoder's transformer. The decoder is compiled for one number of
+            prompts, to which calls are padded; the encoder for each number of pictures. The first calls wait for it.
+        exact: call segment-anything's modules as they are: logits equal to the last bit, at several times the cost.
 
     Raises:
-        ValueError: unknown `precision`, or one that is not exact together with `exact`.
+        ValueError: `precision` is unknown, or `exact` comes with bfloat16 or `compiled`.
     """
 
     def __init__(
@@ -70,36 +71,36 @@ class Sam1Segmenter:
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device that the model is on."""
         return torch.device(self._sam.device)
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square the encoder looks at."""
+        """Side in pixels of the encoder's square input."""
         return int(self._sam.image_encoder.img_size)
 
-    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+    def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
         """Scale a picture as `SamPredictor.set_image` does: (3, h, w) uint8.
 
         Raises:
-            ValueError: it is so long and thin that no pixel of its short side is left at the model's size.
+            ValueError: the picture is so thin that scaling to the model's size leaves no pixel of its short side.
         """
         size = (image.shape[0], image.shape[1])
         self._refuse_thin(*size)
-        return Prepared(size=size, pixels=torch.from_numpy(self._resize.apply_image(image)).permute(2, 0, 1))
+        return PreparedImage(size=size, pixels=torch.from_numpy(self._resize.apply_image(image)).permute(2, 0, 1))
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[NDArray[np.uint8] | Prepared]) -> list[Features]:
-        """Encode pictures of any sizes together, (H, W, 3) uint8 RGB or prepared.
+    def encode(self, images: Sequence[NDArray[np.uint8] | PreparedImage]) -> list[Features]:
+        """Encode pictures of any sizes in one batch, (H, W, 3) uint8 RGB or prepared.
 
         Raises:
             ValueError: see `prepare`.
-            torch.OutOfMemoryError: too many pictures for the device.
+            torch.OutOfMemoryError: the pictures do not fit on the device at once.
         """
         if not images:
             return []
         self._follow_device()
-        prepared = [image if isinstance(image, Prepared) else self.prepare(image) for image in images]
+        prepared = [image if isinstance(image, PreparedImage) else self.prepare(image) for image in images]
         inputs = [self._sam.preprocess(each.pixels.to(self.device)) for each in prepared]
         embeddings = self._encoder(torch.stack(inputs))
         features = []
@@ -118,13 +119,13 @@ class Sam1Segmenter:
         boxes: NDArray[np.float64] | None = None,
         iou_above: float | None = None,
     ) -> Decoded:
-        """Masks of prompts, each on its own; arguments as in `Segmenter.decode`.
+        """Decode prompts to masks, each prompt on its own; arguments as in `PromptableSegmenter.decode`.
 
-        `logits` are those of whole image tokens (4 x 4 low-resolution pixels), as many as `ResizeChain` reads.
+        `logits` hold whole image tokens (4 x 4 low-resolution pixels each), as many as the `ResizeChain` reads.
 
         Raises:
-            ValueError: neither or both of points and boxes, or of another shape.
-            torch.OutOfMemoryError: too many prompts for the device.
+            ValueError: neither or both of points and boxes are given, or they have another shape.
+            torch.OutOfMemoryError: the prompts do not fit on the device at once.
         """
         self._follow_device()
         if self._decoder is None:
@@ -197,7 +198,7 @@ def sam_chain(grid: int, image_size: int, input_size: tuple[int, int], size: tup
     """How SAM's own code resizes masks: `Sam.postprocess_masks`.
 
     Args:
-        grid: image tokens a side; low-resolution masks have four pixels a token.
+        grid: image tokens per side; low-resolution masks have four pixels per token and axis.
         image_size: side of the encoder's input.
         input_size: (H, W) of the picture in it.
         size: (H, W) of the picture.
@@ -216,11 +217,11 @@ def tokens_read(chain: ResizeChain) -> tuple[int, int]:
 
 
 def num_read(source: int, size: int, keep: int) -> int:
-    """How many of the first of `source` pixels a bilinear resize to `size` reads for its first `keep` pixels.
+    """How many leading pixels of `source` a bilinear resize to `size` reads to make its first `keep` pixels.
 
-    The last of them lies at (keep - 1/2) source / size - 1/2 in the source, between two pixels that are both read.
+    The last target pixel lies at (keep - 1/2) source / size - 1/2 in the source, between two pixels that are both read.
     """
-    # Torch rounds the position to float32; a little more keeps a pixel that it then reads with a weight of almost 0.
+    # Torch rounds the position to float32 and may read one pixel more, with a weight of almost 0; 1e-3 allows for it.
     position = max((keep - 0.5) * source / size - 0.5, 0.0) + 1e-3
     return min(math.floor(position) + 2, source)
 

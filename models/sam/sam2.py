@@ -1,7 +1,8 @@
-"""SAM 2.1 and SAM 3's promptable half behind the contract of a segmenter, around transformers' models.
+"""SAM 2.1 and the promptable part of SAM 3 as a `PromptableSegmenter`, around transformers' models.
 
-Both squash a picture to the encoder's square without padding and enlarge each mask once, from the decoder's side (256,
-SAM 3: 288) to the picture's. The two differ in the encoder only, and transformers gives both the same calls.
+Both models stretch a picture to the encoder's square without padding, and resize each mask once, from the decoder's
+size (256 x 256; SAM 3: 288 x 288) to the picture's. They differ in the encoder only; in transformers both have the same
+calls.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trackmill.models.sam.segmenter import Decoded, Features, Prepared, ResizeChain, ResizeStage
+from trackmill.models.sam.segmenter import Decoded, Features, PreparedImage, ResizeChain, ResizeStage
 from trackmill.schemas.errors import InputError, MissingPackage
 
 _BACKBONES = {
@@ -26,7 +27,7 @@ _BACKBONES = {
     "sam2.1_hiera_base_plus": (112, [2, 3, 16, 3]),
     "sam2.1_hiera_large": (144, [2, 6, 36, 4]),
 }
-"""Channels of the first stage and blocks of the four stages, which tell the variants apart."""
+"""Channels of the first stage and number of blocks of the four stages; they identify a variant."""
 
 _FAMILIES = {
     "sam2": "sam2",
@@ -35,26 +36,27 @@ _FAMILIES = {
     "sam3_tracker_video": "sam3",
     "sam3_video": "sam3",
 }
-"""By `model_type` in config.json. The published folders are those of the video models, which hold the picture model."""
+"""`model_type` in config.json -> family. The published folders hold the video models, which contain the image model."""
 
 _CPU_PROMPTS = 2
-"""32 points of a whole SAM 2.1, CPU seconds of one thread: 3.7 two at a time, 4.2 four, 6.3 sixteen (out of cache)."""
+"""Prompts decoded at once on a CPU. SAM 2.1, 32 points, one thread, CPU seconds: 3.7 with 2 at once, 4.2 with 4, 6.3
+with 16, which do not fit in the cache."""
 
 _OTHER_PROMPTS = 64
-"""As SAM 2's own generator; about 40 MB a prompt. Chosen, not measured."""
+"""Prompts decoded at once elsewhere, as in SAM 2's own generator; about 40 MB per prompt. Chosen, not measured."""
 
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 class Sam2Segmenter:
-    """`trackmill.models.sam.segmenter.Segmenter` around a `Sam2Model` or a `Sam3TrackerModel`.
+    """`trackmill.models.sam.segmenter.PromptableSegmenter` around a `Sam2Model` or a `Sam3TrackerModel`.
 
-    It decodes as transformers does, every prompt in full: masks below `iou_above` are drawn and dropped. For one mask a
-    box the model itself falls back to its best of three where the single mask is unstable, if its config says so.
+    It decodes every prompt in full, as transformers does, and then drops the masks not above `iou_above`. For a box,
+    the model itself takes the best of its three masks where its single mask is unstable, if its config says so.
 
     Args:
-        model: is put into evaluation mode and otherwise used as it is, on its own device.
-        processor: transformers' image processor for it. None: that of the published models, at the model's size.
+        model: the model, on its device; it is put into evaluation mode and not changed otherwise.
+        processor: transformers' image processor for it. None: the published models' processor, at the model's size.
         prompts_per_batch: prompts decoded at once: more takes more memory, and on a CPU more time.
             None: 2 on a CPU, 64 elsewhere.
 
@@ -90,19 +92,21 @@ class Sam2Segmenter:
         device: str | torch.device = "cpu",
         prompts_per_batch: int | None = None,
     ) -> Sam2Segmenter:
-        """Load what `save_pretrained` wrote or a model hub holds. Nothing is fetched, no pickled file is opened.
+        """Load a folder that `save_pretrained` wrote or a model hub published. No file is fetched or unpickled.
 
         Args:
-            folder: has config.json, .safetensors and, unless sizes are the published ones, preprocessor_config.json.
-            variant: what the folder must hold, e.g. "sam2.1_hiera_tiny" or "sam3"; None: either family.
-            device: where the model is put.
+            folder: holds config.json, .safetensors and, if the input size is not the published one,
+                preprocessor_config.json.
+            variant: the variant that the folder must hold, e.g. "sam2.1_hiera_tiny" or "sam3"; None: any.
+            device: the device to put the model on.
             prompts_per_batch: see the class.
 
         Raises:
             ImportError: transformers is missing or too old.
             FileNotFoundError: there is no config.json.
             OSError: there is no .safetensors.
-            ValueError: another model or variant, a damaged file, or tensors that are missing or of another shape.
+            ValueError: the folder holds another model or variant, a file is damaged, or tensors are missing or have
+                another shape.
         """
         folder = Path(folder)
         family = _family(folder)
@@ -118,37 +122,37 @@ class Sam2Segmenter:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device that the model is on."""
         device: torch.device = self.model.device
         return device
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square the encoder looks at: 1024, SAM 3: 1008."""
+        """Side in pixels of the encoder's square input: 1024, SAM 3: 1008."""
         return int(self.model.prompt_encoder.input_image_size)
 
-    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
-        """What transformers' own processor makes of a picture: (3, 1024, 1024) float32, SAM 3: 1008."""
+    def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
+        """Scale a picture with transformers' own processor: (3, 1024, 1024) float32, SAM 3: (3, 1008, 1008)."""
         pixels = self.processor(
-            # Writable, because torch warns of memory it may not write to.
+            # "W": a writable copy, because torch warns about read-only memory.
             images=[np.require(image, np.uint8, ["C", "W"])],
-            input_data_format="channels_last",  # else a picture 3 pixels high is taken for one with channels first
+            input_data_format="channels_last",  # else a picture 3 pixels high passes for channels first
             return_tensors="pt",
         )["pixel_values"][0]
-        return Prepared(size=(image.shape[0], image.shape[1]), pixels=pixels)
+        return PreparedImage(size=(image.shape[0], image.shape[1]), pixels=pixels)
 
-    def encode(self, images: Sequence[NDArray[np.uint8] | Prepared]) -> list[Features]:
-        """See `Segmenter.encode`. `embedding` is (256, h, w), `high_resolution` four and two times as fine."""
+    def encode(self, images: Sequence[NDArray[np.uint8] | PreparedImage]) -> list[Features]:
+        """As `PromptableSegmenter.encode`. `embedding` is (256, h, w); `high_resolution` 4 and 2 times the sides."""
         if not images:
             return []
-        prepared = [image if isinstance(image, Prepared) else self.prepare(image) for image in images]
+        prepared = [image if isinstance(image, PreparedImage) else self.prepare(image) for image in images]
         pixels = torch.stack([each.pixels for each in prepared])
         with torch.inference_mode():
             levels = self.model.get_image_embeddings(pixels.to(self.device, self.model.dtype))
-        found = []
+        features = []
         for i, each in enumerate(prepared):
             chain = ResizeChain(self._mask_size, (ResizeStage(size=each.size, keep=each.size),))
-            found.append(
+            features.append(
                 Features(
                     embedding=levels[-1][i],
                     size=each.size,
@@ -157,7 +161,7 @@ class Sam2Segmenter:
                     high_resolution=tuple(level[i] for level in levels[:-1]),
                 )
             )
-        return found
+        return features
 
     def decode(
         self,
@@ -167,11 +171,11 @@ class Sam2Segmenter:
         boxes: NDArray[np.float64] | None = None,
         iou_above: float | None = None,
     ) -> Decoded:
-        """See `Segmenter.decode`. `logits` are whole masks, (M, 256, 256), SAM 3: (M, 288, 288).
+        """See `PromptableSegmenter.decode`. `logits` are whole masks, (M, 256, 256), SAM 3: (M, 288, 288).
 
         Raises:
-            ValueError: not exactly one of points and boxes.
-            torch.OutOfMemoryError: too many prompts at once for the device; see `prompts_per_batch`.
+            ValueError: neither or both of points and boxes are given.
+            torch.OutOfMemoryError: `prompts_per_batch` prompts do not fit on the device.
         """
         if (points is None) == (boxes is None):
             raise ValueError("give either points or boxes")
@@ -184,9 +188,9 @@ class Sam2Segmenter:
         step = self._prompts_per_batch or (_CPU_PROMPTS if self.device.type == "cpu" else _OTHER_PROMPTS)
         for start in range(0, len(prompts), step):
             part = prompts[None, start : start + step]  # one picture, n prompts
-            asked = {"input_points": part[:, :, None]} if boxes is None else {"input_boxes": part}
+            inputs = {"input_points": part[:, :, None]} if boxes is None else {"input_boxes": part}
             with torch.inference_mode():
-                output = self.model(image_embeddings=levels, multimask_output=boxes is None, **asked)
+                output = self.model(image_embeddings=levels, multimask_output=boxes is None, **inputs)
             iou = output.iou_scores[0].float()  # (n, K)
             wanted = torch.ones_like(iou, dtype=torch.bool) if iou_above is None else iou > iou_above
             ious.append(iou)
@@ -200,7 +204,7 @@ class Sam2Segmenter:
         return int(rows), int(columns)
 
     def _scaled(self, prompts: NDArray[np.float64] | None, size: tuple[int, int]) -> Tensor:
-        """To the encoder's pixels, in float32 and in the order of operations of transformers' own processor."""
+        """Prompts in the encoder's pixels, computed in float32 and in the order of transformers' own processor."""
         height, width = size
         xy = torch.as_tensor(np.asarray(prompts), dtype=torch.float32)
         scale = torch.tensor([self.image_size / width, self.image_size / height] * (xy.shape[-1] // 2))
@@ -208,7 +212,7 @@ class Sam2Segmenter:
 
 
 def _classes(family: str) -> tuple[Any, Any]:
-    """The model's and the image processor's class."""
+    """The classes of the model and of the image processor."""
     try:
         if family == "sam3":
             from transformers import Sam3ImageProcessor, Sam3TrackerModel
@@ -246,7 +250,7 @@ def _read_model(model_class: Any, folder: Path) -> Any:
             local_files_only=True,
             use_safetensors=True,
             dtype=torch.float32,
-            # Both are looked at below, with names: transformers would put random values in the place of either.
+            # The checks below name missing and mismatched tensors; transformers would fill both with random values.
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
@@ -268,10 +272,10 @@ def _check_variant(model: Any, variant: str, folder: Path) -> None:
     if variant not in _BACKBONES:
         return
     backbone = model.config.vision_config.backbone_config
-    found = backbone.embed_dim_per_stage[0], list(backbone.blocks_per_stage)
-    if found != _BACKBONES[variant]:
-        name = next((name for name, sizes in _BACKBONES.items() if sizes == found), "of a size of its own")
+    actual = backbone.embed_dim_per_stage[0], list(backbone.blocks_per_stage)
+    if actual != _BACKBONES[variant]:
+        name = next((name for name, sizes in _BACKBONES.items() if sizes == actual), "a model of another size")
         raise InputError(
-            f"{folder} is not {variant} but {name}: its stages start with {found[0]} channels and have {found[1]} "
+            f"{folder} is not {variant} but {name}: its stages start with {actual[0]} channels and have {actual[1]} "
             f"blocks, {variant} has {_BACKBONES[variant][0]} and {_BACKBONES[variant][1]}"
         )

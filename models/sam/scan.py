@@ -1,8 +1,8 @@
-"""One pass over low-resolution logits gives all that full-size masks were needed for: stability, box, runs.
+"""Computes stability, box and runs of each mask in one pass over its low-resolution logits.
 
-The masks are never drawn at the picture's size. Bilinear resizing mixes neighbours with weights that sum to one, so
-where all neighbours lie above (or below) a threshold, every pixel between them does: only the seams near an object's
-outline are computed pixel by pixel, and of those only pixels within rounding of a threshold in torch's own arithmetic.
+No mask is upscaled to the picture's size. Bilinear resizing mixes neighbours with weights that sum to one, so where all
+neighbours lie above (or below) a threshold, every pixel between them does too. Only pixels near an object's outline are
+computed one by one, and only those within rounding of a threshold are computed again in torch's own arithmetic.
 
 Runs are intervals [begin, end) of column-major pixel positions in the whole picture: the order of COCO's run lengths.
 """
@@ -21,10 +21,10 @@ from trackmill.models.sam.resize import UNKNOWN_RULE, Axis, ResizeTables, mix, r
 from trackmill.models.sam.segmenter import ResizeChain
 
 Intervals = NDArray[np.int64]
-"""(R, 2) begin and end of each run of pixels inside a mask, ascending, never touching; column-major positions."""
+"""(R, 2) begin and end (exclusive) of each run of pixels inside a mask: column-major, ascending, never touching."""
 
 _ROUNDING = np.float32(4e-6)
-"""Share of a mask's largest logit by which the short and the long way to a pixel can differ: 30 float32 roundings."""
+"""How far a pixel can be from torch's result, as a share of the mask's largest logit: 30 float32 roundings."""
 
 _HIGH, _LOW, _X0, _Y0, _X1, _Y1, _BEGIN, _END, _STATE = range(9)
 _DONE, _ASK_TORCH = 0, 1
@@ -32,11 +32,11 @@ _DONE, _ASK_TORCH = 0, 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """Cutoffs in logits; pixels strictly above are inside.
+    """Cutoffs in logits; pixels strictly above a cutoff are inside.
 
     Args:
-        mask: of the mask itself.
-        high, low: of the two masks whose overlap is the stability score.
+        mask: cutoff of the mask itself.
+        high, low: cutoffs of the two masks whose IoU is the stability score.
     """
 
     mask: float
@@ -65,13 +65,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """What is known of M masks.
+    """The scan of M masks.
 
     Args:
         high, low: (M,) int64 pixels of the crop above the high and the low cutoff.
-        boxes: (M, 4) int64 first and last column and row with a pixel inside (x0, y0, x1, y1, both inclusive), in the
-            crop; zeros for an empty mask.
-        intervals: M runs, in the whole picture.
+        boxes: (M, 4) int64 x0, y0, x1, y1, all inclusive: the first and last column and row with a pixel inside, in
+            the crop; zeros for an empty mask.
+        intervals: the runs of each of the M masks, in the whole picture.
     """
 
     high: NDArray[np.int64]
@@ -81,7 +81,7 @@ class Scanned:
 
     @property
     def stability(self) -> NDArray[np.float32]:
-        """(M,) `calculate_stability_score` of segment-anything: a float32 quotient; nan where both masks are empty."""
+        """(M,) float32 `calculate_stability_score` of segment-anything: high / low; nan where both are 0."""
         with np.errstate(divide="ignore", invalid="ignore"):
             quotient: NDArray[np.float32] = np.divide(self.high.astype(np.float32), self.low.astype(np.float32))
         return quotient
@@ -90,17 +90,18 @@ class Scanned:
 def scan(
     logits: NDArray[np.float32], chain: ResizeChain, thresholds: Thresholds, place: Place, channels: int = 3
 ) -> Scanned:
-    """Scan masks.
+    """Scan M masks.
 
     Args:
         logits: (M, rows, columns) float32, C order, upper left parts of low-resolution masks.
-        chain: how they become masks of the crop.
-        thresholds: see `Thresholds`.
-        place: where the crop lies.
-        channels: masks a prompt; decides only in which arithmetic pixels within rounding of a threshold are evaluated.
+        chain: how the logits become masks of the crop.
+        thresholds: the cutoffs.
+        place: where the crop lies in the picture.
+        channels: masks per prompt. Torch's arithmetic depends on it, so it affects only pixels within rounding of a
+            threshold.
 
     Raises:
-        ValueError: `logits` holds less of the masks than the chain looks at.
+        ValueError: `logits` holds a smaller part of the masks than the chain reads.
     """
     tables = resize_tables(chain, channels)
     cutoffs, found = thresholds.as_float32(), np.zeros((len(logits), 9), np.int64)
@@ -108,7 +109,7 @@ def scan(
         drawn = [_with_torch(each, chain, channels, cutoffs, place, row) for each, row in zip(logits, found)]
         return Scanned(found[:, _HIGH], found[:, _LOW], found[:, _X0 : _Y1 + 1], drawn)
     if logits.shape[1] < tables.needed[0] or logits.shape[2] < tables.needed[1]:
-        raise ValueError(f"logits of {logits.shape[1:]} for a resize that looks at {tables.needed}")
+        raise ValueError(f"logits are {logits.shape[1:]}, but the resize reads {tables.needed} of each mask")
     blocks, buffer = [], np.empty((4096 + 1024 * len(logits), 2), np.int64)
     done = 0
     while done < len(logits):
@@ -128,7 +129,7 @@ def scan(
 
 
 def _flat(tables: ResizeTables) -> tuple[object, ...]:
-    """The tables as the arrays that compiled code takes; a chain of one stage gets a first stage that is not used."""
+    """The tables as arrays for the compiled code. A chain of one stage repeats it as an unused first stage."""
     last, before = tables.stages[-1], tables.stages[0]
     rules = np.array([last.rule, before.rule, len(tables.stages)])
 
@@ -142,7 +143,7 @@ def _flat(tables: ResizeTables) -> tuple[object, ...]:
 
 @numba.njit(nogil=True, cache=True)
 def _source(logits, y, x, y_of, wy, x_of, wx, rule):  # type: ignore[no-untyped-def]
-    """One pixel of the first resize, from the logits; what lies beyond them has no weight."""
+    """One pixel of the first resize. Indices beyond the logits are clamped; such pixels have weight 0."""
     bottom, right = logits.shape[0] - 1, logits.shape[1] - 1
     y0, y1 = min(y_of[0, y], bottom), min(y_of[1, y], bottom)
     x0, x1 = min(x_of[0, x], right), min(x_of[1, x], right)
@@ -152,7 +153,7 @@ def _source(logits, y, x, y_of, wy, x_of, wx, rule):  # type: ignore[no-untyped-
 
 @numba.njit(nogil=True, cache=True)
 def _pixel(logits, y, x, y_of, wy, x_of, wx, y_of1, wy1, x_of1, wx1, rules):  # type: ignore[no-untyped-def]
-    """One pixel of the result in torch's own arithmetic, resize after resize."""
+    """One pixel of the result in torch's own arithmetic, one resize after the other."""
     if rules[2] == 1:
         return _source(logits, y, x, y_of, wy, x_of, wx, rules[0])
     y0, y1, x0, x1 = y_of[0, y], y_of[1, y], x_of[0, x], x_of[1, x]
@@ -189,12 +190,12 @@ def _scan(  # type: ignore[no-untyped-def]
     buffer,
     start,
 ):
-    """Scan masks from `start` on until all are done or the buffer is full; returns the first one not done."""
+    """Scan masks from `start` on until all are done or the buffer is full; return the first index that is not done."""
     rows, columns = many.shape[1], many.shape[2]
     width = x_first.shape[0]
     middle, high, low = cutoffs[0], cutoffs[1], cutoffs[2]
     lowest, highest = min(middle, high, low), max(middle, high, low)
-    turned = np.empty((columns, rows), np.float32)  # a column of the mask is a row here
+    turned = np.empty((columns, rows), np.float32)  # the transposed mask
     top, bottom = np.empty(columns, np.int64), np.empty(columns, np.int64)
     column = np.empty(rows + 2, np.float32)
     exact = rules[0] != UNKNOWN_RULE and rules[1] != UNKNOWN_RULE
@@ -235,7 +236,7 @@ def _scan(  # type: ignore[no-untyped-def]
             if last_row < first_row:
                 continue
             u, v, w = x_taps[x, 0], x_taps[x, 1], x_taps[x, 2]
-            # Target pixels start mixing two rows above the first one that matters.
+            # A target pixel mixes up to three source rows, so one that starts two rows higher still reaches this row.
             first_row = max(first_row - 2, 0)
             for y in range(first_row, min(last_row + 3, rows)):
                 column[y] = u * turned[left, y] + v * turned[second, y] + w * turned[third, y]
@@ -294,8 +295,8 @@ def _scan(  # type: ignore[no-untyped-def]
     return many.shape[0]
 
 
-def draw(logits: torch.Tensor, chain: ResizeChain, channels: int = 3) -> torch.Tensor:
-    """(M, H, W) full-size logits of (M, rows, columns) low-resolution ones, by torch: what `scan` is equal to."""
+def upscale_logits(logits: torch.Tensor, chain: ResizeChain, channels: int = 3) -> torch.Tensor:
+    """(M, rows, columns) logits to (M, H, W) full-size logits with torch; `scan` is tested against these."""
     full = logits.new_zeros((len(logits), *chain.source))
     full[:, : logits.shape[1], : logits.shape[2]] = logits
     full = full[:, None].expand(-1, channels, -1, -1)
@@ -313,8 +314,8 @@ def _with_torch(
     place: Place,
     row: NDArray[np.int64],
 ) -> Intervals:
-    """One mask at full size, where the scan cannot decide: torch's arithmetic is unknown, or logits are not finite."""
-    full = draw(torch.from_numpy(logits)[None], chain, channels)[0].numpy()
+    """Scan one mask at full size. Needed where torch's arithmetic is unknown or logits are not finite."""
+    full = upscale_logits(torch.from_numpy(logits)[None], chain, channels)[0].numpy()
     mask = full > cutoffs[0]
     row[_HIGH], row[_LOW] = (full > cutoffs[1]).sum(), (full > cutoffs[2]).sum()
     y, x = np.nonzero(mask)

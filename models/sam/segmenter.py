@@ -1,8 +1,8 @@
-"""The contract of a promptable segmenter: pictures in, features out; prompts in, low-resolution logits out.
+"""The contract of a promptable segmenter: encode pictures to features, decode prompts to low-resolution logits.
 
-What comes after the logits (thresholds, boxes, duplicates, small regions, run lengths) is the same for every model and
-lives in `trackmill.models.sam.generator`. Logits stay at the decoder's own resolution; `ResizeChain` says how the
-model's own code would bring them to the picture's.
+The steps after the logits (thresholds, boxes, duplicates, small regions, run lengths) are the same for every model and
+live in `trackmill.models.sam.mask_generation`. Logits stay at the decoder's resolution; `ResizeChain` describes how the
+model's own code would resize them to the picture.
 
 Letters: B pictures, N prompts, K masks a prompt, M masks kept, C channels.
 """
@@ -21,11 +21,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class ResizeStage:
-    """One bilinear resize (`align_corners=False`, no antialiasing), then a cut.
+    """One bilinear resize (`align_corners=False`, no antialiasing), then a crop.
 
     Args:
         size: (H, W) to resize to.
-        keep: (H, W) that stay of the result, from its upper left corner.
+        keep: (H, W) of the upper left part of the result that is kept.
     """
 
     size: tuple[int, int]
@@ -34,11 +34,12 @@ class ResizeStage:
 
 @dataclass(frozen=True, slots=True)
 class ResizeChain:
-    """How a mask of `source` pixels becomes a mask of the picture's; the last stage keeps the picture's size.
+    """How a low-resolution mask becomes a mask of the picture's size.
 
     Args:
         source: (H, W) of the whole low-resolution mask, (256, 256) for SAM.
-        stages: resizes in order. SAM: to 1024 x 1024, cut to the scaled picture, then to the picture. SAM 2: one.
+        stages: resizes in order; the last one keeps the picture's size. SAM has two: to 1024 x 1024, cropped to the
+            scaled picture, then to the picture. SAM 2 has one.
     """
 
     source: tuple[int, int]
@@ -51,12 +52,12 @@ class ResizeChain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A picture as its encoder wants it, still on the CPU.
+class PreparedImage:
+    """A picture that is scaled for the encoder, on the CPU.
 
     Args:
-        size: (H, W) of the picture.
-        pixels: (3, h, w), scaled; of the segmenter's own type.
+        size: (H, W) of the picture before scaling.
+        pixels: (3, h, w) scaled; the segmenter chooses the dtype.
     """
 
     size: tuple[int, int]
@@ -70,9 +71,9 @@ class Features:
     Args:
         embedding: (C, h, w) image embedding, on the model's device.
         size: (H, W) of the picture.
-        input_size: (H, W) of the picture as the encoder saw it, without padding.
-        chain: see `ResizeChain`.
-        high_resolution: finer maps that the decoder also reads (SAM 2), each (C_i, h_i, w_i); empty for SAM.
+        input_size: (H, W) of the scaled picture that the encoder read, without padding.
+        chain: how the decoder's masks become masks of the picture.
+        high_resolution: finer feature maps that the decoder of SAM 2 also reads, each (C_i, h_i, w_i); empty for SAM.
     """
 
     embedding: Tensor
@@ -84,14 +85,14 @@ class Features:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """Masks of some prompts.
+    """The masks of N prompts.
 
     Args:
-        iou: (N, K) float32 predicted IoU of every mask, also of those that were not drawn.
+        iou: (N, K) float32 predicted IoU of every mask, including masks without logits.
         kept: (M,) int64 positions in `iou.flatten()` of the masks in `logits`, ascending.
-        logits: (M, rows, columns) float32, the upper left part of each low-resolution mask: as much of it as the
-            picture reaches; the rest is padding that no resize looks at.
-        source: (H, W) of a whole low-resolution mask where it is not the one that the features' chain states.
+        logits: (M, rows, columns) float32, the upper left part of each low-resolution mask. It covers at least what the
+            picture covers; the rest is padding that no resize reads.
+        source: (H, W) of a whole low-resolution mask if it differs from `source` of the features' chain.
     """
 
     iou: Tensor
@@ -100,33 +101,33 @@ class Decoded:
     source: tuple[int, int] | None = None
 
     def chain(self, features: Features) -> ResizeChain:
-        """How the logits become masks of the picture that `features` are of."""
+        """How the logits become masks of the picture that was encoded as `features`."""
         return features.chain if self.source is None else replace(features.chain, source=self.source)
 
 
-class Segmenter(Protocol):
-    """A model that finds the masks of points or boxes."""
+class PromptableSegmenter(Protocol):
+    """A model that predicts masks from points or boxes."""
 
     mask_threshold: float
-    """Logits above it are inside the mask."""
+    """Pixels with a logit above it are inside the mask."""
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device that the model is on."""
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square the encoder looks at."""
+        """Side in pixels of the encoder's square input."""
 
-    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
-        """What is done to an (H, W, 3) uint8 RGB picture on the CPU; any thread may do it while the model works.
+    def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
+        """Scale an (H, W, 3) uint8 RGB picture on the CPU. Any thread may call it while the model runs.
 
         Raises:
-            ValueError: the picture cannot be brought to the model's size.
+            ValueError: the picture cannot be scaled to the model's size.
         """
 
-    def encode(self, images: Sequence[NDArray[np.uint8] | Prepared]) -> list[Features]:
-        """Encode pictures of any sizes together, prepared or not."""
+    def encode(self, images: Sequence[NDArray[np.uint8] | PreparedImage]) -> list[Features]:
+        """Encode pictures of any sizes in one batch, (H, W, 3) uint8 RGB or prepared."""
 
     def decode(
         self,
@@ -136,14 +137,14 @@ class Segmenter(Protocol):
         boxes: NDArray[np.float64] | None = None,
         iou_above: float | None = None,
     ) -> Decoded:
-        """Masks of prompts, each on its own.
+        """Decode prompts to masks, each prompt on its own. Give points or boxes, not both.
 
         Args:
-            features: of one picture.
-            points: (N, 2) xy of foreground points, pixels of the picture; K = 3 masks each, or
-            boxes: (N, 4) `xyxy` in pixels of the picture; K = 1 mask each.
-            iou_above: masks whose predicted IoU is not above it are not drawn; None: all are.
+            features: one encoded picture.
+            points: (N, 2) xy of foreground points in pixels of the picture; K = 3 masks for each.
+            boxes: (N, 4) `xyxy` in pixels of the picture; K = 1 mask for each.
+            iou_above: only masks whose predicted IoU is above it get logits; None: all masks do.
 
         Raises:
-            torch.OutOfMemoryError: too many prompts for the device.
+            torch.OutOfMemoryError: the prompts do not fit on the device at once.
         """

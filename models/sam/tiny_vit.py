@@ -1,7 +1,8 @@
-"""TinyViT, the image encoder of MobileSAM, under the names of its published checkpoint.
+"""TinyViT, the image encoder of MobileSAM; parameters have the names of the published checkpoint.
 
-TinyViT (Wu et al. 2022) convolves where maps are large and then attends inside windows, with a learned bias for every
-distance. MobileSAM (Zhang et al. 2023) omits the last halving, so that 64 x 64 tokens come out, and adds SAM's neck.
+TinyViT (Wu et al. 2022) uses convolutions on the large maps and then attention inside windows, with a learned bias for
+every distance. MobileSAM (Zhang et al. 2023) leaves out the last halving, so that 64 x 64 tokens result, and adds SAM's
+neck.
 
 Only for inference: there is no stochastic depth. Letters: B pictures, C channels, N tokens of a window, H heads.
 """
@@ -16,19 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CLASSES = 1000
-"""Of the ImageNet head, which nothing here uses but the checkpoint holds."""
+"""Classes of the ImageNet head, which is not used but is in the checkpoint."""
 
 
 class TinyVit(nn.Module):
-    """A picture to an embedding of a sixteenth of its side; the defaults are MobileSAM's.
+    """Encodes a picture to an embedding with a sixteenth of its side; the defaults are MobileSAM's.
 
     Args:
-        img_size: side in pixels of the square that is looked at; kept for whoever prepares pictures.
+        img_size: side in pixels of the square input; only stored, for code that prepares pictures.
         widths: channels of the four stages.
         depths: blocks of the four stages; the first stage is convolutional.
-        heads: of attention, of the four stages; the first is not used.
-        windows: side in tokens of a window, of the four stages; the first is not used.
-        strides: of the three reductions between the stages.
+        heads: attention heads of the four stages; the first is not used.
+        windows: side of a window in tokens, of the four stages; the first is not used.
+        strides: strides of the three reductions between the stages.
         out_chans: channels of the embedding.
     """
 
@@ -51,7 +52,7 @@ class TinyVit(nn.Module):
                 ConvBlock(width) if i == 0 else WindowBlock(width, heads[i], windows[i]) for _ in range(depths[i])
             ]
             reduction = Reduction(width, widths[i + 1], strides[i]) if i + 1 < len(widths) else None
-            self.layers.append(Stage(blocks, reduction))
+            self.layers.append(EncoderStage(blocks, reduction))
         self.norm_head = nn.LayerNorm(widths[-1])
         self.head = nn.Linear(widths[-1], CLASSES)
         self.neck = nn.Sequential(
@@ -74,8 +75,8 @@ class TinyVit(nn.Module):
         return maps
 
 
-class ConvNorm(nn.Sequential):
-    """A convolution without bias and its batch norm, called `c` and `bn`; `padding` keeps the side at stride 1."""
+class ConvBatchNorm(nn.Sequential):
+    """A convolution `c` without bias, then a batch norm `bn`. At stride 1 the padding keeps the side."""
 
     def __init__(self, channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -88,15 +89,15 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.seq = nn.Sequential(ConvNorm(3, width // 2, 3, 2), nn.GELU(), ConvNorm(width // 2, width, 3, 2))
+        self.seq = nn.Sequential(ConvBatchNorm(3, width // 2, 3, 2), nn.GELU(), ConvBatchNorm(width // 2, width, 3, 2))
 
     def forward(self, images: Tensor) -> Tensor:
         maps: Tensor = self.seq(images)
         return maps
 
 
-class Stage(nn.Module):
-    """Blocks of one resolution, then the way to the next; maps (B, C, H, W) in and out."""
+class EncoderStage(nn.Module):
+    """The blocks of one resolution, then the reduction to the next; maps (B, C, H, W) in and out."""
 
     def __init__(self, blocks: list[nn.Module], reduction: Reduction | None) -> None:
         super().__init__()
@@ -110,13 +111,13 @@ class Stage(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Widen, look at 3 x 3 neighbours channel by channel, narrow, add: the inverted residual of MobileNet."""
+    """The inverted residual of MobileNet: widen, depthwise 3 x 3 convolution, narrow, add."""
 
     def __init__(self, width: int, expand: int = 4) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(width, expand * width)
-        self.conv2 = ConvNorm(expand * width, expand * width, 3, groups=expand * width)
-        self.conv3 = ConvNorm(expand * width, width)
+        self.conv1 = ConvBatchNorm(width, expand * width)
+        self.conv2 = ConvBatchNorm(expand * width, expand * width, 3, groups=expand * width)
+        self.conv3 = ConvBatchNorm(expand * width, width)
 
     def forward(self, maps: Tensor) -> Tensor:
         wide = functional.gelu(self.conv2(functional.gelu(self.conv1(maps))))
@@ -128,9 +129,9 @@ class Reduction(nn.Module):
 
     def __init__(self, width: int, out: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(width, out)
-        self.conv2 = ConvNorm(out, out, 3, stride, groups=out)
-        self.conv3 = ConvNorm(out, out)
+        self.conv1 = ConvBatchNorm(width, out)
+        self.conv2 = ConvBatchNorm(out, out, 3, stride, groups=out)
+        self.conv3 = ConvBatchNorm(out, out)
 
     def forward(self, maps: Tensor) -> Tensor:
         reduced: Tensor = self.conv3(functional.gelu(self.conv2(functional.gelu(self.conv1(maps)))))
@@ -144,7 +145,7 @@ class WindowBlock(nn.Module):
         super().__init__()
         self.window = window
         self.attn = WindowAttention(width, heads, window)
-        self.local_conv = ConvNorm(width, width, 3, groups=width)
+        self.local_conv = ConvBatchNorm(width, width, 3, groups=width)
         self.mlp = Mlp(width, mlp_ratio * width)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -157,8 +158,8 @@ class WindowBlock(nn.Module):
     def _attend(self, tokens: Tensor) -> Tensor:
         batch, height, width, channels = tokens.shape
         side = self.window
-        # Zeros are put in before the layer norm, and real tokens attend to what it makes of them: MobileSAM was
-        # trained that way, so they must not be masked.
+        # The zeros go through the layer norm, and real tokens attend to the result. MobileSAM was trained that way, so
+        # the padding must not be masked.
         padded = functional.pad(tokens, (0, 0, 0, -width % side, 0, -height % side))
         rows, columns = padded.shape[1] // side, padded.shape[2] // side
         cut = padded.view(batch, rows, side, columns, side, channels).transpose(2, 3)
@@ -179,7 +180,7 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
         self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))
-        # Follows from the window alone and is in no checkpoint.
+        # The indices follow from the window size, and no checkpoint holds them.
         self.register_buffer("attention_bias_idxs", bias_indices(window), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -194,7 +195,7 @@ class WindowAttention(nn.Module):
 
 
 def bias_indices(window: int) -> Tensor:
-    """Which learned bias each pair of tokens has: (N, N) int64, |dy| * window + |dx|."""
+    """Index of the learned bias of each pair of tokens: (N, N) int64, |dy| * window + |dx|."""
     y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     y, x = y.flatten(), x.flatten()
     return (y[:, None] - y).abs() * window + (x[:, None] - x).abs()

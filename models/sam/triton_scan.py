@@ -1,7 +1,7 @@
-"""Stability and boxes of masks on a GPU in one kernel: logits are read, six numbers a mask are written, nothing
-between.
+"""A Triton kernel for stability and boxes of masks: it reads logits and writes six numbers per mask, without full-size
+masks in memory.
 
-Each program evaluates one block of pixels of one mask from the chain's three taps an axis
+Each program evaluates one block of pixels of one mask, from the chain's three taps per axis
 (`trackmill.models.sam.resize`).
 """
 
@@ -48,7 +48,7 @@ def _measure(  # type: ignore[no-untyped-def]
     value = tl.zeros((block_y, block_x), tl.float32)
     for i in tl.static_range(3):
         share_y = tl.load(y_weights + y * 3 + i, mask=in_y, other=0.0)
-        row = tl.minimum(first_y + i, rows - 1)  # what lies beyond has no weight
+        row = tl.minimum(first_y + i, rows - 1)  # a tap beyond the last row has weight 0
         across = tl.zeros((block_y, block_x), tl.float32)
         for j in tl.static_range(3):
             share_x = tl.load(x_weights + x * 3 + j, mask=in_x, other=0.0)
@@ -74,8 +74,8 @@ def measure_fused(logits: Tensor, chain: ResizeChain, cutoffs: tuple[float, floa
 
     Args:
         logits: (M, rows, columns) float32, contiguous, on a GPU.
-        chain: how they become masks.
-        cutoffs: of the mask, high, low.
+        chain: how the logits become masks.
+        cutoffs: cutoffs in logits of the mask, and the high and low ones of the stability score.
     """
     height, width = chain.size
     device = logits.device
@@ -105,7 +105,7 @@ def measure_fused(logits: Tensor, chain: ResizeChain, cutoffs: tuple[float, floa
 @lru_cache(maxsize=64)
 def _tables(chain: ResizeChain, device: str) -> tuple[Tensor, ...]:
     tables = resize_tables(chain, 3)
-    assert tables is not None, "whoever calls looks first"
+    assert tables is not None, "the caller checks resize_tables first"
 
     def moved(taps: Taps) -> Any:
         return torch.from_numpy(taps.first).int().to(device), torch.from_numpy(taps.weights).to(device)

@@ -88,7 +88,7 @@ def with_recording(sam: Sam, recording: Recording) -> Sam:
 @contextmanager
 def recorded(generator: FastMaskGenerator, recording: Recording) -> Iterator[FastMaskGenerator]:
     """Our generator, with the decoder's predicted IoU and its drawn masks replaced."""
-    folded = generator.finder.segmenter._decoder  # type: ignore[attr-defined]
+    folded = generator.pipelined.segmenter._decoder  # type: ignore[attr-defined]
     head, draw = folded.decoder.iou_prediction_head, folded._draw
     recorded_head = _RecordedHead(head, recording)
 
@@ -96,7 +96,7 @@ def recorded(generator: FastMaskGenerator, recording: Recording) -> Iterator[Fas
         draw(tokens, keys, wanted, masks, rows, columns)
         # Of the prompts of this sub-batch those that were drawn, in order.
         iou = recording.iou[recorded_head.now]
-        kept = iou > generator.finder.settings.pred_iou_thresh
+        kept = iou > generator.pipelined.settings.pred_iou_thresh
         return recording.logits[recorded_head.now][kept][:, : 4 * rows, : 4 * columns].contiguous()
 
     folded.decoder.iou_prediction_head, folded._draw = recorded_head, drawn

@@ -153,7 +153,7 @@ def post_processing(image: np.ndarray, points_per_side: int, rounds: int) -> Non
     ours = run(fast.generate)
     assert_same(ours, run(reference.generate))
     recording.rewind()
-    (found,) = fast.find([image])
+    (found,) = fast.generate_masks([image])
     print(
         f"painted masks of {points_per_side**2} points: {recording.iou.numel()} candidates, "
         f"{recording.iou.numel() - found.low_iou} pass the predicted IoU, {len(found.boxes)} the stability, "

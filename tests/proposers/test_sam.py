@@ -105,7 +105,7 @@ def test_boxes_in_place_of_the_grid() -> None:
 def test_out_of_memory_halves_the_batch_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     (expected,) = sam_proposer().propose([scene()])
     proposer = sam_proposer()
-    segmenter, tried = proposer._generator.finder.segmenter, []
+    segmenter, tried = proposer._generator.pipelined.segmenter, []
     decode = segmenter.decode
 
     def scarce(features: Any, *, points: Any, iou_above: Any) -> Any:
@@ -126,7 +126,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(monkeypatch: pytest.
 def test_out_of_memory_for_several_pictures_halves_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
     (expected,) = sam_proposer().propose([scene()])
     proposer = sam_proposer(images_per_batch=5)
-    segmenter, tried = proposer._generator.finder.segmenter, []
+    segmenter, tried = proposer._generator.pipelined.segmenter, []
     encode = segmenter.encode
 
     def scarce(images: Any) -> Any:
@@ -148,7 +148,7 @@ def test_out_of_memory_for_one_point_is_an_error(monkeypatch: pytest.MonkeyPatch
     def full(*arguments: Any, **options: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(proposer._generator.finder.segmenter, "decode", full)
+    monkeypatch.setattr(proposer._generator.pipelined.segmenter, "decode", full)
     with pytest.raises(torch.OutOfMemoryError):
         proposer.propose([scene()])
 

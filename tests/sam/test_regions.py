@@ -13,7 +13,7 @@ import torch
 from segment_anything.utils.amg import batched_mask_to_box, mask_to_rle_pytorch, remove_small_regions
 
 from trackmill.models.sam.records import binary_mask, cropped_mask
-from trackmill.models.sam.regions import intervals_area, intervals_box, intervals_counts, mend
+from trackmill.models.sam.regions import clean_small_regions, intervals_area, intervals_box, intervals_counts
 from trackmill.schemas.masks import mask_box, paste_mask
 
 
@@ -39,7 +39,7 @@ def test_any_mask(seed: int) -> None:
         min_area = int(generator.choice([1, 2, 3, 5, 10, 30, 100, 1000, 10_000]))
         filled, holes = remove_small_regions(mask, min_area, "holes")
         expected, islands = remove_small_regions(filled, min_area, "islands")
-        runs, was_changed = mend(intervals_of(mask), height, width, min_area)
+        runs, was_changed = clean_small_regions(intervals_of(mask), height, width, min_area)
         assert was_changed == (holes or islands)
         assert np.array_equal(binary_mask(runs, (height, width)), expected), (mask.shape, min_area)
         box = batched_mask_to_box(torch.from_numpy(expected)[None])[0].tolist()
@@ -54,7 +54,7 @@ def test_equal_islands_the_first_one_of_opencv_stays() -> None:
     mask = np.zeros((6, 20), bool)
     mask[1, 0] = mask[0, 11] = mask[4, 3] = True  # the first row of pixels, but the second block of two by two
     expected, _ = remove_small_regions(mask, 9, "islands")
-    assert np.array_equal(binary_mask(mend(intervals_of(mask), 6, 20, 9)[0], (6, 20)), expected)
+    assert np.array_equal(binary_mask(clean_small_regions(intervals_of(mask), 6, 20, 9)[0], (6, 20)), expected)
     assert expected.sum() == 1
 
 

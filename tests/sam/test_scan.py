@@ -23,9 +23,9 @@ from segment_anything.utils.amg import (
 
 from tests.parity.synthetic import KINDS, Painter
 from trackmill.models.sam import ResizeChain, ResizeStage, device_scan, resize
-from trackmill.models.sam.device_scan import measure
+from trackmill.models.sam.device_scan import measure_masks
 from trackmill.models.sam.regions import intervals_counts
-from trackmill.models.sam.scan import Place, Thresholds, draw, scan
+from trackmill.models.sam.scan import Place, Thresholds, scan, upscale_logits
 
 CUTOFFS = Thresholds(mask=0.0, high=1.0, low=-1.0)
 
@@ -59,7 +59,7 @@ def check(logits: np.ndarray, chain: ResizeChain, channels: int, place: Place | 
     height, width = chain.size
     place = place or Place(0, 0, height, width)
     found = scan(logits, chain, CUTOFFS, place, channels)
-    full = draw(torch.from_numpy(logits), chain, channels)
+    full = upscale_logits(torch.from_numpy(logits), chain, channels)
     masks = full > 0
     stability = calculate_stability_score(full, 0.0, 1.0).numpy()
     np.testing.assert_array_equal(found.stability, stability)
@@ -102,7 +102,7 @@ def test_only_what_the_picture_reaches_is_needed() -> None:
     whole = scan(logits, chain, CUTOFFS, Place(0, 0, 60, 200))
     part = scan(np.ascontiguousarray(logits[:, :rows]), chain, CUTOFFS, Place(0, 0, 60, 200))
     assert all(np.array_equal(a, b) for a, b in zip(whole.intervals, part.intervals, strict=True))
-    with pytest.raises(ValueError, match="looks at"):
+    with pytest.raises(ValueError, match="the resize reads"):
         scan(np.ascontiguousarray(logits[:, : rows - 1]), chain, CUTOFFS, Place(0, 0, 60, 200))
 
 
@@ -144,12 +144,12 @@ def test_a_chain_of_three_is_refused() -> None:
 
 def test_a_devices_own_scan_agrees() -> None:
     logits, chain = painted(5, count=30, kinds=("blobs", "specks", "noise")), sam_chain(150, 210)
-    stability, boxes = measure(torch.from_numpy(logits), chain, CUTOFFS)
+    stability, boxes = measure_masks(torch.from_numpy(logits), chain, CUTOFFS)
     found = scan(logits, chain, CUTOFFS, Place(0, 0, 150, 210))
     # Another order of additions: pixels within rounding of a cutoff may fall on its other side.
     np.testing.assert_allclose(stability, found.stability, atol=2e-3, equal_nan=True)
     assert (boxes == found.boxes).all(1).mean() > 0.95
-    assert measure(torch.zeros(0, 64, 64), chain, CUTOFFS)[1].shape == (0, 4)
+    assert measure_masks(torch.zeros(0, 64, 64), chain, CUTOFFS)[1].shape == (0, 4)
 
 
 def test_the_kernel_agrees_under_tritons_interpreter() -> None:

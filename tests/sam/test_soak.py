@@ -20,7 +20,7 @@ from trackmill.models.sam import FastMaskGenerator
 def test_a_long_list_keeps_records_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of one call: what was encoded and scanned of the first is gone when the last is decoded."""
     generator = FastMaskGenerator(painting_sam(0), points_per_side=3)
-    segmenter, alive = generator.finder.segmenter, []
+    segmenter, alive = generator.pipelined.segmenter, []
     decode, kept = segmenter.decode, []
 
     def watched(features: Any, **options: Any) -> Any:
