@@ -17,7 +17,7 @@ _LEAST_UNION = np.float32(1e-6)
 def overlaps(boxes: Boxes, others: Boxes) -> NDArray[np.float32]:
     """Intersection over union as the trackers were tuned with: (M, 4) and (N, 4) give (M, N) float32.
 
-    `trackmill.schemas.boxes.iou_matrix` differs in boxes that are turned inside out and where the union is tiny.
+    `trackmill.schemas.boxes.iou_matrix` differs in inverted boxes (x1 < x0) and where the union is tiny.
     """
     left, top, right, bottom = np.ascontiguousarray(boxes.T)[:, :, None]  # each (M, 1)
     other_left, other_top, other_right, other_bottom = np.ascontiguousarray(others.T)  # each (N,)

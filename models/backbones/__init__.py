@@ -1,1 +1,1 @@
-"""The networks under MASA's adapter, each giving the maps of one picture batch; taken from their packages."""
+"""Backbones: networks that compute feature maps of a batch of pictures. Their layers come from existing packages."""

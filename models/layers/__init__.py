@@ -1,1 +1,1 @@
-"""Parts that several networks share: deformable convolution, anchors, the coding of boxes."""
+"""Parts that several networks share: deformable convolution, anchors, box coding."""

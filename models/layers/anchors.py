@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 SCALE = 8
-"""Side of the square anchor, in cells."""
+"""Side of the square anchor in cells."""
 
 RATIOS = (0.5, 1.0, 2.0)
 """Height over width; all anchors of a level have the same area."""
@@ -22,11 +22,11 @@ def level_anchors(
     Args:
         heights_widths: (H_l, W_l) of each level, in cells.
         strides: pixels per cell of each level.
-        device: where they are made.
+        device: device of the anchors.
 
     Returns:
-        Per level (H_l * W_l * 3, 4) float32, xyxy in pixels of the network's input: row by row, cell by cell, ratio by
-        ratio, the order in which the head's maps are read.
+        For each level (H_l * W_l * 3, 4) float32, xyxy in pixels of the network's input, ordered by row, then cell,
+        then ratio; `per_anchor` reads the head's maps in the same order.
     """
     height_factors = torch.tensor(RATIOS, device=device).sqrt()
     anchors = []
@@ -45,5 +45,5 @@ def level_anchors(
 
 
 def per_anchor(maps: Tensor, values: int) -> Tensor:
-    """Read a head's map (B, 3 * values, H, W) as one row per anchor: (B, H * W * 3, values), in the anchors' order."""
+    """Reshape a head's map (B, 3 * values, H, W) to one row per anchor, in their order: (B, H * W * 3, values)."""
     return maps.permute(0, 2, 3, 1).reshape(len(maps), -1, values)

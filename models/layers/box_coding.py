@@ -1,4 +1,4 @@
-"""Boxes as shifts and log-scales of other boxes (R-CNN, Girshick et al. 2014, appendix C), as released."""
+"""Box coding: a box as shift and log-scale of another box (R-CNN, Girshick et al. 2014, appendix C), as released."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ import torch
 from torch import Tensor
 
 RPN_DEVIATIONS = (1.0, 1.0, 1.0, 1.0)
-"""What the proposal head's deltas are measured in."""
+"""Units of the proposal head's deltas: a delta times its deviation is the shift or log-scale."""
 
 ROI_DEVIATIONS = (0.1, 0.1, 0.2, 0.2)
-"""What the RoI head's deltas are measured in."""
+"""Units of the RoI head's deltas."""
 
 LARGEST_LOG_SCALE = abs(math.log(16 / 1000))
-"""Decoded sides grow or shrink 62.5 times at most."""
+"""Decoded sides are at most 62.5 times larger or smaller."""
 
 
-def encode(boxes: Tensor, targets: Tensor, deviations: tuple[float, float, float, float]) -> Tensor:
+def encode_boxes(boxes: Tensor, targets: Tensor, deviations: tuple[float, float, float, float]) -> Tensor:
     """Deltas that turn `boxes` into `targets`.
 
     Args:
         boxes: (N, 4) xyxy with sides above 0.
         targets: (N, 4) xyxy with sides above 0.
-        deviations: the unit of dx, dy, dw, dh.
+        deviations: units of dx, dy, dw, dh.
 
     Returns:
-        (N, 4): shift of the centre in sides of the box, log of the ratio of sides, each over its deviation.
+        (N, 4): shift of the centre relative to the sides of the box, log of the ratio of sides; each divided by its
+        deviation.
     """
     centres, sides = (boxes[:, :2] + boxes[:, 2:]) * 0.5, boxes[:, 2:] - boxes[:, :2]
     target_centres, target_sides = (targets[:, :2] + targets[:, 2:]) * 0.5, targets[:, 2:] - targets[:, :2]
@@ -34,15 +35,15 @@ def encode(boxes: Tensor, targets: Tensor, deviations: tuple[float, float, float
     return deltas / deltas.new_tensor(deviations)
 
 
-def decode(
+def decode_boxes(
     boxes: Tensor, deltas: Tensor, deviations: tuple[float, float, float, float], height: int, width: int
 ) -> Tensor:
-    """Boxes that `deltas` make of `boxes`, cut at the image's borders.
+    """Apply `deltas` to `boxes`, and clip the result to the image.
 
     Args:
         boxes: (N, 4) xyxy.
-        deltas: (N, 4), see `encode`.
-        deviations: the unit of dx, dy, dw, dh.
+        deltas: (N, 4), see `encode_boxes`.
+        deviations: units of dx, dy, dw, dh.
         height, width: pixels of the image before padding.
 
     Returns:

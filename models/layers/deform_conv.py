@@ -1,4 +1,4 @@
-"""Modulated deformable convolution with group norm, and the released code's way of reading offsets for coarser maps."""
+"""Modulated deformable convolution with group norm, and how the released code reads offsets for coarser maps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
 TAPS = 9
-"""Cells of a 3 x 3 kernel, row by row; each has an offset (dy, dx) in cells and a weight in 0..1."""
+"""Taps of a 3 x 3 kernel in row-major order; each has an offset (dy, dx) in cells and a weight in 0..1."""
 
 _NORM_GROUPS = 16
 _CELLS_AT_ONCE = 8192
@@ -40,23 +40,23 @@ class DeformConvNorm(nn.Module):
         """
         kind = values.device.type
         if torch.is_autocast_enabled(kind):
-            # torchvision does the same on GPUs; its operator for CPUs knows no half precision.
+            # torchvision also computes in float32 on GPUs; its CPU operator has no half precision.
             with torch.autocast(kind, enabled=False):
                 precise: Tensor = self(values.float(), offsets.float(), weights.float())
                 return precise
         if kind == "cpu" and not torch.is_grad_enabled():
-            convolved = gathered(values, offsets, weights, self.conv.weight, self.conv.stride[0])
+            convolved = gathered_convolution(values, offsets, weights, self.conv.weight, self.conv.stride[0])
         else:
             convolved = self.conv(values, offsets, weights)
         normed: Tensor = self.norm(convolved)
         return normed
 
 
-def gathered(values: Tensor, offsets: Tensor, weights: Tensor, kernel: Tensor, stride: int) -> Tensor:
-    """The same convolution in less than half of torchvision's time on a CPU; gives no gradients there.
+def gathered_convolution(values: Tensor, offsets: Tensor, weights: Tensor, kernel: Tensor, stride: int) -> Tensor:
+    """The same convolution in less than half of torchvision's time on a CPU, without gradients for offsets and weights.
 
-    torchvision mixes four neighbours number by number. Here they are rows of C numbers, mixed by `embedding_bag`,
-    which is made for weighted sums of rows. The order of summing differs, so results differ by rounding.
+    torchvision interpolates four neighbours channel by channel. Here each neighbour is a row of C numbers, and
+    `embedding_bag` computes weighted sums of rows. The order of summation differs, so results differ by rounding.
 
     Args:
         values: (B, C, H, W).
@@ -82,9 +82,9 @@ def gathered(values: Tensor, offsets: Tensor, weights: Tensor, kernel: Tensor, s
 
 
 def _neighbours(size: torch.Size, offsets: Tensor, weights: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """The four cells around each sampled place, as rows of the flattened map, and what each contributes.
+    """The four cells around each sampling position, as rows of the flattened map, and their weights.
 
-    Cells beyond the border contribute nothing; both results are (B, H' W', 9, 4).
+    Cells beyond the border have weight 0. Both results are (B, H' W', 9, 4).
     """
     height, width = size
     rows, columns = offsets.shape[-2:]
@@ -107,12 +107,12 @@ def _neighbours(size: torch.Size, offsets: Tensor, weights: Tensor, stride: int)
 
 
 def reread(values: Tensor, height: int, width: int) -> Tensor:
-    """Read a map as if it had fewer rows and columns: wrong, and what official weights were trained with.
+    """Read a map as if it had fewer rows and columns. This is a bug that the official weights were trained with.
 
-    The released fusion convolves the coarser map (h x w) with offsets made on the finer one (H x W). The operator it
-    uses (mmcv's modulated deformable convolution) does not compare sizes: it walks through each image's block of
-    numbers as if the block were K x h x w. So the numbers used are the first K * h * w of the image's contiguous
-    K x H x W, whatever channel and place they were meant for.
+    The released fusion convolves the coarser map (h x w) with offsets predicted on the finer one (H x W). Its operator
+    (mmcv's modulated deformable convolution) does not compare sizes: it reads the memory of each image as if its shape
+    were K x h x w. So it uses the first K * h * w numbers of the image's contiguous K x H x W, although they belong to
+    other channels and cells.
 
     Args:
         values: (B, K, H, W).

@@ -1,8 +1,8 @@
-"""The track head of small models: horizontal bands of the backbone's own maps, which training only refines.
+"""The track head of small models: it pools a region into horizontal bands of the backbone's maps.
 
-A region's vertical layout tells objects apart better than its mean, before anything is learnt. So this head starts as
-that plain feature, and what is learnt is one linear map shared by all bands, a mean and a gain for each band. Ours, not
-the paper's.
+Even without training, the vertical layout of a region distinguishes objects better than its mean does. So this head
+starts as that plain feature, and training learns a linear map that all bands share, a mean, and a gain for each band.
+This head is ours, not the paper's.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from torchvision.ops import roi_align
 
 NUM_BANDS = 6
 NUM_COLUMNS = 3
-"""Cells a region is pooled into; the columns of a band are averaged."""
+"""Rows and columns of cells that a region is pooled into; the columns of a band are averaged."""
 
 SAMPLES = 2
 """Bilinear samples along each side of a cell."""
 
 TEMPERATURE = 0.1
-"""Embeddings are so long that their dot product is the cosine over this: losses and trackers take them as they are."""
+"""Embeddings have the length 1 / sqrt(TEMPERATURE), so their dot product is cosine / TEMPERATURE. Losses and trackers
+use them as they are."""
 
 
 class BandHead(nn.Module):
@@ -30,7 +31,7 @@ class BandHead(nn.Module):
 
     Args:
         channels: C of each map, the finest first.
-        strides: pixels per cell of each.
+        strides: pixels per cell of each map.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
@@ -48,16 +49,17 @@ class BandHead(nn.Module):
         return NUM_BANDS * sum(self.channels)
 
     def pool(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Regions as bands: RoIAlign 6 x 3 on every map, columns averaged, each map's part of unit length.
+        """Pool regions into bands: RoIAlign 6 x 3 on every map, mean over the columns, each map's part of unit length.
 
         Args:
-            maps: (B, C_l, H_l, W_l) each.
-            boxes: B tensors (N_i, 4), xyxy in pixels of the network's input; they may leave the image or be empty.
+            maps: the backbone's maps, each (B, C_l, H_l, W_l).
+            boxes: B tensors (N_i, 4), xyxy in pixels of the network's input. Boxes may reach beyond the image or be
+                empty.
 
         Returns:
-            (sum N_i, bands, sum C_l), image after image.
+            (sum N_i, bands, sum C_l), one image after the other.
         """
-        # Coordinates stay in float32 where the maps are half, see `trackmill.models.masa.heads.roi_align_levels`.
+        # Coordinates stay float32 if the maps are half precision, see `trackmill.models.masa.heads.roi_align_levels`.
         precise = torch.promote_types(maps[0].dtype, torch.float32)
         located = [each.to(maps[0].device, precise) for each in boxes]
         parts = []

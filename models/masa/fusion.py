@@ -1,8 +1,9 @@
 """Fusion of the pyramid's levels by deformable convolution: MASA's DeformFusion, and the DyHead block for SAM.
 
-Each level is averaged with its finer and its coarser neighbour, sampled where the level itself says (paper, section
-3.2.2 and eq. 1; released code, necks/deform_fusion.py; DyHead as in mmdet 3.3.0). Three blocks follow each other
-without an activation between them. State-dict prefix: `masa_adapter.1.dyhead_blocks.N.`, for both kinds.
+Each level is averaged with its finer and its coarser neighbour; the level itself predicts where its neighbours are
+sampled (paper, section 3.2.2 and eq. 1; released code, necks/deform_fusion.py; DyHead as in mmdet 3.3.0). Three blocks
+follow each other without an activation between them. State-dict prefix of both kinds:
+`masa_adapter.1.dyhead_blocks.N.`.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ _TASK_REDUCTION = 4
 
 
 class DeformBlock(nn.Module):
-    """One block of DeformFusion: the level itself, the finer and the coarser one have offsets of their own.
+    """One block of DeformFusion: separate offsets for the level itself, for the finer and for the coarser level.
 
     Args:
         channels: C of all levels.
-        compatible_offsets: convolve the coarser map first and enlarge the result, with offsets read in the wrong
-            geometry (`trackmill.models.layers.deform_conv.reread`); official weights need it. Off: enlarge the map
-            first, so that each offset acts at the place it was made for (the released code's `fix_upsample`, which no
-            released configuration uses). That convolution then has four times as many cells.
+        compatible_offsets: True convolves the coarser map and then enlarges the result, with offsets read in the wrong
+            geometry (`trackmill.models.layers.deform_conv.reread`), as official weights need it. False enlarges the map
+            first, so that each offset acts at the cell it was predicted for (the released code's `fix_upsample`, which
+            no released configuration uses); that convolution then has four times as many cells.
     """
 
     num_sets = 3
-    """Sets of offsets: one for each of the three convolutions, or one that they share."""
+    """Sets of offsets: 3, one for each of the three convolutions, or 1 that they share."""
 
     def __init__(self, channels: int, *, compatible_offsets: bool = True) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class DeformBlock(nn.Module):
         return [self._fuse(levels, index) for index in range(len(levels))]
 
     def combine(self, terms: Sequence[Tensor]) -> Tensor:
-        """The level's own term, the finer and the coarser neighbour's (where there are any) to one map."""
+        """Combine the terms of the level, of its finer and of its coarser neighbour (if they exist) to one map."""
         return _total(terms) / len(terms)
 
     def _fuse(self, levels: Sequence[Tensor], index: int) -> Tensor:
@@ -81,7 +82,7 @@ class DeformBlock(nn.Module):
 
 
 class DyHeadBlock(DeformBlock):
-    """One block of DyHead (Dai et al., CVPR 2021): offsets shared by the three, a gate for each, then DyReLU.
+    """One block of DyHead (Dai et al., CVPR 2021): three convolutions share offsets, each has a gate, then DyReLU.
 
     Args:
         channels, compatible_offsets: as in `DeformBlock`.
@@ -91,7 +92,7 @@ class DyHeadBlock(DeformBlock):
 
     def __init__(self, channels: int, *, compatible_offsets: bool = True) -> None:
         super().__init__(channels, compatible_offsets=compatible_offsets)
-        # Named as in the checkpoints: number 1 is the convolution, after the pooling.
+        # Checkpoints name the convolution `1`, so the pooling must stand before it in this Sequential.
         scale = nn.Conv2d(channels, 1, 1)
         self.scale_attn_module = nn.Sequential(nn.AdaptiveAvgPool2d(1), scale, nn.ReLU(), nn.Hardsigmoid())
         self.task_attn_module = DynamicRelu(channels)
@@ -100,7 +101,7 @@ class DyHeadBlock(DeformBlock):
         nn.init.zeros_(scale.bias)
 
     def combine(self, terms: Sequence[Tensor]) -> Tensor:
-        """Weigh each term by its own scalar, average, then DyReLU."""
+        """Multiply each term by its gate, average, then apply DyReLU."""
         fused: Tensor = self.task_attn_module(
             _total([term * self.scale_attn_module(term) for term in terms]) / len(terms)
         )
@@ -108,10 +109,10 @@ class DyHeadBlock(DeformBlock):
 
 
 class DynamicRelu(nn.Module):
-    """`max(a1 x + b1, a2 x + b2)` with coefficients from the mean of the map (DyReLU-B; mmdet's `DyReLU`).
+    """`max(a1 x + b1, a2 x + b2)`, coefficients predicted from the mean of the map (DyReLU-B; mmdet's `DyReLU`).
 
     Args:
-        channels: C.
+        channels: C of the map.
     """
 
     def __init__(self, channels: int) -> None:
@@ -137,7 +138,7 @@ BLOCKS: dict[str, type[DeformBlock]] = {"deform": DeformBlock, "dyhead": DyHeadB
 
 
 class Fusion(nn.Module):
-    """Three blocks of one kind.
+    """Three fusion blocks of one kind.
 
     Args:
         kind: `deform` or `dyhead`.
@@ -153,10 +154,10 @@ class Fusion(nn.Module):
         )
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Fuse.
+        """Fuse the levels.
 
         Args:
-            levels: L maps (B, C, H_l, W_l), the finest first; each has half the rows and columns of the one before,
+            levels: L maps (B, C, H_l, W_l), the finest first; each has half the rows and columns of the previous one,
                 rounded up.
 
         Returns:

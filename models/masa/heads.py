@@ -1,7 +1,7 @@
 """The three heads on MASA's fused maps: proposals (RPN), object prior (RoI) and tracking embeddings.
 
-Sub-modules bear the names of the official checkpoints, so official weights load as they are: `rpn_head.*`,
-`roi_head.bbox_head.*`, `track_head.embed_head.*`. Fresh weights are drawn as the released configuration draws them.
+Submodules have the names of the official checkpoints, so official weights load as they are: `rpn_head.*`,
+`roi_head.bbox_head.*`, `track_head.embed_head.*`. Fresh weights are initialised as in the released configuration.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 ROI_SIZE = 7
-"""Cells along each side of a pooled region."""
+"""Cells per side of a pooled region."""
 
 FINEST_SCALE = 56.0
-"""Regions below twice this side (root of the area, pixels) are pooled from the first level, in every variant."""
+"""Regions with a side (root of the area, pixels) below twice this are pooled from the first level, in any variant."""
 
 ANCHORS_PER_CELL = 3
-"""One per aspect ratio (`trackmill.models.layers.anchors`)."""
+"""One anchor per aspect ratio (`trackmill.models.layers.anchors`)."""
 
 
 def roi_levels(boxes: Tensor, num_levels: int) -> Tensor:
-    """Pyramid level each box is pooled from.
+    """Pyramid level that each box is pooled from.
 
-    `floor(log2(sqrt(width * height) / 56 + 1e-6))`, kept within the levels there are. The 56 belongs to a first level
-    of stride 4, yet is used unchanged where the first stride is 8 (released code: the RoI extractors' default).
+    It is `floor(log2(sqrt(width * height) / 56 + 1e-6))`, clamped to the existing levels. 56 fits a first level of
+    stride 4, but the released code (default of the RoI extractors) also uses it where the first stride is 8.
 
     Args:
-        boxes: (N, 4) xyxy pixels; a box turned inside out counts as empty.
-        num_levels: how many levels regions may come from, the finest first.
+        boxes: (N, 4) xyxy pixels; an inverted box (x1 < x0 or y1 < y0) counts as empty.
+        num_levels: number of levels that regions may come from, the finest first.
 
     Returns:
         (N,) int64 in 0..num_levels-1.
@@ -42,19 +42,19 @@ def roi_levels(boxes: Tensor, num_levels: int) -> Tensor:
 
 
 def roi_align_levels(levels: Sequence[Tensor], strides: Sequence[int], boxes: Sequence[Tensor]) -> Tensor:
-    """Pool each box from its level: RoIAlign 7 x 7, half-pixel aligned, as many samples a cell as it has pixels.
+    """Pool each box from its level: RoIAlign 7 x 7, half-pixel aligned, one sample per pixel of a cell.
 
     Args:
         levels: the levels that regions may come from, each (B, C, H_l, W_l).
         strides: pixels per cell of each level.
-        boxes: B tensors (N_i, 4), xyxy in pixels of the network's input; they may leave the image or be empty.
+        boxes: B tensors (N_i, 4), xyxy in pixels of the network's input. Boxes may reach beyond the image or be empty.
 
     Returns:
-        (sum N_i, C, 7, 7), image after image.
+        (sum N_i, C, 7, 7), one image after the other.
     """
     counts = torch.tensor([len(each) for each in boxes])
     images = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    # Coordinates stay in float32 where the maps are half: half keeps a pixel of 1024 only to the nearest half.
+    # Coordinates stay float32 if the maps are half precision, which has steps of half a pixel above 512.
     precise = torch.promote_types(levels[0].dtype, torch.float32)
     flat = torch.cat([each.to(levels[0].device, precise) for each in boxes])  # (N, 4)
     regions = torch.cat([images[:, None].to(flat), flat], dim=1)  # (N, 5): image, x0, y0, x1, y1
@@ -88,18 +88,18 @@ class RpnHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Maps (B, C, H_l, W_l) to objectness logits (B, 3, H_l, W_l) and deltas (B, 12, H_l, W_l), level by level."""
+        """Levels (B, C, H_l, W_l) to objectness logits (B, 3, H_l, W_l) and deltas (B, 12, H_l, W_l) of each level."""
         hidden = [torch.relu(self.rpn_conv(level)) for level in levels]
         return [self.rpn_cls(each) for each in hidden], [self.rpn_reg(each) for each in hidden]
 
 
 class RoiHead(nn.Module):
-    """Object or not, and a finer box, for pooled regions (state-dict prefix `roi_head.`).
+    """Object or background, and a refined box, for pooled regions (state-dict prefix `roi_head.`).
 
     Args:
         channels: C of the levels.
-        convs: 3 x 3 convolutions before the fully connected part: 4 (then one such layer, "Shared4Conv1FC") or 0
-            (then two, "Shared2FC").
+        convs: number of 3 x 3 convolutions: 4, followed by one fully connected layer ("Shared4Conv1FC"), or 0, followed
+            by two ("Shared2FC").
         hidden: width of the fully connected layers.
     """
 
@@ -108,13 +108,13 @@ class RoiHead(nn.Module):
         self.bbox_head = BoxHead(channels, convs, hidden)
 
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled regions (N, C, 7, 7) to logits (N, 2), object first and background second, and deltas (N, 4)."""
+        """Pooled regions (N, C, 7, 7) to logits (N, 2), column 0 object, column 1 background, and deltas (N, 4)."""
         logits, deltas = self.bbox_head(regions)
         return logits, deltas
 
 
 class BoxHead(nn.Module):
-    """The network of `RoiHead`; the same arguments."""
+    """The network of `RoiHead`, with the same arguments."""
 
     def __init__(self, channels: int, convs: int, hidden: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class TrackHead(nn.Module):
 
 
 class EmbedHead(nn.Module):
-    """The network of `TrackHead`: four convolutions with group norm, two fully connected layers; same arguments."""
+    """The network of `TrackHead`, with the same arguments: 4 convolutions with group norm, 2 fully connected layers."""
 
     def __init__(self, channels: int, hidden: int, dimensions: int) -> None:
         super().__init__()
@@ -181,9 +181,9 @@ class NormedConvolution(nn.Module):
     """3 x 3 convolution without bias, a norm, ReLU; (N, C, H, W) in and out.
 
     Args:
-        norm_name: what the norm is called in the state dict (`bn` or `gn`).
+        norm_name: name of the norm in the state dict (`bn` or `gn`).
         norm: the norm.
-        channels: C.
+        channels: C of the maps.
     """
 
     def __init__(self, norm_name: str, norm: nn.Module, channels: int) -> None:
@@ -194,14 +194,14 @@ class NormedConvolution(nn.Module):
         self._norm_name = norm_name
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape; N may be 0, of which a batch norm in training would want statistics."""
+        """(N, C, H, W) to the same shape. N may be 0, which a batch norm in training mode would refuse."""
         if not len(maps):
             return maps
         return torch.relu(getattr(self, self._norm_name)(self.conv(maps)))
 
 
 def _linear(before: int, after: int, std: float | None = None) -> nn.Linear:
-    """A fully connected layer, Xavier-uniform or (with `std`) normal, its bias zero."""
+    """A fully connected layer with zero bias; weights are Xavier-uniform, or normal with `std`."""
     layer = nn.Linear(before, after)
     if std is None:
         nn.init.xavier_uniform_(layer.weight)

@@ -1,4 +1,4 @@
-"""MASA: a backbone, an adapter that makes its maps fit for matching, and three heads on them.
+"""MASA: a backbone, an adapter that turns its maps into features for matching, and three heads on these features.
 
 Li et al., "Matching Anything by Segmenting Anything", CVPR 2024. State-dict names are those of the official
 checkpoints.
@@ -20,18 +20,18 @@ from trackmill.models.masa.fusion import Fusion
 from trackmill.models.masa.heads import RoiHead, RpnHead, TrackHead, roi_align_levels
 from trackmill.models.masa.padding import normalise_and_pad
 from trackmill.models.masa.pyramid import Fpn, SimpleFpn
-from trackmill.models.masa.rpn_inference import DetectionSettings, ProposalSettings, roi_detections, rpn_proposals
+from trackmill.models.masa.rpn_inference import DetectionSettings, RpnSettings, roi_detections, rpn_proposals
 from trackmill.models.masa.variants import Variant
 
 
 class Masa(nn.Module):
-    """One variant of MASA with fresh weights; `trackmill.models.masa.load` puts trained ones in.
+    """One variant of MASA with fresh weights; `trackmill.models.masa.load` returns one with trained weights.
 
-    A frozen detector stays in evaluation mode and without gradients whatever is asked of the model; the batch norms of
-    a backbone that is trained use their stored statistics always, as released.
+    A frozen detector stays in evaluation mode and without gradients, also when the model is in training mode. The batch
+    norms of a trained backbone always use their stored statistics, as released.
 
     Args:
-        variant: what it is made of.
+        variant: the parts of the model.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -58,7 +58,7 @@ class Masa(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Masa:
-        """As in any module, except that the detector, or the backbone's batch norms, stay in evaluation mode."""
+        """As in any module, but the detector or the backbone's batch norms stay in evaluation mode."""
         super().train(mode)
         if self.variant.frozen:
             self.detector.eval()
@@ -80,7 +80,7 @@ class Masa(nn.Module):
         Raises:
             ValueError: see `trackmill.models.masa.padding.normalise_and_pad`.
         """
-        # Normalised as given first: half precision keeps whole numbers up to 255 but not what follows from them.
+        # Normalise first, then convert: half precision holds whole numbers up to 255 exactly, normalised ones not.
         batch = normalise_and_pad(images.to(self._own.device), self.variant)
         return batch.to(self._own.dtype)
 
@@ -90,24 +90,24 @@ class Masa(nn.Module):
         return maps
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The adapter's L levels (B, C, H_l, W_l) of pictures as `prepare` takes them; carries gradients.
+        """The adapter's L levels (B, C, H_l, W_l) of pictures as `prepare` takes them, with gradients.
 
-        A band head reads the backbone's maps, which then follow the levels in the list.
+        With a band head, the backbone's maps follow the levels in the list, because that head reads them.
         """
         return self.adapt(self.backbone_maps(self.prepare(images)))
 
     def adapt(self, maps: list[Tensor]) -> list[Tensor]:
-        """What `features` gives, of maps that `backbone_maps` gave."""
+        """As `features`, from the maps of `backbone_maps`."""
         levels: list[Tensor] = self.masa_adapter(maps)
         return levels + maps if self.variant.track_head == "bands" else levels
 
     def track_features(self, images: Tensor) -> list[Tensor]:
-        """As much of `features` as `embed_levels` needs; a band head does without the adapter."""
+        """The part of `features` that `embed_levels` needs; with a band head the adapter is not run."""
         maps = self.backbone_maps(self.prepare(images))
         return maps if self.variant.track_head == "bands" else self.adapt(maps)
 
     def rpn(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Objectness logits (B, 3, H_l, W_l) and box deltas (B, 12, H_l, W_l) of the levels that `features` gave."""
+        """Objectness logits (B, 3, H_l, W_l) and box deltas (B, 12, H_l, W_l) of the levels from `features`."""
         logits, deltas = self.rpn_head(levels[: self.variant.num_levels])
         return logits, deltas
 
@@ -115,27 +115,28 @@ class Masa(nn.Module):
     def embed(self, images: Tensor, boxes: Sequence[Tensor]) -> list[Tensor]:
         """Appearance embeddings of the given boxes.
 
-        Boxes may leave the image: cells outside read as the padding's or the border's. Nothing is resized or clipped.
+        Boxes may reach beyond the image, where cells have the values of the padding or the border. Nothing is resized
+        or clipped.
 
         Args:
             images: (B, 3, H, W) float, R, G, B in 0..255.
             boxes: B tensors (N_i, 4), xyxy in pixels of `images`; N_i may be 0.
 
         Returns:
-            B tensors (N_i, D) of the model's float type, not of unit length.
+            B tensors (N_i, D) of the model's dtype, not of unit length.
 
         Raises:
-            ValueError: another number of images than of box tensors, boxes of another shape, with values that are not
-                finite, or turned inside out; or images as in `prepare`.
+            ValueError: the numbers of images and box tensors differ; boxes have another shape, are not finite, or are
+                inverted (x1 < x0 or y1 < y0); or as `prepare`.
         """
         boxes = _checked_boxes(boxes, len(images))
         if not sum(map(len, boxes)):
-            empty = self.prepare(images).new_zeros(0, self.variant.embed_channels)  # bad images are told all the same
+            empty = self.prepare(images).new_zeros(0, self.variant.embed_channels)  # raises for bad images
             return [empty for _ in boxes]
         return self.embed_levels(self.track_features(images), boxes)
 
     def embed_levels(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """As `embed`, on what `features` or `track_features` gave; boxes are taken as they are. Carries gradients."""
+        """As `embed`, from the levels of `features` or `track_features`, with gradients. Boxes are not checked."""
         if isinstance(self.track_head, BandHead):
             embeddings = self.track_head(self.track_head.pool(levels[-len(self.variant.in_channels) :], boxes))
         else:
@@ -143,7 +144,7 @@ class Masa(nn.Module):
         return list(embeddings.split([len(each) for each in boxes]))
 
     def pool(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Regions (sum N_i, C, 7, 7) under the boxes, image after image, each from the level that fits its size."""
+        """Pool boxes, each from the level for its size: regions (sum N_i, C, 7, 7), one image after the other."""
         used = self.variant.num_roi_levels
         return roi_align_levels(levels[:used], self.variant.strides[:used], boxes)
 
@@ -152,20 +153,20 @@ class Masa(nn.Module):
         self,
         images: Tensor,
         *,
-        proposals: ProposalSettings | None = None,
+        proposals: RpnSettings | None = None,
         detections: DetectionSettings | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
-        """Class-agnostic objects, by the proposal head and the object prior head.
+        """Detect class-agnostic objects with the proposal head and the object prior head.
 
         Args:
             images: (B, 3, H, W) float, R, G, B in 0..255.
-            proposals, detections: the released test settings unless given.
+            proposals, detections: None: the released test settings.
 
         Returns:
             For each image boxes (M, 4) xyxy float32 in its pixels and scores (M,), best first.
 
         Raises:
-            ValueError: images as in `prepare`.
+            ValueError: as `prepare`.
         """
         height, width = images.shape[-2:]
         return self.propose_levels(self.features(images), height, width, proposals=proposals, detections=detections)
@@ -177,10 +178,10 @@ class Masa(nn.Module):
         height: int,
         width: int,
         *,
-        proposals: ProposalSettings | None = None,
+        proposals: RpnSettings | None = None,
         detections: DetectionSettings | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
-        """As `propose`, on levels that `features` gave for images of `height` x `width` pixels before padding."""
+        """As `propose`, from the levels of `features` for images of `height` x `width` pixels before padding."""
         logits, deltas = self.rpn(levels)
         regions = [boxes for boxes, _ in rpn_proposals(logits, deltas, self.variant.strides, height, width, proposals)]
         scores, moves = self.roi_head(self.pool(levels, regions))
@@ -205,7 +206,7 @@ def _detector(variant: Variant) -> nn.Module:
 
 
 def _checked_boxes(boxes: Sequence[Tensor], num_images: int) -> list[Tensor]:
-    """Float32 boxes (N_i, 4), one tensor an image, or an error that says which is wrong."""
+    """Float32 boxes (N_i, 4), one tensor for each image; raises an error that names the wrong box."""
     if len(boxes) != num_images:
         raise ValueError(f"boxes must be one tensor (N, 4) an image: {len(boxes)} tensors for {num_images} images")
     checked = []
@@ -216,11 +217,11 @@ def _checked_boxes(boxes: Sequence[Tensor], num_images: int) -> list[Tensor]:
         if not bool(each.isfinite().all()):
             row = int(torch.nonzero(~each.isfinite().all(dim=1))[0])
             raise ValueError(f"boxes[{index}][{row}] is {each[row].tolist()}: leave out boxes that are not finite")
-        inside_out = (each[:, 2:] < each[:, :2]).any(dim=1)
-        if bool(inside_out.any()):
-            row = int(torch.nonzero(inside_out)[0])
+        inverted = (each[:, 2:] < each[:, :2]).any(dim=1)
+        if bool(inverted.any()):
+            row = int(torch.nonzero(inverted)[0])
             raise ValueError(
-                f"boxes[{index}][{row}] is {each[row].tolist()}, turned inside out: boxes are x0, y0, x1, y1"
+                f"boxes[{index}][{row}] is {each[row].tolist()}, with x1 < x0 or y1 < y0: boxes are x0, y0, x1, y1"
             )
         checked.append(each)
     return checked

@@ -1,4 +1,4 @@
-"""MASA as one ONNX graph: pictures and any number of boxes in, embeddings out."""
+"""Exports MASA as one ONNX graph that takes pictures and any number of boxes, and returns embeddings."""
 
 from __future__ import annotations
 
@@ -25,46 +25,46 @@ if TYPE_CHECKING:
 INPUTS, OUTPUTS = ("images", "boxes", "box_images"), ("embeddings",)
 
 OPSET = 20
-"""From 19 on there is DeformConv; ONNX Runtime's RoiAlign goes up to 21."""
+"""DeformConv needs opset 19 or later; ONNX Runtime's RoiAlign supports up to 21."""
 
 FIXED_ONLY = ("swin_b_window7", "swin_b_window12")
-"""Backbones whose windows are laid out for one size of picture: exported for a size, not for any."""
+"""Backbones whose windows depend on the size of the picture: their graph serves one size only."""
 
 _MAX_BYTES = (2 << 30) - (16 << 20)
-"""An ONNX file is one protobuf message, which ends at 2 GiB; the rest is for the graph itself."""
+"""Limit of the weights: an ONNX file is one protobuf message of at most 2 GiB, of which 16 MiB are for the graph."""
 
 _NEEDED = 'ONNX needs more packages: pip install -e ".[export]"'
 
 
 class OnnxEmbedder(nn.Module):
-    """The part of a model that embeds boxes, written so that the same graph serves any number of boxes and any size.
+    """The part of a model that embeds boxes, written so that one graph serves any number of boxes and any size.
 
-    What it gives is what `Masa.embed` gives, up to rounding; boxes are not checked.
+    The embeddings equal those of `Masa.embed` up to rounding. Boxes are not checked.
 
     Args:
-        model: copied, and stays as it is.
+        model: the model; it is copied and not changed.
     """
 
     def __init__(self, model: Masa) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).eval()
-        # Not called, and two thirds of the weights of a small model.
+        # These heads are not called, and they are two thirds of the weights of a small model.
         del self.model.rpn_head, self.model.roi_head
         _replace_layers(self.model)
 
     def forward(self, images: Tensor, boxes: Tensor, box_images: Tensor) -> Tensor:
-        """Embed.
+        """Embed boxes.
 
         Args:
             images: (B, 3, H, W) float32, R, G, B in 0..255.
-            boxes: (N, 4) float32, xyxy in pixels of the images; they may leave them.
+            boxes: (N, 4) float32, xyxy in pixels of the images; they may reach beyond the images.
             box_images: (N,) int64 in 0..B-1, the image of each box, in any order.
 
         Returns:
-            (N, D) float32, as ordered as the boxes.
+            (N, D) float32, in the order of the boxes.
         """
         maps = self.model.backbone_maps(self._prepare(images))
-        # One more, dropped at the end: reshapes in the head have no answer to no boxes at all.
+        # One box more, dropped at the end, because reshapes in the head fail for zero boxes.
         boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
         box_images = torch.cat([box_images, box_images.new_zeros(1)])
         regions = torch.cat([box_images[:, None].to(boxes), boxes], dim=1)  # (N + 1, 5): image, x0, y0, x1, y1
@@ -77,13 +77,13 @@ class OnnxEmbedder(nn.Module):
         return embeddings[:-1]
 
     def _prepare(self, images: Tensor) -> Tensor:
-        """As `trackmill.models.masa.padding.normalise_and_pad`, for sizes that are symbols."""
+        """As `trackmill.models.masa.padding.normalise_and_pad`, for symbolic sizes."""
         variant = self.model.variant
         mean = images.new_tensor(variant.mean).view(3, 1, 1)
         std = images.new_tensor(variant.std).view(3, 1, 1)
         missing = []
         for side in images.shape[:-3:-1]:
-            # A quotient times the divisor lets the exporter see, layer after layer, that every side is even.
+            # Written as quotient times divisor, the exporter can prove in every layer that the side is even.
             whole = variant.input_side or (side + variant.pad_divisor - 1) // variant.pad_divisor * variant.pad_divisor
             missing += [0, whole - side]
         return F.pad((images - mean) / std, missing)
@@ -91,15 +91,16 @@ class OnnxEmbedder(nn.Module):
     def _levels(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
         adapter: Any = self.model.masa_adapter
         pyramid, fusion = adapter
-        # Without the check of sizes in front, which would fix them in the graph; after the padding they do halve.
+        # The blocks are called without `Fusion.forward`, whose check of sizes would fix them in the graph.
         levels: Sequence[Tensor] = fusion.dyhead_blocks(pyramid(maps))
         return levels
 
 
 def _pool_levels(levels: Sequence[Tensor], strides: Sequence[int], regions: Tensor) -> Tensor:
-    """As `trackmill.models.masa.heads.roi_align_levels`, whatever the boxes are.
+    """As `trackmill.models.masa.heads.roi_align_levels`, in a graph that does not depend on the boxes.
 
-    Every level pools all regions, those of other levels shrunk to nothing: they take no samples there, and are zero.
+    Every level pools all regions. Regions of other levels are replaced by empty boxes there, which pool to zero, and
+    the results are summed.
     """
     chosen = roi_levels(regions[:, 1:], len(levels))
     pooled: Tensor | int = 0
@@ -112,7 +113,7 @@ def _pool_levels(levels: Sequence[Tensor], strides: Sequence[int], regions: Tens
 
 
 def _pool_bands(maps: Sequence[Tensor], strides: Sequence[int], regions: Tensor) -> Tensor:
-    """As `trackmill.models.masa.bands.BandHead.pool`, of regions instead of boxes by image."""
+    """As `trackmill.models.masa.bands.BandHead.pool`, for regions (N, 5) instead of one tensor of boxes per image."""
     parts = []
     for level, stride in zip(maps, strides):
         cells = roi_align(level, regions, (NUM_BANDS, NUM_COLUMNS), 1.0 / stride, SAMPLES, aligned=True)
@@ -124,11 +125,11 @@ def _pool_bands(maps: Sequence[Tensor], strides: Sequence[int], regions: Tensor)
 class EvenConv(nn.Module):
     """timm's convolution with TensorFlow's padding, for maps with an even number of rows and columns.
 
-    There the padding is the same for every size; timm works it out for each, in terms that grow from layer to layer
-    until the exporter is lost in them.
+    For even sizes the padding is a constant. timm computes it from the size, in expressions that grow from layer to
+    layer until the exporter fails.
 
     Args:
-        same: a convolution of stride 2, as all that are left to pad at run time.
+        same: a convolution of stride 2; timm pads all others when it builds the model.
     """
 
     def __init__(self, same: Conv2dSame) -> None:
@@ -137,7 +138,7 @@ class EvenConv(nn.Module):
             raise InputError(f"only stride 2 without dilation can be exported, not {same}")
         self.conv = same
         height, width = ((size - 2) // 2 for size in same.kernel_size)
-        # One more to the right and below than before: TensorFlow's rule.
+        # TensorFlow pads one more to the right and below than to the left and above.
         self.padding = (width, same.kernel_size[1] - 2 - width, height, same.kernel_size[0] - 2 - height)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -147,7 +148,7 @@ class EvenConv(nn.Module):
 
 
 def _replace_layers(module: nn.Module) -> None:
-    """Put layers that do not ask for the number of rows or boxes in the place of those that do."""
+    """Replace layers that read the number of rows or boxes by layers that do not."""
     for name, child in list(module.named_children()):
         if isinstance(child, Conv2dSame):
             setattr(module, name, EvenConv(child))
@@ -160,16 +161,16 @@ def _replace_layers(module: nn.Module) -> None:
 def to_onnx(model: Masa, size: tuple[int, int] | None = None) -> ModelProto:
     """Export the embedding of boxes.
 
-    Inputs and output are those of `OnnxEmbedder.forward`; B and N are free, N may be 0. The same model gives the same
-    graph; no paths of this machine are in it.
+    Inputs and output are those of `OnnxEmbedder.forward`. B and N are free; N may be 0. The same model gives the same
+    graph, and no path of this machine is in it.
 
     Args:
-        model: float32, on the CPU.
-        size: (H, W) in pixels if the graph is to serve one size only; None: any, up to the variant's fixed input.
+        model: the model, float32, on the CPU.
+        size: (H, W) in pixels for a graph of one size; None: a graph of any size, up to the variant's fixed input.
 
     Raises:
-        ValueError: a backbone that needs a size, a size that does not fit the variant, or more than a file can hold.
-        ImportError: a package is missing; says what to type.
+        ValueError: the backbone needs a size, the size does not fit the variant, or the weights exceed an ONNX file.
+        ImportError: a package is missing; the text says what to type.
     """
     try:
         import onnx  # noqa: F401
@@ -188,11 +189,11 @@ def to_onnx(model: Masa, size: tuple[int, int] | None = None) -> ModelProto:
     num_bytes = sum(each.numel() * each.element_size() for each in _used(embedder))
     if num_bytes > _MAX_BYTES:
         raise InputError(f"{variant.name}: {num_bytes:,} bytes of weights do not fit into one ONNX file of 2 GiB")
-    # Two pictures, three boxes, and several cells in the coarsest level: what is 1 would be taken for a constant.
+    # The exporter takes a dimension of 1 for a constant: two pictures, three boxes, several coarsest cells.
     height, width = size or (min(7 * variant.pad_divisor, limit or 1 << 20) - 8, 5 * 32 - 4)
     images = torch.zeros(2, 3, height, width)
     boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0], [4.0, 4.0, 32.0, 32.0], [0.0, 8.0, 200.0, 200.0]])
-    # Gradients on: without them the CPU takes a way around deformable convolution that loops over pictures.
+    # With gradients, because `DeformConvNorm` without gradients on a CPU runs a Python loop over the pictures.
     try:
         with torch.enable_grad():
             exported = torch.export.export(
@@ -202,18 +203,18 @@ def to_onnx(model: Masa, size: tuple[int, int] | None = None) -> ModelProto:
             exported, (), opset_version=OPSET, input_names=INPUTS, output_names=OUTPUTS, verbose=False
         )
     finally:
-        # It now holds tensors of the tracer, which the next picture of that size would be masked with.
+        # The cache now holds tensors of the tracer, which later calls must not use.
         shift_mask.cache_clear()
     assert program is not None
     return _tidied(program.model_proto)
 
 
 def _free(variant: Variant, size: tuple[int, int] | None) -> dict[str, Any]:
-    """Which dimensions are symbols."""
+    """The dimensions that stay symbolic."""
     dim = torch.export.Dim
     images = {0: dim("batch")}
     if size is None:
-        # Without a fixed input: so large that the coarsest level has two rows. The graph serves smaller ones as well.
+        # Without a fixed input, the minimum gives the coarsest level two rows. The graph also serves smaller pictures.
         bounds = {"min": 2, "max": variant.input_side} if variant.input_side else {"min": variant.strides[-1] + 1}
         images |= {2: dim("height", **bounds), 3: dim("width", **bounds)}
     boxes = {0: dim("num_boxes")}
@@ -227,7 +228,7 @@ def _used(embedder: OnnxEmbedder) -> Iterator[Tensor]:
 
 
 def _tidied(proto: ModelProto) -> ModelProto:
-    """Names for the free dimensions, and nothing about the machine that exported."""
+    """Name the free dimensions, and remove everything about the machine that exported."""
     graph = proto.graph
     names = {"images": ("batch", "", "height", "width"), "boxes": ("num_boxes", ""), "box_images": ("num_boxes",)}
     for value in (*graph.input, *graph.output):
@@ -236,7 +237,7 @@ def _tidied(proto: ModelProto) -> ModelProto:
             if dimension.dim_param:
                 dimension.dim_param = name
         del value.metadata_props[:]
-    # Shapes in between can be inferred, and still have the exporter's names for dimensions.
+    # Intermediate shapes still have the exporter's names for dimensions; they can be inferred again.
     del graph.value_info[:]
     for each in (proto, graph, *graph.node, *graph.initializer):
         del each.metadata_props[:]

@@ -1,4 +1,4 @@
-"""Pictures of any size to the batch that a variant's network takes: normalised, then padded with zeros."""
+"""Makes the batch that a variant's network takes from pictures of any size: normalises, then pads with zeros."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from trackmill.models.masa.variants import Variant
 
 
 def normalise_and_pad(images: Tensor, variant: Variant) -> Tensor:
-    """Subtract the mean, divide by the deviation, then pad right and below with zeros (released preprocessor).
+    """Subtract the mean, divide by the standard deviation, then pad right and below with zeros (released preprocessor).
 
     Zero after normalisation is the mean colour, not black. Nothing is resized.
 
     Args:
         images: (B, 3, H, W) float, R, G, B in 0..255.
-        variant: whose mean, deviation and multiple of pixels count.
+        variant: gives mean, standard deviation and `pad_divisor`.
 
     Returns:
-        (B, 3, H', W') of the images' own type; H' and W' are multiples of `variant.pad_divisor`.
+        (B, 3, H', W') of the same dtype; H' and W' are multiples of `variant.pad_divisor`.
 
     Raises:
-        ValueError: another shape or type, or larger than the variant's fixed input.
+        ValueError: the images have another shape or dtype, or are larger than the variant's fixed input.
     """
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise ValueError(f"images must have the shape (B, 3, H, W) with at least one pixel, not {tuple(images.shape)}")

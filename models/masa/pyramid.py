@@ -1,4 +1,4 @@
-"""From a backbone's maps to levels of equal depth: the FPN, and the pyramid for a plain ViT whose maps are all alike.
+"""Feature pyramids: the FPN, and the pyramid for a plain ViT, whose maps all have one size. All levels have C channels.
 
 State-dict prefix `masa_adapter.0.`; names and arithmetic of mmdet 3.3.0's FPN and of MASA's necks/simplefpn.py.
 """
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 
 class ConvNorm(nn.Module):
-    """Convolution (3 x 3 padded, or 1 x 1), then batch norm where asked for (else a bias); no activation.
+    """Convolution (3 x 3 padded, or 1 x 1), then batch norm or a bias; no activation.
 
     Args:
         inputs, outputs: channels before and after.
         kernel: 1 or 3.
-        norm: whether batch norm follows.
+        norm: True adds batch norm, False a bias.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, norm: bool) -> None:
@@ -35,13 +35,13 @@ class ConvNorm(nn.Module):
 
 
 class Fpn(nn.Module):
-    """Feature pyramid (Lin et al., CVPR 2017): 1 x 1, sum from coarse to fine, 3 x 3; coarser levels by subsampling.
+    """Feature pyramid (Lin et al., CVPR 2017): 1 x 1 convolutions, sums from coarse to fine, 3 x 3 convolutions.
 
     Args:
-        in_channels: C of each map given, the finest first.
+        in_channels: C of each input map, the finest first.
         channels: C of all levels.
-        num_levels: levels wanted; those beyond the maps take every second cell of the last one.
-        norm: batch norm after each convolution, and no biases.
+        num_levels: number of levels. Each level beyond the maps takes every second cell of the level before it.
+        norm: batch norm after each convolution, instead of biases.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, num_levels: int, *, norm: bool = True) -> None:
@@ -63,14 +63,14 @@ class Fpn(nn.Module):
 
 
 class SimpleFpn(Fpn):
-    """Pyramid from four maps of stride 16 (ViTDet's idea; here each level has a map of its own): strides 4, 8, 16, 32.
+    """Pyramid of strides 4, 8, 16, 32 from four maps of stride 16: ViTDet's idea, but each level has its own map.
 
-    Then as in `Fpn`, without norms.
+    The rest is as in `Fpn`, without batch norm.
 
     Args:
         in_channels: C of the four maps.
         channels: C of all levels.
-        num_levels: levels wanted.
+        num_levels: number of levels.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, num_levels: int) -> None:

@@ -1,4 +1,4 @@
-"""From the heads' outputs to boxes: proposals of the RPN, and the RoI head's class-agnostic detections."""
+"""Turns the heads' outputs into boxes: the proposals of the RPN, and the class-agnostic detections of the RoI head."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from trackmill.models.layers.anchors import level_anchors, per_anchor
-from trackmill.models.layers.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, decode
+from trackmill.models.layers.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, decode_boxes
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProposalSettings:
-    """How anchors become proposals. Defaults as released for test time.
+class RpnSettings:
+    """How anchors become proposals. Defaults: the released test settings.
 
     Args:
-        before_nms: the best anchors kept of each level.
-        iou_threshold: of two boxes of one level with a larger IoU the better one stays.
-        kept: proposals an image.
+        before_nms: number of best anchors of each level that NMS gets.
+        iou_threshold: of two boxes of one level with a larger IoU, the one of higher score stays.
+        kept: largest number of proposals per image.
     """
 
     before_nms: int = 1000
@@ -28,22 +28,22 @@ class ProposalSettings:
     kept: int = 1000
 
 
-TEST_PROPOSALS = ProposalSettings()
+TEST_PROPOSALS = RpnSettings()
 """Released settings at test time, and for reference images in training."""
 
-KEY_PROPOSALS = ProposalSettings(before_nms=2000)
+KEY_PROPOSALS = RpnSettings(before_nms=2000)
 """Released settings for key images in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionSettings:
-    """How the RoI head's outputs become detections. Defaults as released.
+    """How the RoI head's outputs become detections. Defaults: the released settings.
 
     Args:
-        score_threshold: what a score must exceed.
-        iou_threshold: of two boxes with a larger IoU the better one stays.
-        kept: detections an image. (Released for Detic on TAO: score 0.05, 100 boxes. Paper for segmenting everything:
-            300 boxes.)
+        score_threshold: detections with a score not above it are dropped.
+        iou_threshold: of two boxes with a larger IoU, the one of higher score stays.
+        kept: largest number of detections per image. (Released for Detic on TAO: score 0.05, 100 boxes. Paper for
+            segmenting everything: 300 boxes.)
     """
 
     score_threshold: float = 0.02
@@ -58,16 +58,17 @@ def rpn_proposals(
     strides: Sequence[int],
     height: int,
     width: int,
-    settings: ProposalSettings | None = None,
+    settings: RpnSettings | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Boxes that may hold objects, image by image; no gradient flows through them.
+    """Proposals of each image. No gradient flows through them.
 
     Args:
-        logits: objectness, per level (B, 3, H_l, W_l).
-        deltas: per level (B, 12, H_l, W_l).
+        logits: objectness logits of each level, (B, 3, H_l, W_l).
+        deltas: box deltas of each level, (B, 12, H_l, W_l).
         strides: pixels per cell of each level.
-        height, width: pixels of the images before padding; boxes are cut there, and those without area are dropped.
-        settings: the released test settings unless given.
+        height, width: pixels of the images before padding; boxes are clipped to them, and boxes without area are
+            dropped.
+        settings: None: the released test settings.
 
     Returns:
         For each of the B images boxes (M, 4) xyxy float32 and scores (M,) in 0..1, best first.
@@ -86,7 +87,7 @@ def rpn_proposals(
                 score, best = score[: settings.before_nms], best[: settings.before_nms]
             else:
                 best = torch.arange(len(score), device=score.device)
-            box = decode(level_anchor[best], level_deltas[level][image][best], RPN_DEVIATIONS, height, width)
+            box = decode_boxes(level_anchor[best], level_deltas[level][image][best], RPN_DEVIATIONS, height, width)
             has_area = (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
             boxes.append(box[has_area])
             scores.append(score[has_area])
@@ -94,12 +95,12 @@ def rpn_proposals(
     return found
 
 
-def _best_of_levels(boxes: list[Tensor], scores: list[Tensor], settings: ProposalSettings) -> tuple[Tensor, Tensor]:
+def _best_of_levels(boxes: list[Tensor], scores: list[Tensor], settings: RpnSettings) -> tuple[Tensor, Tensor]:
     """NMS within each level, then the best over all levels."""
     if not sum(map(len, boxes)):
         return boxes[0], scores[0]
-    # The released code moves each level's boxes out of the others' reach and runs one NMS over all of them. The move
-    # rounds coordinates, by up to 2e-4 at 4000 pixels, and that decides pairs at the threshold: so it is done here too.
+    # The released code runs one NMS over all levels, after shifting each level's boxes so that levels cannot overlap.
+    # The shift rounds coordinates (by up to 2e-4 at 4000 pixels), and so decides pairs at the threshold: we shift too.
     step = torch.cat(boxes).max() + 1
     kept_boxes, kept_scores = [], []
     for level, (box, score) in enumerate(zip(boxes, scores)):
@@ -119,14 +120,15 @@ def roi_detections(
     width: int,
     settings: DetectionSettings | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """The RoI head's detections, class-agnostic, image by image.
+    """Class-agnostic detections of each image, by the RoI head.
 
     Args:
-        logits: (sum M_i, 2) of the proposals of all images, one after another; object first, background second.
+        logits: (sum M_i, 2) of the proposals of all images, one image after the other; column 0 is the object, column 1
+            the background.
         deltas: (sum M_i, 4).
         proposals: B tensors (M_i, 4), the regions that were pooled.
-        height, width: pixels of the images before padding; boxes are cut there.
-        settings: the released ones unless given.
+        height, width: pixels of the images before padding; boxes are clipped to them.
+        settings: None: the released settings.
 
     Returns:
         For each of the B images boxes (K, 4) xyxy float32 and scores (K,) in 0..1, best first.
@@ -136,7 +138,7 @@ def roi_detections(
     found = []
     for region, logit, delta in zip(proposals, logits.float().split(counts), deltas.float().split(counts)):
         score = logit.softmax(dim=1)[:, 0]
-        box = decode(region.float(), delta, ROI_DEVIATIONS, height, width)
+        box = decode_boxes(region.float(), delta, ROI_DEVIATIONS, height, width)
         certain = score > settings.score_threshold
         box, score = box[certain], score[certain]
         keep = nms(box, score, settings.iou_threshold)[: settings.kept]

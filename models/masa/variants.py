@@ -1,4 +1,4 @@
-"""The variants of MASA: what each is made of, and how to tell its checkpoints. Plain data; imports no framework."""
+"""The variants of MASA: their parts, and how to recognise their checkpoints. Plain data; imports no framework."""
 
 from __future__ import annotations
 
@@ -24,32 +24,33 @@ class Variant:
     """One variant. Source of the values: the released configurations (configs/masa-*), read at commit e302032.
 
     Args:
-        name: what `trackmill.models.masa.load` calls it.
-        backbone: network whose maps the adapter gets.
-        frozen: the backbone belongs to a detector that was trained before and stays as it is; its weights then bear
-            the prefix `detector.backbone.`, otherwise `backbone.`.
-        in_channels: C of each map that the backbone gives, the finest first.
-        strides: pixels per cell of each of the L levels that the adapter gives.
-        num_roi_levels: regions are pooled from so many of the levels, the finest first; the rest serve the proposal
-            head and fusion only.
+        name: name of the variant in `trackmill.models.masa.load`.
+        backbone: network whose maps the adapter reads.
+        frozen: True if the backbone belongs to a detector that was trained before and is not changed. Its weights then
+            have the prefix `detector.backbone.`, otherwise `backbone.`.
+        in_channels: C of each of the backbone's maps, the finest first.
+        strides: pixels per cell of each of the adapter's L levels.
+        num_roi_levels: number of levels that regions are pooled from, the finest first. Only the proposal head and the
+            fusion use the others.
         channels: C of all levels.
         pyramid: `fpn` (batch norm, from maps of different strides) or `simple` (from four maps of stride 16).
         fusion: `deform` (DeformFusion) or `dyhead`.
-        compatible_offsets: whether the coarser map is convolved with offsets read in the order of the released code
-            (`trackmill.models.layers.deform_conv.reread`), which official weights need. Off: the map is enlarged first.
-        pad_divisor: images are padded right and below to a multiple of so many pixels.
-        input_side: if not 0, the padded image must have exactly this width and height.
-        mean, std: of R, G, B in 0..255; padding is zero after normalisation.
-        resize: (long, short) side in pixels that the released benchmarks fit images into, keeping the ratio.
+        compatible_offsets: True convolves the coarser map with offsets read in the order of the released code
+            (`trackmill.models.layers.deform_conv.reread`), which official weights need. False enlarges the map first.
+        pad_divisor: images are padded right and below to a multiple of this, in pixels.
+        input_side: width and height in pixels that every padded image must have; 0: any.
+        mean, std: mean and standard deviation of R, G, B in 0..255; padding is zero after normalisation.
+        resize: (long, short) side in pixels of the rectangle that the released benchmarks fit images into; the aspect
+            ratio is kept.
         roi_convs: convolutions of the RoI head: 4 ("Shared4Conv1FC") or 0 ("Shared2FC").
         head_channels: width of the fully connected layers of the RoI and track heads.
         embed_channels: D of the embeddings.
-        track_head: `convs` as in the paper, on the adapter's levels; `bands` (ours, `trackmill.models.masa.bands`), on
-            the backbone's maps.
-        rpn_loss: what the proposal head's box loss is; `smooth_l1` with beta 1/9.
-        fingerprint: a key of the state dict and its shape that together no other variant has.
-        aside: prefixes of entries of official checkpoints that belong to the detector around the backbone and that
-            tracking does not use: accepted and not loaded.
+        track_head: `convs`, the paper's head on the adapter's levels, or `bands`, our head on the backbone's maps
+            (`trackmill.models.masa.bands`).
+        rpn_loss: box loss of the proposal head; `smooth_l1` has beta 1/9.
+        fingerprint: a key of the state dict and its shape; no other variant has this pair.
+        aside: prefixes of entries of official checkpoints that belong to the detector around the backbone. Tracking
+            does not use them, so they are accepted and not loaded.
     """
 
     name: str
@@ -77,12 +78,12 @@ class Variant:
 
     @property
     def num_levels(self) -> int:
-        """L, levels that the adapter gives."""
+        """L, the number of levels of the adapter."""
         return len(self.strides)
 
     @property
     def backbone_prefix(self) -> str:
-        """Where the backbone's weights stand in the state dict."""
+        """Prefix of the backbone's weights in the state dict."""
         return "detector.backbone." if self.frozen else "backbone."
 
 
@@ -166,7 +167,8 @@ VARIANTS: dict[str, Variant] = {
             num_roi_levels=3,
             channels=128,
             compatible_offsets=False,
-            # Small people in large pictures want it: 640 costs less than half, and 5 points of rank-1 at a gap of 50.
+            # Small people in large pictures need it: 640 takes less than half the time, and loses 5 points of rank-1
+            # at a gap of 50 frames.
             resize=(960, 960),
             mean=(127.0, 127.0, 127.0),
             std=(128.0, 128.0, 128.0),

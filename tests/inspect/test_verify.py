@@ -244,7 +244,7 @@ DAMAGES = [
     ("other item", record_edit(lambda r: r["origin"].update(source_id="z")), rf"{PIC}\.json: comes from 'z'"),
     ("huge frame", record_edit(lambda r: r["stored"].update(height=10**9)), rf"{PIC}\.json: declares frames of 10+ x"),
     ("box outside", first_box([10, 10, 65, 20]), rf"{PIC}\.json: \S+\.jpg: box 0 leaves its frame"),
-    ("box inside out", first_box([20, 10, 10, 20]), rf"{PIC}\.json: \S+\.jpg: box 0 has no area"),
+    ("inverted box", first_box([20, 10, 10, 20]), rf"{PIC}\.json: \S+\.jpg: box 0 has no area"),
     ("score above 1", frame_edit("proposals", "scores", [2, 1, 1, 1]), rf"{PIC}\.json: \S+\.jpg: a score of proposals"),
     ("wrong area", frame_edit("proposals", "areas", [1, 1, 1, 1]), rf"{PIC}\.masks\.json: .* mask 0 has \d+ pixels"),
     # masks

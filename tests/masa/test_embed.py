@@ -105,9 +105,9 @@ def test_boxes_outside_the_image_or_without_area_are_embedded(model: Masa) -> No
         ([BOXES, torch.zeros(2, 5)], r"boxes\[1\] must have the shape \(N, 4\)"),
         ([torch.tensor([[0.0, 0, 5, 5], [0, 0, float("nan"), 5]]), BOXES], r"boxes\[0\]\[1\] is .*not finite"),
         ([BOXES, torch.tensor([[0.0, 0, float("inf"), 5]])], r"boxes\[1\]\[0\] is .*not finite"),
-        ([BOXES, torch.tensor([[10.0, 0, 5, 5]])], r"boxes\[1\]\[0\] is .*inside out"),
+        ([BOXES, torch.tensor([[10.0, 0, 5, 5]])], r"boxes\[1\]\[0\] is .*x1 < x0"),
     ],
-    ids=["too few", "one axis", "five columns", "nan", "infinite", "inside out"],
+    ids=["too few", "one axis", "five columns", "nan", "infinite", "inverted"],
 )
 def test_odd_boxes_are_refused(model: Masa, boxes: list[Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -24,7 +24,7 @@ def test_level_changes_a_hair_below_the_power_of_two() -> None:
     assert roi_levels(boxes, 4).tolist() == [0, 1, 1]
 
 
-def test_a_box_inside_out_counts_as_empty() -> None:
+def test_an_inverted_box_counts_as_empty() -> None:
     assert roi_levels(torch.tensor([[300.0, 0.0, 0.0, 300.0], [300.0, 300.0, 0.0, 0.0]]), 4).tolist() == [0, 0]
 
 

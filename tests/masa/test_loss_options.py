@@ -11,7 +11,7 @@ from torch import Tensor
 from trackmill.models.masa.losses import LossSettings, Targets, masa_losses
 from trackmill.models.masa.losses.auxiliary import margin_loss
 from trackmill.models.masa.losses.contrastive import paper_contrast, released_contrast
-from trackmill.models.masa.losses.pairing import Comparison, Side, compare, pair_telemetry
+from trackmill.models.masa.losses.pairing import ContrastPairs, ViewSamples, pair_telemetry, pair_views
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.variants import VARIANTS
 
@@ -48,9 +48,9 @@ def test_a_row_whose_negatives_are_all_ignored_has_a_finite_gradient() -> None:
         assert bool(gradient.isfinite().all())
 
 
-def _side(ids: list[int], seed: int, *groups: str, boxes: Tensor = BOXES) -> Side:
+def _view(ids: list[int], seed: int, *groups: str, boxes: Tensor = BOXES) -> ViewSamples:
     boxes = boxes[: len(ids)]
-    return Side(
+    return ViewSamples(
         boxes=boxes,
         ids=torch.tensor(ids, dtype=torch.int64),
         truths=torch.arange(len(ids)),
@@ -61,9 +61,9 @@ def _side(ids: list[int], seed: int, *groups: str, boxes: Tensor = BOXES) -> Sid
 
 
 def test_negatives_of_the_batch_leave_out_the_same_videos() -> None:
-    rows = [_side([1, 2], 0, "5.mp4"), _side([1], 1, "6.mp4"), _side([1, 2, 3], 2, "5.mp4", "7.mp4")]
-    columns = [_side([2, 1, 9], 3, "5.mp4"), _side([1, 4], 4, "6.mp4"), _side([3], 5, "5.mp4", "7.mp4")]
-    (whole,) = compare(rows, columns, "batch", 1.0)
+    rows = [_view([1, 2], 0, "5.mp4"), _view([1], 1, "6.mp4"), _view([1, 2, 3], 2, "5.mp4", "7.mp4")]
+    columns = [_view([2, 1, 9], 3, "5.mp4"), _view([1, 4], 4, "6.mp4"), _view([3], 5, "5.mp4", "7.mp4")]
+    (whole,) = pair_views(rows, columns, "batch", 1.0)
     assert whole.rows.shape == (6, 8) and whole.columns.shape == (6, 8)
     wanted = torch.zeros(6, 6, dtype=torch.bool)
     # Equal ids of different images are different objects.
@@ -72,28 +72,28 @@ def test_negatives_of_the_batch_leave_out_the_same_videos() -> None:
     unknown = torch.zeros(6, 6, dtype=torch.bool)
     unknown[0:2, 5] = unknown[3:6, 0:3] = True  # the first and the last image share video 5
     assert whole.ignored is not None and torch.equal(whole.ignored, unknown)
-    alone = compare(rows, columns, "pair", 1.0)
+    alone = pair_views(rows, columns, "pair", 1.0)
     assert [tuple(each.targets.shape) for each in alone] == [(2, 3), (1, 2), (3, 1)]
     assert all(each.ignored is None for each in alone)
 
 
 def test_boxes_that_overlap_are_no_negatives() -> None:
     # In the view of the columns the objects stand in another order, and the first is missing from the rows.
-    row, column = _side([3, 1], 0), _side([1, 2, 3], 1)
-    (found,) = compare([row], [column], "pair", 0.3)
+    row, column = _view([3, 1], 0), _view([1, 2, 3], 1)
+    (found,) = pair_views([row], [column], "pair", 0.3)
     assert found.targets.tolist() == [[False, False, True], [True, False, False]]
     assert found.ignored is not None
     assert found.ignored.tolist() == [[False, False, False], [False, True, False]]
-    (strict,) = compare([row], [column], "pair", 0.7)
+    (strict,) = pair_views([row], [column], "pair", 0.7)
     assert strict.ignored is not None and not strict.ignored.any()
     # An object that the other view does not show overlaps nothing there.
-    (absent,) = compare([_side([7], 0)], [column], "pair", 0.3)
+    (absent,) = pair_views([_view([7], 0)], [column], "pair", 0.3)
     assert absent.ignored is not None and not absent.ignored.any()
 
 
 def test_views_without_objects_can_be_compared() -> None:
     for negatives in ("pair", "batch"):
-        found = compare([_side([], 0), _side([1], 1)], [_side([1], 2), _side([], 3)], negatives, 0.3)
+        found = pair_views([_view([], 0), _view([1], 1)], [_view([1], 2), _view([], 3)], negatives, 0.3)
         values = [released_contrast(each.rows, each.columns, each.targets, each.ignored) for each in found]
         assert [float(value) for value in values] == [0.0] * len(values)
 
@@ -103,8 +103,8 @@ def test_telemetry_does_not_count_ignored_pairs() -> None:
     targets = torch.eye(3, 5, dtype=torch.bool)
     ignored = torch.zeros_like(targets)
     ignored[:, 4] = True
-    with_ = pair_telemetry([Comparison(rows=key, columns=ref, targets=targets, ignored=ignored)])
-    without = pair_telemetry([Comparison(rows=key, columns=ref[:4], targets=targets[:, :4])])
+    with_ = pair_telemetry([ContrastPairs(rows=key, columns=ref, targets=targets, ignored=ignored)])
+    without = pair_telemetry([ContrastPairs(rows=key, columns=ref[:4], targets=targets[:, :4])])
     assert all(float(with_[name]) == pytest.approx(float(without[name])) for name in without)
 
 

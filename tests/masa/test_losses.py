@@ -8,7 +8,7 @@ import torch
 
 from tests.fixtures import packed
 from tests.masa.slow_boxes import random_boxes, slow_anchors, slow_assign
-from trackmill.models.layers.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, encode
+from trackmill.models.layers.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, encode_boxes
 from trackmill.models.masa.losses.assigning import BACKGROUND, RPN_ASSIGNMENT
 from trackmill.models.masa.losses.auxiliary import margin_loss
 from trackmill.models.masa.losses.contrastive import match_instances, pair_targets, paper_contrast, released_contrast
@@ -160,7 +160,7 @@ def _slow_rpn(
                 objectness[level] += math.log(1 + math.exp(logit))
             if whose >= 0:
                 objectness[level] += math.log(1 + math.exp(-logit))
-                wanted = encode(torch.tensor([anchor]), truth[whose : whose + 1], RPN_DEVIATIONS)[0].tolist()
+                wanted = encode_boxes(torch.tensor([anchor]), truth[whose : whose + 1], RPN_DEVIATIONS)[0].tolist()
                 for value, target in zip(deltas[level][image, ratio * 4 : ratio * 4 + 4, row, column].tolist(), wanted):
                     off = abs(value - target)
                     boxes[level] += off * off / 2 / beta if off < beta else off - beta / 2
@@ -205,7 +205,7 @@ def test_region_losses_worked_by_hand() -> None:
         for row, (yes, no) in enumerate(logits.tolist())
     ]
     assert float(classification) == pytest.approx(sum(costs) / 5, rel=1e-5)
-    off = (deltas[:2] - encode(positives, truths[0][[1, 0]], ROI_DEVIATIONS)).abs().sum()
+    off = (deltas[:2] - encode_boxes(positives, truths[0][[1, 0]], ROI_DEVIATIONS)).abs().sum()
     assert float(regression) == pytest.approx(float(off) / 5, rel=1e-5)
 
 

@@ -13,11 +13,11 @@ from tests.fixtures import packed
 from tests.masa.rebuild import check_map, official_images, rebuild_state
 from tests.masa.slow_boxes import slow_anchors, slow_decode, slow_nms
 from trackmill.models.layers.anchors import level_anchors, per_anchor
-from trackmill.models.layers.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, decode, encode
+from trackmill.models.layers.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, decode_boxes, encode_boxes
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.rpn_inference import (
     DetectionSettings,
-    ProposalSettings,
+    RpnSettings,
     _best_of_levels,
     roi_detections,
     rpn_proposals,
@@ -46,24 +46,26 @@ def test_decoding_undoes_encoding(deviations: tuple[float, float, float, float])
     boxes = torch.cat([low, low + 1 + torch.rand(50, 2, generator=generator) * 50], dim=1)
     targets = boxes.roll(1, dims=0)
     torch.testing.assert_close(
-        decode(boxes, encode(boxes, targets, deviations), deviations, 500, 500), targets, atol=1e-3, rtol=0
+        decode_boxes(boxes, encode_boxes(boxes, targets, deviations), deviations, 500, 500), targets, atol=1e-3, rtol=0
     )
 
 
 def test_deltas_worked_by_hand() -> None:
     box, target = torch.tensor([[10.0, 20.0, 30.0, 60.0]]), torch.tensor([[16.0, 20.0, 36.0, 140.0]])
     expected = torch.tensor([[0.3, 1.0, 0.0, math.log(3)]])
-    torch.testing.assert_close(encode(box, target, RPN_DEVIATIONS), expected)
-    torch.testing.assert_close(encode(box, target, ROI_DEVIATIONS), expected / torch.tensor([[0.1, 0.1, 0.2, 0.2]]))
+    torch.testing.assert_close(encode_boxes(box, target, RPN_DEVIATIONS), expected)
+    torch.testing.assert_close(
+        encode_boxes(box, target, ROI_DEVIATIONS), expected / torch.tensor([[0.1, 0.1, 0.2, 0.2]])
+    )
 
 
 def test_decoded_boxes_are_cut_at_the_image_and_grow_by_a_bounded_factor() -> None:
     box = torch.tensor([[40.0, 40.0, 44.0, 44.0]])
-    huge = decode(box, torch.tensor([[0.0, 0.0, 99.0, 99.0]]), RPN_DEVIATIONS, 10_000, 10_000)
+    huge = decode_boxes(box, torch.tensor([[0.0, 0.0, 99.0, 99.0]]), RPN_DEVIATIONS, 10_000, 10_000)
     torch.testing.assert_close(huge, torch.tensor([[0.0, 0.0, 42 + 2 * 62.5, 42 + 2 * 62.5]]))
-    cut = decode(box, torch.tensor([[0.0, 0.0, 99.0, 99.0]]), RPN_DEVIATIONS, 60, 80)
+    cut = decode_boxes(box, torch.tensor([[0.0, 0.0, 99.0, 99.0]]), RPN_DEVIATIONS, 60, 80)
     assert cut.tolist() == [[0.0, 0.0, 80.0, 60.0]]
-    small = decode(box, torch.tensor([[0.0, 0.0, -99.0, 0.0]]), RPN_DEVIATIONS, 100, 100)
+    small = decode_boxes(box, torch.tensor([[0.0, 0.0, -99.0, 0.0]]), RPN_DEVIATIONS, 100, 100)
     torch.testing.assert_close(small[:, 2] - small[:, 0], torch.tensor([4 / 62.5]), rtol=1e-4, atol=0)
 
 
@@ -75,8 +77,8 @@ def _maps(seed: int = 3) -> tuple[list[torch.Tensor], list[torch.Tensor], tuple[
     return logits, deltas, strides
 
 
-@pytest.mark.parametrize("settings", [ProposalSettings(), ProposalSettings(before_nms=40, iou_threshold=0.4, kept=25)])
-def test_proposals_agree_with_a_slow_transcription(settings: ProposalSettings) -> None:
+@pytest.mark.parametrize("settings", [RpnSettings(), RpnSettings(before_nms=40, iou_threshold=0.4, kept=25)])
+def test_proposals_agree_with_a_slow_transcription(settings: RpnSettings) -> None:
     logits, deltas, strides = _maps()
     height, width = 90, 120  # the last rows and columns of cells lie in the padding
     found = rpn_proposals(logits, deltas, strides, height, width, settings)
@@ -106,7 +108,7 @@ def test_boxes_of_different_levels_do_not_suppress_each_other() -> None:
     deltas = [torch.zeros(1, 12, 4, 4), torch.zeros(1, 12, 2, 2)]
     logits[0][0, 1, 2, 2], logits[1][0, 1, 1, 1] = 3.0, 2.0
     deltas[0][0, 6:8, 2, 2] = math.log(2)  # the 64-pixel square at (16, 16) grows to 128 pixels
-    boxes, _ = rpn_proposals(logits, deltas, (8, 16), 200, 200, ProposalSettings(kept=2))[0]
+    boxes, _ = rpn_proposals(logits, deltas, (8, 16), 200, 200, RpnSettings(kept=2))[0]
     torch.testing.assert_close(boxes, torch.tensor([[0.0, 0.0, 80.0, 80.0]] * 2))
 
 
@@ -122,7 +124,7 @@ def test_pairs_at_the_threshold_are_decided_as_released() -> None:
     released, plain = nms(boxes + 3 * step, scores, 0.7), nms(boxes, scores, 0.7)
     assert released.tolist() != plain.tolist()
     nothing = [torch.zeros(0, 4), torch.zeros(0)]
-    found, _ = _best_of_levels([nothing[0]] * 3 + [boxes], [nothing[1]] * 3 + [scores], ProposalSettings())
+    found, _ = _best_of_levels([nothing[0]] * 3 + [boxes], [nothing[1]] * 3 + [scores], RpnSettings())
     assert torch.equal(found, boxes[released])
 
 

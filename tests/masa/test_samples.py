@@ -14,7 +14,7 @@ from trackmill.models.masa.losses.assigning import (
     TRACK_ASSIGNMENT,
     AssignSettings,
     assign,
-    overlaps,
+    pairwise_iou,
 )
 from trackmill.models.masa.losses.sampling import RPN_SAMPLING, TRACK_SAMPLING, SampleSettings, draw_evenly, sample
 
@@ -38,7 +38,7 @@ def test_assignment_agrees_with_a_slow_transcription(settings: AssignSettings) -
 def test_an_object_without_a_good_box_takes_its_best_one_from_another() -> None:
     truths = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 6.0], [90.0, 90.0, 99.0, 99.0]])
     boxes = torch.tensor([[0.0, 0.0, 10.0, 9.0], [0.0, 20.0, 10.0, 30.0]])
-    assert overlaps(truths, boxes)[:, 0].tolist() == pytest.approx([0.9, 6 / 9, 0.0])
+    assert pairwise_iou(truths, boxes)[:, 0].tolist() == pytest.approx([0.9, 6 / 9, 0.0])
     assert assign(boxes, truths, RPN_ASSIGNMENT).tolist() == [1, BACKGROUND]
     assert assign(boxes, truths, TRACK_ASSIGNMENT).tolist() == [0, BACKGROUND]
 

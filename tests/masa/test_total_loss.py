@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from trackmill.models.masa.losses import PAPER, RELEASED, LossSettings, Targets, masa_losses
-from trackmill.models.masa.losses.pairing import Comparison, pair_telemetry
+from trackmill.models.masa.losses.pairing import ContrastPairs, pair_telemetry
 from trackmill.models.masa.model import Masa
-from trackmill.models.masa.rpn_inference import ProposalSettings
+from trackmill.models.masa.rpn_inference import RpnSettings
 from trackmill.models.masa.variants import VARIANTS
 
 PARTS = ("rpn_cls", "rpn_bbox", "roi_cls", "roi_bbox", "track", "track_aux")
 KEY_BOXES = torch.tensor([[10.0, 10.0, 60.0, 70.0], [50.0, 20.0, 120.0, 90.0]])
 MIRRORED = torch.tensor([[68.0, 10.0, 118.0, 70.0], [8.0, 20.0, 78.0, 90.0]])
-FEW = ProposalSettings(before_nms=100, kept=60)
+FEW = RpnSettings(before_nms=100, kept=60)
 SMALL = LossSettings(key_proposals=FEW, ref_proposals=FEW)
 NO_OBJECTS = Targets(boxes=torch.zeros(0, 4), ids=torch.zeros(0, dtype=torch.int64))
 
@@ -172,10 +172,10 @@ def test_telemetry_worked_by_hand() -> None:
     key = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     ref = torch.tensor([[2.0, 0.0], [0.0, math.log(3)], [0.0, 0.0]])
     targets = torch.tensor([[True, False, False], [True, False, False], [False, False, False]])
-    whole = Comparison(rows=key, columns=ref, targets=targets)
-    none = Comparison(rows=key, columns=ref, targets=torch.zeros_like(targets))
-    without_negatives = Comparison(rows=key[:1], columns=ref[:1], targets=targets[:1, :1])
-    found = pair_telemetry([whole, none, without_negatives])
+    pairs = ContrastPairs(rows=key, columns=ref, targets=targets)
+    without_positives = ContrastPairs(rows=key, columns=ref, targets=torch.zeros_like(targets))
+    without_negatives = ContrastPairs(rows=key[:1], columns=ref[:1], targets=targets[:1, :1])
+    found = pair_telemetry([pairs, without_positives, without_negatives])
     assert float(found["positives"]) == 1  # two, none and one
     # First row: both negatives weigh 1/2, so 2 share the weight; second: 3/4 and 1/4, so 1 / (9/16 + 1/16).
     assert float(found["effective_negatives"]) == pytest.approx((2 + 16 / 10) / 2)

@@ -1,4 +1,4 @@
-"""Losses that MASA is trained with, as released and as in the paper; `masa_losses` is all of them in one call."""
+"""The losses of MASA, as released and as in the paper; `masa_losses` computes all of them in one call."""
 
 from trackmill.models.masa.losses.total import PAPER, RELEASED, LossSettings, Targets, masa_losses
 

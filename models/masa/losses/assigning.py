@@ -1,4 +1,4 @@
-"""Which ground-truth object each box stands for, by overlap (the "max IoU" rule of Faster R-CNN)."""
+"""Assigns boxes to ground-truth objects by IoU (the "max IoU" rule of Faster R-CNN)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 BACKGROUND = -1
-"""Overlaps no object enough: a negative."""
+"""The box overlaps no object enough: a negative."""
 
 IGNORED = -2
-"""Overlaps an object too much for a negative and too little for a positive."""
+"""The box overlaps an object too much for a negative and too little for a positive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +19,12 @@ class AssignSettings:
     """Thresholds of intersection over union.
 
     Args:
-        positive: a box whose best IoU is at least this stands for that object.
-        negative: a box whose best IoU is below this is background; what lies between is ignored.
+        positive: a box whose best IoU is at least this is assigned to that object.
+        negative: a box whose best IoU is below this is background; a box between the two thresholds is ignored.
         least: with `low_quality`, an object whose best box has at least this IoU gets that box (all of them, if
-            several tie), even if the box would do better elsewhere; of several such objects the last one gets it.
-        low_quality: whether objects without a good box get their best one.
+            several tie), even if the box has a better IoU with another object. If several objects claim a box so, the
+            last one gets it.
+        low_quality: whether objects without a box above `positive` get their best one.
     """
 
     positive: float
@@ -38,8 +39,8 @@ TRACK_ASSIGNMENT = AssignSettings(positive=0.7, negative=0.3, least=0.5, low_qua
 """The three as released (training configuration of MASA-GroundingDINO)."""
 
 
-def overlaps(truths: Tensor, boxes: Tensor) -> Tensor:
-    """Intersection over union, (G, N), of `truths` (G, 4) and `boxes` (N, 4), xyxy; 0 where both are empty."""
+def pairwise_iou(truths: Tensor, boxes: Tensor) -> Tensor:
+    """IoU (G, N) of every box of `truths` (G, 4) with every box of `boxes` (N, 4), xyxy; 0 where both are empty."""
     low = torch.maximum(truths[:, None, 0], boxes[None, :, 0])
     shared = torch.minimum(truths[:, None, 2], boxes[None, :, 2]).sub_(low).clamp_(min=0)
     low = torch.maximum(truths[:, None, 1], boxes[None, :, 1])
@@ -49,19 +50,19 @@ def overlaps(truths: Tensor, boxes: Tensor) -> Tensor:
 
 
 def assign(boxes: Tensor, truths: Tensor, settings: AssignSettings) -> Tensor:
-    """Index of the object each box stands for.
+    """Assign each box to an object.
 
     Args:
         boxes: (N, 4) float32 xyxy.
-        truths: (G, 4) float32 xyxy; G may be 0, then all is background.
+        truths: (G, 4) float32 xyxy; if G is 0, all boxes are background.
         settings: the thresholds.
 
     Returns:
-        (N,) int64: 0..G-1, `BACKGROUND` or `IGNORED`.
+        (N,) int64: index of the object in 0..G-1, `BACKGROUND` or `IGNORED`.
     """
     if not len(truths) or not len(boxes):
         return torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
-    iou = overlaps(truths.to(boxes), boxes)  # (G, N)
+    iou = pairwise_iou(truths.to(boxes), boxes)  # (G, N)
     best, whose = iou.max(dim=0)
     assigned = torch.where(best < settings.negative, BACKGROUND, IGNORED)
     assigned = torch.where(best >= settings.positive, whose, assigned)

@@ -1,4 +1,4 @@
-"""The auxiliary track loss: squared error of cosines against 0 and 1, with a margin and hard negatives only."""
+"""The auxiliary track loss: squared error of cosines against 0 and 1, with a margin, over hard negatives only."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NEGATIVE_MARGIN = 0.1
-"""Cosine that a negative may have for free."""
+"""A negative with a cosine up to this costs nothing."""
 
 NEGATIVES_PER_POSITIVE = 3
-"""How many negatives count, the most costly first."""
+"""Number of negatives kept for each positive, the most costly first."""
 
 
 def margin_loss(key: Tensor, ref: Tensor, targets: Tensor, ignored: Tensor | None = None) -> Tensor:
@@ -18,19 +18,19 @@ def margin_loss(key: Tensor, ref: Tensor, targets: Tensor, ignored: Tensor | Non
 
         cost(q, r) = (clamp(cos(q, r) - 0.1 [r negative], 0, 1) - [r positive])^2
 
-    over all pairs, rows without a positive included; of the negatives only the most costly, three per positive in the
-    whole matrix, are kept; the mean over the kept pairs, weight 1. The clamp leaves no gradient to positives with a
-    negative cosine nor to negatives within the margin. Not in the paper. Source: mmdetection's `MarginL2Loss` with the
-    settings of the released configurations.
+    The loss is the mean cost over all positive pairs and the most costly negative pairs, three negatives for each
+    positive in the whole matrix; rows without a positive take part. Its weight is 1. The clamp gives no gradient to
+    positives with a negative cosine nor to negatives within the margin. Not in the paper. Source: mmdetection's
+    `MarginL2Loss` with the settings of the released configurations.
 
     Args:
         key: (P, D) embeddings of the key view's positives.
         ref: (R, D) embeddings of the reference view's samples.
-        targets: (P, R) bool, whether both show the same object.
-        ignored: (P, R) bool, pairs that do not count at all; none of `targets`.
+        targets: (P, R) bool, true where both show the same object.
+        ignored: (P, R) bool, pairs that are left out; disjoint from `targets`.
 
     Returns:
-        A scalar; 0 where there is no positive pair.
+        A scalar; 0 if there is no positive pair.
     """
     cosines = F.normalize(key, dim=1) @ F.normalize(ref, dim=1).T
     costs = ((cosines - NEGATIVE_MARGIN * ~targets).clamp(0, 1) - targets.to(cosines)).square()

@@ -1,4 +1,4 @@
-"""Losses of the proposal head and of the object-prior (RoI) head (Faster R-CNN, Ren et al. 2015, one class)."""
+"""Losses of the proposal head (RPN) and of the object prior (RoI) head: Faster R-CNN, Ren et al. 2015, one class."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trackmill.models.layers.anchors import level_anchors, per_anchor
-from trackmill.models.layers.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, encode
+from trackmill.models.layers.box_coding import ROI_DEVIATIONS, RPN_DEVIATIONS, encode_boxes
 from trackmill.models.masa.losses.assigning import RPN_ASSIGNMENT, AssignSettings, assign
 from trackmill.models.masa.losses.sampling import RPN_SAMPLING, Samples, SampleSettings, sample
 
 SMOOTH_L1_BETA = 1 / 9
-"""Where the smooth L1 loss of the proposal head turns from quadratic to linear (all variants but R50)."""
+"""Where the smooth L1 loss of the proposal head changes from quadratic to linear (all variants but R50)."""
 
 _EPS = torch.finfo(torch.float32).eps
 
@@ -26,8 +26,8 @@ class RpnLossSettings:
 
     Args:
         beta: width of the quadratic part of the box loss; 0 is L1 (released: 0 for R50, 1/9 for all others).
-        assignment: which anchors stand for which object.
-        sampling: how many anchors count.
+        assignment: which anchors are assigned to which object.
+        sampling: how many of the assigned anchors are sampled.
     """
 
     beta: float
@@ -43,20 +43,20 @@ def rpn_losses(
     settings: RpnLossSettings,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of objectness and (smooth) L1 of deltas, both over the number of anchors drawn in the batch.
+    """Cross-entropy of objectness and (smooth) L1 of deltas, both over the number of anchors sampled in the batch.
 
-    Anchors may leave the image (released: allowed border -1).
+    Anchors that reach beyond the image count too (released: allowed border -1).
 
     Args:
         logits: per level (B, 3, H_l, W_l).
         deltas: per level (B, 12, H_l, W_l).
         strides: pixels per cell of each level.
-        truths: B tensors (G_i, 4), xyxy pixels.
-        settings: see there.
-        generator: draws the anchors.
+        truths: boxes of the objects, B tensors (G_i, 4), xyxy pixels.
+        settings: how the head is trained.
+        generator: source of the random samples.
 
     Returns:
-        Objectness and box loss of each level, both (L,); the losses are their sums.
+        Objectness loss and box loss of each level, both (L,); the total losses are their sums.
     """
     by_level = level_anchors([(each.shape[-2], each.shape[-1]) for each in logits], strides, logits[0].device)
     anchors = torch.cat(by_level)  # (A, 4)
@@ -72,13 +72,13 @@ def rpn_losses(
         truth = truth.to(anchors)
         chosen = sample(anchors, truth, assign(anchors, truth, settings.assignment), settings.sampling, generator)
         yes, no = chosen.positive_indices, chosen.negative_indices
-        # The released count takes an empty group for one.
+        # The released code counts an empty group as one anchor.
         drawn += max(1, len(yes)) + max(1, len(no))
         counted = torch.cat([yes, no])
         answers = torch.cat([torch.ones_like(yes), torch.zeros_like(no)]).to(scores)
         costs = F.binary_cross_entropy_with_logits(scores[image, counted], answers, reduction="none")
         objectness = objectness.index_add(0, levels[counted], costs)
-        wanted = encode(chosen.positives, truth[chosen.truths], RPN_DEVIATIONS)
+        wanted = encode_boxes(chosen.positives, truth[chosen.truths], RPN_DEVIATIONS)
         costs = F.smooth_l1_loss(moves[image, yes], wanted, reduction="none", beta=settings.beta).sum(dim=1)
         boxes = boxes.index_add(0, levels[yes], costs)
     return objectness / (drawn + _EPS), boxes / (drawn + _EPS)
@@ -87,21 +87,22 @@ def rpn_losses(
 def roi_losses(
     logits: Tensor, deltas: Tensor, samples: Sequence[Samples], truths: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of object against background and L1 of the positives' deltas, both over all samples of the batch.
+    """Cross-entropy of object against background, L1 of the positives' deltas; both divided by the number of samples.
 
     Args:
-        logits: (N, 2) of all images' samples, image after image, positives before negatives; object first.
+        logits: (N, 2) of the samples of all images, one image after the other, positives before negatives; column 0 is
+            the object, column 1 the background.
         deltas: (N, 4).
-        samples: what was pooled, one for each of the B images.
-        truths: B tensors (G_i, 4), xyxy pixels.
+        samples: the samples of each of the B images, whose regions were pooled.
+        truths: boxes of the objects, B tensors (G_i, 4), xyxy pixels.
 
     Returns:
-        The two losses, scalars; the box loss is 0 where nothing is positive.
+        The two losses, scalars; the box loss is 0 if no sample is positive.
     """
     labels = torch.cat([_labels(each) for each in samples])  # (N,): 0 object, 1 background
     wanted = torch.cat(
         [
-            encode(each.positives, truth.to(each.positives)[each.truths], ROI_DEVIATIONS)
+            encode_boxes(each.positives, truth.to(each.positives)[each.truths], ROI_DEVIATIONS)
             for each, truth in zip(samples, truths)
         ]
     )

@@ -1,4 +1,4 @@
-"""Which embeddings of two views are compared, as what, and how hard that comparison is."""
+"""Pairs the embeddings of two views for the contrastive loss (positive, negative, ignored); how hard they are."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trackmill.models.masa.losses.assigning import overlaps
+from trackmill.models.masa.losses.assigning import pairwise_iou
 from trackmill.models.masa.losses.contrastive import match_instances, pair_targets
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Side:
-    """One view of one image.
+class ViewSamples:
+    """The objects and the embedded samples of one view of one image.
 
     Args:
-        boxes: (G, 4) float32 xyxy, its objects.
-        ids: (G,) int64, see `match_instances`.
-        truths: (P,) int64, object of each positive sample.
+        boxes: (G, 4) float32 xyxy boxes of the objects.
+        ids: (G,) int64 identities of the objects, see `match_instances`.
+        truths: (P,) int64, index of the object that each positive sample shows.
         samples: (P + Q, 4) boxes of all samples, positives first.
         embeddings: (P, D) of the positives, or (P + Q, D) of all samples.
-        groups: names of the videos or files whose pixels are in the view.
+        groups: names of the videos or files that the view's pixels come from.
     """
 
     boxes: Tensor
@@ -36,14 +36,14 @@ class Side:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Comparison:
-    """What a contrast is taken over.
+class ContrastPairs:
+    """All pairs (row, column) that one contrastive loss compares.
 
     Args:
-        rows: (P, D) embeddings of positives of one view.
-        columns: (R, D) embeddings of samples of the other.
-        targets: (P, R) bool, both show the same object.
-        ignored: (P, R) bool, neither positive nor negative; None for no pair at all.
+        rows: (P, D) embeddings of the positives of one view.
+        columns: (R, D) embeddings of the samples of the other view.
+        targets: (P, R) bool, true where both show the same object.
+        ignored: (P, R) bool, true where a pair is neither positive nor negative; None ignores no pair.
     """
 
     rows: Tensor
@@ -52,19 +52,20 @@ class Comparison:
     ignored: Tensor | None = None
 
 
-def compare(
-    rows: Sequence[Side], columns: Sequence[Side], negatives: Literal["pair", "batch"], ignore_iou: float
-) -> list[Comparison]:
-    """Comparisons of B images' two views.
+def pair_views(
+    rows: Sequence[ViewSamples], columns: Sequence[ViewSamples], negatives: Literal["pair", "batch"], ignore_iou: float
+) -> list[ContrastPairs]:
+    """Pair the two views of B images.
 
     Args:
-        rows, columns: the two views of each image; of `rows` the positives count, of `columns` all samples.
-        negatives: `pair` gives a comparison an image; `batch` a single one, in which the columns of all other images
-            are negatives too, unless the two images share a group: then nobody knows, and they are ignored.
-        ignore_iou: samples of another object that overlap a row's object more than this, in the view of `columns`,
-            are ignored; 1 for none.
+        rows, columns: the two views of each image. Rows are the positives of `rows`, columns all samples of `columns`.
+        negatives: `pair` returns one `ContrastPairs` for each image. `batch` returns a single one, in which the columns
+            of other images are negatives too. Pairs of two images that share a group are ignored, because both may
+            show the same object.
+        ignore_iou: ignores samples of another object whose IoU with the row's object, in the view of `columns`, is
+            above this; 1 ignores none.
     """
-    alone = [_compare(row, column, ignore_iou) for row, column in zip(rows, columns)]
+    alone = [_pair_views(row, column, ignore_iou) for row, column in zip(rows, columns)]
     if negatives == "pair" or not alone:
         return alone
     targets = torch.block_diag(*[each.targets for each in alone])
@@ -73,11 +74,12 @@ def compare(
         ignored = torch.block_diag(
             *[torch.zeros_like(each.targets) if each.ignored is None else each.ignored for each in alone]
         )
-    akin = torch.tensor([[i != j and _akin(a, b) for j, b in enumerate(columns)] for i, a in enumerate(rows)])
-    if bool(akin.any()):
-        ignored |= _spread(akin.to(targets.device), [len(each.rows) for each in alone], [*map(_width, alone)])
+    related = torch.tensor([[i != j and _share_group(a, b) for j, b in enumerate(columns)] for i, a in enumerate(rows)])
+    if bool(related.any()):
+        heights, widths = [len(each.rows) for each in alone], [len(each.columns) for each in alone]
+        ignored |= _expand_blocks(related.to(targets.device), heights, widths)
     return [
-        Comparison(
+        ContrastPairs(
             rows=torch.cat([each.rows for each in alone]),
             columns=torch.cat([each.columns for each in alone]),
             targets=targets,
@@ -87,17 +89,17 @@ def compare(
 
 
 @torch.no_grad()
-def pair_telemetry(comparisons: Sequence[Comparison]) -> dict[str, Tensor]:
-    """How hard the contrast of some comparisons is: see `masa_losses` for the three numbers."""
-    positives = torch.stack([each.targets.any(dim=1).sum() for each in comparisons]).float().mean()
+def pair_telemetry(pairs: Sequence[ContrastPairs]) -> dict[str, Tensor]:
+    """How difficult the contrast is, as three scalars: `masa_losses` explains them."""
+    positives = torch.stack([each.targets.any(dim=1).sum() for each in pairs]).float().mean()
     effective, gaps = [], []
-    for each in comparisons:
-        negatives = ~each.targets if each.ignored is None else ~(each.targets | each.ignored)
-        counts = each.targets.any(dim=1) & negatives.any(dim=1)
+    for each in pairs:
+        ref, targets = each.columns, each.targets
+        negatives = ~targets if each.ignored is None else ~(targets | each.ignored)
+        counts = targets.any(dim=1) & negatives.any(dim=1)
         if not counts.any():
             continue
-        key, positive, negative = each.rows[counts], each.targets[counts], negatives[counts]
-        ref = each.columns
+        key, positive, negative = each.rows[counts], targets[counts], negatives[counts]
         weights = (key @ ref.T).masked_fill(~negative, -torch.inf).softmax(dim=1)  # a row's negatives sum to 1
         effective.append((1 / weights.square().sum(dim=1)).mean())
         cosines = F.normalize(key, dim=1) @ F.normalize(ref, dim=1).T
@@ -109,28 +111,24 @@ def pair_telemetry(comparisons: Sequence[Comparison]) -> dict[str, Tensor]:
     }
 
 
-def _compare(row: Side, column: Side, ignore_iou: float) -> Comparison:
+def _pair_views(row: ViewSamples, column: ViewSamples, ignore_iou: float) -> ContrastPairs:
     matches = match_instances(row.ids, column.ids)  # (G,)
     targets = pair_targets(matches, row.truths, column.truths, len(column.samples))
     ignored = None
     if ignore_iou < 1 and len(column.boxes):
-        theirs = matches[row.truths]  # (P,)
-        iou = overlaps(column.boxes[theirs.clamp(min=0)], column.samples)  # (P, R)
-        ignored = (iou > ignore_iou) & (theirs >= 0)[:, None] & ~targets
-    return Comparison(
+        partners = matches[row.truths]  # (P,)
+        iou = pairwise_iou(column.boxes[partners.clamp(min=0)], column.samples)  # (P, R)
+        ignored = (iou > ignore_iou) & (partners >= 0)[:, None] & ~targets
+    return ContrastPairs(
         rows=row.embeddings[: len(row.truths)], columns=column.embeddings, targets=targets, ignored=ignored
     )
 
 
-def _akin(a: Side, b: Side) -> bool:
+def _share_group(a: ViewSamples, b: ViewSamples) -> bool:
     return not set(a.groups).isdisjoint(b.groups)
 
 
-def _width(comparison: Comparison) -> int:
-    return len(comparison.columns)
-
-
-def _spread(akin: Tensor, heights: Sequence[int], widths: Sequence[int]) -> Tensor:
-    """(sum of heights, sum of widths): entry (i, j) of `akin` (B, B) for all pairs of rows of i and columns of j."""
-    tall = akin.repeat_interleave(torch.tensor(heights, device=akin.device), dim=0)
-    return tall.repeat_interleave(torch.tensor(widths, device=akin.device), dim=1)
+def _expand_blocks(blocks: Tensor, heights: Sequence[int], widths: Sequence[int]) -> Tensor:
+    """Repeat entry (i, j) of `blocks` (B, B) `heights[i]` x `widths[j]` times: (sum of heights, sum of widths)."""
+    tall = blocks.repeat_interleave(torch.tensor(heights, device=blocks.device), dim=0)
+    return tall.repeat_interleave(torch.tensor(widths, device=blocks.device), dim=1)

@@ -1,4 +1,4 @@
-"""Which of the assigned boxes a loss is taken over: a bounded number of positives and negatives, drawn at random."""
+"""Samples a bounded number of positives and negatives from the assigned boxes, at random; losses use the samples."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from trackmill.models.masa.losses.assigning import BACKGROUND
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
-    """How many boxes are drawn.
+    """How many boxes are sampled.
 
     Args:
-        total: boxes at most.
+        total: largest number of boxes.
         positive_share: share of `total` that positives may fill; negatives may fill the rest.
-        negatives_per_positive: limit of the negatives, in positives (one, where there is none); None: no limit.
-        add_truths: whether the ground truth itself is put before the boxes, as positives.
-        balanced: whether positives are drawn evenly over the objects, or regardless of them.
+        negatives_per_positive: limits the negatives to this number for each positive (without a positive, as for one);
+            None: no limit.
+        add_truths: puts the ground-truth boxes before the others, as positives.
+        balanced: samples positives evenly over the objects; False: uniformly over the boxes.
     """
 
     total: int
@@ -37,13 +38,14 @@ TRACK_SAMPLING = SampleSettings(total=512, positive_share=0.5, negatives_per_pos
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
-    """The boxes drawn from one image, each group in the order it had before.
+    """The boxes sampled from one image; positives and negatives each keep their order.
 
     Args:
         positives: (P, 4) xyxy.
         negatives: (Q, 4) xyxy.
-        truths: (P,) int64, index of the object that each positive stands for.
-        positive_indices, negative_indices: (P,) and (Q,) int64, where they stood (after the ground truth, if added).
+        truths: (P,) int64, index of the object that each positive is assigned to.
+        positive_indices, negative_indices: (P,) and (Q,) int64, indices into the given boxes; with `add_truths` into
+            the ground truth followed by the boxes.
     """
 
     positives: Tensor
@@ -61,14 +63,14 @@ class Samples:
 def sample(
     boxes: Tensor, truth_boxes: Tensor, assigned: Tensor, settings: SampleSettings, generator: torch.Generator
 ) -> Samples:
-    """Draw from the boxes of one image.
+    """Sample from the boxes of one image.
 
     Args:
         boxes: (N, 4) xyxy.
         truth_boxes: (G, 4) xyxy.
         assigned: (N,) from `assigning.assign`.
-        settings: how many.
-        generator: all randomness comes from here, and none is used where nothing has to be left out.
+        settings: how many boxes are sampled.
+        generator: source of randomness; it is not used if no box has to be left out.
     """
     if settings.add_truths:
         boxes = torch.cat([truth_boxes.to(boxes), boxes])
@@ -78,11 +80,11 @@ def sample(
     if settings.balanced:
         positives = draw_evenly(candidates, assigned[candidates], wanted, generator)
     else:
-        positives = draw(candidates, wanted, generator)
+        positives = draw_uniformly(candidates, wanted, generator)
     wanted = settings.total - len(positives)
     if settings.negatives_per_positive is not None:
         wanted = min(wanted, settings.negatives_per_positive * max(1, len(positives)))
-    negatives = draw(torch.nonzero(assigned == BACKGROUND).flatten(), wanted, generator)
+    negatives = draw_uniformly(torch.nonzero(assigned == BACKGROUND).flatten(), wanted, generator)
     return Samples(
         positives=boxes[positives],
         negatives=boxes[negatives],
@@ -92,24 +94,25 @@ def sample(
     )
 
 
-def draw(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` of the candidates (N,), each as likely, in their order; all of them where they are not more."""
+def draw_uniformly(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw `count` of the candidates (N,) uniformly and keep their order; return all if there are no more than that."""
     if len(candidates) <= count:
         return candidates
     return candidates[_shuffled(candidates, generator)[:count].sort().values]
 
 
 def draw_evenly(candidates: Tensor, objects: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` candidates, about as many of each object; all of them where they are not more.
+    """Draw `count` candidates, about equally many of each object; return all if there are no more than that.
 
-    Each object first gives up to `round(count / objects) + 1`; what is too much is left out at random, what is missing
-    is drawn from all that were left (Pang et al., "Libra R-CNN", CVPR 2019, instance-balanced sampling). The released
-    code means to do the same, but its last step may draw a box twice and then ends with fewer than `count`.
+    First up to `round(count / objects) + 1` candidates of each object are drawn. If that is too many, some are left out
+    at random; if it is too few, the rest is drawn from the remaining candidates (Pang et al., "Libra R-CNN", CVPR 2019,
+    instance-balanced sampling). The released code intends the same, but its last step may draw a box twice and then
+    returns fewer than `count`.
 
     Args:
         candidates: (N,) int64, ascending.
-        objects: (N,) int64, what each stands for.
-        count: how many.
+        objects: (N,) int64, the object that each candidate is assigned to.
+        count: number of candidates to draw.
         generator: source of randomness.
 
     Returns:
@@ -122,12 +125,12 @@ def draw_evenly(candidates: Tensor, objects: Tensor, count: int, generator: torc
     grouped, within = objects[order].sort(stable=True)
     order = order[within]
     place = torch.arange(len(order), device=order.device)
-    # Place within its own group: how far it stands from the first of the same object.
+    # Position within its own object's group: distance to the group's first member.
     chosen = place - torch.searchsorted(grouped, grouped) < each
     drawn, left = candidates[order[chosen]], candidates[order[~chosen]]
     if len(drawn) < count:
-        drawn = torch.cat([drawn, draw(left, count - len(drawn), generator)])
-    return draw(drawn.sort().values, count, generator)
+        drawn = torch.cat([drawn, draw_uniformly(left, count - len(drawn), generator)])
+    return draw_uniformly(drawn.sort().values, count, generator)
 
 
 def _shuffled(candidates: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""All losses of one training step of MASA, for a batch of pairs of views of the same pictures."""
+"""All losses of one training step of MASA, for a batch of pictures with two views each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trackmill.models.masa.losses.assigning import (
 from trackmill.models.masa.losses.auxiliary import margin_loss
 from trackmill.models.masa.losses.contrastive import CONTRASTS
 from trackmill.models.masa.losses.detection import SMOOTH_L1_BETA, RpnLossSettings, roi_losses, rpn_losses
-from trackmill.models.masa.losses.pairing import Side, compare, pair_telemetry
+from trackmill.models.masa.losses.pairing import ViewSamples, pair_telemetry, pair_views
 from trackmill.models.masa.losses.sampling import (
     ROI_SAMPLING,
     RPN_SAMPLING,
@@ -28,7 +28,7 @@ from trackmill.models.masa.losses.sampling import (
     SampleSettings,
     sample,
 )
-from trackmill.models.masa.rpn_inference import KEY_PROPOSALS, TEST_PROPOSALS, ProposalSettings, rpn_proposals
+from trackmill.models.masa.rpn_inference import KEY_PROPOSALS, TEST_PROPOSALS, RpnSettings, rpn_proposals
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,21 +65,21 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """Which losses, over which boxes. Defaults: the released training configuration.
+    """Which losses are computed, over which boxes. Defaults: the released training configuration.
 
     Args:
-        contrast: `released` or `paper`, see `losses.contrastive`.
+        contrast: form of the contrastive loss, `released` or `paper`, see `losses.contrastive`.
         auxiliary_weight: weight of the margin loss (`losses.auxiliary`); 0 leaves it out.
-        detection: whether the proposal head and the object prior head are trained. If not, the track losses are taken
-            over the objects themselves, without proposals, on `Masa.track_features`.
-        negatives: `pair`: the other samples of the same image's reference view. `batch`: those of all images of the
-            batch at once, except images that share a group; the mean is then over all rows of the batch.
-        ignore_iou: a sample of another object that overlaps an object more than this, in the reference view, is neither
-            its positive nor its negative: proposals are often parts of each other. 1 (released): none is left out.
+        detection: trains the proposal head and the object prior head too. False: only the track losses are computed, on
+            the boxes of the objects without proposals, from `Masa.track_features`.
+        negatives: `pair`: negatives are the other samples of the same image's reference view. `batch`: those of all
+            images of the batch, except images that share a group; the mean is then over all rows of the batch.
+        ignore_iou: a sample of another object whose IoU with an object is above this, in the reference view, is neither
+            its positive nor its negative, because proposals are often parts of each other. 1 (released) ignores none.
         symmetric: also compare reference boxes with the key view; the track losses are the means of both directions.
-        key_proposals, ref_proposals: how the proposal head's boxes are chosen in each view.
-        rpn_assignment, roi_assignment, track_assignment: which boxes stand for which object.
-        rpn_sampling, roi_sampling, track_sampling: how many of them count.
+        key_proposals, ref_proposals: how the proposals of each view are chosen.
+        rpn_assignment, roi_assignment, track_assignment: how boxes are assigned to objects.
+        rpn_sampling, roi_sampling, track_sampling: how many of the assigned boxes are sampled.
 
     Raises:
         ValueError: `contrast` or `negatives` is unknown, `ignore_iou` outside 0..1.
@@ -91,8 +91,8 @@ class LossSettings:
     negatives: Literal["pair", "batch"] = "pair"
     ignore_iou: float = 1.0
     symmetric: bool = False
-    key_proposals: ProposalSettings = KEY_PROPOSALS
-    ref_proposals: ProposalSettings = TEST_PROPOSALS
+    key_proposals: RpnSettings = KEY_PROPOSALS
+    ref_proposals: RpnSettings = TEST_PROPOSALS
     rpn_assignment: AssignSettings = RPN_ASSIGNMENT
     roi_assignment: AssignSettings = ROI_ASSIGNMENT
     track_assignment: AssignSettings = TRACK_ASSIGNMENT
@@ -110,7 +110,7 @@ class LossSettings:
 
 
 RELEASED = LossSettings()
-"""What the official weights were trained with."""
+"""The settings that the official weights were trained with."""
 
 PAPER = LossSettings(contrast="paper", auxiliary_weight=0.0)
 """L = L_det + L_C (section 3.2.2): the paper's contrast and no margin loss."""
@@ -128,26 +128,26 @@ def masa_losses(
     key_proposals: Sequence[Tensor] | None = None,
     ref_proposals: Sequence[Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Losses of a batch of B pairs; key and reference views go through the network one after the other.
+    """Losses of a batch of B images with two views each. Key views go through the network first, then references.
 
-    The model's mode is the caller's: batch statistics of the two passes are separate, as in the released code.
-    Detection losses are taken on the key views only.
+    The caller sets the model's mode. Each of the two passes has its own batch statistics, as in the released code.
+    Detection losses are computed on the key views only.
 
     Args:
-        model: in training mode (its backbone keeps its own rule for batch norm).
+        model: the model in training mode (its backbone keeps its own rule for batch norm).
         key_images, ref_images: (B, 3, H, W) float RGB 0..255.
-        key_targets, ref_targets: B each.
-        generator: draws all samples.
-        settings: see there.
-        key_proposals, ref_proposals: B boxes (N_i, 4) to be used in place of the proposal head's.
+        key_targets, ref_targets: the objects of each of the B views.
+        generator: source of all random samples.
+        settings: which losses, over which boxes.
+        key_proposals, ref_proposals: B tensors of boxes (N_i, 4) that replace those of the proposal head.
 
     Returns:
-        Scalars. With gradients: `rpn_cls`, `rpn_bbox`, `roi_cls`, `roi_bbox` (these four only with
-        `settings.detection`), `track`, `track_aux` and their sum `total`. Detached, means over the pairs: `positives`
-        (key boxes whose object is in the reference view); `effective_negatives` (how many reference boxes share the
-        softmax weight w of such a box's negatives, `(sum w)^2 / sum w^2`) and `similarity_gap` (mean cosine of its
-        positive pairs minus that of its negative ones), both over the comparisons that have positives and negatives,
-        0 where none has.
+        Scalars by name. With gradients: `rpn_cls`, `rpn_bbox`, `roi_cls`, `roi_bbox` (these four only with
+        `settings.detection`), `track`, `track_aux` and their sum `total`. Detached, means over the images: `positives`,
+        the number of key boxes whose object is in the reference view; `effective_negatives`, (sum w)^2 / sum w^2 over
+        the softmax weights w of such a box's negatives, that is how many of them matter; `similarity_gap`, the mean
+        cosine of positive pairs minus that of negative pairs. The last two are means over images that have positives
+        and negatives, and 0 if there is none.
 
     Raises:
         ValueError: numbers of images, targets or proposals differ.
@@ -177,14 +177,14 @@ def masa_losses(
     key_drawn = _track_samples(key_proposals, key_truths, *rules)
     ref_drawn = _track_samples(ref_proposals, ref_truths, *rules)
     key_boxes = [each.boxes if settings.symmetric else each.positives for each in key_drawn]
-    key_sides = _sides(key_targets, key_truths, key_drawn, model.embed_levels(key_levels, key_boxes))
+    key_views = _view_samples(key_targets, key_truths, key_drawn, model.embed_levels(key_levels, key_boxes))
     ref_boxes = [each.boxes for each in ref_drawn]
-    ref_sides = _sides(ref_targets, ref_truths, ref_drawn, model.embed_levels(ref_levels, ref_boxes))
-    # Similarities of dozens have no place in half precision: exp(s) decides what counts.
+    ref_views = _view_samples(ref_targets, ref_truths, ref_drawn, model.embed_levels(ref_levels, ref_boxes))
+    # Similarities reach dozens, and the loss takes exp(s): half precision is too coarse for that.
     with torch.autocast(device.type, enabled=False):
-        tracks = [_track_losses(key_sides, ref_sides, settings)]
+        tracks = [_track_losses(key_views, ref_views, settings)]
         if settings.symmetric:
-            tracks.append(_track_losses(ref_sides, key_sides, settings))
+            tracks.append(_track_losses(ref_views, key_views, settings))
         losses["track"] = torch.stack([each["track"] for each in tracks]).mean()
         losses["track_aux"] = torch.stack([each["track_aux"] for each in tracks]).mean()
     losses["total"] = torch.stack(list(losses.values())).sum()
@@ -213,7 +213,7 @@ def _track_samples(
     sampling: SampleSettings,
     generator: torch.Generator,
 ) -> list[Samples]:
-    """As `draw_samples`; without proposals, the objects themselves and all of them."""
+    """As `draw_samples`. Without proposals the samples are the boxes of all objects."""
     if proposals is not None:
         return draw_samples(proposals, truths, assignment, sampling, generator)
     drawn = []
@@ -231,11 +231,11 @@ def _track_samples(
     return drawn
 
 
-def _sides(
+def _view_samples(
     targets: Sequence[Targets], truths: Sequence[Tensor], drawn: Sequence[Samples], embeddings: Sequence[Tensor]
-) -> list[Side]:
+) -> list[ViewSamples]:
     return [
-        Side(
+        ViewSamples(
             boxes=boxes,
             ids=target.ids.to(boxes.device),
             truths=samples.truths,
@@ -247,20 +247,21 @@ def _sides(
     ]
 
 
-def _track_losses(rows: Sequence[Side], columns: Sequence[Side], settings: LossSettings) -> dict[str, Tensor]:
+def _track_losses(
+    rows: Sequence[ViewSamples], columns: Sequence[ViewSamples], settings: LossSettings
+) -> dict[str, Tensor]:
     """Both track losses and their telemetry in one direction."""
-    comparisons = compare(rows, columns, settings.negatives, settings.ignore_iou)
+    pairs = pair_views(rows, columns, settings.negatives, settings.ignore_iou)
     contrast = CONTRASTS[settings.contrast]
-    costs = [contrast(each.rows, each.columns, each.targets, each.ignored) for each in comparisons]
-    track = torch.stack(costs).mean()
+    track = torch.stack([contrast(each.rows, each.columns, each.targets, each.ignored) for each in pairs]).mean()
     if settings.auxiliary_weight:
-        costs = [margin_loss(each.rows, each.columns, each.targets, each.ignored) for each in comparisons]
+        costs = [margin_loss(each.rows, each.columns, each.targets, each.ignored) for each in pairs]
         auxiliary = settings.auxiliary_weight * torch.stack(costs).mean()
     else:
         auxiliary = torch.zeros_like(track)
-    telemetry = pair_telemetry(comparisons)
-    # One comparison may stand for the whole batch.
-    telemetry["positives"] = telemetry["positives"] * len(comparisons) / len(rows)
+    telemetry = pair_telemetry(pairs)
+    # With `negatives = "batch"` there is one `ContrastPairs` for all images; the mean is per image in either case.
+    telemetry["positives"] = telemetry["positives"] * len(pairs) / len(rows)
     return {"track": track, "track_aux": auxiliary, **telemetry}
 
 
@@ -281,7 +282,7 @@ def _rpn_losses(
 
 
 def _proposals(
-    model: Masa, outputs: tuple[list[Tensor], list[Tensor]], images: Tensor, settings: ProposalSettings
+    model: Masa, outputs: tuple[list[Tensor], list[Tensor]], images: Tensor, settings: RpnSettings
 ) -> list[Tensor]:
     height, width = images.shape[-2:]
     return [boxes for boxes, _ in rpn_proposals(*outputs, model.variant.strides, height, width, settings)]
