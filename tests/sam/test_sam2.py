@@ -259,7 +259,7 @@ def test_the_published_folders_are_those_of_video_models(tmp_path: Path, family:
 
 def test_load_knows_the_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"is not sam2\.1_hiera_small but of a size of its own: .* 8 channels"):
+    with pytest.raises(ValueError, match=r"is not sam2\.1_hiera_small but a model of another size: .* 8 channels"):
         load("sam2.1_hiera_small", tmp_path)
     with pytest.raises(ValueError, match="holds a model of sam2, not sam3"):
         load("sam3", tmp_path)

@@ -186,6 +186,6 @@ def test_a_kernel_that_fails_or_miscounts_is_not_used(monkeypatch: pytest.Monkey
         device_scan._fused_works.cache_clear()
         with pytest.warns(RuntimeWarning, match=told):
             assert not device_scan._fused_works("cpu")
-    monkeypatch.setattr(device_scan, "_fused", device_scan._drawn)
+    monkeypatch.setattr(device_scan, "_fused", device_scan._upscaled)
     device_scan._fused_works.cache_clear()
     assert device_scan._fused_works("cpu")
