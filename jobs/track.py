@@ -23,9 +23,10 @@ from trackmill.schemas.config import build
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
+    from trackmill.pipeline.tracking.base import VideoModel
     from trackmill.pipeline.tracking.frames import FrameReader
     from trackmill.pipeline.tracking.image_table import ImageTable
-    from trackmill.pipeline.tracking.run import Outcome, Parts
+    from trackmill.pipeline.tracking.run import TrackingResult
     from trackmill.pipeline.tracking.writers import TrackWriter
 
 SUFFIXES = {"mot": "txt", "coco": "json", "tao": "json", "parquet": "parquet"}
@@ -35,10 +36,13 @@ def add_options(p: JobParser) -> None:
     """What is tracked, with what, and what is written."""
     add = p.option
     add("--video", required=True, metavar="URL", help="a video, a folder of pictures, or a MOTChallenge sequence")
-    sources = "a file (MOTChallenge .txt, COCO .json, .parquet), torchvision:NAME, or masa: its own proposal head"
-    add("--detections", required=True, metavar="WHAT", help=sources)
+    sources = (
+        "a file (MOTChallenge .txt, COCO .json, .parquet), torchvision:NAME, masa: its own proposal head, or your own "
+        "my_package.my_module:Class; an end-to-end model needs none"
+    )
+    add("--detections", metavar="WHAT", help=sources)
     add("--output", required=True, metavar="FOLDER", help="gets NAME.txt, NAME.json, NAME.parquet, NAME.mp4")
-    models = f"{', '.join(MODELS)} (default masa_r50)"
+    models = f"{', '.join(MODELS)}, or your own my_package.my_module:Class (default masa_r50)"
     add("--model", type=one_of(MODELS, is_outside), default="masa_r50", metavar="NAME", help=models)
     add("--weights", metavar="URL", help="its checkpoint, official .pth or our .safetensors; imagenet for masa_lite0")
     rules = f"rule and official settings: {', '.join(PRESETS)} (default tao, as in the demo)"
@@ -48,10 +52,10 @@ def add_options(p: JobParser) -> None:
     add("--save-video", action="store_true", help="write an mp4 with boxes, masks, ids and trails")
     add("--masks", action="store_true", help="segment what is tracked with SAM's decoder (masa_sam_*)")
     add("--min-score", type=float, metavar="X", help="leave out detections below it")
-    add("--detector-weights", metavar="URL", help="of torchvision:NAME; default: published; none: random")
+    add("--detector-weights", metavar="URL", help="of a detector that is named; default: published; none: random")
     add("--images", metavar="FILE", help="COCO-VID or TAO file that says which image id each frame has")
     add("--name", metavar="NAME", help="of the sequence; default: of the file or folder")
-    add("--batch", type=positive, default=8, metavar="N", help="frames detected and embedded together (default 8)")
+    add("--batch", type=positive, default=8, metavar="N", help="frames that the model gets at once (default 8)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto: a GPU where there is one)")
 
 
@@ -71,7 +75,7 @@ def run(options: Options) -> ExitCode:
     if "coco" in options.format and "tao" in options.format:
         raise InputError("--format: coco and tao both write NAME.json; choose one, or run twice")
 
-    from trackmill.pipeline.tracking.build import make_parts, read_file_detections
+    from trackmill.pipeline.tracking.build import make_video_model, read_file_detections
     from trackmill.pipeline.tracking.frames import open_frames
     from trackmill.pipeline.tracking.image_table import read_image_table
     from trackmill.pipeline.tracking.run import track_video
@@ -83,39 +87,37 @@ def run(options: Options) -> ExitCode:
             raise InputError(f"--name {reader.name!r}: files are called by it, so it holds no slash")
         from_file = read_file_detections(options.detections, reader, options.images, options.min_score)
         table = read_image_table(options.images, reader.name, reader.file_names) if options.images else None
-        parts = make_parts(
+        model = make_video_model(
             model=options.model,
             weights=options.weights,
-            detections=options.detections,
-            from_file=from_file,
+            detections=options.detections if from_file is None else from_file,
             detector_weights=options.detector_weights,
             masks=options.masks,
             tracker=options.tracker,
             device=options.device,
-            batch_size=options.batch,
             min_score=options.min_score,
             config=config,
         )
-        if options.weights is None:
+        if options.weights is None and options.model in MODELS:
             note("no --weights, so the model's are random: identities are by chance")
         times = StageTimes()
         progress = TrackingProgress(reader.num_frames, times)
-        writers = make_writers(options, output, reader, parts, table, config)
+        writers = make_writers(options, output, reader, model, table, config)
         try:
-            outcome = track_video(reader, parts, writers, times, progress)
+            result = track_video(reader, model, writers, batch_size=options.batch, times=times, progress=progress)
         finally:
             progress.close()
         if from_file is not None and len(from_file) > from_file.num_given:
             left = len(from_file) - from_file.num_given
             note(f"{left:,} detections in the file are of frames that were not read")
-    return summarise(reader, outcome)
+    return summarise(reader, result)
 
 
 def make_writers(
     options: Options,
     output: str,
     reader: FrameReader,
-    parts: Parts,
+    model: VideoModel,
     table: ImageTable | None,
     config: TrackConfig,
 ) -> list[TrackWriter]:
@@ -123,7 +125,7 @@ def make_writers(
     from trackmill.pipeline.tracking.video_writer import VideoWriter
     from trackmill.pipeline.tracking.writers import CocoWriter, MotWriter, ParquetWriter
 
-    names, ids = parts.detector.names, parts.detector.category_ids
+    names, ids = model.names, model.category_ids
     writers: list[TrackWriter] = []
     for form in dict.fromkeys(options.format):
         url = join(output, f"{reader.name}.{SUFFIXES[form]}")
@@ -138,22 +140,22 @@ def make_writers(
     return writers
 
 
-def summarise(reader: FrameReader, outcome: Outcome) -> ExitCode:
+def summarise(reader: FrameReader, result: TrackingResult) -> ExitCode:
     """Print what came out."""
     say(
-        f"{reader.name}: {outcome.num_frames:,} frames, {outcome.num_detections:,} detections, {outcome.num_tracked:,} "
-        f"of them in {outcome.num_tracks:,} tracks"
+        f"{reader.name}: {result.num_frames:,} frames, {result.num_detections:,} detections, {result.num_tracked:,} "
+        f"of them in {result.num_tracks:,} tracks"
     )
-    seconds = sum(outcome.times.seconds.values())
-    say(f"{outcome.num_frames / max(seconds, 1e-9):,.1f} frames/s ({outcome.times.rates()})")
-    for url in outcome.written:
+    seconds = sum(result.times.seconds.values())
+    say(f"{result.num_frames / max(seconds, 1e-9):,.1f} frames/s ({result.times.rates()})")
+    for url in result.written:
         say(f"wrote {redact(url)}")
-    if not outcome.problems:
+    if not result.problems:
         return ExitCode.FINE
-    for problem in outcome.problems[:3]:
+    for problem in result.problems[:3]:
         warn(problem)
-    more = f", and {len(outcome.problems) - 3} more like these" if len(outcome.problems) > 3 else ""
-    missing = reader.num_frames - outcome.num_frames
+    more = f", and {len(result.problems) - 3} more like these" if len(result.problems) > 3 else ""
+    missing = reader.num_frames - result.num_frames
     warn(f"{missing:,} of {reader.num_frames:,} frames could not be read{more}; the tracks are of the others")
     return ExitCode.INCOMPLETE
 

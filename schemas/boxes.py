@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 Boxes = NDArray[np.float32]
 """(N, 4) float32, `xyxy`."""
 
+LARGEST_COORDINATE = 1e9
+"""In pixels; beyond it the area of a box says nothing in float32."""
+
 
 def empty_boxes() -> Boxes:
     """A (0, 4) float32 array."""
@@ -21,7 +24,7 @@ def from_xywh(boxes_xywh: NDArray[np.floating]) -> Boxes:
 
 
 def box_areas(boxes: Boxes) -> NDArray[np.float32]:
-    """(N,) areas in square pixels; a box turned inside out has area 0."""
+    """(N,) areas in square pixels; an inverted box (x1 < x0 or y1 < y0) has area 0."""
     sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
     areas: NDArray[np.float32] = sides[:, 0] * sides[:, 1]
     return areas

@@ -1,6 +1,6 @@
-"""Trackers by name: embeddings and boxes in, identities out. Importing this needs no torch."""
+"""Trackers by name: detections and embeddings in, identities out. Importing this needs no torch."""
 
-from trackmill.models.association.base import Tracked, Tracker
+from trackmill.models.association.base import Tracker
 from trackmill.models.association.masa_bdd import MasaBddSettings, MasaBddTracker
 from trackmill.models.association.masa_tao import MasaTaoSettings, MasaTaoTracker
 
@@ -15,6 +15,5 @@ __all__ = [
     "MasaBddTracker",
     "MasaTaoSettings",
     "MasaTaoTracker",
-    "Tracked",
     "Tracker",
 ]

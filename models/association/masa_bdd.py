@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from trackmill.models.association.base import Observed, Tracked, Tracker
+from trackmill.models.association.base import Observations
 from trackmill.models.association.greedy import choose_greedily
-from trackmill.models.association.memory import TrackMemory
+from trackmill.models.association.memory import MemoryTracker, TrackMemory
 from trackmill.models.association.similarity import Matrix, bi_softmax, cosines, inverse_norms, softmax
 from trackmill.models.association.suppression import covered, overlaps
 from trackmill.schemas.config import Settings
@@ -58,7 +58,7 @@ class Backdrops:
     labels: NDArray[np.int64]
 
 
-class MasaBddTracker(Tracker):
+class MasaBddTracker(MemoryTracker):
     """MASA's rule for BDD100K as released (masa_bdd_tracker.py); in the paper's terms, Algorithm 1 with s = s_1.
 
     1. Detections are sorted by score. One is dropped if it overlaps a better one, dropped or not, of any class: by more
@@ -84,21 +84,11 @@ class MasaBddTracker(Tracker):
     Config: ClassVar[type[Settings]] = MasaBddSettings
     settings: MasaBddSettings
 
-    @property
-    def num_tracks(self) -> int:
-        return self._memory.num_tracks
-
-    @property
-    def alive_ids(self) -> NDArray[np.int64]:
-        return self._memory.ids.copy()
-
     def _forget(self) -> None:
-        self._memory = TrackMemory()
+        super()._forget()
         self._backdrops: list[Backdrops] = []  # newest first
 
-    def _associate(self, seen: Observed, frame_index: int) -> Tracked:
-        if not len(seen.boxes):
-            return Tracked.of(seen, np.zeros(0, np.int64), np.zeros(0, np.int64))
+    def _associate(self, seen: Observations, frame_index: int) -> NDArray[np.int64]:
         order = np.argsort(-seen.scores, kind="stable")
         boxes = seen.boxes[order]
         overlap = overlaps(boxes, boxes)
@@ -118,7 +108,9 @@ class MasaBddTracker(Tracker):
             left = left[~covered(among_kept, self.settings.nms_backdrop_iou_thr)[left]]
         self._remember_backdrops(seen, order[left])
         self._memory.forget(frame_index, self.settings.memo_tracklet_frames)
-        return Tracked.of(seen, order, ids)
+        all_ids = np.full(len(seen.boxes), -1, np.int64)
+        all_ids[order] = ids
+        return all_ids
 
     def _allowed_overlaps(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, 1) with a better box, before a detection is dropped."""
@@ -126,10 +118,10 @@ class MasaBddTracker(Tracker):
         thresholds = np.array([self.settings.nms_class_iou_thr, self.settings.nms_backdrop_iou_thr], np.float32)
         return thresholds[low.astype(np.intp)][:, None]
 
-    def _similarity(self, seen: Observed, order: NDArray[np.int64]) -> Matrix:
+    def _similarity(self, seen: Observations, order: NDArray[np.int64]) -> Matrix:
         """(K, T + B) float32 between the detections in `order` and all tracks, then all backdrops, newest first."""
         embeddings = seen.embeddings.take(order, axis=0)
-        memories = [self._memory, *self._backdrops]
+        memories: list[TrackMemory | Backdrops] = [self._memory, *self._backdrops]
         products = np.concatenate([embeddings @ memory.embeddings.T for memory in memories], axis=1)
         if self.settings.match_metric == "bisoftmax":
             similarity = bi_softmax(products)
@@ -157,7 +149,7 @@ class MasaBddTracker(Tracker):
         duplicate[takers:] = (best < num_tracks) & (confidence > needed)
         return chosen, duplicate
 
-    def _remember_backdrops(self, seen: Observed, picked: NDArray[np.int64]) -> None:
+    def _remember_backdrops(self, seen: Observations, picked: NDArray[np.int64]) -> None:
         newest = Backdrops(
             embeddings=seen.embeddings[picked],
             inverse_norms=inverse_norms(seen.squared_norms[picked]),

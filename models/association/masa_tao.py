@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from trackmill.models.association.base import LARGEST_COORDINATE, Observed, Tracked, Tracker
+from trackmill.models.association.base import Observations
 from trackmill.models.association.greedy import choose_greedily
-from trackmill.models.association.memory import TrackMemory
+from trackmill.models.association.memory import MemoryTracker
 from trackmill.models.association.similarity import Matrix, bi_softmax, cosines, distance_gate, inverse_norms
 from trackmill.models.association.suppression import covered, overlaps
+from trackmill.schemas.boxes import LARGEST_COORDINATE
 from trackmill.schemas.config import Settings
 
 
@@ -51,7 +52,7 @@ class MasaTaoSettings(Settings, allow_inf_nan=False):
         return value
 
 
-class MasaTaoTracker(Tracker):
+class MasaTaoTracker(MemoryTracker):
     """MASA, Algorithm 1, as released (masa_tao_tracker.py): one frame, detections r with scores p, tracks t.
 
     1. Detections are sorted by score. One with p < `distractor_score_thr` is dropped if it overlaps a better one,
@@ -75,20 +76,7 @@ class MasaTaoTracker(Tracker):
     Config: ClassVar[type[Settings]] = MasaTaoSettings
     settings: MasaTaoSettings
 
-    @property
-    def num_tracks(self) -> int:
-        return self._memory.num_tracks
-
-    @property
-    def alive_ids(self) -> NDArray[np.int64]:
-        return self._memory.ids.copy()
-
-    def _forget(self) -> None:
-        self._memory = TrackMemory()
-
-    def _associate(self, seen: Observed, frame_index: int) -> Tracked:
-        if not len(seen.boxes):
-            return Tracked.of(seen, np.zeros(0, np.int64), np.zeros(0, np.int64))
+    def _associate(self, seen: Observations, frame_index: int) -> NDArray[np.int64]:
         order = self._without_distractors(seen)  # (K,) detections, best first
         scores = seen.scores[order]
         chosen = np.full(len(order), -1, np.int64)
@@ -101,20 +89,22 @@ class MasaTaoTracker(Tracker):
             seen, order, chosen, scores > self.settings.init_score_thr, frame_index, self.settings.memo_momentum
         )
         self._memory.forget(frame_index, self.settings.memo_tracklet_frames)
-        return Tracked.of(seen, order, ids)
+        all_ids = np.full(len(seen.boxes), -1, np.int64)
+        all_ids[order] = ids
+        return all_ids
 
-    def _without_distractors(self, seen: Observed) -> NDArray[np.int64]:
+    def _without_distractors(self, seen: Observations) -> NDArray[np.int64]:
         """(K,) indices of the detections that are left, best first."""
         order = np.argsort(-seen.scores, kind="stable")
         kept = seen.labels[order] >= 0
-        first_low = np.count_nonzero(seen.scores >= self.settings.distractor_score_thr)
+        first_low = int(np.count_nonzero(seen.scores >= self.settings.distractor_score_thr))
         if first_low < len(order):
             boxes = seen.boxes[order]
             overlap = overlaps(boxes[first_low:], boxes)
             kept[first_low:] &= ~covered(overlap, self.settings.distractor_nms_thr, first_low)
         return order[kept]
 
-    def _similarity(self, seen: Observed, order: NDArray[np.int64], frame_index: int) -> Matrix:
+    def _similarity(self, seen: Observations, order: NDArray[np.int64], frame_index: int) -> Matrix:
         """(K, T) float32 between the detections in `order` and all tracks; gated where that may decide."""
         memory = self._memory
         products = seen.embeddings.take(order, axis=0) @ memory.embeddings.T  # (K, D) x (D, T)

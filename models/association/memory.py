@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from trackmill.models.association.base import Observed
+from trackmill.models.association.base import Observations, Tracker
 from trackmill.models.association.similarity import inverse_norms
 from trackmill.schemas.boxes import Boxes
 
@@ -18,7 +20,7 @@ class TrackMemory:
     def __init__(self) -> None:
         self.num_tracks = 0
         self._size = 0
-        self._arrays: dict[str, NDArray] = {
+        self._arrays: dict[str, NDArray[Any]] = {
             "ids": np.zeros(0, np.int64),
             "embeddings": np.zeros((0, 0), np.float32),
             "inverse_norms": np.zeros(0, np.float32),
@@ -62,7 +64,7 @@ class TrackMemory:
 
     def record(
         self,
-        seen: Observed,
+        seen: Observations,
         order: NDArray[np.int64],
         chosen: NDArray[np.int64],
         may_start: NDArray[np.bool_],
@@ -103,7 +105,7 @@ class TrackMemory:
             self._size = left
 
     def _refresh(
-        self, rows: NDArray[np.int64], seen: Observed, picked: NDArray[np.int64], frame_index: int, momentum: float
+        self, rows: NDArray[np.int64], seen: Observations, picked: NDArray[np.int64], frame_index: int, momentum: float
     ) -> None:
         # Products and sum are rounded one by one in float32, as in the released code.
         blended = self._arrays["embeddings"].take(rows, axis=0)
@@ -117,7 +119,7 @@ class TrackMemory:
         self._arrays["labels"][rows] = seen.labels[picked]
         self._arrays["last_frames"][rows] = frame_index
 
-    def _start(self, seen: Observed, picked: NDArray[np.int64], frame_index: int) -> NDArray[np.int64]:
+    def _start(self, seen: Observations, picked: NDArray[np.int64], frame_index: int) -> NDArray[np.int64]:
         number = len(picked)
         ids = np.arange(self.num_tracks, self.num_tracks + number)
         rows = slice(self._size, self._size + number)
@@ -143,3 +145,18 @@ class TrackMemory:
             grown = np.zeros((capacity, *array.shape[1:]), array.dtype)
             grown[: self._size] = array[: self._size]
             self._arrays[name] = grown
+
+
+class MemoryTracker(Tracker):
+    """A rule whose tracks are rows of a `TrackMemory`."""
+
+    def _forget(self) -> None:
+        self._memory = TrackMemory()
+
+    @property
+    def num_tracks(self) -> int:
+        return self._memory.num_tracks
+
+    @property
+    def alive_ids(self) -> NDArray[np.int64]:
+        return self._memory.ids.copy()

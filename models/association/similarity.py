@@ -25,7 +25,7 @@ _LARGEST_EXPONENT = 60.0
 
 def softmax(products: Matrix, axis: int) -> Matrix:
     """exp(x) over its sum along `axis`, safe at any size of x: (N, T)."""
-    powers = np.exp(products - products.max(axis=axis, keepdims=True))
+    powers: Matrix = np.exp(products - products.max(axis=axis, keepdims=True))
     powers /= powers.sum(axis=axis, keepdims=True)
     return powers
 
@@ -48,7 +48,7 @@ def bi_softmax(products: Matrix) -> Matrix:
         both = softmax(products, axis=1)
         both += softmax(products, axis=0)
     else:
-        powers = np.exp(products - greatest)
+        powers: Matrix = np.exp(products - greatest)
         both = powers / powers.sum(axis=1, keepdims=True)
         powers /= powers.sum(axis=0)
         both += powers
@@ -58,7 +58,8 @@ def bi_softmax(products: Matrix) -> Matrix:
 
 def inverse_norms(squared_norms: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N,) one over the lengths of vectors, from their squares."""
-    return 1 / np.maximum(np.sqrt(squared_norms), np.float32(_SHORTEST))
+    inverses: NDArray[np.float32] = np.divide(1, np.maximum(np.sqrt(squared_norms), np.float32(_SHORTEST)))
+    return inverses
 
 
 def cosines(products: Matrix, row_inverse_norms: Matrix, column_inverse_norms: Matrix) -> Matrix:
@@ -69,7 +70,7 @@ def cosines(products: Matrix, row_inverse_norms: Matrix, column_inverse_norms: M
         row_inverse_norms: (N,) of the detections' embeddings.
         column_inverse_norms: (T,) of the tracks' embeddings.
     """
-    cosine = products * row_inverse_norms[:, None]
+    cosine: Matrix = products * row_inverse_norms[:, None]
     cosine *= column_inverse_norms
     return cosine
 
@@ -97,4 +98,5 @@ def distance_gate(
     distances = np.sqrt(np.vecdot(moved, moved))
     exponents = frames_since.astype(np.float32) / np.float32(fps / 6)
     reach = np.float32(max_distance) * np.exp(np.minimum(exponents, np.float32(_LARGEST_EXPONENT)))
-    return np.exp(np.maximum(distances - reach, 0) / np.float32(-100 / fps))  # exp(0) = 1 within the reach
+    gate: NDArray[np.float32] = np.exp(np.maximum(distances - reach, 0) / np.float32(-100 / fps))
+    return gate  # exp(0) = 1 within the reach

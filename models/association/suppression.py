@@ -21,7 +21,7 @@ def overlaps(boxes: Boxes, others: Boxes) -> NDArray[np.float32]:
     """
     left, top, right, bottom = np.ascontiguousarray(boxes.T)[:, :, None]  # each (M, 1)
     other_left, other_top, other_right, other_bottom = np.ascontiguousarray(others.T)  # each (N,)
-    common = np.minimum(right, other_right)
+    common: NDArray[np.float32] = np.minimum(right, other_right)
     common -= np.maximum(left, other_left)
     np.maximum(common, 0, out=common)
     heights = np.minimum(bottom, other_bottom)
@@ -49,4 +49,5 @@ def covered(overlap: NDArray[np.float32], threshold: float | NDArray[np.float32]
     hits = overlap > threshold
     rows = np.arange(len(overlap))
     first_hits = hits.argmax(axis=1)  # 0 where there is none; mostly the box itself otherwise
-    return (first_hits < rows + first) & hits[rows, first_hits]
+    better: NDArray[np.bool_] = (first_hits < rows + first) & hits[rows, first_hits]
+    return better

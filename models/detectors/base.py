@@ -12,23 +12,29 @@ from trackmill.schemas.detections import Detections
 
 
 class Detector(ABC):
-    """Finds objects. It is deterministic, and an image gives the same detections in whatever batch it comes."""
+    """Finds objects in images.
+
+    It is deterministic, and an image gives the same detections in whatever batch it comes. Whoever tracks reads `names`
+    and `category_ids` when result files are opened, then calls `detect` with the frames of a video in their order. A
+    detector that is named on the command line is made as `trackmill.models.registry` says: by `build(config, tensors,
+    device)` if it has that, else without arguments.
+    """
 
     names: tuple[str, ...]
-    """Name of each label that it can give."""
+    """Name of each of the K labels that it can give; constant."""
 
     category_ids: tuple[int, ...]
-    """For files: the id of each label's category, in the data set that the detector speaks of."""
+    """For files: the id of each label's category in the data set that the detector speaks of; K of them, constant."""
 
     @abstractmethod
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
         """Detections of each image.
 
         Args:
-            images: any number of (H, W, 3) uint8 RGB arrays of any sizes.
-            frames: number of each image in its video, from 0. Only detections that come from a file look at it;
-                without it, images are taken to follow those of the last call.
+            images: any number of (H, W, 3) uint8 RGB arrays of any sizes; they are not to be changed.
+            frames: number of each image in its video, from 0. Only detections that come from a file read it; without
+                it, images are taken to follow those of the last call.
 
         Returns:
-            One `Detections` an image, in order, whose `names` are the detector's.
+            One `Detections` an image, in order: boxes in pixels of that image, and `names` those of the detector.
         """

@@ -38,7 +38,7 @@ class TorchvisionSettings(Settings):
 
 def torchvision_names() -> list[str]:
     """Names of the detectors that the installed torchvision has."""
-    return list_models(module=detection)
+    return list(map(str, list_models(module=detection)))
 
 
 def published_weights(name: str) -> str:
@@ -126,8 +126,8 @@ class TorchvisionDetector(Detector):
         if not images:
             return []
         batch = [torch.from_numpy(np.ascontiguousarray(image)).to(self._device) for image in images]
-        found = self._model([image.permute(2, 0, 1).float() / 255 for image in batch])  # (3, H, W) each
-        return [self._detections(output) for output in found]
+        outputs = self._model([image.permute(2, 0, 1).float() / 255 for image in batch])  # (3, H, W) each
+        return [self._detections(output) for output in outputs]
 
     def _detections(self, output: dict[str, torch.Tensor]) -> Detections:
         kept = (output["scores"] >= self._min_score) & torch.isfinite(output["boxes"]).all(dim=1)

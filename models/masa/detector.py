@@ -74,7 +74,7 @@ class MasaProposals(Detector):
     @torch.inference_mode()
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
         """See `Detector.detect`; boxes lie inside the image, best first."""
-        found = []
+        detections = []
         for run in self._features.of(images):
             proposed = self._features.model.propose_levels(run.levels, *run.scaled, detections=self._settings)
             height, width = run.size
@@ -82,7 +82,7 @@ class MasaProposals(Detector):
                 back = boxes.float().cpu().numpy() / run.factors
                 # The scaled border, divided by a rounded factor, may come out a hair beyond the image's.
                 back = np.clip(back, 0, np.array([width, height, width, height], np.float32))
-                found.append(
+                detections.append(
                     Detections(
                         boxes=back.astype(np.float32),
                         scores=scores.float().cpu().numpy(),
@@ -90,4 +90,4 @@ class MasaProposals(Detector):
                         names=self.names,
                     )
                 )
-        return found
+        return detections

@@ -1,4 +1,4 @@
-"""MASA's maps of a batch of frames, computed once for everyone who asks: proposals, embeddings, masks."""
+"""MASA's maps of a batch of frames, computed once for all who need them: proposals, embeddings, masks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trackmill.models.detectors.frame_scaling import FrameScaling, Size, runs_of_one_size
+from trackmill.models.embedders.base import Embedder
 from trackmill.models.masa.model import Masa
+from trackmill.schemas.boxes import Boxes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,13 +53,17 @@ class FrameFeatures:
 
     @torch.inference_mode()
     def of(self, images: Sequence[NDArray[np.uint8]]) -> list[RunFeatures]:
-        """Maps of a batch of (H, W, 3) uint8 RGB frames; asking again for the very same arrays costs nothing."""
+        """Maps of a batch of (H, W, 3) uint8 RGB frames; the very same arrays once more cost nothing."""
         same = len(images) == len(self._images) and all(a is b for a, b in zip(images, self._images, strict=True))
         if not same:
             self._runs = []  # the old maps must be gone before the new ones need the memory
             self._runs = [self._compute(images, run) for run in runs_of_one_size(images)]
             self._images = list(images)
         return self._runs
+
+    def embedder(self) -> FeatureEmbedder:
+        """An embedder that reads these maps."""
+        return FeatureEmbedder(self)
 
     def _compute(self, images: Sequence[NDArray[np.uint8]], run: slice) -> RunFeatures:
         height, width = images[run.start].shape[:2]
@@ -71,3 +77,25 @@ class FrameFeatures:
             maps=maps,
             levels=self.model.adapt(maps),
         )
+
+
+class FeatureEmbedder(Embedder):
+    """Embeds boxes on maps that a detector or segmenter of the same model reads too.
+
+    Args:
+        features: the model and its maps.
+    """
+
+    def __init__(self, features: FrameFeatures) -> None:
+        self._features = features
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Boxes]) -> list[NDArray[np.float32]]:
+        """See `Embedder.embed`; here every image goes through the model, also one without boxes."""
+        embeddings: list[NDArray[np.float32]] = []
+        for run in self._features.of(images):
+            device = self._features.device
+            scaled = [torch.from_numpy(each * run.factors).to(device) for each in boxes[run.frames]]
+            embedded = self._features.model.embed_levels(run.levels, scaled)
+            embeddings += [each.float().cpu().numpy() for each in embedded]
+        return embeddings

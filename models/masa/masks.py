@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trackmill.models.backbones.sam import SamDetector
+from trackmill.models.detectors.segmenter import BoxSegmenter
 from trackmill.models.masa.frame_features import FrameFeatures, RunFeatures
 from trackmill.models.sam.decoder import FoldedDecoder
 from trackmill.models.sam.records import cropped_mask
@@ -25,7 +26,7 @@ _PROMPTS_AT_ONCE = 256
 """On a GPU: 1 GB of image tokens in float32."""
 
 
-class SamMasks:
+class SamMasks(BoxSegmenter):
     """Segments what each box holds: the box is the only prompt, and SAM's single-mask output is taken.
 
     Masks are those of segment-anything's `Sam.forward`, made as `trackmill.models.sam` makes them.
@@ -51,21 +52,13 @@ class SamMasks:
     def segment(
         self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Boxes]
     ) -> list[tuple[CroppedMask | None, ...]]:
-        """The mask of each box.
-
-        Args:
-            images: B arrays (H, W, 3) uint8 RGB.
-            boxes: B arrays (N_i, 4) float32 `xyxy` in pixels of each image.
-
-        Returns:
-            N_i masks of each image, in its pixels; None where no pixel is left.
-        """
-        found: list[tuple[CroppedMask | None, ...]] = []
+        """See `BoxSegmenter.segment`."""
+        masks: list[tuple[CroppedMask | None, ...]] = []
         for run in self._features.of(images):
             embeddings = self._sam.image_embedding(run.maps)  # (B, 256, 64, 64)
             for embedding, prompts in zip(embeddings, boxes[run.frames], strict=True):
-                found.append(self._of_image(embedding, prompts, run))
-        return found
+                masks.append(self._of_image(embedding, prompts, run))
+        return masks
 
     def _of_image(self, embedding: Tensor, boxes: Boxes, run: RunFeatures) -> tuple[CroppedMask | None, ...]:
         decoder = self._folded(embedding.device)

@@ -7,6 +7,7 @@ tracked = tracker.update(image, detections)  # once for each frame
 
 from __future__ import annotations
 
+import operator
 import sys
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,73 +15,116 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.models.association import Tracker
-from trackmill.pipeline.tracking.build import choose_device, load_model, model_scaling
-from trackmill.pipeline.tracking.settings import SizeSettings, make_tracker
-from trackmill.pipeline.tracking.tracked import TrackedObjects, with_identities
+from trackmill.models.detectors.base import Detector
+from trackmill.models.embedders.base import Embedder, EmbeddingNetwork
+from trackmill.pipeline.tracking.base import VideoModel
+from trackmill.pipeline.tracking.build import make_video_model
+from trackmill.pipeline.tracking.frames import DEFAULT_FPS
+from trackmill.pipeline.tracking.settings import TrackConfig
+from trackmill.pipeline.tracking.timing import StageTimes
+from trackmill.pipeline.tracking.two_stage import GivenDetections, TwoStage
+from trackmill.schemas.arrays import float_array
 from trackmill.schemas.detections import Detections, make_detections
+from trackmill.schemas.errors import InputError
+from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
 if TYPE_CHECKING:
     from trackmill.models.detectors.frame_scaling import FrameScaling
-    from trackmill.pipeline.tracking.embedding import EmbeddingModel
 
 Supervision = Any
 """`supervision.Detections`; the package is not needed unless you use it."""
 
+Columns = Detections | NDArray[np.floating] | list[Any] | tuple[Any, ...]
+"""Our record; an array or nested lists of boxes; or a tuple of boxes, scores and labels."""
+
 
 class VideoTracker:
-    """Gives identities to the detections of one video, frame by frame.
+    """Tracks the objects of one video, frame by frame: those that you have detected, or those that it finds itself.
+
+    ```
+    tracker = VideoTracker("masa_r50", weights="masa_r50.pth")
+    tracked = tracker.update(image, detections)             # your detections
+    tracker = VideoTracker("masa_r50", weights="masa_r50.pth", detections="masa")
+    tracked = tracker.update(image)                         # its own
+    ```
 
     Args:
-        model: name of a MASA variant, or a model with `embed(images, boxes)`.
-        weights: path or URL of the variant's checkpoint; None: random weights, whose identities mean nothing.
+        model: a name of `trackmill.models.registry.MODELS`, or `my_package.my_module:Class`; or an object: a network
+            with `embed(images, boxes)`, an `Embedder`, or a `VideoModel`, which finds objects itself.
+        weights: path or URL of the model's checkpoint, where the model is named; None: random weights, whose
+            identities mean nothing.
+        detections: what finds the objects: `masa` (the model's own proposals), `torchvision:NAME`,
+            `my_package.my_module:Class`, or a `Detector`; None: they are handed to `update`, or the model is an
+            end-to-end tracker.
+        detector_weights: path or URL of a named detector's checkpoint; None: published ones where there are some.
         tracker: name of a rule and its settings, see `trackmill.pipeline.tracking.settings.PRESETS`; or a tracker of
-        your own.
+            your own.
         device: `auto` (a GPU where there is one), `cpu`, `cuda:1`, ...
-        scaling: at what size frames are looked at; None: as the variant's benchmark configuration says, 1024 for a
+        scaling: at what size frames are looked at; None: as the model's benchmark configuration says, 1024 for a
             model of your own.
         bgr: images come in blue, green, red, as OpenCV reads them.
         settings: of the tracker, by their official names; they win over the preset's.
 
     Raises:
-        ValueError: an unknown name or setting, or weights of another variant.
+        ValueError: an unknown name or setting, or weights of another model.
         ImportError: torch or another package is missing; says what to type.
     """
 
     def __init__(
         self,
-        model: str | EmbeddingModel,
+        model: str | EmbeddingNetwork | Embedder | VideoModel,
         weights: str | None = None,
         *,
+        detections: str | Detector | None = None,
+        detector_weights: str | None = None,
         tracker: str | Tracker = "tao",
         device: str = "auto",
         scaling: FrameScaling | None = None,
         bgr: bool = False,
         **settings: Any,
     ) -> None:
-        self.tracker = make_tracker(tracker, settings) if isinstance(tracker, str) else tracker
-        if settings and not isinstance(tracker, str):
-            raise ValueError(f"{next(iter(settings))}: settings go with a tracker's name; this one has its own already")
-        place = choose_device(device)  # and, before torch is needed, what to type where it is missing
-        from trackmill.models.detectors.frame_scaling import FrameScaling
-        from trackmill.pipeline.tracking.embedding import Embedder
-
-        if isinstance(model, str):
-            loaded = load_model(model, weights, place)
-            scaling = scaling or model_scaling(model, SizeSettings())
-        else:
-            loaded, scaling = model, scaling or FrameScaling()
-        self._embedder = Embedder(loaded, scaling, place)
+        self._given = GivenDetections() if detections is None else None
+        self.model: VideoModel = make_video_model(
+            model=model,
+            weights=weights,
+            detections=self._given or detections,
+            detector_weights=detector_weights,
+            tracker=tracker,
+            device=device,
+            scaling=scaling,
+            config=TrackConfig(tracker=settings),
+        )
+        if not isinstance(self.model, TwoStage):
+            self._given = None
+        self.times = StageTimes()
+        """Where the time went so far."""
         self._bgr = bgr
-        self._next = 0
+        self.reset()
+
+    @property
+    def tracker(self) -> Tracker:
+        """The rule that links detections; an end-to-end tracker has none.
+
+        Raises:
+            AttributeError: the model is an end-to-end tracker.
+        """
+        if not isinstance(self.model, TwoStage):
+            raise AttributeError(f"{type(self.model).__name__} is an end-to-end tracker: it has no rule of its own")
+        return self.model.tracker
+
+    @property
+    def num_tracks(self) -> int:
+        """Identities handed out since the last `reset`."""
+        return self.model.num_tracks
 
     def reset(self) -> None:
         """The next frame is the first of another video: identities begin at 0 again."""
-        self.tracker.reset()
+        self.model.reset()
         self._next = 0
 
     @overload
     def update(
-        self, image: NDArray[np.uint8], detections: Detections | Any, frame_index: int | None = None
+        self, image: NDArray[np.uint8], detections: Columns | None = None, frame_index: int | None = None
     ) -> TrackedObjects: ...
 
     @overload
@@ -88,14 +132,14 @@ class VideoTracker:
         self, image: NDArray[np.uint8], detections: Supervision, frame_index: int | None = None
     ) -> Supervision: ...
 
-    def update(self, image: NDArray[np.uint8], detections: Any, frame_index: int | None = None) -> Any:
+    def update(self, image: NDArray[np.uint8], detections: Any = None, frame_index: int | None = None) -> Any:
         """Track the next frame.
 
         Args:
-            image: (H, W, 3) uint8, RGB unless `bgr` was said.
+            image: (H, W, 3) uint8, RGB unless `bgr` was given.
             detections: `supervision.Detections`; or `trackmill.schemas.detections.Detections`; or an array of boxes (N,
                 4), or (N, 5) with scores; or a tuple of boxes (N, 4), scores (N,) and perhaps labels (N,). Boxes are
-                `x0, y0, x1, y1` in pixels of the image and may leave it.
+                `x0, y0, x1, y1` in pixels of the image and may leave it. None where objects are found here.
             frame_index: place of the frame in the video; None: the one after the last. Frames may be left out.
 
         Returns:
@@ -103,44 +147,66 @@ class VideoTracker:
             `tracker_id` filled and all else kept; otherwise `TrackedObjects`, best score first.
 
         Raises:
-            ValueError: an image or detections of another form, or numbers that are not finite; the tracker is as
-                before then.
+            ValueError: an image or detections of another form, numbers that are not finite, or detections where none
+                are taken; the tracker is as before then.
         """
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             form = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise ValueError(f"image: should be (H, W, 3) uint8, found {form}")
+            raise InputError(f"image: should be (H, W, 3) uint8, found {form}")
         if 0 in image.shape:
-            raise ValueError(f"image: has no pixel, its shape is {image.shape}")
-        found = _taken(detections)
-        index = self._next if frame_index is None else frame_index
-        rgb = image[:, :, ::-1] if self._bgr else image
-        embeddings = self._embedder.embed([rgb], [found.boxes])[0]
-        linked = self.tracker.update(found.boxes, found.scores, found.labels, embeddings, index)
+            raise InputError(f"image: has no pixel, its shape is {image.shape}")
+        if self._given is None and detections is not None:
+            raise InputError("detections: objects are found here already; leave them out")
+        if self._given is not None:
+            if detections is None:
+                raise InputError('detections: hand them over, or name a detector: VideoTracker(..., detections="masa")')
+            self._given.next = as_detections(detections)
+        index = self._next if frame_index is None else _whole(frame_index)
+        frame = SourceFrame(
+            index=index,
+            number=index + 1,
+            time_s=index / DEFAULT_FPS,
+            image=image[:, :, ::-1] if self._bgr else image,
+            file_name="",
+        )
+        (tracked,) = self.model.track([frame], self.times)
         self._next = index + 1
         if not _is_supervision(detections):
-            return with_identities(found, linked)
-        order = np.argsort(linked.indices)
-        given = detections[linked.indices[order]]
-        given.tracker_id = linked.ids[order]
-        return given
+            return tracked
+        order = np.argsort(tracked.indices)
+        kept = detections[tracked.indices[order]]
+        kept.tracker_id = tracked.ids[order]
+        return kept
 
 
-def _is_supervision(detections: Any) -> bool:
-    # Whoever hands over an object of supervision's has imported it.
-    module = sys.modules.get("supervision")
-    return module is not None and isinstance(detections, module.Detections)
+def as_detections(detections: Any) -> Detections:
+    """Detections in one of the forms that `VideoTracker.update` takes.
 
-
-def _taken(detections: Any) -> Detections:
+    Raises:
+        ValueError: another form, or as `Detections`.
+    """
     if isinstance(detections, Detections):
         return detections
     if _is_supervision(detections):
         return make_detections(detections.xyxy, detections.confidence, detections.class_id)
     if isinstance(detections, tuple):
         if not 1 <= len(detections) <= 3:
-            raise ValueError(f"detections: a tuple should be boxes, scores, labels; found {len(detections)} things")
+            raise InputError(f"detections: a tuple should be boxes, scores, labels; found {len(detections)} things")
         return make_detections(*detections)
-    boxes = np.asarray(detections, np.float32)
+    boxes = float_array(detections, "boxes")
     if boxes.ndim == 2 and boxes.shape[1] == 5:
         return make_detections(boxes[:, :4], boxes[:, 4])
     return make_detections(boxes)
+
+
+def _whole(frame_index: Any) -> int:
+    try:
+        return operator.index(frame_index)
+    except TypeError:
+        raise InputError(f"frame_index must be a whole number, not {frame_index!r}") from None
+
+
+def _is_supervision(detections: Any) -> bool:
+    # Whoever hands over an object of supervision's has imported it.
+    module = sys.modules.get("supervision")
+    return module is not None and isinstance(detections, module.Detections)

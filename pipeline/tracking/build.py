@@ -1,166 +1,229 @@
-"""From names and files to the parts of a tracking run: model, detector, embedder, segmenter, tracker."""
+"""From names and files to a `VideoModel`: the registry says what a name stands for, and no model is named here."""
 
 from __future__ import annotations
 
-import difflib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from trackmill.models.device import choose_device as choose_device
-from trackmill.models.masa.variants import VARIANTS
+from trackmill.models.association import Tracker
+from trackmill.models.detectors.base import Detector
+from trackmill.models.detectors.score_filter import ScoreFilter
+from trackmill.models.device import choose_device
+from trackmill.models.embedders.base import Embedder, EmbeddingNetwork, SharedFeatures
+from trackmill.models.registry import (
+    DEFAULT_FRAME_SIZE,
+    DETECTORS,
+    MODELS,
+    Choice,
+    find_detector,
+    find_model,
+    names_detector,
+)
+from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.detection_files import FileDetections, read_detections
 from trackmill.pipeline.tracking.frames import FrameReader
-from trackmill.pipeline.tracking.run import Parts
 from trackmill.pipeline.tracking.settings import SizeSettings, TrackConfig, make_tracker
-from trackmill.pipeline.weights import build_model, read_weights
+from trackmill.pipeline.tracking.two_stage import GivenDetections, TwoStage
+from trackmill.pipeline.weights import build_detector, build_model, choose_model
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
-    from trackmill.models.detectors.base import Detector
     from trackmill.models.detectors.frame_scaling import FrameScaling
-    from trackmill.models.masa.frame_features import FrameFeatures
-    from trackmill.models.masa.model import Masa
-
-PROPOSALS = "masa"
-TORCHVISION = "torchvision:"
-UNTRAINED = "none"
-"""What is said instead of a URL for a torchvision detector with random weights."""
-
-_NEEDED = 'tracking needs torch and more: pip install -e ".[masa]"'
-
-
-def load_model(name: str, weights: str | None, device: torch.device | str) -> Masa:
-    """A MASA variant ready for use; a remote checkpoint is fetched once into a cache.
-
-    Args:
-        name: of the variant.
-        weights: path or URL; `imagenet` for masa_lite0; None for random weights.
-        device: where it is put.
-
-    Raises:
-        ValueError: an unknown variant, or weights that do not fit it.
-        OSError: the file could not be fetched.
-        ImportError: a package is missing.
-    """
-    check_variant(name)
-    network: Masa = build_model(name, weights, device)
-    return network
-
-
-def check_variant(name: str) -> None:
-    """Raise `ValueError`, with the nearest name, unless there is a variant of that name."""
-    if name not in VARIANTS:
-        near = difflib.get_close_matches(name, VARIANTS, n=1)
-        advice = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"model {name!r}: {advice}known are {', '.join(VARIANTS)}")
 
 
 def model_scaling(name: str, size: SizeSettings) -> FrameScaling:
-    """At what size a variant looks at frames: as its benchmark configuration says, unless settings say otherwise."""
-    from trackmill.models.detectors.frame_scaling import FrameScaling
-
-    long_side, short_side = VARIANTS[name].resize
-    # A longer side alone sets the size, also where the variant limits the shorter one.
-    other = size.short_side or (size.long_side if size.long_side else short_side)
-    return FrameScaling(long_side=size.long_side or max(long_side, size.short_side), short_side=other)
+    """At what size a model looks at frames: as its benchmark configuration says, unless settings say otherwise."""
+    return _scaling(find_model(name), size)
 
 
 def read_file_detections(
-    detections: str, reader: FrameReader, images: str | None, min_score: float | None
+    detections: str | None, reader: FrameReader, images: str | None, min_score: float | None
 ) -> FileDetections | None:
-    """Detections that are in a file; None where `detections` names a detector. See `read_detections`."""
-    if detections == PROPOSALS or detections.startswith(TORCHVISION):
+    """Detections that are in a file; None where `detections` names a detector or nothing. See `read_detections`."""
+    if detections is None or names_detector(detections):
         return None
     least = float("-inf") if min_score is None else min_score
     return read_detections(detections, reader.name, reader.file_names, images, least)
 
 
-def make_parts(
+def make_video_model(
     *,
-    model: str,
-    weights: str | None,
-    detections: str,
-    from_file: FileDetections | None,
-    detector_weights: str | None,
-    masks: bool,
-    tracker: str,
-    device: str,
-    batch_size: int,
-    min_score: float | None,
-    config: TrackConfig,
-) -> Parts:
-    """Everything a run needs; cheap checks come before anything is loaded.
+    model: str | EmbeddingNetwork | Embedder | VideoModel,
+    weights: str | None = None,
+    detections: str | Detector | None = None,
+    detector_weights: str | None = None,
+    masks: bool = False,
+    tracker: str | Tracker = "tao",
+    device: str = "auto",
+    min_score: float | None = None,
+    scaling: FrameScaling | None = None,
+    config: TrackConfig | None = None,
+) -> VideoModel:
+    """Everything that tracks, ready for use; cheap checks come before anything is loaded.
 
     Args:
-        model, weights: the variant and its checkpoint.
-        detections: `masa`, `torchvision:NAME`, or a file's URL.
-        from_file: what that file holds.
-        detector_weights: path or URL of the torchvision detector's state dict; None: torchvision's own, `none`: random.
-        masks: whether SAM's decoder segments what is tracked.
-        tracker: a name in `PRESETS`.
-        device: see `choose_device`.
-        batch_size: frames at once.
-        min_score: detections below it are left out; None: the detector's own choice.
+        model: a name of `trackmill.models.registry.MODELS`, or `my_package.my_module:Class`; or an object: a network
+            with `embed(images, boxes)`, an `Embedder`, or a `VideoModel`.
+        weights: path or URL of a named model's checkpoint, or a word that it knows; None: random weights.
+        detections: `masa`, `torchvision:NAME` or `my_package.my_module:Class`; or a detector, such as what
+            `read_file_detections` gives; None: the model is an end-to-end tracker.
+        detector_weights: path or URL of a named detector's checkpoint; None: its published ones, `none`: random.
+        masks: whether the model's segmenter cuts out what is tracked.
+        tracker: a name in `PRESETS`, or a tracker; an end-to-end tracker has no use for it.
+        device: see `trackmill.models.device.choose_device`.
+        min_score: detections of a named detector below it are left out; None: the detector's own choice.
+        scaling: size at which frames are looked at; None: as `config.size` and the model say.
         config: all other settings.
 
     Raises:
-        ValueError, OSError, ImportError: a name, file or package is wrong or missing; the text says what to do.
+        InputError: a name, file or setting is wrong, or things that do not go together; the text says what to do.
+        OSError, ImportError: a file could not be fetched, or a package is missing.
     """
-    check_variant(model)
-    linker = make_tracker(tracker, config.tracker)
-    if masks and not VARIANTS[model].backbone.startswith("sam_"):
-        raise InputError(f"--masks: {model} has no mask decoder; use masa_sam_vitb or masa_sam_vith")
-    place = choose_device(device)
-    detector: Detector | None = from_file
-    if detector is None and detections.startswith(TORCHVISION):
-        detector = _torchvision(detections.removeprefix(TORCHVISION), detector_weights, min_score, place, config)
-    network, scaling = load_model(model, weights, place), model_scaling(model, config.size)
-
-    from trackmill.models.masa.frame_features import FrameFeatures
-    from trackmill.pipeline.tracking.embedding import Embedder, FeatureEmbedder
-
-    if detector is not None and not masks:
-        embedder = Embedder(network, scaling, place)
-        return Parts(detector=detector, embedder=embedder, tracker=linker, batch_size=batch_size)
-
-    features = FrameFeatures(network, scaling, place)
-    segmenter = None
+    config = config or TrackConfig()
+    choice = choose_model(model, weights, **config.model)[0] if isinstance(model, str) else None
+    if choice is None and (weights is not None or config.model):
+        raise InputError("weights and settings go with a model's name; an object has its own already")
     if masks:
-        from trackmill.models.masa.masks import SamMasks
+        _check_masks(choice)
+    rule = _tracker(tracker, config)
+    place = choose_device(device)
+    wanted = _wanted_detector(detections, detector_weights, config)
+    built: Any = build_model(model, weights, place, **config.model) if isinstance(model, str) else model
 
-        segmenter = SamMasks(features)
-    return Parts(
-        detector=_proposals(features, min_score, config) if detector is None else detector,
-        embedder=FeatureEmbedder(features),
-        tracker=linker,
-        segmenter=segmenter,
-        batch_size=batch_size,
-    )
+    name = model if isinstance(model, str) else type(model).__name__
+    if isinstance(built, VideoModel):
+        _refuse_stages(name, detections, masks, min_score, config)
+        return built
+    if not callable(getattr(built, "embed", None)):
+        raise InputError(
+            f"model {name}: {type(built).__name__} is neither a VideoModel (trackmill.pipeline.tracking.base) nor has "
+            "it embed(images, boxes) as an Embedder (trackmill.models.embedders.base)"
+        )
+    if detections is None:
+        raise InputError(
+            f"--detections: {name} describes boxes and finds none: give a file, my_package.my_module:Class or one of "
+            f"{', '.join(DETECTORS)}"
+        )
+    features: SharedFeatures | None = None
+    embedder: Embedder
+    if masks or (wanted is not None and wanted.entry.on_features):
+        features = _features(name, choice, built, scaling or _scaling(choice, config.size), place)
+        embedder = features.embedder()
+    elif isinstance(built, Embedder):
+        if config.size != SizeSettings():
+            raise InputError(f"--set size: {name} takes frames as they are")
+        embedder = built
+    else:
+        from trackmill.models.embedders.scaled import ScaledEmbedder
+
+        embedder = ScaledEmbedder(built, scaling or _scaling(choice, config.size), place)
+    if wanted is not None:
+        detector = _built_detector(wanted, detector_weights, min_score, place, features, config)
+    else:
+        assert isinstance(detections, Detector)
+        detector = detections
+    segmenter = choice.offer.segmenter(features) if masks and choice is not None else None
+    return TwoStage(detector, embedder, rule, segmenter)
 
 
-def _proposals(features: FrameFeatures, min_score: float | None, config: TrackConfig) -> Detector:
-    from trackmill.models.masa.detector import MasaProposals
-    from trackmill.models.masa.rpn_inference import DetectionSettings
+def _tracker(tracker: str | Tracker, config: TrackConfig) -> Tracker:
+    if isinstance(tracker, str):
+        return make_tracker(tracker, config.tracker)
+    if config.tracker:
+        first = next(iter(config.tracker))
+        raise InputError(f"{first}: settings go with a tracker's name; this one has its own already")
+    return tracker
 
-    asked = config.proposals
-    least = asked.min_score if min_score is None else min_score
-    settings = DetectionSettings(score_threshold=least, iou_threshold=asked.nms_iou, kept=asked.max_boxes)
-    return MasaProposals(features, settings)
+
+def _scaling(choice: Choice | None, size: SizeSettings) -> FrameScaling:
+    from trackmill.models.detectors.frame_scaling import FrameScaling
+
+    long_side, short_side = choice.frame_size() if choice is not None else DEFAULT_FRAME_SIZE
+    # A longer side alone sets the size, also where the model limits the shorter one.
+    other = size.short_side or (size.long_side if size.long_side else short_side)
+    return FrameScaling(long_side=size.long_side or max(long_side, size.short_side), short_side=other)
 
 
-def _torchvision(
-    name: str, weights: str | None, min_score: float | None, device: torch.device, config: TrackConfig
+def _has_masks(choice: Choice) -> bool:
+    return hasattr(choice.offer, "segmenter") and bool(choice.offer.has_masks(choice.config))
+
+
+def _check_masks(choice: Choice | None) -> None:
+    if choice is not None and _has_masks(choice):
+        return
+    able = [name for name in MODELS if _has_masks(find_model(name))]
+    name = "this model" if choice is None else choice.name
+    raise InputError(f"--masks: {name} has no mask decoder; use {' or '.join(able)}")
+
+
+def _features(
+    name: str, choice: Choice | None, network: Any, scaling: FrameScaling, device: torch.device
+) -> SharedFeatures:
+    if choice is None or isinstance(network, Embedder) or not hasattr(choice.offer, "features"):
+        raise InputError(f"--detections: {name} has no feature maps for a detector to work on; name another detector")
+    features: SharedFeatures = choice.offer.features(network, scaling, device)
+    return features
+
+
+def _wanted_detector(
+    detections: str | Detector | None, detector_weights: str | None, config: TrackConfig
+) -> Choice | None:
+    """The detector that is named, with its settings checked; None where detections come from elsewhere."""
+    if isinstance(detections, str):
+        wanted = find_detector(detections, config.detector)
+        if wanted.entry.on_features:
+            return find_detector(detections, {**config.proposals, **config.detector})
+        if config.proposals:
+            raise InputError(f"--set proposals: goes with the model's own proposals, not with {detections}")
+        return wanted
+    for option, given in (
+        ("--detector-weights", detector_weights),
+        ("--set detector", config.detector),
+        ("--set proposals", config.proposals),
+    ):
+        if given:
+            raise InputError(f"{option}: goes with a detector that --detections names; there is none")
+    return None
+
+
+def _built_detector(
+    wanted: Choice,
+    weights: str | None,
+    min_score: float | None,
+    device: torch.device,
+    features: SharedFeatures | None,
+    config: TrackConfig,
 ) -> Detector:
-    from trackmill.models.detectors.torchvision_detector import TorchvisionDetector, published_weights
+    on_features = wanted.entry.on_features
+    settings: dict[str, Any] = {**config.proposals, **config.detector} if on_features else dict(config.detector)
+    knows_scores = "min_score" in type(wanted.config).model_fields
+    if min_score is not None and knows_scores:
+        settings["min_score"] = min_score
+    shared: Mapping[str, Any] = {"features": features} if on_features else {}
+    detector = build_detector(wanted.name, weights, device, shared, **settings)
+    if not isinstance(detector, Detector):
+        raise InputError(
+            f"--detections {wanted.name}: {type(detector).__name__} is no Detector; derive it from "
+            "trackmill.models.detectors.base.Detector"
+        )
+    return ScoreFilter(detector, min_score) if min_score is not None and not knows_scores else detector
 
-    state = None
-    if weights != UNTRAINED:
-        state = read_weights(weights or published_weights(name))
-    options = dict(config.detector)
-    if min_score is not None:
-        options["min_score"] = min_score
-    try:
-        return TorchvisionDetector(name, state, device=device, **options)
-    except TypeError as error:
-        raise InputError(f"--set detector: {error}") from None
+
+def _refuse_stages(
+    name: str, detections: str | Detector | None, masks: bool, min_score: float | None, config: TrackConfig
+) -> None:
+    """An end-to-end tracker does what the stages do; a setting of one of them would be ignored in silence."""
+    for option, given in (
+        ("--detections", detections is not None and not isinstance(detections, GivenDetections)),
+        ("--masks", masks),
+        ("--min-score", min_score is not None),
+        ("--set tracker", bool(config.tracker)),
+        ("--set size", config.size != SizeSettings()),
+    ):
+        if given:
+            raise InputError(
+                f"{option}: {name} is an end-to-end tracker, which finds and links objects itself; leave it out (its "
+                "own settings are --set model.KEY=VALUE)"
+            )

@@ -219,7 +219,7 @@ def _parquet_rows(data: bytes, path: str) -> DetectionRows:
     columns = {name: _numbers(table.column(name), name, path) for name in _NUMBERS if name in present}
     frames, boxes = columns["frame"], np.column_stack([columns[name] for name in _NUMBERS[1:5]])
     _refuse(path, "frame", (frames < 0) | (frames != np.floor(frames)), "should be a whole number from 0")
-    _refuse(path, "x1 or y1", (boxes[:, 2:] < boxes[:, :2]).any(axis=1), "lies before x0 or y0")
+    _refuse(path, "x1 or y1", np.any(boxes[:, 2:] < boxes[:, :2], axis=1), "lies before x0 or y0")
     names: tuple[str, ...] = (_OBJECT,)
     labels = np.zeros(len(frames), np.int64)
     if "name" in present:

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from trackmill.pipeline.media.drawing.layers import FIRM, label_map, labels_rgba
 from trackmill.pipeline.media.drawing.palette import identity_colour
-from trackmill.pipeline.tracking.tracked import TrackedObjects
 from trackmill.schemas.config import Settings
 from trackmill.schemas.masks import CroppedMask
+from trackmill.schemas.tracking import TrackedObjects
 
 
 class DrawSettings(Settings):

@@ -1,8 +1,8 @@
 """The frames of what is to be tracked, one at a time: a video file, a folder of pictures, or a MOTChallenge sequence.
 
-A frame that cannot be read never stops the rest from being tracked, but it is always told: what happened is collected
-in `FrameReader.problems`. A video ends at its first unreadable frame, because later ones may depend on it; a picture
-file is skipped by itself, and the frames after it keep their numbers.
+A frame that cannot be read never stops the rest from being tracked, but is never passed over in silence: what happened
+is collected in `FrameReader.problems`. A video ends at its first unreadable frame, because later ones may depend on it;
+a picture file is skipped by itself, and the frames after it keep their numbers.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from trackmill.pipeline.media.errors import BadItem
@@ -27,9 +24,10 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, join, list_files, open_for_seeking, read_bytes
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.tracking import SourceFrame
 
 DEFAULT_FPS = 25.0
-"""Where neither the video nor a `seqinfo.ini` tells it; it decides only how fast the written video plays."""
+"""Where neither the video nor a `seqinfo.ini` has it; it decides only how fast the written video plays."""
 
 # Frames are looked at in full: detections are in pixels of the original.
 _FULL_SIZE = 1 << 30
@@ -40,25 +38,6 @@ class ReadLimits(Settings):
 
     max_pixels: int = Field(100_000_000, gt=0, description="Of one frame; perhaps a decompression bomb.")
     max_item_bytes: int = Field(4 << 30, gt=0, description="Of one picture file.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SourceFrame:
-    """One decoded frame.
-
-    Args:
-        index: its place, from 0.
-        number: what MOTChallenge files call it: the number in its file's name in a MOT sequence, else `index + 1`.
-        time_s: since the first frame.
-        image: (H, W, 3) uint8 RGB, upright, at its full size.
-        file_name: of its picture; for a frame of a video the video's name and its place.
-    """
-
-    index: int
-    number: int
-    time_s: float
-    image: NDArray[np.uint8]
-    file_name: str
 
 
 class FrameReader(ABC):

@@ -1,61 +1,21 @@
-"""One video from frames to tracks: decoded, detected and embedded in batches, associated frame by frame, written."""
+"""One video from frames to files: decoded and tracked batch by batch, written frame by frame."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from trackmill.models.association import Tracker
-from trackmill.models.detectors.base import Detector
-from trackmill.pipeline.tracking.frames import FrameReader, SourceFrame
+from trackmill.pipeline.tracking.base import VideoModel
+from trackmill.pipeline.tracking.frames import FrameReader
 from trackmill.pipeline.tracking.timing import StageTimes
-from trackmill.pipeline.tracking.tracked import TrackedObjects, with_identities
 from trackmill.pipeline.tracking.writers import TrackWriter
-from trackmill.schemas.boxes import Boxes
 from trackmill.schemas.errors import InputError
-from trackmill.schemas.masks import CroppedMask
-
-
-class FrameEmbedder(Protocol):
-    """Embeddings (N_i, D) of boxes (N_i, 4) in uint8 frames; see `trackmill.pipeline.tracking.embedding.Embedder`."""
-
-    def embed(self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Boxes]) -> list[NDArray[np.float32]]: ...
-
-
-class Segmenter(Protocol):
-    """Gives the mask of what each box (N_i, 4) holds; see `trackmill.models.masa.masks.SamMasks`."""
-
-    def segment(
-        self, images: Sequence[NDArray[np.uint8]], boxes: Sequence[Boxes]
-    ) -> list[tuple[CroppedMask | None, ...]]: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """Who does what.
-
-    Args:
-        detector: finds objects.
-        embedder: describes them.
-        tracker: links them; it is reset first.
-        segmenter: cuts out the objects that got an identity; None: masks are those of the detector, if it has any.
-        batch_size: frames that are detected and embedded together.
-    """
-
-    detector: Detector
-    embedder: FrameEmbedder
-    tracker: Tracker
-    segmenter: Segmenter | None = None
-    batch_size: int = 8
+from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
 
 @dataclass(slots=True, kw_only=True)
-class Outcome:
+class TrackingResult:
     """What a run came to.
 
     Args:
@@ -77,76 +37,80 @@ class Outcome:
 
 def track_video(
     reader: FrameReader,
-    parts: Parts,
+    model: VideoModel,
     writers: Sequence[TrackWriter],
+    *,
+    batch_size: int = 8,
     times: StageTimes | None = None,
     progress: Callable[[int], None] = lambda count: None,
-) -> Outcome:
+) -> TrackingResult:
     """Track one video and write the result.
 
     A video that ends early, or pictures that cannot be read, do not stop the run: what was read is tracked and
-    written, and `Outcome.problems` tells the rest. Any other failure leaves no half-written file behind.
+    written, and `TrackingResult.problems` says what is missing. Any other failure leaves no half-written file behind.
 
     Args:
         reader: the frames; not closed here.
-        parts: who does what.
+        model: tracks them; it is reset first.
         writers: where tracks go.
+        batch_size: frames that the model gets at once.
         times: counts the time; None: a new one.
         progress: called with how many more frames are done.
 
     Raises:
-        ValueError: no frame could be read, or a part refused its input.
+        InputError: no frame could be read, or the model broke its contract.
+        ValueError: the model refused its input.
         OSError: storage failed.
     """
-    outcome = Outcome(times=times or StageTimes())
+    result = TrackingResult(times=times or StageTimes())
     try:
-        for frame, num_detections, tracked in _tracked(reader, parts, outcome.times):
-            with outcome.times.stage("write", 1):
+        for frame, tracked in _tracked(reader, model, batch_size, result.times):
+            with result.times.stage("write", 1):
                 for writer in writers:
                     writer.write(frame, tracked)
-            outcome.num_frames += 1
-            outcome.num_detections += num_detections
-            outcome.num_tracked += len(tracked)
+            result.num_frames += 1
+            result.num_detections += tracked.num_detections
+            result.num_tracked += len(tracked)
             progress(1)
-        if not outcome.num_frames:
+        if not result.num_frames:
             raise InputError("; ".join(reader.problems) or f"{reader.name}: holds no frame")
-        with outcome.times.stage("write"):
-            outcome.written = [url for url in (writer.finish() for writer in writers) if url]
+        with result.times.stage("write"):
+            result.written = [url for url in (writer.finish() for writer in writers) if url]
     except BaseException:
         for writer in writers:
             writer.abandon()
         raise
-    outcome.num_tracks = parts.tracker.num_tracks
-    outcome.problems = list(reader.problems)
-    return outcome
+    result.num_tracks = model.num_tracks
+    result.problems = list(reader.problems)
+    return result
 
 
-def _tracked(reader: FrameReader, parts: Parts, times: StageTimes) -> Iterator[tuple[SourceFrame, int, TrackedObjects]]:
-    """Each frame with the number of its detections and its tracked objects; one batch is in memory at a time."""
-    parts.tracker.reset()
+def _tracked(
+    reader: FrameReader, model: VideoModel, batch_size: int, times: StageTimes
+) -> Iterator[tuple[SourceFrame, TrackedObjects]]:
+    """Each frame with its tracked objects; one batch is in memory at a time."""
+    model.reset()
     frames = iter(reader)
     while True:
         with times.stage("decode"):
-            batch = list(islice(frames, parts.batch_size))
-        times.num_frames["decode"] += len(batch)
+            batch = list(islice(frames, batch_size))
         if not batch:
             return
-        images = [frame.image for frame in batch]
-        with times.stage("detect", len(batch)):
-            found = parts.detector.detect(images, [frame.number - 1 for frame in batch])
-        with times.stage("embed", len(batch)):
-            embeddings = parts.embedder.embed(images, [each.boxes for each in found])
-        tracked = []
-        with times.stage("associate", len(batch)):
-            for frame, each, rows in zip(batch, found, embeddings, strict=True):
-                linked = parts.tracker.update(each.boxes, each.scores, each.labels, rows, frame.index)
-                tracked.append(with_identities(each, linked))
-        if parts.segmenter is not None:
-            with times.stage("segment", len(batch)):
-                masks = parts.segmenter.segment(images, [each.objects.boxes for each in tracked])
-            tracked = [
-                replace(each, objects=replace(each.objects, masks=cut))
-                for each, cut in zip(tracked, masks, strict=True)
-            ]
-        for frame, each, result in zip(batch, found, tracked, strict=True):
-            yield frame, len(each), result
+        times.add_frames("decode", len(batch))
+        with times.stage_unless_counted("track", len(batch)):
+            tracked = model.track(batch, times)
+        _check(model, batch, tracked)
+        yield from zip(batch, tracked, strict=True)
+
+
+def _check(model: VideoModel, batch: list[SourceFrame], tracked: list[TrackedObjects]) -> None:
+    """Refuse results that no file could hold, and say where the model, perhaps somebody else's, breaks the contract."""
+    name = type(model).__name__
+    if len(tracked) != len(batch):
+        raise InputError(f"{name}.track gave {len(tracked)} results for {len(batch)} frames; it owes one a frame")
+    known = len(model.category_ids)
+    for frame, each in zip(batch, tracked, strict=True):
+        labels = each.objects.labels
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < known:
+            odd = next(label for label in labels.tolist() if not 0 <= label < known)
+            raise InputError(f"{name}.track: frame {frame.index}: label {odd} is none of its {known} category_ids")

@@ -1,4 +1,4 @@
-"""Where the time goes: seconds in each stage of tracking, and the progress line that tells them as frames a second."""
+"""Where the time goes: seconds in each stage of tracking, and the progress line that shows them as frames a second."""
 
 from __future__ import annotations
 
@@ -9,25 +9,42 @@ from typing import TextIO
 
 from trackmill.pipeline.console.progress_line import ProgressLine
 
-STAGES = ("decode", "detect", "embed", "associate", "segment", "write")
-
 
 class StageTimes:
-    """Seconds spent in each of `STAGES`, and how many frames went through it."""
+    """Seconds spent in each stage, and how many frames went through it; stages stand in the order of their first use.
+
+    A stage is whatever name somebody counts time under.
+    """
 
     def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        self.num_frames = dict.fromkeys(STAGES, 0)
+        self.seconds: dict[str, float] = {}
+        self.num_frames: dict[str, int] = {}
 
     @contextlib.contextmanager
     def stage(self, name: str, num_frames: int = 0) -> Iterator[None]:
-        """Count the time until the block ends, and `num_frames` then; add to `self.num_frames` what is known later."""
+        """Count the time until the block ends, and `num_frames` then; `add_frames` adds what is known later."""
+        self.seconds.setdefault(name, 0.0)
         begin = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - begin
-            self.num_frames[name] += num_frames
+            self.add_frames(name, num_frames)
+
+    @contextlib.contextmanager
+    def stage_unless_counted(self, name: str, num_frames: int = 0) -> Iterator[None]:
+        """As `stage`, for a block that may count stages of its own: if it does, nothing is added to them."""
+        before, begin = sum(self.num_frames.values()), time.perf_counter()
+        try:
+            yield
+        finally:
+            if sum(self.num_frames.values()) == before:
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+                self.add_frames(name, num_frames)
+
+    def add_frames(self, name: str, num_frames: int) -> None:
+        """Count frames of a stage whose number was not known when it began."""
+        self.num_frames[name] = self.num_frames.get(name, 0) + num_frames
 
     def rates(self) -> str:
         """Such as `decode 310/s, detect 9,000/s, embed 4.2/s`; stages that saw no frame are left out."""

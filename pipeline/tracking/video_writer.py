@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trackmill.pipeline.storage.publish import publish_file, scratch_file
 from trackmill.pipeline.tracking.drawing import DrawSettings, Trails, draw_tracks
-from trackmill.pipeline.tracking.frames import SourceFrame
-from trackmill.pipeline.tracking.tracked import TrackedObjects
 from trackmill.pipeline.tracking.writers import TrackWriter
+from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
 _MOST_FPS_DENOMINATOR = 1001
 """Enough for 30000/1001 and its relatives."""
@@ -36,36 +34,33 @@ class VideoWriter(TrackWriter):
         self._settings = settings or DrawSettings()
         self._rate = Fraction(fps).limit_denominator(_MOST_FPS_DENOMINATOR) or Fraction(1)
         self._trails = Trails(self._settings.trail_frames)
-        self._scratch = scratch_file(url)
         self._container: av.container.OutputContainer | None = None
 
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
         """See `TrackWriter.write`."""
         self._trails.add(frame.index, tracked)
         drawn = draw_tracks(frame.image, tracked, self._trails)
-        if self._container is None:
-            self._open(*drawn.shape[:2])
+        container = self._container or self._open(*drawn.shape[:2])
         shown = av.VideoFrame.from_ndarray(self._fitted(drawn), format="rgb24")
         shown.pts, shown.time_base = frame.index, 1 / self._rate
-        self._container.mux(self._stream.encode(shown))
+        container.mux(self._stream.encode(shown))
 
     def finish(self) -> str:
         """See `TrackWriter.finish`; without a frame there is no video, and the name stays free."""
         if self._container is None:
             self.abandon()
             return ""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
-        publish_file(self._scratch, self.url)
-        return self.url
+        return super().finish()
 
-    def abandon(self) -> None:
-        """See `TrackWriter.abandon`."""
+    def _write_end(self) -> None:
+        assert self._container is not None
+        self._container.mux(self._stream.encode(None))
+
+    def _close(self) -> None:
         if self._container is not None:
             self._container.close()
-        self._scratch.unlink(missing_ok=True)
 
-    def _open(self, height: int, width: int) -> None:
+    def _open(self, height: int, width: int) -> av.container.OutputContainer:
         self._container = av.open(str(self._scratch), "w", format="mp4", options={"movflags": "+faststart"})
         self._stream = self._container.add_stream("libx264", rate=self._rate)
         # H.264 with halved colour needs even sides.
@@ -73,6 +68,7 @@ class VideoWriter(TrackWriter):
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = 1 / self._rate
         self._stream.options = {"crf": str(self._settings.quality), "preset": "veryfast"}
+        return self._container
 
     def _fitted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = self._stream.height, self._stream.width

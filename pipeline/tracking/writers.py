@@ -1,7 +1,6 @@
 """Tracks written to files frame by frame: MOTChallenge text, COCO-VID and TAO JSON, Parquet.
 
-Rows go to a scratch file as they come, so memory does not grow with the video; the file gets its name when it is
-complete, and a run that fails leaves no file.
+Rows are written as they come, so memory does not grow with the video, and a run that fails leaves no file.
 """
 
 from __future__ import annotations
@@ -16,16 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from trackmill.pipeline.storage.publish import publish_file, scratch_file
-from trackmill.pipeline.tracking.frames import SourceFrame
 from trackmill.pipeline.tracking.image_table import ImageTable
-from trackmill.pipeline.tracking.tracked import TrackedObjects
 from trackmill.schemas.masks import CroppedMask, format_counts, mask_area, to_coco_rle
+from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
 _ROWS_AT_ONCE = 8192
 
 
 class TrackWriter(ABC):
-    """Takes frames in their order.
+    """Takes frames in their order. What it writes goes to a scratch file, which gets its name when it is complete.
 
     Args:
         url: where the result goes.
@@ -33,22 +31,34 @@ class TrackWriter(ABC):
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._scratch = scratch_file(url)
 
     @abstractmethod
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
         """Take the next frame, also one without objects."""
 
-    @abstractmethod
     def finish(self) -> str:
-        """Put the file in its place, and return its URL.
+        """Put the file in its place, and return its URL; "" where there is nothing to put there.
 
         Raises:
             OSError: it could not be written.
         """
+        self._write_end()
+        self._close()
+        publish_file(self._scratch, self.url)
+        return self.url
 
-    @abstractmethod
     def abandon(self) -> None:
         """Leave nothing behind."""
+        self._close()
+        self._scratch.unlink(missing_ok=True)
+
+    def _write_end(self) -> None:  # noqa: B027  lines of text need none
+        """Write what follows the last frame."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Close the scratch file; a second time does nothing."""
 
 
 class MotWriter(TrackWriter):
@@ -65,8 +75,7 @@ class MotWriter(TrackWriter):
     def __init__(self, url: str, category_ids: Sequence[int]) -> None:
         super().__init__(url)
         self._category_ids = category_ids
-        self._scratch = scratch_file(url)
-        self._handle = open(self._scratch, "w", encoding="ascii")  # noqa: SIM115  closed by finish or abandon
+        self._handle = open(self._scratch, "w", encoding="ascii")  # noqa: SIM115  see _close
 
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
         """See `TrackWriter.write`."""
@@ -76,16 +85,8 @@ class MotWriter(TrackWriter):
             category = self._category_ids[label] if several else -1
             self._handle.write(f"{frame.number},{identity},{place},{score:.6g},{category},-1,-1\n")
 
-    def finish(self) -> str:
-        """See `TrackWriter.finish`."""
+    def _close(self) -> None:
         self._handle.close()
-        publish_file(self._scratch, self.url)
-        return self.url
-
-    def abandon(self) -> None:
-        """See `TrackWriter.abandon`."""
-        self._handle.close()
-        self._scratch.unlink(missing_ok=True)
 
 
 class CocoWriter(TrackWriter):
@@ -118,8 +119,7 @@ class CocoWriter(TrackWriter):
         self._image_ids = {frame: image for image, frame in table.frames.items()} if table else None
         self._images: list[bytes] = []
         self._num_rows = 0
-        self._scratch = scratch_file(url)
-        self._handle = open(self._scratch, "wb")  # noqa: SIM115  closed by finish or abandon
+        self._handle = open(self._scratch, "wb")  # noqa: SIM115  see _close
         self._handle.write(b"[" if bare else b'{"annotations":[')
 
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
@@ -155,26 +155,21 @@ class CocoWriter(TrackWriter):
                 "iscrowd": 0,
             }
             if masks is not None:
-                entry["segmentation"] = _rle(masks[row], height, width)
-                entry["area"] = 0 if masks[row] is None else mask_area(masks[row])
+                mask = masks[row]
+                entry["segmentation"] = _rle(mask, height, width)
+                entry["area"] = 0 if mask is None else mask_area(mask)
             self._handle.write((b",\n" if self._num_rows else b"\n") + orjson.dumps(entry))
             self._num_rows += 1
 
-    def finish(self) -> str:
-        """See `TrackWriter.finish`."""
+    def _write_end(self) -> None:
         self._handle.write(b"\n]")
         if not self._bare:
             self._handle.write(b',"images":[\n' + b",\n".join(self._images) + b"\n],")
             self._handle.write(orjson.dumps({"videos": [self._video], "categories": self._categories})[1:])
         self._handle.write(b"\n")
-        self._handle.close()
-        publish_file(self._scratch, self.url)
-        return self.url
 
-    def abandon(self) -> None:
-        """See `TrackWriter.abandon`."""
+    def _close(self) -> None:
         self._handle.close()
-        self._scratch.unlink(missing_ok=True)
 
 
 class ParquetWriter(TrackWriter):
@@ -206,7 +201,6 @@ class ParquetWriter(TrackWriter):
         super().__init__(url)
         self._names, self._category_ids = names, category_ids
         self._rows: list[tuple[Any, ...]] = []
-        self._scratch = scratch_file(url)
         self._writer = pyarrow.parquet.ParquetWriter(self._scratch, self.SCHEMA, compression="zstd")
 
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
@@ -221,17 +215,11 @@ class ParquetWriter(TrackWriter):
         if len(self._rows) >= _ROWS_AT_ONCE:
             self._flush()
 
-    def finish(self) -> str:
-        """See `TrackWriter.finish`."""
+    def _write_end(self) -> None:
         self._flush()
-        self._writer.close()
-        publish_file(self._scratch, self.url)
-        return self.url
 
-    def abandon(self) -> None:
-        """See `TrackWriter.abandon`."""
+    def _close(self) -> None:
         self._writer.close()
-        self._scratch.unlink(missing_ok=True)
 
     def _flush(self) -> None:
         columns = list(zip(*self._rows, strict=True)) or [()] * len(self.SCHEMA)

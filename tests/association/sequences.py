@@ -11,13 +11,21 @@ import pytest
 from hypothesis import assume
 
 from tests.fixtures import packed
-from trackmill.models.association import Tracked, Tracker
+from trackmill.models.association import Tracker
+from trackmill.schemas.detections import make_detections
+from trackmill.schemas.tracking import TrackedObjects
 
 Frame = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
-"""Boxes (N, 4), scores (N,), labels (N,), embeddings (N, D), frame index: the arguments of `Tracker.update`."""
+"""Boxes (N, 4), scores (N,), labels (N,), embeddings (N, D), frame index."""
 
 CLOSE = 1e-5
 """Relative difference of two similarities that float32 may decide either way."""
+
+
+def update(tracker: Tracker, boxes: Any, scores: Any, labels: Any, embeddings: Any, frame_index: Any) -> TrackedObjects:
+    """`Tracker.update` on columns, and what is tracked by it, best score first."""
+    detections = make_detections(boxes, scores, labels)
+    return TrackedObjects.of(detections, tracker.update(detections, embeddings, frame_index))
 
 
 def frame(rows: list[tuple[float, float, int, list[float]]], index: int, boxes: Any = None) -> Frame:
@@ -52,6 +60,7 @@ def random_sequence(seed: int, *, scale: float, coarse: bool, num_frames: int = 
         who = random.integers(0, number, int(random.choice([0, 1, number, number, number + 2])))
         embeddings = looks[who] + random.normal(size=(len(who), 8)) * 0.3 * scale
         boxes = np.concatenate([at[who], at[who] + sides[who]], axis=1) + random.normal(size=(len(who), 4)) * 4
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
         scores = random.random(len(who))
         if coarse:
             step = 2.0 ** np.round(np.log2(scale) - 1)  # sums of products of such numbers are exact in float32
@@ -77,7 +86,7 @@ def agree_with_loops(tracker: Tracker, rule: Any, frames: Iterator[Frame]) -> No
 
     rule.maxima = watched
     for one in frames:
-        found, expected = tracker.update(*one), rule.update(*one)
+        found, expected = update(tracker, *one), rule.update(*one)
         assume(all(decided))
         assert found.ids.tolist() == expected.ids
         assert found.indices.tolist() == expected.indices
@@ -115,15 +124,21 @@ def compare_with_reference(tracker: Tracker, run: str) -> None:
     expected_ends = np.cumsum(counts)
     for index, (end, count) in enumerate(zip(ends, data["in.counts"])):
         given = [field[end - count : end] for field in fields]
-        found = tracker.update(*given, index)
+        found = update(tracker, *given, index)
         rows = slice(expected_ends[index] - counts[index], expected_ends[index])
-        for ours, theirs in (("ids", "ids"), ("boxes", "bboxes"), ("labels", "labels"), ("scores", "scores")):
-            assert np.array_equal(getattr(found, ours), data[f"out.{run}.{theirs}"][rows]), (index, ours)
+        columns = {
+            "ids": found.ids,
+            "bboxes": found.objects.boxes,
+            "labels": found.objects.labels,
+            "scores": found.objects.scores,
+        }
+        for name, column in columns.items():
+            assert np.array_equal(column, data[f"out.{run}.{name}"][rows]), (index, name)
         assert indices_fit(found, given[0])
     assert tracker.num_tracks == data[f"out.{run}.num_tracks"]
     assert tracker.alive_ids.tolist() == data[f"out.{run}.alive_ids_at_end"].tolist()
 
 
-def indices_fit(found: Tracked, boxes: np.ndarray) -> bool:
+def indices_fit(found: TrackedObjects, boxes: np.ndarray) -> bool:
     """Whether `indices` leads back to the boxes that were given."""
-    return np.array_equal(boxes[found.indices], found.boxes)
+    return np.array_equal(boxes[found.indices], found.objects.boxes)

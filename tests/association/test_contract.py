@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.association.sequences import Frame, random_sequence
-from trackmill.models.association import TRACKERS, MasaBddTracker, MasaTaoTracker, Tracked, Tracker
+from tests.association.sequences import Frame, random_sequence, update
+from trackmill.models.association import TRACKERS, MasaBddTracker, MasaTaoTracker, Tracker
+from trackmill.schemas.detections import make_detections
+from trackmill.schemas.tracking import TrackedObjects
 
 MAKERS: dict[str, Callable[[], Tracker]] = {
     "masa_tao": lambda: MasaTaoTracker(init_score_thr=0.2, obj_score_thr=0.1),
@@ -35,21 +37,22 @@ def video(seed: int = 5) -> list[Frame]:
     return frames
 
 
-def run(tracker: Tracker, frames: list[Any]) -> list[Tracked]:
-    return [tracker.update(*one) for one in frames]
+def run(tracker: Tracker, frames: list[Any]) -> list[TrackedObjects]:
+    return [update(tracker, *one) for one in frames]
 
 
-def same(a: list[Tracked], b: list[Tracked]) -> bool:
+def same(a: list[TrackedObjects], b: list[TrackedObjects]) -> bool:
     """Whether two runs agree in everything, to the bit."""
     return len(a) == len(b) and all(
-        getattr(one, name).tobytes() == getattr(other, name).tobytes()
+        one.ids.tobytes() == other.ids.tobytes()
+        and one.indices.tobytes() == other.indices.tobytes()
+        and one.objects.boxes.tobytes() == other.objects.boxes.tobytes()
         for one, other in zip(a, b)
-        for name in ("ids", "boxes", "labels", "scores", "indices")
     )
 
 
 def one_frame(number: int = 3, index: int = 0) -> dict[str, Any]:
-    """Arguments of `update` that are in order."""
+    """Columns of a frame that are in order."""
     left = 50 * np.arange(number)
     return {
         "boxes": np.stack([left, 0 * left, left + 9, 0 * left + 9], axis=1).astype(np.float32),
@@ -69,18 +72,13 @@ def test_results_are_well_formed(tracker: Tracker) -> None:
     handed_out = 0
     for boxes, scores, labels, embeddings, index in video():
         alive = tracker.alive_ids
-        found = tracker.update(boxes, scores, labels, embeddings, index)
-        number = len(found)
-        types = {"ids": np.int64, "labels": np.int64, "indices": np.int64, "scores": np.float32, "boxes": np.float32}
-        for name, dtype in types.items():
-            assert getattr(found, name).dtype == dtype
-            assert getattr(found, name).shape == ((number, 4) if name == "boxes" else (number,))
-        assert len(set(found.ids.tolist())) == len(set(found.indices.tolist())) == number
-        assert (boxes[found.indices] == found.boxes).all()
-        assert (scores[found.indices] == found.scores).all() and (np.diff(found.scores) <= 0).all()
-        assert (labels[found.indices] == found.labels).all()
-        new = set(found.ids.tolist()) - set(alive.tolist())
-        assert new == set(range(handed_out, tracker.num_tracks))
+        ids = tracker.update(make_detections(boxes, scores, labels), embeddings, index)
+        assert ids.dtype == np.int64
+        assert ids.shape == (len(boxes),)
+        assert (ids >= -1).all()
+        given = ids[ids >= 0].tolist()
+        assert len(set(given)) == len(given)
+        assert set(given) - set(alive.tolist()) == set(range(handed_out, tracker.num_tracks))
         handed_out = tracker.num_tracks
         assert (np.diff(tracker.alive_ids) > 0).all()
     assert handed_out > 0
@@ -108,96 +106,89 @@ def test_another_tracker_gives_the_same(tracker: Tracker) -> None:
     ],
 )
 def test_frames_without_detections(tracker: Tracker, empty: tuple[Any, ...]) -> None:
-    assert len(tracker.update(*empty, 0)) == 0
+    assert len(update(tracker, *empty, 0)) == 0
     frames = video()
-    tracker.update(*frames[0][:4], 1)
+    update(tracker, *frames[0][:4], 1)
     alive = tracker.alive_ids.tolist()
-    nothing = tracker.update(*empty, 2)
-    assert nothing.boxes.shape == (0, 4) and nothing.ids.shape == nothing.indices.shape == (0,)
+    nothing = tracker.update(make_detections(*empty[:3]), empty[3], 2)
+    assert (nothing.shape, nothing.dtype) == ((0,), np.int64)
     assert tracker.alive_ids.tolist() == alive
 
 
 def test_one_detection(tracker: Tracker) -> None:
-    assert [tracker.update(**one_frame(1, index)).ids.tolist() for index in range(3)] == [[0], [0], [0]]
+    assert [update(tracker, **one_frame(1, index)).ids.tolist() for index in range(3)] == [[0], [0], [0]]
 
 
 def test_frames_must_go_upwards(tracker: Tracker) -> None:
-    tracker.update(**one_frame(index=4))
+    update(tracker, **one_frame(index=4))
     for index in (4, 3):
         with pytest.raises(ValueError, match=rf"frame_index {index} does not come after 4.*reset"):
-            tracker.update(**one_frame(index=index))
-    tracker.update(**one_frame(index=9))
+            update(tracker, **one_frame(index=index))
+    update(tracker, **one_frame(index=9))
     tracker.reset()
-    tracker.update(**one_frame(index=0))
+    update(tracker, **one_frame(index=0))
 
 
 @pytest.mark.parametrize("index", [1.5, "1", None, -1, 2**63])
 def test_a_frame_index_is_a_whole_number(tracker: Tracker, index: Any) -> None:
     with pytest.raises(ValueError, match="frame_index"):
-        tracker.update(**one_frame(index=index))
-    tracker.update(**one_frame(index=np.int64(3)))
-
-
-WRONG: list[tuple[str, Any, str]] = [
-    ("boxes", np.nan, r"boxes: row 1 is .*nan"),
-    ("boxes", np.inf, r"boxes: row 1 is .*inf"),
-    ("boxes", 1e30, r"boxes: row 1 is"),
-    ("scores", np.nan, r"scores: row 1 is nan"),
-    ("scores", -np.inf, r"scores: row 1 is -inf"),
-    ("labels", np.nan, r"labels must be whole numbers; row 1"),
-    ("labels", 0.5, r"labels must be whole numbers; row 1"),
-    ("embeddings", np.nan, r"embeddings: row 1 is not finite"),
-    ("embeddings", np.inf, r"embeddings: row 1 is not finite"),
-    ("embeddings", 1e30, r"embeddings: row 1 .*longer than"),
-]
+        update(tracker, **one_frame(index=index))
+    update(tracker, **one_frame(index=np.int64(3)))
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("name", "value", "message"), WRONG, ids=[f"{name}-{value}" for name, value, _ in WRONG])
-def test_values_that_are_no_use_are_refused_and_change_nothing(
-    tracker: Tracker, name: str, value: float, message: str
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "is not finite"), (np.inf, "is not finite"), (1e30, "longer than")]
+)
+def test_embeddings_that_are_no_use_are_refused_and_change_nothing(
+    tracker: Tracker, value: float, message: str
 ) -> None:
     other = copy.deepcopy(tracker)
-    tracker.update(**one_frame())
+    update(tracker, **one_frame())
     bad = one_frame(index=1)
-    bad[name] = bad[name].astype(np.float64)
-    bad[name][1] = value
-    with pytest.raises(ValueError, match=message):
-        tracker.update(**bad)
-    other.update(**one_frame())
-    assert same([tracker.update(**one_frame(index=1))], [other.update(**one_frame(index=1))])
+    bad["embeddings"][1] = value
+    with pytest.raises(ValueError, match=f"embeddings: row 1 .*{message}"):
+        update(tracker, **bad)
+    update(other, **one_frame())
+    assert same([update(tracker, **one_frame(index=1))], [update(other, **one_frame(index=1))])
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
+    ("value", "message"),
     [
-        ("boxes", np.zeros((3, 5)), r"boxes must have shape \(N, 4\), not \(3, 5\)"),
-        ("boxes", np.zeros(4), r"boxes must have shape"),
-        ("boxes", [["a"] * 4] * 3, r"boxes must be numbers"),
-        ("boxes", [[0, 0, 1, 1], [0]], r"boxes: rows of different lengths"),
-        ("scores", np.zeros(2), r"scores are of 2 detections, boxes of 3"),
-        ("scores", np.zeros((3, 1)), r"scores must have shape"),
-        ("labels", np.zeros(4), r"labels are of 4 detections, boxes of 3"),
-        ("embeddings", np.zeros((2, 4)), r"embeddings are of 2 detections, boxes of 3"),
-        ("embeddings", np.zeros(3), r"embeddings must have shape \(N, D\)"),
-        ("embeddings", np.zeros((3, 0)), r"embeddings must have"),
-        ("embeddings", [], r"embeddings"),
-        ("boxes", [], r"scores are of 3 detections, boxes of 0"),
+        (np.zeros((2, 4)), r"embeddings are of 2 detections, boxes of 3"),
+        (np.zeros(3), r"embeddings must have shape \(N, D\)"),
+        (np.zeros((3, 0)), r"embeddings must have"),
+        ([], r"embeddings"),
+        ([["a"]] * 3, r"embeddings must be numbers"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(tracker: Tracker, name: str, value: Any, message: str) -> None:
+def test_embeddings_of_another_shape_are_refused(tracker: Tracker, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        tracker.update(**(one_frame() | {name: value}))
+        update(tracker, **(one_frame() | {"embeddings": value}))
+
+
+def test_detections_are_not_checked_again(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes `Detections` has them checked; neither the tracker nor the selection of the tracked does so too."""
+    given = one_frame()
+    detections = make_detections(given["boxes"], given["scores"], given["labels"])
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("checked again")
+
+    monkeypatch.setattr("trackmill.schemas.detections._refuse", refuse)
+    ids = tracker.update(detections, given["embeddings"], 0)
+    assert len(TrackedObjects.of(detections, ids)) == 3
 
 
 def test_embeddings_keep_their_dimension(tracker: Tracker) -> None:
-    tracker.update(**one_frame())
+    update(tracker, **one_frame())
     longer = one_frame(index=1)
     longer["embeddings"] = np.ones((3, 7), np.float32)
     with pytest.raises(ValueError, match="embeddings have 7 dimensions, those of earlier frames had 4"):
-        tracker.update(**longer)
+        update(tracker, **longer)
     tracker.reset()
-    tracker.update(**longer)
+    update(tracker, **longer)
 
 
 def test_the_input_is_left_alone_and_not_kept(tracker: Tracker) -> None:
@@ -206,10 +197,10 @@ def test_the_input_is_left_alone_and_not_kept(tracker: Tracker) -> None:
     found = []
     for one in frames:
         given = copy.deepcopy(one)
-        tracked = tracker.update(*given)
+        tracked = update(tracker, *given)
         assert all((a == b).all() for a, b in zip(given[:4], one[:4]))
         found.append(copy.deepcopy(tracked))
-        for array in (*given[:4], tracked.boxes, tracked.scores, tracked.labels, tracked.ids, tracked.indices):
+        for array in (*given[:4], tracked.objects.boxes, tracked.ids, tracked.indices):
             array[...] = 0
     assert same(found, expected)
 
@@ -249,8 +240,8 @@ def test_half_precision_counts_as_its_value(tracker: Tracker) -> None:
         rounded = [[boxes, scores, labels, embeddings.float()] for boxes, scores, labels, embeddings in halves]
         tracker.reset()
         other = copy.deepcopy(tracker)
-        found = [tracker.update(*one, index) for index, one in enumerate(halves)]
-        assert same(found, [other.update(*one, index) for index, one in enumerate(rounded)])
+        found = [update(tracker, *one, index) for index, one in enumerate(halves)]
+        assert same(found, [update(other, *one, index) for index, one in enumerate(rounded)])
 
 
 @pytest.mark.filterwarnings("error")
@@ -259,22 +250,22 @@ def test_embeddings_of_any_length_are_fine(tracker: Tracker, scale: float) -> No
     for index in range(3):
         given = one_frame(3, index)
         given["embeddings"] = given["embeddings"] * np.float32(scale)
-        found = tracker.update(**given)
-        assert len(found) == 3 and np.isfinite(found.scores).all()
+        found = update(tracker, **given)
+        assert len(found) == 3 and np.isfinite(found.objects.scores).all()
 
 
 def test_duplicates_do_no_harm(tracker: Tracker) -> None:
     for index in range(3):
         given = one_frame(3, index)
         doubled = {name: np.repeat(given[name], 2, axis=0) for name in ARGUMENTS}
-        found = tracker.update(**doubled, frame_index=index)
+        found = update(tracker, **doubled, frame_index=index)
         assert len(found) == len(set(found.ids.tolist())) > 0
 
 
 def test_low_scores_begin_nothing(tracker: Tracker) -> None:
     for index in range(3):
         given = one_frame(3, index)
-        assert len(tracker.update(**(given | {"scores": np.zeros(3)}))) == 0
+        assert len(update(tracker, **(given | {"scores": np.zeros(3)}))) == 0
     assert tracker.num_tracks == 0
 
 

@@ -15,6 +15,7 @@ from tests.association.sequences import (
     frame,
     random_sequence,
     reference_settings,
+    update,
 )
 from trackmill.models.association import MasaTaoTracker
 from trackmill.models.association.similarity import bi_softmax, cosines, distance_gate, inverse_norms
@@ -93,8 +94,8 @@ def test_the_gate_by_hand() -> None:
 def test_the_gate_parts_what_looks_alike() -> None:
     def second_ids(**gate: float) -> list[int]:
         tracker = MasaTaoTracker(**EASY, **gate)
-        tracker.update(*frame([(0, 0.9, 0, RIGHT)], 0))
-        return tracker.update(*frame([(900, 0.9, 0, RIGHT)], 1)).ids.tolist()
+        update(tracker, *frame([(0, 0.9, 0, RIGHT)], 0))
+        return update(tracker, *frame([(900, 0.9, 0, RIGHT)], 1)).ids.tolist()
 
     assert second_ids() == [0]
     assert second_ids(max_distance=100, fps=30) == [1]
@@ -110,62 +111,62 @@ def test_overlaps_by_hand() -> None:
 
 def test_a_track_goes_on_with_its_like() -> None:
     tracker = MasaTaoTracker(**EASY)
-    first = tracker.update(*frame([(0, 0.9, 1, RIGHT), (50, 0.8, 2, UP)], 0))
-    second = tracker.update(*frame([(50, 0.7, 2, UP), (0, 0.6, 1, RIGHT), (90, 0.5, 3, LEFT)], 1))
+    first = update(tracker, *frame([(0, 0.9, 1, RIGHT), (50, 0.8, 2, UP)], 0))
+    second = update(tracker, *frame([(50, 0.7, 2, UP), (0, 0.6, 1, RIGHT), (90, 0.5, 3, LEFT)], 1))
     assert first.ids.tolist() == [0, 1]
-    assert second.ids.tolist() == [1, 0, 2] and second.labels.tolist() == [2, 1, 3]
+    assert second.ids.tolist() == [1, 0, 2] and second.objects.labels.tolist() == [2, 1, 3]
     assert tracker.num_tracks == 3
 
 
 def test_a_taken_track_is_not_taken_twice_and_the_next_best_is_looked_for() -> None:
     tracker = MasaTaoTracker(**EASY, match_score_thr=0.2)
-    tracker.update(*frame([(0, 0.9, 0, [4, 0, 0]), (50, 0.8, 0, [3, 2, 0])], 0))
+    update(tracker, *frame([(0, 0.9, 0, [4, 0, 0]), (50, 0.8, 0, [3, 2, 0])], 0))
     # Both resemble track 0 most; the better score is served first, the other one takes track 1.
-    found = tracker.update(*frame([(0, 0.6, 0, [4, 0, 0]), (50, 0.9, 0, [4, 0, 0])], 1))
+    found = update(tracker, *frame([(0, 0.6, 0, [4, 0, 0]), (50, 0.9, 0, [4, 0, 0])], 1))
     assert found.ids.tolist() == [0, 1] and found.indices.tolist() == [1, 0]
 
 
 def test_ties_go_to_the_earlier_detection_and_the_earlier_track() -> None:
     tracker = MasaTaoTracker(**EASY, match_score_thr=0.2)
     same = [(50.0 * place, 0.9, 0, RIGHT) for place in range(4)]
-    assert tracker.update(*frame(same, 0)).ids.tolist() == [0, 1, 2, 3]
-    found = tracker.update(*frame(same, 1))
+    assert update(tracker, *frame(same, 0)).ids.tolist() == [0, 1, 2, 3]
+    found = update(tracker, *frame(same, 1))
     assert found.ids.tolist() == [0, 1, 2, 3] and found.indices.tolist() == [0, 1, 2, 3]
 
 
 def test_a_low_detection_over_a_better_one_is_dropped_even_if_that_was_dropped() -> None:
     boxes = [[0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]]  # neighbours overlap by 6/14, the outer ones by 2/18
     rows = [(0.0, score, label, RIGHT) for label, score in enumerate((0.9, 0.4, 0.3))]
-    found = MasaTaoTracker(init_score_thr=0.1).update(*frame(rows, 0, boxes))
+    found = update(MasaTaoTracker(init_score_thr=0.1), *frame(rows, 0, boxes))
     assert found.indices.tolist() == [0]
     # Not from the threshold on, and only above the overlap.
-    above = MasaTaoTracker(init_score_thr=0.1, distractor_score_thr=0.3).update(*frame(rows, 0, boxes))
+    above = update(MasaTaoTracker(init_score_thr=0.1, distractor_score_thr=0.3), *frame(rows, 0, boxes))
     assert above.indices.tolist() == [0, 1, 2]
-    apart = MasaTaoTracker(init_score_thr=0.1, distractor_nms_thr=0.5).update(*frame(rows, 0, boxes))
+    apart = update(MasaTaoTracker(init_score_thr=0.1, distractor_nms_thr=0.5), *frame(rows, 0, boxes))
     assert apart.indices.tolist() == [0, 1, 2]
 
 
 def test_thresholds_are_compared_in_float32() -> None:
     # float32(0.3) is greater than 0.3, and must not be above it.
-    found = MasaTaoTracker(init_score_thr=0.3).update(*frame([(0, 0.3, 0, RIGHT), (50, 0.31, 0, UP)], 0))
+    found = update(MasaTaoTracker(init_score_thr=0.3), *frame([(0, 0.3, 0, RIGHT), (50, 0.31, 0, UP)], 0))
     assert found.indices.tolist() == [1]
 
 
 def test_a_negative_label_is_not_tracked_and_all_of_them_still_age_tracks() -> None:
     tracker = MasaTaoTracker(**EASY, memo_tracklet_frames=1)
-    tracker.update(*frame([(0, 0.9, 0, RIGHT)], 0))
-    assert len(tracker.update(*frame([(0, 0.9, -1, RIGHT)], 1))) == 0
+    update(tracker, *frame([(0, 0.9, 0, RIGHT)], 0))
+    assert len(update(tracker, *frame([(0, 0.9, -1, RIGHT)], 1))) == 0
     assert tracker.alive_ids.tolist() == []
 
 
 def test_forgetting_comes_after_association() -> None:
     tracker = MasaTaoTracker(**EASY, memo_tracklet_frames=3)
-    tracker.update(*frame([(0, 0.9, 0, RIGHT), (50, 0.9, 0, UP)], 0))
+    update(tracker, *frame([(0, 0.9, 0, RIGHT), (50, 0.9, 0, UP)], 0))
     # Both are still there after 100 frames without a word; the one that is not seen goes now.
-    assert tracker.update(*frame([(0, 0.9, 0, RIGHT)], 100)).ids.tolist() == [0]
+    assert update(tracker, *frame([(0, 0.9, 0, RIGHT)], 100)).ids.tolist() == [0]
     assert tracker.alive_ids.tolist() == [0]
     # Empty frames do not age.
-    tracker.update(*frame([], 110))
+    update(tracker, *frame([], 110))
     assert tracker.alive_ids.tolist() == [0]
 
 
@@ -173,9 +174,9 @@ def test_the_memory_is_a_running_mean() -> None:
     # With momentum 0 track 0 keeps looking to the right, with 1 it has turned up.
     for momentum, expected in ((0.0, [1]), (1.0, [0])):
         tracker = MasaTaoTracker(**EASY, memo_momentum=momentum, match_score_thr=0.4)
-        tracker.update(*frame([(0, 0.9, 0, RIGHT)], 0))
-        assert tracker.update(*frame([(0, 0.9, 0, [1, 4, 0])], 1)).ids.tolist() == [0]
-        found = tracker.update(*frame([(0, 0.9, 0, [-1, 4, 0])], 2))
+        update(tracker, *frame([(0, 0.9, 0, RIGHT)], 0))
+        assert update(tracker, *frame([(0, 0.9, 0, [1, 4, 0])], 1)).ids.tolist() == [0]
+        found = update(tracker, *frame([(0, 0.9, 0, [-1, 4, 0])], 2))
         assert found.ids.tolist() == expected
 
 
@@ -188,7 +189,7 @@ def test_many_tracks_come_and_go() -> None:
     for index in range(12):
         who = random.permutation(300)[: int(random.integers(1, 300))]
         boxes = np.stack([20 * who, 0 * who, 20 * who + 9, 0 * who + 9], axis=1)
-        found = tracker.update(boxes, np.full(len(who), 0.9), np.zeros(len(who)), looks[who], index)
+        found = update(tracker, boxes, np.full(len(who), 0.9), np.zeros(len(who)), looks[who], index)
         expected = []
         for thing in who.tolist():
             if thing not in known:

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from trackmill.models.association import MasaBddTracker, MasaTaoTracker
+from trackmill.schemas.detections import make_detections
+from trackmill.schemas.tracking import TrackedObjects
 
 NUM_OBJECTS, NUM_DETECTIONS, DIMENSION = 200, 100, 256
 LOOP_AIM, TRACKERS_AIM, MILLISECONDS_AIM = 4, 8, 0.4
@@ -52,7 +54,7 @@ Step = Callable[[Any, int], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
+class Contestant:
     """One of those that take turns: a fresh tracker from `begin`, and the frames as it wants them."""
 
     begin: Callable[[], Step]
@@ -92,17 +94,17 @@ def make_video(num_frames: int, seed: int = 0) -> list[Detected]:
     return frames
 
 
-def ours(kind: str, settings: dict[str, Any], video: Sequence[Detected]) -> Side:
-    """The rule on arrays."""
+def ours(kind: str, settings: dict[str, Any], video: Sequence[Detected]) -> Contestant:
+    """The rule on arrays; like the others' frames, ours are in their own form before the clock runs."""
 
     def begin() -> Step:
         tracker = MasaTaoTracker(**settings) if kind == "tao" else MasaBddTracker(**settings)
         return lambda frame, index: tracker.update(*frame, index)
 
-    return Side(begin=begin, frames=[(f.boxes, f.scores, f.labels, f.embeddings) for f in video])
+    return Contestant(begin=begin, frames=[(make_detections(f.boxes, f.scores, f.labels), f.embeddings) for f in video])
 
 
-def plain(kind: str, settings: dict[str, Any], video: Sequence[Detected]) -> Side:
+def plain(kind: str, settings: dict[str, Any], video: Sequence[Detected]) -> Contestant:
     """The rule as published: torch, one detection after another."""
     import torch
 
@@ -113,10 +115,10 @@ def plain(kind: str, settings: dict[str, Any], video: Sequence[Detected]) -> Sid
         return lambda frame, index: rule.update(*frame, index)
 
     fields = [(f.boxes, f.scores, f.labels, f.embeddings) for f in video]
-    return Side(begin=begin, frames=[tuple(torch.from_numpy(field) for field in frame) for frame in fields])
+    return Contestant(begin=begin, frames=[tuple(torch.from_numpy(field) for field in frame) for frame in fields])
 
 
-def byte_track(video: Sequence[Detected]) -> Side:
+def byte_track(video: Sequence[Detected]) -> Contestant:
     """ByteTrack of `trackers`, its defaults except that tracks count from their first detection on."""
     import supervision as sv
     from trackers import ByteTrackTracker
@@ -126,27 +128,28 @@ def byte_track(video: Sequence[Detected]) -> Side:
         tracker = ByteTrackTracker(minimum_consecutive_frames=1)
         return lambda frame, index: tracker.update(frame)
 
-    return Side(
+    return Contestant(
         begin=begin,
         frames=[sv.Detections(xyxy=f.boxes, confidence=f.scores, class_id=f.labels) for f in video],
     )
 
 
-def agree(mine: Side, theirs: Side) -> str:
-    """Refuse to time two forms of a rule that do not do the same; tells how much was tracked."""
+def agree(mine: Contestant, theirs: Contestant) -> str:
+    """Refuse to time two forms of a rule that do not do the same; returns how much was tracked, in words."""
     update, loop = mine.begin(), theirs.begin()
     tracked = new = 0
     for index, (frame, other) in enumerate(zip(mine.frames, theirs.frames)):
-        found, expected = update(frame, index), loop(other, index)
-        if found.ids.tolist() != expected.ids or found.indices.tolist() != expected.indices:
+        ids, expected = update(frame, index), loop(other, index)
+        tracked_now = TrackedObjects.of(frame[0], ids)
+        if tracked_now.ids.tolist() != expected.ids or tracked_now.indices.tolist() != expected.indices:
             raise SystemExit(f"identities differ in frame {index}; nothing was timed")
         if index >= 2:
-            tracked += len(found)
-            new += int((found.ids >= NUM_OBJECTS).sum())
+            tracked += len(tracked_now)
+            new += int((ids >= NUM_OBJECTS).sum())
     return f"{tracked / (len(mine.frames) - 2):.1f} tracked a frame, {new} of {tracked} by tracks begun later"
 
 
-def race(sides: Sequence[Side], repeats: int) -> list[float]:
+def race(sides: Sequence[Contestant], repeats: int) -> list[float]:
     """Best milliseconds a frame of each, in turns; the two frames with all objects do not count.
 
     Processor time: with one thread it is the time on the clock of a machine that has nothing else to do.

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torchvision.ops import roi_align
 
 from trackmill.models.detectors.frame_scaling import FrameScaling
+from trackmill.models.device import choose_device
 from trackmill.models.masa.model import Masa
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.evaluation.association.built_in import hsv_histogram
@@ -32,7 +33,7 @@ from trackmill.pipeline.evaluation.association.measure import AssociationReport,
 from trackmill.pipeline.evaluation.association.model_embedding import network_embedding
 from trackmill.pipeline.evaluation.association.settings import AssociationSettings
 from trackmill.pipeline.evaluation.benchmarks.association import association_sequences
-from trackmill.pipeline.tracking.build import choose_device, load_model
+from trackmill.pipeline.weights import build_model
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "mot15"
 SEQUENCES = ("TUD-Stadtmitte", "PETS09-S2L1")
@@ -123,13 +124,13 @@ def main() -> int:
         return 2
 
     device = choose_device("auto")
-    plain = load_model("masa_lite0", "imagenet", device)
+    plain = build_model("masa_lite0", "imagenet", device)
     shared = lru_cache(partial(SharedBands, plain))
     rows: dict[str, Callable[[FrameScaling], PixelEmbedding]] = {
         "six bands, untrained": lambda scaling: shared(scaling).under(plain)
     }
     if not options.only_bands:
-        random = load_model("masa_lite0", None, device)
+        random = build_model("masa_lite0", None, device)
         rows |= {
             "mean, untrained": lambda scaling: averaged(plain, scaling),
             "crops, untrained": lambda scaling: cropped(plain),
@@ -137,7 +138,7 @@ def main() -> int:
             "random backbone, bands": lambda scaling: network_embedding(random, scaling, device),
         }
     for path in options.weights:
-        trained = load_model("masa_lite0", path, device)
+        trained = build_model("masa_lite0", path, device)
         if same_backbone(plain, trained):
             rows[path] = lambda scaling, trained=trained: shared(scaling).under(trained)
         else:

@@ -22,26 +22,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trackmill.models.association.base import Tracked
+from trackmill.models.device import choose_device
+from trackmill.models.embedders.scaled import ScaledEmbedder
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.evaluation.report.report import Row
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.evaluation.run import evaluate
-from trackmill.pipeline.tracking.build import choose_device, load_model, model_scaling
+from trackmill.pipeline.tracking.build import model_scaling
 from trackmill.pipeline.tracking.detection_files import read_detections
-from trackmill.pipeline.tracking.embedding import Embedder
-from trackmill.pipeline.tracking.frames import SourceFrame, open_frames
+from trackmill.pipeline.tracking.frames import open_frames
 from trackmill.pipeline.tracking.settings import SizeSettings, make_tracker
-from trackmill.pipeline.tracking.tracked import with_identities
 from trackmill.pipeline.tracking.writers import MotWriter
+from trackmill.pipeline.weights import build_model
 from trackmill.schemas.detections import Detections
+from trackmill.schemas.tracking import NO_IDENTITY, SourceFrame, TrackedObjects
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "mot15"
 SEQUENCES = ("TUD-Stadtmitte", "PETS09-S2L1")
 COLUMNS = ("HOTA", "DetA", "AssA", "MOTA", "IDF1", "IDSW")
 
-Link = Callable[[int, Detections, NDArray[np.float32]], Tracked]
-"""Frame number from 0, detections and their embeddings to the tracked ones."""
+Link = Callable[[int, Detections, NDArray[np.float32]], NDArray[np.int64]]
+"""Frame number from 0, detections (N) and their embeddings (N, D) to (N,) identities, -1 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +50,11 @@ class Seen:
     """One frame: what was detected in it, and the embeddings; the pixels are dropped."""
 
     frame: SourceFrame
-    found: Detections
+    detections: Detections
     embeddings: NDArray[np.float32]
 
 
-def look(name: str, embedder: Embedder, min_score: float, batch_size: int = 8) -> Iterator[Seen]:
+def look(name: str, embedder: ScaledEmbedder, min_score: float, batch_size: int = 8) -> Iterator[Seen]:
     """Detections and embeddings of every frame of a sequence."""
     reader = open_frames(str(SHARED / name))
     det = str(SHARED / name / "det" / "det.txt")
@@ -68,7 +69,7 @@ def look(name: str, embedder: Embedder, min_score: float, batch_size: int = 8) -
             rows = embedder.embed(images, [each.boxes for each in found])
             # Only sizes are needed from here on.
             yield from (
-                Seen(frame=_without_pixels(each), found=some, embeddings=few)
+                Seen(frame=_without_pixels(each), detections=some, embeddings=few)
                 for each, some, few in zip(batch, found, rows, strict=True)
             )
             progress(len(batch))
@@ -97,9 +98,9 @@ def masa(preset: str, control: Callable[[int], NDArray[np.float32]] | None = Non
     """One of our rules; `control` gives (N, D) embeddings that take the place of the model's."""
     tracker = make_tracker(preset)
 
-    def link(index: int, found: Detections, embeddings: NDArray[np.float32]) -> Tracked:
+    def link(index: int, found: Detections, embeddings: NDArray[np.float32]) -> NDArray[np.int64]:
         rows = embeddings if control is None else control(len(found))
-        return tracker.update(found.boxes, found.scores, found.labels, rows, index)
+        return tracker.update(found, rows, index)
 
     return link
 
@@ -114,7 +115,7 @@ def of_trackers(tracker: object) -> Link:
     """A tracker of the package; what has no identity yet is left out, as its own evaluation does."""
     import supervision as sv
 
-    def link(index: int, found: Detections, embeddings: NDArray[np.float32]) -> Tracked:
+    def link(index: int, found: Detections, embeddings: NDArray[np.float32]) -> NDArray[np.int64]:
         given = sv.Detections(
             xyxy=found.boxes.astype(np.float64),
             confidence=found.scores.astype(np.float64),
@@ -122,15 +123,10 @@ def of_trackers(tracker: object) -> Link:
             data={"row": np.arange(len(found))},
         )
         result = tracker.update(given)  # type: ignore[attr-defined]
-        if not len(result):
-            rows = np.zeros(0, np.int64)
-            ids = rows
-        else:
-            known = result.tracker_id >= 0
-            rows, ids = result.data["row"][known].astype(np.int64), result.tracker_id[known].astype(np.int64)
-        return Tracked(
-            ids=ids, boxes=found.boxes[rows], labels=found.labels[rows], scores=found.scores[rows], indices=rows
-        )
+        ids = np.full(len(found), NO_IDENTITY, np.int64)
+        if len(result):
+            ids[result.data["row"].astype(np.int64)] = result.tracker_id
+        return ids
 
     return link
 
@@ -141,9 +137,9 @@ def track(seen: list[Seen], link: Link, path: Path) -> float:
     spent = 0.0
     for each in seen:
         begin = time.perf_counter()
-        tracked = link(each.frame.index, each.found, each.embeddings)
+        ids = link(each.frame.index, each.detections, each.embeddings)
         spent += time.perf_counter() - begin
-        writer.write(each.frame, with_identities(each.found, tracked))
+        writer.write(each.frame, TrackedObjects.of(each.detections, ids))
     writer.finish()
     return 1e3 * spent / len(seen)
 
@@ -171,8 +167,8 @@ def main() -> int:
     except ImportError:
         weights = None
     device = choose_device(options.device)
-    model = load_model("masa_lite0", weights, device)
-    embedder = Embedder(model, model_scaling("masa_lite0", SizeSettings(long_side=options.long_side)), device)
+    model = build_model("masa_lite0", weights, device)
+    embedder = ScaledEmbedder(model, model_scaling("masa_lite0", SizeSettings(long_side=options.long_side)), device)
     seen = {name: list(look(name, embedder, options.min_score)) for name in SEQUENCES}
     print(
         f"given detections of MOT15; masa_lite0: {weights or 'random'} backbone, untrained adapter and head, long side"
@@ -187,7 +183,7 @@ def main() -> int:
                 times[rule, name] = track(seen[name], make(), results / f"{name}.txt")
             rows[rule] = evaluate("mot15", str(SHARED), str(results), Options(sequences=SEQUENCES)).sequences
         for name in SEQUENCES:
-            print(f"\n{name}: {len(seen[name])} frames, {sum(len(each.found) for each in seen[name])} detections")
+            print(f"\n{name}: {len(seen[name])} frames, {sum(len(each.detections) for each in seen[name])} detections")
             print(f"  {'':<24}{''.join(f'{column:>8}' for column in COLUMNS)}{'ms/frame':>10}")
             for rule, scores in rows.items():
                 show(rule, scores[name], times[rule, name])

@@ -11,17 +11,17 @@ from PIL import Image
 
 from trackmill.models.association import MasaTaoTracker
 from trackmill.models.detectors.base import Detector
-from trackmill.pipeline.tracking.frames import SourceFrame
-from trackmill.pipeline.tracking.tracked import TrackedObjects
+from trackmill.models.embedders.base import Embedder
 from trackmill.schemas.boxes import Boxes
 from trackmill.schemas.detections import Detections, make_detections
+from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
 COLOURS = np.array([[220, 40, 40], [40, 200, 60], [60, 80, 230]], np.uint8)
 SIDE = 12
 """Of the squares in `make_frame`."""
 
 
-class ColourEmbedder:
+class ColourEmbedder(Embedder):
     """Embeds a box by the mean colour inside it; enough to tell the squares of `make_frame` apart."""
 
     def __init__(self) -> None:
@@ -93,7 +93,9 @@ def source_frame(index: int, image: NDArray[np.uint8] | None = None) -> SourceFr
 def tracked_objects(boxes: NDArray[np.floating], ids: Sequence[int], **columns: object) -> TrackedObjects:
     """Objects with given identities."""
     found = make_detections(boxes, **columns)
-    return TrackedObjects(ids=np.array(ids, np.int64), objects=found, indices=np.arange(len(ids)))
+    return TrackedObjects(
+        ids=np.array(ids, np.int64), objects=found, indices=np.arange(len(ids)), num_detections=len(ids)
+    )
 
 
 def _colour(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.floating]:

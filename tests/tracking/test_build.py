@@ -11,10 +11,11 @@ import pytest
 pytest.importorskip("torch")
 
 from trackmill.models.association import MasaBddTracker, MasaTaoTracker
+from trackmill.models.device import choose_device
 from trackmill.models.masa.variants import VARIANTS
-from trackmill.pipeline.tracking.build import choose_device, model_scaling
-from trackmill.pipeline.tracking.settings import PRESETS, SizeSettings, make_tracker, track_config
-from trackmill.schemas.config import ConfigError
+from trackmill.pipeline.tracking.build import model_scaling
+from trackmill.pipeline.tracking.settings import PRESETS, SizeSettings, TrackConfig, make_tracker
+from trackmill.schemas.config import ConfigError, build
 
 
 @pytest.mark.parametrize(
@@ -55,15 +56,13 @@ def test_presets_are_the_official_settings() -> None:
     assert {type(make_tracker(name)) for name in PRESETS} == {MasaTaoTracker, MasaBddTracker}
 
 
-def test_settings_from_texts() -> None:
-    config = track_config(["tracker.fps = 25", "tracker.with_cats=false", "read.max_pixels=99", 'detector.names=["a"]'])
-    assert config.tracker == {"fps": 25, "with_cats": False}
+def test_settings_by_section() -> None:
+    config = build(TrackConfig, {"tracker": {"fps": 25}, "read": {"max_pixels": 99}, "detector": {"names": ["a"]}}, "x")
     assert config.read.max_pixels == 99
     assert config.detector == {"names": ["a"]}
     assert make_tracker("tao", config.tracker).settings.fps == 25
-    for text, message in (("x", "section.key=value"), ("=1", "section.key=value"), ("reed.x=1", "did you mean 'read'")):
-        with pytest.raises(ConfigError, match=message):
-            track_config([text])
+    with pytest.raises(ConfigError, match="did you mean 'read'"):
+        build(TrackConfig, {"reed": {"x": 1}}, "x")
 
 
 def test_devices() -> None:

@@ -10,9 +10,9 @@ pytest.importorskip("timm")
 
 from trackmill.models import masa  # noqa: E402
 from trackmill.models.detectors.frame_scaling import FrameScaling  # noqa: E402
-from trackmill.models.masa.frame_features import FrameFeatures  # noqa: E402
+from trackmill.models.embedders.scaled import ScaledEmbedder  # noqa: E402
+from trackmill.models.masa.frame_features import FeatureEmbedder, FrameFeatures  # noqa: E402
 from trackmill.models.masa.model import Masa  # noqa: E402
-from trackmill.pipeline.tracking.embedding import Embedder, FeatureEmbedder  # noqa: E402
 
 SCALING = FrameScaling(long_side=96, short_side=96)
 
@@ -46,7 +46,7 @@ def test_what_the_model_is_handed() -> None:
 
     images = frames((40, 30), (40, 30), (40, 30), (20, 64), (40, 30))
     given = boxes(2, 0, 1, 3, 0)
-    found = Embedder(Recording(), SCALING).embed(images, given)
+    found = ScaledEmbedder(Recording(), SCALING).embed(images, given)
     assert [shape for shape, _ in calls] == [(2, 3, 96, 72), (1, 3, 30, 96)]
     factor = np.array([72 / 30, 96 / 40] * 2)
     assert np.allclose(calls[0][1][1], given[2] * factor)
@@ -58,10 +58,10 @@ def test_what_the_model_is_handed() -> None:
 def test_batches_and_sharing_change_nothing(model: Masa) -> None:
     images = frames((48, 64), (48, 64), (60, 40), (48, 64))
     given = boxes(3, 0, 2, 4)
-    together = Embedder(model, SCALING).embed(images, given)
+    together = ScaledEmbedder(model, SCALING).embed(images, given)
     shared = FeatureEmbedder(FrameFeatures(model, SCALING)).embed(images, given)
     for image, each, one, other in zip(images, given, together, shared, strict=True):
-        alone = Embedder(model, SCALING).embed([image], [each])[0]
+        alone = ScaledEmbedder(model, SCALING).embed([image], [each])[0]
         assert len(one) == len(other) == len(each)
         if len(each):
             assert one.dtype == np.float32
@@ -73,7 +73,7 @@ def test_batches_and_sharing_change_nothing(model: Masa) -> None:
 def test_embeddings_are_the_models_own(model: Masa) -> None:
     """Without scaling nothing stands between the frame and the model."""
     (image,), (each,) = frames((64, 96)), boxes(5)
-    found = Embedder(model, SCALING).embed([image], [each])[0]
+    found = ScaledEmbedder(model, SCALING).embed([image], [each])[0]
     batch = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     assert np.abs(found - model.embed(batch, [torch.from_numpy(each)])[0].numpy()).max() < 1e-6
 
@@ -94,6 +94,6 @@ def test_the_same_frames_are_computed_once(model: Masa, monkeypatch: pytest.Monk
 
 def test_no_box_anywhere(model: Masa) -> None:
     images = frames((48, 64), (48, 64))
-    for embedder in (Embedder(model, SCALING), FeatureEmbedder(FrameFeatures(model, SCALING))):
+    for embedder in (ScaledEmbedder(model, SCALING), FeatureEmbedder(FrameFeatures(model, SCALING))):
         assert [len(each) for each in embedder.embed(images, boxes(0, 0))] == [0, 0]
         assert embedder.embed([], []) == []

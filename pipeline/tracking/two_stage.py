@@ -1,0 +1,77 @@
+"""Two-stage tracking as one `VideoModel`: detect and embed in batches, associate frame by frame, perhaps segment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trackmill.models.association import Tracker
+from trackmill.models.detectors.base import Detector
+from trackmill.models.detectors.segmenter import BoxSegmenter
+from trackmill.models.embedders.base import Embedder
+from trackmill.pipeline.tracking.base import VideoModel
+from trackmill.pipeline.tracking.timing import StageTimes
+from trackmill.schemas.detections import Detections, make_detections
+from trackmill.schemas.tracking import SourceFrame, TrackedObjects
+
+
+class TwoStage(VideoModel):
+    """A detector finds objects, an embedder describes them, a tracker links them (MASA, section 3.3).
+
+    Args:
+        detector: finds objects.
+        embedder: describes them.
+        tracker: links them.
+        segmenter: cuts out the objects that got an identity; None: masks are those of the detector, if it has any.
+    """
+
+    def __init__(
+        self, detector: Detector, embedder: Embedder, tracker: Tracker, segmenter: BoxSegmenter | None = None
+    ) -> None:
+        self.detector, self.embedder, self.tracker, self.segmenter = detector, embedder, tracker, segmenter
+        self.names, self.category_ids = detector.names, detector.category_ids
+
+    def reset(self) -> None:
+        """See `VideoModel.reset`."""
+        self.embedder.reset()
+        self.tracker.reset()
+
+    def track(self, frames: Sequence[SourceFrame], times: StageTimes) -> list[TrackedObjects]:
+        """See `VideoModel.track`; stages are detect, embed, associate and segment."""
+        images = [frame.image for frame in frames]
+        with times.stage("detect", len(frames)):
+            detections = self.detector.detect(images, [frame.number - 1 for frame in frames])
+        with times.stage("embed", len(frames)):
+            embeddings = self.embedder.embed(images, [each.boxes for each in detections])
+        with times.stage("associate", len(frames)):
+            tracked = [
+                TrackedObjects.of(each, self.tracker.update(each, rows, frame.index))
+                for frame, each, rows in zip(frames, detections, embeddings, strict=True)
+            ]
+        if self.segmenter is None:
+            return tracked
+        with times.stage("segment", len(frames)):
+            masks = self.segmenter.segment(images, [each.objects.boxes for each in tracked])
+        return [each.with_masks(cut) for each, cut in zip(tracked, masks, strict=True)]
+
+    @property
+    def num_tracks(self) -> int:
+        """See `VideoModel.num_tracks`."""
+        return self.tracker.num_tracks
+
+
+class GivenDetections(Detector):
+    """Stands where a detector does, and gives what the caller has detected in the next frame."""
+
+    names = ()
+    category_ids = ()
+
+    def __init__(self) -> None:
+        self.next = make_detections([])
+
+    def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
+        """See `Detector.detect`; of one image."""
+        assert len(images) == 1, "one frame is handed over at a time"
+        return [self.next]

@@ -1,0 +1,1 @@
+"""Tests of detectors, and of the size at which they see frames."""

@@ -1,0 +1,1 @@
+"""Tests of embedders: boxes in frames to appearance embeddings."""
