@@ -156,7 +156,7 @@ class GraphProposer(Proposer):
         scaled = clip_boxes(boxes * np.array([scale_x, scale_y] * 2, np.float32), frame_height, frame_width)
         refused_boxes, refused_reasons = show_refusals(scaled, reasons, REASONS)
         return ProposalSet(
-            boxes=np.array([mask_box(mask) for mask in masks], np.float32).reshape(-1, 4),
+            boxes=np.array([mask_box(mask) for mask in masks if mask is not None], np.float32).reshape(-1, 4),
             scores=extents[kept],
             masks=masks,
             refused=count_refusals(reasons, REASONS),

@@ -20,10 +20,14 @@ REASONS = ("too_small", "too_large", "low_extent", "elongated", "spans_image", "
 class Gates(Protocol):
     """The settings that the gates read; `trackmill.models.proposers.graph.GraphSettings` says what each does."""
 
-    min_area: float
-    max_area: float
-    min_extent: float
-    max_aspect: float
+    @property
+    def min_area(self) -> float: ...
+    @property
+    def max_area(self) -> float: ...
+    @property
+    def min_extent(self) -> float: ...
+    @property
+    def max_aspect(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ class SamProposer(Proposer):
         return ProposalSet(
             boxes=_boxes_of(masks),
             scores=scores,
-            masks=masks,
+            masks=[*masks],
             refused={reason: count for reason, count in refused.items() if count},
             refused_boxes=refused_boxes,
             refused_reasons=refused_reasons,
@@ -217,7 +217,7 @@ class SamProposer(Proposer):
         masks, scores = _best_first(found, (image.shape[0], image.shape[1]))
         empty = len(found) - len(masks)
         refused = {"empty": empty} if empty else {}
-        return ProposalSet(boxes=_boxes_of(masks), scores=scores, masks=masks, refused=refused)
+        return ProposalSet(boxes=_boxes_of(masks), scores=scores, masks=[*masks], refused=refused)
 
 
 def _best_first(found: Candidates, size: tuple[int, int]) -> tuple[list[CroppedMask], NDArray[np.float32]]:

@@ -89,7 +89,8 @@ def take(photograph: Image.Image, pose: Pose) -> NDArray[np.uint8]:
     matrix = np.vstack([pose.matrix(), [0, 0, 1]])
     coefficients = np.linalg.inv(matrix)[:2].ravel().tolist()
     view = photograph.transform((WIDTH, HEIGHT), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
-    return np.clip(np.rint(np.asarray(view, np.float32) * pose.gain), 0, 255).astype(np.uint8)
+    seen: NDArray[np.uint8] = np.clip(np.rint(np.asarray(view, np.float32) * pose.gain), 0, 255).astype(np.uint8)
+    return seen
 
 
 def seen_box(pixels: NDArray[np.float64], pose: Pose) -> tuple[tuple[float, float, float, float], float]:

@@ -58,18 +58,18 @@ def find_objects(photograph: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
     height, width = photograph.shape[:2]
     found = GraphProposer(GraphSettings(long_side=max(height, width))).propose([Frame(image=photograph)])[0]
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
-    fitting = ((sides >= _SIDES[0]) & (sides <= _SIDES[1])).all(axis=1)
+    fitting: NDArray[np.bool_] = np.logical_and.reduce((sides >= _SIDES[0]) & (sides <= _SIDES[1]), axis=1)
     areas = sides.prod(axis=1)
     chosen: list[int] = []
     for row in np.argsort(-areas, kind="stable").tolist():
         if fitting[row] and len(chosen) < MAX_OBJECTS and not _covered(found.boxes[row], found.boxes[chosen]):
             chosen.append(row)
-    regions = []
+    regions: list[NDArray[np.float64]] = []
     for row in chosen:
         mask = found.masks[row]
         assert mask is not None, "the proposer gives a mask with every box"
         y, x = np.nonzero(paste_mask(mask, height, width))
-        regions.append(np.column_stack([x, y]) + 0.5)
+        regions.append(np.add(np.column_stack([x, y]), 0.5))
     return regions
 
 

@@ -17,10 +17,11 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from trackmill.pipeline.media.errors import BadItem, PixelLimit, TruncatedMedia
 from trackmill.pipeline.media.scaling import stored_size
@@ -116,7 +117,8 @@ def decode_mask_picture(data: bytes, name: str, *, max_pixels: int) -> NDArray[n
     image = _open(data, name, max_pixels)
     _load(image, name)
     pixels = np.asarray(image)
-    return pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0
+    inside: NDArray[np.bool_] = np.logical_or.reduce(pixels, axis=2) if pixels.ndim == 3 else pixels != 0
+    return inside
 
 
 def scale_pixels(image: Image.Image, longest_side: int) -> Image.Image:
@@ -249,7 +251,7 @@ def _from_sixteen_bit(image: Image.Image, name: str) -> Image.Image:
 
 def _deep_colour(image: Image.Image) -> bool:
     # Only the decoder's raw mode tells, before loading, that Pillow is going to keep the upper byte of each channel.
-    for tile in image.tile:
+    for tile in cast(ImageFile.ImageFile, image).tile:
         arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         raw_mode = str(arguments[0])
         if ";16" in raw_mode and not raw_mode.startswith("I"):

@@ -53,7 +53,7 @@ def probe(url: str) -> VideoHeader:
             count = shown
             if not count and stream.frames:
                 count = stream.frames
-            elif not count and stream.duration:
+            elif not count and stream.duration and stream.time_base:
                 count = round(float(stream.duration * stream.time_base) * fps)
             elif not count and container.duration:
                 count = round(container.duration / av.time_base * fps)

@@ -202,19 +202,19 @@ class VideoReader:
 
     def _seek(self, keyframe: _Keyframe) -> None:
         # The index of an AVI file goes by decoding time, the others' by presentation time.
-        by_pts = "avi" not in self._container.format.name or keyframe.dts is None
-        time = keyframe.pts if by_pts else keyframe.dts
+        by_pts = "avi" not in self._container.format.name
+        time = keyframe.pts if by_pts or keyframe.dts is None else keyframe.dts
         self._container.seek(time, stream=self._stream, backward=True)
         self._frames = self._decode(keyframe)
 
     def _decode(self, keyframe: _Keyframe | None) -> Iterator[av.VideoFrame]:
-        landed = keyframe is None
+        sought = keyframe
         for packet in self._container.demux(self._stream):
-            if not landed and packet.pts is not None:
+            if sought is not None and packet.pts is not None:
                 # A seek may land anywhere; behind the keyframe it would give wrong pixels, so nothing is decoded.
-                if self._order.get(packet.pts, len(self._order)) > keyframe.order or not packet.is_keyframe:
+                if self._order.get(packet.pts, len(self._order)) > sought.order or not packet.is_keyframe:
                     return
-                landed = True
+                sought = None
             # An empty packet would tell the decoder that the video is over.
             if packet.is_corrupt or (packet.size == 0 and packet.pts is not None):
                 continue
@@ -224,7 +224,10 @@ class VideoReader:
         assert self._frames is not None
         for frame in self._frames:
             self.decoded += 1
-            position = self._reached + 1 if self._times is None else self._index.get(frame.pts)
+            if self._times is None:
+                position: int | None = self._reached + 1
+            else:
+                position = None if frame.pts is None else self._index.get(frame.pts)
             if position is None:
                 continue
             self._reached = position
@@ -240,6 +243,7 @@ class VideoReader:
         image = np.rot90(pixels, turns)
         scaled = scale_pixels(Image.fromarray(np.ascontiguousarray(image)), self._longest_side)
         if self._times is not None:
+            assert self._stream.time_base is not None, "presentation times are counted in it"
             time_s = float((self._times[index] - self._times[0]) * self._stream.time_base)
         else:
             time_s = index / self.fps if self.fps else 0.0

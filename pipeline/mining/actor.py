@@ -32,7 +32,7 @@ class Worker:
         return f"{self.pid}@{self.host}"
 
 
-@ray.remote(concurrency_groups={"status": 1})
+@ray.remote(concurrency_groups={"status": 1})  # type: ignore[call-overload]  # Ray's annotations know no groups
 class MinerActor:
     """Does one unit at a time; answers `status` meanwhile."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from trackmill.pipeline.mining.start import start_miner
 from trackmill.pipeline.mining.unit import MineJob, Status, UnitResult, UnitTask
+from trackmill.schemas.media import WorkItem
 
 
 class InlineExecutor:
@@ -44,7 +45,7 @@ class InlineExecutor:
             ticker.join()
             miner.note.remove()
 
-    def measure(self, items: list) -> list[tuple[int, float, int]]:
+    def measure(self, items: list[WorkItem]) -> list[tuple[int, float, int]]:
         """See `Miner.measure`."""
         miner = start_miner(self._job)
         try:

@@ -11,7 +11,7 @@ import dataclasses
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -155,7 +155,7 @@ class Miner:
             measured.append((frames, time.perf_counter() - start, size))
         return measured
 
-    def _read_ahead(self, task: UnitTask) -> Iterator[_Read]:
+    def _read_ahead(self, task: UnitTask) -> Generator[_Read, None, None]:
         """Read items in order, one ahead of the one that is worked on."""
         wanted = [(p, item) for p, item in zip(task.positions, task.items) if p not in task.poisoned]
         if task.serial:
@@ -183,7 +183,7 @@ class Miner:
         self.note.put(position)
         return _Read(position, item, media, error, time.perf_counter() - start)
 
-    def _mine_ahead(self, task: UnitTask) -> Iterator[_Mined]:
+    def _mine_ahead(self, task: UnitTask) -> Generator[_Mined, None, None]:
         """Items in order, everything done but the writing; as many at once as the proposer has a use for."""
         concurrency = 1 if task.serial else self._proposer.concurrency
         with contextlib.closing(self._read_ahead(task)) as arrivals:

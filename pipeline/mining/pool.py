@@ -139,7 +139,8 @@ class RayPool:
         if self._settings.memory_per_actor:
             options["memory"] = self._settings.memory_per_actor
         # Never restarted by Ray: a restarting actor fails all calls in its queue at once.
-        actor = MinerActor.options(max_restarts=0, max_task_retries=0, **options).remote(self._job)
+        remote_class: Any = MinerActor  # Ray has made more of the class than its annotations say
+        actor = remote_class.options(max_restarts=0, max_task_retries=0, **options).remote(self._job)
         return _Slot(actor, actor.start.remote())
 
     def _collect(self, decisions: Decisions) -> Iterator[UnitResult]:

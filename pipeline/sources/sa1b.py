@@ -115,7 +115,7 @@ class Sa1b(Source):
             yield self._item(uri, uri, basename(uri), {"error": index})
             return
         for member, bad in index.bad.items():
-            details = {"error": f"this member {bad.reason}" if member[0] != "@" else bad.reason}
+            details: dict[str, Any] = {"error": f"this member {bad.reason}" if member[0] != "@" else bad.reason}
             if bad.truncated:
                 details["truncated"] = True
             picture = re.sub(r"(?i)\.json$", ".jpg", member)

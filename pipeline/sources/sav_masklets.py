@@ -56,9 +56,10 @@ class Masklets:
         stability = document.get("masklet_stability_score")
         # The manual file has one null for each object there instead of a list for each frame.
         scored = isinstance(stability, list) and bool(stability) and isinstance(stability[0], list)
-        if scored and len(stability) != len(frames):
-            raise BadItem(f"{uri}: 'masklet_stability_score' has {len(stability)} frames, 'masklet' {len(frames)}")
-        return cls(uri, frames, [offset + value for value in ids], stability if scored else [])
+        scores: list[Any] = list(stability or []) if scored else []
+        if scored and len(scores) != len(frames):
+            raise BadItem(f"{uri}: 'masklet_stability_score' has {len(scores)} frames, 'masklet' {len(frames)}")
+        return cls(uri, frames, [offset + value for value in ids], scores)
 
 
 def read_masklets(masklets: Sequence[Masklets], position: int, height: int, width: int) -> Annotations:
