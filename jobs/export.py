@@ -84,7 +84,7 @@ def export(source: Source, folder: str, card: str, *, size: tuple[int, int] | No
 
     variant = source.model.variant
     graph, compared = _graph(source, size) if onnx else (b"", None)
-    more = dict(source.told) | {"source": source.name, "source_sha256": source.sha256}
+    more = dict(source.metadata) | {"source": source.name, "source_sha256": source.sha256}
     if source.training is not None:
         more |= {"step": str(source.training.step), "recipe": source.training.recipe.name}
         more |= {"data_fingerprint": str(source.training.data.get("fingerprint", ""))}

@@ -1,4 +1,4 @@
-"""What the registry asks of MASA: its settings, how it is built, how its tensors are told from others."""
+"""MASA's entry in the registry: its settings, how it is built, how its checkpoints are recognised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HOTA, CLEAR and Identity side by side: counted for one video, added up over videos or classes, told as one row."""
+"""HOTA, CLEAR and Identity side by side: counted for one video, summed over videos or classes, given as one row."""
 
 from __future__ import annotations
 

@@ -68,14 +68,14 @@ class Source:
         name: of the file or checkpoint it was read from, without credentials.
         sha256: of that file.
         training: None for a checkpoint without a run.
-        told: metadata that the file bore.
+        metadata: of the file.
     """
 
     model: Masa
     name: str
     sha256: str
     training: Training | None = None
-    told: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def from_weights(weights: str, variant: str | None) -> Source:
@@ -99,7 +99,9 @@ def from_weights(weights: str, variant: str | None) -> Source:
     found = variant or recognise(read)
     if found is None:
         raise InputError(f"{fetched.name}: cannot tell the variant from its tensors; name it with --model")
-    return Source(model=build_model(found, read), name=fetched.name, sha256=fetched.sha256, told=_words(read.metadata))
+    return Source(
+        model=build_model(found, read), name=fetched.name, sha256=fetched.sha256, metadata=_words(read.metadata)
+    )
 
 
 def from_run(run: str, which: str) -> Source:
@@ -129,11 +131,13 @@ def _final(run: str, recipe: Recipe) -> Source:
     fetched = fetch_weights(result_url(run), card["file"]["sha256"])
     read = read_fetched(fetched)
     model = build_model(str(read.metadata.get("variant")), read)
-    told = _words(read.metadata)
+    metadata = _words(read.metadata)
     # Not the run's `config.json`, which may be newer: the card was written with the weights.
     recipe = make_recipe(card["recipe"], f"{redact(run)}/final/card.json")
-    training = _training(run, recipe, card["step"], card["data"], told, bool(card["averaged"]))
-    return Source(model=model, name="final/model.safetensors", sha256=fetched.sha256, training=training, told=told)
+    training = _training(run, recipe, card["step"], card["data"], metadata, bool(card["averaged"]))
+    return Source(
+        model=model, name="final/model.safetensors", sha256=fetched.sha256, training=training, metadata=metadata
+    )
 
 
 def _stored(run: str, recipe: Recipe, which: str) -> Source:
@@ -155,13 +159,13 @@ def _stored(run: str, recipe: Recipe, which: str) -> Source:
     # What is frozen is not in the checkpoint: it was built anew, from files that may have changed since.
     checkpoint.check_frozen(found, checkpoint.frozen_digest(nn.ModuleDict({"network": network})))
     used = checkpoint.EMA if averaged is not None else checkpoint.MODEL
-    told = _words(orjson.loads(next(iter(task.metadata().values()))))
+    metadata = _words(orjson.loads(next(iter(task.metadata().values()))))
     return Source(
         model=network,
         name=f"checkpoints/{basename(found.url)}/{used}",
         sha256=found.document["files"][used]["sha256"],
-        training=_training(run, recipe, found.step, found.document["data"], told, averaged is not None),
-        told=told,
+        training=_training(run, recipe, found.step, found.document["data"], metadata, averaged is not None),
+        metadata=metadata,
     )
 
 
@@ -177,7 +181,7 @@ def _recipe_of(run: str) -> Recipe:
 
 
 def _training(
-    run: str, recipe: Recipe, step: int, data: Mapping[str, Any], told: Mapping[str, str], averaged: bool
+    run: str, recipe: Recipe, step: int, data: Mapping[str, Any], metadata: Mapping[str, str], averaged: bool
 ) -> Training:
     if recipe.task != "masa":
         raise ConfigError(f"{redact(run)} has trained {recipe.task!r}, and only MASA can be exported so far")
@@ -186,7 +190,7 @@ def _training(
         recipe=recipe,
         step=step,
         data=data,
-        frozen=tuple(filter(None, told.get("frozen", "").split(", "))),
+        frozen=tuple(filter(None, metadata.get("frozen", "").split(", "))),
         averaged=averaged,
         losses=_last_row(join(run, "metrics.jsonl"), step),
         evaluation=_last_row(join(run, "evaluations.jsonl"), step),
@@ -213,6 +217,6 @@ def _licences(data_url: str) -> dict[str, int] | None:
     return dict(Counter(stored).most_common())
 
 
-def _words(told: Mapping[str, Any]) -> dict[str, str]:
-    """What a file told about itself, but for what `metadata_of` writes anew."""
-    return {key: str(value) for key, value in told.items() if key not in ("variant", "compatible_offsets")}
+def _words(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """A file's own metadata, without what `metadata_of` writes anew."""
+    return {key: str(value) for key, value in metadata.items() if key not in ("variant", "compatible_offsets")}

@@ -108,7 +108,7 @@ class ShardSample:
         """Boxes (N, 4) float32 xyxy in pixels of the stored frame, and scores (N,) float32, best first.
 
         Raises:
-            BadMember: not finite, turned inside out, or not one score per box.
+            BadMember: not finite, inverted (x1 < x0), or not one score per box.
         """
         if self._parsed is not None:
             return self._parsed[0]
@@ -164,7 +164,7 @@ def _boxes_and_scores(boxes: Any, scores: Any) -> tuple[NDArray[np.float32], NDA
     numbers = values.astype(np.float32)
     corners = numbers[: 4 * count].reshape(count, 4)
     if (corners[:, 2:] < corners[:, :2]).any():  # one without area is left to whoever uses it
-        raise ValueError("a box is turned inside out")
+        raise ValueError("a box is inverted (x1 < x0)")
     return corners, numbers[4 * count :]
 
 

@@ -76,7 +76,7 @@ class Run:
         return {**self.parts["libraries"], **self.parts["proposer"]["implementation"]}
 
     def job(self) -> MineJob:
-        """What workers are told."""
+        """What the driver sends to its workers."""
         return MineJob(
             root=self.layout.root,
             config=self.config.model_dump(mode="json"),

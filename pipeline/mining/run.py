@@ -89,13 +89,13 @@ def execute(
     tasks = _tasks(run, done, only_quarantined)
     first = next(tasks, None)
     results = start_executor().run(chain([first], tasks)) if first else iter(())
-    done_now = told = 0
+    done_now = record = 0
     for result in results:
         done_now += 1
         progress.unit_done(result)
-        for source_id, error_class, reason in result.quarantined[: max(0, _QUARANTINED_TOLD - told)]:
+        for source_id, error_class, reason in result.quarantined[: max(0, _QUARANTINED_TOLD - record)]:
             log.warning("quarantined: %s: %s: %s", source_id, error_class, reason)
-            told += 1
+            record += 1
     progress.close()
     # Once more: a worker of a killed run may have outlived the sweep at the start.
     sweep_scratch(run.layout.shards)

@@ -42,7 +42,7 @@ class SidecarCheck:
         self._found = find_sidecars(dataset.layout) if dataset.layout is not None and dataset.receipts else None
         self._parts = _parts(dataset.shards)
         self._units = {shard.name: name for name, shards in self._parts.items() for shard in shards}
-        # Rows can be told from unknown ones only when all shards of a part were looked at.
+        # Unknown rows are recognised only when all shards of a part have been read.
         self._seen: dict[str, dict[str, SampleShape]] = {}
         self._left = {name: len(shards) for name, shards in self._parts.items()}
         self._quarantined: Counter[str] = Counter()

@@ -1,6 +1,6 @@
 """Detections that come from a file behind the `Detector` contract: MOTChallenge text, COCO JSON, Parquet.
 
-All of a file is read and checked at once, so that a broken row is told before any frame is decoded.
+All of a file is read and checked at once, so that a broken row is an error before any frame is decoded.
 """
 
 from __future__ import annotations

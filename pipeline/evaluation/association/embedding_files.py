@@ -101,8 +101,8 @@ class EmbeddingFile:
             )
         counts = [len(column) for column in (self._sequences, self._frames, self._ids, vectors)]
         if len(set(counts)) > 1:
-            told = ", ".join(f"{name} {count:,}" for name, count in zip(COLUMNS, counts))
-            raise BadTracks(f"{self._where}: columns of different lengths: {told}")
+            record = ", ".join(f"{name} {count:,}" for name, count in zip(COLUMNS, counts))
+            raise BadTracks(f"{self._where}: columns of different lengths: {record}")
 
 
 def _parquet(data: bytes) -> dict[str, NDArray[Any]]:

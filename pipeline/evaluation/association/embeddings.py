@@ -97,7 +97,7 @@ def embed(
     Args:
         sequences: with `pictures` where an embedding looks at pixels.
         embeddings: one or more; a picture is decoded once for all of them.
-        progress: told after each frame that 1 more is done.
+        progress: called with 1 after each frame.
 
     Returns:
         For each embedding: by sequence name, (N, D) float32 of unit length (zeros stay zeros).

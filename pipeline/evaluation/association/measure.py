@@ -101,7 +101,7 @@ def association_benchmark(
         dev: sequences to choose it on; None takes the scored ones, which a note then says.
         memory, ema: of the linking rule, see `link`.
         seed: of the built-in random embeddings.
-        progress: told after each picture that 1 more is embedded.
+        progress: called with 1 after each picture.
 
     Raises:
         BadTracks: see `embed`; or two sequences of one name.

@@ -130,11 +130,11 @@ def _plain(interval: Interval | None) -> dict[str, Any] | None:
 
 
 def _sentence(interval: Interval | None, first: str, second: str) -> str:
-    told = _plain(interval)
-    if told is None:
+    record = _plain(interval)
+    if record is None:
         return "nothing to compare"
-    verdict = "" if told["low"] > 0 or told["high"] < 0 else ", no clear difference"
+    verdict = "" if record["low"] > 0 or record["high"] < 0 else ", no clear difference"
     return (
-        f"{first} {told['first']:.1f}, {second} {told['second']:.1f}, difference {told['difference']:+.1f} "
-        f"[{told['low']:+.1f}, {told['high']:+.1f}]{verdict}"
+        f"{first} {record['first']:.1f}, {second} {record['second']:.1f}, difference {record['difference']:+.1f} "
+        f"[{record['low']:+.1f}, {record['high']:+.1f}]{verdict}"
     )

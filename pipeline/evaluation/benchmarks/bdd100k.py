@@ -21,7 +21,7 @@ from trackmill.pipeline.evaluation.benchmarks.bdd100k_categories import (
 )
 from trackmill.pipeline.evaluation.benchmarks.bdd100k_counts import Counts, count_video
 from trackmill.pipeline.evaluation.benchmarks.bdd100k_regions import overlapping_masks
-from trackmill.pipeline.evaluation.benchmarks.bdd100k_rows import Notes, add_plots, pooled, told_row, totals
+from trackmill.pipeline.evaluation.benchmarks.bdd100k_rows import Notes, add_plots, pooled, scored_row, totals
 from trackmill.pipeline.evaluation.class_vote import vote
 from trackmill.pipeline.evaluation.overlaps import Iou
 from trackmill.pipeline.evaluation.readers.mot_layout import choose, unknown
@@ -87,10 +87,10 @@ def evaluate(
         if progress is not None:
             progress(done, len(names))
     report.metrics = totals(by_class, families)
-    report.classes = {label: told_row(by_class[number], families) for label, number in CLASSES.items()}
+    report.classes = {label: scored_row(by_class[number], families) for label, number in CLASSES.items()}
     for group, members in SUPER_CATEGORIES.items():
-        report.classes[group] = told_row(pooled(by_class[CLASSES[member]] for member in members), families)
-    report.notes = notes.told(by_class, options.bdd_rule == "published", families)
+        report.classes[group] = scored_row(pooled(by_class[CLASSES[member]] for member in members), families)
+    report.notes = notes.lines(by_class, options.bdd_rule == "published", families)
     return report
 
 

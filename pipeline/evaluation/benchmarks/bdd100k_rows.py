@@ -38,38 +38,38 @@ class Notes:
             self.without_predictions.append(truth.name)
         self.look_alikes += int((np.isin(truth.tracks.labels, list(DISTRACTORS)) & ~truth.crowd).sum())
 
-    def told(self, by_class: Mapping[int, Counts], published: bool, families: Collection[str]) -> list[str]:
+    def lines(self, by_class: Mapping[int, Counts], published: bool, families: Collection[str]) -> list[str]:
         """One sentence each."""
-        told = []
+        lines = []
         if all(counts.objects == 0 for counts in by_class.values()):
-            told.append("no objects in the ground truth: nothing can be scored")
+            lines.append("no objects in the ground truth: nothing can be scored")
         elif self.without_objects:
-            told.append(f"no objects in the ground truth of {_listed(self.without_objects)}")
+            lines.append(f"no objects in the ground truth of {_listed(self.without_objects)}")
         if self.missing_videos:
-            told.append(f"no results for {_listed(self.missing_videos)}: all objects there are missed")
+            lines.append(f"no results for {_listed(self.missing_videos)}: all objects there are missed")
         if self.without_predictions:
-            told.append(f"no predictions in {_listed(self.without_predictions)}: all objects there are missed")
+            lines.append(f"no predictions in {_listed(self.without_predictions)}: all objects there are missed")
         if self.missing_frames:
-            told.append(
+            lines.append(
                 f"frames without an entry in the results: {self.missing_frames:,}; all objects there are missed"
             )
         if self.overlapping_frames:
-            told.append(
+            lines.append(
                 f"frames with overlapping predicted masks: {self.overlapping_frames:,}; segmentation tracking allows "
                 "none, and all predictions of such a frame are removed, as in the official tool"
             )
         if self.look_alikes and published and {"hota", "teta"} & set(families):
-            told.append(
+            lines.append(
                 f"{self.look_alikes:,} objects called other person, other vehicle or trailer count as real in HOTA "
                 "and TETA, as in the published numbers; the rule 'corrected' ignores them"
             )
         empty = [label for label, number in CLASSES.items() if by_class[number].clear.gt == 0]
         if empty and len(empty) < len(CLASSES) and "clear" in families:
-            told.append(
+            lines.append(
                 f"no ground truth for {', '.join(empty)}: MOTA is undefined there and counts as 0 in mMOTA, as do "
                 "MOTP, IDF1 and HOTA in their means; TETA's means leave out such classes"
             )
-        return told
+        return lines
 
 
 def totals(by_class: Mapping[int, Counts], families: Collection[str]) -> Row:
@@ -87,10 +87,10 @@ def totals(by_class: Mapping[int, Counts], families: Collection[str]) -> Row:
     if "identity" in families:
         scores = _means_of_finite([counts.clear.identity_scores() for counts in by_class.values()])
         fractions["mIDF1"] = scores["mIDF1"]
-    told = row(fractions) | told_row(everything, families)
+    record = row(fractions) | scored_row(everything, families)
     if everything.objects == 0 and everything.clear.gt == 0:
-        told |= {key: None for key, value in told.items() if isinstance(value, float)}
-    return told
+        record |= {key: None for key, value in record.items() if isinstance(value, float)}
+    return record
 
 
 def _means_of_finite(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -101,7 +101,7 @@ def _means_of_finite(rows: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def told_row(counts: Counts, families: Collection[str]) -> Row:
+def scored_row(counts: Counts, families: Collection[str]) -> Row:
     """Percent and counts of one class, or of several together."""
     fractions: dict[str, float] = {}
     if "teta" in families:

@@ -183,54 +183,54 @@ def _class_rows(
     found = precision.scores() if precision is not None else {}
     rows = {}
     for label in data.labels:
-        told = row(total.teta.get(label, TetaCounts.none()).scores()) if "teta" in families else {}
+        record = row(total.teta.get(label, TetaCounts.none()).scores()) if "teta" in families else {}
         if precision is not None:
             scores = found.get(label, {})
-            told |= row({name: _number(scores.get(key)) for key, name in _PRECISION.items()})
+            record |= row({name: _number(scores.get(key)) for key, name in _PRECISION.items()})
         if set(TRACK_FAMILIES) & set(families):
-            told |= _track_row(total.tracks[label], families)
-        rows[names[label]] = told
+            record |= _track_row(total.tracks[label], families)
+        rows[names[label]] = record
     return rows
 
 
 def _mean_row(tally: _Tally, families: Collection[str]) -> Row:
     """One video: the mean over its classes. Track mAP is left out, which is defined over all videos together."""
-    told = [row(counts.scores()) for counts in tally.teta.values() if not counts.is_empty]
+    record = [row(counts.scores()) for counts in tally.teta.values() if not counts.is_empty]
     tracked = [_track_row(counts, families) for counts in tally.tracks.values()]
     blank = _blank([family for family in families if family != "trackmap"])
-    return _average([*told, *tracked], blank)
+    return _average([*record, *tracked], blank)
 
 
 def _track_row(counts: TrackCounts, families: Collection[str]) -> Row:
-    told = counts.row()
+    record = counts.row()
     if "teta" in families:
-        told = {"HOTA.LocA" if name == "LocA" else name: value for name, value in told.items()}
-    return told
+        record = {"HOTA.LocA" if name == "LocA" else name: value for name, value in record.items()}
+    return record
 
 
 def _blank(families: Collection[str]) -> Row:
     """All names that the families tell, with None for a ratio and 0 for a count."""
-    told: Row = {}
+    record: Row = {}
     if "teta" in families:
-        told |= dict.fromkeys(TetaCounts.none().scores())
+        record |= dict.fromkeys(TetaCounts.none().scores())
     if "trackmap" in families:
-        told |= dict.fromkeys(_PRECISION.values())
+        record |= dict.fromkeys(_PRECISION.values())
     if set(TRACK_FAMILIES) & set(families):
-        told |= _track_row(TrackCounts.none(families), families)
-    return told
+        record |= _track_row(TrackCounts.none(families), families)
+    return record
 
 
 def _average(rows: Iterable[Row], blank: Row) -> Row:
     """Ratios: mean over the rows that have them; counts: sum."""
     rows = list(rows)
-    told: Row = {}
+    record: Row = {}
     for name, empty in blank.items():
         values = [value for one in rows if (value := one.get(name)) is not None]
         if empty is not None:
-            told[name] = int(sum(values))
+            record[name] = int(sum(values))
         else:
-            told[name] = float(np.mean(values)) if values else None
-    return told
+            record[name] = float(np.mean(values)) if values else None
+    return record
 
 
 def _as_printed(title: str, rows: list[Row]) -> str:
@@ -241,8 +241,8 @@ def _as_printed(title: str, rows: list[Row]) -> str:
     if not rows:
         return f"no {title} classes with ground truth"
     means = {name: np.mean([float(f"{one[name]:.5g}") for one in rows]) for name in _PRINTED}
-    told = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-    return f"{title} classes: {len(rows)}; as the official script prints them, from class rows of five digits: {told}"
+    record = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+    return f"{title} classes: {len(rows)}; as the official script prints them, from class rows of five digits: {record}"
 
 
 def _number(value: float | None) -> float:
@@ -261,17 +261,17 @@ def _class_names(data: CocoVideos) -> dict[int, str]:
 
 def _settings(families: Collection[str], options: Options) -> dict[str, Any]:
     voted = bool(options.class_vote)
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         "metrics": list(families),
         "class_vote": voted,
         "max_detections": options.max_detections or "all",
         "averages": "mean over the classes with ground truth; counts are summed",
     }
     if voted:
-        told["class_vote_rule"] = "most frequent class of a track's boxes; of equally frequent ones the smallest id"
+        record["class_vote_rule"] = "most frequent class of a track's boxes; of equally frequent ones the smallest id"
     if "teta" in families:
-        told["exhaustive"] = False
-    return told
+        record["exhaustive"] = False
+    return record
 
 
 def _notes(data: CocoVideos, families: Collection[str], options: Options) -> list[str]:

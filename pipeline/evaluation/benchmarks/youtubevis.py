@@ -29,7 +29,7 @@ from trackmill.pipeline.evaluation.scoring import TrackCounts, count
 from trackmill.pipeline.evaluation.tracks import Video
 
 FAMILIES = ("trackmap", "hota", "teta")
-"""What is told unless asked otherwise; `clear` and `identity` are to be had as well."""
+"""Families of metrics that are scored by default; `clear` and `identity` can be added."""
 
 PHRASE_SCORE = 0.5
 """SA-Co/VEval: HOTA takes predictions with a higher score, TETA those with at least this one."""
@@ -170,49 +170,49 @@ def _fill(
     if all(scores[name] is None for scores in by_class.values() for name in levels):
         names = [name for name in names if name not in levels]
 
-    def told(scores: Collection[Scores], tally: _Tally) -> Row:
+    def record(scores: Collection[Scores], tally: _Tally) -> Row:
         averages = average_precision(scores)
         return _row({name: averages.get(name) for name in names}, tally, families)
 
-    report.metrics = told(by_class.values(), total)
+    report.metrics = record(by_class.values(), total)
     for video, tally in by_video.items():
-        report.sequences[video] = told(precision.scores(video).values(), tally)
+        report.sequences[video] = record(precision.scores(video).values(), tally)
     for label, title in truth.categories.items():
         if label in by_class or label in total.counts or label in labels:
-            report.classes[title] = told([by_class[label]] if label in by_class else [], total.of(label))
+            report.classes[title] = record([by_class[label]] if label in by_class else [], total.of(label))
 
 
 def _row(precision: Scores, tally: _Tally, families: Collection[str]) -> Row:
-    told = row({name: math.nan if value is None else value for name, value in precision.items()})
+    record = row({name: math.nan if value is None else value for name, value in precision.items()})
     if {"hota", "clear", "identity"} & set(families):
         counted = sum(tally.counts.values(), start=TrackCounts.none(families)).row()
         if "teta" in families and "LocA" in counted:
             counted = {"HOTA.LocA" if name == "LocA" else name: value for name, value in counted.items()}
-        told |= counted
+        record |= counted
     if "teta" in families:
         scores = average(tally.teta.values())
-        told |= row(scores or dict.fromkeys(TetaCounts.none().scores(), math.nan))
-    return told
+        record |= row(scores or dict.fromkeys(TetaCounts.none().scores(), math.nan))
+    return record
 
 
 def _settings(families: Collection[str], truth: VisTruth, one_class: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         "metrics": list(families),
         "classes": "all as one" if one_class else "as annotated",
         "class_vote": False,
     }
     if "trackmap" in families:
-        told["max_tracks"] = "100 best of a class and video"
-        told["area_ranges"] = "mean area of a track below 128^2 (s), up to 256^2 (m), above (l)"
+        record["max_tracks"] = "100 best of a class and video"
+        record["area_ranges"] = "mean area of a track below 128^2 (s), up to 256^2 (m), above (l)"
     if {"hota", "clear", "identity"} & set(families):
-        told["totals"] = (
+        record["totals"] = (
             "HOTA, CLEAR and Identity pool the counts of all classes and videos; AP and TETA are class means"
         )
     if "teta" in families:
-        told["exhaustive"] = True
+        record["exhaustive"] = True
     if truth.has_phrases:
-        told["score_threshold"] = PHRASE_SCORE
-    return told
+        record["score_threshold"] = PHRASE_SCORE
+    return record
 
 
 def _notes(truth: VisTruth, results_of: Mapping[int, list[Entry]], videos: list[VisVideo]) -> list[str]:

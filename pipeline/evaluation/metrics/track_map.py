@@ -234,8 +234,8 @@ def average(rows: Iterable[Mapping[str, float | None]]) -> Scores:
     """Mean over classes, each score over the classes that have it; None where none has."""
     rows = list(rows)
     names = dict.fromkeys(name for row in rows for name in row)
-    told = {name: [value for row in rows if (value := row.get(name)) is not None] for name in names}
-    return {name: float(np.mean(values)) if values else None for name, values in told.items()}
+    record = {name: [value for row in rows if (value := row.get(name)) is not None] for name in names}
+    return {name: float(np.mean(values)) if values else None for name, values in record.items()}
 
 
 def _match(

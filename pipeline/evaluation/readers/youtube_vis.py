@@ -19,7 +19,7 @@ from trackmill.pipeline.formats.segmentations import MAX_PIXELS, brief
 from trackmill.pipeline.storage.credentials import redact
 
 ONE_CLASS = 1
-"""Label of every track where classes are not told apart."""
+"""Label of every track where classes are not distinguished."""
 
 _MAX_FRAMES = 1 << 24
 
@@ -170,10 +170,10 @@ def _video(value: Any, where: str) -> VisVideo:
         if not 0 <= sides[side] < MAX_PIXELS:
             raise BadTracks(f"{where}.{side}: should be a number of pixels, found {sides[side]}")
     folder = names[0].rsplit("/", 1)[0] if names and "/" in names[0] else ""
-    told = next((text for text in (value.get("name"), value.get("video_name"), folder) if text), number)
+    record = next((text for text in (value.get("name"), value.get("video_name"), folder) if text), number)
     return VisVideo(
         id=number,
-        name=str(told),
+        name=str(record),
         num_frames=num_frames,
         height=sides["height"],
         width=sides["width"],

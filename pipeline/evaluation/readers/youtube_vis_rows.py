@@ -137,8 +137,8 @@ def _box_fault(box: Any) -> str:
 
 def _mean_area(entry: Entry, video: VisVideo) -> float:
     """Mean of the areas that the file gives, over the frames that have one."""
-    told = [area for area in _over_frames(entry, "areas", video) if area]
-    numbers = [finite(area, f"{entry.where}.areas") for area in told]
+    record = [area for area in _over_frames(entry, "areas", video) if area]
+    numbers = [finite(area, f"{entry.where}.areas") for area in record]
     if not all(0 <= number <= _MAX_COORDINATE**2 for number in numbers):
         raise BadTracks(f"{entry.where}.areas: an area should lie between 0 and {_MAX_COORDINATE**2:.0e} pixels")
     return float(np.mean(numbers)) if numbers else 0.0

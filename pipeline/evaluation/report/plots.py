@@ -92,9 +92,9 @@ def timeline_plot(timeline: Timeline, name: str) -> Markup:
         _text("start", _LEFT, _TIMELINE_HEIGHT - 4, "frame 1"),
         _text("end", WIDTH - _RIGHT, _TIMELINE_HEIGHT - 4, f"{num_frames:,}"),
     ]
-    told = f"{sum(timeline.tp):,} matched, {sum(timeline.fn):,} missed, {sum(timeline.fp):,} false"
-    told = f"{name}: {told}, {_counted(sum(timeline.idsw))} in {num_frames:,} frames"
-    return _svg(WIDTH, _TIMELINE_HEIGHT, told, parts)
+    record = f"{sum(timeline.tp):,} matched, {sum(timeline.fn):,} missed, {sum(timeline.fp):,} false"
+    record = f"{name}: {record}, {_counted(sum(timeline.idsw))} in {num_frames:,} frames"
+    return _svg(WIDTH, _TIMELINE_HEIGHT, record, parts)
 
 
 def draw_moment(moment: Moment, picture: Picture | None = None) -> Markup:
@@ -114,15 +114,15 @@ def draw_moment(moment: Moment, picture: Picture | None = None) -> Markup:
             _box(drawn, f"ground truth {drawn.id}{': missed' if drawn.state == 'missed' else ''}")
         )
     for drawn in sorted(moment.predictions, key=lambda drawn: drawn.state != "switch"):
-        told = f"predicted {drawn.id}"
+        record = f"predicted {drawn.id}"
         if drawn.state == "switch":
             gt, before = became[drawn.id]
-            told += f", before {before}: ground truth {gt}"
+            record += f", before {before}: ground truth {gt}"
             labels.add_switch(drawn, f"{before} → {drawn.id}")
         else:
-            told += ": false, no ground truth" if drawn.state == "false" else ""
+            record += ": false, no ground truth" if drawn.state == "false" else ""
             labels.add_id(drawn)
-        layers[drawn.state].append(_box(drawn, told))
+        layers[drawn.state].append(_box(drawn, record))
     if picture:
         ground = Markup('<image href="{}" width="{}" height="{}" preserveAspectRatio="none"/>').format(
             picture.uri, picture.width, picture.height

@@ -90,7 +90,7 @@ class Report:
 
     def as_json(self) -> bytes:
         """The `--out` file: JSON with the names above; `base` and `novel` only where they apply."""
-        told: dict[str, Any] = {
+        record: dict[str, Any] = {
             "benchmark": self.benchmark,
             "iou": self.iou,
             "metrics": self.metrics,
@@ -98,8 +98,8 @@ class Report:
             "classes": self.classes,
         }
         if self.base is not None:
-            told |= {"base": self.base, "novel": self.novel}
-        told |= {
+            record |= {"base": self.base, "novel": self.novel}
+        record |= {
             "settings": self.settings,
             "notes": self.notes,
             "curves": self.curves,
@@ -117,13 +117,13 @@ class Report:
                 for moment in self.moments
             ],
         }
-        return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
 
 
 def row(fractions: Mapping[str, float], counts: Mapping[str, float] | None = None) -> Row:
     """One row: fractions become percent (None where they are not finite), counts become integers."""
-    told: Row = {name: 100 * float(value) if math.isfinite(value) else None for name, value in fractions.items()}
-    return told | {name: round(float(value)) for name, value in (counts or {}).items()}
+    record: Row = {name: 100 * float(value) if math.isfinite(value) else None for name, value in fractions.items()}
+    return record | {name: round(float(value)) for name, value in (counts or {}).items()}
 
 
 Progress = Callable[[int, int], None]

@@ -164,9 +164,9 @@ def _parts(report: Report, width: int) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(" · ".join([plain(report.benchmark), *headings(report)]), style="bold")]
     defaults = {name: field.default for name, field in Options.model_fields.items()}
     chosen = {name: value for name, value in report.settings.items() if name not in defaults or defaults[name] != value}
-    told = " · ".join(f"{name} {value}" for name, value in settings_in_words(chosen).items())
-    if told:
-        parts.append(Text(told, style="dim"))
+    record = " · ".join(f"{name} {value}" for name, value in settings_in_words(chosen).items())
+    if record:
+        parts.append(Text(record, style="dim"))
     parts += _tables("sequence", report.sequences, {"TOTAL": report.metrics}, MAX_SEQUENCES, width)
     if len(report.classes) > 1:
         parts += _tables("class", report.classes, {}, MAX_CLASSES, width)

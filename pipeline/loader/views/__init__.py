@@ -1,4 +1,4 @@
-"""Two random views of one picture, their boxes following the pixels: `pair.make_pair`, told how by `ViewSettings`.
+"""Two random views of one picture, their boxes following the pixels: `pair.make_pair`, with `ViewSettings`.
 
 What is imported here is light; `pair` and the transforms import albumentations.
 """

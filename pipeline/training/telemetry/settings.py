@@ -12,7 +12,7 @@ from trackmill.schemas.errors import MissingPackage
 
 
 class TelemetrySettings(Settings):
-    """Who is told. `metrics.jsonl` under the output is always written."""
+    """Where metrics go beside `metrics.jsonl`, which is always written."""
 
     every: int = Field(10, gt=0, description="Steps between two reports; ranks average their numbers once for each.")
     tensorboard: bool = Field(True, description="Event files under OUTPUT/tensorboard.")

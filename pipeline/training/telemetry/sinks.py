@@ -1,4 +1,4 @@
-"""Who else is told: one small interface for TensorBoard, MLflow and W&B, and a thread between the slow ones and us."""
+"""One small interface for TensorBoard, MLflow and W&B, and a thread that keeps slow ones from holding up training."""
 
 from __future__ import annotations
 
