@@ -18,6 +18,7 @@ pytest.importorskip("onnxruntime", reason='needs pip install -e ".[export]"')
 pytest.importorskip("onnxscript", reason='needs pip install -e ".[export]"')
 
 from trackmill.models.masa.onnx import INPUTS, OPSET, OnnxEmbedder, to_onnx
+from trackmill.pipeline.export.onnx_check import TOLERANCE
 
 Run = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]
 
@@ -161,4 +162,4 @@ def test_graphs_with_deformable_convolution(name: str, size: tuple[int, int] | N
     for shape in TRIES if size is None else ((2, *size, 5), (1, *size, 0)):
         given = make_input(*shape)
         found, right = run(*given), wanted(model, *given)
-        np.testing.assert_allclose(found, right, atol=1e-4 * max(1.0, np.abs(right).max(initial=0)))
+        np.testing.assert_allclose(found, right, atol=TOLERANCE * max(1.0, np.abs(right).max(initial=0)))
