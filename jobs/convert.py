@@ -14,6 +14,7 @@ from trackmill.models.masa.variants import VARIANTS
 from trackmill.models.registry import MODELS
 from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.job import Job
+from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.export.licences import BACKBONE_LICENCES
@@ -131,4 +132,4 @@ JOB = Job(name="convert", description=__doc__, add_options=add_options, run=run)
 main = JOB.main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -14,6 +14,7 @@ if __name__ == "__main__":
 from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
+from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.demo.settings import STAGE_NAMES, DemoSettings
@@ -111,4 +112,4 @@ JOB = Job(
 main = JOB.main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

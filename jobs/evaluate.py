@@ -11,6 +11,7 @@ if __name__ == "__main__":
 
 from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.job import Job
+from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.console.progress_line import ProgressLine
@@ -147,4 +148,4 @@ JOB = Job(
 main = JOB.main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

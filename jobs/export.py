@@ -13,6 +13,7 @@ if __name__ == "__main__":
 from trackmill.models.registry import MODELS, is_outside
 from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.job import Job
+from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.storage.credentials import redact
@@ -118,4 +119,4 @@ JOB = Job(name="export", description=__doc__, add_options=add_options, run=run)
 main = JOB.main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

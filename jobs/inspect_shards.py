@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
+from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import clean, say, warn
 from trackmill.pipeline.console.progress_line import ProgressLine
@@ -164,4 +165,4 @@ JOB = Job(name="inspect", description=__doc__, add_options=add_options, run=run)
 main = JOB.main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

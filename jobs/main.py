@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import trackmill
 from trackmill.pipeline.console.exit_codes import ExitCode
+from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.output import clean, complain
 from trackmill.schemas.names import nearest
 
@@ -41,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module, _ = COMMANDS[words[0]]
     code: int = importlib.import_module(f"trackmill.jobs.{module}").main(words[1:])
     return code
+
+
+def script() -> None:
+    """The command `trackmill` of an installation."""
+    leave(main())
 
 
 def usage() -> str:

@@ -12,6 +12,7 @@ if __name__ == "__main__":
 from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
+from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import clean, complain, say, warn
 from trackmill.pipeline.console.progress_line import ProgressLine
@@ -119,4 +120,4 @@ JOB = Job(
 main = JOB.main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -15,6 +15,7 @@ from trackmill.models.registry import PROPOSERS, is_outside
 from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
+from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.console.signals import stop_on_sigterm
@@ -139,6 +140,9 @@ def summarise(outcome: mining.Outcome, output: str, allowed: str) -> ExitCode:
         for source_id, error_class, reason in outcome.examples:
             say(f"  {source_id}: {error_class}: {reason}")
         say("mend the files and run again with --only-quarantined to retry just these")
+    if quarantined and not outcome.statuses.get("ok"):
+        say("nothing was mined: every item is quarantined")
+        return ExitCode.INCOMPLETE
     if quarantined > _quarantine_limit(allowed, outcome.items):
         say(f"{quarantined} quarantined items are more than --max-quarantined {allowed} allows")
         return ExitCode.INCOMPLETE
@@ -173,4 +177,4 @@ JOB = Job(
 main = JOB.main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

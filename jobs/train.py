@@ -17,6 +17,7 @@ from trackmill.pipeline.console.choices import one_of
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.layers import nested
+from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, device, positive
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical
@@ -199,4 +200,4 @@ JOB = Job(
 main = JOB.main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

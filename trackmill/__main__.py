@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from trackmill.jobs.main import main
+from trackmill.jobs.main import script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -57,6 +57,10 @@ class Proposer(ABC):
 
     Config: type[Settings] = Settings
 
+    def __init__(self, config: Any) -> None:
+        """Keep the settings; a proposer that prepares something overrides it."""
+        self.config = config
+
     @abstractmethod
     def propose(self, frames: Sequence[Frame]) -> list[ProposalSet]:
         """Proposals of each frame, in pixels of `frame.image`, best first.
@@ -85,7 +89,7 @@ class Proposer(ABC):
             ValueError: a checkpoint of another model.
             MissingPackage: a package it needs is not installed.
         """
-        return cls(config)  # type: ignore[call-arg]  # most take their settings alone; who does not overrides this
+        return cls(config)  # one that takes more than its settings overrides this
 
     @classmethod
     def recognise(cls, tensors: Mapping[str, torch.Tensor]) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import trackmill
 from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of
@@ -32,21 +34,45 @@ def report_failure(error: BaseException, job: str, words: Sequence[str], goes_on
     if code is ExitCode.STOPPED:
         print(f"interrupted{ending}", file=sys.stderr, flush=True)
     elif code is None:
-        complain(
-            f"{_named(error)}. This is a bug in Trackmill or in a library, not a mistake in the command; "
-            f"traceback: {_log(error, job, words)}"
-        )
+        whose = _somebodys_code(error)
+        blame = f"It was raised in {whose}" if whose else "This is a bug in Trackmill or in a library"
+        complain(f"{_named(error)}. {blame}, not a mistake in the command; traceback: {_log(error, job, words)}")
         return ExitCode.FAILED
     elif code in (ExitCode.FAILED, ExitCode.STORAGE):
-        complain(f"{clean(str(error)) or _named(error)}{ending}")
+        complain(f"{_sentence(error)}{ending}")
     else:
-        complain(clean(str(error)) or _named(error))
+        complain(_sentence(error))
     return code
 
 
 def _named(error: BaseException) -> str:
     text = clean(str(error), 300)
     return f"{type(error).__name__}: {text}".rstrip(": ").rstrip(".")
+
+
+def _somebodys_code(error: BaseException) -> str:
+    """File and line in code that is neither ours nor installed, such as a proposer of your own; "" if there is none."""
+    ours = Path(trackmill.__file__).resolve().parent.parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        installed = "site-packages" in path.parts or path.is_relative_to(sys.base_prefix)
+        if path.is_file() and not installed and not path.resolve().is_relative_to(ours):
+            return f"{path.name}:{frame.lineno}, code that is not Trackmill's"
+    return ""
+
+
+def _sentence(error: BaseException) -> str:
+    """The error's text; what the operating system says of a path, as a sentence."""
+    if isinstance(error, OSError) and error.errno is not None and isinstance(error.filename, str):
+        known = {
+            errno.ENOENT: "no such file or folder",
+            errno.EEXIST: "exists already, and is no folder",
+            errno.ENOTDIR: "is a file where a folder is needed",
+            errno.EISDIR: "is a folder where a file is needed",
+        }
+        if error.errno in known:
+            return f"{clean(error.filename)}: {known[error.errno]}"
+    return clean(str(error)) or _named(error)
 
 
 def _log(error: BaseException, job: str, words: Sequence[str]) -> str:

@@ -30,7 +30,8 @@ class JobParser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, description: str, settings: type[Settings] | None = None) -> None:
-        super().__init__(prog=prog, description=description, formatter_class=_Formatter)
+        # Without abbreviations: `--dat` would mean one thing today and another when an option is added.
+        super().__init__(prog=prog, description=description, formatter_class=_Formatter, allow_abbrev=False)
         self.settings = settings
         self.keys: dict[str, str] = {}
         """Key of the setting that an option changes, by the option's attribute."""

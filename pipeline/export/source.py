@@ -130,7 +130,13 @@ def _final(run: str, recipe: Recipe) -> Source:
         )
     fetched = fetch_weights(result_url(run), card["file"]["sha256"])
     read = read_fetched(fetched)
-    model = build_model(str(read.metadata.get("variant")), read)
+    variant = recognise(read)
+    if variant is None:
+        raise InputError(
+            f"{redact(run)} trains the task {recipe.task!r}, whose network is no model of the registry and cannot be "
+            f"exported; its weights are in {redact(result_url(run))}"
+        )
+    model = build_model(variant, read)
     metadata = _words(read.metadata)
     # Not the run's `config.json`, which may be newer: the card was written with the weights.
     recipe = make_recipe(card["recipe"], f"{redact(run)}/final/card.json")

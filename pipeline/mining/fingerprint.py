@@ -84,7 +84,11 @@ def stored_config(layout: Layout) -> dict[str, Any] | None:
         return None
     try:
         document = orjson.loads(read_bytes(layout.config))
+        if "parts" not in document and "task" in document:
+            raise SettingsChanged(f"--output {redact(layout.root)} is a training run; give the data set its own folder")
         return {"parts": dict(document["parts"]), "inputs": list(document["inputs"])}
+    except SettingsChanged:
+        raise
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         raise SettingsChanged(f"{redact(layout.config)} is not readable; restore it or use another --output") from None
 

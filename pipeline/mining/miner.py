@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from trackmill.models.device import is_device_failure
 from trackmill.models.proposers.base import Proposer
+from trackmill.models.proposers.check import BadProposals, check_proposals
 from trackmill.models.registry import is_outside
 from trackmill.pipeline.media.errors import NothingToStore
 from trackmill.pipeline.media.pictures import encode_jpeg
@@ -220,6 +221,8 @@ class Miner:
             row = replace(row, license=arrival.media.license, **dataclasses.asdict(counts))
         except NothingToStore as error:
             row = replace(row, status="skipped", reason=error_text(error), error_class=type(error).__name__)
+        except BadProposals:
+            raise
         except Exception as error:
             if is_device_failure(error):
                 raise DeviceLost(scrub(str(error))) from error
@@ -266,6 +269,12 @@ class Miner:
         found: list[ProposalSet] = []
         for begin in range(0, len(frames), batch):
             found += self._proposer.propose(frames[begin : begin + batch])
+        if len(found) != len(frames):
+            raise BadProposals(
+                f"proposer {self._proposer.name}: {len(found)} sets of proposals of {len(frames)} frames"
+            )
+        for frame, proposals in zip(frames, found, strict=True):
+            check_proposals(self._proposer.name, frame, proposals)
         return found
 
     def _jpeg(self, frame: Frame) -> bytes:

@@ -25,7 +25,7 @@ from trackmill.pipeline.loader.catalog import Catalog, read_catalog
 from trackmill.pipeline.loader.loader import keep_memory
 from trackmill.pipeline.loader.order import Order, share
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, join
+from trackmill.pipeline.storage.files import canonical, join, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.tasks.base import Task, TrainingModule
 from trackmill.pipeline.training import checkpoint
@@ -109,6 +109,7 @@ def prepare(recipe: Recipe, output: str, ranks: int, resume: str = "auto") -> Tr
         OSError: the data set, the weights or the checkpoint cannot be read.
     """
     output = canonical(output)
+    _refuse_data_set(output)
     if not recipe.data.url:
         raise ConfigError("no data set: give --data URL, the root of what jobs/mine_proposals.py wrote")
     catalog = read_catalog(recipe.data.url)
@@ -137,6 +138,16 @@ def prepare(recipe: Recipe, output: str, ranks: int, resume: str = "auto") -> Tr
         finished=finished,
         built=built,
     )
+
+
+def _refuse_data_set(output: str) -> None:
+    """A run never writes its `config.json` over that of a data set, which could not be resumed without it."""
+    try:
+        document = orjson.loads(read_bytes(join(output, "config.json")))
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return
+    if "parts" in document:
+        raise ConfigError(f"--output {redact(output)} is a data set; give the run a folder of its own")
 
 
 def begin(plan: TrainingPlan) -> None:

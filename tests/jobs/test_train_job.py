@@ -146,6 +146,17 @@ def test_an_output_that_cannot_be_written_to(
     assert "file" in capsys.readouterr().err
 
 
+def test_a_run_is_not_written_over_a_data_set(recipe: str, data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Path(data) / "config.json"
+    config.write_text('{"parts": {}, "inputs": []}')
+    try:
+        assert main(["--recipe", recipe, "--data", data, "--output", data]) == 2
+        assert "is a data set" in capsys.readouterr().err
+        assert config.read_text() == '{"parts": {}, "inputs": []}'
+    finally:
+        config.unlink()
+
+
 def test_settings_from_a_file_lose_to_the_command_line(recipe: str, data: str, tmp_path: Path) -> None:
     (tmp_path / "more.toml").write_text("max_steps = 3\n[optim]\nlr = 0.02\nmomentum = 0.5\n")
     more = ["--config", str(tmp_path / "more.toml"), "--set", "optim.lr=0.03", "--max-steps", "1"]
