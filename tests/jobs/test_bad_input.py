@@ -126,7 +126,7 @@ def test_sav_with_something_missing(missing: str, tmp_path: Path) -> None:
         path.unlink()
     options = ["--input", folder, "--source", "sav", "--output", output, "--executor", "inline"]
     options += ["--set", "read.frames_per_clip=4"]
-    mine(*options)
+    assert "nothing was mined" in mine(*options, expect=3)
     assert list(statuses(output).values()) == ["quarantined"]
     for path, data in kept.items():
         path.write_bytes(data)

@@ -81,7 +81,7 @@ def test_it_holds_all_that_is_needed_and_nothing_else(wheel: Path) -> None:
     assert metadata["Name"] == "trackmill" and metadata["Version"] == trackmill.__version__
     assert metadata["License-Expression"] == "Apache-2.0" and metadata["Summary"]
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
-    assert re.search(r"trackmill *= *trackmill\.jobs\.main:main", scripts)
+    assert re.search(r"trackmill *= *trackmill\.jobs\.main:script", scripts)
 
 
 def test_its_commands_work_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
