@@ -54,7 +54,12 @@ def add_options(p: JobParser) -> None:
     add("--plan-only", action="store_true", help="time a few items, print what the run would take, write nothing")
     add("--usd-per-gpu-hour", type=float, metavar="USD", help="adds a price to --plan-only")
     add("--only-quarantined", action="store_true", help="try again what earlier runs quarantined, and nothing else")
-    add("--max-quarantined", key="run.max_quarantined", metavar="N|P%", help="exit with 3 above this: 5, or 1%%")
+    add(
+        "--max-quarantined",
+        key="run.max_quarantined",
+        metavar="N|P%",
+        help="exit with 3 above this: 5, or 1%% (default: only if no item is left)",
+    )
 
 
 def settings(options: Options) -> MineConfig:

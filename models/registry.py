@@ -35,7 +35,6 @@ it if it is a torch module. This module imports no framework.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -44,6 +43,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.names import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -253,8 +253,7 @@ def choose(what: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, n=1)
-    advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    advice = nearest(name, names) or f"known: {', '.join(names)}"
     raise InputError(f"no {what} is called {name!r}; {advice}; your own: my_package.my_module:Name")
 
 
@@ -264,12 +263,13 @@ def is_outside(name: str) -> bool:
     return bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
-def import_object(path: str, what: str) -> Any:
+def import_object(path: str, what: str, likely: Iterable[str] = ()) -> Any:
     """The module `package.module`, or the object that `package.module:attribute` names.
 
     Args:
         path: where it is. Modules that are not ours are looked for in the current folder too, after all other places.
         what: what it should be, for the error.
+        likely: names that may have been meant, for the error.
 
     Raises:
         ValueError: there is no such module or attribute; says which, and where was looked.
@@ -284,17 +284,15 @@ def import_object(path: str, what: str) -> Any:
         # A package that is missing inside the module is another matter than the module itself.
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise
-        raise InputError(
-            f"{what} {path}: there is no module {error.name!r}; looked in {os.getcwd()} and what is installed"
-        ) from None
+        advice = nearest(path, likely) or f"looked in {os.getcwd()} and what is installed"
+        raise InputError(f"{what} {path}: there is no module {error.name!r}; {advice}") from None
     if not colon:
         return found
     try:
         return getattr(found, attribute)
     except AttributeError:
-        near = difflib.get_close_matches(attribute, vars(found), n=1)
-        advice = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"{what} {path}: {module} has no {attribute!r}{advice}") from None
+        advice = nearest(attribute, vars(found))
+        raise InputError("; ".join(filter(None, [f"{what} {path}: {module} has no {attribute!r}", advice]))) from None
 
 
 def _find(what: str, name: str, known: Mapping[str, Entry], settings: Mapping[str, Any] | None) -> Choice:
@@ -304,7 +302,8 @@ def _find(what: str, name: str, known: Mapping[str, Entry], settings: Mapping[st
     if key in known:
         entry, offer = known[key], known[key].load()
     elif is_outside(name):
-        entry, offer = Entry(target=name, summary="somebody else's"), import_object(name, what)
+        likely = [f"{each}:{name.partition(':')[2]}" for each in known if known[each].argument]
+        entry, offer = Entry(target=name, summary="somebody else's"), import_object(name, what, likely)
     else:
         entry = known[choose(what, name, known)]
         offer = entry.load()

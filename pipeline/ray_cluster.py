@@ -38,6 +38,8 @@ PATIENCE = {
 _TRIES = 2
 _CONNECT_S = 30.0
 _NOTICE_S = 30.0
+_LOOKS, _LOOK_S = 40, 0.05
+"""How often, and seconds between, processes are looked for that a failed start left behind."""
 
 
 class RayUnavailable(JobError):
@@ -183,10 +185,19 @@ def _children() -> list[psutil.Process]:
 
 def _end(before: set[int]) -> None:
     """End what a failed start left behind: `ray.shutdown` does not know of a cluster that never came to be."""
-    for child in _children():
-        with contextlib.suppress(psutil.Error):
-            if child.pid not in before and any("ray" in part for part in child.cmdline()):
-                child.kill()
+    for _ in range(_LOOKS):
+        again = False
+        for child in (each for each in _children() if each.pid not in before):
+            with contextlib.suppress(psutil.Error):  # it has ended
+                words = child.cmdline()
+                if any("ray" in word for word in words):
+                    child.kill()
+                    again = True
+                # For a moment, a process that begins has no words yet.
+                again = again or not words
+        if not again:
+            return
+        time.sleep(_LOOK_S)
 
 
 def _log_folder() -> str:

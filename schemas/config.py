@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections.abc import Iterator
 from typing import Any, TypeVar, get_args
 
 import orjson
@@ -71,9 +72,22 @@ def _explain(cls: type[BaseModel], location: tuple[int | str, ...], kind: str, m
     for part in location[:-1]:
         # The place in a list of sections is no field: the section is what the list holds.
         owner = _section(owner.model_fields[str(part)].annotation) if isinstance(part, str) else owner
-    known = list(owner.model_fields)
-    hint = nearest(str(location[-1]), known) or f"known keys: {', '.join(known)}"
+    # Hints are whole keys: they can be copied into the command.
+    section, name = "".join(f"{part}." for part in location[:-1]), str(location[-1])
+    elsewhere = [key for key in _keys(cls) if key.endswith(f".{name}")]
+    known = [section + each for each in owner.model_fields]
+    hint = f"did you mean {elsewhere[0]!r}?" if elsewhere else f"known keys: {', '.join(known)}"
+    hint = nearest(name, owner.model_fields, section) or hint
     return f"unknown key {dotted!r}; {hint}"
+
+
+def _keys(cls: type[BaseModel], section: str = "") -> Iterator[str]:
+    """All keys of a class and its sections; of sections in lists none, since they have no key of their own."""
+    for name, field in cls.model_fields.items():
+        yield section + name
+        below = field.annotation
+        if isinstance(below, type) and issubclass(below, BaseModel):
+            yield from _keys(below, f"{section}{name}.")
 
 
 def _section(annotation: Any) -> Any:

@@ -8,10 +8,16 @@ from collections.abc import Iterable
 from trackmill.schemas.errors import InputError
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'masa_r50'?`, or an empty text where no name is near."""
+def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """`did you mean 'masa_r50'?`, or an empty text where no name is near.
+
+    Args:
+        word: what was given.
+        known: all names.
+        prefix: what stands before the name where people type it, such as `optim.`.
+    """
     close = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
+    return f"did you mean {prefix + close[0]!r}?" if close else ""
 
 
 def require_known(what: str, name: str, known: Iterable[str]) -> str:

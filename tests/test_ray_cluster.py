@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -118,7 +119,9 @@ def test_a_start_that_hangs_ends_at_the_limit(fake: Callable[..., FakeRay]) -> N
     forever.set()
 
 
-def test_processes_of_a_failed_start_are_ended(fake: Callable[..., FakeRay], tmp_path: Path) -> None:
+def test_processes_of_a_failed_start_are_ended(
+    fake: Callable[..., FakeRay], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "raylet.py"
     script.write_text("import time; time.sleep(600)")
     begun: list[subprocess.Popen[bytes]] = []
@@ -127,6 +130,16 @@ def test_processes_of_a_failed_start_are_ended(fake: Callable[..., FakeRay], tmp
         begun.append(subprocess.Popen([sys.executable, str(script)]))
         fails()
 
+    seen: set[int] = set()
+    cmdline = psutil.Process.cmdline
+
+    def at_first_empty(process: psutil.Process) -> list[str]:
+        """As the kernel gives it for a process that begins just now."""
+        first = process.pid not in seen
+        seen.add(process.pid)
+        return [] if first else cmdline(process)
+
+    monkeypatch.setattr(psutil.Process, "cmdline", at_first_empty)
     bystander = subprocess.Popen([sys.executable, str(script)])
     try:
         fake(leave_behind, leave_behind)
@@ -136,8 +149,9 @@ def test_processes_of_a_failed_start_are_ended(fake: Callable[..., FakeRay], tmp
         assert [process.wait(timeout=60) for process in begun] == [-9, -9]
         assert bystander.poll() is None, "what was there before is not ours to end"
     finally:
-        bystander.kill()
-        bystander.wait()
+        for process in (*begun, bystander):
+            process.kill()
+            process.wait()
 
 
 def test_a_cluster_that_nothing_listens_for(fake: Callable[..., FakeRay], monkeypatch: pytest.MonkeyPatch) -> None:

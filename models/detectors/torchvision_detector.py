@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
@@ -19,6 +18,7 @@ from trackmill.schemas.config import Settings
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.masks import crop_mask
+from trackmill.schemas.names import nearest
 
 _ADVICE = "give the state dict of this very network, and the names of its classes if they are not COCO's"
 
@@ -149,13 +149,13 @@ def _check_options(model: torch.nn.Module, name: str, options: Mapping[str, Any]
     known = {*signature(type(model).__init__).parameters, *signature(get_model_builder(name)).parameters}
     for key in options:
         if key not in known:
-            near = difflib.get_close_matches(key, known - {"self", "kwargs"}, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else "see torchvision's documentation"
+            advice = nearest(key, known - {"self", "kwargs"}) or "see torchvision's documentation"
             raise InputError(f"torchvision's {name}: unknown setting {key!r}; {advice}")
 
 
 def _known(name: str) -> str:
     known = torchvision_names()
     if name not in known:
-        raise InputError(f"detector {name!r}: torchvision has none of that name; known: {', '.join(known)}")
+        advice = nearest(name, known) or f"known: {', '.join(known)}"
+        raise InputError(f"detector {name!r}: torchvision has none of that name; {advice}")
     return name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Mapping
 
@@ -17,6 +16,7 @@ from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.models.weights.fit import fit
 from trackmill.models.weights.read import as_checkpoint
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.names import nearest
 
 IMAGENET = "imagenet"
 """What `weights` may say for masa_lite0."""
@@ -71,9 +71,8 @@ def find_variant(variant: str | Variant) -> Variant:
     if isinstance(variant, Variant):
         return variant
     if variant not in VARIANTS:
-        near = difflib.get_close_matches(variant, VARIANTS, n=1)
-        advice = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"there is no variant {variant!r}: {advice}known are {', '.join(VARIANTS)}")
+        advice = nearest(variant, VARIANTS) or f"known: {', '.join(VARIANTS)}"
+        raise InputError(f"there is no variant {variant!r}; {advice}")
     return VARIANTS[variant]
 
 

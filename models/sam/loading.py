@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.models.weights.read import as_checkpoint, local_path
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.names import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +54,7 @@ def load(
         ImportError: a package is missing.
     """
     if variant not in VARIANTS:
-        near = difflib.get_close_matches(variant, VARIANTS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(VARIANTS)}"
+        hint = nearest(variant, VARIANTS) or f"known: {', '.join(VARIANTS)}"
         raise InputError(f"no SAM variant is called {variant!r}; {hint}")
     variant = _ALIASES.get(variant, variant)
     if variant in _SAM2:

@@ -62,11 +62,13 @@ def read_checkpoint(source: str | os.PathLike[str], *, where: str = "", verified
     if not verified:
         _check_sums(path, where)
     with open(path, "rb") as handle:
-        start = handle.read(9)
+        start = handle.read(64)
     # By content, since a name may say nothing: a safetensors file starts with a length and a JSON object.
-    if start[8:] == b"{":
+    if start[8:9] == b"{":
         tensors, header = _read_safetensors(path, where)
         return Checkpoint(tensors=state_dict_of(tensors, where), metadata=from_header(header, where), where=where)
+    if reason := _no_checkpoint(start):
+        raise BadWeights(f"{where}: {reason}")
     return Checkpoint(tensors=state_dict_of(_read_torch(path, where), where), where=where)
 
 
@@ -128,6 +130,17 @@ def _inside(loaded: Any) -> Mapping[Any, Any] | None:
 def _all_begin_with(state: Mapping[str, Any], prefix: str) -> bool:
     names = [name for name in state if name not in _COUNTERS]
     return bool(names) and all(name.startswith(prefix) for name in names)
+
+
+def _no_checkpoint(start: bytes) -> str:
+    """What a file is that is often found in a checkpoint's place, by its first bytes; "" for any other."""
+    if not start:
+        return "the file is empty; fetch it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the file itself; `git lfs pull` fetches that"
+    if start.lstrip().startswith((b"<", b"{")):
+        return "a web page or a server's answer, not a checkpoint; open the link in a browser to see what it says"
+    return ""
 
 
 def _check_sums(path: Path, where: str) -> None:

@@ -50,7 +50,7 @@ def exit_code_of(error: BaseException) -> ExitCode | None:
         return ExitCode.MISTAKE
     if isinstance(error, StorageError):
         return ExitCode.STORAGE
-    if isinstance(error, JobError):
+    if isinstance(error, JobError) or out_of_memory(error):
         return ExitCode.FAILED
     if not isinstance(error, OSError):
         return None
@@ -58,6 +58,11 @@ def exit_code_of(error: BaseException) -> ExitCode | None:
         # Without a number it is not the operating system's: somebody wrote the text for people.
         return ExitCode.MISTAKE if error.errno is None or _of_somebodys_file(error) else None
     return ExitCode.STORAGE if error.errno in _NO_ROOM or _of_somebodys_file(error) else None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the machine's or the device's memory did not suffice; by name, since PyTorch may not be imported here."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _of_somebodys_file(error: OSError) -> bool:

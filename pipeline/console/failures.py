@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import trackmill
-from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of
+from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of, out_of_memory
 from trackmill.pipeline.console.output import clean, complain
 from trackmill.pipeline.storage.credentials import scrub
 
@@ -63,6 +63,9 @@ def _somebodys_code(error: BaseException) -> str:
 
 def _sentence(error: BaseException) -> str:
     """The error's text; what the operating system says of a path, as a sentence."""
+    if out_of_memory(error):
+        first = clean(str(error).partition("\n")[0], 300)
+        return ": ".join(filter(None, ["out of memory, do less at once (a smaller batch, fewer workers)", first]))
     if isinstance(error, OSError) and error.errno is not None and isinstance(error.filename, str):
         known = {
             errno.ENOENT: "no such file or folder",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, join, read_bytes
 from trackmill.pipeline.training.recipe import Recipe, make_recipe
 from trackmill.schemas.config import ConfigError, merge, parse_toml
+from trackmill.schemas.names import nearest
 
 SUFFIX = ".toml"
 
@@ -100,8 +100,7 @@ def _by_name(name: str, folders: list[str], what: str) -> str:
         if exists(file):
             return file
     known = sorted({path.stem for folder in folders if "://" not in folder for path in Path(folder).glob(f"*{SUFFIX}")})
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = f"{nearest(name, known)} ".lstrip()
     raise ConfigError(f"{what}: {hint}known are {', '.join(known)}; or give the path of a .toml file")
 
 

@@ -117,7 +117,7 @@ def test_help_comes_from_the_settings_and_hides_older_names(capsys: pytest.Captu
         ([], "required: --output"),
         (
             ["--output", "x", "--set", "read.longest_sied=3"],
-            "unknown key 'read.longest_sied'; did you mean 'longest_side'?",
+            "unknown key 'read.longest_sied'; did you mean 'read.longest_side'?",
         ),
         (["--output", "x", "--set", "title"], "should be KEY=VALUE"),
         (["--output", "x", "--config", "no/such/file.toml"], "no/such/file.toml"),
@@ -175,6 +175,8 @@ def missing_path() -> BaseException:
         pytest.param(FileNotFoundError("no checkpoint at x"), 2, id="no such path, in words"),
         pytest.param(FileNotFoundError(errno.ENOENT, "No such file", "/home/me/data.json"), 2, id="opened elsewhere"),
         pytest.param(JobError("x"), 1, id="work failed"),
+        pytest.param(MemoryError(), 1, id="out of memory"),
+        pytest.param(type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), 1, id="GPU out of memory"),
         pytest.param(StorageError("x"), 4, id="storage"),
         pytest.param(OSError(errno.ENOSPC, "No space left on device"), 4, id="disk full"),
         pytest.param(PermissionError(errno.EACCES, "Permission denied", "/data/x"), 4, id="not allowed"),
@@ -201,7 +203,6 @@ def test_codes_of_what_is_expected(error: BaseException, code: int, capsys: pyte
         ConnectionError("no cluster"),
         FileNotFoundError(errno.ENOENT, "No such file or directory", "c++"),
         FileNotFoundError(errno.ENOENT, "No such file", str(Path(__file__).parents[2] / "pipeline/console/x.html.j2")),
-        MemoryError(),
     ],
     ids=lambda error: f"{type(error).__name__}-{str(error)[:20]}",
 )

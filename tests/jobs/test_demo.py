@@ -126,7 +126,7 @@ def test_a_mistake_is_one_line(setting: str, told: str, tmp_path: Path, capsys: 
 def test_a_job_that_fails_stops_the_rest(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert demo(tmp_path, "--set", 'mine=["read.longest_sid=3"]') == 1
     output, error = capfd.readouterr()
-    assert "did you mean 'longest_side'?" in error
+    assert "did you mean 'read.longest_side'?" in error
     assert "error: jobs/mine_proposals.py ended with status 2" in error
     assert "[2/5]" not in output
     assert not (tmp_path / "stages").exists()

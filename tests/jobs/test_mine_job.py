@@ -177,7 +177,7 @@ def test_settings_from_a_file(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "out" / "config.json").read_text())
     assert stored["parts"]["read"]["longest_side"] == 64
     config.write_text("[read]\nlongest_sied = 64\n")
-    assert "did you mean 'longest_side'?" in mine("--input", "x", "--output", "y", "--config", config, expect=2)
+    assert "did you mean 'read.longest_side'?" in mine("--input", "x", "--output", "y", "--config", config, expect=2)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_settings_from_a_file(tmp_path: Path) -> None:
         (["--input", "pipe:touch pwned"], "shell command"),
         (["--input", "no/such/folder"], "no/such/folder"),
         (["--input", "tests/jobs/__init__.py"], "nothing to mine|No source|no source|not understood|nothing"),
-        (["--input", "docs", "--set", "read.longest_sied=1"], "did you mean 'longest_side'"),
+        (["--input", "docs", "--set", "read.longest_sied=1"], "did you mean 'read.longest_side'"),
         (["--input", "docs", "--max-quarantined", "many"], "--max-quarantined"),
         (["--input", "x.jpg", "--proposer", "annotations", "--source", "images"], "needs annotations"),
         (["--only-quarantined"], "nothing was mined"),

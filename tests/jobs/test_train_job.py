@@ -94,7 +94,7 @@ def test_a_dry_run_measures_and_writes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param(["--set", "optim.momentun=1"], "did you mean 'momentum'?", id="unknown key"),
+        pytest.param(["--set", "optim.momentun=1"], "did you mean 'optim.momentum'?", id="unknown key"),
         pytest.param(["--set", "optim.lr"], "should be KEY=VALUE", id="no value"),
         pytest.param(["--set", "optim.accumulate=3"], "optim.accumulate = 3 does not divide", id="micro batch"),
         pytest.param(["--set", "data.streams=3"], "data.streams is 3", id="streams"),

@@ -185,12 +185,12 @@ def test_both_from_outside_on_ray(folder: Path) -> None:
     [
         pytest.param(
             [*NAMES, "--set", "proposer_settings.sied=5"],
-            "unknown key 'proposer_settings.sied'; did you mean 'side'?",
+            "unknown key 'proposer_settings.sied'; did you mean 'proposer_settings.side'?",
             id="misspelt setting of the proposer",
         ),
         pytest.param(
             [*NAMES, "--set", "source_settings.lable=x"],  # codespell:ignore
-            "unknown key 'source_settings.lable'; did you mean 'label'?",
+            "unknown key 'source_settings.lable'; did you mean 'source_settings.label'?",
             id="misspelt setting of the source",
         ),
         pytest.param([*NAMES, "--set", "proposer_settings.side=0"], "proposer_settings.side", id="out of range"),

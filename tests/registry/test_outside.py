@@ -165,7 +165,7 @@ def test_a_proposer_in_the_settings_of_a_run(theirs: str) -> None:
     assert proposer_settings(config).side == 5  # type: ignore[attr-defined]
     stored = mine_config({}, "run.toml").model_dump()
     assert "proposer_settings" not in stored, "what is stored with a data set stays as it was"
-    with pytest.raises(ConfigError, match=r"unknown key 'proposer_settings\.sid'; did you mean 'side'"):
+    with pytest.raises(ConfigError, match=r"\.sid'; did you mean 'proposer_settings\.side'"):
         mine_config({"proposer": f"{theirs}:Corner", "proposer_settings": {"sid": 5}}, "run.toml")
     with pytest.raises(InputError, match="needs an attribute 'name'"):
         proposer_class(f"{theirs}:Nameless")

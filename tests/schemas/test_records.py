@@ -64,7 +64,9 @@ class Outer(Settings):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[read]\nlongest_sied = 3", r"unknown key 'read.longest_sied'; did you mean 'longest_side'\?"),
+        ("[read]\nlongest_sied = 3", r"unknown key 'read.longest_sied'; did you mean 'read.longest_side'\?"),
+        ("longest_side = 3", r"unknown key 'longest_side'; did you mean 'read.longest_side'\?"),
+        ("[read]\nx = 3", r"unknown key 'read.x'; known keys: read\.longest_side"),
         ("[raed]\nx = 3", r"unknown key 'raed'; did you mean 'read'\?"),  # codespell:ignore
         ("[read]\nlongest_side = 'big'", r"read\.longest_side: .*integer"),
         ("[read]\nlongest_side = 0", r"read\.longest_side: .*greater than 0"),

@@ -263,7 +263,7 @@ def test_a_frozen_backbone_with_random_weights_is_warned_of() -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"variant": "masa_r5"}, r"model\.variant: there is no variant 'masa_r5': did you mean masa_r50"),
+        ({"variant": "masa_r5"}, r"model\.variant: there is no variant 'masa_r5'; did you mean 'masa_r50'"),
         ({"freeze": ("backbon",)}, r"model\.freeze: masa_lite0 has no part 'backbon'; did you mean 'backbone'"),
         ({"freeze": ("x",)}, r"has no part 'x'; known: backbone, masa_adapter, rpn_head, roi_head, track_head"),
         ({"weights": "/nowhere/model.pth"}, r"model\.weights: no file at /nowhere/model.pth"),

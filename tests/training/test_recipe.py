@@ -39,9 +39,9 @@ def test_changes_win_key_by_key(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("small", {"optim": {"momentun": 1}}, r"small: unknown key .optim\.momentun.; did you mean .momentum.\?"),
+        ("small", {"optim": {"momentun": 1}}, r"small: unknown key .optim\.momentun.; did you mean .optim.momentum.\?"),
         ("small", {"optin": {"lr": 1}}, r"unknown key 'optin'; did you mean 'optim'\?"),  # codespell:ignore
-        ("small", {"model": {"widht": 1}}, r"unknown key 'model\.widht'; did you mean 'width'\?"),  # codespell:ignore
+        ("small", {"model": {"widht": 1}}, "did you mean 'model.width'"),  # codespell:ignore
         ("small", {"loss": {}}, "unknown key 'loss'"),  # a section of another task
         ("small", {"optim": {"lr": -1}}, r"optim\.lr: .*greater than 0"),
         ("small", {"task": "massa"}, r"recipe small: no task is called 'massa'; did you mean 'masa'\?"),

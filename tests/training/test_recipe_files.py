@@ -121,12 +121,12 @@ def test_recipes_in_a_store(folder: Path) -> None:
         pytest.param({"a": "base = 3"}, "recipe a: base = 3 should be the name or path", id="no text"),
         pytest.param(
             {"a": 'base = "b"\n[model]\nwidth = 2', "b": 'base = "ground"\n[optim]\nmomentun = 0.1'},
-            r"^recipe \S*/b\.toml, a base of recipe a: unknown key 'optim\.momentun'; did you mean 'momentum'",
+            r"^recipe \S*/b\.toml, a base of recipe a: unknown key 'optim\.momentun'; did you mean 'optim.momentum'",
             id="a misspelt key of a base",
         ),
         pytest.param(
             {"a": 'base = "ground"\n[optim]\nmomentun = 0.1'},
-            r"^recipe a: unknown key 'optim\.momentun'; did you mean 'momentum'",
+            r"^recipe a: unknown key 'optim\.momentun'; did you mean 'optim.momentum'",
             id="a misspelt key of its own",
         ),
         pytest.param({"a": 'base = "b"', "b": "[optim"}, r"^recipe \S*/b\.toml: not valid TOML", id="a broken base"),

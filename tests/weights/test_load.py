@@ -276,7 +276,7 @@ def test_digits_in_a_name_are_held_to(state: State, tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="did you mean masa_r50"):
+    with pytest.raises(ValueError, match="did you mean 'masa_r50'"):
         trackmill.models.masa.load("masa-r50")
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         trackmill.models.masa.load("masa_lite0", tmp_path / "none.pth")

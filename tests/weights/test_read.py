@@ -91,8 +91,8 @@ def test_code_in_a_checkpoint_never_runs(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0" * 100, b"PK\x03\x04 cut off", pickle.dumps(os.system, protocol=2)],
-    ids=["empty", "zeros", "cut zip", "a bare function"],
+    [b"\0" * 100, b"PK\x03\x04 cut off", pickle.dumps(os.system, protocol=2)],
+    ids=["zeros", "cut zip", "a bare function"],
 )
 def test_damaged_files_are_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "broken.pth"
@@ -100,6 +100,23 @@ def test_damaged_files_are_named(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(BadWeights, match=r"broken\.pth: not loaded, because it is damaged") as raised:
         read_checkpoint(path)
     assert "weights_only" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the file is empty; fetch it again"),
+        (b"\n<!DOCTYPE html><html>sign in first</html>", "a web page or a server's answer"),
+        (b'{"error": "not found"}', "a web page or a server's answer"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n", "`git lfs pull` fetches that"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_what_lies_in_a_checkpoints_place_is_named(tmp_path: Path, data: bytes, message: str, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(BadWeights, match=f"{name}: .*{message}"):
+        read_checkpoint(path)
 
 
 def test_safetensors_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

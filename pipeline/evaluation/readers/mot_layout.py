@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import difflib
 import functools
 import io
 import posixpath
@@ -16,6 +15,7 @@ from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.formats.mot_text import MotRows, parse_mot_text
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, dirname, list_files, read_bytes
+from trackmill.schemas.names import nearest
 
 MAX_TEXT_BYTES = 1 << 30
 """A longer text file is none of tracks; a zip bomb ends here too."""
@@ -126,9 +126,8 @@ def choose(names: Iterable[str], wanted: Sequence[str] | None, where: str) -> li
 
 def unknown(name: str, known: Sequence[str]) -> str:
     """The sentence about a name that is none of the known sequences."""
-    near = difflib.get_close_matches(name, known, n=1)
     listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {listed or 'none'}"
+    hint = nearest(name, known) or f"known: {listed or 'none'}"
     return f"unknown sequence {name!r}; {hint}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +17,7 @@ from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.formats.json_files import json_files, load_json
 from trackmill.pipeline.formats.segmentations import brief, read_segmentations
 from trackmill.pipeline.storage.credentials import redact
+from trackmill.schemas.names import nearest
 
 MAX_COORDINATE = 1e9
 """Pixels; far beyond any picture, and small enough that no area overflows."""
@@ -278,8 +278,7 @@ def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
 def _unknown(category: Any, categories: Mapping[str, int]) -> str:
     if not isinstance(category, str):
         return f"should be a name, {_found(category)}"
-    near = difflib.get_close_matches(category, categories, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(categories)}"
+    hint = nearest(category, categories) or f"known: {', '.join(categories)}"
     return f"unknown category {brief(category)}; {hint}"
 
 

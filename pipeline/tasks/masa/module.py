@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,7 @@ from trackmill.models.masa.variants import Variant
 from trackmill.pipeline.tasks.base import TrainingModule
 from trackmill.pipeline.tasks.masa.batch import PairBatch
 from trackmill.schemas.config import ConfigError
+from trackmill.schemas.names import nearest
 
 
 class MasaTraining(TrainingModule):
@@ -68,17 +68,13 @@ def frozen_parts(variant: Variant, freeze: Sequence[str], loss: LossSettings) ->
     modules = [name for name, _ in network.named_modules() if name]
     for part in freeze:
         if not any(_within(name, part) for name in names):
-            near = _nearest(part, modules)
-            raise ConfigError(f"model.freeze: {variant.name} has no part {part!r}; {near}")
+            known = ", ".join(each for each in modules if "." not in each)
+            advice = nearest(part, modules) or f"known: {known}"
+            raise ConfigError(f"model.freeze: {variant.name} has no part {part!r}; {advice}")
     unreached = []
     if not loss.detection:
         unreached = ["rpn_head", "roi_head"] + (["masa_adapter"] if variant.track_head == "bands" else [])
     return tuple(dict.fromkeys([*freeze, *unreached]))
-
-
-def _nearest(part: str, modules: Sequence[str]) -> str:
-    near = difflib.get_close_matches(part, modules, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(each for each in modules if '.' not in each)}"
 
 
 def _within(name: str, part: str) -> bool:

@@ -23,6 +23,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.ray_cluster import start_ray
 from trackmill.pipeline.storage.credentials import scrub, storage_environment
 from trackmill.pipeline.storage.files import is_local
@@ -31,6 +32,7 @@ from trackmill.pipeline.training.loop import TrainingResult
 from trackmill.pipeline.training.ray.ray_worker import Desk, Rank, RankFailed
 from trackmill.pipeline.training.recipe import Recipe
 from trackmill.schemas.config import ConfigError
+from trackmill.schemas.errors import StorageError
 
 _TICK_S = 0.5
 _TOLD = ("MLFLOW_", "WANDB_")
@@ -67,6 +69,8 @@ def run_ray(
 
     Raises:
         ConfigError: a mistake of the settings, found here or by a rank.
+        StorageError: a rank could not read or write, also after several attempts.
+        RankBug: a rank met a bug.
         RayUnavailable: Ray could not be started, or its cluster does not answer.
         RunFailed: a rank failed for good, or more often than `ray.max_failures` allows.
     """
@@ -146,7 +150,7 @@ def _notices(recipe: Recipe, output: str, each: Mapping[str, float], num_workers
     ]
     if short and not os.environ.get("RAY_ADDRESS"):
         raise ConfigError(
-            f"{num_workers} ranks need {' and '.join(short)}: lower --num-workers or ray.cpus_per_worker, which may be "
+            f"{num_workers} ranks need {' and '.join(short)}: lower --workers or ray.cpus_per_worker, which may be "
             "a fraction" + ("; or give --device cpu" if "GPU" in each else "")
         )
     if short:
@@ -193,8 +197,17 @@ def _fit(trainer: TorchTrainer, desk: Any, should_stop: Callable[[], bool], stre
         wait([fitted], timeout=_TICK_S)
 
 
+class RankBug(Exception):
+    """A rank met a bug; the rank's own traceback is a note of it, so that it reaches the log file of the job."""
+
+
 def _for_people(failure: RankFailed) -> Exception:
-    return ConfigError(failure.text) if failure.mistake else RunFailed(failure.text)
+    if failure.code is None:
+        bug = RankBug(failure.text)
+        bug.add_note(failure.traceback)
+        return bug
+    kinds: dict[ExitCode, type[Exception]] = {ExitCode.MISTAKE: ConfigError, ExitCode.STORAGE: StorageError}
+    return kinds.get(failure.code, RunFailed)(failure.text)
 
 
 def reason(failures: Mapping[int, BaseException]) -> RankFailed:
@@ -213,7 +226,7 @@ def reason(failures: Mapping[int, BaseException]) -> RankFailed:
 
 def _named(rank: int, error: BaseException) -> RankFailed:
     if isinstance(error, RankFailed):
-        return RankFailed(f"rank {rank}: {error.text}", error.final, error.mistake, error.collateral)
+        return RankFailed(f"rank {rank}: {error.text}", error.final, error.code, error.collateral, error.traceback)
     if isinstance(getattr(error, "health_check_failure", error), RayActorError):
         return RankFailed(f"rank {rank}: its process is gone (killed, out of memory, or its machine was lost)")
     first = str(error).strip().partition("\n")[0]

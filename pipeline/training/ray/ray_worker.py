@@ -18,6 +18,7 @@ import ray.train
 import ray.train.torch
 from ray.exceptions import RayError
 
+from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of
 from trackmill.pipeline.storage.credentials import adopt_environment, redact, scrub
 from trackmill.pipeline.training.launch import worker
 from trackmill.pipeline.training.loop import TrainingResult
@@ -27,8 +28,6 @@ from trackmill.pipeline.training.steps import NonFinite
 _STOP_POLL_S = 1.0
 _FINAL = (ValueError, ImportError, NonFinite)
 """Errors that the next attempt would meet again."""
-_MISTAKES = (ValueError, ImportError, OSError)
-"""Errors that people mend, as `jobs/train.py` counts them."""
 
 
 class RankFailed(Exception):
@@ -37,13 +36,21 @@ class RankFailed(Exception):
     Args:
         text: one line.
         final: another attempt would fail as well.
-        mistake: of the user, a file or the storage.
+        code: the job's exit code, see `exit_code_of`; None for a bug.
         collateral: only a consequence of another rank's failure.
+        traceback: of the rank; many lines.
     """
 
-    def __init__(self, text: str, final: bool = False, mistake: bool = False, collateral: bool = False) -> None:
-        super().__init__(text, final, mistake, collateral)
-        self.text, self.final, self.mistake, self.collateral = text, final, mistake, collateral
+    def __init__(
+        self,
+        text: str,
+        final: bool = False,
+        code: ExitCode | None = ExitCode.FAILED,
+        collateral: bool = False,
+        traceback: str = "",
+    ) -> None:
+        super().__init__(text, final, code, collateral, traceback)
+        self.text, self.final, self.code, self.collateral, self.traceback = text, final, code, collateral, traceback
 
     def __str__(self) -> str:
         return self.text
@@ -109,12 +116,16 @@ class Rank:
                     notice=lambda line: print(scrub(line), file=sys.stderr, flush=True) if first else None,
                 )
             except Exception as error:
-                print(scrub(traceback.format_exc()), file=sys.__stderr__, flush=True)
+                lines = scrub(traceback.format_exc())
+                print(lines, file=sys.__stderr__, flush=True)
+                code = exit_code_of(error)
+                plain = code is ExitCode.MISTAKE or isinstance(error, NonFinite)
                 raise RankFailed(
-                    scrub(str(error) if isinstance(error, _FINAL) else f"{type(error).__name__}: {error}"),
+                    scrub(str(error) if plain else f"{type(error).__name__}: {error}"),
                     final=isinstance(error, _FINAL),
-                    mistake=isinstance(error, _MISTAKES),
+                    code=code,
                     collateral=isinstance(error, OtherRankFailed),
+                    traceback=lines,
                 ) from None
 
 

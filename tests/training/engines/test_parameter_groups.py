@@ -107,7 +107,7 @@ def test_a_pattern_for_nothing_is_a_mistake(patterns: tuple[str, ...], message: 
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ({"match": "a", "lr_faktor": 1}, r"unknown key .groups\.0\.lr_faktor.; did you mean .lr_factor."),
+        ({"match": "a", "lr_faktor": 1}, r"unknown key .groups\.0\.lr_faktor.; did you mean .groups.0.lr_factor."),
         ({"match": ""}, "groups.0.match"),
         ({"match": "a", "lr_factor": 0}, "groups.0.lr_factor"),
         ({"match": "a", "weight_decay": -1}, "groups.0.weight_decay"),

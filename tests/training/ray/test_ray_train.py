@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from tests.faults.training_runs import finish, kill, standing_still, start_training, tiny_toml
 from tests.training.gloo_ranks import run_ranks
 from tests.training.tiny_runs import make_data, result, rows, run_tiny, tiny_recipe
+from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of
 from trackmill.pipeline.training.ray import ray_train
 from trackmill.pipeline.training.ray.ray_train import reason, run_ray
 from trackmill.pipeline.training.ray.ray_worker import RankFailed, Wire
@@ -38,8 +40,11 @@ class FakeDesk:
 DEAD = WorkerHealthCheckFailedError("health check failed", RayActorError())
 BROKEN = RankFailed("RuntimeError: connection closed by peer")
 OTHER = RankFailed("OtherRankFailed: rank 0: OSError: disk full", collateral=True)
-FULL = RankFailed("OSError: disk full", mistake=True)
-WRONG = RankFailed("step-00000008/model.safetensors is damaged", final=True, mistake=True)
+FULL = RankFailed("OSError: disk full", code=ExitCode.STORAGE)
+WRONG = RankFailed("step-00000008/model.safetensors is damaged", final=True, code=ExitCode.MISTAKE)
+BUG = RankFailed(
+    "ValueError: not enough values to unpack", final=True, code=None, traceback="Traceback: the rank's own"
+)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +65,18 @@ def test_the_failure_that_explains_the_others_is_told(failures: dict[int, Except
 
 def test_failures_travel_between_processes() -> None:
     there = pickle.loads(pickle.dumps(WRONG))
-    assert (str(there), there.final, there.mistake, there.collateral) == (WRONG.text, True, True, False)
+    assert (str(there), there.final, there.code, there.collateral) == (WRONG.text, True, ExitCode.MISTAKE, False)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [(FULL, ExitCode.STORAGE), (WRONG, ExitCode.MISTAKE), (BROKEN, ExitCode.FAILED), (BUG, None)],
+)
+def test_a_bug_of_a_rank_is_nobodys_mistake(failure: RankFailed, code: ExitCode | None) -> None:
+    error = ray_train._for_people(reason({3: failure}))
+    assert exit_code_of(error) == code
+    assert str(error) == f"rank 3: {failure.text}"
+    assert ("the rank's own" in "".join(traceback.format_exception(error))) == (code is None)
 
 
 def test_what_is_final_ends_the_run_and_the_rest_is_tried_again() -> None:
@@ -167,10 +183,10 @@ def test_a_mistake_that_only_ranks_find_is_one_line_and_not_tried_again(tmp_path
 
 def _until(process: Any, text: str) -> str:
     """Read what a process prints up to a line with a text in it."""
-    told = ""
+    printed = ""
     reads: Callable[[], str] = process.stdout.readline
-    while text not in told:
+    while text not in printed:
         line = reads()
-        assert line, f"it ended before {text!r}:\n{told}"
-        told += line
-    return told
+        assert line, f"it ended before {text!r}:\n{printed}"
+        printed += line
+    return printed
