@@ -178,7 +178,7 @@ def closing(output: str) -> Iterable[str]:
 
     url = redact(result_url(output))
     yield f"weights: {url}"
-    yield f"use them with --weights {url}, e.g. of jobs/track.py"
+    yield f"use them: trackmill track --weights {url} ..., likewise evaluate and export"
 
 
 def say(rank: int, lines: Iterable[str]) -> None:

@@ -31,6 +31,11 @@ _FINAL = (
 )
 _INSTALL = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http", "hf": "hf"}
 
+_ADVICE = {
+    "NoCredentialsError": "; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+}
+"""What mends an error of a client library, by the error's class."""
+
 
 class ShortRead(StorageError):
     """Fewer bytes arrived than the file has."""
@@ -69,8 +74,9 @@ def retry(action: Callable[[], T], what: str, advanced: Callable[[], bool] | Non
         except Exception as error:
             failed = 0 if advanced is not None and advanced() else failed + 1
             if failed == ATTEMPTS:
+                advice = _ADVICE.get(type(error).__name__, "")
                 raise StorageError(
-                    f"{redact(what)}: gave up after {ATTEMPTS} attempts: {type(error).__name__}: {error}"
+                    f"{redact(what)}: gave up after {ATTEMPTS} attempts: {type(error).__name__}: {error}{advice}"
                 ) from error
             time.sleep(0.2 * 2 ** max(failed - 1, 0) * (0.5 + random.random()))
 

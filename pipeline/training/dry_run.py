@@ -35,7 +35,7 @@ def describe_run(plan: TrainingPlan, ranks: int) -> Iterator[str]:
         f"{ranks} ranks, engine {recipe.engine.name}, {recipe.engine.precision}"
     )
     all_, some = _sums(plan.parameters)
-    by_part = ", ".join(f"{each.part} {_share(each)}" for each in plan.parameters)
+    by_part = ", ".join(f"{each.part}: {_share(each)}" for each in plan.parameters)
     yield f"parameters: {all_:,}, of which {some:,} are trained ({by_part})"
     if recipe.optim.groups:
         for group in plan.groups:

@@ -86,10 +86,12 @@ def their_mot(root: Path) -> Scores:
     with redirect_stdout(StringIO()):
         found, _ = evaluator.evaluate([dataset], list(oracle.metrics().values()))
     fields = found["MotChallenge2DBox"]["results"]["COMBINED_SEQ"]["pedestrian"]
-    return told({name: value for metric in ("HOTA", "CLEAR", "Identity") for name, value in fields[metric].items()})
+    return as_scores(
+        {name: value for metric in ("HOTA", "CLEAR", "Identity") for name, value in fields[metric].items()}
+    )
 
 
-def told(fields: dict[str, Any]) -> Scores:
+def as_scores(fields: dict[str, Any]) -> Scores:
     """TrackEval's fields under our names, percent and counts."""
     ratios = ("HOTA", "DetA", "AssA", "LocA", "MOTA", "MOTP", "IDF1")
     counts = {"IDSW": "IDSW", "Frag": "Frag", "TP": "CLR_TP", "FN": "CLR_FN", "FP": "CLR_FP", "IDTP": "IDTP"}
@@ -184,7 +186,7 @@ def metrics_only(cases: Iterable[tuple[int, int]], repeats: int) -> None:
             return sum((count(one) for one in fresh), start=TrackCounts.none()).row()
 
         def their_metrics(data: list[Any] = data) -> Scores:
-            return told(oracle.evaluate(data)[1])
+            return as_scores(oracle.evaluate(data)[1])
 
         agree(our_metrics(), their_metrics())
         ours, theirs = race(our_metrics, their_metrics, repeats)

@@ -181,18 +181,18 @@ def show(reports: list[AssociationReport]) -> None:
     print(f"{'':{width}s}  " + "  ".join(f"{column:>9s}" for column in COLUMNS))
     for report in reports:
         numbers = [report.metrics[column] for column in COLUMNS]
-        told = "  ".join("        -" if value is None else f"{value:9.1f}" for value in numbers)
-        print(f"{report.embedding:{width}s}  {told}")
+        shown = "  ".join("        -" if value is None else f"{value:9.1f}" for value in numbers)
+        print(f"{report.embedding:{width}s}  {shown}")
     print(f"\nminus {reports[0].embedding}: difference [95 % interval, paired over people]")
     for report in reports[1:]:
         intervals = report.intervals(reports[0])
-        told = []
+        shown = []
         for column in COLUMNS[:4]:
             interval = intervals[column]
             if interval is not None:
                 low, high = 100 * interval.low, 100 * interval.high
-                told.append(f"{column} {100 * interval.difference:+.1f} [{low:+.1f}, {high:+.1f}]")
-        print(f"{report.embedding:{width}s}  " + "  ".join(told))
+                shown.append(f"{column} {100 * interval.difference:+.1f} [{low:+.1f}, {high:+.1f}]")
+        print(f"{report.embedding:{width}s}  " + "  ".join(shown))
 
 
 if __name__ == "__main__":

@@ -123,8 +123,8 @@ class ClockedModule(TrainingModule):
         """See `TrainingModule.forward`."""
         clock, cpu = time.monotonic(), time.process_time()
         error = self.network(batch["pixels"].flatten(1)) - batch["mean"]
-        told = {"clock": torch.tensor(clock, dtype=torch.float64), "cpu": torch.tensor(cpu, dtype=torch.float64)}
-        return {"total": error.square().mean(), **told}
+        shown = {"clock": torch.tensor(clock, dtype=torch.float64), "cpu": torch.tensor(cpu, dtype=torch.float64)}
+        return {"total": error.square().mean(), **shown}
 
 
 class ClockedTask(TinyTask):
@@ -198,14 +198,14 @@ def ray_overhead(folder: Path, steps: int, every: int, repeats: int) -> None:
     )
     print("  step: the mean one, with all between two; middle: the median one; cpu: of the rank's process, for a step")
     for launcher, runs in found.items():
-        told = []
+        shown = []
         for name in ("step", "middle", "cpu"):
             here, there = ([getattr(run, name) for run in each] for each in (runs, plain))
             ratio = statistics.median(own / best for own, best in zip(here, there))
-            told.append(f"{name} {min(here) * 1000:.2f} ms ({min(here) / min(there):.3f}, {ratio:.3f})")
+            shown.append(f"{name} {min(here) * 1000:.2f} ms ({min(here) / min(there):.3f}, {ratio:.3f})")
         before, after = min(run.before for run in runs), min(run.after for run in runs)
         print(
-            f"  {launcher:<5} " + ", ".join(told) + f"; {before:.1f} s before the first step, {after:.1f} s after all"
+            f"  {launcher:<5} " + ", ".join(shown) + f"; {before:.1f} s before the first step, {after:.1f} s after all"
         )
 
 
@@ -341,9 +341,9 @@ def memory(folder: Path, width: int, names: Iterable[str]) -> None:
         for moment in MOMENTS:
             held = {kind: size / number for kind, size in most[moment].items()}
             state = sum(held[kind] for kind in STATE)
-            told = " + ".join(f"{kind} {held[kind]:.2f}" for kind in STATE)
+            shown = " + ".join(f"{kind} {held[kind]:.2f}" for kind in STATE)
             print(
-                f"    {moment:<17} {state:5.2f} = {told}; {state / formula:.3f} of the formula; buckets "
+                f"    {moment:<17} {state:5.2f} = {shown}; {state / formula:.3f} of the formula; buckets "
                 f"{most[moment]['buckets'] / 1e6:,.1f} MB, other tensors {most[moment]['rest'] / 1e6:,.1f} MB",
                 flush=True,
             )

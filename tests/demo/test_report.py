@@ -10,11 +10,11 @@ from trackmill.pipeline.demo.report import verdict
 
 
 def compared(**intervals: tuple[float, float] | None) -> dict[str, Any]:
-    told = {
+    result = {
         name.replace("_", "@"): each and {"first": 70.0, "second": 70.0, "low": each[0], "high": each[1]}
         for name, each in intervals.items()
     }
-    return {"settings": {"against": {"intervals": told}}}
+    return {"settings": {"against": {"intervals": result}}}
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_the_verdict(intervals: dict[str, tuple[float, float] | None], words: st
 
 
 def test_where_there_is_no_room_it_says_so() -> None:
-    told = compared(rank1_5=(-0.5, 0.0))
-    assert "cannot be expected" in verdict(told)
-    told["settings"]["against"]["intervals"]["rank1@5"] |= {"first": 97.1, "second": 98.1}
-    assert "above 95 % already" in verdict(told)
+    result = compared(rank1_5=(-0.5, 0.0))
+    assert "cannot be expected" in verdict(result)
+    result["settings"]["against"]["intervals"]["rank1@5"] |= {"first": 97.1, "second": 98.1}
+    assert "above 95 % already" in verdict(result)

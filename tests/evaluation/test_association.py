@@ -342,7 +342,7 @@ def test_embeddings_of_a_file(tmp_path, ending):
 def test_faulty_embedding_files(tmp_path, ending, fault, message):
     sequence = made_sequence("one")
     columns, _ = columns_of([sequence])
-    told = {"frame": columns["frame"][7], "id": columns["id"][7], "more": len(sequence) - 4}
+    stored = {"frame": columns["frame"][7], "id": columns["id"][7], "more": len(sequence) - 4}
     if fault == "missing row":
         columns = {name: np.delete(column, 7, axis=0) for name, column in columns.items()}
     elif fault == "missing rows":
@@ -363,7 +363,7 @@ def test_faulty_embedding_files(tmp_path, ending, fault, message):
         path.write_bytes(b"not at all " * 20)
     elif fault == "cut":
         path.write_bytes(path.read_bytes()[:150])
-    with pytest.raises(BadTracks, match=message.format(**told)) as caught:
+    with pytest.raises(BadTracks, match=message.format(**stored)) as caught:
         embed([sequence], [named_embedding(str(path))])
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -628,14 +628,16 @@ def test_report_from_files(gt_folder):
     )
     assert report.benchmark == "association" and list(report.sequences) == ["seq0", "seq1", "seq2"]
     assert list(report.metrics) == ["AssA", "IDF1", "rank1@5", "mAP@5", "rank1@20", "mAP@20", "rank1@50", "mAP@50"]
-    told = orjson.loads(report.as_json())
-    assert told["settings"]["stride"] == 10 and told["settings"]["memory"] == 10 and told["settings"]["ema"] == 0.5
-    against = told["settings"]["against"]
+    stored = orjson.loads(report.as_json())
+    assert (
+        stored["settings"]["stride"] == 10 and stored["settings"]["memory"] == 10 and stored["settings"]["ema"] == 0.5
+    )
+    against = stored["settings"]["against"]
     assert against["metrics"]["AssA"] == pytest.approx(100) and against["intervals"]["AssA"]["high"] < 0
-    assert against["intervals"]["AssA"]["difference"] == pytest.approx(told["metrics"]["AssA"] - 100)
+    assert against["intervals"]["AssA"]["difference"] == pytest.approx(stored["metrics"]["AssA"] - 100)
     assert any(note.startswith("rank1@5: random ") and "identity 100.0" in note for note in report.notes)
     assert any("bootstrap over people, 50 draws" in note for note in report.notes)
-    assert told["metrics"]["rank1@50"] is None and against["intervals"]["rank1@50"] is None
+    assert stored["metrics"]["rank1@50"] is None and against["intervals"]["rank1@50"] is None
     # The same from Python: rows with flag 0 are no objects.
     sequences = []
     for number in range(3):

@@ -42,8 +42,8 @@ def label(identity: str, category: str = "car", x: float = 0, **more: Any) -> di
 
 
 def assert_finite(report: Report) -> None:
-    told = json.loads(report.as_json())
-    for row in (told["metrics"], *told["sequences"].values(), *told["classes"].values()):
+    stored = json.loads(report.as_json())
+    for row in (stored["metrics"], *stored["sequences"].values(), *stored["classes"].values()):
         assert all(value is None or math.isfinite(value) for value in row.values())
 
 
@@ -146,10 +146,10 @@ def test_clear_and_identity_as_by_loops(tmp_path: Path, seed: int, grid: float, 
         expected = BddClearCounts(**{key: int(value) for key, value in fields.items() if key != "distance"})
         row = report.classes[name]
         assert {key: row[key] for key in expected.counts()} == expected.counts(), name
-        told = expected.clear_scores() | expected.identity_scores()
+        stored = expected.clear_scores() | expected.identity_scores()
         matched = fields["matched"]
-        told["MOTP"] = 1 - fields["distance"] / matched if matched else math.nan
-        for key, value in told.items():
+        stored["MOTP"] = 1 - fields["distance"] / matched if matched else math.nan
+        for key, value in stored.items():
             assert row[key] == (pytest.approx(100 * value, abs=1e-9) if math.isfinite(value) else None), (name, key)
     assert report.metrics["FN"] == sum(fields["gt"] - fields["matched"] for fields in by_loops.values())
 

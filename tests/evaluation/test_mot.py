@@ -140,7 +140,7 @@ def test_one_file_with_any_name(case: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "told"),
+    ("file", "text", "message"),
     [
         ("results/A.txt", RESULTS + "5,1,1,1,1,1,1,-1,-1,-1\n", "A.txt: line 10: frame 5 is beyond 4, seqLength"),
         ("gt/A/gt/gt.txt", GT + "5,1,1,1,1,1,1,1,1\n", "gt.txt: line 9: frame 5 is beyond 4, seqLength"),
@@ -156,13 +156,13 @@ def test_one_file_with_any_name(case: Path) -> None:
         ("results/A.txt", "\x00\x01", "A.txt: not a text file"),
     ],
 )
-def test_bad_files(case: Path, file: str, text: str, told: str | None) -> None:
+def test_bad_files(case: Path, file: str, text: str, message: str | None) -> None:
     (case / file).parent.mkdir(exist_ok=True)
     (case / file).write_text(text)
-    if told is None:  # files of the folder itself come before deeper ones
+    if message is None:  # files of the folder itself come before deeper ones
         assert_is_crossing(run(case).metrics, videos=2)
         return
-    with pytest.raises(BadTracks, match=told):
+    with pytest.raises(BadTracks, match=message):
         run(case)
 
 

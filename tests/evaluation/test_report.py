@@ -271,8 +271,8 @@ def test_every_number_is_there(report):
     assert cells(html, "class")["car"] == ["–"] * 8
     assert '<dt title="identity switches">IDSW</dt><dd>1,234</dd>' in html
     assert "nan" not in html.lower().replace("&", "")
-    for told in ("class_vote <b>no</b>", "preprocess <b>yes</b>", "nested.a <b>1</b>"):
-        assert told in html
+    for line in ("class_vote <b>no</b>", "preprocess <b>yes</b>", "nested.a <b>1</b>"):
+        assert line in html
 
 
 def test_base_and_novel_on_the_page(report):

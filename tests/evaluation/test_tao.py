@@ -90,10 +90,10 @@ def literal_videos(truth: Json, results: list[Json], most: int = 0) -> list[Vide
     return videos
 
 
-def teta_of(told: Any) -> dict[str, Any]:
-    return {name: told[name] for name in ("TETA", "LocA", "AssocA", "ClsA", "LocRe", "LocPr", "AssocRe", "AssocPr")} | {
-        name: told[name] for name in ("ClsRe", "ClsPr")
-    }
+def teta_of(report_row: Any) -> dict[str, Any]:
+    return {
+        name: report_row[name] for name in ("TETA", "LocA", "AssocA", "ClsA", "LocRe", "LocPr", "AssocRe", "AssocPr")
+    } | {name: report_row[name] for name in ("ClsRe", "ClsPr")}
 
 
 def percent(scores: dict[str, float]) -> Any:
@@ -336,9 +336,9 @@ def test_base_classes_from_a_file(tmp_path: Path, file: str) -> None:
     (tmp_path / file).write_text(text)
     truth, results = make_files(make_videos(1), 1)
     report = run(tmp_path, truth, results, "ovtb", metrics=("teta",), base_classes=str(tmp_path / file))
-    for told, names in ((report.base, base), (report.novel, novel)):
+    for report_row, names in ((report.base, base), (report.novel, novel)):
         rows = [teta_of(report.classes[name]) for name in names]
-        assert told == pytest.approx(mean(rows), rel=1e-12)
+        assert report_row == pytest.approx(mean(rows), rel=1e-12)
     assert file in report.settings["base_novel"]
     assert any("no category of the ground truth: zebra" in note for note in report.notes) == ("zebra" in text)
     assert any("neither base nor novel" in note for note in report.notes) == ("novel" in text)

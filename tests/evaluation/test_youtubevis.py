@@ -116,8 +116,8 @@ def test_published_numbers_of_saco(iou):
     assert len(rows) == 7
     for row in rows:
         for name, ours in hota.items():
-            told = report.classes[names[row["category_id"]]][ours]
-            assert told == pytest.approx(100 * row[f"{kind}_{name}"], abs=1e-6)
+            stored = report.classes[names[row["category_id"]]][ours]
+            assert stored == pytest.approx(100 * row[f"{kind}_{name}"], abs=1e-6)
     if iou == "mask":
         teta = {"TETA": "teta", "LocA": "loc_a", "AssocA": "assoc_a", "ClsA": "cls_a", "LocRe": "loc_re"}
         teta |= {"LocPr": "loc_pr", "AssocRe": "assoc_re", "AssocPr": "assoc_pr", "ClsRe": "cls_re", "ClsPr": "cls_pr"}

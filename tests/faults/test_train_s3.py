@@ -55,15 +55,15 @@ def test_zero_2_on_s3_survives_a_kill_and_goes_on_with_torch(endpoint: tuple[str
 
     # One rank, another engine: as if it went on from the checkpoint of the undisturbed run, to the bit.
     alone = start_training(*command, "--launcher", "local", "--engine", "torch", **environment)
-    told = finish(alone)
-    assert "goes on after step 40" in told
+    alone_printed = finish(alone)
+    assert "goes on after step 40" in alone_printed
     run_tiny(data, calm)
     there = fetch(url, "s3://training/out", tmp_path / "at-the-end")
     assert [row["step"] for row in rows(there)] == list(range(1, 49))
     assert rows(there) == rows(calm)
     assert result(there) == result(calm)
 
-    assert SECRET not in printed + told
+    assert SECRET not in printed + alone_printed
     assert not secrets_in(tmp_path)
     assert list(Path(logs).rglob("*.log")), "Ray's logs are there, and are looked at"
     assert not secrets_in(Path(logs))

@@ -30,13 +30,13 @@ def tiny_toml(folder: Path) -> str:
 def start_training(*arguments: object, module: str = "trackmill.jobs.train", **environment: str) -> Any:
     """Start the job; reports to Ray are polled often, so that short steps need not wait for them."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    told = {"OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+    defaults = {"OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=job_environment(**(told | environment)),
+        env=job_environment(**(defaults | environment)),
         cwd=ROOT,
     )
 

@@ -46,7 +46,7 @@ def test_an_empty_file_has_no_rows(text: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         (b"3,1,10,20,30,40", "line 4: 6 columns where the first line has 10"),
         (b"3,1,10,20,30,40,1,-1,-1,-1,-1", "line 4: 11 columns where the first line has 10"),
@@ -64,22 +64,22 @@ def test_an_empty_file_has_no_rows(text: bytes) -> None:
         (b"frame,id,x,y,w,h,conf,a,b,c", "line 4: column 1 is no number"),
     ],
 )
-def test_a_bad_line_is_named(line: bytes, told: str) -> None:
+def test_a_bad_line_is_named(line: bytes, message: str) -> None:
     # The third line is blank: it counts as a line, but holds no row.
-    with pytest.raises(BadTracks, match=f"^folder/a.txt: {told}"):
+    with pytest.raises(BadTracks, match=f"^folder/a.txt: {message}"):
         parse_mot_text(GOOD + b"\n" + line + b"\n", "folder/a.txt")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (b"1,1,10,20,30,40\n", "line 1: 6 columns, at least 7 are needed"),
         (b"{}\n", "line 1: 1 columns"),
         (b"\x89PNG\0\0\n", "not a text file"),
     ],
 )
-def test_a_file_that_is_no_track_file(text: bytes, told: str) -> None:
-    with pytest.raises(BadTracks, match=told):
+def test_a_file_that_is_no_track_file(text: bytes, message: str) -> None:
+    with pytest.raises(BadTracks, match=message):
         parse_mot_text(text, "a.txt")
 
 

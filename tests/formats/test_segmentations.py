@@ -98,11 +98,11 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_masks_are_named(case):
-    value, told = BROKEN[case]
+    value, message = BROKEN[case]
     with pytest.raises(BadTracks) as caught:
         read_segmentation(value, HEIGHT, WIDTH, WHERE)
     text = str(caught.value)
-    assert text.startswith(WHERE) and told in text and "\n" not in text and len(text) < 400
+    assert text.startswith(WHERE) and message in text and "\n" not in text and len(text) < 400
     with pytest.raises(BadTracks) as caught:
         read_segmentations([_compressed(_mask(3)), value], [(HEIGHT, WIDTH)] * 2, lambda i: f"{WHERE}({i})")
     assert str(caught.value) == text.replace(WHERE, f"{WHERE}(1)")

@@ -42,7 +42,7 @@ def test_error_of_the_user_is_one_line_without_traceback(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["pipe:cat x.tar"], "looks like a shell command"),
         (["s3://key:secret@bucket/x"], "holds a user name or password"),
@@ -53,12 +53,12 @@ def test_error_of_the_user_is_one_line_without_traceback(tmp_path):
         (["{missing}.tar"], "no such tar"),
     ],
 )
-def test_mistakes_exit_with_2(dataset, capsys, arguments, told):
+def test_mistakes_exit_with_2(dataset, capsys, arguments, message):
     broken = next(row.key for row in dataset.rows if row.status == "quarantined")
     names = {"root": dataset.url, "broken": broken, "missing": f"{dataset.url}/missing"}
     assert main([argument.format(**names) for argument in arguments]) == 2
     out, err = capsys.readouterr()
-    assert told in err and "secret" not in err and err.count("\n") == 1 and out == ""
+    assert message in err and "secret" not in err and err.count("\n") == 1 and out == ""
 
 
 def test_verify_says_ok_or_names_each_fault(dataset, capsys):

@@ -272,11 +272,11 @@ DAMAGES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("damage", "told"), [row[1:] for row in DAMAGES], ids=[row[0] for row in DAMAGES])
-def test_damage_is_found_and_named(layout, damage, told):
+@pytest.mark.parametrize(("damage", "message"), [row[1:] for row in DAMAGES], ids=[row[0] for row in DAMAGES])
+def test_damage_is_found_and_named(layout, damage, message):
     damage(layout)
     faults = faults_of(layout)
-    assert re.search(told, faults), faults
+    assert re.search(message, faults), faults
 
 
 @pytest.mark.parametrize("root", ["local", "memory"])

@@ -49,8 +49,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_it_makes_everything(done: Path) -> None:
     page = (done / "report.html").read_text()
-    told = {name: json.loads((done / "scores" / f"{name}.json").read_text()) for name in ("untrained", "trained")}
-    for scores in told.values():
+    printed = {name: json.loads((done / "scores" / f"{name}.json").read_text()) for name in ("untrained", "trained")}
+    for scores in printed.values():
         assert f"{scores['metrics']['HOTA']:.1f}" in page
     assert "the motion is synthetic" in page
     # The real clip, and the camera's with both models.
@@ -84,9 +84,9 @@ def test_what_was_held_out_was_not_mined(done: Path) -> None:
 def test_what_is_done_is_not_done_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (done / "run" / "final" / "model.safetensors").stat().st_mtime_ns
     assert demo(done) == 0
-    told = capsys.readouterr().out
-    assert told.count("done already") == 4
-    assert "$ python" not in told
+    printed = capsys.readouterr().out
+    assert printed.count("done already") == 4
+    assert "$ python" not in printed
     assert (done / "run" / "final" / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -109,17 +109,17 @@ def test_a_stage_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "printed"),
     [
         ("stepz=3", "did you mean 'steps'?"),
         ("steps", "should be KEY=VALUE"),
         ('photographs=["cofee"]', "'cofee' is none of the packaged media: "),
     ],
 )
-def test_a_mistake_is_one_line(setting: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_one_line(setting: str, printed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--output", str(tmp_path), "--set", setting]) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert printed in error
     assert error.count("\n") == 1
 
 

@@ -50,7 +50,7 @@ def test_one_sequence(case: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "expected"),
     [
         (["--sequences", "C"], "unknown sequence 'C'"),
         (["--iou", "mask"], "no masks"),
@@ -61,11 +61,11 @@ def test_one_sequence(case: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line_and_exit_with_2(
-    case: Path, capsys: pytest.CaptureFixture[str], more: list[str], told: str
+    case: Path, capsys: pytest.CaptureFixture[str], more: list[str], expected: str
 ) -> None:
     assert call(case, *more) == 2
     printed = capsys.readouterr().err
-    assert printed.startswith("error: ") and printed.count("\n") == 1 and told in printed
+    assert printed.startswith("error: ") and printed.count("\n") == 1 and expected in printed
     assert "secret" not in printed
 
 

@@ -67,16 +67,16 @@ def test_a_run_is_exported_from_its_result_and_from_its_checkpoints(run: Path, t
 
 def test_the_file_and_the_card_say_where_they_come_from(run: Path, tmp_path: Path) -> None:
     exported("--run", str(run), "--checkpoint", "2", output=tmp_path)
-    told = json.loads((run / "checkpoints" / "step-00000002" / "checkpoint.json").read_text())
+    printed = json.loads((run / "checkpoints" / "step-00000002" / "checkpoint.json").read_text())
     metadata = read_checkpoint(tmp_path / "masa_lite0.safetensors").metadata
     assert metadata["variant"] == "masa_lite0" and metadata["step"] == "2" and metadata["recipe"] == "masa_lite0"
-    assert metadata["data_fingerprint"] == told["data"]["fingerprint"]
-    assert metadata["source_sha256"] == told["files"]["ema.safetensors"]["sha256"], "averaged weights win"
+    assert metadata["data_fingerprint"] == printed["data"]["fingerprint"]
+    assert metadata["source_sha256"] == printed["files"]["ema.safetensors"]["sha256"], "averaged weights win"
     row = json.loads((run / "metrics.jsonl").read_text().splitlines()[1])
     card = (tmp_path / "README.md").read_text()
     for part in (
         'trackmill.models.masa.load("masa_lite0", "masa_lite0.safetensors")',
-        f"| its fingerprint | {told['data']['fingerprint']} |",
+        f"| its fingerprint | {printed['data']['fingerprint']} |",
         "| steps | 2 |",
         "| samples seen | 4 |",
         "| weights are averaged | yes |",

@@ -58,12 +58,12 @@ def test_it_says_what_it_does_and_where_the_result_is(
 ) -> None:
     output = tmp_path / "out"
     assert run(recipe, data, output, "--checkpoint-every", "2", "--max-steps", "4", "--set", "optim.lr=0.01") == 0
-    told = capsys.readouterr().out
-    assert "14 samples in 6 shards" in told
-    assert "steps: 4 of 4 samples" in told
-    assert "parameters: 831, of which 663 are trained (stem 168 frozen" in told
-    assert "starts at step 0" in told
-    assert f"--weights {output}/final/model.safetensors" in told
+    printed = capsys.readouterr().out
+    assert "14 samples in 6 shards" in printed
+    assert "steps: 4 of 4 samples" in printed
+    assert "parameters: 831, of which 663 are trained (stem: 168 frozen" in printed
+    assert "starts at step 0" in printed
+    assert f"--weights {output}/final/model.safetensors" in printed
     resolved = json.loads((output / "config.json").read_text())
     assert (resolved["optim"]["lr"], resolved["checkpoint"]["every"], resolved["max_steps"]) == (0.01, 2, 4)
 
@@ -72,9 +72,9 @@ def test_it_says_what_it_does_and_where_the_result_is(
     assert "goes on after step 4" in capsys.readouterr().out
     before = {name: (output / name).stat().st_mtime_ns for name in files(output)}
     assert run(recipe, data, output, "--set", "optim.lr=0.01") == 0
-    told = capsys.readouterr().out
-    assert "all 6 steps are done already" in told
-    assert "final/model.safetensors" in told
+    printed = capsys.readouterr().out
+    assert "all 6 steps are done already" in printed
+    assert "final/model.safetensors" in printed
     assert {name: (output / name).stat().st_mtime_ns for name in files(output)} == before
     assert [row["step"] for row in rows(output)] == [1, 2, 3, 4, 5, 6]
 
@@ -85,10 +85,10 @@ def test_a_dry_run_measures_and_writes_nothing(
     assert run(recipe, data, tmp_path / "out", "--dry-run", "--set", f"data.cache={tmp_path}/cache") == 0
     assert files(tmp_path) == ["tiny.toml"]
     assert not (tmp_path / "out").exists()
-    told = capsys.readouterr().out
-    assert "memory of each rank without activations: " in told
-    assert "a step takes " in told
-    assert "6 steps to do: about " in told
+    printed = capsys.readouterr().out
+    assert "memory of each rank without activations: " in printed
+    assert "a step takes " in printed
+    assert "6 steps to do: about " in printed
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_mistakes_are_found_before_anything_is_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(recipe, data, tmp_path / "out", *arguments) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    assert "secret" not in told
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
+    assert "secret" not in printed
     assert not (tmp_path / "out").exists()
 
 

@@ -131,7 +131,7 @@ def test_default_weights_are_the_published_ones() -> None:
         (lambda: find_detector("torchvision:x").build(), "torchvision has none of that name"),
         (lambda: find_detector(f"torchvision:{SMALL}", {"min_sise": 1}).build(), "'min_sise'; did you mean 'min_size'"),
         (lambda: find_detector(f"torchvison:{SMALL}"), f"no module 'torchvison'; did you mean 'torchvision:{SMALL}'"),
-        (lambda: proposer_class("grpah"), "no proposer is called 'grpah'; did you mean 'graph'"),
+        (lambda: proposer_class("graphh"), "no proposer is called 'graphh'; did you mean 'graph'"),
         (lambda: proposer_class("no_such_package.x:Y"), "there is no module 'no_such_package'; looked in"),
         (lambda: find_model("trackmill.models.masa.model:Massa"), "has no 'Massa'; did you mean 'Masa'"),
         (lambda: proposer_class("pathlib:Path"), "no class derived from trackmill.models.proposers.base.Proposer"),

@@ -181,10 +181,10 @@ def test_a_kernel_that_fails_or_miscounts_is_not_used(monkeypatch: pytest.Monkey
     def broken(*_: object) -> torch.Tensor:
         raise RuntimeError("no compiler")
 
-    for kernel, told in ((broken, "no compiler"), (lambda *_: torch.zeros(8, 6, dtype=torch.int64), "instead of")):
+    for kernel, shown in ((broken, "no compiler"), (lambda *_: torch.zeros(8, 6, dtype=torch.int64), "instead of")):
         monkeypatch.setattr(device_scan, "_fused", kernel)
         device_scan._fused_works.cache_clear()
-        with pytest.warns(RuntimeWarning, match=told):
+        with pytest.warns(RuntimeWarning, match=shown):
             assert not device_scan._fused_works("cpu")
     monkeypatch.setattr(device_scan, "_fused", device_scan._upscaled)
     device_scan._fused_works.cache_clear()

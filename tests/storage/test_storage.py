@@ -115,6 +115,17 @@ def test_giving_up_names_the_file_and_the_cause(monkeypatch: pytest.MonkeyPatch)
     assert len(calls) == 5
 
 
+def test_missing_credentials_say_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    exceptions = pytest.importorskip("botocore.exceptions")
+    monkeypatch.setattr(storage_files.time, "sleep", lambda _: None)
+
+    def nobody() -> None:
+        raise exceptions.NoCredentialsError
+
+    with pytest.raises(OSError, match="set AWS_PROFILE, or AWS_ACCESS_KEY_ID"):
+        retry(nobody, "s3://b/x")
+
+
 def test_what_cannot_pass_is_not_tried_again() -> None:
     calls = []
 

@@ -92,10 +92,10 @@ def train_on_ranks(runs: list[Run], world: int, folder: Path) -> list[Outcome]:
     # A server that has imported everything once forks the ranks: a busy machine takes half a minute for each import.
     multiprocessing.set_forkserver_preload([__name__, "torch._dynamo"])
     multiprocessing.start_processes(_rank, args=(world, runs, str(folder)), nprocs=world, start_method="forkserver")
-    told = json.loads((folder / "outcomes.json").read_text())
+    stored = json.loads((folder / "outcomes.json").read_text())
     return [
         Outcome(losses=losses, norms=norms, state=read_state(run.save) if run.save else None)
-        for run, (losses, norms) in zip(runs, told, strict=True)
+        for run, (losses, norms) in zip(runs, stored, strict=True)
     ]
 
 

@@ -148,10 +148,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(data: str, undisturbe
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    told: list[str] = []
-    run_local(tiny_recipe(data), str(tmp_path), device="cpu", notice=told.append)
-    assert len(told) == 1
-    assert "step-00000040/optimizer.safetensors" in told[0]
+    notices: list[str] = []
+    run_local(tiny_recipe(data), str(tmp_path), device="cpu", notice=notices.append)
+    assert len(notices) == 1
+    assert "step-00000040/optimizer.safetensors" in notices[0]
     assert rows(tmp_path) == rows(undisturbed)
     assert result(tmp_path) == result(undisturbed)
 

@@ -79,10 +79,10 @@ def test_the_old_process_does_not_write_into_the_new_file(tmp_path: Path) -> Non
 
 
 def test_steps_must_follow_each_other(tmp_path: Path) -> None:
-    told = telemetry(tmp_path)
-    told.steps([row(1), row(2)])
+    recorder = telemetry(tmp_path)
+    recorder.steps([row(1), row(2)])
     with pytest.raises(ValueError, match=r"metrics\.jsonl: step 2 after step 2"):
-        told.steps([row(2)])
+        recorder.steps([row(2)])
 
 
 def test_steps_lost_before_a_resume_are_named(tmp_path: Path) -> None:
@@ -92,8 +92,8 @@ def test_steps_lost_before_a_resume_are_named(tmp_path: Path) -> None:
 
 
 def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
-    with telemetry(tmp_path) as told:
-        told.steps([{"step": 1.0, "loss": math.nan, "grad_norm": math.inf, "lr": 0.1}])
+    with telemetry(tmp_path) as recorder:
+        recorder.steps([{"step": 1.0, "loss": math.nan, "grad_norm": math.inf, "lr": 0.1}])
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
         "step": 1,
         "loss": None,
@@ -103,12 +103,12 @@ def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
-    with telemetry(tmp_path / "run", rank=1) as told:
-        told.steps([row(1)])
-        told.tick(1)
-        told.evaluation(1, {"rank1": 1.0})
-        told.event("x")
-        told.sync()
+    with telemetry(tmp_path / "run", rank=1) as recorder:
+        recorder.steps([row(1)])
+        recorder.tick(1)
+        recorder.evaluation(1, {"rank1": 1.0})
+        recorder.event("x")
+        recorder.sync()
     assert not (tmp_path / "run").exists()
 
 
@@ -183,8 +183,8 @@ def test_tensorboard_reads_each_step_once_after_a_kill(tmp_path: Path) -> None:
 
 def test_tensorboard_after_a_kill_before_the_first_checkpoint(tmp_path: Path) -> None:
     for _ in range(2):
-        told = telemetry(tmp_path, TelemetrySettings())
-        told.steps([row(step) for step in range(1, 4)])
+        recorder = telemetry(tmp_path, TelemetrySettings())
+        recorder.steps([row(step) for step in range(1, 4)])
     assert [step for step, _ in scalars(tmp_path / "tensorboard")["loss/total"]] == [1, 2, 3]
 
 
@@ -227,11 +227,11 @@ class Broken:
 
 def test_a_failing_sink_is_switched_off_once(tmp_path: Path) -> None:
     stream, broken = io.StringIO(), Broken()
-    told = telemetry(tmp_path, stream=stream)
-    told._sinks.append(broken)
+    recorder = telemetry(tmp_path, stream=stream)
+    recorder._sinks.append(broken)
     for step in range(1, 5):
-        told.steps([row(step)])
-    told.close()
+        recorder.steps([row(step)])
+    recorder.close()
     assert broken.seen == [1]
     said = "Broken is switched off for the rest of this run: ConnectionError: https://host/api is gone"
     assert stream.getvalue().count("switched off") == 1 and said in stream.getvalue()
@@ -311,8 +311,8 @@ def test_mlflow_that_cannot_be_reached_is_switched_off(tmp_path: Path, monkeypat
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     stream = io.StringIO()
     settings = TelemetrySettings(tensorboard=False, mlflow="http://127.0.0.1:9")  # the discard port: nobody listens
-    with telemetry(tmp_path, settings, stream=stream) as told:
-        told.steps([row(1)])
+    with telemetry(tmp_path, settings, stream=stream) as recorder:
+        recorder.steps([row(1)])
     assert "mlflow is switched off" in stream.getvalue()
     assert len(read_lines(str(tmp_path / "metrics.jsonl"))) == 1
 
@@ -329,8 +329,8 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = TelemetrySettings(tensorboard=False, wandb="trackmill", run_name="night")
     output = tmp_path / "run"
     for start, end in ((0, 7), (5, 10)):
-        with telemetry(output, settings, start_step=start, stream=stream) as told:
-            told.steps([row(step) for step in range(start + 1, end + 1)])
+        with telemetry(output, settings, start_step=start, stream=stream) as recorder:
+            recorder.steps([row(step) for step in range(start + 1, end + 1)])
     assert "switched off" not in stream.getvalue()
     name = json.loads((output / "telemetry.json").read_text())["wandb"]
     files = sorted((output / "wandb").glob("offline-run-*/*.wandb"))
@@ -380,11 +380,11 @@ def test_how_a_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     ends = Ends()
     for number, (steps, error) in enumerate(((2, None), (1, None), (1, ValueError("bad")), (1, KeyboardInterrupt()))):
-        told = telemetry(tmp_path / str(number), total_steps=2)
-        told._sinks.append(ends)
+        recorder = telemetry(tmp_path / str(number), total_steps=2)
+        recorder._sinks.append(ends)
         try:
-            with told:
-                told.steps([row(step) for step in range(1, steps + 1)])
+            with recorder:
+                recorder.steps([row(step) for step in range(1, steps + 1)])
                 if error:
                     raise error
         except BaseException as raised:
@@ -394,11 +394,13 @@ def test_how_a_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_page_of_curves(tmp_path: Path) -> None:
-    with telemetry(tmp_path / "a<b>", total_steps=1000) as told:
+    with telemetry(tmp_path / "a<b>", total_steps=1000) as recorder:
         for step in range(1, 1001):
-            told.steps([row(step, effective_negatives=3.0, data_wait=0.25, loss=math.nan if step == 500 else 1 / step)])
-        told.evaluation(500, {"rank1": 60.0})
-        told.evaluation(1000, {"rank1": 64.25})
+            recorder.steps(
+                [row(step, effective_negatives=3.0, data_wait=0.25, loss=math.nan if step == 500 else 1 / step)]
+            )
+        recorder.evaluation(500, {"rank1": 60.0})
+        recorder.evaluation(1000, {"rank1": 64.25})
     write_curves(str(tmp_path / "a<b>"), str(tmp_path / "curves.html"))
     page = (tmp_path / "curves.html").read_text()
     assert "<h1>a&lt;b&gt;</h1>" in page and "http" not in page.replace("http-equiv", "")

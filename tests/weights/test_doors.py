@@ -124,6 +124,34 @@ def test_one_file_through_every_door_of_masa(
         door(put(odd), tmp_path / "out")
 
 
+class Trap:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def _mine(source: str, folder: Path) -> None:
+    build_proposer("sam", resolve_proposer("sam", SamSettings(weights=source, variant="vit_b"))[0])
+
+
+def _detect(source: str, folder: Path) -> None:
+    build_detector(SMALL, source, names=["nothing", "thing"])
+
+
+@pytest.mark.parametrize("door", [*DOORS.values(), _mine, _detect], ids=[*DOORS, "mine", "track --detections"])
+def test_no_door_runs_code_of_a_file(
+    door: Callable[[str, Path], object], put: Callable[[State], str], state: State, tmp_path: Path
+) -> None:
+    sprung = tmp_path / "sprung"
+    with pytest.raises(ValueError, match=r"mine\.pth: not loaded, because it is damaged or holds more than tensors"):
+        door(put(state | {"trap": Trap(sprung)}), tmp_path)
+    assert not sprung.exists()
+
+
 def test_the_proposer_sam(put: Callable[[State], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(segment_anything.sam_model_registry, "vit_b", lambda checkpoint: tiny_sam(seed=1))
     monkeypatch.setitem(sam_loading._WIDTHS, "vit_b", 32)

@@ -40,8 +40,8 @@ def test_a_missing_package_says_what_to_type() -> None:
         "try: _import_deepspeed(torch.device('cpu'))\n"
         "except ImportError as error: print(error)\n"
     )
-    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert told.strip() == (
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == (
         'engine.name = "deepspeed" needs an extra: pip install -e ".[deepspeed]"; or set it to "torch"'
     )
 

@@ -48,7 +48,7 @@ BUG = RankFailed(
 
 
 @pytest.mark.parametrize(
-    ("failures", "told"),
+    ("failures", "beginning"),
     [
         pytest.param({0: BROKEN, 1: DEAD}, "rank 1: its process is gone", id="a death explains broken connections"),
         pytest.param({0: FULL, 1: OTHER}, "rank 0: OSError: disk full", id="others wait for rank 0"),
@@ -58,8 +58,8 @@ BUG = RankFailed(
         pytest.param({0: TimeoutError("no answer\nfor long")}, "rank 0: TimeoutError: no answer", id="one line"),
     ],
 )
-def test_the_failure_that_explains_the_others_is_told(failures: dict[int, Exception], told: str) -> None:
-    assert str(reason(failures)).startswith(told)
+def test_the_failure_that_explains_the_others_is_told(failures: dict[int, Exception], beginning: str) -> None:
+    assert str(reason(failures)).startswith(beginning)
     assert "\n" not in str(reason(failures))
 
 
