@@ -113,9 +113,9 @@ def run(options: Options) -> None:
         num_bytes = write_html(report, options.html, options.frames)
         written.append(f"page: {redact(options.html)} ({num_bytes / 1e6:.1f} MB), open it in a browser")
 
-    from trackmill.pipeline.evaluation.report.table import show
+    from trackmill.pipeline.evaluation.report.table import print_report
 
-    show(report)  # last: the reader of a pipe may have seen enough of it, and then nothing is lost
+    print_report(report)  # last: the reader of a pipe may have seen enough of it, and then nothing is lost
     for line in written:
         say(line)
 

@@ -23,7 +23,7 @@ from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     from trackmill.pipeline.export.onnx_check import Difference
-    from trackmill.pipeline.export.source import Source
+    from trackmill.pipeline.export.source import ExportSource
 
 
 def add_options(p: JobParser) -> None:
@@ -64,7 +64,7 @@ def run(options: Options) -> None:
     export(source, folder, card, size=size, onnx=options.onnx)
 
 
-def export(source: Source, folder: str, card: str, *, size: tuple[int, int] | None, onnx: bool) -> None:
+def export(source: ExportSource, folder: str, card: str, *, size: tuple[int, int] | None, onnx: bool) -> None:
     """Write the files, the card last, and say where they are. Nothing is written unless the graph is right.
 
     Args:
@@ -80,7 +80,7 @@ def export(source: Source, folder: str, card: str, *, size: tuple[int, int] | No
         OSError: could not be written.
     """
     from trackmill.models.masa.variants import metadata_of
-    from trackmill.pipeline.export.card import card_text
+    from trackmill.pipeline.export.card import model_card
     from trackmill.pipeline.training.checkpoint import write_tensors
 
     variant = source.model.variant
@@ -98,11 +98,11 @@ def export(source: Source, folder: str, card: str, *, size: tuple[int, int] | No
         publish_bytes(target, graph)
         say(f"ONNX graph: {redact(target)}")
         files[f"{variant.name}.onnx"] = hashlib.sha256(graph).hexdigest()
-    publish_bytes(card, card_text(source, files, size, compared).encode())
+    publish_bytes(card, model_card(source, files, size, compared).encode())
     say(f"model card: {redact(card)}")
 
 
-def _graph(source: Source, size: tuple[int, int] | None) -> tuple[bytes, Difference]:
+def _graph(source: ExportSource, size: tuple[int, int] | None) -> tuple[bytes, Difference]:
     from trackmill.models.masa.onnx import to_onnx
     from trackmill.pipeline.export.onnx_check import TOLERANCE, compare
 

@@ -48,7 +48,7 @@ def add_options(p: JobParser) -> None:
 
 def run(options: Options) -> ExitCode:
     """Look; `ExitCode.FAILED` where --verify finds faults."""
-    from trackmill.pipeline.inspect.table import dataset_parts, show
+    from trackmill.pipeline.inspect.table import dataset_parts, print_tables
     from trackmill.pipeline.shards.reader import open_dataset
 
     if options.overlay and not options.key:
@@ -69,7 +69,7 @@ def run(options: Options) -> ExitCode:
     if options.verify:
         code = _verify(dataset, options.json)
     if not (options.stats or options.verify):
-        print(json.dumps(_summary(dataset))) if options.json else show(dataset_parts(dataset))
+        print(json.dumps(_summary(dataset))) if options.json else print_tables(dataset_parts(dataset))
     if sheet:
         print(sheet, file=sys.stderr if options.json else sys.stdout, flush=True)
     return code
@@ -77,14 +77,14 @@ def run(options: Options) -> ExitCode:
 
 def _sample(dataset: Dataset, options: Options) -> None:
     from trackmill.pipeline.inspect.overlay import draw_sample
-    from trackmill.pipeline.inspect.table import sample_parts, show
+    from trackmill.pipeline.inspect.table import print_tables, sample_parts
     from trackmill.pipeline.shards.reader import read_sample
 
     sample = read_sample(dataset, options.key)
     if options.overlay:
         publish_bytes(options.overlay, draw_sample(sample, more=_more(dataset, options)))
         print(f"wrote {redact(options.overlay)}", file=sys.stderr)
-    print(sample.record.model_dump_json()) if options.json else show(sample_parts(sample))
+    print(sample.record.model_dump_json()) if options.json else print_tables(sample_parts(sample))
 
 
 def _verify(dataset: Dataset, as_json: bool) -> ExitCode:
@@ -112,20 +112,20 @@ def _verify(dataset: Dataset, as_json: bool) -> ExitCode:
 
 def _statistics(dataset: Dataset, options: Options) -> None:
     from trackmill.pipeline.inspect.statistics import collect
-    from trackmill.pipeline.inspect.table import plain, show, statistics_parts
-    from trackmill.pipeline.sidecars.showing import summarise, summary_lines
+    from trackmill.pipeline.inspect.table import cell, print_tables, statistics_parts
+    from trackmill.pipeline.sidecars.showing import summarise_sidecars, summary_lines
 
     progress = ProgressLine(min(len(dataset.stored), options.max_samples or len(dataset.stored)), "read")
     statistics = collect(dataset, options.max_samples, progress)
     progress.close()
-    sidecars = summarise(dataset)
+    sidecars = summarise_sidecars(dataset)
     if options.json:
         # A data set without sidecars says what it always said.
         more = {"sidecars": [vars(sidecar) for sidecar in sidecars]} if sidecars else {}
         print(json.dumps(statistics.as_dict() | more))
         return
-    lines = [plain(line, 600) for sidecar in sidecars for line in summary_lines(sidecar)]
-    show([*statistics_parts(statistics), *lines])
+    lines = [cell(line, 600) for sidecar in sidecars for line in summary_lines(sidecar)]
+    print_tables([*statistics_parts(statistics), *lines])
 
 
 def _sheet(dataset: Dataset, options: Options) -> str:

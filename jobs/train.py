@@ -102,10 +102,10 @@ def run(options: Options) -> ExitCode:
     recipe = settings(options)
 
     from trackmill.pipeline.training.dry_run import describe_run, dry_run
-    from trackmill.pipeline.training.launch import begin, find_device, prepare, run_local
+    from trackmill.pipeline.training.launch import begin, find_device, prepare_training, run_local
 
     place = None if launcher == "ray" else find_device(options.device)
-    plan = prepare(recipe, options.output, ranks, options.resume)
+    plan = prepare_training(recipe, options.output, ranks, options.resume)
     if options.dry_run:
         say(rank, dry_run(plan, ranks, find_device(options.device)))
         return ExitCode.FINE

@@ -113,7 +113,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def setting_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Where two configurations differ, a line for each dotted key: `sam.iou: 0.88 -> 0.9`. Equal ones give no line."""
     old, new = flatten(before), flatten(now)
     return [

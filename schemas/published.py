@@ -40,7 +40,7 @@ def promised_sha256(name: str) -> str:
     return found.group(1) if found else ""
 
 
-def check_name(name: str, sums: Mapping[str, str], where: str) -> None:
+def check_sums(name: str, sums: Mapping[str, str], where: str) -> None:
     """Hold a file to its name.
 
     Args:

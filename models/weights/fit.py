@@ -50,7 +50,7 @@ def fit(
     where = tensors.where if isinstance(tensors, Checkpoint) else "the weights"
     expected = network.state_dict()
     given = _renamed({name: each for name, each in tensors.items() if not name.startswith(set_aside)}, expected)
-    problems = differences(given, expected, may_be_absent)
+    problems = tensor_differences(given, expected, may_be_absent)
     if not any(problems):
         # The numbering of pairs is not loaded but computed; a table made for another one would fit and mean nothing.
         indices = [name for name in given if name.endswith(COMPUTED)]
@@ -63,7 +63,7 @@ def fit(
     network.load_state_dict({**expected, **given}, strict=True)
 
 
-def differences(
+def tensor_differences(
     given: Mapping[str, Tensor], expected: Mapping[str, Tensor], may_be_absent: tuple[str, ...] = MAY_BE_ABSENT
 ) -> list[str]:
     """What keeps `given` from being loaded where `expected` is: one text for each kind of difference, "" for none."""

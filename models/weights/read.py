@@ -18,7 +18,7 @@ from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.models.weights.errors import BadWeights, MissingPackage
 from trackmill.models.weights.metadata import from_header
 from trackmill.schemas.errors import InputError
-from trackmill.schemas.published import check_name, promised_md5, promised_sha256
+from trackmill.schemas.published import check_sums, promised_md5, promised_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,7 +152,7 @@ def _check_sums(path: Path, where: str) -> None:
     if promised_sha256(path.name):
         with open(path, "rb") as handle:
             sums["sha256"] = hashlib.file_digest(handle, "sha256").hexdigest()
-    check_name(path.name, sums, where)
+    check_sums(path.name, sums, where)
 
 
 def _read_safetensors(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:

@@ -35,7 +35,7 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Detections:
+class DemoDetections:
     """Of all frames.
 
     Args:
@@ -84,7 +84,7 @@ def truth(objects: Sequence[NDArray[np.float64]], path: Sequence[Pose]) -> list[
     return rows
 
 
-def detect(rows: Sequence[Truth], frames: int, rng: np.random.Generator) -> Detections:
+def detect(rows: Sequence[Truth], frames: int, rng: np.random.Generator) -> DemoDetections:
     """What a mediocre detector might make of the truth: shifted boxes, some missing, some where nothing is."""
     found, boxes, scores = [], [], []
     for frame in range(frames):
@@ -102,7 +102,7 @@ def detect(rows: Sequence[Truth], frames: int, rng: np.random.Generator) -> Dete
         boxes.append(both)
         scores.append(np.concatenate([confidence[kept], rng.uniform(0.3, 0.7, len(wrong))]))
         found.append(np.full(len(both), frame, np.int64))
-    return Detections(
+    return DemoDetections(
         frames=np.concatenate(found), boxes=np.concatenate(boxes), scores=np.concatenate(scores).astype(np.float32)
     )
 

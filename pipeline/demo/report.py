@@ -26,7 +26,7 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import join, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.training.telemetry.lines import read_lines
-from trackmill.pipeline.training.telemetry.plot import as_line, draw, number
+from trackmill.pipeline.training.telemetry.plot import as_line, draw, tick_label
 
 SCORES = ("HOTA", "AssA", "IDF1", "IDSW", "DetA")
 LINKING = ("rank1@5", "rank1@20", "rank1@50", "mAP@20", "AssA")
@@ -203,7 +203,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, Mark
         if known := [value for value in values if value is not None]:
             title = "learning rate" if name == "lr" else name.replace("_", " ")
             line = as_line([row["step"] for row in rows], values)
-            last = number(known[-1])
+            last = tick_label(known[-1])
             found.append((title, meaning, last, draw({name: line}, f"{title} over the steps, {last} at the end")))
     return found
 

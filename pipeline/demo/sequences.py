@@ -12,7 +12,7 @@ from PIL import Image
 
 from trackmill.models.proposers.graph import GraphProposer, GraphSettings
 from trackmill.pipeline.demo.camera import FPS, HEIGHT, WIDTH, camera_path, enlarged, take
-from trackmill.pipeline.demo.objects import Detections, Truth, detect, find_objects, truth
+from trackmill.pipeline.demo.objects import DemoDetections, Truth, detect, find_objects, truth
 from trackmill.pipeline.media.videos import VideoReader
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import join, open_for_seeking, read_bytes
@@ -87,7 +87,7 @@ def write_video_sequence(video: str, folder: str, frames: int) -> int:
                 _write_picture(folder, number, frame.image)
         finally:
             reader.close()
-    found_in_all = Detections(
+    found_in_all = DemoDetections(
         frames=np.concatenate(indices), boxes=np.concatenate(boxes), scores=np.concatenate(scores)
     )
     publish_bytes(join(folder, "det", "det.txt"), _detection_text(found_in_all))
@@ -110,7 +110,7 @@ def _truth_text(rows: Sequence[Truth]) -> bytes:
     return "".join(lines).encode()
 
 
-def _detection_text(found: Detections) -> bytes:
+def _detection_text(found: DemoDetections) -> bytes:
     """`frame, -1, left, top, width, height, confidence, -1, -1, -1`."""
     rows = zip(found.frames.tolist(), found.boxes.tolist(), found.scores.tolist(), strict=True)
     return "".join(f"{frame + 1},-1,{_xywh(*box)},{score:.4f},-1,-1,-1\n" for frame, box, score in rows).encode()

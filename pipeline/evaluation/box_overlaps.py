@@ -28,7 +28,7 @@ def box_pairs(gt: Tracks, predictions: Tracks, num_frames: int) -> Pairs:
         _touching(gt, predictions, gt_starts, pred_starts, begin, end)
         for begin, end in _chunks(np.diff(gt_starts), np.diff(pred_starts))
     ]
-    rows, columns = join(found)
+    rows, columns = concatenate_pairs(found)
     iou = box_iou(gt.boxes[rows], predictions.boxes[columns])
     positive = iou > 0
     return rows[positive], columns[positive], iou[positive]
@@ -49,7 +49,9 @@ def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float6
     return iou
 
 
-def join(found: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def concatenate_pairs(
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Chunks of (rows, columns), one after the other."""
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)

@@ -11,10 +11,10 @@ from trackmill.models.masa.loading import IMAGENET
 from trackmill.models.masa.model import Masa
 from trackmill.pipeline.export.licences import BACKBONE_LICENCES
 from trackmill.pipeline.export.onnx_check import TOLERANCE, Difference
-from trackmill.pipeline.export.source import Source, Training
+from trackmill.pipeline.export.source import ExportSource, Training
 from trackmill.pipeline.shards.card import escape
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.training.recipe import plain
+from trackmill.pipeline.training.recipe import stored_recipe
 from trackmill.schemas.config import flatten
 
 MARK = "<!-- written by trackmill, jobs/export.py -->"
@@ -23,8 +23,8 @@ _ASIDE = ("step", "epoch", "samples_per_s", "data_wait", "memory_bytes", "bad_sa
 """Columns of a row that say how a step went, not what came of it."""
 
 
-def card_text(
-    source: Source, files: Mapping[str, str], size: tuple[int, int] | None, compared: Difference | None
+def model_card(
+    source: ExportSource, files: Mapping[str, str], size: tuple[int, int] | None, compared: Difference | None
 ) -> str:
     """The card as Markdown; the same arguments give the same text.
 
@@ -61,7 +61,7 @@ def card_text(
     return "\n".join(sections)
 
 
-def _introduction(source: Source) -> str:
+def _introduction(source: ExportSource) -> str:
     what = (
         'MASA ("Matching Anything by Segmenting Anything", Li et al., CVPR 2024) in plain PyTorch: embeddings that\n'
         "tell objects of one frame apart and find them again in the next."
@@ -121,7 +121,7 @@ Checked against PyTorch in {compared.runtime}, on the CPU, with {compared.num_bo
 """
 
 
-def _parts(source: Source) -> str:
+def _parts(source: ExportSource) -> str:
     """Parameters of each part, and whether they were trained."""
     frozen = source.training.frozen if source.training else ()
     rows: list[tuple[object, ...]] = []
@@ -158,7 +158,7 @@ def _training(training: Training) -> str:
         "its samples": training.data.get("samples", "unknown"),
         "its fingerprint": training.data.get("fingerprint", "unknown"),
     }
-    settings = {key: value for key, value in flatten(plain(recipe)).items() if value not in ("", [], None)}
+    settings = {key: value for key, value in flatten(stored_recipe(recipe)).items() if value not in ("", [], None)}
     return (
         "## Training\n\n"
         + _table(("", ""), facts.items())
@@ -181,7 +181,7 @@ def _metrics(training: Training) -> str:
     return text + f"\nEvaluation after step {training.evaluation['step']:,}:\n\n" + _table(("", ""), values.items())
 
 
-def _licence(source: Source) -> str:
+def _licence(source: ExportSource) -> str:
     text = "## Licence\n\n"
     start = source.training.recipe.model.weights if source.training else source.name  # type: ignore[attr-defined]
     if start not in ("", IMAGENET):

@@ -60,7 +60,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ExportSource:
     """A model and where it comes from.
 
     Args:
@@ -78,7 +78,7 @@ class Source:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def from_weights(weights: str, variant: str | None) -> Source:
+def from_weights(weights: str, variant: str | None) -> ExportSource:
     """A checkpoint by itself.
 
     Args:
@@ -93,18 +93,18 @@ def from_weights(weights: str, variant: str | None) -> Source:
         choose("model", variant, MODELS)
     named = next((name for name, entry in MODELS.items() if weights in entry.words), None)
     if named is not None:
-        return Source(model=build_model(variant or named, weights), name=weights, sha256="")
+        return ExportSource(model=build_model(variant or named, weights), name=weights, sha256="")
     fetched = fetch_weights(weights)
     read = read_fetched(fetched)
     found = variant or recognise(read)
     if found is None:
         raise InputError(f"{fetched.name}: cannot tell the variant from its tensors; name it with --model")
-    return Source(
+    return ExportSource(
         model=build_model(found, read), name=fetched.name, sha256=fetched.sha256, metadata=_words(read.metadata)
     )
 
 
-def from_run(run: str, which: str) -> Source:
+def from_run(run: str, which: str) -> ExportSource:
     """The model of a training run.
 
     Args:
@@ -122,7 +122,7 @@ def from_run(run: str, which: str) -> Source:
     return _stored(run, recipe, which)
 
 
-def _final(run: str, recipe: Recipe) -> Source:
+def _final(run: str, recipe: Recipe) -> ExportSource:
     card = read_card(run)
     if card is None or not exists(result_url(run)):
         raise InputError(
@@ -141,12 +141,12 @@ def _final(run: str, recipe: Recipe) -> Source:
     # Not the run's `config.json`, which may be newer: the card was written with the weights.
     recipe = make_recipe(card["recipe"], f"{redact(run)}/final/card.json")
     training = _training(run, recipe, card["step"], card["data"], metadata, bool(card["averaged"]))
-    return Source(
+    return ExportSource(
         model=model, name="final/model.safetensors", sha256=fetched.sha256, training=training, metadata=metadata
     )
 
 
-def _stored(run: str, recipe: Recipe, which: str) -> Source:
+def _stored(run: str, recipe: Recipe, which: str) -> ExportSource:
     if which == "latest":
         found = checkpoint.open_checkpoint(run)
     else:
@@ -166,7 +166,7 @@ def _stored(run: str, recipe: Recipe, which: str) -> Source:
     checkpoint.check_frozen(found, checkpoint.frozen_digest(nn.ModuleDict({"network": network})))
     used = checkpoint.EMA if averaged is not None else checkpoint.MODEL
     metadata = _words(orjson.loads(next(iter(task.metadata().values()))))
-    return Source(
+    return ExportSource(
         model=network,
         name=f"checkpoints/{basename(found.url)}/{used}",
         sha256=found.document["files"][used]["sha256"],

@@ -22,7 +22,7 @@ LONGEST = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Objects:
+class JsonObjects:
     """A list of JSON objects and where it comes from.
 
     Args:
@@ -121,7 +121,7 @@ class Objects:
         )
 
 
-def objects(value: Any, path: str) -> Objects:
+def objects(value: Any, path: str) -> JsonObjects:
     """A list of JSON objects.
 
     Raises:
@@ -132,7 +132,7 @@ def objects(value: Any, path: str) -> Objects:
     if not set(map(type, value)) <= {dict}:
         index = next(i for i, item in enumerate(value) if type(item) is not dict)
         raise BadTracks(f"{path}[{index}]: should be an object, found {brief(value[index])}")
-    return Objects(items=value, path=path)
+    return JsonObjects(items=value, path=path)
 
 
 def whole_numbers(values: Sequence[Any], where: Callable[[int], str]) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from trackmill.pipeline.inspect.selection import evenly_spaced
 from trackmill.pipeline.media.drawing.layers import FAINT, FIRM, label_map, labels_rgba
 from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, SIDECAR, identity_colour
 from trackmill.pipeline.shards.decode import Sample
-from trackmill.pipeline.shards.stream import BadMember
+from trackmill.pipeline.shards.stream import BadShardMember
 
 LAYERS = ("proposals", "negatives", "objects", "refused", "masks")
 _GAP = 8
@@ -145,7 +145,9 @@ def _fill(canvas: Image.Image, sample: Sample, frame: int, layers: Collection[st
         try:
             labels = label_map(masks, stored.height, stored.width, canvas.width / stored.width)
         except ValueError as error:
-            raise BadMember(sample.shard, f"{sample.key}.masks.json", f"a mask of {record.member} {error}") from None
+            raise BadShardMember(
+                sample.shard, f"{sample.key}.masks.json", f"a mask of {record.member} {error}"
+            ) from None
         layer = Image.fromarray(labels_rgba(labels, mask_colours, ink), "RGBA")
         if layer.size != canvas.size:  # a rounding of one pixel
             layer = layer.resize(canvas.size, Image.Resampling.NEAREST)

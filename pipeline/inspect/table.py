@@ -24,7 +24,7 @@ _BAR = 30
 _COUNTS = ("frames", "objects", "proposals", "negatives", "refused")
 
 
-def show(parts: Sequence[RenderableType], stream: TextIO | None = None) -> None:
+def print_tables(parts: Sequence[RenderableType], stream: TextIO | None = None) -> None:
     """Print: in colour on a terminal, as plain text of 160 columns elsewhere, whatever the environment asks for."""
     stream = stream or sys.stdout
     if stream.isatty():
@@ -35,7 +35,7 @@ def show(parts: Sequence[RenderableType], stream: TextIO | None = None) -> None:
         console.print(part, soft_wrap=isinstance(part, Text))
 
 
-def plain(text: object, limit: int = 200) -> Text:
+def cell(text: object, limit: int = 200) -> Text:
     """Untrusted text: no markup, no control codes, at most `limit` characters."""
     clean = "".join(c if c.isprintable() else "?" for c in str(text))
     return Text(clean if len(clean) <= limit else clean[: limit - 1] + "…")
@@ -55,7 +55,7 @@ def dataset_parts(dataset: Dataset) -> list[RenderableType]:
         table.add_column(name, justify="right")
     for shard in shards[:_MAX_SHARDS]:
         counts = by_shard[shard.name]
-        table.add_row(plain(shard.name), *_numbers(shard.num_bytes, counts, known))
+        table.add_row(cell(shard.name), *_numbers(shard.num_bytes, counts, known))
     if len(shards) > _MAX_SHARDS:
         table.add_row(Text(f"… and {len(shards) - _MAX_SHARDS:,} more", style="dim"))
     everything: Counter[str] = Counter()
@@ -68,7 +68,7 @@ def dataset_parts(dataset: Dataset) -> list[RenderableType]:
         parts.append(_statuses(rows))
     else:
         parts.append(Text("no receipts: tars alone, counts of objects and proposals are not known"))
-    parts += [plain(f"warning: {what}", 400) for _, what in dataset.damaged]
+    parts += [cell(f"warning: {what}", 400) for _, what in dataset.damaged]
     return parts + _quarantine(rows)
 
 
@@ -101,7 +101,7 @@ def statistics_parts(statistics: Statistics) -> list[RenderableType]:
         ("stored sizes", statistics.sizes),
     ):
         entries = ", ".join(f"{name} {count:,}" for name, count in counter.most_common(12))
-        parts.append(plain(f"{title}  {entries or 'none'}", 600))
+        parts.append(cell(f"{title}  {entries or 'none'}", 600))
     return parts
 
 
@@ -119,7 +119,7 @@ def sample_parts(sample: Sample) -> list[RenderableType]:
         ("size", f"{stored.width} x {stored.height} of {origin.width} x {origin.height}"),
         ("proposer", f"{record.proposer}, fingerprint {record.fingerprint}"),
     ):
-        about.add_row(Text(name, style="dim"), plain(value))
+        about.add_row(Text(name, style="dim"), cell(value))
     parts: list[RenderableType] = [about]
     for frame in record.frames[:_MAX_BOXES]:
         time = "" if frame.time_s is None else f" at {frame.time_s:.2f} s"
@@ -128,7 +128,7 @@ def sample_parts(sample: Sample) -> list[RenderableType]:
         boxes = [f"{s:.2f} [{', '.join(f'{v:g}' for v in b)}]" for s, b in zip(proposals.scores, proposals.boxes)][:3]
         refused = sum(proposals.refused.values())
         counts = f"{len(proposals.boxes)} proposals, {len(proposals.negatives)} negatives, {refused} refused"
-        parts.append(plain(f"frame {frame.index}{time}: {objects}; {counts}; best {' '.join(boxes) or 'none'}", 400))
+        parts.append(cell(f"frame {frame.index}{time}: {objects}; {counts}; best {' '.join(boxes) or 'none'}", 400))
     if len(record.frames) > _MAX_BOXES:
         parts.append(Text(f"… and {len(record.frames) - _MAX_BOXES} frames more"))
     return parts
@@ -151,7 +151,7 @@ def _quarantine(rows: Sequence[ReceiptRow]) -> list[RenderableType]:
     for name in ("quarantined", "reason", "uri"):
         table.add_column(name, overflow="fold")
     for row in bad[:_MAX_QUARANTINED]:
-        table.add_row(plain(row.error_class), plain(row.reason), plain(redact(row.uri)))
+        table.add_row(cell(row.error_class), cell(row.reason), cell(redact(row.uri)))
     parts: list[RenderableType] = [table]
     if len(bad) > _MAX_QUARANTINED:
         parts.append(Text(f"… and {len(bad) - _MAX_QUARANTINED:,} more quarantined"))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.pipeline.shards.decode import MAX_PIXELS, decode_jpeg
-from trackmill.pipeline.shards.stream import BadMember
+from trackmill.pipeline.shards.stream import BadShardMember
 
 try:
     import simplejpeg
@@ -32,14 +32,14 @@ def decode(data: bytes | memoryview, shard: str, member: str, height: int, width
     try:
         found_height, found_width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if (found_height, found_width) != (height, width) or height * width > MAX_PIXELS:
-            raise BadMember(
+            raise BadShardMember(
                 shard, member, f"is {found_height} x {found_width}, its record says {height} x {width}; not decoded"
             )
         if colours in ("CMYK", "YCCK"):  # libjpeg-turbo has no way from there to RGB
             return decode_jpeg(bytes(data), shard, member, height, width)
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
         return pixels
-    except BadMember:
+    except BadShardMember:
         raise
     except Exception as error:  # a decoder that is fed hostile bytes raises whatever it likes
-        raise BadMember(shard, member, f"is not a whole JPEG ({error})") from None
+        raise BadShardMember(shard, member, f"is not a whole JPEG ({error})") from None

@@ -20,7 +20,7 @@ from trackmill.pipeline.loader.order import Order, share
 from trackmill.pipeline.loader.packing import pack, unpack
 from trackmill.pipeline.loader.settings import DataSettings
 from trackmill.pipeline.loader.shard_files import ShardFiles
-from trackmill.pipeline.loader.stream import Part, StreamReader, TooManyBad
+from trackmill.pipeline.loader.stream import BatchPart, StreamReader, TooManyBad
 from trackmill.pipeline.storage.credentials import redact, storage_environment
 from trackmill.pipeline.storage.files import is_local
 from trackmill.schemas.errors import JobError
@@ -93,7 +93,7 @@ class ShardLoader(Iterator[Any]):
         self._iterator: Any = None
         if self.workers:
             self._iterator = _start_workers(streams_of, self.workers, settings.prefetch)
-            self._parts: Iterator[Part] = map(unpack, self._iterator)
+            self._parts: Iterator[BatchPart] = map(unpack, self._iterator)
         else:
             self._parts = streams_of.parts(streams, self._files)
 
@@ -148,7 +148,7 @@ class ShardLoader(Iterator[Any]):
         if getattr(self, "_iterator", None) is not None:
             self.close()
 
-    def _receive(self) -> Part:
+    def _receive(self) -> BatchPart:
         try:
             part = next(self._parts)
         except (RuntimeError, ConnectionError, EOFError) as error:
@@ -190,7 +190,7 @@ class _Streams(IterableDataset[Any]):
         # The server that workers are forked from may be older than the credentials.
         self._environment = storage_environment()
 
-    def parts(self, streams: range, files: ShardFiles) -> Iterator[Part]:
+    def parts(self, streams: range, files: ShardFiles) -> Iterator[BatchPart]:
         """Parts of some of the streams, see `StreamReader`."""
         reader = StreamReader(self._catalog, self._order, streams, self._make_example, files, self._max_bad)
         return reader.parts(self._batches_done)

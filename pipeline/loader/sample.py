@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trackmill.pipeline.loader.jpeg import decode
 from trackmill.pipeline.shards.decode import MAX_PIXELS
-from trackmill.pipeline.shards.stream import BadMember, key_of
+from trackmill.pipeline.shards.stream import BadShardMember, key_of
 from trackmill.pipeline.shards.tar import BLOCK, BadShard, header, padding, parse_header
 from trackmill.pipeline.sidecars.about import NoSidecar
 from trackmill.pipeline.sidecars.tables import SidecarTables
@@ -51,7 +51,7 @@ class ShardSample:
         self.problem = ""
         """What was found wrong since, by whoever asked for a part of the sample."""
         if self._member != f"{self.key}.json":
-            raise BadMember(shard, f"{self.key}.json", "is missing or not the last member of its sample")
+            raise BadShardMember(shard, f"{self.key}.json", "is missing or not the last member of its sample")
         try:
             record = orjson.loads(parts[-1])
             version = record["schema_version"]
@@ -148,9 +148,9 @@ class ShardSample:
             self.problem = str(error)
             raise
 
-    def _bad(self, what: str) -> BadMember:
+    def _bad(self, what: str) -> BadShardMember:
         self.problem = f"{self.shard}: {self._member}: {what}"
-        return BadMember(self.shard, self._member, what)
+        return BadShardMember(self.shard, self._member, what)
 
 
 def _boxes_and_scores(boxes: Any, scores: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -182,7 +182,7 @@ def _members(piece: bytes, shard: str, offset: int) -> tuple[list[str], list[mem
         begin = position + BLOCK
         position = begin + size + padding(size)
         if position > len(piece):
-            raise BadMember(shard, name, "ends outside the byte range that its receipt names")
+            raise BadShardMember(shard, name, "ends outside the byte range that its receipt names")
         names.append(name)
         parts.append(view[begin : begin + size])
     if not names:

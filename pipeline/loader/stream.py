@@ -25,7 +25,7 @@ class TooManyBad(InputError):
 
 
 @dataclass
-class Part:
+class BatchPart:
     """What one process adds to a batch.
 
     Args:
@@ -76,7 +76,7 @@ class StreamReader:
         self._bad: set[int] = set()
         self._new_bad: list[tuple[int, str]] = []
 
-    def parts(self, batches_done: int) -> Iterator[Part]:
+    def parts(self, batches_done: int) -> Iterator[BatchPart]:
         """This process's part of every batch from number `batches_done` on, without end.
 
         After a part with an error nothing more comes: storage failed (OSError) or too many samples are bad.
@@ -87,9 +87,9 @@ class StreamReader:
             try:
                 examples = self._examples(batch)
             except (OSError, TooManyBad) as error:
-                yield Part(bad=self._new_bad, error=error)
+                yield BatchPart(bad=self._new_bad, error=error)
                 return
-            yield Part(examples, self._new_bad)
+            yield BatchPart(examples, self._new_bad)
             batch += 1
 
     def _examples(self, batch: int) -> list[Any]:

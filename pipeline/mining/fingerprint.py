@@ -18,7 +18,7 @@ from trackmill.pipeline.sources import source_class
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import exists, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
-from trackmill.schemas.config import Settings, differences, digest
+from trackmill.schemas.config import Settings, digest, setting_differences
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.sample import SCHEMA_VERSION, json_schemas
 
@@ -109,7 +109,7 @@ def check_same(layout: Layout, stored: dict[str, Any], parts: dict[str, Any]) ->
     Raises:
         SettingsChanged: lists each difference.
     """
-    changed = [f"  {line}" for line in differences(stored, orjson.loads(orjson.dumps(parts)))]
+    changed = [f"  {line}" for line in setting_differences(stored, orjson.loads(orjson.dumps(parts)))]
     if changed:
         raise SettingsChanged(
             f"{redact(layout.root)} was begun with other settings, and its shards would not match:\n"

@@ -87,7 +87,9 @@ class Run:
         )
 
 
-def prepare(config: MineConfig, inputs: list[str], output: str, limit: int | None = None, store: bool = True) -> Run:
+def prepare_mining(
+    config: MineConfig, inputs: list[str], output: str, limit: int | None = None, store: bool = True
+) -> Run:
     """Check the settings, look at the inputs and make or extend the plan.
 
     Args:
@@ -124,9 +126,9 @@ def add_sidecars(run: Run, requests: Sequence[Request], store: bool = True) -> N
     """Let a run make sidecars in the same pass as the shards.
 
     Args:
-        run: see `prepare` and `reopen`; what it stored is there already.
+        run: see `prepare_mining` and `reopen`; what it stored is there already.
         requests: see `trackmill.pipeline.sidecars.requests.request_sidecars`.
-        store: as in `prepare`.
+        store: as in `prepare_mining`.
 
     Raises:
         SidecarError: one was begun with other settings, or for another data set.
@@ -141,7 +143,7 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     whether it has annotations, how many clips it makes.
 
     Args:
-        config: as in `prepare`.
+        config: as in `prepare_mining`.
         inputs: where to look; those of the first run if empty.
         output: root URL of the data set.
 

@@ -59,10 +59,10 @@ def write_card(
     Raises:
         OSError: could not be written.
     """
-    publish_bytes(layout.card, card_text(config, receipts, licenses).encode())
+    publish_bytes(layout.card, data_card(config, receipts, licenses).encode())
 
 
-def card_text(config: Mapping[str, Any], receipts: Sequence[Receipt], licenses: Mapping[str, int] | None = None) -> str:
+def data_card(config: Mapping[str, Any], receipts: Sequence[Receipt], licenses: Mapping[str, int] | None = None) -> str:
     """The card as Markdown; arguments as in `write_card`."""
     rows = [row for receipt in receipts for row in receipt.rows]
     stored = [row for row in rows if row.status == "ok"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from trackmill.pipeline.shards.decode import Sample, decode_jpeg, parse_sample
-from trackmill.pipeline.shards.stream import BadMember, RawSample
+from trackmill.pipeline.shards.stream import BadShardMember, RawSample
 from trackmill.schemas.masks import CroppedMask, decode_mask
 from trackmill.schemas.receipt import ReceiptRow
 from trackmill.schemas.sample import FrameRecord, SampleRecord, Stored
@@ -49,7 +49,7 @@ def check_sample(raw: RawSample, row: ReceiptRow | None) -> tuple[list[Fault], S
     """
     try:
         sample = parse_sample(raw)
-    except BadMember as error:
+    except BadShardMember as error:
         return [Fault(error.shard, error.member, error.what)], None
     faults = list(_check_frames(sample))
     faults += _check_masks(sample)
@@ -65,7 +65,7 @@ def _check_frames(sample: Sample) -> Iterator[Fault]:
             yield Fault(sample.shard, frame.member, "its SHA-256 is not the recorded one: damaged")
         try:
             decode_jpeg(jpeg, sample.shard, frame.member, stored.height, stored.width)
-        except BadMember as error:
+        except BadShardMember as error:
             yield Fault(error.shard, error.member, error.what)
         for name, boxes, scores in _box_lists(frame):
             if bad := _bad_box(boxes, stored):
@@ -96,7 +96,7 @@ def _check_masks(sample: Sample) -> Iterator[Fault]:
     member = f"{sample.key}.masks.json"
     try:
         assert sample.masks is None or sample.masks_json is not None
-    except BadMember as error:
+    except BadShardMember as error:
         yield Fault(error.shard, error.member, error.what)
         return
     for number, frame in enumerate(sample.record.frames):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from trackmill.pipeline.shards.stream import BadMember, RawSample
+from trackmill.pipeline.shards.stream import BadShardMember, RawSample
 from trackmill.schemas.keys import frame_member
 from trackmill.schemas.masks import CroppedMask
 from trackmill.schemas.sample import SCHEMA_VERSION, FrameMasks, FrameRecord, MaskRecord, SampleMasks, SampleRecord
@@ -67,15 +67,17 @@ class Sample:
         member = f"{self.key}.masks.json"
         masks = _parse(SampleMasks, self.masks_json, self.shard, member)
         if masks.key != self.key:
-            raise BadMember(self.shard, member, f"belongs to another sample, {masks.key!r}")
+            raise BadShardMember(self.shard, member, f"belongs to another sample, {masks.key!r}")
         if len(masks.frames) != len(self.record.frames):
-            raise BadMember(
+            raise BadShardMember(
                 self.shard, member, f"has masks of {len(masks.frames)} frames, not {len(self.record.frames)}"
             )
         for number, (frame, entry) in enumerate(zip(self.record.frames, masks.frames)):
             for name, boxes, found in _counted(frame, entry):
                 if boxes != found:
-                    raise BadMember(self.shard, member, f"frame {number}: {found} masks for {boxes} boxes of {name}")
+                    raise BadShardMember(
+                        self.shard, member, f"frame {number}: {found} masks for {boxes} boxes of {name}"
+                    )
         return masks
 
     def objects_masks(self, frame: int) -> list[CroppedMask | None]:
@@ -102,23 +104,23 @@ def parse_sample(raw: RawSample) -> Sample:
     names = [name for name, _ in raw.members]
     last = f"{raw.key}.json"
     if last not in names:
-        raise BadMember(raw.shard, last, "is missing, so the sample is incomplete; mine its unit again")
+        raise BadShardMember(raw.shard, last, "is missing, so the sample is incomplete; mine its unit again")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise BadMember(raw.shard, twice, "is there twice in one sample")
+        raise BadShardMember(raw.shard, twice, "is there twice in one sample")
     data = dict(raw.members)
     record = _parse(SampleRecord, data[last], raw.shard, last)
     if record.key != raw.key:
-        raise BadMember(raw.shard, last, f"says its key is {record.key!r}")
+        raise BadShardMember(raw.shard, last, f"says its key is {record.key!r}")
     expected = [frame_member(raw.key, i, len(record.frames), record.kind) for i in range(len(record.frames))]
     masks = f"{raw.key}.masks.json"
     expected += [masks, last] if record.has_masks else [last]
     _check_names(raw, names, expected)
     for name, frame in zip(expected, record.frames):
         if frame.member != name:
-            raise BadMember(raw.shard, last, f"calls a frame {frame.member!r} that must be {name!r}")
+            raise BadShardMember(raw.shard, last, f"calls a frame {frame.member!r} that must be {name!r}")
     if record.stored.height * record.stored.width > MAX_PIXELS:
-        raise BadMember(
+        raise BadShardMember(
             raw.shard, last, f"declares frames of {record.stored.height} x {record.stored.width}: too large"
         )
     jpegs = [data[name] for name in expected[: len(record.frames)]]
@@ -135,14 +137,14 @@ def decode_jpeg(data: bytes, shard: str, member: str, height: int, width: int) -
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             found_width, found_height = image.size
             if (found_height, found_width) != (height, width) or found_height * found_width > MAX_PIXELS:
-                raise BadMember(
+                raise BadShardMember(
                     shard, member, f"is {found_height} x {found_width}, its record says {height} x {width}; not decoded"
                 )
             return np.asarray(image.convert("RGB"))
-    except BadMember:
+    except BadShardMember:
         raise
     except Exception as error:  # a decoder that is fed hostile bytes raises whatever it likes
-        raise BadMember(shard, member, f"is not a whole JPEG ({error})") from None
+        raise BadShardMember(shard, member, f"is not a whole JPEG ({error})") from None
 
 
 def _check_names(raw: RawSample, names: list[str], expected: list[str]) -> None:
@@ -150,12 +152,12 @@ def _check_names(raw: RawSample, names: list[str], expected: list[str]) -> None:
         return
     missing = [name for name in expected if name not in names]
     if missing:
-        raise BadMember(raw.shard, missing[0], "is missing from its sample; mine its unit again")
+        raise BadShardMember(raw.shard, missing[0], "is missing from its sample; mine its unit again")
     unknown = [name for name in names if name not in expected]
     if unknown:
-        raise BadMember(raw.shard, unknown[0], "is no member that this sample should have")
+        raise BadShardMember(raw.shard, unknown[0], "is no member that this sample should have")
     first = next(name for name, other in zip(names, expected) if name != other)
-    raise BadMember(raw.shard, first, "is out of order: frames come first, then masks, the JSON last")
+    raise BadShardMember(raw.shard, first, "is out of order: frames come first, then masks, the JSON last")
 
 
 def _parse(kind: type[T], data: bytes, shard: str, member: str) -> T:
@@ -168,7 +170,7 @@ def _parse(kind: type[T], data: bytes, shard: str, member: str) -> T:
             what = f"has schema version {str(first['input'])[:40]}; this program reads {SCHEMA_VERSION}: update it"
         else:
             what = f"is not a valid record: {where + ': ' if where else ''}{first['msg']}"
-        raise BadMember(shard, member, what) from None
+        raise BadShardMember(shard, member, what) from None
 
 
 def _counted(frame: FrameRecord, masks: FrameMasks) -> list[tuple[str, int, int]]:

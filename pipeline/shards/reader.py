@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from trackmill.pipeline.shards.decode import Sample, parse_sample
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import ROW_SCHEMA, SHARD_SCHEMA, BadReceipt, Receipt, done_units, read_receipt
-from trackmill.pipeline.shards.stream import BadMember, ShardBytes, index_shard, raw_samples, split_piece
+from trackmill.pipeline.shards.stream import BadShardMember, ShardBytes, index_shard, raw_samples, split_piece
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, join, list_files, read_bytes
 from trackmill.schemas.errors import InputError
@@ -162,11 +162,13 @@ def read_sample(dataset: Dataset, key: str) -> Sample:
 def read_row(dataset: Dataset, row: ReceiptRow) -> Sample:
     """The sample of a row that is `ok`; raises what `read_sample` raises."""
     if row.offset < 0 or row.size <= 0:
-        raise BadMember(row.shard, f"{row.key}.json", f"has no place in its receipt: {row.size} bytes at {row.offset}")
+        raise BadShardMember(
+            row.shard, f"{row.key}.json", f"has no place in its receipt: {row.size} bytes at {row.offset}"
+        )
     piece = read_bytes(dataset.shard_url(row.shard), row.offset, row.size)
     sample = parse_sample(split_piece(piece, row.shard, row.offset))
     if sample.key != row.key:
-        raise BadMember(
+        raise BadShardMember(
             row.shard, f"{row.key}.json", f"is not at byte {row.offset} as its receipt says: {sample.key!r} is"
         )
     return sample
@@ -182,7 +184,7 @@ def iter_samples(dataset: Dataset, shard: ShardInfo) -> Iterator[Sample]:
     seen: set[str] = set()
     for raw in raw_samples(ShardBytes(dataset.shard_url(shard.name), shard.num_bytes), shard.name):
         if raw.key in seen:
-            raise BadMember(shard.name, raw.members[0][0], "does not lie beside the rest of its sample")
+            raise BadShardMember(shard.name, raw.members[0][0], "does not lie beside the rest of its sample")
         seen.add(raw.key)
         yield parse_sample(raw)
 

@@ -14,7 +14,7 @@ MAX_SAMPLE_BYTES = 1 << 30
 """A longer sample is refused: its length comes from a header that anybody could have written."""
 
 
-class BadMember(BadShard):
+class BadShardMember(BadShard):
     """Something is wrong with one member of a shard; `shard`, `member` and `what` say it in parts."""
 
     def __init__(self, shard: str, member: str, what: str) -> None:
@@ -106,7 +106,7 @@ def raw_samples(source: ShardBytes, shard: str) -> Iterator[RawSample]:
         start = source.position - len(block)
         member = _sane(parse_header(block, start, shard), start, shard)
         if member.offset + member.size > source.size:
-            raise BadMember(
+            raise BadShardMember(
                 shard, member.name, f"ends {member.offset + member.size - source.size} bytes past the end: cut off"
             )
         member_key = key_of(member.name)
@@ -117,10 +117,10 @@ def raw_samples(source: ShardBytes, shard: str) -> Iterator[RawSample]:
             key, offset = member_key, start
         held += member.size
         if held > MAX_SAMPLE_BYTES:
-            raise BadMember(shard, member.name, f"its sample is larger than {MAX_SAMPLE_BYTES} bytes")
+            raise BadShardMember(shard, member.name, f"its sample is larger than {MAX_SAMPLE_BYTES} bytes")
         members.append((member.name, source.take(member.size)))
         if any(source.take(padding(member.size))):
-            raise BadMember(shard, member.name, "is padded with bytes that are not zero")
+            raise BadShardMember(shard, member.name, "is padded with bytes that are not zero")
     if members:
         yield RawSample(shard, key, offset, members)
     if len(block) != BLOCK or source.take(BLOCK) != END[BLOCK:]:
@@ -141,7 +141,7 @@ def split_piece(data: bytes, shard: str, offset: int) -> RawSample:
         member = _sane(parse_header(data[position : position + BLOCK], offset + position, shard), offset, shard)
         begin = member.offset - offset
         if begin + member.size + padding(member.size) > len(data):
-            raise BadMember(shard, member.name, "ends outside the byte range that its receipt names")
+            raise BadShardMember(shard, member.name, "ends outside the byte range that its receipt names")
         members.append((member.name, data[begin : begin + member.size]))
         position = begin + member.size + padding(member.size)
     keys = {key_of(name) for name, _ in members}
@@ -184,5 +184,5 @@ def key_of(name: str) -> str:
 def _sane(member: Member, position: int, shard: str) -> Member:
     # Octal fields are read by `int`, which takes a minus sign: such a length would send a reader backwards for ever.
     if member.size < 0:
-        raise BadMember(shard, member.name, f"declares {member.size} bytes in its header near byte {position}")
+        raise BadShardMember(shard, member.name, f"declares {member.size} bytes in its header near byte {position}")
     return member

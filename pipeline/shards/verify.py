@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from trackmill.pipeline.shards.check import Fault, SampleShape, check_sample
 from trackmill.pipeline.shards.reader import Dataset, open_dataset
-from trackmill.pipeline.shards.stream import BadMember, ShardBytes, raw_samples
+from trackmill.pipeline.shards.stream import BadShardMember, ShardBytes, raw_samples
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.storage.files import basename, list_files, read_bytes
 from trackmill.schemas.keys import receipt_name
@@ -163,7 +163,7 @@ class _ShardCheck:
                         shard.name, f"{raw.key}.json", f"fingerprint {fingerprint!r}, its receipt: {expected!r}"
                     )
                 self._saw(raw.key, shard.name, recorded)
-        except BadMember as error:
+        except BadShardMember as error:
             stopped = True
             yield Fault(shard.name, error.member, f"{error.what}; the rest of the shard was not looked at")
         except BadShard as error:

@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.sidecars.columns import Column, check_columns
 from trackmill.pipeline.sidecars.producer import Producer
-from trackmill.pipeline.sidecars.requests import NAME, Request, check_name
+from trackmill.pipeline.sidecars.requests import NAME, Request, check_sidecar_name
 from trackmill.pipeline.storage.credentials import redact, scrub
 from trackmill.pipeline.storage.files import basename, dirname, exists, list_files, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes, sweep_scratch
-from trackmill.schemas.config import Settings, differences, digest
+from trackmill.schemas.config import Settings, digest, setting_differences
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import unit_of_part
 
@@ -191,7 +191,7 @@ def read_about(layout: Layout, name: str) -> About:
         FileNotFoundError: there is none.
         SidecarError: it is damaged, or of a later version.
     """
-    url = layout.sidecar_about(check_name(name))
+    url = layout.sidecar_about(check_sidecar_name(name))
     try:
         document = orjson.loads(read_bytes(url, max_bytes=_MAX_ABOUT_BYTES))
         found = document.get("sidecar_version")
@@ -263,7 +263,8 @@ def _check_same(layout: Layout, before: About, now: About) -> None:
         return
     old, new = ({**about.parts, "columns": _by_name(about.columns)} for about in (before, now))
     raise SidecarError(
-        f"{where} was begun with other settings, and its parts would not match: {'; '.join(differences(old, new))}. "
+        f"{where} was begun with other settings, and its parts would not match: "
+        f"{'; '.join(setting_differences(old, new))}. "
         "Use the old settings, or another name for the sidecar."
     )
 

@@ -146,7 +146,7 @@ def part_bytes(about: PartAbout, table: pa.Table) -> bytes:
     return data
 
 
-def read_part(url: str, where: str, columns: Sequence[Column]) -> Part:
+def read_part(url: str, where: str, columns: Sequence[Column]) -> SidecarPart:
     """Read a part of a sidecar.
 
     Args:
@@ -164,7 +164,7 @@ def read_part(url: str, where: str, columns: Sequence[Column]) -> Part:
         raise BadPart(f"{where}: {error}") from None
 
 
-def parse_part(data: bytes, where: str, columns: Sequence[Column]) -> Part:
+def parse_part(data: bytes, where: str, columns: Sequence[Column]) -> SidecarPart:
     """A part from its bytes: size and schema are looked at before any row is, and every page has its checksum tested.
 
     Raises:
@@ -180,7 +180,7 @@ def parse_part(data: bytes, where: str, columns: Sequence[Column]) -> Part:
         if not file.schema_arrow.equals(schema, check_metadata=False):
             raise ValueError(f"has the columns {_named(file.schema_arrow)}; its sidecar.json declares {_named(schema)}")
         about = _about((file.schema_arrow.metadata or {})[_METADATA])
-        return Part(about, file.read().combine_chunks(), where)
+        return SidecarPart(about, file.read().combine_chunks(), where)
     except BadPart:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
@@ -218,7 +218,7 @@ def _named(schema: pa.Schema) -> str:
     return ", ".join(f"{name} {str(kind).replace(' not null', '')}" for name, kind in zip(schema.names, schema.types))
 
 
-class Part:
+class SidecarPart:
     """A part in memory, by sample and frame.
 
     Args:

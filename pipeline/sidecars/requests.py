@@ -32,7 +32,7 @@ class Request:
     settings: Settings
 
 
-def check_name(name: str) -> str:
+def check_sidecar_name(name: str) -> str:
     """`name`, if a sidecar can be called so.
 
     Raises:
@@ -55,9 +55,9 @@ def request_sidecar(name: str, producer: str, settings: Mapping[str, Any]) -> Re
         InputError: a name that cannot be, an unknown producer or setting.
         OSError, MissingPackage: see `Producer.resolve`.
     """
-    kind = producer_class(producer or check_name(name))
+    kind = producer_class(producer or check_sidecar_name(name))
     resolved: Settings = kind.resolve(build(kind.Config, dict(settings), f"sidecars.{name}"))
-    return Request(name=check_name(name), producer=producer or name, kind=kind, settings=resolved)
+    return Request(name=check_sidecar_name(name), producer=producer or name, kind=kind, settings=resolved)
 
 
 def request_sidecars(names: list[str], sections: Mapping[str, Any]) -> list[Request]:

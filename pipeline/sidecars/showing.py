@@ -73,7 +73,7 @@ class SidecarSummary:
     words: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-def summarise(dataset: Dataset) -> list[SidecarSummary]:
+def summarise_sidecars(dataset: Dataset) -> list[SidecarSummary]:
     """Read all sidecars of a data set and count.
 
     Raises:

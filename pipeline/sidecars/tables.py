@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from trackmill.pipeline.sidecars.about import NoSidecar, Sidecar, SidecarError, Sidecars, command
-from trackmill.pipeline.sidecars.part import BadPart, Part, PartAbout, read_part
+from trackmill.pipeline.sidecars.part import BadPart, PartAbout, SidecarPart, read_part
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import join
 from trackmill.schemas.keys import shard_numbers, sidecar_part_name
@@ -34,11 +34,11 @@ class SidecarTables:
     def __init__(self, sidecars: Sidecars, shards: Iterable[ShardInfo]) -> None:
         self.sidecars = sidecars
         self._shards = {shard.name: shard for shard in shards}
-        self._held: OrderedDict[tuple[str, str], Part] = OrderedDict()
+        self._held: OrderedDict[tuple[str, str], SidecarPart] = OrderedDict()
         self._bad: dict[tuple[str, str], str] = {}
 
     def rows(self, name: str, shard: str, key: str, frame: int) -> dict[str, NDArray[Any]]:
-        """The rows of one frame, see `trackmill.pipeline.sidecars.part.Part.of_frame`.
+        """The rows of one frame, see `trackmill.pipeline.sidecars.part.SidecarPart.of_frame`.
 
         Args:
             name: of the sidecar.
@@ -54,7 +54,7 @@ class SidecarTables:
         """
         return self.part(name, shard).of_frame(key, frame)
 
-    def part(self, name: str, shard: str) -> Part:
+    def part(self, name: str, shard: str) -> SidecarPart:
         """The part that describes a shard; raises what `rows` raises."""
         sidecar = self.sidecars[name]
         file_name = part_of_shard(shard, name)
@@ -71,7 +71,7 @@ class SidecarTables:
         check_shard(held.about, self._shards[shard], held.where)
         return held
 
-    def _fetch(self, sidecar: Sidecar, file_name: str) -> Part:
+    def _fetch(self, sidecar: Sidecar, file_name: str) -> SidecarPart:
         name = sidecar.about.name
         where = f"sidecars/{name}/{file_name}"
         if file_name not in sidecar.parts:

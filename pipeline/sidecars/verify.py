@@ -12,7 +12,7 @@ from trackmill.pipeline.shards.check import Fault, SampleShape
 from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.sidecars.about import Sidecar, SidecarError, command, find_sidecars
 from trackmill.pipeline.sidecars.columns import Column
-from trackmill.pipeline.sidecars.part import BadPart, Part, read_part
+from trackmill.pipeline.sidecars.part import BadPart, SidecarPart, read_part
 from trackmill.pipeline.sidecars.producer import bad_boxes
 from trackmill.pipeline.sidecars.tables import check_maker, check_shard
 from trackmill.pipeline.storage.files import join
@@ -128,7 +128,7 @@ class SidecarCheck:
                 faults += (Fault(where, key, what) for what in _bad_rows(part, sidecar.about.columns, key, seen[key]))
         return _shortened(faults, where)
 
-    def _whole(self, part: Part, file_name: str) -> Iterator[str]:
+    def _whole(self, part: SidecarPart, file_name: str) -> Iterator[str]:
         names = {shard.name for shard in self._parts[file_name]}
         for gone in [shard.name for shard in part.about.shards if shard.name not in names]:
             yield f"describes {gone}, which no receipt lists; delete it and make it again"
@@ -155,7 +155,7 @@ def _parts(shards: Sequence[ShardInfo]) -> dict[str, list[ShardInfo]]:
     return parts
 
 
-def _bad_rows(part: Part, columns: Sequence[Column], key: str, shape: SampleShape) -> Iterator[str]:
+def _bad_rows(part: SidecarPart, columns: Sequence[Column], key: str, shape: SampleShape) -> Iterator[str]:
     rows, num_frames = part.of_sample(key), shape.frames
     frames = rows["frame"]
     if len(frames) and not (frames.min() >= 0 and frames.max() < num_frames):

@@ -24,7 +24,7 @@ from trackmill.pipeline.storage.download import ObjectChanged, check_status, dow
 from trackmill.pipeline.storage.files import basename, canonical, filesystem, is_local, retry
 from trackmill.pipeline.storage.publish import publish_file, scratch_file, sweep_scratch
 from trackmill.schemas.errors import StorageError
-from trackmill.schemas.published import BadWeights, check_name, promised_md5
+from trackmill.schemas.published import BadWeights, check_sums, promised_md5
 
 _BLOCK = 8 << 20
 
@@ -162,7 +162,7 @@ def _checked(path: Path, name: str, sha256: str, where: str) -> Weights:
             for each in sums if promised else sums[:1]:
                 each.update(block)
     found = sums[0].hexdigest()
-    check_name(name, {"sha256": found} | ({"md5": sums[1].hexdigest()} if promised else {}), where)
+    check_sums(name, {"sha256": found} | ({"md5": sums[1].hexdigest()} if promised else {}), where)
     if sha256 and found != sha256:
         raise BadWeights(
             f"{where}: its SHA-256 is {found}, this run was planned with {sha256}: the file differs between machines "

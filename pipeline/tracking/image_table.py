@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trackmill.pipeline.formats.json_columns import Objects, objects
+from trackmill.pipeline.formats.json_columns import JsonObjects, objects
 from trackmill.pipeline.formats.json_files import load_json
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename
@@ -87,7 +87,7 @@ def image_table(content: Any, path: str, video: str, file_names: Mapping[str, in
     )
 
 
-def _of_video(content: dict[str, Any], images: Objects, path: str, video: str) -> tuple[int, Any]:
+def _of_video(content: dict[str, Any], images: JsonObjects, path: str, video: str) -> tuple[int, Any]:
     """Id of the video and the places of its images."""
     if not images.has("video_id"):
         return 1, np.arange(len(images))

@@ -85,7 +85,7 @@ def save(
         step: steps done.
         engine: every rank takes part in collecting its state; rank 0 gets it and writes.
         averaged: weights of the moving average, on rank 0; None on others, or where nothing is averaged.
-        document: what `describe` gave.
+        document: what `describe_checkpoint` gave.
         keep: so many stay.
 
     Raises:
@@ -101,7 +101,7 @@ def save(
     return on_first_rank(write)
 
 
-def describe(
+def describe_checkpoint(
     *,
     step: int,
     seed: int,

@@ -49,7 +49,7 @@ def dry_run(plan: TrainingPlan, ranks: int, device: torch.device) -> Iterator[st
     memory = memory_estimate(plan.parameters, recipe.engine, recipe.optim, bool(recipe.ema.decay), ranks)
     by_use = ", ".join(f"{name} {readable_bytes(size)}" for name, size in memory.items() if size)
     yield f"memory of each rank without activations: {readable_bytes(sum(memory.values()))} ({by_use})"
-    seconds, peak = measure(plan, ranks, device)
+    seconds, peak = measure_steps(plan, ranks, device)
     yield (
         f"a step takes {seconds:.2f} s, measured on {device} with the share of one of {ranks} ranks, and "
         f"{readable_bytes(round(peak))} at its peak"
@@ -81,7 +81,7 @@ def memory_estimate(
     }
 
 
-def measure(plan: TrainingPlan, ranks: int, device: torch.device) -> tuple[float, float]:
+def measure_steps(plan: TrainingPlan, ranks: int, device: torch.device) -> tuple[float, float]:
     """Seconds of a step (the median) and the peak of memory in bytes, on this device with plain torch.
 
     The module that the plan holds is trained for that, so it cannot begin a run afterwards.

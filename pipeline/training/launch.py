@@ -1,7 +1,8 @@
 """Starting a run: everything is checked before a worker is; then one process trains, or each of those that torchrun or
 Ray started.
 
-Three calls: `prepare` checks and changes nothing; `begin` writes the recipe down; `worker` trains, in every rank.
+Three calls: `prepare_training` checks and changes nothing, `begin` writes the recipe down, `worker` trains, in each
+rank.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from trackmill.pipeline.training.parameters import (
     outline,
 )
 from trackmill.pipeline.training.ranks import on_first_rank
-from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task, plain
+from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task, stored_recipe
 from trackmill.pipeline.training.result import read_card
 from trackmill.pipeline.training.telemetry import require_packages
 from trackmill.schemas.config import ConfigError
@@ -91,7 +92,7 @@ class TrainingPlan:
     built: BuiltTask | None
 
 
-def prepare(recipe: Recipe, output: str, ranks: int, resume: str = "auto") -> TrainingPlan:
+def prepare_training(recipe: Recipe, output: str, ranks: int, resume: str = "auto") -> TrainingPlan:
     """Check all that can be checked without a worker; writes nothing.
 
     Weights that a run begins with are read here, so that a wrong file is known before a GPU is waited for. A run that
@@ -158,7 +159,7 @@ def begin(plan: TrainingPlan) -> None:
     """
     publish_bytes(
         join(plan.output, "config.json"),
-        orjson.dumps(plain(plan.recipe), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS),
+        orjson.dumps(stored_recipe(plan.recipe), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS),
     )
 
 
@@ -190,7 +191,7 @@ def starting_point(output: str, resume: str, thorough: bool = True) -> SavedChec
 
     Args:
         output: root of the run.
-        resume: see `prepare`.
+        resume: see `prepare_training`.
         thorough: whether every byte is checked.
 
     Raises:
@@ -231,7 +232,7 @@ def worker(
         output: root of the run.
         device: `auto`, `cpu`, `cuda` or `cuda:1`; plain `cuda` is the one of this rank's place on its machine.
         resume: `auto` or the URL of a checkpoint. A worker that is started anew after a failure gets the same.
-        built: of `prepare`, where that ran in this process; otherwise the task is built here.
+        built: of `prepare_training`, where that ran in this process; otherwise the task is built here.
         should_stop: called after every step, see `train`.
         on_checkpoint: called on every rank after each save, see `train`.
         notice: called on every rank with a line about each checkpoint that was passed over.

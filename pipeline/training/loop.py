@@ -23,10 +23,10 @@ from trackmill.pipeline.training.checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.ema import Ema
 from trackmill.pipeline.training.engines import make_engine
 from trackmill.pipeline.training.ranks import any_rank, num_ranks, on_first_rank, this_rank
-from trackmill.pipeline.training.recipe import Recipe, effective, plain
+from trackmill.pipeline.training.recipe import Recipe, effective, stored_recipe
 from trackmill.pipeline.training.result import fill_network, frozen_tensors, write_result
 from trackmill.pipeline.training.schedule import learning_rate
-from trackmill.pipeline.training.steps import NonFinite, Rows, peak_memory, run_step
+from trackmill.pipeline.training.steps import NonFinite, StepRows, peak_memory, run_step
 from trackmill.pipeline.training.telemetry import Telemetry
 from trackmill.pipeline.training.watchdog import Watchdog
 
@@ -154,14 +154,14 @@ class _Run:
             batches_done=self.step * recipe.optim.accumulate,
         )
         stack.callback(self.loader.close)
-        self.rows = Rows(device, recipe.max_nonfinite)
+        self.rows = StepRows(device, recipe.max_nonfinite)
         self.telemetry = Telemetry(
             recipe.telemetry,
             output,
             total_steps=total_steps(recipe),
             start_step=self.step,
             samples_per_step=recipe.data.batch_size,
-            config=plain(recipe),
+            config=stored_recipe(recipe),
             rank=self.rank,
         )
         for line in self.loader.notices:
@@ -275,7 +275,7 @@ class _Run:
         self.watchdog.stage("saving the checkpoint", self.step, patience=SAVING_PATIENCE)
         on_first_rank(self.telemetry.sync)  # a run that goes on from here finds the rows of all steps up to it
         kept, digest = effective(self.recipe)
-        document = checkpoint.describe(
+        document = checkpoint.describe_checkpoint(
             step=self.step,
             seed=self.recipe.seed,
             world=self.world,
@@ -300,7 +300,7 @@ class _Run:
             card = {
                 "step": self.step,
                 "samples": self.step * self.recipe.data.batch_size,
-                "recipe": plain(self.recipe),
+                "recipe": stored_recipe(self.recipe),
                 "data": data_identity(self.catalog, self.task),
                 "metrics": self.metrics,
                 "averaged": self.ema is not None,

@@ -104,7 +104,7 @@ def make_task(recipe: Recipe) -> Task:
     return make(**{name: getattr(recipe, name) for name in cls.sections})
 
 
-def plain(recipe: Recipe) -> dict[str, Any]:
+def stored_recipe(recipe: Recipe) -> dict[str, Any]:
     """The resolved recipe as nested plain values, fit to be stored: without what could be a credential."""
     scrubbed: dict[str, Any] = _scrubbed(recipe.model_dump(mode="json"))
     return scrubbed
@@ -117,7 +117,7 @@ def effective(recipe: Recipe) -> tuple[dict[str, Any], str]:
     added = {**ADDED_LATER, **task.added_later}
     kept = {
         key: value
-        for key, value in flatten(plain(recipe)).items()
+        for key, value in flatten(stored_recipe(recipe)).items()
         if not any(key == each or key.startswith(f"{each}.") for each in without)
         and not (key in added and value == added[key])
     }

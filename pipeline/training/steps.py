@@ -74,7 +74,7 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
-class Rows:
+class StepRows:
     """Keeps the losses of steps as tensors, so that no step waits for the device, until they are wanted as numbers.
 
     Args:

@@ -29,7 +29,7 @@ from trackmill.models.masa.model import Masa
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.evaluation.association.built_in import hsv_histogram
 from trackmill.pipeline.evaluation.association.embeddings import Embedding, PixelEmbedding, embed, num_frames
-from trackmill.pipeline.evaluation.association.measure import AssociationReport, measure
+from trackmill.pipeline.evaluation.association.measure import AssociationReport, measure_association
 from trackmill.pipeline.evaluation.association.model_embedding import network_embedding
 from trackmill.pipeline.evaluation.association.settings import AssociationSettings
 from trackmill.pipeline.evaluation.benchmarks.association import association_sequences
@@ -156,7 +156,7 @@ def main() -> int:
     found = embed(both, embeddings, progress)
     progress.close()
     rules = {"strides": (10,), "gaps": (20, 50), "threshold": options.threshold, "dev": dev, "memory": 10, "ema": 0.5}
-    reports = [measure(each.name, vectors, scored, **rules) for each, vectors in zip(embeddings, found)]
+    reports = [measure_association(each.name, vectors, scored, **rules) for each, vectors in zip(embeddings, found)]
     show(reports)
     return 0
 

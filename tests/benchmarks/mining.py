@@ -23,7 +23,7 @@ from trackmill.models.proposers import GraphProposer, GraphSettings, Proposer
 from trackmill.models.registry import PROPOSERS
 from trackmill.pipeline.mining.inline import InlineExecutor
 from trackmill.pipeline.mining.pool import RayPool
-from trackmill.pipeline.mining.prepare import prepare
+from trackmill.pipeline.mining.prepare import prepare_mining
 from trackmill.pipeline.mining.settings import mine_config
 from trackmill.pipeline.mining.unit import UnitTask
 from trackmill.pipeline.sources import open_source
@@ -94,7 +94,7 @@ def overhead(folder: Path, num_items: int, repeats: int) -> None:
             values = {"graph": {"backend": "skimage"}, "shards": {"unit_frames": ITEMS_PER_UNIT}}
             values["run"] = {"actors": 2 if kind == "2 actors" else 1}
             output = str(folder / f"{kind}-{repeat}")
-            run = prepare(mine_config(values, "benchmark"), [str(folder / "in")], output, limit=num_items)
+            run = prepare_mining(mine_config(values, "benchmark"), [str(folder / "in")], output, limit=num_items)
             work = tasks(run.plan)
             if kind == "plain loop":
                 seconds[kind].append(plain_loop(folder, [item for task in work for item in task.items]))
@@ -126,7 +126,9 @@ def overhead(folder: Path, num_items: int, repeats: int) -> None:
 def memory(folder: Path, num_items: int) -> None:
     """Resident memory of one miner after each tenth of its items."""
     values = {"graph": {"backend": "skimage"}, "shards": {"unit_frames": num_items // 10}}
-    run = prepare(mine_config(values, "benchmark"), [str(folder / "in")], str(folder / "memory"), limit=num_items)
+    run = prepare_mining(
+        mine_config(values, "benchmark"), [str(folder / "in")], str(folder / "memory"), limit=num_items
+    )
     process, resident = psutil.Process(), []
     for _ in InlineExecutor(run.job(), lambda states: None).run(iter(tasks(run.plan))):
         resident.append(process.memory_info().rss / 1e6)

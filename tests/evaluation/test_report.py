@@ -24,11 +24,11 @@ from tests.shared_data import DATA, needs_data
 from trackmill.pipeline.evaluation.metrics.clear import clear
 from trackmill.pipeline.evaluation.overlaps import find_overlaps
 from trackmill.pipeline.evaluation.report.html import MAX_MOMENTS, page, write_html
-from trackmill.pipeline.evaluation.report.moments import add_timelines, describe, worst_first
-from trackmill.pipeline.evaluation.report.pictures import LONGEST_SIDE, Frames, NoPicture, Picture
+from trackmill.pipeline.evaluation.report.moments import add_timelines, describe_moments, worst_first
+from trackmill.pipeline.evaluation.report.pictures import LONGEST_SIDE, EmbeddedFrame, Frames, NoPicture
 from trackmill.pipeline.evaluation.report.plots import curves_plot, draw_moment, timeline_plot
 from trackmill.pipeline.evaluation.report.report import Drawn, Moment, Report, Timeline
-from trackmill.pipeline.evaluation.report.table import columns, extremes, number, show
+from trackmill.pipeline.evaluation.report.table import columns, extremes, format_number, print_report
 from trackmill.pipeline.evaluation.tracks import make_tracks
 
 EVIL = "<script>alert(1)</script>\x1b[31m\u202e[bold]"
@@ -83,7 +83,7 @@ def report(moment) -> Report:
 
 
 def lines_of(capsys, report: Report, width: int | None = None) -> list[str]:
-    show(report, width=width)
+    print_report(report, width=width)
     return capsys.readouterr().out.splitlines()
 
 
@@ -97,7 +97,13 @@ def test_columns_stand_in_the_fields_order():
 
 
 def test_numbers():
-    assert [number(value) for value in (62.12349, 0.0, 1234567, 0, None)] == ["62.123", "0.000", "1,234,567", "0", "–"]
+    assert [format_number(value) for value in (62.12349, 0.0, 1234567, 0, None)] == [
+        "62.123",
+        "0.000",
+        "1,234,567",
+        "0",
+        "–",
+    ]
 
 
 def test_a_pipe_gets_one_plain_line_a_row_whatever_the_environment_asks_for(capsys, report, monkeypatch):
@@ -144,7 +150,7 @@ def test_a_terminal_gets_colour_and_its_own_width(report, monkeypatch):
     for name, value in {"COLUMNS": "48", "TERM": "xterm-256color"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    show(report)
+    print_report(report)
     plain = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
     assert plain != terminal.getvalue() and "\x1b" not in plain
     assert max(len(line.rstrip()) for line in plain.splitlines() if "TOTAL" in line) <= 48
@@ -154,7 +160,7 @@ def test_a_terminal_gets_colour_and_its_own_width(report, monkeypatch):
 def test_a_stream_that_knows_only_ascii(report, monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
-    show(report)
+    print_report(report)
     assert b"62.125" in raw.getvalue() and b"?" in raw.getvalue()
 
 
@@ -377,7 +383,7 @@ def test_labels_do_not_hide_each_other(moment):
         predictions=tuple(Drawn(id=20 + i, box=box, state="switch") for i, box in enumerate(boxes)),
     )
     pills = np.array(
-        rects(str(draw_moment(crowd, Picture(uri="data:image/jpeg;base64,", width=640, height=480))))["pill"]
+        rects(str(draw_moment(crowd, EmbeddedFrame(uri="data:image/jpeg;base64,", width=640, height=480))))["pill"]
     )
     assert len(pills) == 4
     assert (pills[:, 0] + pills[:, 2] <= 640).all() and (pills[:, :2] >= 0).all()
@@ -608,7 +614,7 @@ def test_a_swap_by_hand():
     gt = make_tracks([0, 0, 1, 1, 2, 2], [1, 2, 1, 2, 1, 2], [here, there] * 3)
     predictions = make_tracks([0, 0, 1, 1, 1, 2], [50, 60, 60, 50, 70, 50], [here, there, here, there, away, here])
     overlaps = find_overlaps(gt, predictions, 4)
-    timeline, moments = describe(
+    timeline, moments = describe_moments(
         "s", gt, predictions, overlaps, clear(overlaps), "person", [f"{i}.jpg" for i in range(4)]
     )
     assert timeline == Timeline(tp=[2, 2, 1, 0], fn=[0, 0, 1, 0], fp=[0, 1, 0, 0], idsw=[0, 2, 1, 0])
@@ -629,7 +635,7 @@ def test_moments_tell_what_clear_counted(seed):
     overlaps = everything.select(keep_gt, keep_pred)
     gt, predictions = video.gt.select(keep_gt), video.predictions.select(keep_pred)
     counts = clear(overlaps)
-    timeline, moments = describe("s", gt, predictions, overlaps, counts, "c", most=1000)
+    timeline, moments = describe_moments("s", gt, predictions, overlaps, counts, "c", most=1000)
     assert [sum(timeline.tp), sum(timeline.fn), sum(timeline.fp), sum(timeline.idsw)] == [
         *(counts.tp, counts.fn, counts.fp, counts.idsw)
     ]
@@ -660,7 +666,7 @@ def test_moments_tell_what_clear_counted(seed):
     mistakes = np.array(timeline.fn) + timeline.fp
     ranks = [(-timeline.idsw[m.frame], -mistakes[m.frame], m.frame) for m in moments]
     assert ranks == sorted(ranks)
-    assert describe("s", gt, predictions, overlaps, counts, "c", most=2)[1] == moments[:2]
+    assert describe_moments("s", gt, predictions, overlaps, counts, "c", most=2)[1] == moments[:2]
     assert (
         worst_first(reversed(moments))[0].frame
         == max((m for m in moments if ranks[moments.index(m)][:2] == ranks[0][:2]), key=lambda m: m.frame).frame
@@ -672,14 +678,14 @@ def test_summed_counts_cannot_be_described():
     overlaps = find_overlaps(video.gt, video.predictions, 5)
     counts = clear(overlaps)
     with pytest.raises(ValueError, match="before its counts are added"):
-        describe("s", video.gt, video.predictions, overlaps, counts + counts, "c")
+        describe_moments("s", video.gt, video.predictions, overlaps, counts + counts, "c")
 
 
 def test_nothing_to_describe():
     nothing = make_tracks([], [], np.zeros((0, 4)))
     overlaps = find_overlaps(nothing, nothing, 3)
     zeros = [0, 0, 0]
-    found = describe("s", nothing, nothing, overlaps, clear(overlaps), "c")
+    found = describe_moments("s", nothing, nothing, overlaps, clear(overlaps), "c")
     assert found == (Timeline(tp=zeros, fn=zeros, fp=zeros, idsw=zeros), [])
 
 

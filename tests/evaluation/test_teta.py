@@ -14,7 +14,7 @@ from tests.evaluation import teta_reference
 from tests.evaluation.make_tao import HEIGHT, WIDTH
 from tests.evaluation.make_tracks import Faults, make_video, with_masks
 from trackmill.pipeline.evaluation.metrics import teta_matching
-from trackmill.pipeline.evaluation.metrics.teta import THRESHOLDS, TetaCounts, average, teta
+from trackmill.pipeline.evaluation.metrics.teta import THRESHOLDS, TetaCounts, average_teta, teta
 from trackmill.pipeline.evaluation.metrics.teta_matching import Problem, match
 from trackmill.pipeline.evaluation.overlaps import Iou, find_overlaps
 from trackmill.pipeline.evaluation.tracks import Tracks, Video, make_tracks, no_tracks
@@ -125,7 +125,7 @@ def test_by_hand_one_object_taken_for_another_class() -> None:
         {"TETA": 2 * 0.65 / 3, "LocA": 0.65, "AssocA": 0.65, "ClsA": 0}
         | {"LocRe": 0.65, "LocPr": 0.65, "AssocRe": 0.65, "AssocPr": 0.65, "ClsRe": 0, "ClsPr": 0}
     )
-    assert average(counts.values()) == counts[5].scores()
+    assert average_teta(counts.values()) == counts[5].scores()
 
 
 def test_by_hand_matched_without_overlap_at_threshold_0() -> None:
@@ -176,14 +176,14 @@ def test_empty_sides(lacking: str, exhaustive: bool) -> None:
     counts = count(made, [1, 2, 3], exhaustive=exhaustive)
     assert all(np.isfinite(list(one.scores().values())).all() for one in counts.values())
     if lacking != "predictions":
-        assert average(counts.values()) is None
+        assert average_teta(counts.values()) is None
     assert count(made, []) == {}
 
 
 def test_perfect_tracks_score_1() -> None:
     made = make_video(seed=3, labels=(1, 2))
     counts = count(replace(made, predictions=made.gt), [1, 2])
-    assert average(counts.values()) == dict.fromkeys(TetaCounts.none().scores(), 1.0)
+    assert average_teta(counts.values()) == dict.fromkeys(TetaCounts.none().scores(), 1.0)
 
 
 def test_nothing_is_neutral_and_never_changes() -> None:

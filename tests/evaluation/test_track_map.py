@@ -20,7 +20,7 @@ from pycocotools.cocoeval import COCOeval
 from tests.evaluation.make_track_files import make_tao
 from tests.evaluation.make_tracks import Faults, make_video, with_masks
 from tests.fixtures import packed
-from trackmill.pipeline.evaluation.metrics.track_map import TrackMap, average
+from trackmill.pipeline.evaluation.metrics.track_map import TrackMap, average_precision
 from trackmill.pipeline.evaluation.metrics.track_overlaps import TrackTable, mask_areas, track_ious, track_table
 from trackmill.pipeline.evaluation.tracks import Tracks, Video, make_tracks, no_tracks
 
@@ -64,7 +64,7 @@ def _tao_scores(gt: dict, results: list[dict]) -> dict[str, dict[str, float | No
         )
     names = {entry["id"]: entry["name"] for entry in gt["categories"]}
     scores = {names[label]: row for label, row in metric.scores().items()}
-    return scores | {"cls_comb_cls_av": average(metric.scores().values())}
+    return scores | {"cls_comb_cls_av": average_precision(metric.scores().values())}
 
 
 def _in_order_of_file(rows: Tracks, annotations: list[dict], merged: Mapping[int, int]) -> TrackTable:
@@ -381,7 +381,7 @@ def test_youtube_vis_is_cocoevals(seed):
     for video, gt, predictions in cases:
         metric.add(video, gt_tracks=gt, predicted_tracks=predictions)
     scores = metric.scores()
-    total = average(scores.values())
+    total = average_precision(scores.values())
     expected = dict(
         zip(
             ("AP", "AP50", "AP75", "AP_s", "AP_m", "AP_l", "AR1", "AR10", "AR100", "AR_s", "AR_m", "AR_l"),
@@ -408,7 +408,7 @@ def test_every_track_of_perfect_results_is_right():
     video = replace(video, predictions=video.gt)
     metric = TrackMap("youtube-vis", "box")
     metric.add(video)
-    total = average(metric.scores().values())
+    total = average_precision(metric.scores().values())
     assert {name: value for name, value in total.items() if value is not None and not name.startswith("AR1")} == (
         pytest.approx(dict.fromkeys(("AP", "AP50", "AP75", "AP_s", "AR_s"), 1.0))
     )
@@ -435,7 +435,7 @@ def test_occlusion_ranges_of_ground_truth():
 @pytest.mark.parametrize("iou", ["box", "mask"])
 def test_nothing_to_score(protocol, iou):
     metric = TrackMap(protocol, iou)
-    assert metric.scores() == {} and average([]) == {}
+    assert metric.scores() == {} and average_precision([]) == {}
     empty = replace(no_tracks(), masks=np.zeros(0, object))
     metric.add(Video(name="a", num_frames=3, gt=empty, predictions=empty))
     assert metric.scores() == {}

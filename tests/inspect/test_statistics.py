@@ -12,9 +12,9 @@ from tests.make_dataset import CONFIG, make_dataset, make_item, make_row
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.inspect.selection import evenly_spaced, select_rows, source_of
 from trackmill.pipeline.inspect.statistics import Histogram, collect, count_near_duplicates
-from trackmill.pipeline.inspect.table import dataset_parts, plain, sample_parts, show, statistics_parts
+from trackmill.pipeline.inspect.table import cell, dataset_parts, print_tables, sample_parts, statistics_parts
 from trackmill.pipeline.media.drawing.palette import identity_colour
-from trackmill.pipeline.shards.card import card_text, escape, write_card
+from trackmill.pipeline.shards.card import data_card, escape, write_card
 from trackmill.pipeline.shards.reader import open_dataset, read_sample
 from trackmill.pipeline.storage.files import read_bytes
 
@@ -84,7 +84,7 @@ def test_text_is_plain_where_there_is_no_terminal(dataset, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     out = io.StringIO()
     sample = read_sample(dataset, dataset.stored[-1].key)
-    show([*dataset_parts(dataset), *statistics_parts(collect(dataset)), *sample_parts(sample)], out)
+    print_tables([*dataset_parts(dataset), *statistics_parts(collect(dataset)), *sample_parts(sample)], out)
     text = out.getvalue()
     assert "\x1b" not in text
     assert "part-00000000-01.tar" in text and "7 items: 5 ok, 1 quarantined, 1 skipped" in text
@@ -93,7 +93,7 @@ def test_text_is_plain_where_there_is_no_terminal(dataset, monkeypatch):
 
 def test_untrusted_text_brings_neither_markup_nor_control_codes():
     out = io.StringIO()
-    show([plain("[bold]a[/bold]\x1b[31m\nb")], out)
+    print_tables([cell("[bold]a[/bold]\x1b[31m\nb")], out)
     assert out.getvalue() == "[bold]a[/bold]?[31m?b\n"
 
 
@@ -107,14 +107,14 @@ def test_progress_is_silent_for_short_work_and_tells_rate_for_long():
 def test_card_says_what_how_and_how_to_read(dataset):
     write_card(dataset.layout, CONFIG, dataset.receipts, {"CC BY 4.0": 4, "unknown": 1})
     text = read_bytes(dataset.layout.card).decode()
-    assert text == card_text(CONFIG, dataset.receipts, {"unknown": 1, "CC BY 4.0": 4}), "deterministic"
+    assert text == data_card(CONFIG, dataset.receipts, {"unknown": 1, "CC BY 4.0": 4}), "deterministic"
     for part in ("| samples | 5 |", "| frames | 14 |", "| videos | 1 |", "| CC BY 4.0 | 4 |", "| TruncatedMedia | 1 |"):
         assert part in text
     assert "| graph.min\\_area | 0.001 |" in text and "*parts*" in text and CONFIG["fingerprint"] in text
 
 
 def test_the_program_in_the_card_runs(dataset, monkeypatch, capsys):
-    program = card_text(CONFIG, dataset.receipts).split("```python\n")[1].split("```")[0]
+    program = data_card(CONFIG, dataset.receipts).split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(dataset.layout.root)
     exec(compile(program, "card", "exec"), {})
     lines = capsys.readouterr().out.splitlines()

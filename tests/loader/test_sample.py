@@ -18,7 +18,7 @@ from trackmill.pipeline.loader import jpeg
 from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.loader.sample import ShardSample
 from trackmill.pipeline.shards.reader import open_dataset, read_sample
-from trackmill.pipeline.shards.stream import BadMember, split_piece
+from trackmill.pipeline.shards.stream import BadShardMember, split_piece
 from trackmill.pipeline.shards.tar import BadShard, TarWriter
 
 
@@ -122,11 +122,11 @@ def test_records_that_lie_are_refused(pieces: dict[str, bytes], change: Any, mes
 )
 def test_boxes_that_lie_are_refused(pieces: dict[str, bytes], path: str, value: Any) -> None:
     change = set_at(f"frames.0.proposals.{path}", value)
-    with pytest.raises(BadMember, match=r"x.tar: .*\.json: frame 0: "):
+    with pytest.raises(BadShardMember, match=r"x.tar: .*\.json: frame 0: "):
         ShardSample(rebuilt(pieces["picture"], change), "x.tar", 0)
     clip = ShardSample(rebuilt(pieces["clip"], change), "x.tar", 0)
     assert len(clip.proposals(1)[0]) == 4
-    with pytest.raises(BadMember, match=r"x.tar: .*\.json: frame 0: "):
+    with pytest.raises(BadShardMember, match=r"x.tar: .*\.json: frame 0: "):
         clip.proposals(0)
     assert clip.problem
 
@@ -134,9 +134,9 @@ def test_boxes_that_lie_are_refused(pieces: dict[str, bytes], path: str, value: 
 @pytest.mark.parametrize("ids", [[1.5, 2], [1], [2**63, 1], ["a", "b"], None])
 def test_ids_that_lie_are_refused(pieces: dict[str, bytes], ids: Any) -> None:
     change = set_at("frames.0.objects.ids", ids)
-    with pytest.raises(BadMember, match="frame 0: objects are not valid"):
+    with pytest.raises(BadShardMember, match="frame 0: objects are not valid"):
         ShardSample(rebuilt(pieces["picture"], change), "x.tar", 0)
-    with pytest.raises(BadMember, match="frame 0: objects are not valid"):
+    with pytest.raises(BadShardMember, match="frame 0: objects are not valid"):
         ShardSample(rebuilt(pieces["clip"], change), "x.tar", 0).objects(0)
 
 
@@ -179,7 +179,7 @@ def test_damaged_jpegs_are_refused(fast: bool, monkeypatch: pytest.MonkeyPatch) 
     out = io.BytesIO()
     Image.new("RGB", (67, 50)).save(out, "PNG")
     for damaged in (data[: len(data) // 2], b"", b"\xff\xd8\xff", out.getvalue(), data[:-40] + b"\xff" * 40):
-        with pytest.raises(BadMember, match="s: m: is not a whole JPEG"):
+        with pytest.raises(BadShardMember, match="s: m: is not a whole JPEG"):
             jpeg.decode(damaged, "s", "m", 50, 67)
-    with pytest.raises(BadMember, match="is 50 x 67, its record says 50 x 68; not decoded"):
+    with pytest.raises(BadShardMember, match="is 50 x 67, its record says 50 x 68; not decoded"):
         jpeg.decode(data, "s", "m", 50, 68)

@@ -15,7 +15,7 @@ from trackmill.pipeline.mining import miner as miner_module
 from trackmill.pipeline.mining.inflight import peek_note
 from trackmill.pipeline.mining.inline import InlineExecutor
 from trackmill.pipeline.mining.miner import is_device_failure
-from trackmill.pipeline.mining.prepare import Run, prepare
+from trackmill.pipeline.mining.prepare import Run, prepare_mining
 from trackmill.pipeline.mining.settings import mine_config
 from trackmill.pipeline.mining.start import start_miner
 from trackmill.pipeline.mining.unit import DeviceLost, LibrariesDiffer, StorageFailed, UnitTask
@@ -29,7 +29,7 @@ from trackmill.schemas.receipt import ReceiptRow
 def run(tmp_path: Path) -> Run:
     make_pictures(tmp_path / "in", count=4)
     values = {"graph": {"backend": "skimage"}, "run": {"executor": "inline"}}
-    return prepare(mine_config(values, "test"), [str(tmp_path / "in")], str(tmp_path / "out"))
+    return prepare_mining(mine_config(values, "test"), [str(tmp_path / "in")], str(tmp_path / "out"))
 
 
 def task(run: Run, **changes: object) -> UnitTask:
@@ -130,7 +130,7 @@ def test_a_try_that_fills_fewer_shards_leaves_none_of_the_others(tmp_path: Path)
     """A worker that died after publishing some rolled shards; the next try leaves an item out."""
     make_pictures(tmp_path / "in", count=4)
     values = {"graph": {"backend": "skimage"}, "shards": {"max_samples": 1}}
-    run = prepare(mine_config(values, "test"), [str(tmp_path / "in")], str(tmp_path / "out"))
+    run = prepare_mining(mine_config(values, "test"), [str(tmp_path / "in")], str(tmp_path / "out"))
     start_miner(run.job()).run_unit(task(run))
     assert len(list(Path(run.layout.shards).iterdir())) == 4
     start_miner(run.job()).run_unit(task(run, poisoned={1: "two workers died"}))

@@ -11,7 +11,7 @@ import pytest
 from tests.make_dataset import make_dataset
 from tests.make_media import make_pictures, make_video
 from trackmill.pipeline.mining.inline import InlineExecutor
-from trackmill.pipeline.mining.prepare import Run, add_sidecars, prepare, reopen
+from trackmill.pipeline.mining.prepare import Run, add_sidecars, prepare_mining, reopen
 from trackmill.pipeline.mining.progress import MiningProgress
 from trackmill.pipeline.mining.run import execute
 from trackmill.pipeline.mining.settings import mine_config
@@ -36,7 +36,7 @@ VALUES = {
 def mined(root: Path, media: Path, sidecars: tuple[str, ...] = (), again: bool = False, **sections: object) -> Run:
     """Mine a folder of media, in this process."""
     config = mine_config(VALUES, "test")
-    run = reopen(config, [str(media)], str(root)) if again else prepare(config, [str(media)], str(root))
+    run = reopen(config, [str(media)], str(root)) if again else prepare_mining(config, [str(media)], str(root))
     add_sidecars(run, request_sidecars(list(sidecars), sections))
     progress = MiningProgress(run.plan.num_items, run.plan.num_frames)
     execute(run, lambda: InlineExecutor(run.job(), progress.tick), progress, only_quarantined=again)

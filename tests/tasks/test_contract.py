@@ -29,7 +29,7 @@ from trackmill.pipeline.training.engines import make_engine
 from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
 from trackmill.pipeline.training.engines.ddp_module import to_device
 from trackmill.pipeline.training.parameters import count_parameters, outline
-from trackmill.pipeline.training.recipe import Recipe, make_recipe, make_task, plain
+from trackmill.pipeline.training.recipe import Recipe, make_recipe, make_task, stored_recipe
 from trackmill.pipeline.training.result import fill_network, frozen_tensors, write_result
 from trackmill.schemas.config import flatten
 
@@ -132,7 +132,7 @@ def test_every_task_of_the_project_is_held_to_it() -> None:
 def test_a_task_needs_no_setting_and_knows_its_keys(name: str) -> None:
     recipe = make_recipe({"task": name}, "defaults")
     assert isinstance(make_task(recipe), Task)
-    cls, keys = task_class(name), flatten(plain(recipe))
+    cls, keys = task_class(name), flatten(stored_recipe(recipe))
     for each in cls.no_effect:
         assert each in keys or any(key.startswith(f"{each}.") for key in keys), f"no such setting: {each}"
         assert each.split(".")[0] in cls.sections, f"{each} is not the task's"

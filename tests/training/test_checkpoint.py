@@ -35,7 +35,7 @@ DATA = {"fingerprint": "a" * 64, "samples": 14}
 
 def write(output: str, step: int, keep: int = 9, averaged: dict[str, Tensor] | None = None) -> str:
     """A checkpoint whose weights say which step it is."""
-    document = checkpoint.describe(
+    document = checkpoint.describe_checkpoint(
         step=step,
         seed=0,
         world=1,

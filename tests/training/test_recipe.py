@@ -9,7 +9,7 @@ import pytest
 
 from tests.runs import ROOT
 from tests.training.tiny_task import TINY, TinyTask
-from trackmill.pipeline.training.recipe import effective, make_recipe, make_task, plain
+from trackmill.pipeline.training.recipe import effective, make_recipe, make_task, stored_recipe
 from trackmill.pipeline.training.recipe_files import load_recipe
 from trackmill.schemas.config import ConfigError
 
@@ -81,7 +81,7 @@ def test_what_changes_results(changes: dict[str, Any], same: bool, folder: Path)
 def test_credentials_are_not_stored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_SECRET_KEY", "open-sesame-1234")
     recipe = load_recipe("small", {"data": {"url": "s3://bucket/open-sesame-1234"}}, folder)
-    assert "sesame" not in str(plain(recipe))
+    assert "sesame" not in str(stored_recipe(recipe))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))

@@ -11,7 +11,7 @@ import pytest
 from tests.runs import ROOT
 from tests.training.tiny_runs import tiny_recipe
 from tests.training.tiny_task import TINY
-from trackmill.pipeline.training.recipe import effective, make_recipe, plain
+from trackmill.pipeline.training.recipe import effective, make_recipe, stored_recipe
 from trackmill.pipeline.training.recipe_files import load_recipe
 from trackmill.schemas.config import ConfigError
 
@@ -70,7 +70,7 @@ def test_a_recipe_says_only_what_differs(folder: Path) -> None:
     assert (roof.name, roof.task, roof.seed) == ("roof", TINY, 4)
     assert (roof.optim.lr, roof.optim.momentum, roof.optim.groups) == (0.25, 0.8, ())
     assert (roof.model.width, roof.model.dropout) == (9, 0.1)
-    stored = plain(roof)
+    stored = stored_recipe(roof)
     assert "base" not in stored, "what is stored stands alone"
     assert make_recipe(stored, "config.json") == roof
     assert load_recipe("ground", {}, folder).name == "the ground"

@@ -22,7 +22,7 @@ from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.sidecars.about import NoSidecar
 from trackmill.pipeline.sidecars.run import make_sidecar
 from trackmill.pipeline.tasks.masa import task as masa_task
-from trackmill.pipeline.training.launch import prepare
+from trackmill.pipeline.training.launch import prepare_training
 from trackmill.pipeline.training.loop import data_identity
 from trackmill.pipeline.training.recipe import make_task
 from trackmill.pipeline.training.telemetry.lines import read_lines
@@ -96,15 +96,15 @@ def test_sidecars_belong_to_the_data_of_a_run(tmp_path: Path, monkeypatch: pytes
     assert data_identity(read_catalog(data), task).keys() == {"fingerprint", "samples"}, "as runs before have it"
     monkeypatch.setattr(TinyTask, "sidecars", lambda self: ("bright",))
     with pytest.raises(NoSidecar, match="no sidecar 'bright'"):
-        prepare(recipe, str(tmp_path / "out"), 1)
+        prepare_training(recipe, str(tmp_path / "out"), 1)
     make_sidecar(data, "bright", PRODUCER)
     first = data_identity(read_catalog(data), task)["sidecars"]
     assert set(first) == {"bright"}
     run_tiny(data, tmp_path / "out", max_steps=2)
-    assert prepare(recipe, str(tmp_path / "out"), 1).start is not None
+    assert prepare_training(recipe, str(tmp_path / "out"), 1).start is not None
     # The same table made with other settings is other data.
     shutil.rmtree(Path(data) / "sidecars")
     make_sidecar(data, "bright", PRODUCER, {"level": 200})
     assert data_identity(read_catalog(data), task)["sidecars"] != first
     with pytest.raises(ConfigError, match=r"was trained on other data: .*sidecars was"):
-        prepare(recipe, str(tmp_path / "out"), 1)
+        prepare_training(recipe, str(tmp_path / "out"), 1)

@@ -117,7 +117,7 @@ def association_benchmark(
         if names.count(name) > 1:
             raise BadTracks(f"two sequences are called {name}; give each its own name")
     (vectors,) = embed(both, [chosen], progress)
-    return measure(
+    return measure_association(
         chosen.name,
         vectors,
         sequences,
@@ -130,7 +130,7 @@ def association_benchmark(
     )
 
 
-def measure(
+def measure_association(
     name: str,
     vectors: Mapping[str, NDArray[np.float32]],
     sequences: Sequence[BoxSequence],

@@ -7,12 +7,12 @@ from typing import Any
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.evaluation.association.embeddings import embed, num_frames
 from trackmill.pipeline.evaluation.association.intervals import Interval
-from trackmill.pipeline.evaluation.association.measure import AssociationReport, measure
+from trackmill.pipeline.evaluation.association.measure import AssociationReport, measure_association
 from trackmill.pipeline.evaluation.association.model_embedding import asked_embedding
 from trackmill.pipeline.evaluation.association.pictures import find_pictures
 from trackmill.pipeline.evaluation.association.sequences import BoxSequence, box_sequence
 from trackmill.pipeline.evaluation.association.settings import AssociationSettings
-from trackmill.pipeline.evaluation.readers.mot_layout import SequenceFile, choose, find_sequences
+from trackmill.pipeline.evaluation.readers.mot_layout import SequenceFile, choose_sequences, find_sequences
 from trackmill.pipeline.evaluation.report.report import Report
 from trackmill.pipeline.storage.files import dirname
 
@@ -43,7 +43,7 @@ def evaluate_association(gt: str, settings: AssociationSettings) -> Report:
     vectors = embed(both, embeddings, progress)
     progress.close()
     reports = [
-        measure(
+        measure_association(
             embedding.name,
             found,
             scored,
@@ -82,9 +82,9 @@ def evaluate_association(gt: str, settings: AssociationSettings) -> Report:
 def association_sequences(gt: str, settings: AssociationSettings) -> tuple[list[BoxSequence], list[BoxSequence] | None]:
     """Scored sequences, and those of the development set."""
     files = find_sequences(gt)
-    dev = None if settings.dev is None else choose(files, settings.dev, gt)
+    dev = None if settings.dev is None else choose_sequences(files, settings.dev, gt)
     rest = [name for name in files if name not in (dev or ())]
-    scored = choose(files, settings.sequences, gt) if settings.sequences is not None else rest or list(files)
+    scored = choose_sequences(files, settings.sequences, gt) if settings.sequences is not None else rest or list(files)
     read = {name: _read(files[name], settings.frames) for name in dict.fromkeys([*scored, *(dev or ())])}
     return [read[name] for name in scored], None if dev is None else [read[name] for name in dev]
 

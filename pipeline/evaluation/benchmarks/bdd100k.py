@@ -24,7 +24,7 @@ from trackmill.pipeline.evaluation.benchmarks.bdd100k_regions import overlapping
 from trackmill.pipeline.evaluation.benchmarks.bdd100k_rows import Notes, add_plots, pooled, scored_row, totals
 from trackmill.pipeline.evaluation.class_vote import vote
 from trackmill.pipeline.evaluation.overlaps import Iou
-from trackmill.pipeline.evaluation.readers.mot_layout import choose, unknown
+from trackmill.pipeline.evaluation.readers.mot_layout import choose_sequences, unknown
 from trackmill.pipeline.evaluation.readers.scalabel import LabelledVideo, read_scalabel
 from trackmill.pipeline.evaluation.report.report import Report
 from trackmill.pipeline.evaluation.request import Options
@@ -65,7 +65,7 @@ def evaluate(
         "super_categories": {group: list(members) for group, members in SUPER_CATEGORIES.items()},
     }
     truths = read_scalabel(gt, CATEGORIES, side="gt", shape=iou, sequences=options.sequences)
-    names = choose(truths, options.sequences, gt)
+    names = choose_sequences(truths, options.sequences, gt)
     found = read_scalabel(results, CATEGORIES, side="results", shape=iou, sequences=options.sequences)
     for video in found:
         if video not in truths:

@@ -11,9 +11,9 @@ import numpy as np
 from trackmill.pipeline.evaluation.benchmarks.bdd100k_categories import CLASSES, DISTRACTORS
 from trackmill.pipeline.evaluation.benchmarks.bdd100k_counts import Compared, Counts
 from trackmill.pipeline.evaluation.metrics.clear import ClearCounts
-from trackmill.pipeline.evaluation.metrics.teta import average
+from trackmill.pipeline.evaluation.metrics.teta import average_teta
 from trackmill.pipeline.evaluation.readers.scalabel import LabelledVideo
-from trackmill.pipeline.evaluation.report.moments import add_timelines, describe, worst_first
+from trackmill.pipeline.evaluation.report.moments import add_timelines, describe_moments, worst_first
 from trackmill.pipeline.evaluation.report.report import Report, Row, row
 
 _MOST_MOMENTS = 24
@@ -77,7 +77,7 @@ def totals(by_class: Mapping[int, Counts], families: Collection[str]) -> Row:
     everything = pooled(by_class.values())
     fractions: dict[str, float] = {}
     if "teta" in families:
-        means = average(counts.teta for counts in by_class.values()) or {}
+        means = average_teta(counts.teta for counts in by_class.values()) or {}
         fractions |= {f"m{key}": means.get(key, math.nan) for key in ("TETA", "LocA", "AssocA", "ClsA")}
     if "hota" in families:
         rows = [counts.hota.scores() for counts in by_class.values()]
@@ -143,7 +143,7 @@ def add_plots(
     timelines, moments = [], report.moments
     for number, rows in compared.items():
         matches = ClearCounts(matches=counts[number].clear.matches)
-        timeline, worst = describe(
+        timeline, worst = describe_moments(
             truth.name, rows.gt, rows.predictions, rows.overlaps, matches, names[number], truth.frame_names
         )
         timelines.append(timeline)

@@ -16,8 +16,8 @@ from trackmill.pipeline.evaluation.benchmarks.mot_videos import RULES, json_vide
 from trackmill.pipeline.evaluation.box_overlaps import EPS
 from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
 from trackmill.pipeline.evaluation.readers.mot_json import is_json, read_mot_json
-from trackmill.pipeline.evaluation.readers.mot_layout import choose, find_sequences, result_files
-from trackmill.pipeline.evaluation.report.moments import describe, worst_first
+from trackmill.pipeline.evaluation.readers.mot_layout import choose_sequences, find_sequences, result_files
+from trackmill.pipeline.evaluation.report.moments import describe_moments, worst_first
 from trackmill.pipeline.evaluation.report.report import Report
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.evaluation.scoring import FAMILIES, TrackCounts, count
@@ -65,7 +65,7 @@ def evaluate(
             curves = counts.hota.curves()
             report.curves[video.name] = {key: (100 * curves[key]).tolist() for key in ("HOTA", "DetA", "AssA")}
         if counts.clear is not None:
-            timeline, moments = describe(
+            timeline, moments = describe_moments(
                 video.name, gt_rows, pred_rows, overlaps, counts.clear, rule.scored, video.frame_names
             )
             report.timelines[video.name] = timeline
@@ -100,7 +100,7 @@ def _videos(name: str, gt: str, results: str, options: Options, notes: list[str]
     if is_json(results):
         raise BadTracks(f"{redact(results)}: JSON results need ground truth as JSON, which numbers the images")
     truths = find_sequences(gt)
-    wanted = choose(truths, options.sequences, gt)
+    wanted = choose_sequences(truths, options.sequences, gt)
     files = result_files(results, truths, options.sequences)
     return len(wanted), text_videos(wanted, truths, files, rule, options.preprocess, notes)
 

@@ -19,7 +19,7 @@ from trackmill.pipeline.evaluation.metrics.track_map import TrackMap
 from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
 from trackmill.pipeline.evaluation.readers.base_classes import split_classes
 from trackmill.pipeline.evaluation.readers.coco_video import CocoVideo, CocoVideos, read_coco_video
-from trackmill.pipeline.evaluation.report.moments import add_timelines, describe, worst_first
+from trackmill.pipeline.evaluation.report.moments import add_timelines, describe_moments, worst_first
 from trackmill.pipeline.evaluation.report.report import Report, Row, row
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.evaluation.scoring import FAMILIES as TRACK_FAMILIES
@@ -158,7 +158,7 @@ def _count(
         counts = tally.tracks[label] = count(compared, families)
         if counts.clear is not None:
             rows = video.gt.select(of_class), video.predictions.select(keep)
-            timeline, moments = describe(
+            timeline, moments = describe_moments(
                 video.name, *rows, compared, counts.clear, names[label], frame_names=video.frame_names
             )
             timelines.append(timeline)

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from trackmill.pipeline.evaluation.metrics.teta import TetaCounts, average, teta
-from trackmill.pipeline.evaluation.metrics.track_map import Scores, TrackMap
-from trackmill.pipeline.evaluation.metrics.track_map import average as average_precision
+from trackmill.pipeline.evaluation.metrics.teta import TetaCounts, average_teta, teta
+from trackmill.pipeline.evaluation.metrics.track_map import Scores, TrackMap, average_precision
 from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
-from trackmill.pipeline.evaluation.readers.mot_layout import choose
-from trackmill.pipeline.evaluation.readers.youtube_vis import Entry, VisTruth, VisVideo, read_results, read_truth
+from trackmill.pipeline.evaluation.readers.mot_layout import choose_sequences
+from trackmill.pipeline.evaluation.readers.youtube_vis import RawTrack, VisTruth, VisVideo, read_results, read_truth
 from trackmill.pipeline.evaluation.readers.youtube_vis_rows import read_tracks
-from trackmill.pipeline.evaluation.report.moments import add_timelines, describe, worst_first
+from trackmill.pipeline.evaluation.report.moments import add_timelines, describe_moments, worst_first
 from trackmill.pipeline.evaluation.report.report import Report, Row, row
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.evaluation.scoring import TrackCounts, count
@@ -79,7 +78,7 @@ def evaluate(
     one_class = name == "uvo"
     truth = read_truth(gt, one_class=one_class)
     results_of = read_results(results, truth, one_class=one_class)
-    wanted = set(choose([video.name for video in truth.videos], options.sequences, gt))
+    wanted = set(choose_sequences([video.name for video in truth.videos], options.sequences, gt))
     videos = [video for video in truth.videos if video.name in wanted]
     report = Report(benchmark=name, iou=iou, metrics={}, settings=_settings(families, truth, one_class))
     report.notes = _notes(truth, results_of, videos)
@@ -127,7 +126,7 @@ def _count_classes(
         if clear is not None:
             rows = gt.select(keep_gt), predictions.select(keep)
             title = truth.categories[label]
-            timeline, worst = describe(video.name, *rows, compared, clear, title, video.frame_names)
+            timeline, worst = describe_moments(video.name, *rows, compared, clear, title, video.frame_names)
             timelines.append(timeline)
             moments = moments + worst
     if timelines:
@@ -190,7 +189,7 @@ def _row(precision: Scores, tally: _Tally, families: Collection[str]) -> Row:
             counted = {"HOTA.LocA" if name == "LocA" else name: value for name, value in counted.items()}
         record |= counted
     if "teta" in families:
-        scores = average(tally.teta.values())
+        scores = average_teta(tally.teta.values())
         record |= row(scores or dict.fromkeys(TetaCounts.none().scores(), math.nan))
     return record
 
@@ -215,7 +214,7 @@ def _settings(families: Collection[str], truth: VisTruth, one_class: bool) -> di
     return record
 
 
-def _notes(truth: VisTruth, results_of: Mapping[int, list[Entry]], videos: list[VisVideo]) -> list[str]:
+def _notes(truth: VisTruth, results_of: Mapping[int, list[RawTrack]], videos: list[VisVideo]) -> list[str]:
     notes = []
     with_truth = {entry.label for video in videos for entry in truth.entries.get(video.id, [])}
     guessed = {entry.label for video in videos for entry in results_of.get(video.id, [])}

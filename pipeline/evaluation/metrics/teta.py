@@ -109,7 +109,7 @@ def _nothing() -> TetaCounts:
 _NOTHING = _nothing()
 
 
-def average(counts: Iterable[TetaCounts]) -> dict[str, float] | None:
+def average_teta(counts: Iterable[TetaCounts]) -> dict[str, float] | None:
     """Mean of each score over the classes that are not empty; None where there is none."""
     rows = [one.scores() for one in counts if not one.is_empty]
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else None

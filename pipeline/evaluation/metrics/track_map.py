@@ -230,7 +230,7 @@ class TrackMap:
         return {"AP": ap.pop("AP_all"), **fifty, **ap, **tops, **{k: v for k, v in ar.items() if k != "AR_all"}}
 
 
-def average(rows: Iterable[Mapping[str, float | None]]) -> Scores:
+def average_precision(rows: Iterable[Mapping[str, float | None]]) -> Scores:
     """Mean over classes, each score over the classes that have it; None where none has."""
     rows = list(rows)
     names = dict.fromkeys(name for row in rows for name in row)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.pipeline.formats.errors import BadTracks
-from trackmill.pipeline.formats.json_columns import Objects, objects, whole_numbers
+from trackmill.pipeline.formats.json_columns import JsonObjects, objects, whole_numbers
 from trackmill.pipeline.formats.segmentations import brief
 
 Ints = NDArray[np.int64]
@@ -54,7 +54,7 @@ class Index:
     categories: tuple[Category, ...]
     folded: dict[int, int]
 
-    def images(self, rows: Objects) -> Ints:
+    def images(self, rows: JsonObjects) -> Ints:
         """Index of the image of each row (N,).
 
         Raises:
@@ -76,7 +76,7 @@ class Index:
                 )
         return found
 
-    def labels(self, rows: Objects) -> Ints:
+    def labels(self, rows: JsonObjects) -> Ints:
         """Category of each row (N,) as it stands in the file.
 
         Raises:
@@ -144,7 +144,7 @@ def _find(known: Ints, ids: Ints) -> Ints:
     return np.where(known[found] == ids, found, -1)
 
 
-def _unique(rows: Objects) -> Ints:
+def _unique(rows: JsonObjects) -> Ints:
     ids = rows.integers("id")
     _refuse_twins(ids, ids, lambda row, other: f"{rows.where(row, 'id')}: {rows.where(other)} has id {ids[row]} too")
     return ids
@@ -158,7 +158,7 @@ def _refuse_twins(first: Ints, second: Ints, message: Callable[[int, int], str])
         raise BadTracks(message(int(order[place + 1]), int(order[place])))
 
 
-def _names(videos: Objects) -> tuple[str, ...]:
+def _names(videos: JsonObjects) -> tuple[str, ...]:
     names = [name.replace("/", "-") for name in videos.texts("name")]
     rows: dict[str, int] = {}
     for row, name in enumerate(names):
@@ -168,7 +168,7 @@ def _names(videos: Objects) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _label_sets(videos: Objects, key: str, known: Collection[int]) -> tuple[frozenset[int], ...]:
+def _label_sets(videos: JsonObjects, key: str, known: Collection[int]) -> tuple[frozenset[int], ...]:
     """The known categories that each video lists."""
     sets = []
     for row, video in enumerate(videos.items):
@@ -179,7 +179,7 @@ def _label_sets(videos: Objects, key: str, known: Collection[int]) -> tuple[froz
     return tuple(sets)
 
 
-def _steps(images: Objects, image_ids: Ints, image_videos: Ints) -> Ints:
+def _steps(images: JsonObjects, image_ids: Ints, image_videos: Ints) -> Ints:
     """(I,) rank of each image in its video."""
     if not len(images):
         return np.zeros(0, np.int64)
@@ -199,7 +199,7 @@ def _steps(images: Objects, image_ids: Ints, image_videos: Ints) -> Ints:
     return steps
 
 
-def _sizes(images: Objects, videos: Objects, image_videos: Ints) -> Ints:
+def _sizes(images: JsonObjects, videos: JsonObjects, image_videos: Ints) -> Ints:
     """(I, 2) of each image, or else of its video."""
     columns = []
     for key in ("height", "width"):
@@ -210,7 +210,7 @@ def _sizes(images: Objects, videos: Objects, image_videos: Ints) -> Ints:
     return np.stack(columns, axis=1)
 
 
-def _categories(rows: Objects) -> tuple[tuple[Category, ...], dict[int, int]]:
+def _categories(rows: JsonObjects) -> tuple[tuple[Category, ...], dict[int, int]]:
     ids, names = _unique(rows).tolist(), rows.texts("name")
     folded = dict(zip(ids, ids))
     categories = []

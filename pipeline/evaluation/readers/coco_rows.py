@@ -13,14 +13,14 @@ from trackmill.pipeline.evaluation.overlaps import Iou
 from trackmill.pipeline.evaluation.readers.coco_index import Index
 from trackmill.pipeline.evaluation.tracks import Tracks
 from trackmill.pipeline.formats.errors import BadTracks
-from trackmill.pipeline.formats.json_columns import Objects
+from trackmill.pipeline.formats.json_columns import JsonObjects
 from trackmill.pipeline.formats.segmentations import read_segmentations
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rows:
+class BoxRows:
     """N boxes in the order of the files.
 
     Args:
@@ -56,7 +56,7 @@ class Rows:
         return videos * max(1, len(names)) + ids
 
 
-def read_rows(rows: Objects, index: Index, iou: Iou) -> Rows:
+def read_rows(rows: JsonObjects, index: Index, iou: Iou) -> BoxRows:
     """Check and read one list.
 
     Raises:
@@ -65,7 +65,7 @@ def read_rows(rows: Objects, index: Index, iou: Iou) -> Rows:
     masks = iou == "mask"
     if masks and len(rows) and not rows.has("segmentation"):
         raise BadTracks(f"{rows.where(0)}: has no 'segmentation'; compare boxes with --iou box")
-    return Rows(
+    return BoxRows(
         images=index.images(rows),
         ids=rows.integers("instance_id" if rows.has("instance_id") and not rows.has("track_id") else "track_id"),
         labels=index.labels(rows),
@@ -76,11 +76,11 @@ def read_rows(rows: Objects, index: Index, iou: Iou) -> Rows:
     )
 
 
-def join_rows(parts: list[Rows]) -> Rows:
+def join_rows(parts: list[BoxRows]) -> BoxRows:
     """One list after the other; at least one."""
     starts = np.cumsum([0, *map(len, parts)]).tolist()
     segmentations = [part.segmentations for part in parts if part.segmentations is not None]
-    return Rows(
+    return BoxRows(
         images=np.concatenate([part.images for part in parts]),
         ids=np.concatenate([part.ids for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
@@ -91,7 +91,7 @@ def join_rows(parts: list[Rows]) -> Rows:
     )
 
 
-def best_places(rows: Rows, most: int) -> Ints:
+def best_places(rows: BoxRows, most: int) -> Ints:
     """(N,) place of each row in the list that is left when each image keeps its `most` best; -1 where it is cut.
 
     As in the official tools, the list is then ordered by image, in the order in which images first come, and images
@@ -131,7 +131,7 @@ class Side:
         return np.arange(self.starts[number], self.starts[number + 1])
 
 
-def sort_rows(rows: Rows, labels: Ints, places: Ints, index: Index, chosen: NDArray[np.bool_]) -> Side:
+def sort_rows(rows: BoxRows, labels: Ints, places: Ints, index: Index, chosen: NDArray[np.bool_]) -> Side:
     """Sort them into the frames of the chosen videos (V,), without those whose place is negative.
 
     Raises:
@@ -163,7 +163,7 @@ def sort_rows(rows: Rows, labels: Ints, places: Ints, index: Index, chosen: NDAr
     return Side(tracks=tracks, places=places[kept], starts=np.searchsorted(videos, np.arange(len(chosen) + 1)))
 
 
-def _refuse_twice(rows: Rows, kept: Ints, index: Index) -> None:
+def _refuse_twice(rows: BoxRows, kept: Ints, index: Index) -> None:
     images, ids = rows.images[kept], rows.ids[kept]
     order = np.lexsort((kept, ids, images))
     same = (images[order][1:] == images[order][:-1]) & (ids[order][1:] == ids[order][:-1])
@@ -175,7 +175,7 @@ def _refuse_twice(rows: Rows, kept: Ints, index: Index) -> None:
         )
 
 
-def _masks(rows: Rows, kept: Ints, index: Index) -> list[Any]:
+def _masks(rows: BoxRows, kept: Ints, index: Index) -> list[Any]:
     assert rows.segmentations is not None
     numbers = kept.tolist()
     sizes = list(map(tuple, index.image_sizes[rows.images[kept]].tolist()))

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from trackmill.pipeline.evaluation.class_vote import vote
 from trackmill.pipeline.evaluation.overlaps import Iou
 from trackmill.pipeline.evaluation.readers.coco_index import Category, Index, read_index
-from trackmill.pipeline.evaluation.readers.coco_rows import Rows, best_places, join_rows, read_rows, sort_rows
-from trackmill.pipeline.evaluation.readers.mot_layout import choose
+from trackmill.pipeline.evaluation.readers.coco_rows import BoxRows, best_places, join_rows, read_rows, sort_rows
+from trackmill.pipeline.evaluation.readers.mot_layout import choose_sequences
 from trackmill.pipeline.evaluation.tracks import Video
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.formats.json_columns import objects
@@ -100,7 +100,7 @@ def read_coco_video(
     content = load_json(gt_files[0])
     index = read_index(content, path)
     wanted = None if sequences is None else [name.replace("/", "-") for name in sequences]
-    chosen = np.isin(index.names, choose(sorted(index.names), wanted, gt))
+    chosen = np.isin(index.names, choose_sequences(sorted(index.names), wanted, gt))
     truth = read_rows(objects(content["annotations"], f"{path}: annotations"), index, iou)
     truth = replace(truth, scores=np.ones(len(truth)))
     del content
@@ -144,7 +144,7 @@ def read_coco_video(
     )
 
 
-def _read_results(url: str, index: Index, iou: Iou, notes: list[str]) -> Rows:
+def _read_results(url: str, index: Index, iou: Iou, notes: list[str]) -> BoxRows:
     """All files one after the other."""
     parts = []
     for file in json_files(url):

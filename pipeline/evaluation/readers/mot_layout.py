@@ -109,7 +109,7 @@ def find_sequences(url: str) -> dict[str, SequenceFile]:
     return found
 
 
-def choose(names: Iterable[str], wanted: Sequence[str] | None, where: str) -> list[str]:
+def choose_sequences(names: Iterable[str], wanted: Sequence[str] | None, where: str) -> list[str]:
     """The wanted of the known sequences, in the order of the known; all of them where `wanted` is None.
 
     Raises:

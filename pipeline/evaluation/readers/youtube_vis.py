@@ -37,7 +37,7 @@ class VisVideo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class RawTrack:
     """One track as the file has it, looked at so far as to know where it belongs.
 
     Args:
@@ -66,7 +66,7 @@ class VisTruth:
 
     videos: list[VisVideo] = field(default_factory=list)
     categories: dict[int, str] = field(default_factory=dict)
-    entries: dict[int, list[Entry]] = field(default_factory=dict)
+    entries: dict[int, list[RawTrack]] = field(default_factory=dict)
     has_phrases: bool = False
 
 
@@ -83,7 +83,7 @@ def read_truth(url: str, *, one_class: bool = False) -> VisTruth:
     """
     videos: dict[int, VisVideo] = {}
     categories: dict[int, str] = {ONE_CLASS: "object"} if one_class else {}
-    entries: dict[int, list[Entry]] = {}
+    entries: dict[int, list[RawTrack]] = {}
     has_phrases = False
     seen: set[int] = set()
     for file in json_files(url):
@@ -107,7 +107,7 @@ def read_truth(url: str, *, one_class: bool = False) -> VisTruth:
                 raise BadTracks(f"{where}.id: id {number} is there twice; every track needs its own")
             seen.add(number)
             crowd = value.get("iscrowd")
-            entry = Entry(
+            entry = RawTrack(
                 where=where,
                 id=number,
                 label=ONE_CLASS if one_class else _category(value, where, categories),
@@ -124,7 +124,7 @@ def read_truth(url: str, *, one_class: bool = False) -> VisTruth:
     )
 
 
-def read_results(url: str, truth: VisTruth, *, one_class: bool = False) -> dict[int, list[Entry]]:
+def read_results(url: str, truth: VisTruth, *, one_class: bool = False) -> dict[int, list[RawTrack]]:
     """Predicted tracks by video id, of one JSON file or of all in a folder.
 
     A file of ground truth is taken as results with score 1.
@@ -134,7 +134,7 @@ def read_results(url: str, truth: VisTruth, *, one_class: bool = False) -> dict[
         OSError: could not be read.
     """
     videos = {video.id: video for video in truth.videos}
-    found: dict[int, list[Entry]] = {}
+    found: dict[int, list[RawTrack]] = {}
     count = 0
     for file in json_files(url):
         content, at = load_json(file.uri), redact(file.uri)
@@ -148,7 +148,7 @@ def read_results(url: str, truth: VisTruth, *, one_class: bool = False) -> dict[
             label = ONE_CLASS if one_class else _category(value, where, truth.categories)
             score = 1.0 if is_truth else finite(_field(value, "score", where), f"{where}.score")
             count += 1
-            entry = Entry(where=where, id=count, label=label, score=score, ignored=False, value=value)
+            entry = RawTrack(where=where, id=count, label=label, score=score, ignored=False, value=value)
             found.setdefault(video_id, []).append(entry)
     return found
 

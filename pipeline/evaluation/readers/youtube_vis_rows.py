@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trackmill.pipeline.evaluation.metrics.track_overlaps import TrackTable, mask_areas, mask_boxes
 from trackmill.pipeline.evaluation.overlaps import Iou
-from trackmill.pipeline.evaluation.readers.youtube_vis import Entry, VisVideo, finite
+from trackmill.pipeline.evaluation.readers.youtube_vis import RawTrack, VisVideo, finite
 from trackmill.pipeline.evaluation.tracks import Tracks, make_tracks
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.formats.segmentations import Rle, brief, read_segmentations
@@ -22,7 +22,7 @@ OCCLUSION = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 
 _MAX_COORDINATE = 1e9
 
 
-def read_tracks(entries: list[Entry], video: VisVideo, iou: Iou, *, is_truth: bool) -> tuple[Tracks, TrackTable]:
+def read_tracks(entries: list[RawTrack], video: VisVideo, iou: Iou, *, is_truth: bool) -> tuple[Tracks, TrackTable]:
     """Rows and tracks of one video.
 
     An object is absent from a frame whose mask (or box) is null, empty or all zeros. For boxes, tracks without `bboxes`
@@ -78,7 +78,7 @@ class _Rows:
     masks: list[Rle] | None = None
 
 
-def _mask_rows(entries: list[Entry], video: VisVideo) -> _Rows:
+def _mask_rows(entries: list[RawTrack], video: VisVideo) -> _Rows:
     """All masks of a video that have a pixel."""
     values: list[Any] = []
     places: list[tuple[int, int]] = []
@@ -105,7 +105,7 @@ def _mask_rows(entries: list[Entry], video: VisVideo) -> _Rows:
     )
 
 
-def _box_rows(entry: Entry, video: VisVideo) -> _Rows:
+def _box_rows(entry: RawTrack, video: VisVideo) -> _Rows:
     """Boxes of one track."""
     if entry.value.get("bboxes") is None:
         if entry.value.get("segmentations") is None:
@@ -135,7 +135,7 @@ def _box_fault(box: Any) -> str:
     return "a box should have no negative width or height" if box[2] < 0 or box[3] < 0 else ""
 
 
-def _mean_area(entry: Entry, video: VisVideo) -> float:
+def _mean_area(entry: RawTrack, video: VisVideo) -> float:
     """Mean of the areas that the file gives, over the frames that have one."""
     record = [area for area in _over_frames(entry, "areas", video) if area]
     numbers = [finite(area, f"{entry.where}.areas") for area in record]
@@ -144,7 +144,7 @@ def _mean_area(entry: Entry, video: VisVideo) -> float:
     return float(np.mean(numbers)) if numbers else 0.0
 
 
-def _occlusion(entry: Entry, video: VisVideo) -> float:
+def _occlusion(entry: RawTrack, video: VisVideo) -> float:
     """Mean level of the half of the frames in which others hide the object most; NaN where no frame tells."""
     if entry.value.get("occlusion") is None:
         return math.nan
@@ -160,7 +160,7 @@ def _occlusion(entry: Entry, video: VisVideo) -> float:
     return sum(half) / len(half) if half else math.nan
 
 
-def _over_frames(entry: Entry, key: str, video: VisVideo) -> list[Any]:
+def _over_frames(entry: RawTrack, key: str, video: VisVideo) -> list[Any]:
     """A track's list over the frames of its video."""
     values = entry.value[key]
     if not isinstance(values, list):

@@ -23,10 +23,10 @@ from trackmill.pipeline.evaluation.report.table import (
     columns,
     counted,
     extremes,
+    format_number,
     headings,
     leading,
-    number,
-    plain,
+    printable,
     settings_in_words,
 )
 from trackmill.pipeline.storage.publish import publish_bytes
@@ -136,7 +136,7 @@ def page(report: Report, frames: str | None = None) -> str:
     lead = leading(_all_columns(report), [report.metrics, *report.sequences.values()])
     shown = [name for name in names if name in MAIN] or names
     return environment.get_template("report.html.j2").render(
-        title=plain(report.benchmark),
+        title=printable(report.benchmark),
         headings=headings(report),
         figures=[_figure(name, report.metrics[name]) for name in shown],
         sequences=_table("sequence", report.sequences, report.metrics),
@@ -145,7 +145,7 @@ def page(report: Report, frames: str | None = None) -> str:
         plots=_plots(report, lead),
         split=_split(report),
         settings=list(settings_in_words(report.settings).items()),
-        notes=[plain(note, 1000) for note in report.notes],
+        notes=[printable(note, 1000) for note in report.notes],
         moments=_moments(report, frames),
         num_moments=len(report.moments),
         has_switches=report.metrics.get("IDSW"),
@@ -163,9 +163,9 @@ def _all_columns(report: Report) -> list[str]:
 def _figure(name: str, value: float | int | None) -> dict[str, Any]:
     is_ratio = isinstance(value, float)
     return {
-        "name": plain(name),
+        "name": printable(name),
         "title": MEANINGS.get(name, ""),
-        "text": f"{value:.2f}" if isinstance(value, float) else number(value),
+        "text": f"{value:.2f}" if isinstance(value, float) else format_number(value),
         "width": _percent(value) if is_ratio else None,
     }
 
@@ -183,7 +183,7 @@ def _table(title: str, rows: dict[str, Row], total: Row | None) -> dict[str, Any
     def cells(row: Row) -> list[dict[str, Any]]:
         return [
             {
-                "text": number(row.get(name)),
+                "text": format_number(row.get(name)),
                 "value": "" if row.get(name) is None else f"{row[name]:.6g}",
                 "bar": _percent(row.get(name)) if name == lead else None,
                 "detail": name not in MAIN,
@@ -193,8 +193,8 @@ def _table(title: str, rows: dict[str, Row], total: Row | None) -> dict[str, Any
 
     return {
         "title": title,
-        "names": [(plain(name), MEANINGS.get(name, ""), name not in MAIN) for name in names],
-        "rows": [(plain(name), cells(row)) for name, row in rows.items()],
+        "names": [(printable(name), MEANINGS.get(name, ""), name not in MAIN) for name in names],
+        "rows": [(printable(name), cells(row)) for name, row in rows.items()],
         "total": cells(total) if total else None,
         "has_details": any(name in MAIN for name in names) and any(name not in MAIN for name in names),
     }
@@ -212,14 +212,14 @@ def _bars(report: Report, lead: str) -> dict[str, Any] | None:
     def bar(name: str) -> dict[str, Any]:
         row = scored[name]
         marks = [
-            (part, i, _percent(row[part]), number(row[part]))
+            (part, i, _percent(row[part]), format_number(row[part]))
             for i, part in enumerate(parts)
             if row.get(part) is not None
         ]
-        return {"name": plain(name), "text": number(row[lead]), "width": _percent(row[lead]), "marks": marks}
+        return {"name": printable(name), "text": format_number(row[lead]), "width": _percent(row[lead]), "marks": marks}
 
     return {
-        "score": plain(lead),
+        "score": printable(lead),
         "parts": parts,
         "high": [bar(name) for name in high],
         "low": [bar(name) for name in low],
@@ -237,11 +237,11 @@ def _plots(report: Report, lead: str) -> dict[str, Any] | None:
     scores = [score for score in _CURVES if score in given] or given[: len(_CURVES)]
 
     def plot(name: str) -> dict[str, Any]:
-        shown, timeline = plain(name), report.timelines.get(name)
+        shown, timeline = printable(name), report.timelines.get(name)
         curves = {score: curve for score, curve in report.curves.get(name, {}).items() if score in scores}
         return {
             "name": shown,
-            "value": f"{plain(lead)} {number(drawn[name].get(lead))}" if lead else "",
+            "value": f"{printable(lead)} {format_number(drawn[name].get(lead))}" if lead else "",
             "curves": curves_plot(curves, shown) if curves else None,
             "timeline": timeline_plot(timeline, shown) if timeline else None,
         }
@@ -249,7 +249,7 @@ def _plots(report: Report, lead: str) -> dict[str, Any] | None:
     return {
         "cards": [plot(name) for name in (*high, *low)],
         "left_out": left_out,
-        "scores": [plain(score) for score in scores],
+        "scores": [printable(score) for score in scores],
         "has_timelines": bool(report.timelines),
     }
 
@@ -263,9 +263,9 @@ def _split(report: Report) -> list[tuple[str, str, list[tuple[str, str, float]]]
     not_main = not any(name in MAIN for name in names)
 
     def kinds(name: str) -> list[tuple[str, str, float]]:
-        return [(kind, number(row.get(name)), _percent(row.get(name))) for kind, row in rows.items()]
+        return [(kind, format_number(row.get(name)), _percent(row.get(name))) for kind, row in rows.items()]
 
-    return [(plain(name), MEANINGS.get(name, ""), kinds(name)) for name in names if name in MAIN or not_main]
+    return [(printable(name), MEANINGS.get(name, ""), kinds(name)) for name in names if name in MAIN or not_main]
 
 
 def _moments(report: Report, frames: str | None) -> list[dict[str, Any]]:
@@ -286,12 +286,12 @@ def _card(moment: Moment, pictures: Frames | None) -> dict[str, Any]:
         try:
             picture = pictures.picture(moment)
         except NoPicture as error:
-            missing = plain(error, 300)
+            missing = printable(error, 300)
     count = {state: sum(d.state == state for d in (*moment.gt, *moment.predictions)) for state in ("missed", "false")}
     return {
-        "sequence": plain(moment.sequence),
+        "sequence": printable(moment.sequence),
         "frame": f"{moment.frame + 1:,}",
-        "label": plain(moment.label),
+        "label": printable(moment.label),
         "switches": moment.switches,
         "svg": draw_moment(moment, picture),
         "missing": missing,

@@ -12,7 +12,7 @@ from trackmill.pipeline.evaluation.report.report import Drawn, Moment, Timeline
 from trackmill.pipeline.evaluation.tracks import Tracks
 
 
-def describe(
+def describe_moments(
     name: str,
     gt: Tracks,
     predictions: Tracks,
@@ -79,7 +79,7 @@ def add_timelines(timelines: Iterable[Timeline]) -> Timeline:
 
 
 def worst_first(moments: Iterable[Moment]) -> list[Moment]:
-    """Moments of any sequences and classes in the order of `describe`; those alike stay in the order given."""
+    """Moments of any sequences and classes in the order of `describe_moments`; those alike stay in the order given."""
     return sorted(moments, key=lambda moment: (-len(moment.switches), -_num_mistakes(moment)))
 
 

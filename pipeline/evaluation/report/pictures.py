@@ -52,7 +52,7 @@ class NoPicture(InputError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class EmbeddedFrame:
     """A frame to be shown: JPEG as a data URI, and its width and height before it was scaled down."""
 
     uri: str
@@ -95,7 +95,7 @@ class Frames:
     ) -> None:
         self._open.close()
 
-    def picture(self, moment: Moment) -> Picture:
+    def picture(self, moment: Moment) -> EmbeddedFrame:
         """The picture of a moment.
 
         Raises:
@@ -113,7 +113,7 @@ class Frames:
                 self._fault = _reason(error)
             raise NoPicture(_reason(error)) from error
 
-    def _by_name(self, moment: Moment) -> Picture:
+    def _by_name(self, moment: Moment) -> EmbeddedFrame:
         folders = _parts(moment.frame_name)
         below = [folders, [*_parts(moment.sequence), *folders]]
         # A name alone, without a folder, could be another sequence's.
@@ -126,7 +126,7 @@ class Frames:
             return _decode(data, "/".join(parts))
         raise NoPicture(f"no {moment.frame_name} under {redact(self._root)}")
 
-    def _by_sequence(self, moment: Moment) -> Picture:
+    def _by_sequence(self, moment: Moment) -> EmbeddedFrame:
         parts = _parts(moment.sequence)
         root, name = self._root, parts[-1]
         if root.lower().endswith(_VIDEOS) and (_stem(root) == name or moment.sequence == self._only):
@@ -157,14 +157,14 @@ class Frames:
             self._listed[folder] = [file.uri for file in list_files(folder)] if exists(folder) else []
         return self._listed[folder]
 
-    def _of_number(self, pictures: list[str], number: int) -> Picture:
+    def _of_number(self, pictures: list[str], number: int) -> EmbeddedFrame:
         for uri in pictures:
             stem = _stem(uri)
             if stem.isdecimal() and stem.lstrip("0") == str(number):
                 return _read(uri)
         raise NoPicture(f"no picture with the number {number:,} in {redact(dirname(pictures[0]))}")
 
-    def _of_video(self, uri: str, frame: int) -> Picture:
+    def _of_video(self, uri: str, frame: int) -> EmbeddedFrame:
         # Reading videos takes FFmpeg's libraries, which an evaluation without videos need not load.
         from trackmill.pipeline.media.videos import VideoReader
 
@@ -174,7 +174,7 @@ class Frames:
             self._open.callback(reader.close)
             self._readers[uri] = reader
         found = next(self._readers[uri].read([frame]))
-        return Picture(uri=_jpeg_uri(Image.fromarray(found.image)), width=found.width, height=found.height)
+        return EmbeddedFrame(uri=_jpeg_uri(Image.fromarray(found.image)), width=found.width, height=found.height)
 
 
 def _parts(path: str) -> list[str]:
@@ -197,11 +197,11 @@ def _reason(error: BaseException) -> str:
     return " ".join(scrub(str(error)).split()) or type(error).__name__
 
 
-def _read(uri: str) -> Picture:
+def _read(uri: str) -> EmbeddedFrame:
     return _decode(read_bytes(uri, max_bytes=_MAX_BYTES), redact(uri))
 
 
-def _decode(data: bytes, name: str) -> Picture:
+def _decode(data: bytes, name: str) -> EmbeddedFrame:
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata that changes nothing here.
@@ -213,7 +213,7 @@ def _decode(data: bytes, name: str) -> Picture:
         raise NoPicture(f"{name}: {_reason(error)}") from error
 
 
-def _scaled(image: Image.Image) -> Picture:
+def _scaled(image: Image.Image) -> EmbeddedFrame:
     width, height = image.size
     if width * height > _MAX_PIXELS:
         raise NoPicture(f"declares {width:,} x {height:,} pixels, more than the limit of {_MAX_PIXELS:,}")
@@ -224,7 +224,7 @@ def _scaled(image: Image.Image) -> Picture:
         width, height = height, width
     upright = ImageOps.exif_transpose(image).convert("RGB")
     upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    return Picture(uri=_jpeg_uri(upright), width=width, height=height)
+    return EmbeddedFrame(uri=_jpeg_uri(upright), width=width, height=height)
 
 
 def _jpeg_uri(image: Image.Image) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from trackmill.pipeline.evaluation.report.pictures import Picture
+from trackmill.pipeline.evaluation.report.pictures import EmbeddedFrame
 from trackmill.pipeline.evaluation.report.report import Drawn, Moment, Timeline
-from trackmill.pipeline.evaluation.report.table import plain
+from trackmill.pipeline.evaluation.report.table import printable
 
 WIDTH = 320
 """Of both plots in user units, so that they stand exactly under each other."""
@@ -97,7 +97,7 @@ def timeline_plot(timeline: Timeline, name: str) -> Markup:
     return _svg(WIDTH, _TIMELINE_HEIGHT, record, parts)
 
 
-def draw_moment(moment: Moment, picture: Picture | None = None) -> Markup:
+def draw_moment(moment: Moment, picture: EmbeddedFrame | None = None) -> Markup:
     """The boxes of a moment; their CSS classes are the states of `Drawn`.
 
     Args:
@@ -135,7 +135,7 @@ def draw_moment(moment: Moment, picture: Picture | None = None) -> Markup:
     ).format(
         "photo" if picture else "schematic",
         *(x, y, width, height),
-        f"{plain(moment.sequence)}, frame {moment.frame + 1:,}: {switched}",
+        f"{printable(moment.sequence)}, frame {moment.frame + 1:,}: {switched}",
         ground,
         Markup("").join(box for layer in layers.values() for box in layer),
         Markup("").join(labels.drawn),

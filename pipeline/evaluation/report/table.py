@@ -50,10 +50,10 @@ class _Line:
     is_row: bool = True
 
     def cell(self, column: str) -> str:
-        return number(self.row.get(column)) if self.is_row else ""
+        return format_number(self.row.get(column)) if self.is_row else ""
 
 
-def show(report: Report, *, width: int | None = None) -> None:
+def print_report(report: Report, *, width: int | None = None) -> None:
     """Print to standard output: in colour on a terminal, elsewhere as plain text with one line a row.
 
     Args:
@@ -118,14 +118,14 @@ def extremes(rows: Mapping[str, Row], score: str, most: int) -> tuple[list[str],
     return ranked[:high], ranked[len(ranked) - most // 2 :], len(rows) - most
 
 
-def number(value: float | int | None) -> str:
+def format_number(value: float | int | None) -> str:
     """A count with thousands separators, a ratio with three decimals, `–` for what is not defined."""
     if value is None:
         return "–"
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
 
 
-def plain(value: object, limit: int = _MAX_NAME) -> str:
+def printable(value: object, limit: int = _MAX_NAME) -> str:
     """Untrusted text fit to be shown: no control characters, credentials or other surprises, of bounded length."""
     text = "".join(c if c.isprintable() else "?" for c in scrub(str(value)))
     return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
@@ -137,15 +137,15 @@ def settings_in_words(settings: Mapping[str, Any]) -> dict[str, str]:
     for name, value in settings.items():
         inner = value.items() if isinstance(value, dict) else ()
         flat |= {f"{name}.{key}": entry for key, entry in inner if not isinstance(entry, dict)} or {name: value}
-    return {plain(name): _in_words(value) for name, value in flat.items() if not isinstance(value, dict | None)}
+    return {printable(name): _in_words(value) for name, value in flat.items() if not isinstance(value, dict | None)}
 
 
 def _in_words(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return plain(", ".join(map(str, value)) or "none", 400)
-    return plain(value, 400)
+        return printable(", ".join(map(str, value)) or "none", 400)
+    return printable(value, 400)
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -161,7 +161,7 @@ def headings(report: Report) -> list[str]:
 
 
 def _parts(report: Report, width: int) -> list[RenderableType]:
-    parts: list[RenderableType] = [Text(" · ".join([plain(report.benchmark), *headings(report)]), style="bold")]
+    parts: list[RenderableType] = [Text(" · ".join([printable(report.benchmark), *headings(report)]), style="bold")]
     defaults = {name: field.default for name, field in Options.model_fields.items()}
     chosen = {name: value for name, value in report.settings.items() if name not in defaults or defaults[name] != value}
     record = " · ".join(f"{name} {value}" for name, value in settings_in_words(chosen).items())
@@ -174,7 +174,7 @@ def _parts(report: Report, width: int) -> list[RenderableType]:
         split = {"base": report.base or {}, "novel": report.novel or {}}
         parts += _tables("classes", split, {"all": report.metrics}, len(split), width)
     if report.notes:
-        parts += [Text(), *(Text(f"note: {plain(note, 1000)}") for note in report.notes)]
+        parts += [Text(), *(Text(f"note: {printable(note, 1000)}") for note in report.notes)]
     return parts
 
 
@@ -186,10 +186,10 @@ def _tables(
     names = columns(everything)
     names = [name for name in names if name not in _DETAILS] or names
     high, low, left_out = extremes(rows, leading(names, everything), most)
-    lines: list[_Line] = [_Line(plain(name), rows[name]) for name in high]
+    lines: list[_Line] = [_Line(printable(name), rows[name]) for name in high]
     if left_out:
         lines.append(_Line(f"and {left_out:,} more in --out", {}, "dim", is_row=False))
-    lines += [_Line(plain(name), rows[name]) for name in low]
+    lines += [_Line(printable(name), rows[name]) for name in low]
     lines += [_Line(name, row, "bold") for name, row in totals.items()]
     widths = [max(cell_len(name), *(cell_len(line.cell(name)) for line in lines)) for name in names]
     first = max(cell_len(title), *(cell_len(line.name) for line in lines))

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from trackmill.pipeline.storage.files import basename, canonical, exists, join
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.training.telemetry.lines import read_lines
-from trackmill.pipeline.training.telemetry.plot import Line, as_line, draw, number
+from trackmill.pipeline.training.telemetry.plot import Line, as_line, draw, tick_label
 from trackmill.pipeline.training.telemetry.tags import tag
 
 _MEANINGS = {
@@ -87,7 +87,7 @@ def _training(rows: Sequence[Mapping[str, Any]]) -> list[_Panel]:
     if parts := parts[:_MAX_PARTS]:
         shown = {name.removeprefix("loss/"): lines[name] for name in parts}
         plot = draw(shown, f"Parts of the loss: {', '.join(shown)}")
-        legend = [f"{name} {number(_last(line))}" for name, line in shown.items()]
+        legend = [f"{name} {tick_label(_last(line))}" for name, line in shown.items()]
         panels.append(_Panel("parts of the loss", "as weighted in the sum", "", legend, plot))
     return panels + [_panel(name, {name: lines[name]}) for name in _PLOTS if name in lines]
 
@@ -97,7 +97,7 @@ def _evaluation(rows: Sequence[Mapping[str, Any]], last_step: int) -> list[_Pane
 
 
 def _panel(name: str, lines: Mapping[str, Line], *, marks: bool = False, last_step: int = 0) -> _Panel:
-    title, last = _TITLES.get(name, name.replace("_", " ")), number(_last(lines[name]))
+    title, last = _TITLES.get(name, name.replace("_", " ")), tick_label(_last(lines[name]))
     plot = draw(lines, f"{title} over the steps, {last} at the end", marks=marks, last_step=last_step)
     return _Panel(title, _MEANINGS.get(name, ""), last, [], plot)
 
@@ -111,11 +111,11 @@ def _figures(rows: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[st
     waits = [row["data_wait"] for row in rows if row.get("data_wait") is not None]
     figures = [("steps", f"{last['step']:,}")]
     if last.get("epoch") is not None:
-        figures.append(("epochs", number(last["epoch"])))
+        figures.append(("epochs", tick_label(last["epoch"])))
     if last.get("loss") is not None:
-        figures.append(("last loss", number(last["loss"])))
+        figures.append(("last loss", tick_label(last["loss"])))
     if speeds:
-        figures.append(("samples/s, median", number(speeds[len(speeds) // 2])))
+        figures.append(("samples/s, median", tick_label(speeds[len(speeds) // 2])))
     if waits:
         figures.append(("waiting for data", f"{sum(waits) / len(waits):.1%}"))
     if last.get("bad_samples") is not None:

@@ -25,7 +25,7 @@ class Line:
     values: NDArray[np.float64]
 
 
-def number(value: float) -> str:
+def tick_label(value: float) -> str:
     """Three digits, and for long numbers a letter: `3.21`, `0.00041`, `12.3k`."""
     size = abs(value)
     if not math.isfinite(value):
@@ -69,7 +69,7 @@ def draw(lines: Mapping[str, Line], label: str, *, marks: bool = False, last_ste
                 _LEFT, height, WIDTH - _RIGHT, height
             )
         )
-        parts.append(_text("end", _LEFT - 5, height + 3.5, number(tick)))
+        parts.append(_text("end", _LEFT - 5, height + 3.5, tick_label(tick)))
     parts.append(_text("start", _LEFT, HEIGHT - 4, "0"))
     parts.append(_text("end", WIDTH - _RIGHT, HEIGHT - 4, f"step {right:,.0f}"))
     for place, (steps, mean, low, high) in enumerate(shown):
@@ -85,7 +85,7 @@ def draw(lines: Mapping[str, Line], label: str, *, marks: bool = False, last_ste
                 parts += [
                     Markup(
                         '<circle class="mark line-{}" cx="{:.1f}" cy="{:.1f}" r="2.6"><title>{}</title></circle>'
-                    ).format(place, px, py, f"step {step:,.0f}: {number(value)}")
+                    ).format(place, px, py, f"step {step:,.0f}: {tick_label(value)}")
                     for px, py, step, value in zip(across, y(mean[run]), steps[run], mean[run], strict=True)
                 ]
     return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
