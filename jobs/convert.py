@@ -12,7 +12,7 @@ if __name__ == "__main__":
 
 from trackmill.models.masa.variants import VARIANTS
 from trackmill.models.registry import MODELS
-from trackmill.pipeline.console.choices import one_of
+from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options
@@ -37,7 +37,7 @@ def add_options(p: JobParser) -> None:
     add("--weights", required=True, metavar="URL", help="the checkpoint: a path or URL of .pth/.safetensors")
     add("--output", required=True, metavar="FOLDER", help="gets MODEL.safetensors and README.md")
     names = f"what it must be: {', '.join(MODELS)} (default: recognised by its tensors)"
-    add("--model", aliases=["--variant"], type=one_of(MODELS), metavar="NAME", help=names)
+    add("--model", aliases=["--variant"], type=OneOf(MODELS), metavar="NAME", help=names)
     add("--sha256", default="", metavar="HEX", help="what the file must have")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
-from trackmill.pipeline.console.choices import one_of
+from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
@@ -36,7 +36,7 @@ def add_options(p: JobParser) -> None:
     folder = "the same one again goes on (default out/demo)"
     p.option("--output", default="out/demo", metavar="FOLDER", help=folder)
     stage = f"only this one, even where it is done already: {', '.join(STAGE_NAMES)} (default: all)"
-    p.option("--stage", type=one_of(STAGE_NAMES), metavar="NAME", help=stage)
+    p.option("--stage", type=OneOf(STAGE_NAMES), metavar="NAME", help=stage)
     p.option("--executor", key="executor")
     p.option("--seed", key="seed")
 

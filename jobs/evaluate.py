@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
-from trackmill.pipeline.console.choices import one_of
+from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options
@@ -33,7 +33,7 @@ ASSOCIATION = "association"
 def add_options(p: JobParser) -> None:
     """Those of every benchmark, choices that change numbers, and those of the association benchmark."""
     add, names = p.option, [*BENCHMARKS, ASSOCIATION]
-    add("--benchmark", required=True, type=one_of(names), metavar="NAME", help=", ".join(names))
+    add("--benchmark", required=True, type=OneOf(names), metavar="NAME", help=", ".join(names))
     add("--gt", required=True, metavar="URL", help="ground truth: a folder, a flat folder, or one JSON")
     add("--results", metavar="URL", help="what the tracker wrote: a folder of SEQUENCE.txt, or one JSON")
     add("--output", aliases=["--out"], metavar="FILE", help="write everything as JSON")

@@ -11,7 +11,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
 from trackmill.models.registry import MODELS, is_outside
-from trackmill.pipeline.console.choices import one_of
+from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, positive
@@ -34,7 +34,7 @@ def add_options(p: JobParser) -> None:
     add("--weights", group=what, metavar="URL", help="any checkpoint, .pth or .safetensors; imagenet for masa_lite0")
     add("--checkpoint", default="final", metavar="WHICH", help="of the run: final (default), latest, or a step")
     models = f"of --weights: {', '.join(MODELS)} (default: recognised by its tensors)"
-    add("--model", type=one_of(MODELS, is_outside), metavar="NAME", help=models)
+    add("--model", type=OneOf(MODELS, is_outside), metavar="NAME", help=models)
     add("--output", required=True, metavar="FOLDER", help="gets MODEL.safetensors, README.md and MODEL.onnx")
     add("--onnx", action="store_true", help="write the ONNX graph too: backbone and embedding head, for any boxes")
     add("--height", type=positive, metavar="H", help="of the pictures the graph is for (default: any)")

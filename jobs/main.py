@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"trackmill {trackmill.__version__}")
         return ExitCode.FINE
+    if words[0] == "--completion":
+        return _complete(words[1:])
     if words[0] not in COMMANDS:
         advice = nearest(words[0], COMMANDS) or f"commands: {', '.join(COMMANDS)}"
         complain(f"no command is called {clean(words[0], 100)!r}; {advice}")
@@ -49,9 +51,30 @@ def script() -> None:
     leave(main())
 
 
+def _complete(words: Sequence[str]) -> int:
+    from trackmill.pipeline.console.completion import SHELLS, completion_script
+
+    if len(words) != 1 or words[0] not in SHELLS:
+        complain(f"--completion wants the name of a shell: {', '.join(SHELLS)}")
+        return ExitCode.MISTAKE
+    jobs = {
+        name: (importlib.import_module(f"trackmill.jobs.{module}").JOB.parser(), what)
+        for name, (module, what) in COMMANDS.items()
+    }
+    print(completion_script(words[0], jobs))
+    return ExitCode.FINE
+
+
 def usage() -> str:
     """What `trackmill --help` prints."""
     lines = [f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(
-        ["usage: trackmill COMMAND [options]", "", *lines, "", "`trackmill COMMAND --help` lists a command's options."]
+        [
+            "usage: trackmill COMMAND [options]",
+            "",
+            *lines,
+            "",
+            "`trackmill COMMAND --help` lists a command's options; `trackmill --version` prints the version;",
+            "`trackmill --completion bash|zsh|fish` prints a script for completion in that shell.",
+        ]
     )

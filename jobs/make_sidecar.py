@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
-from trackmill.pipeline.console.choices import one_of
+from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
@@ -35,7 +35,7 @@ def add_options(p: JobParser) -> None:
     add("name", metavar="NAME", help="of the sidecar, such as chains or detections; the shards stay untouched")
     add("--producer", metavar="NAME", help="who makes it, or my_package.my_module:Class (default: the one called NAME)")
     where = "ray: a pool of actors (default); inline: here"
-    add("--executor", type=one_of(["ray", "inline"]), default="ray", metavar="{ray,inline}", help=where)
+    add("--executor", type=OneOf(["ray", "inline"]), default="ray", metavar="{ray,inline}", help=where)
     add("--workers", type=positive, metavar="N", help="size of the pool (default: one per GPU or CPU)")
     add("--only-quarantined", action="store_true", help="make the parts with quarantined samples again, nothing else")
 

@@ -12,7 +12,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
 from trackmill.models.registry import PROPOSERS, is_outside
-from trackmill.pipeline.console.choices import one_of
+from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
@@ -36,8 +36,8 @@ def add_options(p: JobParser) -> None:
     add("--input", nargs="+", metavar="URL", help="files, folders or globs; default: media that ship inside packages")
     add("--output", required=True, metavar="URL", help="root of the data set; run again with the same one to resume")
     sources, proposers = [AUTO, *SOURCES], list(PROPOSERS)
-    add("--source", key="source", type=one_of(sources, is_outside), metavar=f"{{{','.join(sources)}}}")
-    add("--proposer", key="proposer", type=one_of(proposers, is_outside), metavar=f"{{{','.join(proposers)}}}")
+    add("--source", key="source", type=OneOf(sources, is_outside), metavar=f"{{{','.join(sources)}}}")
+    add("--proposer", key="proposer", type=OneOf(proposers, is_outside), metavar=f"{{{','.join(proposers)}}}")
     add("--weights", key="sam.weights", metavar="URL", help="checkpoint of the proposer sam")
     add("--model", key="sam.variant", aliases=["--sam-variant"], help="which SAM the checkpoint is (default vit_h)")
     add(

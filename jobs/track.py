@@ -11,7 +11,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
 from trackmill.models.registry import MODELS, is_outside
-from trackmill.pipeline.console.choices import one_of
+from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
@@ -44,12 +44,12 @@ def add_options(p: JobParser) -> None:
     add("--detections", metavar="WHAT", help=sources)
     add("--output", required=True, metavar="FOLDER", help="gets NAME.txt, NAME.json, NAME.parquet, NAME.mp4")
     models = f"{', '.join(MODELS)}, or your own my_package.my_module:Class (default masa_r50)"
-    add("--model", type=one_of(MODELS, is_outside), default="masa_r50", metavar="NAME", help=models)
+    add("--model", type=OneOf(MODELS, is_outside), default="masa_r50", metavar="NAME", help=models)
     add("--weights", metavar="URL", help="its checkpoint, official .pth or our .safetensors; imagenet for masa_lite0")
     rules = f"rule and official settings: {', '.join(PRESETS)} (default tao, as in the demo)"
-    add("--tracker", type=one_of(PRESETS), default="tao", metavar="NAME", help=rules)
+    add("--tracker", type=OneOf(PRESETS), default="tao", metavar="NAME", help=rules)
     forms = f"what is written: {', '.join(SUFFIXES)} (default mot)"
-    add("--format", nargs="+", type=one_of(SUFFIXES), default=["mot"], metavar="NAME", help=forms)
+    add("--format", nargs="+", type=OneOf(SUFFIXES), default=["mot"], metavar="NAME", help=forms)
     add("--save-video", action="store_true", help="write an mp4 with boxes, masks, ids and trails")
     add("--masks", action="store_true", help="segment what is tracked with SAM's decoder (masa_sam_*)")
     add("--min-score", type=float, metavar="X", help="leave out detections below it")

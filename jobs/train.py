@@ -13,7 +13,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
 from trackmill.pipeline.console import output as console
-from trackmill.pipeline.console.choices import one_of
+from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.layers import nested
@@ -49,9 +49,9 @@ def add_options(p: JobParser) -> None:
     ranks = "ranks, one GPU each where there are any (default 1)"
     add("--workers", aliases=["--num-workers"], type=positive, metavar="N", help=ranks)
     engines = ["torch", "deepspeed"]
-    add("--engine", type=one_of(engines), metavar="{torch,deepspeed}", help="how tensors are spread over ranks")
+    add("--engine", type=OneOf(engines), metavar="{torch,deepspeed}", help="how tensors are spread over ranks")
     launchers = "local: this process, or torchrun's; several ranks: ray"
-    add("--launcher", type=one_of(["local", "ray"]), metavar="{local,ray}", help=launchers)
+    add("--launcher", type=OneOf(["local", "ray"]), metavar="{local,ray}", help=launchers)
     add(
         "--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 (default auto: a GPU where there is one)"
     )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from trackmill.pipeline.console.choices import one_of
+from trackmill.pipeline.console.choices import OneOf
 
 _METAVARS = {int: "N", float: "X"}
 
@@ -39,7 +39,7 @@ def keywords_of_setting(settings: type[BaseModel], key: str) -> dict[str, Any]:
         return keywords | {"action": argparse.BooleanOptionalAction}
     if get_origin(kind) is Literal:
         names = [str(each) for each in get_args(kind)]
-        return keywords | {"type": one_of(names), "metavar": "{" + ",".join(names) + "}"}
+        return keywords | {"type": OneOf(names), "metavar": "{" + ",".join(names) + "}"}
     keywords["metavar"] = _METAVARS.get(kind, key.rpartition(".")[2].upper())
     return keywords | {"type": _reader(field)}
 

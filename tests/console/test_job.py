@@ -17,7 +17,7 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from trackmill.pipeline.console.choices import one_of
+from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import say
@@ -51,7 +51,7 @@ def options(p: JobParser) -> None:
     p.option("--workers", key="run.actors", aliases=["--actors", "--num-workers"])
     p.option("--names", key="run.names")
     p.option("--limit", type=positive)
-    p.option("--kind", type=one_of(["graph", "sam"], lambda name: ":" in name))
+    p.option("--kind", type=OneOf(["graph", "sam"], lambda name: ":" in name))
 
 
 def resolve(given: Options) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -168,3 +169,27 @@ def test_it_runs_beside_packages_of_the_same_names(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "trackmill"), "inspect", "out", "--verify"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0 and done.stdout.startswith("OK: "), done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_a_shell_completes_commands_options_choices_and_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    (tmp_path / "video.mp4").touch()
+
+    def completed(*words: str) -> set[str]:
+        ask = 'source ./script; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_trackmill; echo "${COMPREPLY[@]}"'
+        ran = subprocess.run(["bash", "-c", ask, "bash", *words], cwd=tmp_path, capture_output=True, text=True)
+        return set(ran.stdout.split())
+
+    assert completed("trackmill", "tr") == {"train", "track"}
+    assert completed("trackmill", "train", "--max-") == {"--max-steps"}
+    assert completed("trackmill", "mine", "--executor", "") == {"ray", "inline"}
+    assert completed("trackmill", "track", "--video", "vi") == {"video.mp4"}
+
+
+def test_completion_of_a_shell_that_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--completion", "cmd"]) == 2
+    assert "bash, zsh" in capsys.readouterr().err
