@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +28,8 @@ def s3_server() -> Iterator[tuple[str, int]]:
             yield host, port
     finally:
         forget_connections()
+        # moto keeps its buckets for the whole process, also for the next server.
+        urllib.request.urlopen(f"http://{host}:{port}/moto-api/reset", data=b"", timeout=60).close()
         server.stop()
 
 

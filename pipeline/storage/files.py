@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import posixpath
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
 import fsspec
 
 from trackmill.pipeline.storage.credentials import check_url, protocol_of, redact
+from trackmill.pipeline.storage.local_listing import walk
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 
 T = TypeVar("T")
@@ -69,6 +71,11 @@ def retry(action: Callable[[], T], what: str, advanced: Callable[[], bool] | Non
     while True:
         try:
             return action()
+        except FileNotFoundError as error:
+            # Client libraries say the bare address, often with its signature.
+            if error.errno is None and " " not in str(error):
+                raise FileNotFoundError(f"{redact(what)}: no such file or folder") from error
+            raise
         except _FINAL:
             raise
         except Exception as error:
@@ -144,14 +151,21 @@ def dirname(uri: str) -> str:
 def list_files(url: str) -> list[FileInfo]:
     """All files under a folder, matching a glob, or the one file; sorted by URI. Hidden names (`.x`) are left out.
 
+    On this machine links are followed, see `local_listing.walk`.
+
     Raises:
         FileNotFoundError: there is nothing at that URL.
+        StorageError: a folder cannot be listed.
     """
     fs, path = filesystem(url)
-    scheme = "" if is_local(url) else f"{protocol_of(url)}://"
+    if is_local(url):
+        return sorted(FileInfo(name, size) for name, size in _list_local(fs, path))
+    scheme = f"{protocol_of(url)}://"
 
     def look() -> dict[str, dict[str, Any]]:
         fs.invalidate_cache()
+        if lone := _lone_file_over_http(fs, path, url):
+            return {path: lone}
         if any(mark in path for mark in "*?[") and not fs.exists(path):
             found: dict[str, dict[str, Any]] = fs.glob(path, detail=True)
         else:
@@ -161,13 +175,37 @@ def list_files(url: str) -> list[FileInfo]:
             found = {path: info} if info["type"] == "file" else {}
         return found
 
-    found = retry(look, url)
     files = []
-    for name, info in found.items():
-        name = name if not scheme else name.split("://", 1)[-1]
+    for name, info in retry(look, url).items():
+        name = name.split("://", 1)[-1]
         if info["type"] == "file" and not basename(name).startswith("."):
             files.append(FileInfo(scheme + name, int(info.get("size") or 0)))
     return sorted(files)
+
+
+def _list_local(fs: Any, path: str) -> Iterator[tuple[str, int]]:
+    if os.path.isdir(path):
+        yield from walk(path)
+        return
+    names = {path} if os.path.lexists(path) else set()
+    if not names and any(mark in path for mark in "*?["):
+        # fsspec lets `**` stand inside a name, and does not look through links.
+        names = {*glob.glob(path, recursive=True), *fs.glob(path)}
+    if not names:
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    for name in names:
+        if os.path.isfile(name) and not (name != path and basename(name).startswith(".")):
+            yield name, os.path.getsize(name)
+        elif not os.path.exists(name):
+            raise FileNotFoundError(f"{name}: a link to {os.readlink(name)}, where nothing is")
+
+
+def _lone_file_over_http(fs: Any, path: str, url: str) -> dict[str, Any] | None:
+    """What a server says of one file. A listing would download it, to look for links in it."""
+    if protocol_of(url) not in ("http", "https") or path.partition("?")[0].endswith("/"):
+        return None
+    info: dict[str, Any] = fs.info(path)
+    return None if "html" in str(info.get("mimetype", "")) else info
 
 
 def exists(url: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import tempfile
 from pathlib import Path
@@ -96,10 +97,18 @@ def remove(url: str) -> None:
 
     def take_away() -> None:
         fs.invalidate_cache()
-        if fs.exists(path):
-            fs.rm(path, recursive=True)
+        # Name by name: `fs.rm(path)` of an object store takes `[1]` in a name for a pattern, and what fits it goes too.
+        below = fs.find(path, withdirs=True, detail=True)
+        for name, info in sorted(below.items(), reverse=True):
+            with contextlib.suppress(FileNotFoundError):
+                fs.rm_file(name) if info["type"] == "file" else fs.rmdir(name)
+        if below and fs.isdir(path):
+            fs.rmdir(path)
 
-    retry(take_away, url)
+    if not is_local(url):
+        return retry(take_away, url)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
 
 
 def _temporary_path(path: str) -> Path:

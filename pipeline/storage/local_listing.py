@@ -1,0 +1,64 @@
+"""Listing folders of this machine: links are followed, loops end, and nothing is left out in silence."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from trackmill.schemas.errors import StorageError
+
+
+def walk(folder: str) -> Iterator[tuple[str, int]]:
+    """Path and length in bytes of every file below a folder, in no order; hidden names (`.x`) are left out.
+
+    Links to files and to folders are followed, since caches, annexes and shared folders consist of them; a folder that
+    contains itself is entered once. A link to nothing is listed with length 0: whoever reads it says that it is gone.
+
+    Raises:
+        StorageError: a folder cannot be listed; names it. A short listing would pass for a whole one.
+    """
+    yield from _walk(folder, frozenset())
+
+
+def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int]]:
+    try:
+        place = os.stat(folder)
+        if (place.st_dev, place.st_ino) in above:
+            return
+        with os.scandir(folder) as scanned:
+            entries = list(scanned)
+        here = above | {(place.st_dev, place.st_ino)}
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            status = _status(entry)
+            if status is None:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                yield from _walk(entry.path, here)
+            elif stat.S_ISREG(status.st_mode):
+                yield entry.path, status.st_size
+            elif stat.S_ISLNK(status.st_mode):
+                yield entry.path, 0
+    except FileNotFoundError:
+        return  # it was removed meanwhile
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or folder}: cannot be listed ({error.strerror or error}); mend that, or move it away: "
+            "what is in it would be missing without a word"
+        ) from error
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Of what a link leads to; of the link itself where that is nothing; None for what was removed meanwhile."""
+    try:
+        return entry.stat()
+    except FileNotFoundError:
+        return entry.stat(follow_symlinks=False) if entry.is_symlink() else None
+    except OSError:
+        if not entry.is_symlink():
+            raise
+        return entry.stat(follow_symlinks=False)  # links that lead to each other
