@@ -40,7 +40,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import nearest
@@ -50,6 +50,11 @@ if TYPE_CHECKING:
 
     from trackmill.models.proposers.base import Proposer
     from trackmill.schemas.config import Settings
+
+T = TypeVar("T")
+
+OUTSIDE: list[str] = []
+"""What was imported in this process that is not ours: it may be the cause of what then goes wrong."""
 
 DEFAULT_FRAME_SIZE = (1024, 1024)
 """Longer and shorter side at which a model looks at frames if it does not say: no frame is larger than this."""
@@ -221,13 +226,9 @@ def proposer_class(name: str) -> type[Proposer]:
     if name in PROPOSERS or not is_outside(name):
         ours: type[Proposer] = PROPOSERS[choose("proposer", name, PROPOSERS)].load()
         return ours
-    theirs = import_object(name, "proposer")
-    if not (isinstance(theirs, type) and issubclass(theirs, Proposer)):
-        raise InputError(f"proposer {name}: it is no class derived from trackmill.models.proposers.base.Proposer")
-    for attribute, what in (("name", "what it is called"), ("version", "a number, raised whenever its output changes")):
-        if not hasattr(theirs, attribute):
-            raise InputError(f"proposer {name}: the class needs an attribute {attribute!r}: {what}")
-    return theirs
+    attributes = {"name": "what it is called", "version": "a number, raised whenever its output changes"}
+    theirs: Any = Proposer  # an abstract class, which mypy does not take for a type
+    return require_class(import_object(name, "proposer"), theirs, "proposer", name, attributes)
 
 
 def recognise(tensors: Mapping[str, torch.Tensor]) -> str | None:
@@ -276,8 +277,11 @@ def import_object(path: str, what: str, likely: Iterable[str] = ()) -> Any:
         Exception: whatever the module raises while it is imported.
     """
     module, colon, attribute = path.partition(":")
-    if not module.startswith("trackmill.") and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    if not module.startswith("trackmill."):
+        if path not in OUTSIDE:
+            OUTSIDE.append(path)
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -293,6 +297,39 @@ def import_object(path: str, what: str, likely: Iterable[str] = ()) -> Any:
     except AttributeError:
         advice = nearest(attribute, vars(found))
         raise InputError("; ".join(filter(None, [f"{what} {path}: {module} has no {attribute!r}", advice]))) from None
+
+
+def require_class(found: Any, base: type[T], what: str, name: str, attributes: Mapping[str, str]) -> type[T]:
+    """Somebody else's class, after a look at whether it keeps its contract as far as a class can.
+
+    Args:
+        found: what `import_object` gave.
+        base: the class that it should be derived from.
+        what: it should be, such as `proposer`.
+        name: under which it was given.
+        attributes: that it must have, and what each is.
+
+    Raises:
+        InputError: no such class, or it lacks methods, attributes or a `Config` that is a `Settings`; names them.
+    """
+    from trackmill.schemas.config import Settings
+
+    where = f"{base.__module__}.{base.__name__}"
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(f"{what} {name}: it is no class derived from {where}")
+    lacking = sorted(getattr(found, "__abstractmethods__", ()))
+    if lacking:
+        raise InputError(f"{what} {name}: the class lacks {', '.join(lacking)}, see {where}")
+    for attribute, meaning in attributes.items():
+        if not hasattr(found, attribute):
+            raise InputError(f"{what} {name}: the class needs an attribute {attribute!r}: {meaning}")
+    version = getattr(found, "version", 0)
+    if not isinstance(version, int):
+        raise InputError(f"{what} {name}: its version is {version!r}, should be a whole number")
+    config = getattr(found, "Config", Settings)
+    if not (isinstance(config, type) and issubclass(config, Settings)):
+        raise InputError(f"{what} {name}: its Config is no class derived from trackmill.schemas.config.Settings")
+    return found
 
 
 def _find(what: str, name: str, known: Mapping[str, Entry], settings: Mapping[str, Any] | None) -> Choice:

@@ -9,12 +9,14 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 import trackmill
+from trackmill.pipeline.console.blame import place_outside
 from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of, out_of_memory
 from trackmill.pipeline.console.output import clean, complain
 from trackmill.pipeline.storage.credentials import scrub
+
+_TRACEBACK = "Traceback (most recent call last)"
 
 
 def report_failure(error: BaseException, job: str, words: Sequence[str], goes_on: str) -> ExitCode:
@@ -30,13 +32,13 @@ def report_failure(error: BaseException, job: str, words: Sequence[str], goes_on
         The exit code.
     """
     code = exit_code_of(error)
+    goes_on = "" if goes_on and goes_on in str(error) else goes_on
     ending = f"; {goes_on}" if goes_on else ""
     if code is ExitCode.STOPPED:
         print(f"interrupted{ending}", file=sys.stderr, flush=True)
     elif code is None:
-        whose = _somebodys_code(error)
-        blame = f"It was raised in {whose}" if whose else "This is a bug in Trackmill or in a library"
-        complain(f"{_named(error)}. {blame}, not a mistake in the command; traceback: {_log(error, job, words)}")
+        whose = _blame(error)
+        complain(f"{_named(error)}. {whose}, not a mistake in the command; traceback: {_log(error, job, words)}")
         return ExitCode.FAILED
     elif code in (ExitCode.FAILED, ExitCode.STORAGE):
         complain(f"{_sentence(error)}{ending}")
@@ -46,19 +48,23 @@ def report_failure(error: BaseException, job: str, words: Sequence[str], goes_on
 
 
 def _named(error: BaseException) -> str:
-    text = clean(str(error), 300)
-    return f"{type(error).__name__}: {text}".rstrip(": ").rstrip(".")
+    """Class and text; of an error that carries the traceback of another process, the line that this one ends with."""
+    text = str(error).strip()
+    if _TRACEBACK in text:
+        return clean(text.rpartition("\n")[2], 300).rstrip(".")
+    return f"{type(error).__name__}: {clean(text, 300)}".rstrip(": ").rstrip(".")
 
 
-def _somebodys_code(error: BaseException) -> str:
-    """File and line in code that is neither ours nor installed, such as a proposer of your own; "" if there is none."""
-    ours = Path(trackmill.__file__).resolve().parent.parent
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = Path(frame.filename)
-        installed = "site-packages" in path.parts or path.is_relative_to(sys.base_prefix)
-        if path.is_file() and not installed and not path.resolve().is_relative_to(ours):
-            return f"{path.name}:{frame.lineno}, code that is not Trackmill's"
-    return ""
+def _blame(error: BaseException) -> str:
+    """Whose fault an unexpected error may be."""
+    if place := place_outside("".join(traceback.format_exception(error))):
+        return f"It was raised in {place}, code that is not Trackmill's"
+    # Looked up and not imported: where nothing was imported from outside, nobody outside is to blame.
+    registry = sys.modules.get("trackmill.models.registry")
+    others = list(getattr(registry, "OUTSIDE", ()))
+    if others:
+        return f"This is a bug in Trackmill, in a library, or in what {' or '.join(others)} returned"
+    return "This is a bug in Trackmill or in a library"
 
 
 def _sentence(error: BaseException) -> str:

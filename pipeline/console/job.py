@@ -87,9 +87,11 @@ class Job:
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run from a command line (default: of this process); returns the exit code and raises nothing."""
         words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+        running = False
         try:
             with stopped_by_sigterm(), logging_to_stderr():
                 options = self.read(words)
+                running = True
                 if self.resolve is not None and options.print_config:
                     from trackmill.pipeline.console.print_config import as_toml
 
@@ -98,8 +100,11 @@ class Job:
                 code = self.run(options)
                 sys.stdout.flush()
                 return ExitCode.FINE if code is None else code
-        except SystemExit as ended:  # --help and --version
-            return ended.code if isinstance(ended.code, int) else ExitCode.FINE
+        except SystemExit as ended:
+            if not running:  # --help and --version
+                return ExitCode.FINE
+            error = RuntimeError(f"something called sys.exit({ended.code!r}) in the middle of the work")
+            return report_failure(error.with_traceback(ended.__traceback__), self.name, words, self.goes_on)
         except BrokenPipeError:
             discard_stdout()
             return ExitCode.FINE

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from trackmill.models.registry import Entry, choose, import_object, is_outside
+from trackmill.models.registry import Entry, choose, import_object, is_outside, require_class
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 
@@ -42,16 +42,13 @@ def source_class(name: str) -> type[Source]:
     if name in SOURCES or not is_outside(name):
         ours: type[Source] = import_object(SOURCES[choose("source", name, SOURCES)].target, "source")
         return ours
-    theirs = import_object(name, "source")
-    if not (isinstance(theirs, type) and issubclass(theirs, Source)):
-        raise InputError(f"source {name}: it is no class derived from trackmill.pipeline.sources.base.Source")
-    for attribute, what in (
-        ("name", "what its items are called by"),
-        ("version", "a number, raised whenever it reads the same files otherwise"),
-        ("annotated", "whether its items come with annotations"),
-    ):
-        if not hasattr(theirs, attribute):
-            raise InputError(f"source {name}: the class needs an attribute {attribute!r}: {what}")
+    attributes = {
+        "name": "what its items are called by",
+        "version": "a number, raised whenever it reads the same files otherwise",
+        "annotated": "whether its items come with annotations",
+    }
+    base: Any = Source  # an abstract class, which mypy does not take for a type
+    theirs: type[Source] = require_class(import_object(name, "source"), base, "source", name, attributes)
     if theirs.name in SOURCES:
         raise InputError(f"source {name}: its name {theirs.name!r} is that of a source of Trackmill's; choose another")
     return theirs

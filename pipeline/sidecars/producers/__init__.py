@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from trackmill.models.registry import choose, import_object, is_outside
+from typing import Any
+
+from trackmill.models.registry import choose, import_object, is_outside, require_class
 from trackmill.pipeline.sidecars.producer import Producer
 from trackmill.pipeline.sidecars.producers.chains import ChainProducer
 from trackmill.pipeline.sidecars.producers.detections import DetectionProducer
-from trackmill.schemas.errors import InputError
 
 PRODUCERS: dict[str, type[Producer]] = {
     "chains": ChainProducer,
@@ -22,10 +23,13 @@ def producer_class(name: str) -> type[Producer]:
     """
     if not is_outside(name):
         return PRODUCERS[choose("producer", name, PRODUCERS)]
-    found = import_object(name, "producer")
-    if not (isinstance(found, type) and issubclass(found, Producer)):
-        raise InputError(f"producer {name}: is not a subclass of trackmill.pipeline.sidecars.producer.Producer")
-    return found
+    attributes = {
+        "name": "what it is called",
+        "version": "a number, raised whenever the same sample may give other rows",
+        "columns": "of its rows, a tuple of trackmill.pipeline.sidecars.columns.Column",
+    }
+    base: Any = Producer  # an abstract class, which mypy does not take for a type
+    return require_class(import_object(name, "producer"), base, "producer", name, attributes)
 
 
 __all__ = ["PRODUCERS", "producer_class"]
