@@ -1,1 +1,1 @@
-"""Track files in, trusted numbers out."""
+"""Scores tracks against ground truth by the rules of published benchmarks."""

@@ -15,7 +15,7 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
 
 MAX_BYTES = 1 << 24
-"""More than any list of classes."""
+"""Size limit of a list of classes; real lists are far smaller."""
 
 _NAMES = ("classes", "names", "CLASS", "CLASSES")
 _BASE = ("base", "base_id", "base_ids")
@@ -28,7 +28,7 @@ _FORMS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Ids of the base and of the novel categories; what the rule was; and what a reader must know."""
+    """Ids of the base and of the novel categories, the rule that split them, and notes for the report."""
 
     base: frozenset[int]
     novel: frozenset[int]
@@ -37,27 +37,27 @@ class Split:
 
 
 def split_classes(categories: Sequence[Category], labels: Iterable[int], url: str | None, path: str) -> Split:
-    """Split the categories.
+    """Split the categories into base and novel.
 
-    Without a file, categories with `frequency` r are novel and others base, as in MASA's and OVTrack's evaluation of
-    open-vocabulary TAO. With a file, base classes are those that it lists, by name; novel ones are those that it
-    lists, or all others where it lists none. OVT-B's list has an order of its own, so indices are never category ids.
+    Without a file, categories with `frequency` r are novel and all others base, as in MASA's and OVTrack's evaluation
+    of open-vocabulary TAO. With a file, the base classes are those that it lists, by name; the novel ones are those
+    that it lists, or all others where it lists none. OVT-B's list has its own order, so indices are never category ids.
 
     Args:
-        categories: of the ground truth.
-        labels: the evaluated ones.
+        categories: all categories of the ground truth.
+        labels: ids of the evaluated categories.
         url: the file: text with one base class a line; JSON `{"base": [...], "novel": [...]}`, each a list of names, or
             of indices from 0 into a list `classes`; or a `.py` file that assigns such lists to `CLASS`, `base_id` and
             `novel_id`. It is parsed, never run.
         path: name of the ground truth, for errors.
 
     Raises:
-        BadTracks: a file in none of these forms, or no split to be had.
+        BadTracks: the file has none of these forms, or neither it nor the frequencies give a split.
     """
     if url is None:
-        wanted = set(labels)
+        evaluated = set(labels)
         for category in categories:
-            if category.id in wanted and category.frequency is None:
+            if category.id in evaluated and category.frequency is None:
                 raise BadTracks(
                     f"{path}: category {category.name!r} has no frequency to tell base from novel by; give the base "
                     f"classes with --base-classes: {_FORMS}"
@@ -107,7 +107,7 @@ def _read(url: str) -> tuple[set[str], set[str] | None]:
 
 
 def _assigned(text: str, url: str) -> dict[str, Any]:
-    """Literals that Python text assigns to names; nothing is run."""
+    """The class lists that Python source assigns, read as literals; nothing is run."""
     lists = {}
     try:
         for statement in ast.parse(text).body:

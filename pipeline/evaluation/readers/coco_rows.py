@@ -26,10 +26,10 @@ class BoxRows:
     Args:
         images: (N,) index of the image.
         ids: (N,) track id, unique within a video only.
-        labels: (N,) category as it stands in the file.
+        labels: (N,) category id as in the file.
         boxes: (N, 4) `xyxy`; NaN where the file gives only masks.
         scores: (N,), 1 where the file gives none.
-        segmentations: N values as they stand in the file, None where masks are not asked for.
+        segmentations: N values as in the file; None where boxes are compared.
         parts: number of the first row of each file, and the path of its list.
     """
 
@@ -45,7 +45,7 @@ class BoxRows:
         return len(self.images)
 
     def where(self, row: int) -> str:
-        """File and index of a row."""
+        """File and index of a row, for errors."""
         begin, path = next(part for part in reversed(self.parts) if part[0] <= row)
         return f"{path}[{row - begin}]"
 
@@ -60,7 +60,7 @@ def read_rows(rows: JsonObjects, index: Index, iou: Iou) -> BoxRows:
     """Check and read one list.
 
     Raises:
-        BadTracks: a value of the wrong type, missing or unknown; names its key path.
+        BadTracks: a value is of the wrong type, missing or unknown; the message gives its key path.
     """
     masks = iou == "mask"
     if masks and len(rows) and not rows.has("segmentation"):
@@ -77,7 +77,7 @@ def read_rows(rows: JsonObjects, index: Index, iou: Iou) -> BoxRows:
 
 
 def join_rows(parts: list[BoxRows]) -> BoxRows:
-    """One list after the other; at least one."""
+    """Concatenate one or more lists."""
     starts = np.cumsum([0, *map(len, parts)]).tolist()
     segmentations = [part.segmentations for part in parts if part.segmentations is not None]
     return BoxRows(
@@ -92,10 +92,10 @@ def join_rows(parts: list[BoxRows]) -> BoxRows:
 
 
 def best_places(rows: BoxRows, most: int) -> Ints:
-    """(N,) place of each row in the list that is left when each image keeps its `most` best; -1 where it is cut.
+    """(N,) place of each row in the list that remains when each image keeps its `most` best rows; -1 for dropped rows.
 
-    As in the official tools, the list is then ordered by image, in the order in which images first come, and images
-    that lost a row are ordered by score. 0 keeps the list as it is.
+    As in the official tools, that list is ordered by the first appearance of each image, and within an image that lost
+    a row, by score. `most` 0 keeps the list as it is.
     """
     number = np.arange(len(rows))
     if most == 0 or not len(rows):
@@ -117,8 +117,8 @@ class Side:
     """Rows of the chosen videos, sorted by video, time step and place.
 
     Args:
-        tracks: all of them; frames count within each video.
-        places: (N,) place in the file of each row.
+        tracks: the rows; frames count from 0 in each video.
+        places: (N,) place of each row in the file.
         starts: (V + 1,) first row of each video.
     """
 
@@ -132,10 +132,10 @@ class Side:
 
 
 def sort_rows(rows: BoxRows, labels: Ints, places: Ints, index: Index, chosen: NDArray[np.bool_]) -> Side:
-    """Sort them into the frames of the chosen videos (V,), without those whose place is negative.
+    """Sort rows into the frames of the `chosen` videos (V,), without those whose place is negative.
 
     Raises:
-        BadTracks: an id twice in an image, or a broken mask.
+        BadTracks: an image has an id twice, or a mask is broken.
     """
     kept = np.flatnonzero((places >= 0) & chosen[index.image_videos[rows.images]])
     videos, steps = index.image_videos[rows.images[kept]], index.image_steps[rows.images[kept]]

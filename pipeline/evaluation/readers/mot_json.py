@@ -1,4 +1,4 @@
-"""MOTChallenge ground truth and results as JSON in COCO-VID form, for people who train from such conversions."""
+"""Reads MOTChallenge ground truth and results that were converted to COCO-VID JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import list_files
 
 SCORED = 1
-"""MOTChallenge's number of the scored class."""
+"""MOTChallenge's number for the scored class."""
 _CLASSES = {
     "person on vehicle": 2,
     "car": 3,
@@ -30,7 +30,7 @@ _CLASSES = {
     "reflection": 12,
     "crowd": 13,
 }
-"""Numbers of the classes that MOTChallenge annotates beside the scored one."""
+"""MOTChallenge's numbers for the classes that it annotates but does not score."""
 
 
 def is_json(url: str) -> bool:
@@ -48,24 +48,24 @@ def is_json(url: str) -> bool:
 def read_mot_json(
     gt: str, results: str, scored: Collection[str], iou: Iou, sequences: Sequence[str] | None
 ) -> tuple[list[Video], tuple[str, ...]]:
-    """Videos with MOTChallenge's class numbers as labels, and what a reader of the report must know.
+    """Videos with MOTChallenge's class numbers as labels, and notes for the report.
 
     Args:
         gt, results: see `read_coco_video`.
-        scored: names under which the scored class may stand; the only category of a file is it in any case.
-        iou: with "mask", masks are read.
-        sequences: only these.
+        scored: accepted names of the scored class; if a file has a single category, that one is scored.
+        iou: "mask" reads the masks too.
+        sequences: names of the sequences to read; None reads all.
 
     Raises:
         BadTracks: a file that cannot be evaluated, a category that MOTChallenge does not know, or results of another
             category than the scored one.
         OSError: a file that cannot be read.
     """
-    found = read_coco_video(gt, results, iou=iou, sequences=sequences)
+    content = read_coco_video(gt, results, iou=iou, sequences=sequences)
     numbers = {}
-    for category in found.categories:
+    for category in content.categories:
         name = category.name.lower().replace("_", " ").replace("-", " ")
-        is_scored = name in scored or len(found.categories) == 1
+        is_scored = name in scored or len(content.categories) == 1
         number = SCORED if is_scored else _CLASSES.get(name)
         if number is None:
             raise BadTracks(
@@ -75,7 +75,7 @@ def read_mot_json(
     known = np.array(sorted(numbers), np.int64)
     to_number = np.array([numbers[label] for label in known.tolist()], np.int64)
     videos = []
-    for entry in found.videos:
+    for entry in content.videos:
         video = entry.video
         gt_labels = to_number[np.searchsorted(known, video.gt.labels)]
         pred_labels = to_number[np.searchsorted(known, video.predictions.labels)]
@@ -90,4 +90,4 @@ def read_mot_json(
                 predictions=replace(video.predictions, labels=pred_labels),
             )
         )
-    return videos, found.notes
+    return videos, content.notes

@@ -1,4 +1,4 @@
-"""Which file belongs to which sequence: MOTChallenge folders, flat folders of `SEQUENCE.txt`, zips, one file."""
+"""Finds the text file of each sequence: in MOTChallenge folders, flat folders of `SEQUENCE.txt`, zips, one file."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from trackmill.pipeline.storage.files import basename, canonical, dirname, list_
 from trackmill.schemas.names import nearest
 
 MAX_TEXT_BYTES = 1 << 30
-"""A longer text file is none of tracks; a zip bomb ends here too."""
+"""Size limit of a text file of tracks, also after unpacking: it stops zip bombs."""
 
 _NO_TRACKS = ("_summary.txt", "readme.txt", "seqmap.txt", "_seqmap.txt")
-"""Ends of names that lie beside result files and hold none."""
+"""Endings of text files that lie beside result files but hold no tracks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceFile:
-    """One sequence's text.
+    """The text file of one sequence.
 
     Args:
-        name: of the sequence.
+        name: name of the sequence.
         url: the file, or the archive that holds it.
         member: name inside the archive; empty for a plain file.
         seqinfo: URL of `seqinfo.ini`; empty where there is none.
-        is_gt_layout: found as `SEQUENCE/gt/gt.txt`.
+        is_gt_layout: whether the file lies at `SEQUENCE/gt/gt.txt`.
     """
 
     name: str
@@ -43,11 +43,11 @@ class SequenceFile:
     is_gt_layout: bool = False
 
     def read(self) -> MotRows:
-        """Parse it.
+        """Read and parse the file.
 
         Raises:
             BadTracks: see `parse_mot_text`.
-            OSError: could not be read.
+            OSError: the file cannot be read.
         """
         if not self.member:
             return parse_mot_text(read_bytes(self.url, max_bytes=MAX_TEXT_BYTES), self.url)
@@ -61,10 +61,10 @@ class SequenceFile:
         return parse_mot_text(text, f"{self.url}/{self.member}")
 
     def length(self) -> int | None:
-        """Frames according to `seqinfo.ini`; None where there is none.
+        """Number of frames according to `seqinfo.ini`; None where there is no such file.
 
         Raises:
-            BadTracks: a `seqinfo.ini` that does not say it.
+            BadTracks: `seqinfo.ini` gives no valid length.
         """
         if not self.seqinfo:
             return None
@@ -81,13 +81,13 @@ class SequenceFile:
 
 
 def find_sequences(url: str) -> dict[str, SequenceFile]:
-    """Sequences below a folder, in an archive or in one file, by name and sorted.
+    """The sequences below a folder, in an archive or in one file, sorted by name.
 
-    `SEQUENCE/gt/gt.txt` anywhere below the folder comes first, then `*.txt` in the folder itself, then `*.txt` below it
-    (as in `TRACKER/data/SEQUENCE.txt`).
+    In a folder, only the first kind that exists is taken: `SEQUENCE/gt/gt.txt` at any depth, then `*.txt` in the folder
+    itself, then `*.txt` below it (as in `TRACKER/data/SEQUENCE.txt`).
 
     Raises:
-        BadTracks: no such file there, or two files for one sequence.
+        BadTracks: there is no such file, or there are two for one sequence.
         FileNotFoundError: there is nothing at that URL.
     """
     root = canonical(url)
@@ -103,17 +103,17 @@ def find_sequences(url: str) -> dict[str, SequenceFile]:
     archives = [uri for uri in files if uri.lower().endswith(".zip")]
     if not texts and len(archives) == 1:
         return _in_archive(archives[0])
-    found = _unique([SequenceFile(name=_stem(uri), url=uri) for uri in direct or texts])
-    if not found:
+    sequences = _unique([SequenceFile(name=_stem(uri), url=uri) for uri in direct or texts])
+    if not sequences:
         raise BadTracks(f"{redact(url)}: holds neither SEQUENCE/gt/gt.txt nor SEQUENCE.txt")
-    return found
+    return sequences
 
 
 def choose_sequences(names: Iterable[str], wanted: Sequence[str] | None, where: str) -> list[str]:
-    """The wanted of the known sequences, in the order of the known; all of them where `wanted` is None.
+    """Those of `names` that `wanted` lists, in the order of `names`; all of them where `wanted` is None.
 
     Raises:
-        BadTracks: an unknown name; tells the nearest known one.
+        BadTracks: an unknown name; the message gives the nearest known one.
     """
     known = list(names)
     if wanted is None:
@@ -125,14 +125,14 @@ def choose_sequences(names: Iterable[str], wanted: Sequence[str] | None, where: 
 
 
 def unknown(name: str, known: Sequence[str]) -> str:
-    """The sentence about a name that is none of the known sequences."""
+    """The error text for a name that is not among the known sequences."""
     listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
     hint = nearest(name, known) or f"known: {listed or 'none'}"
     return f"unknown sequence {name!r}; {hint}"
 
 
 def result_files(url: str, truths: Mapping[str, SequenceFile], wanted: Sequence[str] | None) -> dict[str, SequenceFile]:
-    """The result file of every wanted sequence.
+    """The result file of every sequence in `wanted`, or of all where it is None.
 
     A single file may have any name when there is a single sequence.
 
@@ -141,21 +141,21 @@ def result_files(url: str, truths: Mapping[str, SequenceFile], wanted: Sequence[
         FileNotFoundError: there is nothing at that URL.
     """
     names = list(truths) if wanted is None else [name for name in truths if name in set(wanted)]
-    found = find_sequences(url)
-    if len(names) == 1 and len(found) == 1 and names[0] not in found:
-        (only,) = found.values()
+    files = find_sequences(url)
+    if len(names) == 1 and len(files) == 1 and names[0] not in files:
+        (only,) = files.values()
         if only.url == canonical(url):
             return {names[0]: only}
-    for name in found:
+    for name in files:
         if name not in truths:
             raise BadTracks(f"{redact(url)}: {unknown(name, list(truths))}")
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if name not in files]
     if missing:
         raise BadTracks(
             f"{redact(url)}: no results for {', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}; put an "
             f"empty {missing[0]}.txt there if nothing was tracked, or name the sequences to evaluate with --sequences"
         )
-    return {name: found[name] for name in names}
+    return {name: files[name] for name in names}
 
 
 def _of_truth(uri: str, known: set[str]) -> SequenceFile:
@@ -185,7 +185,7 @@ def _in_archive(url: str) -> dict[str, SequenceFile]:
 
 @functools.lru_cache(maxsize=2)
 def _archive(url: str) -> bytes:
-    """An archive's bytes, fetched once for all of its members."""
+    """The bytes of an archive, cached so that it is fetched once for all of its members."""
     return read_bytes(url, max_bytes=MAX_TEXT_BYTES)
 
 

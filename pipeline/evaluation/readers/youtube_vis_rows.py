@@ -1,4 +1,4 @@
-"""Masks and boxes of the tracks of one video, as rows that metrics take; for files in YouTube-VIS form."""
+"""Turns the tracks of one video of a YouTube-VIS file into the rows and tables that the metrics take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.formats.segmentations import Rle, brief, read_segmentations
 
 OCCLUSION = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}
-"""OVIS: what a frame's level counts (`oviseval.py`)."""
+"""OVIS: the number that each occlusion level of a frame counts as (`oviseval.py`)."""
 
 _MAX_COORDINATE = 1e9
 
@@ -26,11 +26,11 @@ def read_tracks(entries: list[RawTrack], video: VisVideo, iou: Iou, *, is_truth:
     """Rows and tracks of one video.
 
     An object is absent from a frame whose mask (or box) is null, empty or all zeros. For boxes, tracks without `bboxes`
-    take the bounds of their masks. Areas: the mean of the file's `areas` for ground truth, else of masks or boxes, each
-    over the frames that have one.
+    take the bounds of their masks. A track's area is the mean over the frames that have one: of the file's `areas` for
+    ground truth, else of its masks or boxes.
 
     Raises:
-        BadTracks: lists of another length than the video, broken masks or boxes; names file, track and frame.
+        BadTracks: a list is not as long as the video, or a mask or box is broken; names file, track and frame.
     """
     rows = [_mask_rows(entries, video)] if iou == "mask" else [_box_rows(entry, video) for entry in entries]
     nothing = _Rows(
@@ -69,7 +69,7 @@ def read_tracks(entries: list[RawTrack], video: VisVideo, iou: Iou, *, is_truth:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Rows:
-    """N objects in frames: place of their track in the list, frame, box `xyxy`, area, mask."""
+    """N objects in frames: index of the track in the list, frame, box `xyxy`, area in square pixels, mask."""
 
     track: NDArray[np.int64]
     frames: NDArray[np.int64]
@@ -79,7 +79,7 @@ class _Rows:
 
 
 def _mask_rows(entries: list[RawTrack], video: VisVideo) -> _Rows:
-    """All masks of a video that have a pixel."""
+    """All masks of a video that are not empty."""
     values: list[Any] = []
     places: list[tuple[int, int]] = []
     for track, entry in enumerate(entries):
@@ -97,7 +97,7 @@ def _mask_rows(entries: list[RawTrack], video: VisVideo) -> _Rows:
 
     masks = read_segmentations(values, [(video.height, video.width)] * len(values), where)
     sizes, boxes = mask_areas(masks), mask_boxes(masks)
-    # An empty mask is no object: taken as one, it would be a false prediction of its frame.
+    # An empty mask is no object: kept as one, it would count as a false positive.
     there = np.flatnonzero(sizes)
     track, frames = np.array(places, np.int64).reshape(-1, 2)[there].T
     return _Rows(
@@ -145,7 +145,7 @@ def _mean_area(entry: RawTrack, video: VisVideo) -> float:
 
 
 def _occlusion(entry: RawTrack, video: VisVideo) -> float:
-    """Mean level of the half of the frames in which others hide the object most; NaN where no frame tells."""
+    """Mean level over the half of the frames where the object is most occluded; NaN where no frame has a level."""
     if entry.value.get("occlusion") is None:
         return math.nan
     levels = []
