@@ -1,4 +1,4 @@
-"""One assignment a frame: which overlapping pairs belong together so that the sum of their weights is largest."""
+"""One-to-one assignment in each frame: chooses the overlapping pairs with the largest sum of weights."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from trackmill.pipeline.evaluation.overlaps import Overlaps
 
 
 def best_pairs(overlaps: Overlaps, weights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The heaviest one-to-one choice of pairs in every frame.
+    """The one-to-one choice of pairs with the largest sum of weights in every frame.
 
     Args:
         overlaps: K pairs.
         weights: (K,) not negative; a pair of weight 0 is never chosen.
 
     Returns:
-        Ascending numbers of the chosen pairs.
+        Indices of the chosen pairs, ascending.
     """
     candidates = np.flatnonzero(weights > 0)
     crowded = crowded_frames(overlaps, candidates)
@@ -29,7 +29,7 @@ def best_pairs(overlaps: Overlaps, weights: NDArray[np.float64]) -> NDArray[np.i
 
 
 def crowded_frames(overlaps: Overlaps, candidates: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(T,) frames in which some object is in two of the candidate pairs; elsewhere there is nothing to decide."""
+    """(T,) frames in which some object is in two candidate pairs; all others need no assignment."""
     rows, columns = overlaps.pair_gt[candidates], overlaps.pair_pred[candidates]
     shared = (np.bincount(rows, minlength=overlaps.num_gt)[rows] > 1) | (
         np.bincount(columns, minlength=overlaps.num_pred)[columns] > 1
@@ -40,12 +40,12 @@ def crowded_frames(overlaps: Overlaps, candidates: NDArray[np.int64]) -> NDArray
 
 
 class FrameSolver:
-    """Solves frames one after the other.
+    """Solves the assignment of one frame after the other.
 
-    The whole matrix of a frame goes into the assignment, rows and columns in the order of the files, because among
-    equal sums its choice depends on both, and the official tools count what that choice gives.
+    The solver gets the whole matrix of a frame, rows and columns in the order of the files: its choice among equal sums
+    depends on both, and the official tools score that choice.
 
-    Cells of all frames' matrices are numbered through, which turns the choices back into pairs in one go at the end.
+    Cells are numbered across all frames, so that one search at the end turns the chosen cells back into pairs.
     """
 
     def __init__(self, overlaps: Overlaps) -> None:
@@ -73,7 +73,7 @@ class FrameSolver:
         self._chosen.append(rows * shape[1] + columns + self._first_cells[frame])
 
     def chosen(self, weights: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Numbers of the pairs of positive weight chosen since the last call, unsorted."""
+        """Indices of the pairs of positive weight chosen since the last call, unsorted."""
         if not self._chosen:
             return np.zeros(0, np.int64)
         cells = np.concatenate(self._chosen)

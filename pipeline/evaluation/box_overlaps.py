@@ -20,15 +20,15 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 def box_pairs(gt: Tracks, predictions: Tracks, num_frames: int) -> Pairs:
     """All overlapping pairs of boxes of the same frame; the arithmetic is TrackEval's, to the last bit.
 
-    Memory follows the pairs that overlap, not all pairs.
+    Memory grows with the number of overlapping pairs, not of all pairs.
     """
     steps = np.arange(num_frames + 1)
     gt_starts, pred_starts = np.searchsorted(gt.frames, steps), np.searchsorted(predictions.frames, steps)
-    found = [
+    chunks = [
         _touching(gt, predictions, gt_starts, pred_starts, begin, end)
         for begin, end in _chunks(np.diff(gt_starts), np.diff(pred_starts))
     ]
-    rows, columns = concatenate_pairs(found)
+    rows, columns = concatenate_pairs(chunks)
     iou = box_iou(gt.boxes[rows], predictions.boxes[columns])
     positive = iou > 0
     return rows[positive], columns[positive], iou[positive]
@@ -42,7 +42,7 @@ def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float6
     area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
     area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
     union = area_a + area_b - shared
-    # The official tools call areas up to the machine's epsilon empty.
+    # The official tools treat areas up to the machine epsilon as empty.
     shared[(area_a <= EPS) | (area_b <= EPS) | (union <= EPS)] = 0
     union[union <= EPS] = 1
     iou: NDArray[np.float64] = shared / union
@@ -50,16 +50,16 @@ def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def concatenate_pairs(
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    chunks: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Chunks of (rows, columns), one after the other."""
-    if not found:
+    """Concatenate chunks of (rows, columns)."""
+    if not chunks:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    return np.concatenate([rows for rows, _ in found]), np.concatenate([columns for _, columns in found])
+    return np.concatenate([rows for rows, _ in chunks]), np.concatenate([columns for _, columns in chunks])
 
 
 def _chunks(num_gt: NDArray[np.int64], num_pred: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Runs of frames whose matrices, all padded to the largest, hold about `_CHUNK_PAIRS` cells."""
+    """Ranges of frames whose matrices, padded to the largest, hold at most `_CHUNK_PAIRS` cells (or one frame)."""
     begin = rows = columns = 0
     for frame, (gt, pred) in enumerate(zip(num_gt.tolist(), num_pred.tolist())):
         rows, columns = max(rows, gt), max(columns, pred)
@@ -78,10 +78,10 @@ def _touching(
     begin: int,
     end: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the pairs of some frames whose boxes share more than an edge."""
+    """Rows and columns of the pairs in frames `begin` to `end` whose boxes share more than an edge."""
     x0, y0, x1, y1 = _padded(gt, gt_starts[begin : end + 1])
     u0, v0, u1, v1 = _padded(predictions, pred_starts[begin : end + 1])
-    # (frames, rows, 1) against (frames, 1, columns); padding is NaN, which no comparison holds for.
+    # (frames, rows, 1) against (frames, 1, columns); padding is NaN, so every comparison with it is false.
     touching = np.minimum(x1[:, :, None], u1[:, None, :]) > np.maximum(x0[:, :, None], u0[:, None, :])
     touching &= np.minimum(y1[:, :, None], v1[:, None, :]) > np.maximum(y0[:, :, None], v0[:, None, :])
     frame, row, column = np.nonzero(touching)
@@ -89,7 +89,7 @@ def _touching(
 
 
 def _padded(tracks: Tracks, starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:
-    """The four coordinates of some frames' boxes, each (frames, most boxes of a frame), NaN where there are fewer."""
+    """The four coordinates of the boxes of some frames, each (frames, most boxes in a frame), padded with NaN."""
     counts = np.diff(starts)
     frame = np.repeat(np.arange(len(counts)), counts)
     place = np.arange(starts[0], starts[-1]) - starts[frame]

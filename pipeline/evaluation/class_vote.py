@@ -1,7 +1,7 @@
-"""One class for each predicted track: the one that most of its boxes have.
+"""Majority vote: gives each predicted track the class that most of its boxes have.
 
 MASA's evaluation does this to its tracker's output before TETA (`majority_vote` in its `tao_teta_metric.py`, the option
-`tcc`); it is no part of TETA, and changes ClsA.
+`tcc`); it is not part of TETA, and changes ClsA.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def vote(tracks: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int
 
     Args:
         tracks: (N,) number of the track of each box, different in different videos.
-        labels: (N,) category ids as they stand in the file, before categories are merged.
+        labels: (N,) category ids as in the file, before categories are merged.
     """
     if not len(labels):
         return labels
@@ -23,7 +23,7 @@ def vote(tracks: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int
     label_names, label = np.unique(labels, return_inverse=True)
     ballots, votes = np.unique(track * len(label_names) + label, return_counts=True)
     voter, choice = ballots // len(label_names), ballots % len(label_names)
-    # Sorted by track, then most votes, then smallest label; the first of each track has won.
+    # Sorted by track, then most votes, then smallest label; the first of each track wins.
     order = np.lexsort((choice, -votes, voter))
     first = order[np.searchsorted(voter[order], np.arange(len(track_names)))]
     winners: NDArray[np.int64] = label_names[choice[first]]

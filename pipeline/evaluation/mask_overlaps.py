@@ -1,4 +1,4 @@
-"""IoU of run-length masks, of all pairs in a frame, without decoding a pixel."""
+"""IoU of all pairs of run-length masks in a frame, without decoding them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def mask_pairs(gt: Tracks, predictions: Tracks, num_frames: int) -> Pairs:
     """All overlapping pairs of masks of the same frame.
 
     Raises:
-        BadTracks: a side has no masks, or two masks of a frame differ in size.
+        BadTracks: ground truth or predictions have no masks, or two masks of a frame differ in size.
     """
     for side, what in ((gt, "ground truth"), (predictions, "predictions")):
         if len(side) and side.masks is None:
             raise BadTracks(f"the {what} holds no masks; compare boxes with --iou box")
     steps = np.arange(num_frames + 1)
     gt_starts, pred_starts = np.searchsorted(gt.frames, steps), np.searchsorted(predictions.frames, steps)
-    found = []
+    chunks = []
     for frame in np.flatnonzero((np.diff(gt_starts) > 0) & (np.diff(pred_starts) > 0)):
         first_row, first_column = gt_starts[frame], pred_starts[frame]
         assert gt.masks is not None and predictions.masks is not None
@@ -32,8 +32,8 @@ def mask_pairs(gt: Tracks, predictions: Tracks, num_frames: int) -> Pairs:
             raise BadTracks(f"frame {frame}: masks of different sizes (height, width): {sorted(sizes)}")
         iou = coco.iou(truth, guesses, [0] * len(guesses))
         row, column = np.nonzero(iou)
-        found.append((row + first_row, column + first_column, iou[row, column]))
-    if not found:
+        chunks.append((row + first_row, column + first_column, iou[row, column]))
+    if not chunks:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    rows, columns, values = (np.concatenate(part) for part in zip(*found))
+    rows, columns, values = (np.concatenate(part) for part in zip(*chunks))
     return rows, columns, values

@@ -1,7 +1,7 @@
-"""Who overlaps whom: all pairs of a ground-truth and a predicted object of one frame with IoU > 0.
+"""All pairs of a ground-truth and a predicted object of one frame with IoU > 0: all that metrics need of the geometry.
 
-Metrics need nothing else of the pixels. Pairs without overlap are most of all pairs and never match (TETA's threshold 0
-apart, see `teta.py`), so they are not kept: 3,300 frames with 200 x 200 objects would be a gigabyte.
+Most pairs do not overlap, and those never match (except at TETA's threshold 0, see `teta.py`), so they are not kept:
+3,300 frames with 200 x 200 objects would take a gigabyte.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Overlaps:
         gt_frames, gt_ids: (G,) int64 frame (ascending) and id of each ground-truth object; ids count from 0 without
             gaps.
         pred_frames, pred_ids: (P,) the same of each prediction.
-        gt_names, pred_names: original id of each id.
+        gt_names, pred_names: original track id of each id.
         pair_gt, pair_pred: (K,) rows of the two objects of each pair, ascending by frame, then row, then column.
         pair_iou: (K,) float64 in (0, 1].
-        column_major: the official tool's IoU matrix of a frame lies column by column in memory, which decides how its
-            sums are rounded (see `row_sums.py`): so for masks, and where it cuts out the rows and columns of a class.
+        column_major: whether the official tool stores a frame's IoU matrix column by column, which decides how its sums
+            are rounded (see `row_sums.py`). It does for masks, and where it cuts out the rows and columns of a class.
     """
 
     num_frames: int
@@ -85,11 +85,11 @@ class Overlaps:
 
     @cached_property
     def pair_starts(self) -> NDArray[np.int64]:
-        """(T + 1,) number of each frame's first pair."""
+        """(T + 1,) index of each frame's first pair."""
         return np.searchsorted(self.pair_frames, np.arange(self.num_frames + 1))
 
     def select(self, keep_gt: NDArray[np.bool_], keep_pred: NDArray[np.bool_]) -> Overlaps:
-        """Only the objects of two boolean masks (G,) and (P,), ids relabelled."""
+        """Only the objects that two boolean masks (G,) and (P,) keep; ids are renumbered."""
         keep = keep_gt[self.pair_gt] & keep_pred[self.pair_pred]
         gt_names, gt_ids = np.unique(self.gt_ids[keep_gt], return_inverse=True)
         pred_names, pred_ids = np.unique(self.pred_ids[keep_pred], return_inverse=True)
@@ -108,7 +108,7 @@ class Overlaps:
         )
 
     def of_class(self, keep_gt: NDArray[np.bool_], keep_pred: NDArray[np.bool_]) -> Overlaps:
-        """`select`, as the official tools with several classes do it."""
+        """`select` with the memory order that the official tools have after they cut out a class."""
         return replace(self.select(keep_gt, keep_pred), column_major=True)
 
 
@@ -118,7 +118,7 @@ def find_overlaps(gt: Tracks, predictions: Tracks, num_frames: int, iou: Iou = "
     Args:
         gt, predictions: rows ascending by frame, all below `num_frames`; ignored rows are compared like others.
         num_frames: time steps.
-        iou: of boxes, or of masks (both sides then need `masks`).
+        iou: compare boxes, or masks (both sides then need `masks`).
     """
     pairs = mask_pairs if iou == "mask" else box_pairs
     pair_gt, pair_pred, pair_iou = pairs(gt, predictions, num_frames)

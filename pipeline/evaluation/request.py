@@ -1,4 +1,4 @@
-"""What a user asks of an evaluation: which files, and every choice that changes a number."""
+"""The options of an evaluation that change its numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trackmill.schemas.config import Settings
 
 
 class Options(Settings):
-    """Choices; each one that differs from the benchmark's protocol is named in the report."""
+    """Options; the report names each one that differs from the benchmark's protocol."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -27,9 +27,10 @@ class Options(Settings):
     """BDD100K: `published` turns distractor categories into real ones before HOTA and TETA, as the driver that gave the
     published numbers does; `corrected` ignores them."""
     max_detections: int = Field(default=0, ge=0)
-    """TAO: keep so many best predictions of an image; 0 keeps all (official TETA), 300 is TAO's Track mAP."""
+    """TAO: keep this many predictions of each image, the best by score; 0 keeps all (official TETA), 300 is the limit
+    of TAO's Track mAP."""
     base_classes: str | None = None
     """Open vocabulary: a file with the base classes' names, one a line, or OVT-B's class list; None takes the split
     from the categories' `frequency`."""
     metrics: tuple[Literal["hota", "clear", "identity", "teta", "trackmap"], ...] | None = None
-    """Only these families; None takes the benchmark's own."""
+    """Compute only these families of metrics; None takes the benchmark's own."""

@@ -1,4 +1,4 @@
-"""Every benchmark by its name, and the one call that evaluates it."""
+"""All benchmarks by name, and the function that evaluates one."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ BENCHMARKS = {
     "ovis": "youtubevis",
     "uvo": "youtubevis",
 }
-"""Module of `pipeline/evaluation/benchmarks` that evaluates each benchmark; imported when it is asked for, since some
-need a second of imports."""
+"""Module of `pipeline/evaluation/benchmarks` that evaluates each benchmark; imported on first use, since some take a
+second to import."""
 
 
 def evaluate(
@@ -40,7 +40,7 @@ def evaluate(
     Args:
         benchmark: one of `BENCHMARKS`.
         gt, results: any fsspec URL: a folder in the benchmark's layout, a flat folder of `SEQUENCE.txt`, one JSON.
-        options: choices that differ from the benchmark's own.
+        options: see `Options`; None takes the benchmark's own.
         progress: called with (videos done, videos in all).
 
     Raises:

@@ -1,4 +1,4 @@
-"""HOTA, CLEAR and Identity side by side: counted for one video, summed over videos or classes, given as one row."""
+"""HOTA, CLEAR and identity counts of one video, summed over videos or classes, and written as a row of scores."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FAMILIES = ("hota", "clear", "identity")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrackCounts:
-    """Counts of the asked families (None where not asked), and how much there was.
+    """Counts of each metric family (None for one that is not evaluated), and of the objects compared.
 
     Args:
-        gt, predictions: boxes (or masks) that were compared.
-        gt_ids, ids: identities, summed over videos.
+        gt, predictions: numbers of boxes (or masks) that were compared.
+        gt_ids, ids: numbers of identities, summed over videos.
     """
 
     hota: HotaCounts | None
@@ -33,7 +33,7 @@ class TrackCounts:
 
     @classmethod
     def none(cls, families: Collection[str] = FAMILIES) -> TrackCounts:
-        """Nothing seen yet."""
+        """The counts before any video."""
         return cls(
             hota=HotaCounts.none() if "hota" in families else None,
             clear=ClearCounts.none() if "clear" in families else None,
@@ -52,7 +52,7 @@ class TrackCounts:
         )
 
     def row(self) -> Row:
-        """Percent and counts; without any ground truth every ratio is None, because there is nothing to divide by."""
+        """Ratios in percent, and counts; without any ground truth every ratio is None."""
         fractions: dict[str, float] = {}
         counts: dict[str, int] = {}
         for family in (self.hota, self.clear, self.identity):

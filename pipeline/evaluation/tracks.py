@@ -24,7 +24,7 @@ class Tracks:
         boxes: (N, 4) float64, `xyxy`, absolute pixels.
         labels: (N,) int64, category id.
         scores: (N,) float64, confidence; 1 in ground truth.
-        ignored: (N,) bool, a region to ignore and no object; False in predictions.
+        ignored: (N,) bool, whether the row is a region to ignore, not an object; False in predictions.
         masks: (N,) object array of COCO RLE `{"size": [h, w], "counts": bytes}`, or None where there are only boxes.
     """
 
@@ -61,7 +61,7 @@ def make_tracks(
     ignored: Sequence[bool] | NDArray[Any] | None = None,
     masks: Sequence[Any] | NDArray[Any] | None = None,
 ) -> Tracks:
-    """Columns in any order of frames, sorted stably by frame; absent labels and scores are 1. Nothing is checked."""
+    """Sort columns stably by frame; labels and scores that are None become 1. Nothing is checked."""
     frames = np.asarray(frames, np.int64).reshape(-1)
     count = len(frames)
     columns = Tracks(
@@ -93,11 +93,11 @@ def first_duplicate(tracks: Tracks) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Video:
-    """What is compared in one video.
+    """Ground truth and predictions of one video.
 
     Args:
-        name: of the sequence, as in the benchmark.
-        num_frames: time steps; every `frames` lies below it.
+        name: name of the sequence, as in the benchmark.
+        num_frames: number of time steps; every entry of `frames` lies below it.
         gt, predictions: see `Tracks`.
         frame_names: one picture name a time step, relative to the root given as `--frames`; empty if unknown.
     """

@@ -1,9 +1,9 @@
-"""CLEAR and identity scores as BDD100K publishes them: motmetrics' rule, the way the Scalabel toolkit drives it.
+"""CLEAR and identity scores as BDD100K publishes them: motmetrics' rules, as the Scalabel toolkit calls them.
 
-Numbers agree with motmetrics 1.4.0 (`mot.py`, `metrics.py`) under Scalabel's `eval/mot.py` (commit 9a48ee4). Against
-TrackEval's CLEAR (`clear.py`): a pair is kept for as long as it overlaps, also over frames in which one side was away;
-what is left is matched by the smallest sum of distances 1 - IoU; MOTP is one minus the mean distance; fragments are
-gaps between matched frames in which the object was there; an object is mostly tracked from 80 % on.
+Numbers agree with motmetrics 1.4.0 (`mot.py`, `metrics.py`) under Scalabel's `eval/mot.py` (commit 9a48ee4). The
+differences from TrackEval's CLEAR (`clear.py`): a pair is kept as long as it overlaps, also across frames in which one
+of the two is absent; the rest is matched by the smallest sum of distances 1 - IoU; MOTP is one minus the mean distance;
+fragments are gaps between matched frames in which the object is present; mostly tracked means at least 80 %.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ MAX_DISTANCE = 0.5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BddClearCounts:
-    """Counts of one class or of several, of one video or of several; adding pools them and forgets the `matches`.
+    """Counts of one or more classes and videos; `+` pools them and drops `matches`.
 
     Args:
         gt, predictions: objects over all frames; predictions dropped in ignored regions do not count.
         matched: ground-truth objects with a match.
         idsw: matches whose object was last matched with another prediction.
-        frag: gaps in an object's matches, frames without the object aside.
-        mt, pt, ml: objects matched in at least 80 %, in at least 20 %, in less of their frames.
+        frag: gaps in an object's matches; frames without the object do not count.
+        mt, pt, ml: objects matched in at least 80 %, in 20 to 80 %, in less than 20 % of their frames.
         distance: sum of 1 - IoU over the matches.
-        idtp: frames in which objects agree under the best one-to-one pairing of identities.
-        matches: of one class of one video; for timelines and pictures.
+        idtp: identity true positives: matched frames under the best one-to-one pairing of identities.
+        matches: of one class of one video; timelines and pictures use them.
     """
 
     gt: int = 0
@@ -52,7 +52,7 @@ class BddClearCounts:
 
     @classmethod
     def none(cls) -> BddClearCounts:
-        """Nothing seen yet."""
+        """The counts before any video."""
         return cls()
 
     def __add__(self, other: BddClearCounts) -> BddClearCounts:
@@ -91,7 +91,7 @@ class BddClearCounts:
 
 
 def bdd_clear(overlaps: Overlaps) -> BddClearCounts:
-    """Count one class of one video; predictions in ignored regions are gone already (`keep_outside`)."""
+    """Count one class of one video, after `keep_outside` has removed predictions in ignored regions."""
     distances = 1 - overlaps.pair_iou
     close = distances <= MAX_DISTANCE
     chosen = _match(overlaps, distances, np.flatnonzero(close))
@@ -102,7 +102,7 @@ def bdd_clear(overlaps: Overlaps) -> BddClearCounts:
     before[order[1:][same]] = pred[order[:-1][same]]
     switched = (before >= 0) & (before != pred)
 
-    # Every object's frames in a row; a gap lies between two matched ones that are not neighbours.
+    # Each object's frames in order; a gap lies between two matched frames that are not consecutive.
     rows = np.argsort(overlaps.gt_ids, kind="stable")
     has_match = np.zeros(overlaps.num_gt, bool)
     has_match[overlaps.pair_gt[chosen]] = True
@@ -134,7 +134,7 @@ def bdd_clear(overlaps: Overlaps) -> BddClearCounts:
 
 
 def keep_outside(overlaps: Overlaps, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(P,) which predictions stay: all but those inside an ignored region that match no ground truth of their class.
+    """(P,) predictions to keep: all but those inside an ignored region that match no ground truth of their class.
 
     Args:
         overlaps: one class of one video.
@@ -155,7 +155,7 @@ def keep_outside(overlaps: Overlaps, inside: NDArray[np.bool_]) -> NDArray[np.bo
 def inclusive_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """IoU (N,) of box i of `a` with box i of `b`, both (N, 4) Scalabel's `x1, y1, x2, y2`, where x2 is the last pixel.
 
-    In the order of operations of motmetrics' `distances.py`, so that the same pairs lie on either side of .5.
+    Operations are in the order of motmetrics' `distances.py`, so that the same pairs are on either side of .5.
     """
     size_a, size_b = a[:, 2:] - a[:, :2] + 1, b[:, 2:] - b[:, :2] + 1
     shared = np.minimum(a[:, :2] + size_a, b[:, :2] + size_b) - np.maximum(a[:, :2], b[:, :2])
@@ -167,7 +167,7 @@ def inclusive_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.
 def _match(overlaps: Overlaps, distances: NDArray[np.float64], close: NDArray[np.int64]) -> NDArray[np.int64]:
     """Numbers of the matched pairs, ascending.
 
-    Only where an object is in two pairs does it matter who matched before; everywhere else all pairs match.
+    Earlier matches matter only in frames where an object is in two pairs; in all others, every pair matches.
     """
     crowded = crowded_frames(overlaps, close)
     simple = close[~crowded[overlaps.pair_frames[close]]]
@@ -192,13 +192,13 @@ def _match(overlaps: Overlaps, distances: NDArray[np.float64], close: NDArray[np
 def _by_frame(
     overlaps: Overlaps, pairs: NDArray[np.int64], frames: NDArray[np.bool_]
 ) -> list[tuple[int, NDArray[np.int64]]]:
-    """Each of the marked frames (T,) with its own of the ascending `pairs`."""
+    """Each frame that `frames` (T,) marks, with its part of the ascending `pairs`."""
     starts = np.searchsorted(overlaps.pair_frames[pairs], np.arange(overlaps.num_frames + 1)).tolist()
     return [(frame, pairs[starts[frame] : starts[frame + 1]]) for frame in np.flatnonzero(frames).tolist()]
 
 
 def _continued(overlaps: Overlaps, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of two objects that had the same partner last, the first in the file keeps it."""
+    """If two objects last had the same partner, the first in the file keeps it."""
     _, first = np.unique(overlaps.pair_pred[pairs], return_index=True)
     return pairs[np.sort(first)]
 
@@ -206,10 +206,10 @@ def _continued(overlaps: Overlaps, pairs: NDArray[np.int64]) -> NDArray[np.int64
 def _cheapest(
     overlaps: Overlaps, distances: NDArray[np.float64], frame: int, pairs: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """As many as possible of a frame's pairs, one to one, with the smallest sum of distances.
+    """The one-to-one choice of as many of a frame's pairs as possible, with the smallest sum of distances.
 
-    The matrix is the frame's whole one, with motmetrics' price for pairs that may not match: among equal sums the
-    assignment's choice depends on both.
+    The solver gets the frame's whole matrix, with motmetrics' cost for pairs that may not match: its choice among equal
+    sums depends on both.
     """
     if pairs.size == 0:
         return pairs
@@ -228,7 +228,7 @@ def _cheapest(
 
 
 def _as_certain(overlaps: Overlaps, close: NDArray[np.bool_]) -> Overlaps:
-    """Only the pairs that may match, each with IoU 1: identity scores ask whether, not how much, they overlap."""
+    """Only the pairs that may match, each with IoU 1, because identity scores need only a yes or no."""
     return replace(
         overlaps,
         pair_gt=overlaps.pair_gt[close],

@@ -1,7 +1,7 @@
 """CLEAR MOT: Bernardin and Stiefelhagen, "Evaluating Multiple Object Tracking Performance", JIVP 2008.
 
-Numbers agree with TrackEval 1.3.0 (`metrics/clear.py`): IoU of at least .5; in a frame, pairs that go on from the last
-frame are matched first, then the largest sum of IoU.
+Numbers agree with TrackEval 1.3.0 (`metrics/clear.py`): matches need an IoU of at least .5; in each frame, pairs that
+continue from the previous frame are matched first, then those with the largest sum of IoU.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from trackmill.pipeline.evaluation.box_overlaps import EPS
 from trackmill.pipeline.evaluation.overlaps import Overlaps
 
 _CONTINUED = 1000.0
-"""What going on from the last frame weighs against IoU (TrackEval's figure): more than any sum of IoU in a frame."""
+"""Bonus of a pair that continues from the previous frame (TrackEval's figure): more than any sum of IoU in a frame."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Matches:
-    """The matches of one video, ascending by frame; for timelines and pictures.
+    """The matches of one video, ascending by frame; timelines and pictures use them.
 
     Args:
         rows_gt, rows_pred: (M,) rows of the overlaps.
-        switched: (M,) bool, the ground-truth identity was matched with another prediction before.
-        before: (M,) predicted identity of that earlier match, -1 without one.
+        switched: (M,) bool, whether the previous match of the ground-truth identity was with another prediction.
+        before: (M,) predicted identity of that previous match, -1 without one.
     """
 
     rows_gt: NDArray[np.int64]
@@ -37,13 +37,13 @@ class Matches:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClearCounts:
-    """Counts of one or more videos; adding two pools them and forgets the single `matches`.
+    """Counts of one or more videos; `+` pools videos and drops `matches`.
 
     Args:
         tp, fn, fp: matched objects, ground truth without a match, predictions without a match.
         idsw: matches whose ground-truth identity was last matched with another prediction.
-        frag: times a ground-truth identity's matching starts anew after a gap.
-        mt, pt, ml: identities matched in more than 80 %, in at least 20 %, in less of their frames.
+        frag: times a ground-truth identity is matched again after a gap.
+        mt, pt, ml: identities matched in more than 80 %, in 20 to 80 %, in less than 20 % of their frames.
         iou: sum over the matches.
     """
 
@@ -60,7 +60,7 @@ class ClearCounts:
 
     @classmethod
     def none(cls) -> ClearCounts:
-        """Nothing seen yet."""
+        """The counts before any video."""
         return cls()
 
     def __add__(self, other: ClearCounts) -> ClearCounts:
@@ -99,8 +99,8 @@ def clear(overlaps: Overlaps) -> ClearCounts:
     rows_gt, rows_pred = overlaps.pair_gt[chosen], overlaps.pair_pred[chosen]
     gt, pred, frame = overlaps.gt_ids[rows_gt], overlaps.pred_ids[rows_pred], overlaps.gt_frames[rows_gt]
 
-    # Each identity's matches in the order of time: a switch is a match with another prediction than the one before,
-    # a fragment begins where the frame before has no match. Frames in which a side is empty are no frames at all here.
+    # Each identity's matches in the order of time: a switch is a match with another prediction than the previous one, a
+    # fragment begins where the previous frame has no match. Frames without ground truth or predictions do not count.
     order = np.argsort(gt, kind="stable")
     same = gt[order][1:] == gt[order][:-1]
     before = np.full(len(chosen), -1, np.int64)
@@ -153,6 +153,6 @@ def _match(overlaps: Overlaps) -> NDArray[np.int64]:
 
 
 def _active(overlaps: Overlaps) -> NDArray[np.bool_]:
-    """(T,) frames that hold both ground truth and predictions; TrackEval passes over all others."""
+    """(T,) frames that hold both ground truth and predictions; TrackEval skips all others."""
     active: NDArray[np.bool_] = (np.diff(overlaps.gt_starts) > 0) & (np.diff(overlaps.pred_starts) > 0)
     return active

@@ -1,7 +1,7 @@
 """HOTA and its parts: Luiten et al., "HOTA: A Higher Order Metric for Evaluating Multi-Object Tracking", IJCV 2021.
 
-Numbers agree with TrackEval 1.3.0 (`metrics/hota.py`). There, 19 thresholds are walked through in each frame; here the
-one assignment of a frame is made once, and each matched pair counts at all thresholds up to its IoU.
+Numbers agree with TrackEval 1.3.0 (`metrics/hota.py`). TrackEval loops over 19 thresholds in each frame; this code uses
+that the assignment of a frame is the same at all of them, and counts each pair at all thresholds up to its IoU.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ THRESHOLDS = np.arange(0.05, 0.99, 0.05)
 """(19,) localisation thresholds alpha."""
 
 _DENSE = 1 << 22
-"""Up to so many pairs of identities are summed in a table; more are sorted."""
+"""Up to this many pairs of identities are summed in a table; more are sorted, to save memory."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HotaCounts:
-    """Sums over the matches at each threshold, each (19,) float64; adding two pools their videos.
+    """Sums over the matches at each threshold, each (19,) float64; `+` pools videos.
 
     Args:
         tp, fn, fp: matched pairs, ground truth without a match, predictions without a match.
@@ -44,7 +44,7 @@ class HotaCounts:
 
     @classmethod
     def none(cls) -> HotaCounts:
-        """Nothing seen yet."""
+        """The counts before any video."""
         return cls(**{name: np.zeros(len(THRESHOLDS)) for name in cls.__dataclass_fields__})
 
     def __add__(self, other: HotaCounts) -> HotaCounts:
@@ -115,13 +115,13 @@ def alignment(
 ) -> NDArray[np.float64]:
     """Global alignment score of the two identities of each pair, (K,): a soft Jaccard index over the whole video.
 
-    In a frame, a pair counts with its IoU over all IoU of its two objects there; so an object that overlaps only one
-    other counts fully (TrackEval's `potential_matches_count`, section 3.4 of the paper's supplement).
+    In each frame, a pair counts as its IoU divided by the summed IoU of its two objects, so two objects that overlap
+    only each other count 1 (TrackEval's `potential_matches_count`, section 3.4 of the paper's supplement).
 
     Args:
         overlaps: K pairs.
         who: (K,) number of the pair of identities, ground-truth id times `num_pred_ids` plus predicted id.
-        frames_gt, frames_pred: in how many frames each id is.
+        frames_gt, frames_pred: number of frames of each id.
     """
     iou, rows, columns = overlaps.pair_iou, overlaps.pair_gt, overlaps.pair_pred
     total = pred_sums(overlaps)[columns] + gt_sums(overlaps)[rows] - iou
@@ -139,7 +139,7 @@ def alignment(
 
 
 def _from_above(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Last axis: from how much passed exactly n thresholds (0..19) to how much passed each of the 19."""
+    """Turn a histogram over the number of passed thresholds (last axis, 0..19) into sums at each of the 19."""
     return np.flip(np.cumsum(np.flip(histogram, -1), -1), -1)[..., 1:]
 
 

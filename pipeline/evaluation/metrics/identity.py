@@ -1,8 +1,8 @@
 """Identity scores: Ristani et al., "Performance Measures and a Data Set for Multi-Target, Multi-Camera Tracking", 2016.
 
-Numbers agree with TrackEval 1.3.0 (`metrics/identity.py`), IoU of at least .5. Its square matrix of misses and false
-alarms has the same optimum as the largest number of frames that one-to-one pairs of identities share, which is solved
-here on the identities that meet at all.
+Numbers agree with TrackEval 1.3.0 (`metrics/identity.py`); matches need an IoU of at least .5. TrackEval minimises
+misses and false alarms over a square matrix. This code maximises the number of frames that one-to-one pairs of
+identities share, which has the same optimum and needs only identities that match in some frame.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trackmill.pipeline.evaluation.overlaps import Overlaps
 
 @dataclass(frozen=True, kw_only=True)
 class IdentityCounts:
-    """True positives, misses and false alarms under the best one-to-one pairing of identities; adding pools videos."""
+    """True positives, misses and false alarms under the best one-to-one pairing of identities; `+` pools videos."""
 
     idtp: int = 0
     idfn: int = 0
@@ -25,7 +25,7 @@ class IdentityCounts:
 
     @classmethod
     def none(cls) -> IdentityCounts:
-        """Nothing seen yet."""
+        """The counts before any video."""
         return cls()
 
     def __add__(self, other: IdentityCounts) -> IdentityCounts:
@@ -46,7 +46,7 @@ class IdentityCounts:
 
 def identity(overlaps: Overlaps) -> IdentityCounts:
     """Count one video."""
-    close = overlaps.pair_iou >= 0.5  # TrackEval forgives no rounding here, unlike in CLEAR and HOTA
+    close = overlaps.pair_iou >= 0.5  # without the tolerance that TrackEval has in CLEAR and HOTA
     gt, rows = np.unique(overlaps.gt_ids[overlaps.pair_gt[close]], return_inverse=True)
     pred, columns = np.unique(overlaps.pred_ids[overlaps.pair_pred[close]], return_inverse=True)
     together = np.bincount(rows * len(pred) + columns, minlength=len(gt) * len(pred)).reshape(len(gt), len(pred))

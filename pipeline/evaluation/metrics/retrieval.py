@@ -1,7 +1,7 @@
-"""Same-identity retrieval: does an embedding find a person again, `gap` frames later, among everybody there?
+"""Same-identity retrieval: how well an embedding finds the same identity among all objects `gap` frames later.
 
 Every object of frame t is a query; the gallery is all objects of frame t + gap. Queries whose identity is not in the
-gallery are left out. Needs no threshold and no linking, so it compares embeddings with less noise than AssA does.
+gallery are left out. This needs no threshold and no linking, so it compares embeddings with less noise than AssA does.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ class RetrievalCounts:
     """Sums over the queries of each identity.
 
     Args:
-        people: (I,) int64 identities, ascending; those without a query are there too.
-        queries: (I,) float64 how many queries.
-        hits: (I,) how many of them have their own identity at rank 1.
-        precision: (I,) sum of their average precision, which is 1 / rank where one object in the gallery is right.
+        people: (I,) int64 identities, ascending, also those without a query.
+        queries: (I,) float64 number of queries.
+        hits: (I,) number of queries with their own identity at rank 1.
+        precision: (I,) sum of the average precision of the queries: 1 / rank, as one gallery object is right.
     """
 
     people: NDArray[np.int64]
@@ -40,16 +40,16 @@ class RetrievalCounts:
 def retrieval(
     vectors: NDArray[np.floating], frames: NDArray[np.integer], ids: NDArray[np.integer], gap: int
 ) -> RetrievalCounts:
-    """Rank by cosine.
+    """Rank the gallery of each query by cosine.
 
-    An object that is exactly as similar as the right one counts as ranked before it: an embedding that says the same of
-    everybody finds nobody.
+    An object that is exactly as similar as the right one is ranked before it, so that an embedding that is equal for
+    all objects gets no hits.
 
     Args:
-        vectors: (N, D) finite; brought to unit length here.
+        vectors: (N, D), finite; normalised to unit length here.
         frames: (N,) frame number of each object, in any order.
         ids: (N,) identity, unique within a frame.
-        gap: frames between query and gallery, at least 1.
+        gap: number of frames between query and gallery, at least 1.
     """
     people, who = np.unique(ids, return_inverse=True)
     order = np.argsort(frames, kind="stable")
@@ -60,17 +60,17 @@ def retrieval(
     place[place == len(shown)] = 0
     ranks, queries = [np.zeros(0)], [np.zeros(0, np.int64)]
     for query in np.flatnonzero(shown[place] == shown + gap).tolist() if len(shown) else []:
-        asked = slice(starts[query], ends[query])
+        query_rows = slice(starts[query], ends[query])
         gallery = slice(starts[place[query]], ends[place[query]])
-        cosine = unit[asked] @ unit[gallery].T
-        right = who[asked, None] == who[None, gallery]
+        cosine = unit[query_rows] @ unit[gallery].T
+        right = who[query_rows, None] == who[None, gallery]
         row, column = np.nonzero(right)
         ranks.append((cosine[row] >= cosine[row, column][:, None]).sum(axis=1).astype(np.float64))
-        queries.append(who[asked][row])
-    rank, asker = np.concatenate(ranks), np.concatenate(queries)
+        queries.append(who[query_rows][row])
+    rank, identity = np.concatenate(ranks), np.concatenate(queries)
 
     def by_person(weights: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(asker, weights, minlength=len(people)).astype(np.float64)
+        return np.bincount(identity, weights, minlength=len(people)).astype(np.float64)
 
     return RetrievalCounts(
         people=people,

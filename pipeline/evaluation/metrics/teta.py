@@ -1,11 +1,11 @@
 """TETA: Li et al., "Tracking Every Thing in the Wild", ECCV 2022 (section 4).
 
 Counts agree with the official tool (SysCV/tet, `teta/metrics/teta.py` and `datasets/_base_dataset.py`), which does some
-things the paper does not say: an assignment of all classes together comes first and keeps a prediction out of the
-clusters of other classes; a track that enters a cluster once is matched in every frame; at threshold 0 objects match
-without overlap; and a wrong class counts against the predicted class in every video. There, 20 thresholds are walked
-through for each class and frame; here all classes of a video are matched at once, and each matched pair counts at all
-thresholds up to its IoU.
+things that the paper does not mention: a first assignment across all classes keeps a prediction out of the clusters of
+other classes; a track that is in a cluster in one frame is matched in every frame; at threshold 0 objects match without
+overlap; and a wrong class counts against the predicted class in every video. The tool loops over 20 thresholds for each
+class and frame; this code matches all classes of a video at once, and counts each matched pair at all thresholds up to
+its IoU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trackmill.pipeline.evaluation.overlaps import Overlaps
 from trackmill.pipeline.evaluation.tracks import Video
 
 THRESHOLDS = np.arange(0.0, 0.99, 0.05)
-"""(20,) localisation thresholds; classification is scored at those from .5 on."""
+"""(20,) localisation thresholds; classification is scored at those of .5 and above."""
 FIRST_OF_CLASS = 10
 """Index of threshold .5."""
 
@@ -32,14 +32,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TetaCounts:
-    """Counts of one class; adding two pools their videos.
+    """Counts of one class; `+` pools videos.
 
     Args:
         loc_tp, loc_fn, loc_fp: (20,) int64, matches, ground truth without a match, clustered predictions without.
         association, recall, precision: (20,) float64, sums over the matches of the Jaccard index, recall and precision
             of the two identities.
         cls_tp, cls_fn, cls_fp: (10,) int64, matches of the right class, of a wrong class, and predictions of this class
-            matched with another one; at the thresholds from .5 on.
+            matched with another one; at the thresholds of .5 and above.
     """
 
     loc_tp: Ints
@@ -54,7 +54,7 @@ class TetaCounts:
 
     @classmethod
     def none(cls) -> TetaCounts:
-        """Nothing seen yet."""
+        """The counts before any video."""
         return _NOTHING
 
     def __add__(self, other: TetaCounts) -> TetaCounts:
@@ -64,7 +64,7 @@ class TetaCounts:
 
     @property
     def is_empty(self) -> bool:
-        """Neither ground truth nor clustered predictions; such a class has no part in an average."""
+        """Whether the class has neither ground truth nor clustered predictions; averages leave such a class out."""
         return not (self.loc_tp + self.loc_fn + self.loc_fp).any()
 
     def scores(self) -> dict[str, float]:
@@ -72,7 +72,7 @@ class TetaCounts:
         matched = np.maximum(1, self.loc_tp)
         localisation = self.loc_tp / np.maximum(1, self.loc_tp + self.loc_fn + self.loc_fp)
         association = self.association / matched
-        # ClsA is one number for all thresholds, the mean over its ten.
+        # ClsA is one number: the mean over its ten thresholds.
         classification = (self.cls_tp / np.maximum(1, self.cls_tp + self.cls_fn + self.cls_fp)).mean()
         scores = {
             "TETA": (localisation + association + classification) / 3,
@@ -119,10 +119,10 @@ def teta(video: Video, overlaps: Overlaps, labels: Sequence[int], exhaustive: bo
     """Count one video.
 
     Args:
-        video: labels of its rows are used.
-        overlaps: of all of its rows, in their order.
-        labels: the classes that are evaluated, each once, in the benchmark's order (which matters if `exhaustive`).
-        exhaustive: every object of these classes is annotated, so predictions outside of all clusters are wrong too
+        video: only the labels of its rows are used.
+        overlaps: of all rows of the video, in their order.
+        labels: the evaluated classes, each once, in the benchmark's order (which matters if `exhaustive`).
+        exhaustive: every object of these classes is annotated, so predictions outside all clusters are wrong too
             (BDD100K).
 
     Returns:
@@ -153,8 +153,8 @@ def teta(video: Video, overlaps: Overlaps, labels: Sequence[int], exhaustive: bo
     cls_tp = _per_class(group[right], passed[right], size)[:, FIRST_OF_CLASS:]
     wrong = np.flatnonzero(~right & (guess >= 0))
     if exhaustive:
-        # The tool sets the false positives of a class without clusters anew when it comes to it, and so forgets those
-        # that the classes before it brought.
+        # When the tool reaches a class without clusters, it resets the false positives of that class, and so loses
+        # those that earlier classes added.
         lone = np.ones(len(classes), bool)
         lone[present[clusters.pred_class]] = False
         wrong = wrong[~lone[guess[wrong]] | (present[group[wrong]] > guess[wrong])]
@@ -189,12 +189,12 @@ def _numbers(labels: Ints, classes: Ints) -> Ints:
     if not len(classes):
         return np.full(len(labels), -1)
     order = np.argsort(classes)
-    found = order[np.minimum(np.searchsorted(classes, labels, sorter=order), len(classes) - 1)]
-    return np.where(classes[found] == labels, found, -1)
+    nearest_index = order[np.minimum(np.searchsorted(classes, labels, sorter=order), len(classes) - 1)]
+    return np.where(classes[nearest_index] == labels, nearest_index, -1)
 
 
 def _per_class(group: Ints, passed: Ints, size: int) -> Ints:
-    """(size, 20) how many of the matches of each group pass each threshold, given the number that each passes."""
+    """(size, 20) number of matches of each group at each threshold; `passed` is the number that each match passes."""
     steps = len(THRESHOLDS) + 1
     histogram = np.bincount(group * steps + passed, minlength=size * steps).reshape(size, steps)
     return np.flip(np.cumsum(np.flip(histogram, 1), 1), 1)[:, 1:]

@@ -1,6 +1,6 @@
-"""TETA's clusters: which predictions are compared with the ground truth of a class, whatever class they say they are.
+"""TETA's clusters: which predictions are compared with the ground truth of a class, whatever their predicted class.
 
-After Li et al., "Tracking Every Thing in the Wild", ECCV 2022, section 4.2, and `datasets/_base_dataset.py` and
+As in Li et al., "Tracking Every Thing in the Wild", ECCV 2022, section 4.2, and in `datasets/_base_dataset.py` and
 `datasets/tao.py` of the official tool.
 """
 
@@ -18,19 +18,19 @@ from trackmill.pipeline.evaluation.overlaps import Overlaps
 Ints = NDArray[np.int64]
 
 CLUSTER_IOU = 0.5
-"""A prediction belongs to the cluster of a ground-truth object from this IoU on."""
+"""A prediction belongs to the cluster of a ground-truth object if their IoU is at least this."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clusters:
-    """What is matched in each class of one video; a prediction may be in several classes.
+    """The matching problem of one video, split by class; a prediction may be in several classes.
 
     Args:
         problem: n ground-truth objects and m predictions, a cell for each (class, frame).
         gt_class: (n,) number of the class of each ground-truth object.
         pred_class: (m,) number of the class each prediction is compared with.
         pred_rows: (m,) its row in the overlaps.
-        inside: (m,) bool, whether it is in a cluster itself, not just its track in another frame.
+        inside: (m,) bool, whether the prediction itself is in a cluster, not only its track in another frame.
     """
 
     problem: Problem
@@ -46,15 +46,15 @@ def find_clusters(overlaps: Overlaps, gt_class: Ints, num_classes: int, gt_label
     Args:
         overlaps: of all objects, G x P.
         gt_class: (G,) number of each ground-truth object's class, -1 where that is not evaluated.
-        num_classes: every number lies below it.
+        num_classes: exclusive upper bound of these numbers.
         gt_labels: (G,) category of each ground-truth object, evaluated or not.
     """
     num_pred, num_ids = max(1, overlaps.num_pred), max(1, overlaps.num_pred_ids)
     close = np.flatnonzero(overlaps.pair_iou >= CLUSTER_IOU)
-    given = _assign_across_classes(overlaps, close)
+    assigned = _assign_across_classes(overlaps, close)
     truth, guess = overlaps.pair_gt[close], overlaps.pair_pred[close]
-    # A prediction that was given to an object of another class belongs there.
-    free = (given[guess] < 0) | (gt_labels[given[guess]] == gt_labels[truth])
+    # A prediction that is assigned to an object of another class belongs there.
+    free = (assigned[guess] < 0) | (gt_labels[assigned[guess]] == gt_labels[truth])
     member = np.flatnonzero(free & (gt_class[truth] >= 0))
     inside = np.unique(gt_class[truth[member]] * num_pred + guess[member])
 
@@ -96,9 +96,9 @@ def find_clusters(overlaps: Overlaps, gt_class: Ints, num_classes: int, gt_label
 
 
 def _assign_across_classes(overlaps: Overlaps, close: Ints) -> Ints:
-    """(P,) ground-truth row that each prediction is given when class plays no part, -1 for none.
+    """(P,) ground-truth row that each prediction is assigned when classes are ignored, -1 for none.
 
-    Only tracks take part that are `close` (numbers of pairs) to any object in any frame.
+    Only tracks with at least one of the `close` pairs (indices) take part.
     """
     tracks = np.zeros(overlaps.num_pred_ids, bool)
     tracks[overlaps.pred_ids[overlaps.pair_pred[close]]] = True
@@ -117,7 +117,7 @@ def _assign_across_classes(overlaps: Overlaps, close: Ints) -> Ints:
             pair_iou=overlaps.pair_iou[kept],
         )
     )
-    given = np.full(overlaps.num_pred, -1)
+    assigned = np.full(overlaps.num_pred, -1)
     matched = iou >= CLUSTER_IOU - EPS
-    given[rows[matched_pred[matched]]] = matched_gt[matched]
-    return given
+    assigned[rows[matched_pred[matched]]] = matched_gt[matched]
+    return assigned

@@ -1,8 +1,8 @@
-"""TETA's matching: in each cell (the objects of one class in one frame) the one-to-one choice of the largest score.
+"""TETA's matching: in each cell (the objects of one class in one frame), the assignment with the largest score.
 
-Unlike HOTA's, it counts pairs without any overlap, so the assignment's choice among equals is part of the result. Every
-sum is therefore taken in the order of the official tool, and every matrix goes to SciPy as there. Cells of one shape
-are computed together.
+Unlike HOTA, TETA counts pairs without any overlap, so the solver's choice among equal scores changes the result.
+Therefore this code adds in the order of the official tool, and gives SciPy the same matrices. Cells of one shape are
+computed together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trackmill.pipeline.evaluation.box_overlaps import EPS
 Ints = NDArray[np.int64]
 
 _BLOCK = 1 << 18
-"""Matrix elements that are held at a time."""
+"""Largest number of matrix elements in memory at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +27,7 @@ class Problem:
     """Objects to match, ascending by cell.
 
     Args:
-        num_cells: cells in all; objects are matched within a cell.
+        num_cells: number of cells; objects are matched within a cell.
         gt_cells, gt_ids: (G,) cell and identity of each ground-truth object; identities count from 0.
         pred_cells, pred_ids: (P,) the same of each prediction.
         pair_gt, pair_pred: (K,) rows of all pairs with an overlap; those of two identities ascend by time.
@@ -46,12 +46,12 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Block:
-    """Some cells of `rows` ground-truth objects and `columns` predictions each, and the pairs in them.
+    """Some cells of one shape, `rows` ground-truth objects and `columns` predictions each, and the pairs in them.
 
     Args:
-        cells: (B,) their numbers.
-        pairs: (k,) numbers of their pairs.
-        at: of each pair, place in an array (B, columns, rows).
+        cells: (B,) numbers of the cells.
+        pairs: (k,) indices of their pairs.
+        at: index of each pair in an array (B, columns, rows).
     """
 
     cells: Ints
@@ -63,8 +63,8 @@ class _Block:
     def dense(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values (K,) of all pairs as an array (B, columns, rows), 0 elsewhere.
 
-        Rows come last because the official tool's matrices, cut out column by column, lie so in memory; NumPy sums a
-        contiguous axis in another order than the other one.
+        Rows come last because the official tool's matrices have this memory order, after it cuts them out column by
+        column; NumPy sums a contiguous axis in another order than the other axis.
         """
         table = np.zeros((len(self.cells), self.columns, self.rows))
         table[self.at] = values[self.pairs]
@@ -72,31 +72,31 @@ class _Block:
 
 
 def match(problem: Problem) -> tuple[Ints, Ints, NDArray[np.float64]]:
-    """Match every cell: row of the ground truth, row of the prediction, IoU (0 without overlap), each (M,)."""
+    """Match every cell. Returns ground-truth row, prediction row and IoU (0 without overlap) of each match, (M,)."""
     in_gt = np.bincount(problem.gt_cells, minlength=problem.num_cells)
     in_pred = np.bincount(problem.pred_cells, minlength=problem.num_cells)
     gt_first, pred_first = np.cumsum(in_gt) - in_gt, np.cumsum(in_pred) - in_pred
     blocks = list(_blocks(problem, in_gt, in_pred, gt_first, pred_first))
     weights = _alignment(problem, blocks) * problem.pair_iou
-    found: list[tuple[Ints, Ints, NDArray[np.float64]]] = []
+    chunks: list[tuple[Ints, Ints, NDArray[np.float64]]] = []
     for block in blocks:
         rows, columns = _assign(block.dense(weights))
         iou = block.dense(problem.pair_iou)[np.arange(len(rows))[:, None], columns, rows]
-        found.append(
+        chunks.append(
             (
                 (gt_first[block.cells][:, None] + rows).ravel(),
                 (pred_first[block.cells][:, None] + columns).ravel(),
                 iou.ravel(),
             )
         )
-    if not found:
+    if not chunks:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    matched_gt, matched_pred, matched_iou = (np.concatenate(part) for part in zip(*found))
+    matched_gt, matched_pred, matched_iou = (np.concatenate(part) for part in zip(*chunks))
     return matched_gt, matched_pred, matched_iou
 
 
 def _blocks(problem: Problem, in_gt: Ints, in_pred: Ints, gt_first: Ints, pred_first: Ints) -> Iterator[_Block]:
-    """All cells that hold both sides, those of one shape together, up to `_BLOCK` elements."""
+    """All cells with both ground truth and predictions, in blocks of one shape, up to `_BLOCK` elements each."""
     active = np.flatnonzero((in_gt > 0) & (in_pred > 0))
     if not len(active):
         return
@@ -152,7 +152,7 @@ def _assign(weights: NDArray[np.float64]) -> tuple[Ints, Ints]:
     """Rows and columns of the matches of each matrix (B, columns, rows): each (B, min(rows, columns))."""
     count, num_columns, num_rows = weights.shape
     if min(num_columns, num_rows) == 1:
-        # One object has the first of its best partners, as in SciPy.
+        # A single object takes the first of its best partners, as in SciPy.
         best = weights.reshape(count, -1).argmax(axis=1)[:, None]
         return best % num_rows, best // num_rows
     costs = np.ascontiguousarray(-weights.transpose(0, 2, 1))

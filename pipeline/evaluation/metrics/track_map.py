@@ -1,10 +1,10 @@
 """Average precision of whole tracks: TAO's Track mAP and the metric of YouTube-VIS, OVIS and UVO.
 
-A predicted track is right when its IoU in space and time with a ground-truth track of its class reaches a threshold
-(.50 to .95 in steps of .05); better scores choose first. The rules are those of TrackEval 1.3.0 (`metrics/track_map.py`
-on `datasets/tao.py`; Dave et al., "TAO", ECCV 2020) and of the YouTube-VIS and OVIS APIs (`ytvoseval.py`,
-`oviseval.py`; Yang et al., ICCV 2019; Qi et al., IJCV 2022). They differ in the ranges of sizes, in how many tracks
-count, in the rounding of thresholds, and in what is ignored.
+A predicted track is right when its spatio-temporal IoU with a ground-truth track of its class reaches a threshold (.50
+to .95 in steps of .05); predictions are matched in the order of their scores. The rules are those of TrackEval 1.3.0
+(`metrics/track_map.py` on `datasets/tao.py`; Dave et al., "TAO", ECCV 2020) and of the YouTube-VIS and OVIS APIs
+(`ytvoseval.py`, `oviseval.py`; Yang et al., ICCV 2019; Qi et al., IJCV 2022). The two differ in the ranges of sizes, in
+how many tracks count, in the rounding of thresholds, and in what is ignored.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps
 from trackmill.pipeline.evaluation.tracks import Video
 
 RECALLS = np.linspace(0, 1, 101)
-"""(101,) recalls at which precision is read off."""
+"""(101,) recalls at which precision is sampled."""
 
 Protocol = Literal["tao", "youtube-vis"]
 Scores = dict[str, float | None]
 
-# Boxes are kept as corners, so an area of exactly 32 x 32 may come out a rounding error beside it.
+# Boxes are stored as corners, so an area of exactly 32 x 32 may be off by a rounding error.
 _SLACK = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """A set of ground-truth tracks that is scored alone; all bounds belong to it. Other tracks are ignored."""
+    """A range of ground-truth tracks that is scored on its own, bounds included. Tracks outside are ignored."""
 
     name: str
     area: tuple[float, float] | None = None
@@ -41,7 +41,7 @@ class Range:
     occlusion: tuple[float, float] | None = None
 
     def excludes(self, tracks: TrackTable) -> NDArray[np.bool_]:
-        """(N,) tracks outside by size or length."""
+        """(N,) whether each track is outside by area or length."""
         outside = np.zeros(len(tracks), bool)
         if self.area is not None:
             outside |= _outside(tracks.areas, (self.area[0] * (1 - _SLACK), self.area[1] * (1 + _SLACK)))
@@ -50,7 +50,7 @@ class Range:
         return outside
 
     def excludes_truth(self, tracks: TrackTable) -> NDArray[np.bool_]:
-        """(N,) ground-truth tracks outside; how much of a track is hidden is known of ground truth only."""
+        """(N,) whether each ground-truth track is outside; occlusion is known for ground truth only."""
         outside = self.excludes(tracks)
         return outside if self.occlusion is None else outside | _outside(tracks.occlusion, self.occlusion)
 
@@ -82,12 +82,12 @@ class _Group:
 
     Args:
         scores: (D,).
-        near: (N,) ascending, predictions that some ground truth overlaps enough for the lowest threshold.
-        iou: (N, G) of those.
+        near: (N,) ascending indices of predictions whose IoU with some ground truth reaches the lowest threshold.
+        iou: (N, G) IoU of those.
         truth_outside: (M, G) ground truth that is ignored.
         outside: (M, D) predictions that are ignored unless they match.
-        crowd: (G,) ground truth that may be matched again and again.
-        number_zero: (N,) predictions with id 0; see `TrackMap.add`.
+        crowd: (G,) ground truth that may be matched any number of times.
+        number_zero: (N,) whether each of `near` has id 0; see `TrackMap.add`.
     """
 
     video: str
@@ -107,7 +107,7 @@ class TrackMap:
         self.protocol = protocol
         self.iou: Iou = iou
         self.ranges = _TAO_RANGES if protocol == "tao" else _VIS_RANGES
-        # The two tools write down .5 to .95 differently, in the last bit.
+        # The thresholds of the two tools differ in the last bit.
         thresholds = np.arange(0.5, 0.96, 0.05) - EPS if protocol == "tao" else np.linspace(0.5, 0.95, 10)
         self.thresholds = np.minimum(thresholds, 1 - 1e-10)
         self._groups: dict[int, list[_Group]] = {}
@@ -115,7 +115,7 @@ class TrackMap:
 
     @property
     def names(self) -> list[str]:
-        """What `scores` tells of a class."""
+        """Names of the scores of a class, as in `scores`."""
         return list(self._score([]))
 
     def add(
@@ -128,17 +128,17 @@ class TrackMap:
         predicted_tracks: TrackTable | None = None,
         overlaps: Overlaps | None = None,
     ) -> None:
-        """Take in one video. Equal scores are ordered by video, so the order of calls matters.
+        """Add one video. Equal scores are ordered by video, so the order of calls matters.
 
         Args:
-            video: rows; ids of predictions as in the file. TrackEval takes a track with the number 0 for "no match":
-                the ground truth that it found can be found again. With "tao" that is reproduced, unless several videos
-                have a track 0 (then TrackEval renumbers them).
+            video: rows; ids of predictions as in the file. TrackEval mistakes track id 0 for "no match", so the ground
+                truth that such a track matches can be matched again. "tao" reproduces that, unless several videos have
+                a track 0 (then TrackEval renumbers them).
             negative_labels, not_exhaustive_labels: TAO's lists of the video: classes known to be absent, and classes of
                 which not every object is annotated. Predictions of classes that are neither in the ground truth
                 nor negative do not count, and unmatched ones of a class that is not exhaustive are ignored.
             gt_tracks, predicted_tracks: one entry a track; None makes them from the rows (`track_table`).
-            overlaps: `find_overlaps` of the video, where it is at hand.
+            overlaps: `find_overlaps` of the video; None computes it.
         """
         gt = track_table(video.gt, self.iou) if gt_tracks is None else gt_tracks
         predictions = track_table(video.predictions, self.iou) if predicted_tracks is None else predicted_tracks
@@ -181,7 +181,7 @@ class TrackMap:
         """Scores of each class that has ground truth, fractions; None where no ground truth lies in the range.
 
         Args:
-            video: only of this one, by its name; None takes all.
+            video: name of the one video to score; None takes all.
 
         Returns:
             By label. "tao": `AP_R` and `AR_R` for R in all, area_s, area_m, area_l, time_s, time_m, time_l, as
@@ -202,20 +202,20 @@ class TrackMap:
         order = np.argsort(-scores, kind="stable")
         rank = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(group.scores)) for group in groups)])[order]
         zero_counts = self._videos_with_zero == 1
-        found = [_match(group, self.thresholds, group.number_zero & zero_counts) for group in groups]
+        matches = [_match(group, self.thresholds, group.number_zero & zero_counts) for group in groups]
         nothing = np.zeros((len(self.thresholds), 0), bool)
         precision, recall = {}, {}
         tops: Scores = {}
         for index, scope in enumerate(self.ranges):
-            wanted = sum(int((~group.truth_outside[index]).sum()) for group in groups)
-            matched = np.concatenate([nothing, *(matched[index] for matched, _ in found)], axis=1)[:, order]
-            void = np.concatenate([nothing, *(void[index] for _, void in found)], axis=1)[:, order]
-            precision[scope.name] = _precision(matched, void, wanted)
+            num_truths = sum(int((~group.truth_outside[index]).sum()) for group in groups)
+            matched = np.concatenate([nothing, *(matched[index] for matched, _ in matches)], axis=1)[:, order]
+            void = np.concatenate([nothing, *(void[index] for _, void in matches)], axis=1)[:, order]
+            precision[scope.name] = _precision(matched, void, num_truths)
             right = matched & ~void
-            recall[scope.name] = right.sum(axis=1) / wanted if wanted else None
+            recall[scope.name] = right.sum(axis=1) / num_truths if num_truths else None
             if scope.name == "all":
                 tops = {
-                    f"AR{most}": _mean((right & (rank < most)).sum(axis=1) / wanted if wanted else None)
+                    f"AR{most}": _mean((right & (rank < most)).sum(axis=1) / num_truths if num_truths else None)
                     for most in (1, 10, _VIS_TRACKS)
                 }
         every = precision["all"]
@@ -231,7 +231,7 @@ class TrackMap:
 
 
 def average_precision(rows: Iterable[Mapping[str, float | None]]) -> Scores:
-    """Mean over classes, each score over the classes that have it; None where none has."""
+    """Mean of each score over the classes that have it; None where none has."""
     rows = list(rows)
     names = dict.fromkeys(name for row in rows for name in row)
     record = {name: [value for row in rows if (value := row.get(name)) is not None] for name in names}
@@ -241,7 +241,7 @@ def average_precision(rows: Iterable[Mapping[str, float | None]]) -> Scores:
 def _match(
     group: _Group, thresholds: NDArray[np.float64], number_zero: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Give ground truth to predictions, best score first, for all M ranges and T thresholds at once.
+    """Match predictions to ground truth, best score first, for all M ranges and T thresholds at once.
 
     Returns:
         (M, T, D) bool each: predictions with a match, and predictions that are ignored.
@@ -251,11 +251,11 @@ def _match(
     void = np.zeros_like(matched)
     taken = np.zeros((*shape, len(group.crowd)), bool)
     for row, iou, is_zero in zip(group.near.tolist(), group.iou, number_zero.tolist()):
-        # Largest IoU first, and of equal ones the last of the file, as the official loops end up with.
+        # Largest IoU first, and among equal ones the last of the file first, which the official loops choose.
         truths = np.flatnonzero(iou)
         truths = truths[np.lexsort((-truths, -iou[truths]))]
         free = (iou[truths] >= thresholds[:, None]) & ~taken[:, :, truths]
-        # Ignored ground truth is taken only where no other is left.
+        # Ignored ground truth is matched only where no other is left.
         regular = free & ~group.truth_outside[:, None, truths]
         choice = np.where(regular.any(axis=2, keepdims=True), regular, free)
         scope, level = np.nonzero(choice.any(axis=2))
@@ -268,25 +268,26 @@ def _match(
     return matched, void
 
 
-def _precision(matched: NDArray[np.bool_], void: NDArray[np.bool_], wanted: int) -> NDArray[np.float64] | None:
+def _precision(matched: NDArray[np.bool_], void: NDArray[np.bool_], num_truths: int) -> NDArray[np.float64] | None:
     """(T,) mean over `RECALLS` of the best precision at that recall or a higher one.
 
     Args:
         matched, void: (T, D), best score first.
-        wanted: ground-truth tracks to find; None is returned for 0.
+        num_truths: number of ground-truth tracks; None is returned for 0.
     """
-    if not wanted:
+    if not num_truths:
         return None
     right = matched & ~void
-    found = right.sum(axis=1)
+    num_right = right.sum(axis=1)
     wrong = np.cumsum(~matched & ~void, axis=1)
     level, place = np.nonzero(right)
-    number = np.arange(len(level)) - np.repeat(np.cumsum(found) - found, found)  # 0 for a row's first right track
-    # Between two right tracks precision only falls, so the best is always read at a right one.
-    best = np.zeros((len(right), int(found.max(initial=0)) + 1))
+    # Rank of each right track in its row, from 0.
+    number = np.arange(len(level)) - np.repeat(np.cumsum(num_right) - num_right, num_right)
+    # Precision only falls between two right tracks, so its maxima are at right tracks.
+    best = np.zeros((len(right), int(num_right.max(initial=0)) + 1))
     best[level, number] = (number + 1) / (wrong[level, place] + (number + 1) + np.spacing(1))
     best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
-    needed = np.searchsorted(np.arange(1, best.shape[1]) / wanted, RECALLS)
+    needed = np.searchsorted(np.arange(1, best.shape[1]) / num_truths, RECALLS)
     averages: NDArray[np.float64] = best[:, needed].mean(axis=1)
     return averages
 
@@ -296,5 +297,5 @@ def _mean(values: NDArray[np.float64] | None) -> float | None:
 
 
 def _outside(values: NDArray[np.float64] | NDArray[np.int64], bounds: tuple[float, float]) -> NDArray[np.bool_]:
-    """Whether each value lies out of the bounds; NaN does."""
+    """Whether each value is out of bounds; NaN is."""
     return ~((values >= bounds[0]) & (values <= bounds[1]))

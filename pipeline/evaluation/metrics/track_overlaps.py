@@ -1,7 +1,7 @@
-"""Whole tracks of one video: what is known of each, and their IoU in space and time.
+"""Whole tracks of one video: a table with one entry for each, and their spatio-temporal IoU.
 
-The IoU of two tracks is the sum over frames of what they share, over the sum of what either covers (Yang et al., "Video
-Instance Segmentation", ICCV 2019, section 3; Dave et al., "TAO", ECCV 2020, section 5). Masks are never decoded.
+The IoU of two tracks is the intersection summed over frames, divided by the union summed over frames (Yang et al.,
+"Video Instance Segmentation", ICCV 2019, section 3; Dave et al., "TAO", ECCV 2020, section 5). Masks are never decoded.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _MOST_MASKS = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrackTable:
-    """One entry a track, in the order of the file, which decides ties. A track may be without any row in `Tracks`.
+    """One entry a track, in the order of the file, which decides ties. A track may have no row in `Tracks`.
 
     Args:
         ids: (N,) int64, as in `Tracks`.
         labels: (N,) int64 category id.
         scores: (N,) float64.
         areas: (N,) float64 mean area in square pixels.
-        lengths: (N,) int64 frames in which it is.
-        ignored: (N,) bool, a crowd: finding it or not changes nothing.
-        occlusion: (N,) float64 share 0..1 that others hide, NaN where unknown.
+        lengths: (N,) int64 number of frames with the track.
+        ignored: (N,) bool, whether it is a crowd, which counts neither as a match nor as a miss.
+        occlusion: (N,) float64 occlusion 0..1, NaN where unknown.
     """
 
     ids: NDArray[np.int64]
@@ -48,7 +48,7 @@ class TrackTable:
 
 
 def mask_areas(masks: Sequence[Any]) -> NDArray[np.float64]:
-    """(N,) pixels of each COCO RLE."""
+    """(N,) number of pixels of each COCO RLE."""
     parts = [coco.area(list(masks[i : i + _MOST_MASKS])) for i in range(0, len(masks), _MOST_MASKS)]
     return np.concatenate([np.zeros(0), *parts])
 
@@ -68,7 +68,7 @@ def row_areas(tracks: Tracks, iou: Iou) -> NDArray[np.float64]:
 
 
 def track_table(tracks: Tracks, iou: Iou) -> TrackTable:
-    """What the rows tell: tracks by first row, with that row's label, mean score and mean area (TAO's rule)."""
+    """The table of `tracks`, in the order of their first rows: that row's label, mean score, mean area (TAO's rule)."""
     ids, first, which, lengths = np.unique(tracks.ids, return_index=True, return_inverse=True, return_counts=True)
     order = np.argsort(first, kind="stable")
     means = _means(tracks.scores[np.argsort(which, kind="stable")], lengths)
@@ -94,7 +94,7 @@ def track_ious(
         video: its rows; ids of rows are in the tables.
         gt, predictions: G and P tracks.
         iou: of boxes or masks.
-        overlaps: `find_overlaps` of all rows of the video, where it is at hand.
+        overlaps: `find_overlaps` of all rows of the video; None computes it.
 
     Returns:
         K entries of `gt`, of `predictions`, and the IoU of the two, in (0, 1].
@@ -121,7 +121,7 @@ def track_ious(
 
 
 def _means(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean of each stretch of `values`; all of one length at once, so that NumPy adds in the order of `np.mean`."""
+    """Mean of each run of `values`; runs of one length are averaged together, so that NumPy adds as `np.mean` does."""
     starts = np.cumsum(lengths) - lengths
     means = np.zeros(len(lengths))
     for length in np.unique(lengths).tolist():

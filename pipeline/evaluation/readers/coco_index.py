@@ -1,4 +1,4 @@
-"""Videos, images and categories of a TAO or COCO-VID file, and finding them by id."""
+"""Videos, images and categories of a TAO or COCO-VID file, and their look-up by id."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Category:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Index:
-    """What boxes refer to; V videos and I images in the order of the file.
+    """The V videos, I images and the categories that boxes refer to, in the order of the file.
 
     Args:
         video_ids: (V,) ids.
         names: V unique names, with `-` in place of `/` as in the official tools.
         negative, not_exhaustive: V sets of categories that are known to be absent, or not annotated completely.
         image_ids: (I,) ids.
-        image_videos: (I,) which video.
+        image_videos: (I,) index of the image's video.
         image_steps: (I,) time step in the video, by frame number.
         image_sizes: (I, 2) height and width in pixels, 0 where the file does not say.
         file_names: I names, empty where the file does not say.
         categories: in the order of the file.
-        folded: id of each category, and of each that another one lists as `merged`, to the id it counts as.
+        folded: maps each category id, also those that another category lists as `merged`, to the id it counts as.
     """
 
     video_ids: Ints
@@ -58,29 +58,29 @@ class Index:
         """Index of the image of each row (N,).
 
         Raises:
-            BadTracks: an image that the ground truth does not know, or the `video_id` of another video.
+            BadTracks: the ground truth has no such image, or `video_id` is not the image's video.
         """
         ids = rows.integers("image_id")
-        found = _find(self.image_ids, ids)
-        for row in np.flatnonzero(found < 0)[:1].tolist():
+        images_of_rows = _find(self.image_ids, ids)
+        for row in np.flatnonzero(images_of_rows < 0)[:1].tolist():
             raise BadTracks(f"{rows.where(row, 'image_id')}: the ground truth has no image {ids[row]}")
         if rows.has("video_id"):
             values = [item.get("video_id") for item in rows.items]
             given = [row for row, value in enumerate(values) if value is not None]
             videos = whole_numbers([values[row] for row in given], lambda i: rows.where(given[i], "video_id"))
-            real = self.video_ids[self.image_videos[found[given]]]
+            real = self.video_ids[self.image_videos[images_of_rows[given]]]
             for i in np.flatnonzero(videos != real)[:1].tolist():
                 raise BadTracks(
                     f"{rows.where(given[i], 'video_id')}: image {ids[given[i]]} belongs to video {real[i]}, found "
                     f"{videos[i]}; correct it, or leave out video_id"
                 )
-        return found
+        return images_of_rows
 
     def labels(self, rows: JsonObjects) -> Ints:
-        """Category of each row (N,) as it stands in the file.
+        """Category id of each row (N,) as in the file.
 
         Raises:
-            BadTracks: one that the ground truth does not know.
+            BadTracks: the ground truth has no such category.
         """
         labels = rows.integers("category_id")
         for row in np.flatnonzero(~np.isin(labels, np.array(list(self.folded), np.int64)))[:1].tolist():
@@ -91,7 +91,7 @@ class Index:
         return labels
 
     def fold(self, labels: Ints) -> Ints:
-        """The categories that known ones count as."""
+        """The ids that category ids count as after merging; all must be known."""
         known = np.array(sorted(self.folded), np.int64)
         target = np.array([self.folded[label] for label in known.tolist()], np.int64)
         return target[np.searchsorted(known, labels)]
@@ -105,7 +105,7 @@ def read_index(content: Any, path: str) -> Index:
         path: its name, for errors.
 
     Raises:
-        BadTracks: something missing, of the wrong type, twice, or unknown; names the key path.
+        BadTracks: a value is missing, of the wrong type, duplicate or unknown; the message gives the key path.
     """
     if not isinstance(content, dict):
         raise BadTracks(f"{path}: should be an object with videos, images, annotations and categories")
@@ -200,7 +200,7 @@ def _steps(images: JsonObjects, image_ids: Ints, image_videos: Ints) -> Ints:
 
 
 def _sizes(images: JsonObjects, videos: JsonObjects, image_videos: Ints) -> Ints:
-    """(I, 2) of each image, or else of its video."""
+    """(I, 2) height and width of each image, or else of its video."""
     columns = []
     for key in ("height", "width"):
         if images.has(key) or not videos.has(key):

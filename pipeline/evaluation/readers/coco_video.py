@@ -3,11 +3,11 @@
 Ground truth: `{"videos": [{id, name, neg_category_ids, not_exhaustive_category_ids}], "images": [{id, video_id,
 frame_index or frame_id, file_name, height, width}], "annotations": [{image_id, video_id, track_id, category_id, bbox}],
 "categories": [{id, name, frequency, merged}]}`. Results: `[{image_id, video_id, track_id, category_id, bbox, score}]`,
-or an object with such a list under `annotations`. `bbox` is `[x, y, width, height]` in pixels; masks stand under
-`segmentation`. A box may lack `video_id`; a video may lack its lists of categories, and a category all but id and name.
+or an object with such a list under `annotations`. `bbox` is `[x, y, width, height]` in pixels; masks are under
+`segmentation`. Optional are `video_id` of a box, both category lists of a video, and all of a category but id and name.
 
-After `datasets/tao.py` of SysCV/tet and of TrackEval 1.3.0: categories listed as `merged` are folded into the one that
-lists them, in both files; track ids count within a video; rows of an image keep the order of the file.
+As in `datasets/tao.py` of SysCV/tet and of TrackEval 1.3.0, categories listed as `merged` count as the one that lists
+them, in both files; track ids are unique within a video only; rows of an image keep the order of the file.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CocoVideo:
-    """One video and what its ground truth says about classes.
+    """One video, and the category lists of its ground truth.
 
     Args:
-        video: a time step for each image of the video, also where nothing is annotated.
+        video: has a time step for each image, also where nothing is annotated.
         gt_places, prediction_places: place in the file of each row of `video.gt` and `video.predictions`.
         negative, not_exhaustive: categories known to be absent, and those of which not every object is annotated.
     """
@@ -59,8 +59,8 @@ class CocoVideos:
         videos: sorted by name.
         categories: in the order of the file.
         labels: categories with ground truth in these videos, in the order of `categories`.
-        most_predictions: in one image, before any limit.
-        notes: what a reader of the report must know.
+        most_predictions: largest number of predictions in an image, before any limit.
+        notes: for the report.
     """
 
     videos: tuple[CocoVideo, ...]
@@ -79,14 +79,14 @@ def read_coco_video(
     max_detections: int = 0,
     class_vote: bool = False,
 ) -> CocoVideos:
-    """Read both sides.
+    """Read ground truth and results.
 
     Args:
         gt: URL of one JSON (gzip allowed), or of a folder that holds just one.
-        results: the same, or a folder of several files, whose lists are taken together.
-        iou: with "mask", `segmentation` of both sides is read; boxes may then be missing.
-        sequences: names of the videos to read; `/` and `-` in names are the same.
-        max_detections: so many predictions of an image are kept, the best by score; 0 keeps all.
+        results: the same, or a folder of several files, whose lists are concatenated.
+        iou: "mask" reads `segmentation` from both; boxes may then be missing.
+        sequences: names of the videos to read; `/` and `-` in names are the same. None reads all.
+        max_detections: number of predictions to keep in each image, the best by score; 0 keeps all.
         class_vote: give every predicted track the class that most of its boxes have.
 
     Raises:
@@ -105,16 +105,16 @@ def read_coco_video(
     truth = replace(truth, scores=np.ones(len(truth)))
     del content
     notes: list[str] = []
-    found = _read_results(results, index, iou, notes)
-    places = best_places(found, max_detections)
+    result_rows = _read_results(results, index, iou, notes)
+    places = best_places(result_rows, max_detections)
     if (places < 0).any():
         notes.append(
             f"{(places < 0).sum():,} predictions beyond the best {max_detections} of their image were left out"
         )
-    # A vote counts all boxes of the file, as it does where it is part of the tracker.
-    voted = vote(found.tracks(index), found.labels) if class_vote else found.labels
+    # The vote counts all boxes of the file, before any limit, as when the tracker itself votes.
+    voted = vote(result_rows.tracks(index), result_rows.labels) if class_vote else result_rows.labels
     gt_side = sort_rows(truth, truth.labels, np.arange(len(truth)), index, chosen)
-    side = sort_rows(found, voted, places, index, chosen)
+    side = sort_rows(result_rows, voted, places, index, chosen)
     # A ground-truth track has the category of its first row in the file.
     first = np.unique(truth.tracks(index), return_index=True)[1]
     first = first[chosen[index.image_videos[truth.images[first]]]]
@@ -139,13 +139,13 @@ def read_coco_video(
         ),
         categories=index.categories,
         labels=tuple(category.id for category in index.categories if category.id in labels),
-        most_predictions=int(np.bincount(found.images, minlength=1).max()),
+        most_predictions=int(np.bincount(result_rows.images, minlength=1).max()),
         notes=tuple(notes),
     )
 
 
 def _read_results(url: str, index: Index, iou: Iou, notes: list[str]) -> BoxRows:
-    """All files one after the other."""
+    """The rows of all result files, concatenated; adds to `notes`."""
     parts = []
     for file in json_files(url):
         content, path = load_json(file.uri), f"{redact(file.uri)}: "
@@ -160,10 +160,10 @@ def _read_results(url: str, index: Index, iou: Iou, notes: list[str]) -> BoxRows
         if len(rows) and not rows.has("score"):
             notes.append(f"{redact(file.uri)}: has no scores, all count as 1")
         parts.append(read_rows(rows, index, iou))
-    found = join_rows(parts)
-    if not len(found):
+    joined = join_rows(parts)
+    if not len(joined):
         notes.append(f"{redact(url)}: no objects in the results")
-    return found
+    return joined
 
 
 def _frame_names(index: Index) -> list[tuple[str, ...]]:

@@ -35,8 +35,8 @@ class LabelledVideo:
         name: the frames' `videoName`.
         frame_indices: (T,) int64, ascending; time step t is the frame with `frameIndex` `frame_indices[t]`.
         frame_names: (T,) `videoName/name` of each frame.
-        tracks: boxes exactly as in the file (`x1, y1, x2, y2`; whether x2 lies inside is the metric's affair), or
-            the masks and their boxes; `labels` number the categories; `ignored` are the ground truth's crowds.
+        tracks: boxes exactly as in the file (`x1, y1, x2, y2`; each metric decides whether x2 lies inside), or the
+            masks and their boxes; `labels` number the categories; `ignored` marks the ground truth's crowds.
         crowd, ignored: (N,) bool, the attributes of that name.
     """
 
@@ -58,7 +58,7 @@ class _Frame:
 
 @dataclass(slots=True, kw_only=True)
 class _Columns:
-    """Labels of one video, one entry a label, as they are found."""
+    """Labels of one video in the order of its frames; each list has one entry a label."""
 
     steps: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
@@ -83,12 +83,13 @@ def read_scalabel(
     Args:
         url: one JSON (gzip allowed) or a folder of them; the frames of a video may be spread over several.
         categories: number of every category name that may occur; several names may share a number.
-        side: in the ground truth, crowds may share an id within a frame; in results nothing may.
+        side: in the ground truth, crowds may share an id within a frame; in results, ids must differ.
         shape: take `box2d` of every label, or its `rle` (counts compressed or not, `size` height and width).
-        sequences: labels of other videos are passed over unread (they come back without labels); None reads all.
+        sequences: names of the videos to read; others are returned without labels, which are not checked. None reads
+            all.
 
     Raises:
-        BadTracks: names file and key path of the first thing that is wrong.
+        BadTracks: a value is wrong; the message gives file and key path of the first.
         FileNotFoundError: there is nothing at that URL.
         OSError: could not be read.
     """
@@ -262,7 +263,7 @@ def _scores(values: list[Any], where: Any) -> NDArray[np.float64]:
 
 
 def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
-    """Ids as numbers: their own where all of the video's are short decimal numbers, else from 1 in sorted order.
+    """Ids as numbers: their own where all ids of the video are short decimal numbers, else from 1 in sorted order.
 
     As in Scalabel's `label_ids_to_int`, "07" and "7" are the same id where all ids are digits.
     """

@@ -1,8 +1,7 @@
 """Track files of YouTube-VIS, OVIS, UVO and SA-Co/VEval: JSON with one entry a track and one list element a frame.
 
 Ground truth: `{"videos": [...], "annotations": [...], "categories": [...]}`. Results: a list of tracks with `video_id`,
-`category_id`, `score` and `segmentations` or `bboxes`. What lies in the frames is read video by video
-(`youtube_vis_rows.py`).
+`category_id`, `score` and `segmentations` or `bboxes`. `youtube_vis_rows.py` reads masks and boxes, video by video.
 """
 
 from __future__ import annotations
@@ -38,11 +37,13 @@ class VisVideo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawTrack:
-    """One track as the file has it, looked at so far as to know where it belongs.
+    """One track of the file, parsed only far enough to know its video and category.
 
     Args:
-        where: file and place, for errors.
-        id: number in the file (ground truth), or place in the list from 1 (results), as the official tools count.
+        where: file and index, for errors.
+        id: id in the file (ground truth), or place in the list from 1 (results), as in the official tools.
+        label: category id, or `ONE_CLASS`.
+        value: the JSON object.
     """
 
     where: str
@@ -58,10 +59,10 @@ class VisTruth:
     """The ground truth.
 
     Args:
-        videos: ascending by id, the order of the official tools.
+        videos: ascending by id, as in the official tools.
         categories: names by id, in the order of the file; names are unique.
         entries: tracks by video id.
-        has_phrases: the file lists pairs of video and noun phrase, as SA-Co/VEval does.
+        has_phrases: whether a file lists pairs of video and noun phrase, as SA-Co/VEval does.
     """
 
     videos: list[VisVideo] = field(default_factory=list)
@@ -71,15 +72,15 @@ class VisTruth:
 
 
 def read_truth(url: str, *, one_class: bool = False) -> VisTruth:
-    """Ground truth of one JSON file, or of all in a folder.
+    """Read the ground truth from one JSON file, or from all in a folder.
 
     Args:
         url: the file or folder.
         one_class: put all tracks into `ONE_CLASS`, whatever their category.
 
     Raises:
-        BadTracks: not of this form; names file and key.
-        OSError: could not be read.
+        BadTracks: a file is not of this form; the message gives file and key.
+        OSError: a file cannot be read.
     """
     videos: dict[int, VisVideo] = {}
     categories: dict[int, str] = {ONE_CLASS: "object"} if one_class else {}
@@ -125,16 +126,16 @@ def read_truth(url: str, *, one_class: bool = False) -> VisTruth:
 
 
 def read_results(url: str, truth: VisTruth, *, one_class: bool = False) -> dict[int, list[RawTrack]]:
-    """Predicted tracks by video id, of one JSON file or of all in a folder.
+    """Predicted tracks by video id, from one JSON file or from all in a folder.
 
-    A file of ground truth is taken as results with score 1.
+    A file of ground truth counts as results with score 1.
 
     Raises:
-        BadTracks: not of this form, or a video or category that the ground truth does not know.
-        OSError: could not be read.
+        BadTracks: a file is not of this form, or has a video or category that is not in the ground truth.
+        OSError: a file cannot be read.
     """
     videos = {video.id: video for video in truth.videos}
-    found: dict[int, list[RawTrack]] = {}
+    tracks_by_video: dict[int, list[RawTrack]] = {}
     count = 0
     for file in json_files(url):
         content, at = load_json(file.uri), redact(file.uri)
@@ -149,8 +150,8 @@ def read_results(url: str, truth: VisTruth, *, one_class: bool = False) -> dict[
             score = 1.0 if is_truth else finite(_field(value, "score", where), f"{where}.score")
             count += 1
             entry = RawTrack(where=where, id=count, label=label, score=score, ignored=False, value=value)
-            found.setdefault(video_id, []).append(entry)
-    return found
+            tracks_by_video.setdefault(video_id, []).append(entry)
+    return tracks_by_video
 
 
 def _video(value: Any, where: str) -> VisVideo:
@@ -170,10 +171,10 @@ def _video(value: Any, where: str) -> VisVideo:
         if not 0 <= sides[side] < MAX_PIXELS:
             raise BadTracks(f"{where}.{side}: should be a number of pixels, found {sides[side]}")
     folder = names[0].rsplit("/", 1)[0] if names and "/" in names[0] else ""
-    record = next((text for text in (value.get("name"), value.get("video_name"), folder) if text), number)
+    title = next((text for text in (value.get("name"), value.get("video_name"), folder) if text), number)
     return VisVideo(
         id=number,
-        name=str(record),
+        name=str(title),
         num_frames=num_frames,
         height=sides["height"],
         width=sides["width"],
@@ -182,7 +183,7 @@ def _video(value: Any, where: str) -> VisVideo:
 
 
 def _named_apart(videos: list[VisVideo]) -> list[VisVideo]:
-    """Videos of the same name get their number behind it."""
+    """Append the id to the names of videos that share a name."""
     count = Counter(video.name for video in videos)
     return [replace(video, name=f"{video.name} ({video.id})") if count[video.name] > 1 else video for video in videos]
 
@@ -248,10 +249,10 @@ def _whole(value: Any, where: str) -> int:
 
 
 def finite(value: Any, where: str) -> float:
-    """A number of the file.
+    """Check a number of the file.
 
     Raises:
-        BadTracks: no number.
+        BadTracks: the value is not a finite number.
     """
     if type(value) not in (int, float) or not math.isfinite(value):
         raise BadTracks(f"{where}: should be a finite number, found {brief(value)}")
