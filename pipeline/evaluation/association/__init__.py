@@ -1,1 +1,1 @@
-"""Does an embedding associate? Given boxes, hidden identities, appearance only: the standing small benchmark."""
+"""A small benchmark of association by appearance alone: boxes are given, identities are hidden."""

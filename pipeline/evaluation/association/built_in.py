@@ -1,4 +1,4 @@
-"""Embeddings that need no model: a colour histogram as the rival to beat, and the two ends of the scale."""
+"""Embeddings that need no model: a colour histogram as the baseline, and random and perfect ones as the bounds."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _BINS = 8
 _BITS = 12
 _HALF = 1 << _BITS - 1
 _HALF_DEGREES = np.rint(np.append(0, 30 * 2**_BITS / np.arange(1, 256))).astype(np.int64)
-"""(256,) half degrees of hue for one step of the leading difference, by spread of the channels; 0 where it is 0."""
+"""(256,) half degrees of hue for one step of channel difference, by spread of the channels; 0 for spread 0."""
 _OF_255 = np.rint(np.append(0, 255 * 2**_BITS / np.arange(1, 256))).astype(np.int64)
 """(256,) saturation for one step of spread, by value."""
 _SIZE = 256
-"""Length of random vectors: two of them are nearly at right angles."""
+"""Length of random vectors; two of this length are nearly orthogonal."""
 
 
 def hsv_histogram(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Counts of the pixels inside each box in 8 x 8 x 8 cells of hue, saturation and value.
+    """Histogram of the pixels inside each box over 8 x 8 x 8 bins of hue, saturation and value.
 
-    A box's corners are cut down to whole pixels. Hue in half degrees (0..179), saturation and value (0..255) are whole
-    numbers first, in the 12-bit fixed point of OpenCV's conversion of 8-bit pictures: the benchmark's reference numbers
-    rest on it, and a pixel that is rounded otherwise may fall into the next cell.
+    Box corners are truncated to whole pixels. Hue in half degrees (0..179), saturation and value (0..255) are first
+    rounded to integers, in the 12-bit fixed point of OpenCV's conversion of 8-bit pictures: the benchmark's reference
+    numbers depend on it, because other rounding moves some pixels into the next bin.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -47,7 +47,7 @@ def _cells(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     red, green, blue = pixels.astype(np.int32).T
     value = np.maximum(np.maximum(red, green), blue)
     spread = value - np.minimum(np.minimum(red, green), blue)
-    # A sixth of the circle around the largest channel; gray has no hue and counts as 0.
+    # Hue is an offset of up to a sixth of the circle from the largest channel; gray counts as hue 0.
     lead = np.where(
         value == red, green - blue, np.where(value == green, blue - red + 2 * spread, red - green + 4 * spread)
     )
@@ -58,13 +58,13 @@ def _cells(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def random_vectors(sequence: BoxSequence, seed: int) -> NDArray[np.float32]:
-    """(N, 256) directions that say nothing; the same for a sequence of the same name, whatever others are there."""
+    """(N, 256) random directions without information; they depend only on the seed and the sequence's name and size."""
     rng = np.random.default_rng([seed, zlib.crc32(sequence.name.encode())])
     return rng.standard_normal((len(sequence), _SIZE), np.float32)
 
 
 def identity_vectors(sequence: BoxSequence, seed: int) -> NDArray[np.float32]:
-    """(N, 256) one random direction for each true identity: what a perfect embedding would give."""
+    """(N, 256) one random direction for each true identity: a perfect embedding."""
     people, who = np.unique(sequence.ids, return_inverse=True)
     rng = np.random.default_rng([seed, zlib.crc32(sequence.name.encode())])
     directions: NDArray[np.float32] = rng.standard_normal((len(people), _SIZE), np.float32)[who]

@@ -1,4 +1,4 @@
-"""Embeddings computed elsewhere, read from a file that says for each row which box it belongs to.
+"""Reads precomputed embeddings from a file that names the box of each row.
 
 Three layouts with the same four columns: `sequence` (text), `frame` and `id` (whole numbers, as in gt.txt) and
 `embedding` (D numbers).
@@ -7,7 +7,7 @@ Three layouts with the same four columns: `sequence` (text), `frame` and `id` (w
 - `.npz`: four arrays, `embedding` of shape (N, D).
 - `.npy`: one structured array with these four fields, `embedding` a field of shape (D,).
 
-Rows may be in any order; rows of other sequences, frames and ids are not looked at.
+Rows may be in any order; rows of other sequences, frames and ids are ignored.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ from trackmill.pipeline.storage.files import read_bytes
 ENDINGS = (".parquet", ".npz", ".npy")
 COLUMNS = ("sequence", "frame", "id", "embedding")
 MAX_BYTES = 32 << 30
-"""Of a file, and of an archive's arrays when unpacked."""
+"""Size limit of a file, and of the unpacked arrays of an archive."""
 
 
 class EmbeddingFile:
-    """One file's rows.
+    """The rows of one file.
 
     Args:
         url: ends in one of `ENDINGS`.
 
     Raises:
-        BadTracks: not such a file, a column is missing or of the wrong kind, or embeddings differ in length.
-        FileNotFoundError: no such file.
-        OSError: could not be read.
+        BadTracks: the file has another format, a column is missing or of the wrong type, or embeddings differ in
+            length.
+        FileNotFoundError: there is no such file.
+        OSError: the file cannot be read.
     """
 
     def __init__(self, url: str) -> None:
@@ -52,14 +53,14 @@ class EmbeddingFile:
             columns = _parquet(data) if url.lower().endswith(".parquet") else _arrays(data)
         except BadTracks as error:
             raise BadTracks(f"{self._where}: {error}") from None
-        except Exception as error:  # whatever a broken file makes these readers raise, the file is to blame
+        except Exception as error:  # a broken file may make these readers raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             raise BadTracks(f"{self._where}: cannot be read as a file of embeddings: {reason[:200]}") from None
         self._sequences, self._frames, self._ids, self._vectors = (columns[name] for name in COLUMNS)
         self._check()
 
     def vectors(self, sequence: BoxSequence) -> NDArray[Any]:
-        """(N, D) one row for each box of a sequence.
+        """(N, D) embeddings, one row for each box of a sequence.
 
         Raises:
             BadTracks: a box has no row, or two.

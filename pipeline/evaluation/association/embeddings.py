@@ -1,4 +1,4 @@
-"""Where vectors come from: a function of pixels, a file, a table in memory, or something built in."""
+"""The sources of embeddings: a function of pixels, a file, a table in memory, or a built-in one."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _CALLABLE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """One embedding; exactly one of the two functions is there.
+    """One embedding; exactly one of the two functions is not None.
 
     Args:
-        name: what the user called it.
+        name: the name the user gave.
         of_pixels: a function of a picture and the boxes in it.
-        of_sequence: all vectors of a sequence, (N, D), without looking at pixels.
+        of_sequence: returns all vectors of a sequence, (N, D), without reading pixels.
     """
 
     name: str
@@ -46,16 +46,16 @@ class Embedding:
 
 
 def named_embedding(spec: str, seed: int = 0) -> Embedding:
-    """What `--embeddings` means.
+    """The embedding that `--embeddings` selects.
 
     Args:
         spec: `hsv`, `random` or `identity`; a file that ends in .parquet, .npz or .npy (layout: `embedding_files`); or
             `package.module:name` of a function (image, boxes) -> vectors, or of a class or function without arguments
-            that gives one. Nothing is imported but that module.
-        seed: of `random` and `identity`.
+            that returns one. Only that module is imported.
+        seed: seed of `random` and `identity`.
 
     Raises:
-        BadTracks: none of these, or it cannot be imported or read.
+        BadTracks: `spec` is none of these, or cannot be imported or read.
     """
     if spec == "hsv":
         return Embedding(name=spec, of_pixels=hsv_histogram)
@@ -73,12 +73,12 @@ def named_embedding(spec: str, seed: int = 0) -> Embedding:
 
 
 def given_embedding(embedding: PixelEmbedding | Mapping[str, Any] | Embedding | str, seed: int = 0) -> Embedding:
-    """What a caller in Python hands over.
+    """The `Embedding` for what a Python caller passes.
 
     Args:
         embedding: a function of (image, boxes), a table from sequence name to (N, D) vectors in the order of the
-            sequence's boxes, or what `named_embedding` takes or gives.
-        seed: of `random` and `identity`.
+            sequence's boxes, or what `named_embedding` takes or returns.
+        seed: seed of `random` and `identity`.
     """
     if isinstance(embedding, Embedding):
         return embedding
@@ -92,10 +92,10 @@ def given_embedding(embedding: PixelEmbedding | Mapping[str, Any] | Embedding | 
 def embed(
     sequences: Sequence[BoxSequence], embeddings: Sequence[Embedding], progress: Callable[[int], None] | None = None
 ) -> list[dict[str, NDArray[np.float32]]]:
-    """Vectors of every box, each frame being read and embedded once.
+    """Compute the vectors of every box; each frame is read and embedded once.
 
     Args:
-        sequences: with `pictures` where an embedding looks at pixels.
+        sequences: need `pictures` if an embedding uses pixels.
         embeddings: one or more; a picture is decoded once for all of them.
         progress: called with 1 after each frame.
 
@@ -103,35 +103,35 @@ def embed(
         For each embedding: by sequence name, (N, D) float32 of unit length (zeros stay zeros).
 
     Raises:
-        BadTracks: no pictures, a function failed, or vectors of the wrong shape, or not finite; names embedding,
-            sequence and frame.
+        BadTracks: there are no pictures, a function failed, or vectors have the wrong shape or are not finite; the
+            message names embedding, sequence and frame.
     """
     of_pixels = [embedding for embedding in embeddings if embedding.of_pixels is not None]
-    found: list[dict[str, NDArray[np.float32]]] = [{} for _ in embeddings]
+    by_embedding: list[dict[str, NDArray[np.float32]]] = [{} for _ in embeddings]
     for sequence in sequences:
         seen = _look(sequence, of_pixels, progress) if of_pixels and len(sequence) else {}
-        for embedding, known in zip(embeddings, found):
+        for embedding, known in zip(embeddings, by_embedding):
             if embedding.of_sequence is not None:
                 where = f"embedding {embedding.name}: sequence {sequence.name}"
                 vectors = checked(embedding.of_sequence(sequence), sequence, where)
             else:
                 vectors = seen.get(id(embedding), np.zeros((0, 1), np.float32))
             known[sequence.name] = unit_length(vectors)
-    return found
+    return by_embedding
 
 
 def num_frames(sequences: Sequence[BoxSequence], embeddings: Sequence[Embedding]) -> int:
-    """How many pictures `embed` will look at."""
+    """Number of pictures that `embed` reads."""
     if all(embedding.of_pixels is None for embedding in embeddings):
         return 0
     return sum(len(np.unique(sequence.frames)) for sequence in sequences)
 
 
 def checked(vectors: Any, rows: BoxSequence, where: str) -> NDArray[np.float32]:
-    """Vectors (N, D) float32 of all boxes of a sequence.
+    """Check the vectors of all boxes of a sequence, and convert them to (N, D) float32.
 
     Raises:
-        BadTracks: wrong shape, or not finite.
+        BadTracks: they have the wrong shape, or are not finite.
     """
     array = _as_array(vectors, len(rows), where)
     odd = ~np.isfinite(array).all(axis=1)
@@ -157,29 +157,29 @@ def _as_array(vectors: Any, count: int, where: str) -> NDArray[np.float32]:
 def _look(
     sequence: BoxSequence, embeddings: Sequence[Embedding], progress: Callable[[int], None] | None
 ) -> dict[int, NDArray[np.float32]]:
-    """Vectors of one sequence by `id` of the embedding; one picture is held at a time."""
+    """Vectors of one sequence by `id` of the embedding; one picture is in memory at a time."""
     shown, starts = np.unique(sequence.frames, return_index=True)
     bounds = np.append(starts, len(sequence)).tolist()
-    found: dict[int, NDArray[np.float32]] = {}
+    by_id: dict[int, NDArray[np.float32]] = {}
     for place, image in enumerate(_pictures(sequence, shown.tolist())):
         rows = slice(bounds[place], bounds[place + 1])
         for embedding in embeddings:
             where = f"embedding {embedding.name}: sequence {sequence.name}, frame {shown[place]}"
             assert embedding.of_pixels is not None
             try:
-                given = embedding.of_pixels(image, sequence.boxes[rows].astype(np.float32))
+                output = embedding.of_pixels(image, sequence.boxes[rows].astype(np.float32))
             except Exception as error:
                 reason = " ".join(str(error).split())
                 raise BadTracks(f"{where}: it failed with {type(error).__name__}: {reason}") from error
-            vectors = _as_array(given, rows.stop - rows.start, where)
-            whole = found.setdefault(id(embedding), np.empty((len(sequence), vectors.shape[1]), np.float32))
+            vectors = _as_array(output, rows.stop - rows.start, where)
+            whole = by_id.setdefault(id(embedding), np.empty((len(sequence), vectors.shape[1]), np.float32))
             if vectors.shape[1] != whole.shape[1]:
                 raise BadTracks(f"{where}: vectors of length {vectors.shape[1]}, before it was {whole.shape[1]}")
             whole[rows] = vectors
         if progress is not None:
             progress(1)
     return {
-        id(embedding): checked(found[id(embedding)], sequence, f"embedding {embedding.name}: sequence {sequence.name}")
+        id(embedding): checked(by_id[id(embedding)], sequence, f"embedding {embedding.name}: sequence {sequence.name}")
         for embedding in embeddings
     }
 
@@ -214,20 +214,20 @@ def _look_up(table: Mapping[str, Any], sequence: BoxSequence) -> Any:
 def _import(spec: str) -> PixelEmbedding:
     module, _, path = spec.partition(":")
     if os.getcwd() not in sys.path:
-        # Last, so that a file beside the user never hides an installed package.
+        # Appended last, so that a file in the working directory never hides an installed package.
         sys.path.append(os.getcwd())
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
         for part in path.split("."):
-            found = getattr(found, part)
-        if inspect.isclass(found) or not _takes_two(found):
-            found = found()
+            target = getattr(target, part)
+        if inspect.isclass(target) or not _takes_two(target):
+            target = target()
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BadTracks(f"embedding {spec}: cannot be had: {type(error).__name__}: {reason}") from error
-    if not callable(found):
-        raise BadTracks(f"embedding {spec}: is a {type(found).__name__}, which cannot be called with (image, boxes)")
-    return found  # type: ignore[no-any-return]
+    if not callable(target):
+        raise BadTracks(f"embedding {spec}: is a {type(target).__name__}, which cannot be called with (image, boxes)")
+    return target  # type: ignore[no-any-return]
 
 
 def _takes_two(function: Any) -> bool:

@@ -1,14 +1,14 @@
-"""Is the difference between two embeddings more than chance? Paired bootstrap over people.
+"""Confidence intervals for the difference between two embeddings, by a paired bootstrap over people.
 
-Identities of a sequence are drawn again with replacement, as many as there are, the same draw for both embeddings and
-all scores. The score is worked out from the drawn identities' own sums, and a mean is taken over sequences as in the
-report. Sequences are kept as they are, so the interval speaks of other people in these scenes, not of other scenes. The
-boxes of one person are not independent, which is why people are drawn and not boxes.
+Each draw resamples the identities of a sequence with replacement, as many as there are, the same for both embeddings
+and all scores. The score is computed from the sums of the drawn identities, and averaged over sequences as in the
+report. Sequences are not resampled, so the interval covers other people in these scenes, not other scenes. People are
+drawn instead of boxes because the boxes of one person are not independent.
 
-What is exact and what is not: rank-1 and mAP are sums over queries, and each query belongs to one identity; the
-galleries stay as they were. AssA is a mean over matched boxes, and each belongs to one ground-truth identity; but
-neither the linking nor the matching is done again for a draw, so a drawn identity keeps its confusions with people who
-were not drawn, and the thresholds of both embeddings stay as they were chosen.
+For rank-1 and mAP this is exact up to the galleries, which do not change: they are sums over queries, and each query
+belongs to one identity. AssA is a mean over matched boxes, and each belongs to one ground-truth identity; but linking
+and matching are not repeated for a draw, so a drawn identity keeps its confusions with people who were not drawn, and
+the thresholds of both embeddings do not change.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PersonSums:
     denominator: NDArray[np.float64]
 
     def scores(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(R,) the score when identity i counts weights[r, i] times; NaN where nothing is left to divide by."""
+        """(R,) the score when identity i counts weights[r, i] times; NaN where all denominators are 0."""
         below = weights @ self.denominator
         ratio = np.divide(weights @ self.numerator, below, out=np.zeros_like(below), where=below > 0)
         mean: NDArray[np.float64] = np.where((below > 0).any(axis=1), ratio.mean(axis=1), np.nan)
@@ -49,7 +49,7 @@ class PersonSums:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """Fractions: the score of both, their difference (first minus second), and where 95 % of the draws lie."""
+    """Scores of both, their difference (first minus second), and the bounds of 95 % of the draws; fractions."""
 
     first: float
     second: float
@@ -63,8 +63,8 @@ def association_sums(overlaps: Overlaps, person: NDArray[np.int64], num_people: 
 
     Args:
         overlaps: of the given boxes with the linked ones.
-        person: (ids,) person of each ground-truth id; one person has an id in every phase.
-        num_people: I.
+        person: (ids,) person of each ground-truth id; a person has a separate id in every phase.
+        num_people: number of people, I.
     """
     who = overlaps.gt_ids[overlaps.pair_gt] * overlaps.num_pred_ids + overlaps.pred_ids[overlaps.pair_pred]
     frames_gt = np.bincount(overlaps.gt_ids, minlength=overlaps.num_gt_ids)
@@ -96,12 +96,12 @@ def paired_intervals(
 ) -> dict[str, Interval | None]:
     """Interval of every score's difference.
 
-    A sequence without anything to score (by anybody who was drawn) is left out of the mean of that draw.
+    A sequence in which no drawn identity can be scored is left out of the mean of that draw.
 
     Args:
         first, second: by score, one entry a sequence, with the same identities in both.
-        draws: how often identities are drawn.
-        seed: of the draws.
+        draws: number of draws.
+        seed: seed of the draws.
 
     Returns:
         By score; None where nothing can be scored.
@@ -110,26 +110,26 @@ def paired_intervals(
     longest = max(first.values(), key=len, default=())
     people = [len(sums.numerator) for sums in longest]
     weights = [np.concatenate([np.ones((1, n)), _draw(rng, n, draws)]) for n in people]
-    found: dict[str, Interval | None] = {}
+    intervals: dict[str, Interval | None] = {}
     for name, sums in first.items():
         if not sums or len(sums) != len(second[name]):  # one of the two could not be scored
-            found[name] = None
+            intervals[name] = None
             continue
         ours, theirs = _means(sums, weights), _means(second[name], weights)
         drawn = (ours - theirs)[1:]
         drawn = drawn[np.isfinite(drawn)]
         if not np.isfinite(ours[0] - theirs[0]) or len(drawn) == 0:
-            found[name] = None
+            intervals[name] = None
             continue
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        found[name] = Interval(
+        intervals[name] = Interval(
             first=float(ours[0]),
             second=float(theirs[0]),
             difference=float(ours[0] - theirs[0]),
             low=float(low),
             high=float(high),
         )
-    return found
+    return intervals
 
 
 def _draw(rng: np.random.Generator, people: int, draws: int) -> NDArray[np.float64]:
@@ -139,7 +139,7 @@ def _draw(rng: np.random.Generator, people: int, draws: int) -> NDArray[np.float
 
 
 def _means(sums: Sequence[PersonSums], weights: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(1 + draws,) plain mean over sequences of the score under each draw, the first being everybody once."""
+    """(1 + draws,) mean of the score over sequences for each draw; the first has every identity once."""
     scores = np.array([entry.scores(drawn) for entry, drawn in zip(sums, weights)])
     there = np.isfinite(scores)
     count = there.sum(axis=0)

@@ -1,7 +1,7 @@
-"""The fixed linking rule: one Hungarian assignment a frame on cosine, and a short memory of how each track looked.
+"""The fixed linking rule: a Hungarian assignment on cosine in each frame, and a moving average of each track's vector.
 
-Nothing but appearance: no motion, no position, no class. The rule is the same for every embedding, so that a difference
-in AssA is a difference between embeddings.
+It uses only appearance: no motion, no position, no class. The rule is the same for every embedding, so a difference in
+AssA is a difference between embeddings.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ def link(
     memory: int = 10,
     ema: float = 0.5,
 ) -> NDArray[np.int64]:
-    """Give every box a track, in every phase of `stride` apart: frames f, f + stride, f + 2 stride, ... for each f.
+    """Link boxes into tracks, in each phase of `stride` separately: frames f, f + stride, f + 2 stride, ...
 
-    In a frame, the sum of (cosine - threshold) over the chosen pairs of box and remembered track is made as large as
-    possible; no pair at or under the threshold is chosen. A box left over begins a track. A matched track becomes
-    (1 - ema) x its vector + ema x the box's, brought to unit length again.
+    In each frame, the assignment of boxes to remembered tracks maximises the sum of (cosine - threshold); no pair at or
+    below the threshold is chosen. An unassigned box begins a track. The vector of an assigned track becomes
+    (1 - ema) x its vector + ema x the box's, normalised to unit length.
 
     Args:
         vectors: (N, D) of unit length, or zero.
         frames: (N,) frame number, ascending.
         threshold: cosine above which a box may continue a track.
-        stride: frames between two that are processed.
-        memory: a track is forgotten when it was last seen more than so many processed frames ago; frames without boxes
-            count.
+        stride: frames from one processed frame to the next.
+        memory: number of processed frames, also those without boxes, after which an unseen track is forgotten.
         ema: weight of the new vector, in (0, 1].
 
     Returns:
@@ -50,19 +49,19 @@ def link(
             known.forget(steps[place] - memory)
             seen = vectors[rows]
             boxes, places = _best_pairs(seen @ known.vectors.T, threshold)
-            found = np.full(len(seen), -1, np.int64)
-            found[boxes] = known.tracks[places]
+            assigned = np.full(len(seen), -1, np.int64)
+            assigned[boxes] = known.tracks[places]
             known.update(places, seen[boxes], steps[place], ema)
-            fresh = np.flatnonzero(found < 0)
-            found[fresh] = np.arange(num_tracks, num_tracks + len(fresh))
+            fresh = np.flatnonzero(assigned < 0)
+            assigned[fresh] = np.arange(num_tracks, num_tracks + len(fresh))
             num_tracks += len(fresh)
-            known.add(seen[fresh], found[fresh], steps[place])
-            tracks[rows] = found
+            known.add(seen[fresh], assigned[fresh], steps[place])
+            tracks[rows] = assigned
     return tracks
 
 
 class _Known:
-    """Tracks that may still be continued: vectors (M, D), track numbers (M,), step of the last sight (M,)."""
+    """Tracks that may still be continued: vectors (M, D), track numbers (M,), step of the last observation (M,)."""
 
     def __init__(self, size: int) -> None:
         self.vectors = np.zeros((0, size), np.float32)
@@ -70,7 +69,7 @@ class _Known:
         self._last = np.zeros(0, np.int64)
 
     def forget(self, oldest: int) -> None:
-        """Drop what was last seen before the step `oldest`."""
+        """Drop tracks that were last seen before the step `oldest`."""
         keep = self._last >= oldest
         if not keep.all():
             self.vectors, self.tracks, self._last = self.vectors[keep], self.tracks[keep], self._last[keep]
@@ -89,8 +88,7 @@ class _Known:
 
 
 def _best_pairs(cosine: NDArray[np.float32], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    # Not the best sum of cosines with weak pairs struck out afterwards: there a weak pair could still push a good one
-    # aside.
+    # Weak pairs gain nothing in the assignment. If they were removed only afterwards, they could displace good ones.
     gain = np.maximum(cosine - np.float32(threshold), 0)
     rows, columns = linear_sum_assignment(gain, maximize=True)
     kept = gain[rows, columns] > 0

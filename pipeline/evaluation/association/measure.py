@@ -1,4 +1,4 @@
-"""The association benchmark for anybody's embedding: AssA and IDF1 at some strides, rank-1 and mAP at some frame gaps.
+"""The association benchmark for any embedding: AssA and IDF1 at some strides, rank-1 and mAP at some frame gaps.
 
 In a training loop::
 
@@ -6,9 +6,9 @@ In a training loop::
     report = association_benchmark(model.embed, [sequence], threshold=0.4)
     report.metrics["AssA"], report.metrics["rank1@20"]
 
-where `model.embed(image, boxes)` gives (N, D) vectors; or, with vectors at hand,
-`association_benchmark({"TUD": vectors}, [sequence])`. Select models by rank-1 and mAP, which need no threshold; AssA
-moves by points with the threshold alone.
+where `model.embed(image, boxes)` returns (N, D) vectors; or, with precomputed vectors,
+`association_benchmark({"TUD": vectors}, [sequence])`. Select models by rank-1 and mAP, which need no threshold: the
+threshold alone changes AssA by several points.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ GAPS = (5, 20, 50)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AssociationReport:
-    """What one embedding reached.
+    """The scores of one embedding.
 
     Args:
         embedding: its name.
         metrics: plain means over sequences, percent: `AssA`, `IDF1` (with several strides `AssA@10`, ...), `rank1@20`,
-            `mAP@20`, ...; None where no sequence has anything to score.
+            `mAP@20`, ...; None where no sequence can be scored.
         sequences: the same by sequence.
-        threshold: least cosine of a link; None where nothing could be linked.
+        threshold: smallest cosine of a link; None where there were no boxes to choose it on.
         chosen_on: sequences that the threshold was chosen on; empty where it was given.
-        notes: what a reader must know.
-        sums: by score, one entry for each sequence with boxes: what `intervals` draws from.
+        notes: for the reader of the report.
+        sums: by score, one entry for each sequence with boxes; `intervals` resamples these.
     """
 
     embedding: str
@@ -69,7 +69,7 @@ class AssociationReport:
         """95 % intervals of this embedding minus another on the same sequences, see `intervals.py`; fractions.
 
         Raises:
-            ValueError: the reports are of other sequences, strides or gaps.
+            ValueError: the reports have different sequences, strides or gaps.
         """
         if list(self.sums) != list(other.sums) or list(self.sequences) != list(other.sequences):
             raise InputError("only reports of the same sequences, strides and gaps can be compared")
@@ -89,23 +89,23 @@ def association_benchmark(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> AssociationReport:
-    """Embed the boxes and measure.
+    """Embed the boxes, link them, and score.
 
     Args:
         embeddings: a function (image (H, W, 3) uint8 RGB, boxes (N, 4) float32 `xyxy`) -> (N, D), a table from sequence
             name to (N, D) vectors in the order of the sequence's boxes, or what `--embeddings` takes.
-        sequences: scored; made by `box_sequence`, with different names.
-        strides: frames between two that are linked.
+        sequences: to score; made by `box_sequence`, with different names.
+        strides: frames from one linked frame to the next.
         gaps: frames between query and gallery of retrieval.
-        threshold: least cosine of a link; None chooses it.
-        dev: sequences to choose it on; None takes the scored ones, which a note then says.
+        threshold: smallest cosine of a link; None chooses it on `dev`.
+        dev: sequences to choose it on; None takes the scored ones and adds a note.
         memory, ema: of the linking rule, see `link`.
-        seed: of the built-in random embeddings.
+        seed: seed of the built-in random embeddings.
         progress: called with 1 after each picture.
 
     Raises:
-        BadTracks: see `embed`; or two sequences of one name.
-        ValueError: strides or gaps that are not different whole numbers of at least 1.
+        BadTracks: see `embed`; or two sequences have the same name.
+        ValueError: strides or gaps are not different whole numbers of at least 1.
     """
     for steps, what in ((strides, "strides"), (gaps, "gaps")):
         if len(set(steps)) < len(steps) or any(step != int(step) or step < 1 for step in steps):
@@ -142,7 +142,7 @@ def measure_association(
     memory: int,
     ema: float,
 ) -> AssociationReport:
-    """Measure vectors of unit length, by sequence name; the rest as in `association_benchmark`."""
+    """Score `vectors` of unit length, by sequence name; the other arguments are those of `association_benchmark`."""
     notes: list[str] = []
     filled = [sequence for sequence in sequences if len(sequence)]
     chosen_on: tuple[str, ...] = ()
@@ -155,20 +155,20 @@ def measure_association(
     scores: dict[str, dict[str, float]] = {sequence.name: {} for sequence in sequences}
     sums: dict[str, list[PersonSums]] = {key: [] for key in _keys(strides, gaps)}
     for sequence in filled:
-        known, found = vectors[sequence.name], scores[sequence.name]
+        known, sequence_scores = vectors[sequence.name], scores[sequence.name]
         for stride in strides:
             if threshold is None:
                 break
             tracks = link(known, sequence.frames, threshold=threshold, stride=stride, memory=memory, ema=ema)
             linked = sequence.linked(tracks, stride)
             suffix = _suffix(strides, stride)
-            found[f"AssA{suffix}"] = hota(linked).scores()["AssA"]
-            found[f"IDF1{suffix}"] = identity(linked).scores()["IDF1"]
+            sequence_scores[f"AssA{suffix}"] = hota(linked).scores()["AssA"]
+            sequence_scores[f"IDF1{suffix}"] = identity(linked).scores()["IDF1"]
             people = len(sequence.overlaps.gt_names)
             sums[f"AssA{suffix}"].append(association_sums(linked, linked.gt_names // stride, people))
         for gap in gaps:
             counts = retrieval(known, sequence.frames, sequence.ids, gap)
-            found |= {f"{key}@{gap}": value for key, value in (counts.scores() or {}).items()}
+            sequence_scores |= {f"{key}@{gap}": value for key, value in (counts.scores() or {}).items()}
             for key, entry in retrieval_sums(counts).items():
                 sums[f"{key}@{gap}"].append(entry)
         blank = int((~known.any(axis=1)).sum())
@@ -192,14 +192,14 @@ def _suffix(strides: Sequence[int], stride: int) -> str:
 
 
 def _keys(strides: Sequence[int], gaps: Sequence[int]) -> list[str]:
-    """Scores that have intervals."""
+    """Names of the scores that have intervals."""
     return [f"AssA{_suffix(strides, stride)}" for stride in strides] + [
         f"{key}@{gap}" for gap in gaps for key in ("rank1", "mAP")
     ]
 
 
 def _names(strides: Sequence[int], gaps: Sequence[int]) -> list[str]:
-    """All scores, in the order of the report."""
+    """Names of all scores, in the order of the report."""
     linked = [f"{key}{_suffix(strides, stride)}" for stride in strides for key in ("AssA", "IDF1")]
     return linked + [f"{key}@{gap}" for gap in gaps for key in ("rank1", "mAP")]
 

@@ -1,4 +1,4 @@
-"""Embeddings of a model of ours, or of somebody else's, as the association benchmark asks for them."""
+"""Runs a model, built in or the user's own, as an embedding for the association benchmark."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 def asked_embedding(spec: str, weights: str | None, seed: int = 0, long_side: int | None = None) -> Embedding:
-    """What `--embeddings` and `--weights` mean together.
+    """The embedding that `--embeddings` and `--weights` select.
 
     Args:
         spec: name of a model (`trackmill.models.registry.MODELS`), or what `named_embedding` takes. With weights,
             `my_package.my_module:Class` is a model of your own.
         weights: for a model: path or URL of its checkpoint, `imagenet` for masa_lite0, None for random weights.
-        seed: of `random` and `identity`.
-        long_side: pixels frames are scaled to, for a model; None: what its benchmark uses. Others see frames as they
-            are.
+        seed: seed of `random` and `identity`.
+        long_side: for a model: pixels to scale the longer side of frames to; None: what its benchmark uses. Other
+            embeddings get frames unscaled.
 
     Raises:
-        BadTracks: none of these, or weights beside something that has none.
-        ValueError, OSError, ImportError: the model cannot be loaded; the text says why.
+        BadTracks: `spec` is none of these, or has no weights to load.
+        ValueError, OSError, ImportError: the model cannot be loaded; the message says why.
     """
     if spec in MODELS or (weights is not None and is_outside(spec)):
         embedding = model_embedding(spec, weights, long_side)
@@ -43,7 +43,7 @@ def asked_embedding(spec: str, weights: str | None, seed: int = 0, long_side: in
 
 
 def model_embedding(name: str, weights: str | None, long_side: int | None = None) -> PixelEmbedding:
-    """A function of picture and boxes that asks a model, on the GPU if there is one."""
+    """A function of picture and boxes that runs a model, on the GPU if there is one."""
     device = choose_device("auto")
     longer, shorter = choose_model(name)[0].frame_size()
     network = build_model(name, weights, device)
@@ -55,13 +55,13 @@ def model_embedding(name: str, weights: str | None, long_side: int | None = None
 
 
 def network_embedding(network: Any, scaling: FrameScaling, device: torch.device) -> PixelEmbedding:
-    """A function of picture and boxes that asks a network.
+    """A function of picture and boxes that runs a network.
 
     Args:
         network: in evaluation mode, on `device`; `embed(images, boxes)` takes (1, 3, H, W) float RGB 0..255 and a list
-            with (N, 4) `xyxy` pixels of the scaled image, and gives a list with (N, D).
-        scaling: the size at which it sees pictures.
-        device: where it lies.
+            with (N, 4) `xyxy` pixels of the scaled image, and returns a list with (N, D).
+        scaling: scales pictures to the network's input size.
+        device: the device of the network.
     """
     import torch
 

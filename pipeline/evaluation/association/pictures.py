@@ -1,4 +1,4 @@
-"""Pictures of a MOT-style sequence by frame number: files in a folder or one video, read in order, one at a time."""
+"""Reads the pictures of a MOT-style sequence by frame number, in order, from files in a folder or from one video."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _PICTURE = re.compile(r"^(?P<number>\d{1,18})\.(?:jpe?g|png|webp|bmp)$", re.IGNO
 
 
 def find_pictures(root: str, name: str) -> FrameReader:
-    """A reader of one sequence's frames; nothing is looked for before it is called.
+    """A reader of the frames of one sequence; it accesses no files before it is called.
 
     Frame n is NAME/img1/n.jpg (any number of leading zeros, also .png, .webp, .bmp; also without the folder img1), or
     the n-th frame of NAME/NAME.mp4 or NAME.mp4 (any container).
 
     Args:
         root: URL of the folder that holds NAME.
-        name: of the sequence.
+        name: name of the sequence.
 
     Raises (when called):
-        BadTracks: no pictures there, a frame is missing, or a picture or video cannot be decoded.
-        OSError: could not be read.
+        BadTracks: there are no pictures, a frame is missing, or a picture or video cannot be decoded.
+        OSError: a file cannot be read.
     """
 
     def read(wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
@@ -68,15 +68,15 @@ def _listed(url: str) -> list[FileInfo]:
 
 
 def _pictures(files: list[FileInfo], folder: str) -> dict[int, str]:
-    """URL by frame number, of the folder `img1` or else of the sequence's own folder."""
+    """URLs by frame number, from the folder `img1` or else from the sequence's own folder."""
     for wanted in ("img1", basename(folder)):
-        found: dict[int, str] = {}
+        by_number: dict[int, str] = {}
         for file in files:
             match = _PICTURE.match(basename(file.uri))
             if match and basename(dirname(file.uri)) == wanted:
-                found[int(match["number"])] = file.uri
-        if found:
-            return found
+                by_number[int(match["number"])] = file.uri
+        if by_number:
+            return by_number
     return {}
 
 

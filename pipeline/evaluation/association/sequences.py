@@ -1,4 +1,4 @@
-"""One sequence of the association benchmark: boxes with identities, and perhaps a way to its pictures."""
+"""One sequence of the association benchmark: boxes with identities, and optionally access to its pictures."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class BoxSequence:
     Make one with `box_sequence`, which sorts and checks.
 
     Args:
-        name: of the sequence.
+        name: name of the sequence.
         frames: (N,) int64 frame number.
         ids: (N,) int64 identity, unique within a frame.
         boxes: (N, 4) float64 `xyxy` in pixels.
-        pictures: pixels by frame number; None where no embedding looks at pixels.
+        pictures: pixels by frame number; None where no embedding uses pixels.
     """
 
     name: str
@@ -42,21 +42,21 @@ class BoxSequence:
 
     @cached_property
     def overlaps(self) -> Overlaps:
-        """The boxes compared with themselves, which is all of HOTA's geometry when boxes are given."""
-        # Frames without objects change nothing, so they are numbered anew: their true numbers may be anything.
+        """The overlaps of the boxes with themselves: all that HOTA needs when the boxes are given."""
+        # Frames are renumbered without gaps: frames without objects change no score, and numbers may be huge.
         shown, steps = np.unique(self.frames, return_inverse=True)
         boxes = make_tracks(steps, self.ids, self.boxes)
         return find_overlaps(boxes, boxes, len(shown))
 
     def linked(self, tracks: NDArray[np.int64], stride: int) -> Overlaps:
-        """The boxes as ground truth and as predictions, every phase of `stride` a video of its own.
+        """The boxes as ground truth and as predictions, with separate identities in every phase of `stride`.
 
-        Phases share no frame, so all of them stand in one `Overlaps`: only the identities are kept apart. Pooling their
-        counts afterwards would give the same sums.
+        Phases share no frame, so one `Overlaps` holds them all; pooling the counts of each phase would give the same
+        sums.
 
         Args:
             tracks: (N,) predicted identity of each box, different in every phase.
-            stride: frames between two that are looked at.
+            stride: frames from one processed frame to the next.
         """
         base = self.overlaps
         gt_names, gt_ids = np.unique(base.gt_ids * stride + self.frames % stride, return_inverse=True)
@@ -74,14 +74,13 @@ def box_sequence(
     """Sort by frame (stably) and check.
 
     Args:
-        name: of the sequence.
+        name: name of the sequence.
         frames, ids: (N,) whole numbers; frames are not negative.
         boxes: (N, 4) `xyxy` in pixels.
         pictures: see `BoxSequence`.
 
     Raises:
-        BadTracks: columns of different lengths, a box that is not finite or has a negative side, or an id twice in a
-            frame.
+        BadTracks: columns differ in length, a box is not finite or has a negative side, or a frame has an id twice.
     """
     where = f"sequence {name}"
     columns = [np.asarray(frames), np.asarray(ids)]

@@ -1,4 +1,4 @@
-"""The one number of the linking rule that depends on the embedding: the least cosine of a link."""
+"""Chooses the threshold of the linking rule: the smallest cosine of a link, which depends on the embedding."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ STRIDE = 10
 """Thresholds are chosen at the standard stride, whatever strides are reported, so that runs can be compared."""
 _STEPS = 20
 _SAMPLE = 1 << 20
-"""Cosines looked at for the range of candidates; more would move it by nothing."""
+"""Number of cosines that set the range of candidates; more would not change it."""
 
 
 def choose_threshold(
     sequences: Sequence[BoxSequence], vectors: Mapping[str, NDArray[np.float32]], *, memory: int, ema: float
 ) -> tuple[float, dict[float, float]]:
-    """The candidate with the highest mean AssA at stride 10; of several, the one in the middle.
+    """The candidate with the highest mean AssA at stride 10; among equal ones, the middle one.
 
-    Candidates are 20 numbers at equal distances, from the 1st to the 99th percentile of the cosines that linking meets:
-    some embeddings spread over -1..1, others keep all their cosines above .9.
+    The 20 candidates are evenly spaced from the 1st to the 99th percentile of the cosines between boxes to be linked:
+    the cosines of some embeddings cover -1..1, those of others are all above .9.
 
     Args:
-        sequences: the development set, each with a box at least.
-        vectors: by name, (N, D) of unit length.
+        sequences: the development set; each has at least one box.
+        vectors: by name of the sequence, (N, D) of unit length.
         memory, ema: see `link`.
 
     Returns:
@@ -48,23 +48,23 @@ def choose_threshold(
 
 
 def candidates(sequences: Sequence[BoxSequence], vectors: Mapping[str, NDArray[np.float32]]) -> list[float]:
-    """Thresholds worth trying, ascending, rounded so that what is printed is what was used."""
+    """Thresholds to try, ascending, rounded so that the printed value is the exact one."""
     cosines = np.concatenate([_cosines(sequence, vectors[sequence.name]) for sequence in sequences])
     low, high = np.quantile(cosines, [0.01, 0.99]) if len(cosines) else (-1.0, 1.0)
     return sorted({round(float(value), 6) for value in np.linspace(low, high, _STEPS)})
 
 
 def _cosines(sequence: BoxSequence, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of all pairs of boxes in frames that are `STRIDE` apart."""
+    """Cosines of all pairs of boxes in frames that are `STRIDE` apart, up to about `_SAMPLE`."""
     shown, starts, counts = np.unique(sequence.frames, return_index=True, return_counts=True)
     later = np.searchsorted(shown, shown + STRIDE)
-    found, total = [np.zeros(0, np.float32)], 0
+    chunks, total = [np.zeros(0, np.float32)], 0
     for here, there in enumerate(later.tolist()):
         if there < len(shown) and shown[there] == shown[here] + STRIDE and total < _SAMPLE:
             rows, columns = (
                 slice(starts[here], starts[here] + counts[here]),
                 slice(starts[there], starts[there] + counts[there]),
             )
-            found.append((vectors[rows] @ vectors[columns].T).ravel())
-            total += len(found[-1])
-    return np.concatenate(found)
+            chunks.append((vectors[rows] @ vectors[columns].T).ravel())
+            total += len(chunks[-1])
+    return np.concatenate(chunks)
