@@ -1,1 +1,1 @@
-"""One benchmark family a file: which files, which preprocessing, which averages."""
+"""One module for each family of benchmarks, with its files, preprocessing and averages."""

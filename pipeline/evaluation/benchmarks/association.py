@@ -1,4 +1,4 @@
-"""`--benchmark association`: how well an embedding alone links given boxes of MOT-style sequences."""
+"""`--benchmark association`: measures how well an embedding alone links given boxes of MOT-style sequences."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from trackmill.pipeline.storage.files import dirname
 
 
 def evaluate_association(gt: str, settings: AssociationSettings) -> Report:
-    """Run the benchmark; tells on stderr how far it is when embedding takes more than a few seconds.
+    """Run the benchmark; shows progress on stderr if embedding takes more than a few seconds.
 
     Args:
         gt: URL of MOT-style ground truth, see `find_sequences`; rows with flag 0 are dropped.
         settings: see `AssociationSettings`.
 
     Returns:
-        The first embedding's scores. With `against`, `settings["against"]` holds the second's threshold, scores and
-        the intervals, and a note says each in words.
+        The first embedding's scores. With `against`, `settings["against"]` holds the threshold and scores of the second
+        and the intervals, and notes give each interval in words.
 
     Raises:
-        BadTracks: ground truth, embeddings or pictures cannot be used; unknown sequence names.
-        OSError: something could not be read.
+        BadTracks: ground truth, embeddings or pictures cannot be used, or a sequence name is unknown.
+        OSError: a file cannot be read.
     """
     scored, dev = association_sequences(gt, settings)
     specs = [settings.embeddings] + ([] if settings.against is None else [settings.against])
@@ -80,7 +80,7 @@ def evaluate_association(gt: str, settings: AssociationSettings) -> Report:
 
 
 def association_sequences(gt: str, settings: AssociationSettings) -> tuple[list[BoxSequence], list[BoxSequence] | None]:
-    """Scored sequences, and those of the development set."""
+    """The scored sequences, and those of the development set (None without one)."""
     files = find_sequences(gt)
     dev = None if settings.dev is None else choose_sequences(files, settings.dev, gt)
     rest = [name for name in files if name not in (dev or ())]
@@ -123,7 +123,7 @@ def _compare(
 
 
 def _plain(interval: Interval | None) -> dict[str, Any] | None:
-    """Percent, or points of it."""
+    """Scores in percent, differences in percentage points."""
     if interval is None:
         return None
     return {key: 100 * getattr(interval, key) for key in ("first", "second", "difference", "low", "high")}

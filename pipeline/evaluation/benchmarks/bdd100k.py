@@ -1,9 +1,9 @@
 """BDD100K multi-object tracking (`bdd100k-mot`) and segmentation tracking (`bdd100k-mots`), from Scalabel JSON.
 
 Numbers are those of the Scalabel toolkit (branch scalabel-evalAPI, commit 9a48ee4) as the TETA repository's BDD100K
-script drives it: CLEAR and identity by motmetrics 1.4.0, HOTA by TrackEval, TETA by SysCV/tet. `metrics` holds the
-means over the 8 classes (names with m) and what all objects give together; `classes` holds the 8 classes and after them
-the three super-categories human, vehicle and bike (`settings` names their members), which no mean counts.
+script calls it: CLEAR and identity by motmetrics 1.4.0, HOTA by TrackEval, TETA by SysCV/tet. `metrics` holds the means
+over the 8 classes (names with m) and the scores of all objects pooled; `classes` holds the 8 classes and then the three
+super-categories human, vehicle and bike (`settings` names their members), which are not part of any mean.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
 
 IOU: Mapping[str, Iou] = {"bdd100k-mot": "box", "bdd100k-mots": "mask"}
-"""What each benchmark compares unless asked otherwise."""
+"""What each benchmark compares by default."""
 
 FAMILIES = ("teta", "hota", "clear", "identity")
 
@@ -51,7 +51,7 @@ def evaluate(
         progress: called with videos done and videos in all.
 
     Raises:
-        BadTracks: a file that cannot be evaluated; results of a video or frame that the ground truth does not have.
+        BadTracks: a file cannot be evaluated, or has results of a video or frame that is not in the ground truth.
         OSError: a file that cannot be read.
     """
     families = _families(name, options)
@@ -66,15 +66,15 @@ def evaluate(
     }
     truths = read_scalabel(gt, CATEGORIES, side="gt", shape=iou, sequences=options.sequences)
     names = choose_sequences(truths, options.sequences, gt)
-    found = read_scalabel(results, CATEGORIES, side="results", shape=iou, sequences=options.sequences)
-    for video in found:
+    results_of = read_scalabel(results, CATEGORIES, side="results", shape=iou, sequences=options.sequences)
+    for video in results_of:
         if video not in truths:
             raise BadTracks(f"{redact(results)}: {unknown(video, list(truths))}")
     by_class = {label: Counts.none() for label in CLASSES.values()}
     notes = Notes()
     for done, video in enumerate(names, start=1):
         truth = truths.pop(video)
-        predictions = _aligned(truth, found.pop(video, None), results, notes)
+        predictions = _aligned(truth, results_of.pop(video, None), results, notes)
         if iou == "mask":
             predictions = _without_overlaps(truth, predictions, results, notes)
         if options.class_vote:
@@ -95,15 +95,15 @@ def evaluate(
 
 
 def _families(name: str, options: Options) -> tuple[str, ...]:
-    asked = options.metrics or FAMILIES
-    for family in asked:
+    families = options.metrics or FAMILIES
+    for family in families:
         if family not in FAMILIES:
             raise BadTracks(f"{name} has no {family}; choose from {', '.join(FAMILIES)}")
-    return tuple(asked)
+    return tuple(families)
 
 
 def _aligned(truth: LabelledVideo, predictions: LabelledVideo | None, results: str, notes: Notes) -> LabelledVideo:
-    """Predictions at the time steps of the ground truth."""
+    """Renumber the predictions to the time steps of the ground truth."""
     if predictions is None:
         notes.missing_videos.append(truth.name)
         nothing = np.zeros(0, bool)
@@ -125,7 +125,7 @@ def _aligned(truth: LabelledVideo, predictions: LabelledVideo | None, results: s
 
 
 def _without_overlaps(truth: LabelledVideo, predictions: LabelledVideo, results: str, notes: Notes) -> LabelledVideo:
-    """Segmentation tracking allows no two predictions on one pixel: such a frame loses all its predictions."""
+    """Drop all predictions of frames in which two masks overlap, which segmentation tracking does not allow."""
     masks, tracks = truth.tracks.masks, predictions.tracks
     assert masks is not None and tracks.masks is not None
     if len(masks) and len(tracks) and masks[0]["size"] != tracks.masks[0]["size"]:
@@ -144,7 +144,7 @@ def _without_overlaps(truth: LabelledVideo, predictions: LabelledVideo, results:
 
 
 def _voted(predictions: LabelledVideo) -> LabelledVideo:
-    """Each track with the class of most of its boxes; among equals the first in BDD100K's order of classes wins."""
+    """Give each track the class of most of its boxes; on a tie, the first in BDD100K's order of classes."""
     order = np.array([*CLASSES.values(), *DISTRACTORS])
     rank = np.zeros(order.max() + 1, np.int64)
     rank[order] = np.arange(len(order))

@@ -26,7 +26,7 @@ SUPER_CATEGORIES = {
 """Classes that are also reported together."""
 
 DISTRACTORS = {3: CLASSES["pedestrian"], 8: CLASSES["truck"], 9: CLASSES["car"]}
-"""Class that `other person`, `trailer` and `other vehicle` look like."""
+"""For `other person`, `trailer` and `other vehicle`: the scored class that they look like."""
 
 CATEGORIES = {
     **CLASSES,
@@ -40,4 +40,4 @@ CATEGORIES = {
     "van": CLASSES["car"],
     "caravan": CLASSES["car"],
 }
-"""Number of every name that a file may hold."""
+"""Number of every category name that a file may hold."""

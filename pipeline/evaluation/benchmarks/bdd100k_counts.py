@@ -1,8 +1,8 @@
-"""One BDD100K video: what counts in each class for CLEAR and identity, for HOTA, and for TETA.
+"""Counts one BDD100K video in each class for CLEAR and identity, for HOTA, and for TETA.
 
-The three measure boxes and ignored regions differently. Facts from the Scalabel toolkit, branch scalabel-evalAPI,
-commit 9a48ee4 (`eval/mot.py`, `mots.py`, `hota.py`, `hotas.py`, `teta.py`, `tetas.py`), and from SysCV/tet
-(`datasets/bdd.py`, `bdd_mots.py`):
+The three treat boxes and ignored regions differently in the Scalabel toolkit, branch scalabel-evalAPI, commit 9a48ee4
+(`eval/mot.py`, `mots.py`, `hota.py`, `hotas.py`, `teta.py`, `tetas.py`), and in SysCV/tet (`datasets/bdd.py`,
+`bdd_mots.py`):
 
 | | CLEAR and identity | HOTA | TETA |
 | --- | --- | --- | --- |
@@ -33,17 +33,17 @@ from trackmill.pipeline.evaluation.readers.scalabel import LabelledVideo
 from trackmill.pipeline.evaluation.tracks import Tracks, Video
 
 _TETA_ORDER = tuple(sorted(CLASSES.values()))
-"""The order in which the official tool walks through the classes; its class false positives depend on it."""
+"""The order in which the official tool handles the classes; its class false positives depend on it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Counts:
-    """Counts of one class or of several, of one video or of several; adding pools them.
+    """Counts of one or more classes and videos; `+` pools them.
 
     Args:
-        clear, hota, teta: nothing where not asked for.
-        objects: ground truth that HOTA and TETA are given.
-        gt_ids, predictions, ids: what HOTA compares: ground-truth identities, predicted objects and identities.
+        clear, hota, teta: empty for families that are not evaluated.
+        objects: number of ground-truth objects for HOTA and TETA.
+        gt_ids, predictions, ids: numbers of ground-truth identities, predicted objects and identities for HOTA.
     """
 
     clear: BddClearCounts
@@ -56,7 +56,7 @@ class Counts:
 
     @classmethod
     def none(cls) -> Counts:
-        """Nothing seen yet."""
+        """The counts before any video."""
         return cls(clear=BddClearCounts.none(), hota=HotaCounts.none(), teta=TetaCounts.none())
 
     def __add__(self, other: Counts) -> Counts:
@@ -73,7 +73,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Compared:
-    """The rows of one class that CLEAR compared, in the order of `overlaps`; for timelines and pictures."""
+    """The rows of one class that CLEAR compared, in the order of `overlaps`; timelines and pictures use them."""
 
     gt: Tracks
     predictions: Tracks
@@ -93,12 +93,12 @@ def count_video(
     Args:
         gt, predictions: with the same time steps; labels are numbers of `bdd100k_categories.CATEGORIES`.
         iou: compare boxes or masks.
-        rule: `published` makes look-alikes real objects of their class for HOTA and TETA; `corrected` ignores them in
-            the ground truth, and gives predictions of that name no class.
+        rule: `published` counts look-alikes as real objects of their class in HOTA and TETA; `corrected` ignores them
+            in the ground truth, and gives predictions of such categories no class.
         families: which of `clear`, `identity`, `hota`, `teta` to count.
 
     Returns:
-        Counts by number of the class, and what CLEAR compared.
+        Counts and the rows that CLEAR compared, both by number of the class.
     """
     sides = _Sides(gt=gt, predictions=predictions, num_frames=len(gt.frame_indices), iou=iou)
     clear, compared = _clear(sides) if {"clear", "identity"} & set(families) else ({}, {})
@@ -132,7 +132,7 @@ def count_video(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Sides:
-    """Both sides of a video and how they are compared."""
+    """Ground truth and predictions of a video, and how they are compared."""
 
     gt: LabelledVideo
     predictions: LabelledVideo
@@ -140,14 +140,14 @@ class _Sides:
     iou: Iou
 
     def overlaps(self, inclusive: bool) -> Overlaps:
-        """Of all rows; `inclusive` boxes go one pixel beyond x2, y2."""
+        """Overlaps of all rows; `inclusive` boxes extend one pixel beyond x2, y2."""
         gt, predictions = self.gt.tracks, self.predictions.tracks
         if inclusive and self.iou == "box":
             gt, predictions = _grown(gt), _grown(predictions)
         return find_overlaps(gt, predictions, self.num_frames, self.iou)
 
     def inside(self, regions: NDArray[np.bool_], inclusive: bool, merged: bool, margin: float) -> NDArray[np.bool_]:
-        """(P,) predictions that lie inside one of the ground truth's rows `regions` (G,)."""
+        """(P,) predictions that are inside one of the ground-truth rows that `regions` (G,) marks."""
         predictions, ignored = self.predictions.tracks, self.gt.tracks.select(regions)
         if self.iou == "mask":
             return masks_inside(predictions, ignored, merged=merged, margin=margin)
@@ -184,7 +184,7 @@ def _clear(sides: _Sides) -> tuple[dict[int, BddClearCounts], dict[int, Compared
 def _hota(
     sides: _Sides, gt_labels: NDArray[np.int64], pred_labels: NDArray[np.int64], regions: NDArray[np.bool_]
 ) -> dict[int, Overlaps]:
-    """What HOTA compares in each class."""
+    """The overlaps that HOTA scores in each class."""
     overlaps = sides.overlaps(inclusive=False)
     inside = sides.inside(regions, inclusive=False, merged=True, margin=EPS)
     compared = {}
@@ -214,7 +214,7 @@ def _teta(
 
 
 def _unscored(video: LabelledVideo) -> NDArray[np.bool_]:
-    """(N,) labels that CLEAR takes for no object."""
+    """(N,) labels that CLEAR does not treat as objects."""
     return video.crowd | video.ignored | np.isin(video.tracks.labels, list(DISTRACTORS))
 
 
@@ -226,6 +226,6 @@ def _look_alike(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _grown(tracks: Tracks) -> Tracks:
-    """Edges of boxes whose x2, y2 is their last pixel; computed by way of the size, as in the official tools."""
+    """Boxes with x2, y2 moved from the last pixel to the edge; computed from the size, as in the official tools."""
     low = tracks.boxes[:, :2]
     return replace(tracks, boxes=np.concatenate([low, low + (tracks.boxes[:, 2:] - low + 1)], axis=1))

@@ -1,4 +1,4 @@
-"""Ignored regions of BDD100K (crowds, look-alikes): which predictions lie in one, and which of these are dropped."""
+"""Ignored regions of BDD100K (crowds, look-alikes): which predictions are inside one, and which of those to drop."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps
 from trackmill.pipeline.evaluation.tracks import Tracks
 
 INSIDE = 0.5
-"""A prediction lies inside a region that covers more than this share of it."""
+"""A prediction is inside a region that covers more than this share of it."""
 
 _MATCHES_FIRST = 10_000.0
-"""What a match weighs against IoU where masks are compared (TrackEval's KITTI MOTS, which BDD100K builds on)."""
+"""Bonus of a match over IoU where masks are compared (TrackEval's KITTI MOTS, which BDD100K builds on)."""
 
 
 def boxes_inside(
@@ -28,9 +28,9 @@ def boxes_inside(
 
     Args:
         predictions, regions: boxes as the metric measures them.
-        areas: (P,) float64 of the predictions.
-        num_frames: time steps.
-        margin: the share must be more than a half by this much.
+        areas: (P,) float64 areas of the predictions.
+        num_frames: number of time steps.
+        margin: the share must exceed a half by more than this.
     """
     rows, columns, _ = box_pairs(regions, predictions, num_frames)
     a, b = regions.boxes[rows], predictions.boxes[columns]
@@ -45,7 +45,7 @@ def masks_inside(predictions: Tracks, regions: Tracks, *, merged: bool, margin: 
 
     Args:
         predictions, regions: with masks.
-        merged: take all regions of a frame as one, rather than each by itself.
+        merged: treat all regions of a frame as one, instead of each separately.
         margin: as in `boxes_inside`.
     """
     inside = np.zeros(len(predictions), bool)
@@ -60,10 +60,10 @@ def masks_inside(predictions: Tracks, regions: Tracks, *, merged: bool, margin: 
 
 
 def unmatched_inside(overlaps: Overlaps, inside: NDArray[np.bool_], iou: Iou) -> NDArray[np.bool_]:
-    """(P,) which predictions are dropped before HOTA or TETA: inside a region, and matched to no ground truth.
+    """(P,) predictions to drop before HOTA or TETA: inside a region, and matched to no ground truth.
 
-    Matches have an IoU of at least .5 and the largest sum of IoU in their frame (TrackEval 1.3.0, `bdd100k.py`); among
-    masks as many as possible are matched first (`kitti_mots.py`).
+    Matches have an IoU of at least .5 and the largest sum of IoU in their frame (TrackEval 1.3.0, `bdd100k.py`); with
+    masks, the number of matches is maximised first (`kitti_mots.py`).
     """
     concerned = np.zeros(overlaps.num_frames, bool)
     concerned[overlaps.pred_frames[inside]] = True
@@ -76,12 +76,12 @@ def unmatched_inside(overlaps: Overlaps, inside: NDArray[np.bool_], iou: Iou) ->
 
 def overlapping_masks(tracks: Tracks) -> NDArray[np.int64]:
     """Frames in which two masks share a pixel, ascending."""
-    found = []
+    overlapping = []
     for frame in np.unique(tracks.frames).tolist():
         here = _masks(tracks, _of_frame(tracks, frame))
         if len(here) > 1 and int(coco.area(coco.merge(here))) < int(mask_areas(here).sum()):
-            found.append(frame)
-    return np.array(found, np.int64)
+            overlapping.append(frame)
+    return np.array(overlapping, np.int64)
 
 
 def _of_frame(tracks: Tracks, frame: int) -> slice:

@@ -1,4 +1,4 @@
-"""Rows, notes and plots of a BDD100K report, out of counts by class."""
+"""Makes the rows, notes and plots of a BDD100K report from counts by class."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_MOMENTS = 24
 
 @dataclass(slots=True, kw_only=True)
 class Notes:
-    """What a reader must know, gathered over the videos."""
+    """Collects notes for the report over the videos."""
 
     missing_videos: list[str] = field(default_factory=list)
     missing_frames: int = 0
@@ -31,7 +31,7 @@ class Notes:
     look_alikes: int = 0
 
     def look_at(self, truth: LabelledVideo, predictions: LabelledVideo) -> None:
-        """Remember what is special about one video."""
+        """Record what the notes say about one video."""
         if truth.crowd.all():
             self.without_objects.append(truth.name)
         elif len(predictions.tracks) == 0 and truth.name not in self.missing_videos:
@@ -39,7 +39,7 @@ class Notes:
         self.look_alikes += int((np.isin(truth.tracks.labels, list(DISTRACTORS)) & ~truth.crowd).sum())
 
     def lines(self, by_class: Mapping[int, Counts], published: bool, families: Collection[str]) -> list[str]:
-        """One sentence each."""
+        """The notes, one sentence each."""
         lines = []
         if all(counts.objects == 0 for counts in by_class.values()):
             lines.append("no objects in the ground truth: nothing can be scored")
@@ -73,7 +73,7 @@ class Notes:
 
 
 def totals(by_class: Mapping[int, Counts], families: Collection[str]) -> Row:
-    """Means over the classes and what all of them give together; all ratios None where there is no ground truth."""
+    """Means over the classes, and the scores of all classes pooled; without ground truth all ratios are None."""
     everything = pooled(by_class.values())
     fractions: dict[str, float] = {}
     if "teta" in families:
@@ -94,7 +94,7 @@ def totals(by_class: Mapping[int, Counts], families: Collection[str]) -> Row:
 
 
 def _means_of_finite(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Means over the classes in which what is undefined counts as 0."""
+    """Means over the classes; undefined scores count as 0."""
     return {
         f"m{key}": float(np.mean([scores[key] if math.isfinite(scores[key]) else 0.0 for scores in rows]))
         for key in rows[0]
@@ -102,7 +102,7 @@ def _means_of_finite(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def scored_row(counts: Counts, families: Collection[str]) -> Row:
-    """Percent and counts of one class, or of several together."""
+    """Percent and counts of one class, or of several pooled."""
     fractions: dict[str, float] = {}
     if "teta" in families:
         fractions |= counts.teta.scores()
@@ -122,7 +122,7 @@ def scored_row(counts: Counts, families: Collection[str]) -> Row:
 
 
 def pooled(counts: Iterable[Counts]) -> Counts:
-    """Counts of several classes together."""
+    """Pooled counts of several classes."""
     return sum(counts, start=Counts.none())
 
 
@@ -133,7 +133,7 @@ def add_plots(
     compared: Mapping[int, Compared],
     families: Collection[str],
 ) -> None:
-    """Curves over the thresholds, mistakes over time, and the worst switches of one video."""
+    """Add curves over the thresholds, mistakes over time, and the worst switches of one video to the report."""
     if "hota" in families:
         curves = pooled(counts.values()).hota.curves()
         report.curves[truth.name] = {key: (100 * curves[key]).tolist() for key in ("HOTA", "DetA", "AssA")}

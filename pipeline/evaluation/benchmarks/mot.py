@@ -1,8 +1,8 @@
-"""MOTChallenge and the benchmarks that took over its text format: MOT15, MOT17, MOT20, DanceTrack, SportsMOT.
+"""MOTChallenge and the benchmarks that use its text format: MOT15, MOT17, MOT20, DanceTrack, SportsMOT.
 
-One class is scored. MOT16, 17 and 20 also annotate what may look like a pedestrian and must not count: predictions
-matched to such a distractor are taken out first, then all ground truth but considered pedestrians (TrackEval 1.3.0,
-`MotChallenge2DBox`).
+One class is scored. MOT16, 17 and 20 also annotate distractors, which look like pedestrians: predictions matched to a
+distractor are removed first, then all ground truth except pedestrians that are marked to be considered (TrackEval
+1.3.0, `MotChallenge2DBox`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def evaluate(
     Args:
         name: the benchmark.
         gt, results: folder in MOTChallenge's layout, flat folder of `SEQUENCE.txt`, zip archive, or one file; or both
-            sides as JSON in COCO-VID form.
+            as JSON in COCO-VID form.
         options: `sequences`, `preprocess`, `metrics` and, for JSON, `iou` apply.
         progress: called with sequences done and sequences in all.
 
@@ -80,20 +80,20 @@ def evaluate(
 
 
 def _families(options: Options) -> tuple[str, ...]:
-    asked = options.metrics or FAMILIES
-    for family in asked:
+    families = options.metrics or FAMILIES
+    for family in families:
         if family not in FAMILIES:
             raise BadTracks(f"{family} needs classes and scores; MOTChallenge text has {', '.join(FAMILIES)}")
-    return tuple(asked)
+    return tuple(families)
 
 
 def _videos(name: str, gt: str, results: str, options: Options, notes: list[str]) -> tuple[int, Iterable[Video]]:
-    """How many videos, and the videos themselves."""
+    """The number of videos, and the videos."""
     rule = RULES[name]
     if is_json(gt):
         names = {rule.scored, "pedestrian", "person"}
-        videos, said = read_mot_json(gt, results, names, options.iou or "box", options.sequences)
-        notes.extend(said)
+        videos, json_notes = read_mot_json(gt, results, names, options.iou or "box", options.sequences)
+        notes.extend(json_notes)
         return len(videos), [json_video(video, options.preprocess) for video in videos]
     if options.iou == "mask":
         raise BadTracks(f"{name}: MOTChallenge text holds boxes, no masks; leave out --iou mask")
@@ -106,7 +106,7 @@ def _videos(name: str, gt: str, results: str, options: Options, notes: list[str]
 
 
 def _scored(video: Video, distractors: tuple[int, ...], iou: Iou) -> tuple[Overlaps, Tracks, Tracks]:
-    """What is scored: the overlaps, and the rows of both sides in their order."""
+    """Remove what is not scored. Returns the overlaps, and the ground-truth and predicted rows in their order."""
     overlaps = find_overlaps(video.gt, video.predictions, video.num_frames, iou)
     keep_gt, keep_pred = ~video.gt.ignored, np.ones(len(video.predictions), bool)
     if distractors:

@@ -1,4 +1,4 @@
-"""MOTChallenge text of one sequence as a video: what is scored, what is ignored, what is a mistake."""
+"""Turns the MOTChallenge text of one sequence into a video: checks it, and marks what is scored or ignored."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Rule:
     """How a benchmark treats its ground truth.
 
     Args:
-        scored: name of the one class.
-        distractors: classes whose matched predictions are taken out.
-        has_classes: column 8 of the ground truth is a class; in MOT15 it is a coordinate.
-        may_lack_classes: a file without that column, or with -1 in it, holds only the scored class.
+        scored: name of the scored class.
+        distractors: numbers of the classes whose matched predictions are removed.
+        has_classes: whether column 8 of the ground truth is a class; in MOT15 it is a coordinate.
+        may_lack_classes: whether a file may lack that column, or hold -1 in it; all its objects are then scored.
     """
 
     scored: str
@@ -38,7 +38,7 @@ RULES = {
     # Person on vehicle, static person, distractor, reflection; in MOT20 also non-motorised vehicle.
     "mot17": Rule(scored="pedestrian", distractors=(2, 7, 8, 12)),
     "mot20": Rule(scored="pedestrian", distractors=(2, 6, 7, 8, 12)),
-    # These annotate nothing but what is scored, and are evaluated by MOT17's rule.
+    # These annotate only the scored class, and are evaluated by MOT17's rule.
     "dancetrack": Rule(scored="dancer", distractors=(2, 7, 8, 12), may_lack_classes=True),
     "sportsmot": Rule(scored="athlete", distractors=(2, 7, 8, 12), may_lack_classes=True),
 }
@@ -57,9 +57,10 @@ def text_videos(
     Args:
         names: sequences to read.
         truths, files: ground truth and results of each.
-        rule: of the benchmark.
-        preprocess: ignore ground truth of other classes; without it TrackEval scores the considered boxes of all.
-        notes: what a reader of the report must know is added here.
+        rule: the benchmark's rule.
+        preprocess: ignore ground truth of other classes; False scores the considered boxes of all classes, as
+            TrackEval does.
+        notes: receives notes for the report.
 
     Raises:
         BadTracks: a file that cannot be evaluated.
@@ -96,7 +97,7 @@ def _check_frames(rows: MotRows, length: int | None, what: str) -> None:
 
 
 def _truth_tracks(rows: MotRows, rule: Rule, preprocess: bool) -> Tracks:
-    """All rows of a ground truth; ignored are those that are not scored, among them the distractors.
+    """All rows of a ground truth; those that are not scored, such as distractors, are marked as ignored.
 
     Without preprocessing the considered boxes of every class are scored, as in TrackEval.
     """
@@ -115,7 +116,7 @@ def _truth_tracks(rows: MotRows, rule: Rule, preprocess: bool) -> Tracks:
         rows.ids,
         rows.boxes,
         labels=classes,
-        # TrackEval cuts the flag to a whole number.
+        # TrackEval truncates the flag to an integer.
         ignored=(np.trunc(rows.confidence) == 0) | (preprocess & (classes != SCORED)),
     )
 
@@ -145,5 +146,5 @@ def _looks_like_truth(rows: MotRows) -> bool:
 
 
 def json_video(video: Video, preprocess: bool) -> Video:
-    """A video of JSON, whose labels are MOTChallenge's numbers, with the boxes that are not scored ignored."""
+    """Mark what is not scored as ignored in a video from JSON, whose labels are MOTChallenge's numbers."""
     return replace(video, gt=replace(video.gt, ignored=preprocess & (video.gt.labels != SCORED)))

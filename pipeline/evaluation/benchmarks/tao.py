@@ -32,10 +32,10 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = {
     "tao-ov": ("teta", "trackmap"),
     "ovtb": ("teta",),
 }
-"""Families of metrics that each benchmark tells unless asked otherwise."""
+"""Families of metrics that each benchmark reports by default."""
 
 TAO_DETECTIONS = 300
-"""Predictions of an image that TAO's Track mAP takes; TETA takes all."""
+"""Largest number of predictions of an image in TAO's Track mAP; TETA takes all."""
 
 _PRECISION = {"AP_all": "TrackAP", "AP50": "TrackAP50", "AP75": "TrackAP75", "AR_all": "TrackAR"}
 _PRINTED = ("TETA", "LocA", "AssocA", "ClsA")
@@ -63,10 +63,10 @@ def evaluate(
 
     Args:
         name: the benchmark.
-        gt: TAO's JSON (gzip allowed), or a folder with just that one.
+        gt: TAO's JSON (gzip allowed), or a folder with only that file.
         results: a flat list of boxes as JSON, or a folder of such files.
-        options: `iou` (boxes unless asked otherwise), `sequences`, `metrics`, `class_vote`, `max_detections` and, for
-            the open-vocabulary ones, `base_classes` apply.
+        options: `iou` (boxes by default), `sequences`, `metrics`, `class_vote`, `max_detections` and, for the
+            open-vocabulary benchmarks, `base_classes` apply.
         progress: called with videos done and videos in all.
 
     Raises:
@@ -180,12 +180,12 @@ def _class_rows(
     precision: TrackMap | None,
     families: Collection[str],
 ) -> dict[str, Row]:
-    found = precision.scores() if precision is not None else {}
+    precision_scores = precision.scores() if precision is not None else {}
     rows = {}
     for label in data.labels:
         record = row(total.teta.get(label, TetaCounts.none()).scores()) if "teta" in families else {}
         if precision is not None:
-            scores = found.get(label, {})
+            scores = precision_scores.get(label, {})
             record |= row({name: _number(scores.get(key)) for key, name in _PRECISION.items()})
         if set(TRACK_FAMILIES) & set(families):
             record |= _track_row(total.tracks[label], families)
@@ -194,7 +194,7 @@ def _class_rows(
 
 
 def _mean_row(tally: _Tally, families: Collection[str]) -> Row:
-    """One video: the mean over its classes. Track mAP is left out, which is defined over all videos together."""
+    """The row of one video: the mean over its classes, without Track mAP, which is defined over all videos."""
     record = [row(counts.scores()) for counts in tally.teta.values() if not counts.is_empty]
     tracked = [_track_row(counts, families) for counts in tally.tracks.values()]
     blank = _blank([family for family in families if family != "trackmap"])
@@ -209,7 +209,7 @@ def _track_row(counts: TrackCounts, families: Collection[str]) -> Row:
 
 
 def _blank(families: Collection[str]) -> Row:
-    """All names that the families tell, with None for a ratio and 0 for a count."""
+    """All names that the families report, with None for a ratio and 0 for a count."""
     record: Row = {}
     if "teta" in families:
         record |= dict.fromkeys(TetaCounts.none().scores())
@@ -250,7 +250,7 @@ def _number(value: float | None) -> float:
 
 
 def _class_names(data: CocoVideos) -> dict[int, str]:
-    """Names of the evaluated categories; one that came before gets its id beside it."""
+    """Names of the evaluated categories; a repeated name gets its id appended."""
     names: dict[int, str] = {}
     for category in data.categories:
         if category.id in data.labels:

@@ -1,7 +1,7 @@
-"""TAO's own rules: which predictions of a class count in a video, and what a track is.
+"""TAO's own rules: which predictions of a class count in a video, and how rows form tracks.
 
-After TrackEval 1.3.0 (`datasets/tao.py`; Dave et al., "TAO: A Large-Scale Benchmark for Tracking Any Object", ECCV
-2020). They hold for HOTA, CLEAR, Identity and Track mAP; TETA has none of them.
+As in TrackEval 1.3.0 (`datasets/tao.py`; Dave et al., "TAO: A Large-Scale Benchmark for Tracking Any Object", ECCV
+2020). They apply to HOTA, CLEAR, Identity and Track mAP, but not to TETA.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trackmill.pipeline.evaluation.tracks import Tracks, Video
 
 
 def where_annotated(video: Video, overlaps: Overlaps) -> tuple[Video, Overlaps]:
-    """Without predictions in frames that hold no ground truth: there, nobody looked."""
+    """Drop predictions in frames without ground truth, which were not annotated."""
     annotated = np.zeros(video.num_frames, bool)
     annotated[video.gt.frames] = True
     keep = annotated[video.predictions.frames]
@@ -39,14 +39,14 @@ def counted_predictions(
 ) -> NDArray[np.bool_]:
     """(P,) the predictions of one class that count.
 
-    A frame without ground truth of the class says nothing about it unless the class is known to be absent from the
-    video; and an unmatched prediction of a class that is not annotated completely may be right.
+    Predictions in a frame without ground truth of the class count only if the class is known to be absent from the
+    video. Unmatched predictions of a class that is not annotated completely do not count, because they may be right.
 
     Args:
         overlaps: of all objects, G x P.
         of_class, predicted: (G,) and (P,) ground truth and predictions of the class.
-        is_negative: the video lists the class as absent.
-        is_exhaustive: every object of the class is annotated.
+        is_negative: whether the video lists the class as absent.
+        is_exhaustive: whether every object of the class is annotated.
     """
     keep = predicted
     if not is_negative:
@@ -63,12 +63,12 @@ def counted_predictions(
 
 
 def tracks_of_file(tracks: Tracks, places: NDArray[np.int64], iou: Iou) -> TrackTable:
-    """The tracks in the order in which they first come in the file, each with the class of its first row there.
+    """The tracks in the order of their first rows in the file, each with the class of that row.
 
     Args:
         tracks: N rows.
-        places: (N,) place in the file of each.
-        iou: areas of boxes or of masks.
+        places: (N,) place of each row in the file.
+        iou: whether areas are those of boxes or of masks.
     """
     table = track_table(tracks, iou)
     by_place = np.argsort(places)

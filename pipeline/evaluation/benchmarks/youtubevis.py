@@ -1,8 +1,8 @@
-"""YouTube-VIS, OVIS and UVO (and SA-Co/VEval, which has their form): Track mAP of masks, HOTA and TETA.
+"""YouTube-VIS, OVIS and UVO (and SA-Co/VEval, which has their format): Track mAP of masks, HOTA and TETA.
 
-AP and AR follow the YouTube-VIS and OVIS APIs (see `track_map.py`); for UVO all categories are one. HOTA follows
-TrackEval 1.3.0 (`datasets/youtube_vis.py`): each class of each video is compared by itself, and a total pools their
-counts. With SA-Co/VEval that makes the published `all_phrase` numbers, in which every pair of video and phrase counts
+AP and AR follow the YouTube-VIS and OVIS APIs (see `track_map.py`); UVO merges all categories into one. HOTA follows
+TrackEval 1.3.0 (`datasets/youtube_vis.py`): each class of each video is compared separately, and a total pools their
+counts. For SA-Co/VEval that gives the published `all_phrase` numbers, in which every pair of video and phrase counts
 as a video. TETA is the mean over the classes of the ground truth, all of whose objects are annotated (`exhaustive`).
 """
 
@@ -44,14 +44,14 @@ class _Tally:
     teta: dict[int, TetaCounts] = field(default_factory=dict)
 
     def add(self, other: _Tally) -> None:
-        """Pool with another video."""
+        """Add the counts of another video."""
         for label, counts in other.counts.items():
             self.counts[label] = self.counts[label] + counts if label in self.counts else counts
-        for label, found in other.teta.items():
-            self.teta[label] = self.teta.get(label, TetaCounts.none()) + found
+        for label, class_counts in other.teta.items():
+            self.teta[label] = self.teta.get(label, TetaCounts.none()) + class_counts
 
     def of(self, label: int) -> _Tally:
-        """Only one class."""
+        """The counts of one class."""
         return _Tally(
             counts={label: self.counts[label]} if label in self.counts else {},
             teta={label: self.teta[label]} if label in self.teta else {},
@@ -66,7 +66,7 @@ def evaluate(
     Args:
         name: the benchmark.
         gt, results: JSON in YouTube-VIS form (gzip allowed), or a folder of such files.
-        options: `iou` (masks unless asked otherwise), `sequences` and `metrics` apply.
+        options: `iou` (masks by default), `sequences` and `metrics` apply.
         progress: called with videos done and videos in all.
 
     Raises:
@@ -106,8 +106,8 @@ def evaluate(
 
 def _labels_with_truth(truth: VisTruth, videos: list[VisVideo]) -> list[int]:
     """Classes of the ground truth, in the order of the file."""
-    found = {entry.label for video in videos for entry in truth.entries.get(video.id, [])}
-    return [label for label in truth.categories if label in found]
+    present = {entry.label for video in videos for entry in truth.entries.get(video.id, [])}
+    return [label for label in truth.categories if label in present]
 
 
 def _count_classes(
@@ -141,7 +141,7 @@ def _count_classes(
 
 
 def _count_teta(video: Video, overlaps: Overlaps, labels: list[int], truth: VisTruth) -> dict[int, TetaCounts]:
-    """TETA of each class; frames without ground truth are no time steps, so predictions in them do not count."""
+    """TETA of each class; predictions in frames without ground truth do not count."""
     annotated = np.zeros(video.num_frames, bool)
     annotated[video.gt.frames] = True
     keep = annotated[video.predictions.frames]
@@ -159,7 +159,7 @@ def _fill(
     by_video: Mapping[str, _Tally],
     families: Collection[str],
 ) -> None:
-    """Totals and rows."""
+    """Fill in totals and rows."""
     by_class = precision.scores()
     total = _Tally()
     for tally in by_video.values():

@@ -1,1 +1,1 @@
-"""What comes out: the report, a table for people, one page with pictures."""
+"""The report of an evaluation: its data, a text table, and an HTML page with pictures."""

@@ -1,7 +1,7 @@
-"""The page: one HTML file, complete in itself, that shows what was measured and where tracking went wrong.
+"""Writes the HTML page: one self-contained file with the scores and the moments where tracking went wrong.
 
-Nothing is fetched. The only script is the few lines here that sort tables; the file's content security policy names
-them by their hash, so that no other script runs, whatever a track file calls its sequences.
+The page fetches nothing. Its only script sorts tables; the content security policy allows it by its hash, so no other
+script runs, whatever names a track file holds.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from trackmill.pipeline.storage.publish import publish_bytes
 
 MAX_MOMENTS = 24
 MAX_BARS, MAX_PLOTS = 60, 60
-"""Sequences that are drawn; the table has all of them."""
+"""Largest numbers of sequences that are drawn; the table has all of them."""
 
 _CURVES = ("HOTA", "DetA", "AssA")
-"""What is drawn over the thresholds where there is more."""
+"""Scores whose curves are drawn, if a report has them."""
 _PARTS = {
     "HOTA": ("DetA", "AssA"),
     "TETA": ("LocA", "AssocA", "ClsA"),
@@ -44,7 +44,7 @@ _PARTS = {
     "AP": ("AP50", "AP75"),
     "MOTA": ("IDF1",),
 }
-"""What is marked on the bar of a leading score: what it is made of, or what stands beside it."""
+"""Scores that are marked on the bar of a leading score: its parts, or related ones."""
 
 MEANINGS = {
     "HOTA": "higher order tracking accuracy: geometric mean of DetA and AssA, averaged over 19 overlap thresholds",
@@ -79,7 +79,7 @@ MEANINGS = {
     "FP": "false objects",
 }
 
-# Without it the tables stand in the order in which they were written.
+# Without scripts the tables keep the order of the file.
 _SORT = """
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
@@ -110,14 +110,14 @@ def write_html(report: Report, url: str, frames: str | None = None) -> int:
     Args:
         report: what to show.
         url: the HTML file to write, anywhere.
-        frames: URL of the benchmark's pictures or videos, see `pictures.Frames`; without it, or where one cannot be
-            read, a moment's boxes are drawn alone.
+        frames: URL of the benchmark's pictures or videos, see `pictures.Frames`; without it, or where a picture cannot
+            be read, a moment's boxes are drawn without one.
 
     Returns:
         Length of the file in bytes.
 
     Raises:
-        OSError: the file could not be written.
+        OSError: the file cannot be written.
     """
     html = page(report, frames).encode("utf-8", "replace")
     publish_bytes(url, html)
@@ -171,7 +171,7 @@ def _figure(name: str, value: float | int | None) -> dict[str, Any]:
 
 
 def _percent(value: float | int | None) -> float:
-    """Length of a bar."""
+    """Length of a bar in percent."""
     return round(min(100.0, max(0.0, float(value or 0))), 2)
 
 
@@ -255,7 +255,7 @@ def _plots(report: Report, lead: str) -> dict[str, Any] | None:
 
 
 def _split(report: Report) -> list[tuple[str, str, list[tuple[str, str, float]]]] | None:
-    """Base and novel classes beside all of them, the ratios only."""
+    """The ratios of all, base and novel classes."""
     if report.base is None and report.novel is None:
         return None
     rows = {"all": report.metrics, "base": report.base or {}, "novel": report.novel or {}}
@@ -274,7 +274,7 @@ def _moments(report: Report, frames: str | None) -> list[dict[str, Any]]:
     only = next(iter(report.sequences)) if len(report.sequences) == 1 else ""
     cards: dict[int, dict[str, Any]] = {}
     with Frames(frames, only) if frames else nullcontext() as pictures:
-        # A video is read forwards.
+        # In the order of frames, because a video is read forwards.
         for place in sorted(range(len(moments)), key=lambda i: (moments[i].sequence, moments[i].frame)):
             cards[place] = _card(moments[place], pictures)
     return [cards[place] for place in range(len(moments))]

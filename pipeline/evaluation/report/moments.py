@@ -1,4 +1,4 @@
-"""What happened when in one sequence: counts over time, and the frames in which identities switch."""
+"""The mistakes of one sequence over time: counts by frame, and the frames in which identities switch."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def describe_moments(
     frame_names: Sequence[str] = (),
     most: int = 8,
 ) -> tuple[Timeline, list[Moment]]:
-    """Counts of every frame and the worst switches, from what CLEAR matched.
+    """Counts of every frame and the worst switches, from the matches of CLEAR.
 
     Args:
-        name: of the sequence.
+        name: name of the sequence.
         gt, predictions: row i is row i of `overlaps`.
-        overlaps: what `counts` was made of.
-        counts: of this one video, so that it still has its matches.
-        label_name: of the class that was compared.
-        frame_names: one picture name a time step, or none.
-        most: so many moments at most, one a frame.
+        overlaps: the ones that `counts` was computed from.
+        counts: of this one video; sums have no matches.
+        label_name: name of the class that was compared.
+        frame_names: one picture name a time step, or empty.
+        most: largest number of moments; each is one frame.
 
     Returns:
         The timeline, and the frames with a switch: most switches first, then most missed and false objects, then the
         earliest.
 
     Raises:
-        ValueError: `counts` is a sum and has no matches any more.
+        ValueError: `counts` is a sum and has no matches.
     """
     matches = counts.matches
     if matches is None:
@@ -79,7 +79,7 @@ def add_timelines(timelines: Iterable[Timeline]) -> Timeline:
 
 
 def worst_first(moments: Iterable[Moment]) -> list[Moment]:
-    """Moments of any sequences and classes in the order of `describe_moments`; those alike stay in the order given."""
+    """Sort moments of any sequences and classes as `describe_moments` does; equal ones keep their order."""
     return sorted(moments, key=lambda moment: (-len(moment.switches), -_num_mistakes(moment)))
 
 

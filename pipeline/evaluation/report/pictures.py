@@ -1,4 +1,4 @@
-"""Pictures of the frames in which moments happened, found under one URL in whichever layout a benchmark has them."""
+"""Finds the pictures of moments under one URL, in any of the layouts that benchmarks have."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _MAX_BYTES = 128 << 20
 _JPEG_QUALITY = 80
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-# Named one by one: Pillow also knows formats that run another program or open other files.
+# An explicit list, because Pillow also has formats that run another program or open other files.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _SIDEWAYS = (5, 6, 7, 8)
 _ORIENTATION = 0x0112
 
-# What a broken file makes Pillow or the video decoder raise, besides what storage raises.
+# Errors that Pillow or the video decoder raise for broken files, and those of storage.
 _BROKEN = (
     *(OSError, ValueError, ImportError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError),
     *(AttributeError, AssertionError, NotImplementedError, struct.error),
@@ -48,12 +48,12 @@ _BROKEN = (
 
 
 class NoPicture(InputError):
-    """There is no picture of a moment; the text says why."""
+    """There is no picture of a moment; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedFrame:
-    """A frame to be shown: JPEG as a data URI, and its width and height before it was scaled down."""
+    """A frame to show: JPEG as a data URI, and its width and height in pixels before it was scaled down."""
 
     uri: str
     width: int
@@ -61,16 +61,16 @@ class EmbeddedFrame:
 
 
 class Frames:
-    """Finds the pictures of a benchmark under one URL, whichever of the usual layouts it has.
+    """Finds the pictures of a benchmark under one URL, in any of the usual layouts.
 
-    - Where a moment knows its picture's name, that name below the root, the sequence, or less its first folders.
+    - If a moment has a picture name: that name below the root or the sequence, or the name without its first folders.
     - `SEQUENCE/img1/000001.jpg` of MOTChallenge, by the number in the name, from 1; or `SEQUENCE/*.jpg` in the order
       of their names. The root may be the sequence's own folder.
     - `SEQUENCE.mp4`, `SEQUENCE/SEQUENCE.mp4`, or a root that is the video of the only sequence, by frame.
 
     Args:
         root: any URL.
-        only: name of the sequence where there is just one.
+        only: name of the sequence if there is only one, else empty.
     """
 
     def __init__(self, root: str, only: str = "") -> None:
@@ -81,7 +81,7 @@ class Frames:
         self._fault = ""
         try:
             self._root = canonical(root)
-            # A web server may serve files of a folder that it does not show.
+            # A web server may serve the files of a folder that it does not list.
             if not exists(self._root) and protocol_of(self._root) not in ("http", "https"):
                 self._fault = f"nothing at {redact(self._root)}"
         except _BROKEN as error:
@@ -109,14 +109,14 @@ class Frames:
             raise
         except _BROKEN as error:
             if type(error) is OSError:
-                # Given up after several attempts: a store that is down is not waited for at every moment.
+                # Storage has retried already; do not wait again for each moment while it is down.
                 self._fault = _reason(error)
             raise NoPicture(_reason(error)) from error
 
     def _by_name(self, moment: Moment) -> EmbeddedFrame:
         folders = _parts(moment.frame_name)
         below = [folders, [*_parts(moment.sequence), *folders]]
-        # A name alone, without a folder, could be another sequence's.
+        # A bare file name, without a folder, could belong to another sequence.
         below += [folders[i:] for i in range(1, len(folders) - 1)]
         for parts in below:
             try:
@@ -153,7 +153,7 @@ class Frames:
 
     def _list(self, folder: str) -> list[str]:
         if folder not in self._listed:
-            # A folder that is not there is asked for first: its name might read as a pattern for others' names.
+            # The check comes first because the name of a missing folder might act as a pattern that matches others.
             self._listed[folder] = [file.uri for file in list_files(folder)] if exists(folder) else []
         return self._listed[folder]
 
@@ -165,7 +165,7 @@ class Frames:
         raise NoPicture(f"no picture with the number {number:,} in {redact(dirname(pictures[0]))}")
 
     def _of_video(self, uri: str, frame: int) -> EmbeddedFrame:
-        # Reading videos takes FFmpeg's libraries, which an evaluation without videos need not load.
+        # Imported late: reading videos loads FFmpeg's libraries.
         from trackmill.pipeline.media.videos import VideoReader
 
         if uri not in self._readers:
@@ -173,15 +173,15 @@ class Frames:
             reader = VideoReader(handle, redact(uri), max_pixels=_MAX_PIXELS, longest_side=LONGEST_SIDE)
             self._open.callback(reader.close)
             self._readers[uri] = reader
-        found = next(self._readers[uri].read([frame]))
-        return EmbeddedFrame(uri=_jpeg_uri(Image.fromarray(found.image)), width=found.width, height=found.height)
+        decoded = next(self._readers[uri].read([frame]))
+        return EmbeddedFrame(uri=_jpeg_uri(Image.fromarray(decoded.image)), width=decoded.width, height=decoded.height)
 
 
 def _parts(path: str) -> list[str]:
-    """Names of a path that an untrusted file gives.
+    """Split a path from an untrusted file.
 
     Raises:
-        NoPicture: it leads out of the folder it is meant for, or nowhere.
+        NoPicture: the path is empty or leads out of its folder.
     """
     parts = path.split("/")
     if not path or "://" in path or any(part in ("", ".", "..") for part in parts):
@@ -204,7 +204,7 @@ def _read(uri: str) -> EmbeddedFrame:
 def _decode(data: bytes, name: str) -> EmbeddedFrame:
     try:
         with warnings.catch_warnings():
-            # Pillow warns of odd metadata that changes nothing here.
+            # Pillow warns about odd metadata, which does not matter here.
             warnings.simplefilter("ignore")
             return _scaled(Image.open(io.BytesIO(data), formats=_FORMATS))
     except UnidentifiedImageError:
@@ -217,7 +217,7 @@ def _scaled(image: Image.Image) -> EmbeddedFrame:
     width, height = image.size
     if width * height > _MAX_PIXELS:
         raise NoPicture(f"declares {width:,} x {height:,} pixels, more than the limit of {_MAX_PIXELS:,}")
-    # A JPEG is decoded at a fraction of its size at once.
+    # Lets Pillow decode a JPEG directly at a fraction of its size.
     image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
     image.load()
     if image.getexif().get(_ORIENTATION) in _SIDEWAYS:

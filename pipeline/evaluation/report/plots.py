@@ -1,7 +1,6 @@
-"""Everything drawn as inline SVG: scores over thresholds, counts over time, the boxes of a moment over its picture.
+"""Draws inline SVG: scores over thresholds, counts over time, the boxes of a moment over its picture.
 
-SVG stays sharp however far a reader zooms in, and takes its colours from the page's CSS. Every text in it goes through
-`Markup.format`, which escapes it.
+SVG stays sharp at any zoom, and takes its colours from the page's CSS. `Markup.format` escapes all texts in it.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from trackmill.pipeline.evaluation.report.report import Drawn, Moment, Timeline
 from trackmill.pipeline.evaluation.report.table import printable
 
 WIDTH = 320
-"""Of both plots in user units, so that they stand exactly under each other."""
+"""Width of both plots in user units; equal, so that they align."""
 _CURVES_HEIGHT, _TIMELINE_HEIGHT = 132, 108
 _LEFT, _RIGHT, _TOP, _BOTTOM = 30, 8, 8, 18
 _MAX_BINS = 140
-"""Columns of a timeline; more frames than that are averaged."""
+"""Largest number of columns of a timeline; with more frames, columns are averages."""
 _ASPECT = 1.6
 """Width by height of a moment without a picture."""
 
 
 def curves_plot(curves: Mapping[str, Sequence[float]], name: str) -> Markup:
-    """Percent (0 to 100) at each threshold, a line for each score; their CSS classes are `line-0`, `line-1`, ...
+    """A line for each score, percent (0 to 100) at each threshold; the CSS classes are `line-0`, `line-1`, ...
 
     Args:
         curves: by score; all of one length, at thresholds .05, .10, ...
-        name: of the sequence, for those who cannot see the plot.
+        name: name of the sequence, for the accessible label.
     """
     bottom, right = _CURVES_HEIGHT - _BOTTOM, WIDTH - _RIGHT
     count = max((len(curve) for curve in curves.values()), default=1)
@@ -62,7 +61,7 @@ def timeline_plot(timeline: Timeline, name: str) -> Markup:
 
     Args:
         timeline: counts by frame.
-        name: of the sequence, for those who cannot see the plot.
+        name: name of the sequence, for the accessible label.
     """
     num_frames = len(timeline.tp)
     starts = np.unique(np.linspace(0, num_frames, min(num_frames, _MAX_BINS), endpoint=False).astype(np.int64))
@@ -165,7 +164,7 @@ def _means(counts: Sequence[int], starts: NDArray[np.int64]) -> NDArray[np.float
 
 
 def _area(kind: str, edges: NDArray[np.float64], upper: NDArray[np.float64], lower: NDArray[np.float64]) -> Markup:
-    """Between two step functions, each constant from one edge to the next."""
+    """The area between two step functions, each constant from one edge to the next."""
     if np.array_equal(upper, lower):
         return Markup("")
     there, back = _steps(edges, upper), _steps(edges, lower)[::-1]
@@ -199,7 +198,7 @@ def _svg(width: int, height: int, title: str, parts: Iterable[Markup]) -> Markup
 
 
 class _Labels:
-    """Texts at boxes, placed so that none hides another where that can be."""
+    """Labels of boxes, placed so that they do not overlap, where that is possible."""
 
     def __init__(self, x: float, y: float, width: float, height: float, size: float) -> None:
         self._right, self._bottom = x + width, y + height
@@ -209,7 +208,7 @@ class _Labels:
         self.drawn: list[Markup] = []
 
     def add_switch(self, drawn: Drawn, text: str) -> None:
-        """A filled label above, below or within the box; above in any case."""
+        """Add a filled label above, below or within the box; above it if no place is free."""
         _, y0, _, y1 = drawn.box
         width, height = (0.6 * len(text) + 0.8) * self._size, 1.5 * self._size
         x = max(self._left, min(drawn.box[0], self._right - width))
@@ -225,7 +224,7 @@ class _Labels:
         self.drawn += [pill, _label("pill-text", x + width / 2, place[1] + 1.1 * self._size, self._size, text)]
 
     def add_id(self, drawn: Drawn) -> None:
-        """A small one in the corner of the box, or none where that is taken: resting on the box shows it as well."""
+        """Add a small label in the corner of the box, or none if that is taken: the box's tooltip shows the id too."""
         size = 0.85 * self._size
         place = (drawn.box[0] + 0.25 * size, drawn.box[1] + 0.1 * size, 0.65 * len(str(drawn.id)) * size, size)
         if self._is_free(place):

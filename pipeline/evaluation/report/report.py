@@ -1,6 +1,6 @@
-"""What an evaluation found, ready for a table, JSON or a page.
+"""The results of an evaluation, as data for the table, the JSON file and the HTML page.
 
-Ratios are percent, counts are integers, and None stands where there is nothing to divide by: no NaN ever leaves.
+Ratios are percent, counts are integers, and a ratio without a denominator is None, never NaN.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Row = dict[str, float | int | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """One object of a moment's picture: its id, box `xyxy` in pixels, and what happened to it."""
+    """One object in the picture of a moment: its id, box `xyxy` in pixels, and how it was matched."""
 
     id: int
     box: tuple[float, float, float, float]
@@ -60,16 +60,16 @@ class Timeline:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """Totals, rows by sequence and by class, and what the pictures need.
+    """Totals, rows by sequence and by class, and the data of the plots.
 
     Args:
         benchmark: its name.
         iou: `box` or `mask`.
         metrics: totals.
         sequences, classes: rows with the same names.
-        base, novel: of open-vocabulary benchmarks.
-        settings: every choice that changes a number, such as class voting or the rule for ignored categories.
-        notes: what a reader must know, such as "sequence X: no objects in the ground truth".
+        base, novel: totals over the base and the novel classes of open-vocabulary benchmarks.
+        settings: every setting that changes a number, such as class voting or the rule for ignored categories.
+        notes: for the reader, such as "sequence X: no objects in the ground truth".
         curves: by sequence, then by score (`HOTA`, `DetA`, `AssA`), percent at each of the 19 thresholds .05 to .95.
         timelines: by sequence.
         moments: the worst first.

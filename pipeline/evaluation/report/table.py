@@ -1,4 +1,4 @@
-"""A report as text for people; also the order of columns, the wording of numbers and the cut of long lists."""
+"""Prints a report as text; also orders columns, formats numbers and shortens long lists for the HTML page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.storage.credentials import scrub
 
 MAX_SEQUENCES, MAX_CLASSES = 200, 40
-"""Rows that are printed; `--out` has all of them."""
+"""Largest number of printed rows; `--out` has all of them."""
 
 _TETA = ("TETA", "LocA", "AssocA", "ClsA")
 _HOTA = ("HOTA", "DetA", "AssA")
@@ -29,14 +29,14 @@ MAIN = (
     *("HOTA.LocA", "MOTA", "MOTP", "IDSW", "Frag", "IDF1", "IDP", "IDR"),
     *("AP", "AP50", "AP75", "AR", "AR1", "AR10", "AR100", "AR300", "TrackAP", "TrackAP50", "TrackAP75", "TrackAR"),
 )
-"""What papers print, in the order in which they do."""
+"""The scores that papers print, in the usual order."""
 _DETAILS = (
     *("LocRe", "LocPr", "AssocRe", "AssocPr", "ClsRe", "ClsPr"),
     *("DetRe", "DetPr", "AssRe", "AssPr", "OWTA", "MODA", "sMOTA", "Recall", "Precision", "MT", "PT", "ML"),
     *("TP", "FN", "FP", "IDTP", "IDFN", "IDFP", "GT", "GT_IDs", "Dets", "IDs"),
     *("AP_s", "AP_m", "AP_l", "AR_s", "AR_m", "AR_l"),
 )
-"""What explains the main scores: in `--out` and on the page, but not on the terminal."""
+"""Scores that explain the main ones: in `--out` and on the page, but not on the terminal."""
 _GAP = 2
 _MAX_NAME = 200
 _NO_LIMIT = 1_000_000
@@ -58,16 +58,16 @@ def print_report(report: Report, *, width: int | None = None) -> None:
 
     Args:
         report: what to print.
-        width: columns to fit into, by default those of the terminal, and no limit where there is none. A table that
-            is wider goes on below itself with its further columns: numbers are never cut. Long lists keep their best
-            and worst rows and say how many were left out.
+        width: columns to fit into; by default those of the terminal, or no limit without a terminal. A wider table is
+            continued below with its further columns; numbers are never cut. Long lists keep their best and worst rows
+            and say how many were left out.
     """
     stream = sys.stdout
     if stream.isatty():
         console = Console(file=stream, highlight=False)
         width = width or console.width
     else:
-        # Whatever FORCE_COLOR and COLUMNS ask for: a file or a pipe gets text that can be searched and compared.
+        # FORCE_COLOR and COLUMNS are ignored, so that a file or a pipe gets text that can be searched and compared.
         console = Console(file=stream, highlight=False, force_terminal=False, color_system=None)
     # Tables are laid out here; Rich would shorten the numbers of one that does not fit.
     console.width = _NO_LIMIT
@@ -79,7 +79,7 @@ def print_report(report: Report, *, width: int | None = None) -> None:
 
 
 def columns(rows: Iterable[Row]) -> list[str]:
-    """All names of some rows: those of `MAIN` in its order, then details, then names that nobody planned for."""
+    """All names in some rows: those of `MAIN` in its order, then details, then unknown names."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     order = [*MAIN, *_DETAILS]
     if "TETA" not in names:
@@ -91,22 +91,22 @@ def columns(rows: Iterable[Row]) -> list[str]:
 
 
 def leading(names: Sequence[str], rows: Iterable[Row]) -> str:
-    """The score by which rows are compared: the first column with a ratio in it; "" where there is none."""
+    """The score by which rows are ranked: the first column that holds a ratio; "" where there is none."""
     ratios = {name for row in rows for name, value in row.items() if isinstance(value, float)}
     return next((name for name in names if name in ratios), "")
 
 
 def extremes(rows: Mapping[str, Row], score: str, most: int) -> tuple[list[str], list[str], int]:
-    """Cut a long list to its ends.
+    """Shorten a long list to its best and worst rows.
 
     Args:
         rows: by name.
-        score: what they are compared by.
-        most: how many are kept.
+        score: the score to rank by.
+        most: number of rows to keep.
 
     Returns:
-        Names of the highest rows, best first, names of the lowest ones, best first, and how many were left out in
-        between or because they have no score. A list that is short enough is all in the first, in its own order.
+        Names of the highest rows, best first; names of the lowest ones, best first; and the number of rows left out
+        because they are in between or have no score. A list that is short enough is returned first, in its own order.
     """
     if len(rows) <= most:
         return list(rows), [], 0
@@ -119,20 +119,20 @@ def extremes(rows: Mapping[str, Row], score: str, most: int) -> tuple[list[str],
 
 
 def format_number(value: float | int | None) -> str:
-    """A count with thousands separators, a ratio with three decimals, `–` for what is not defined."""
+    """A count with thousands separators, a ratio with three decimals, `–` for an undefined value."""
     if value is None:
         return "–"
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
 
 
 def printable(value: object, limit: int = _MAX_NAME) -> str:
-    """Untrusted text fit to be shown: no control characters, credentials or other surprises, of bounded length."""
+    """Untrusted text made safe to show: of bounded length, without control characters or credentials."""
     text = "".join(c if c.isprintable() else "?" for c in scrub(str(value)))
     return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 
 def settings_in_words(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Names and values of all settings that have one; of nested ones the first level, what lies deeper is data."""
+    """Names and values of all settings that are not None; nested ones are shown to the first level only."""
     flat: dict[str, object] = {}
     for name, value in settings.items():
         inner = value.items() if isinstance(value, dict) else ()
@@ -154,7 +154,7 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 
 def headings(report: Report) -> list[str]:
-    """What was compared: by boxes or masks, how many sequences and classes."""
+    """Boxes or masks, and the numbers of sequences and classes, in words."""
     parts = ["masks" if report.iou == "mask" else "boxes", counted(len(report.sequences), "sequence")]
     num_classes = len(report.classes) - len(report.settings.get("super_categories", ()))
     return [*parts, counted(num_classes, "class", "classes")] if report.classes else parts
@@ -181,7 +181,7 @@ def _parts(report: Report, width: int) -> list[RenderableType]:
 def _tables(
     title: str, rows: Mapping[str, Row], totals: Mapping[str, Row], most: int, width: int
 ) -> list[RenderableType]:
-    """One table, or several below each other that share their rows, where one would be wider than `width`."""
+    """One table, or several below each other with the same rows if one would be wider than `width`."""
     everything = [*totals.values(), *rows.values()]
     names = columns(everything)
     names = [name for name in names if name not in _DETAILS] or names
@@ -193,7 +193,7 @@ def _tables(
     lines += [_Line(name, row, "bold") for name, row in totals.items()]
     widths = [max(cell_len(name), *(cell_len(line.cell(name)) for line in lines)) for name in names]
     first = max(cell_len(title), *(cell_len(line.name) for line in lines))
-    # A long name is folded rather than that it takes most of the room from the numbers.
+    # Long names are folded, so that they do not take the space of the numbers.
     first = min(first, max(12, width // 3, width - sum(taken + _GAP for taken in widths)))
     parts: list[RenderableType] = []
     while names:
