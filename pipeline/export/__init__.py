@@ -1,1 +1,1 @@
-"""A trained model to take away: weights with a card that says where they come from, and the same as an ONNX graph."""
+"""Exports a trained model: weights, a card that says where they come from, and an ONNX graph."""

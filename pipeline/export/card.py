@@ -1,4 +1,4 @@
-"""The card of an exported model: a README.md that says what it is, where it comes from and how it is used."""
+"""Writes the card of an exported model: a README.md with its facts, origin, use and licence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trackmill.schemas.config import flatten
 MARK = "<!-- written by trackmill, jobs/export.py -->"
 
 _ASIDE = ("step", "epoch", "samples_per_s", "data_wait", "memory_bytes", "bad_samples")
-"""Columns of a row that say how a step went, not what came of it."""
+"""Columns of a row about the progress and cost of a step, not about its result."""
 
 
 def model_card(
@@ -31,8 +31,8 @@ def model_card(
     Args:
         source: the model and where it comes from.
         files: SHA-256 of each file beside the card, by name, the weights first.
-        size: (H, W) that the ONNX graph is for; None: any.
-        compared: what the check of the graph gave; None where there is no graph.
+        size: (H, W) of the ONNX graph's input; None: any.
+        compared: result of the check of the graph; None without a graph.
     """
     variant = source.model.variant
     weights = next(iter(files))

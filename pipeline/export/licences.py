@@ -1,4 +1,4 @@
-"""What is known of the licence of each backbone's usual weights; for model cards. Imports nothing."""
+"""Licences of the usual weights of each backbone, for model cards. Imports nothing."""
 
 BACKBONE_LICENCES = {
     "resnet50": "the ResNet-50 inside started from ImageNet weights",

@@ -1,4 +1,4 @@
-"""An ONNX graph held against the model it came from, in ONNX Runtime, on random pictures and boxes."""
+"""Compares an ONNX graph in ONNX Runtime with the model it was made from, on random pictures and boxes."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from trackmill.models.masa.model import Masa
 from trackmill.schemas.errors import JobError, MissingPackage
 
 TOLERANCE = 1e-3
-"""Largest difference allowed, as a share of the largest value: float32 rounding through a hundred layers stays a
-hundred times below it in trained models, and whatever is wired wrongly is far above."""
+"""Largest allowed difference, as a share of the largest value: float32 rounding through a hundred layers is a hundred
+times smaller in trained models, and errors in the graph are far larger."""
 
 COUNTS = (7, 0, 1)
-"""Boxes of each try."""
+"""Number of boxes in each batch."""
 
 _NEEDED = 'ONNX Runtime is missing: pip install -e ".[export]"'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How far graph and model are apart.
+    """The difference between graph and model.
 
     Args:
-        largest: absolute difference of an embedding's value.
+        largest: largest absolute difference of an embedding's value.
         scale: largest absolute value of an embedding.
-        tries: batches compared.
-        num_boxes: boxes compared.
-        runtime: name and version of what ran the graph.
+        tries: number of batches compared.
+        num_boxes: number of boxes compared.
+        runtime: name and version of the runtime.
     """
 
     largest: float
@@ -41,20 +41,20 @@ class Difference:
 
     @property
     def relative(self) -> float:
-        """Difference as a share of the largest value."""
+        """The largest difference as a share of the largest value."""
         return self.largest / self.scale if self.scale else self.largest
 
 
 def compare(model: Masa, graph: bytes, size: tuple[int, int] | None, seed: int = 0) -> Difference:
-    """Run both on the same pictures and boxes: several sizes where the graph allows, 7, 0 and 1 boxes.
+    """Run both on the same pictures and boxes: several sizes where the graph allows them, with 7, 0 and 1 boxes.
 
-    Some boxes leave the picture, one lies outside it, one is empty; boxes are not in the order of their pictures.
+    Some boxes extend beyond the picture, one is outside it, one is empty; boxes are not in the order of their pictures.
 
     Args:
         model: on the CPU.
-        graph: what `trackmill.models.masa.onnx.to_onnx` gave, serialised.
-        size: (H, W) that it was exported for; None: any.
-        seed: of pictures and boxes.
+        graph: the serialised result of `trackmill.models.masa.onnx.to_onnx`.
+        size: (H, W) of the graph's input; None: any.
+        seed: seed of pictures and boxes.
 
     Raises:
         JobError: they differ by more than `TOLERANCE`, or the graph's result is not finite or has another shape.
@@ -72,15 +72,15 @@ def compare(model: Masa, graph: bytes, size: tuple[int, int] | None, seed: int =
         images = rng.integers(0, 256, (2 if index == 0 else 1, 3, height, width)).astype(np.float32)
         boxes = _boxes(rng, count, height, width)
         owners = rng.integers(0, len(images), count)
-        found = session.run(None, {"images": images, "boxes": boxes, "box_images": owners})[0]
-        wanted = _wanted(model, images, boxes, owners)
-        if found.shape != wanted.shape or not np.isfinite(found).all():
+        actual = session.run(None, {"images": images, "boxes": boxes, "box_images": owners})[0]
+        expected = _wanted(model, images, boxes, owners)
+        if actual.shape != expected.shape or not np.isfinite(actual).all():
             raise JobError(
-                f"the ONNX graph gives {found.shape} where the model gives {wanted.shape}, or numbers that are not "
+                f"the ONNX graph gives {actual.shape} where the model gives {expected.shape}, or numbers that are not "
                 "finite. Nothing was written; try another version of ONNX Runtime"
             )
-        largest = max(largest, float(np.abs(found - wanted).max(initial=0)))
-        scale = max(scale, float(np.abs(wanted).max(initial=0)))
+        largest = max(largest, float(np.abs(actual - expected).max(initial=0)))
+        scale = max(scale, float(np.abs(expected).max(initial=0)))
     difference = Difference(
         largest=largest,
         scale=scale,
@@ -97,7 +97,7 @@ def compare(model: Masa, graph: bytes, size: tuple[int, int] | None, seed: int =
 
 
 def _sizes(model: Masa) -> list[tuple[int, int]]:
-    """(H, W) of each try: not multiples of anything, below and above the coarsest level's stride."""
+    """(H, W) of each batch: also odd sizes, and sizes below the coarsest level's stride."""
     side = model.variant.input_side
     return [(side - 24, side // 2 + 3), (17, 33), (side, side)] if side else [(161, 230), (17, 33), (97, 45)]
 
@@ -116,7 +116,7 @@ def _wanted(
     """The model's own embeddings in the order of the boxes."""
     members = [np.flatnonzero(owners == image) for image in range(len(images))]
     embeddings = model.embed(torch.from_numpy(images), [torch.from_numpy(boxes[each]) for each in members])
-    wanted = np.empty((len(boxes), model.variant.embed_channels), np.float32)
+    expected = np.empty((len(boxes), model.variant.embed_channels), np.float32)
     for each, rows in zip(members, embeddings, strict=True):
-        wanted[each] = rows.numpy()
-    return wanted
+        expected[each] = rows.numpy()
+    return expected

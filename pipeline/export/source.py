@@ -1,4 +1,4 @@
-"""What is exported: the model of a training run, finished or not, or any checkpoint, and what is known about it."""
+"""Loads the model to export, from a training run (finished or not) or any checkpoint, with all facts about it."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from trackmill.schemas.config import ConfigError
 from trackmill.schemas.errors import InputError
 
 WHICH = ("final", "latest")
-"""What `--checkpoint` may say beside the number of a step."""
+"""Values that `--checkpoint` takes, besides the number of a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What a run tells about a model.
+    """The training of a model, as its run records it.
 
     Args:
         url: root of the run, without credentials.
-        recipe: resolved.
-        step: steps done.
+        recipe: the resolved recipe.
+        step: number of steps done.
         data: the data set's fingerprint and number of samples.
-        frozen: parts that were not trained, beside a frozen detector.
-        averaged: the weights are the moving average's.
+        frozen: parts that were not trained, besides a frozen detector.
+        averaged: whether the weights are a moving average.
         losses: the last row of `metrics.jsonl` up to that step.
         evaluation: the last row of `evaluations.jsonl` up to that step; empty if nothing was evaluated.
         licences: samples by licence; None where the data set could not be read.
@@ -61,14 +61,14 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSource:
-    """A model and where it comes from.
+    """A model and its origin.
 
     Args:
         model: on the CPU in evaluation mode.
-        name: of the file or checkpoint it was read from, without credentials.
-        sha256: of that file.
+        name: name of its file or checkpoint, without credentials.
+        sha256: SHA-256 of that file; empty if it is not a file.
         training: None for a checkpoint without a run.
-        metadata: of the file.
+        metadata: the file's metadata.
     """
 
     model: Masa
@@ -79,15 +79,15 @@ class ExportSource:
 
 
 def from_weights(weights: str, variant: str | None) -> ExportSource:
-    """A checkpoint by itself.
+    """The model of a checkpoint without a run.
 
     Args:
         weights: path or URL of an official `.pth` or our `.safetensors`; `imagenet` for masa_lite0.
-        variant: what it must be; None: found out.
+        variant: the expected variant; None recognises it.
 
     Raises:
-        ValueError: no such variant, or weights that do not fit it.
-        OSError: the file could not be fetched.
+        ValueError: there is no such variant, or the weights do not fit it.
+        OSError: the file cannot be fetched.
     """
     if variant is not None:
         choose("model", variant, MODELS)
@@ -96,11 +96,11 @@ def from_weights(weights: str, variant: str | None) -> ExportSource:
         return ExportSource(model=build_model(variant or named, weights), name=weights, sha256="")
     fetched = fetch_weights(weights)
     read = read_fetched(fetched)
-    found = variant or recognise(read)
-    if found is None:
+    recognised = variant or recognise(read)
+    if recognised is None:
         raise InputError(f"{fetched.name}: cannot tell the variant from its tensors; name it with --model")
     return ExportSource(
-        model=build_model(found, read), name=fetched.name, sha256=fetched.sha256, metadata=_words(read.metadata)
+        model=build_model(recognised, read), name=fetched.name, sha256=fetched.sha256, metadata=_words(read.metadata)
     )
 
 
@@ -108,12 +108,13 @@ def from_run(run: str, which: str) -> ExportSource:
     """The model of a training run.
 
     Args:
-        run: root of the run, what `jobs/train.py --output` was given.
-        which: `final`: what it left at its end; `latest`: its newest whole checkpoint; or the number of a step.
+        run: root of the run, the `--output` of `jobs/train.py`.
+        which: `final`: its result; `latest`: its newest whole checkpoint; or the number of a step.
 
     Raises:
-        ValueError: no run of MASA, no such step, or a checkpoint that does not fit its recipe; says what to give.
-        OSError: something could not be read.
+        ValueError: `run` is not a run of MASA, has no such step, or the checkpoint does not fit its recipe; the message
+            says what to give.
+        OSError: a file cannot be read.
     """
     run = canonical(run)
     recipe = _recipe_of(run)
@@ -148,29 +149,29 @@ def _final(run: str, recipe: Recipe) -> ExportSource:
 
 def _stored(run: str, recipe: Recipe, which: str) -> ExportSource:
     if which == "latest":
-        found = checkpoint.open_checkpoint(run)
+        stored = checkpoint.open_checkpoint(run)
     else:
         if not which.isdigit():
             raise InputError(f"--checkpoint {which!r}: should be {', '.join(WHICH)} or the number of a step")
         folder = checkpoint.folder_of(run, int(which))
         if not exists(join(folder, checkpoint.DOCUMENT)):
             raise InputError(f"{redact(run)} has no checkpoint of step {which}; --checkpoint latest takes the newest")
-        found = checkpoint.open_checkpoint(folder)
-    checkpoint.check_fits(found, *effective(recipe), data=found.document["data"])
-    state, averaged = checkpoint.read_state(found)
+        stored = checkpoint.open_checkpoint(folder)
+    checkpoint.check_fits(stored, *effective(recipe), data=stored.document["data"])
+    state, averaged = checkpoint.read_state(stored)
     task = make_task(recipe)
     network = fill_network(task.build(recipe.seed), {**state.parameters, **(averaged or {})})
     if not isinstance(network, Masa):
         raise InputError(f"{redact(run)} has trained no MASA but a {type(network).__name__}")
-    # What is frozen is not in the checkpoint: it was built anew, from files that may have changed since.
-    checkpoint.check_frozen(found, checkpoint.frozen_digest(nn.ModuleDict({"network": network})))
+    # Frozen parts are not in the checkpoint: they were rebuilt, from files that may have changed since.
+    checkpoint.check_frozen(stored, checkpoint.frozen_digest(nn.ModuleDict({"network": network})))
     used = checkpoint.EMA if averaged is not None else checkpoint.MODEL
     metadata = _words(orjson.loads(next(iter(task.metadata().values()))))
     return ExportSource(
         model=network,
-        name=f"checkpoints/{basename(found.url)}/{used}",
-        sha256=found.document["files"][used]["sha256"],
-        training=_training(run, recipe, found.step, found.document["data"], metadata, averaged is not None),
+        name=f"checkpoints/{basename(stored.url)}/{used}",
+        sha256=stored.document["files"][used]["sha256"],
+        training=_training(run, recipe, stored.step, stored.document["data"], metadata, averaged is not None),
         metadata=metadata,
     )
 
@@ -213,16 +214,16 @@ def _last_row(url: str, step: int) -> dict[str, Any]:
 
 
 def _licences(data_url: str) -> dict[str, int] | None:
-    """Samples by licence, out of the manifest; one column, since a data set may have millions of rows."""
+    """Samples by licence, from the manifest; reads only two columns, since there may be millions of rows."""
     try:
         manifest = read_bytes(Layout(canonical(data_url)).manifest)
         table = pq.read_table(io.BytesIO(manifest), columns=["status", "license"])
     except (OSError, ValueError, ImportError, pa.ArrowException):
-        return None  # moved, or out of reach from here: the card says so, and the model is exported all the same
+        return None  # moved or unreachable: the card says so, and the model is exported anyway
     stored = table.filter(pc.equal(table["status"], "ok"))["license"].to_pylist()
     return dict(Counter(stored).most_common())
 
 
 def _words(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """A file's own metadata, without what `metadata_of` writes anew."""
+    """A file's own metadata, without the entries that `metadata_of` writes again."""
     return {key: str(value) for key, value in metadata.items() if key not in ("variant", "compatible_offsets")}

@@ -1,1 +1,1 @@
-"""From shards to batches: an order that follows from a seed, files fetched whole, samples decoded, views made."""
+"""Turns shards into batches: orders samples by a seed, fetches files, decodes samples and makes views."""

@@ -1,7 +1,7 @@
 """A local folder of remote shards, shared by all processes of a machine, never larger than its limit.
 
-There is no index that could be damaged: a shard is there when its file is. Who fetches a shard holds a lock on its
-unfinished file; the lock ends with the process, however that ends, and the next one begins anew.
+There is no index that could be damaged: a shard is cached if its file exists. A process that fetches a shard holds a
+lock on its unfinished file; the lock ends with the process, and then the next process starts over.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from trackmill.schemas.receipt import ShardInfo
 CHUNK_BYTES = 32 << 20
 _PART = ".part"
 _POLL_S = 0.05
-# Nothing else in the folder is ever counted or removed, whatever people keep there.
+# Only such files are counted or removed; all others in the folder belong to the user.
 _OURS = re.compile(r"^cached-[0-9a-f]{16}-.+\.tar(\.part)?$")
 
 
 def check_length(url: str, shard: ShardInfo) -> None:
-    """Ask storage whether a shard is there and whole.
+    """Check that storage has a shard at its full length.
 
     Raises:
-        BadShard: missing, or of another length than the catalog says.
+        BadShard: the shard is missing, or its length differs from the catalog's.
         OSError: storage does not answer.
     """
     fs, path = filesystem(url)
@@ -50,18 +50,18 @@ def other_length(shard: ShardInfo, found: int) -> BadShard:
 
 
 class ShardCache:
-    """Whole shards in a local folder; the longest unused ones make room for new ones.
+    """Whole shards in a local folder; the least recently used ones make room for new ones.
 
-    A file that is open stays readable when it is evicted, so reading never fails, but its bytes are free only when
-    its last reader has closed it.
+    An open file stays readable after eviction, so reading never fails, but its disk space is free only when its last
+    reader has closed it.
 
     Args:
-        folder: local path; made where it is missing.
-        limit: bytes of all files in it, unfinished ones included.
-        largest: bytes of the largest shard that will be asked for.
+        folder: local path; created if it is missing.
+        limit: largest size of all files in it in bytes, unfinished ones included.
+        largest: size of the largest shard in bytes.
 
     Raises:
-        ConfigError: not a local folder, or the limit is below the largest shard.
+        ConfigError: `folder` is not a local folder, or the limit is below the largest shard.
     """
 
     def __init__(self, folder: str, limit: int, largest: int) -> None:
@@ -76,15 +76,15 @@ class ShardCache:
             raise ConfigError(f"data.cache: {folder!r} cannot be made ({error.strerror})") from None
 
     def open(self, url: str, shard: ShardInfo) -> int:
-        """A file descriptor of a whole shard, fetched if need be; the caller closes it.
+        """A file descriptor of a whole shard, which is fetched if necessary; the caller closes it.
 
         Args:
-            url: of the shard.
-            shard: what the catalog says.
+            url: URL of the shard.
+            shard: its entry in the catalog.
 
         Raises:
             BadShard: see `check_length`.
-            OSError: it could not be fetched.
+            OSError: the shard cannot be fetched.
         """
         identity = hashlib.sha256(f"{url}\n{shard.num_bytes}\n{shard.sha256}".encode()).hexdigest()[:16]
         path = self._folder / f"cached-{identity}-{shard.name}"
@@ -101,22 +101,22 @@ class ShardCache:
         except FileNotFoundError:
             return None
         if os.fstat(descriptor).st_size == size:
-            with contextlib.suppress(OSError):  # its time is when it was last used; someone else's file may refuse
+            with contextlib.suppress(OSError):  # records the last use; fails on files of other users
                 os.utime(path)
             return descriptor
-        os.close(descriptor)  # a crash of the machine can leave a shorter file under a good name
+        os.close(descriptor)  # a crash of the machine can leave a shorter file under its final name
         path.unlink(missing_ok=True)
         return None
 
     def _fetch(self, path: Path, url: str, shard: ShardInfo) -> int | None:
-        """The shard, or None where another process had it in hand: look again."""
+        """Fetch the shard; None if another process was fetching it, and the caller must look again."""
         size = shard.num_bytes
         part = path.with_name(path.name + _PART)
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if not _is(descriptor, part) or path.exists():
-                # Whoever had the lock before has finished the file or given up; a part that nobody needs goes away.
+                # The previous holder of the lock has finished the file or given up; remove a part that is not needed.
                 if _is(descriptor, part):
                     part.unlink()
                 os.close(descriptor)
@@ -129,7 +129,7 @@ class ShardCache:
                     written = os.pwrite(descriptor, data, begin)
                     data, begin = data[written:], begin + written
             os.fsync(descriptor)
-            with self._alone():  # a file that changes its name while others count could be missed
+            with self._alone():  # a file that is renamed while others sum up sizes could be missed
                 os.replace(part, path)
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             return descriptor
@@ -141,10 +141,10 @@ class ShardCache:
             raise
 
     def _make_room(self, descriptor: int, part: Path, size: int) -> None:
-        """Take the shard's bytes for this process: its unfinished file gets its full length at once."""
+        """Reserve space for the shard: evict others, then give the unfinished file its full length."""
         while True:
             with self._alone():
-                os.ftruncate(descriptor, 0)  # whoever began it before, and died, had taken its bytes
+                os.ftruncate(descriptor, 0)  # frees what a process that died had reserved
                 files = sorted(self._files(), key=lambda entry: entry[1])
                 free = self._limit - sum(length for _, _, length in files)
                 for path, _, length in files:
@@ -155,15 +155,15 @@ class ShardCache:
                 if free >= size:
                     os.ftruncate(descriptor, size)
                     return
-            time.sleep(_POLL_S)  # others are fetching what fills the folder; their shards can go once they are there
+            time.sleep(_POLL_S)  # the folder is full of unfinished files of others, which can go once they are whole
 
     def _files(self) -> Iterator[tuple[Path, float, int]]:
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     if _OURS.match(entry.name):
-                        found = entry.stat()
-                        yield Path(entry.path), found.st_mtime, found.st_size
+                        status = entry.stat()
+                        yield Path(entry.path), status.st_mtime, status.st_size
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

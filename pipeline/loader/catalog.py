@@ -1,4 +1,4 @@
-"""Which samples a data set holds and where they lie: a few numpy columns, no object per sample."""
+"""The samples of a data set and their places in the shards, as NumPy columns instead of an object per sample."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ _THREADS = 16
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Catalog:
-    """The samples of a data set, shard by shard in the order they lie; pickled without its keys.
+    """The samples of a data set, shard by shard in the order of the files; pickled without its keys.
 
     Args:
-        url: of the data set.
-        shards: those that hold samples: name, bytes, SHA-256 (empty for tars alone) and samples.
-        shard_urls: of each.
-        first: (S + 1,) int64: shard s holds the samples `first[s]` to `first[s + 1]`.
+        url: URL of the data set.
+        shards: the S shards that hold samples: name, bytes, SHA-256 (empty for a folder of tars) and samples.
+        shard_urls: URL of each.
+        first: (S + 1,) int64: shard s holds the samples from `first[s]` up to, without, `first[s + 1]`.
         offsets: (N,) int64 bytes, where the sample begins in its shard.
         sizes: (N,) int64 bytes, headers and padding included.
-        frames: (N,) int32, 1 for a picture.
-        left_out: samples in which not one box was found, so that there is nothing to learn; they are not counted in N.
-        fingerprint: SHA-256 over names, sizes and hashes of the shards and the places of the samples: the same
-            wherever the data set lies. Sidecars are no part of it.
+        frames: (N,) int32 number of frames, 1 for a picture.
+        left_out: number of samples without a box, which are of no use in training; N does not count them.
+        fingerprint: SHA-256 over names, sizes and hashes of the shards and the places of the samples; it does not
+            depend on the URL or on sidecars.
         sidecars: tables beside the shards, see `trackmill.pipeline.sidecars`.
     """
 
@@ -75,26 +75,27 @@ class Catalog:
         return np.searchsorted(self.first, samples, side="right") - 1
 
     def key(self, sample: int) -> str:
-        """Key of a sample; in a worker process, which has no keys, its place."""
+        """Key of a sample; in a worker process, which has no keys, its shard and offset."""
         if self._keys is not None:
             return str(self._keys[sample].as_py())
         return f"{self.shards[int(self.shard_of(sample))].name} at byte {self.offsets[sample]}"
 
     def __getstate__(self) -> dict[str, object]:
-        # Keys are half of the memory and only name what is bad, which the training process does.
+        # Keys take half of the memory and only name bad samples, which the training process does.
         return {**self.__dict__, "_keys": None}
 
 
 def read_catalog(url: str) -> Catalog:
-    """The catalog of a data set that mining wrote, of one tar, or of a folder of tars.
+    """Read the catalog of a data set that mining wrote, of one tar, or of a folder of tars.
 
     Args:
         url: root of the data set; any URL that fsspec understands, or a path.
 
     Raises:
         FileNotFoundError: there is no data set and no tar.
-        BadReceipt: a receipt or the manifest is damaged or contradicts itself; says which and how to mend it.
-        BadShard: tars alone, and one of them is damaged.
+        BadReceipt: a receipt or the manifest is damaged or contradicts itself; the message says which and how to mend
+            it.
+        BadShard: a tar without receipts is damaged.
         ValueError: there is no sample to train on.
     """
     url = canonical(url)
@@ -125,8 +126,8 @@ def _read_receipts(layout: Layout, units: list[int]) -> tuple[pa.Table, list[Sha
             raise _damaged(url, "receipt", error) from None
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(read, units))
-    return pa.concat_tables([table for table, _ in found]), [shard for _, shards in found for shard in shards]
+        receipts = list(pool.map(read, units))
+    return pa.concat_tables([table for table, _ in receipts]), [shard for _, shards in receipts for shard in shards]
 
 
 def _read_manifest(layout: Layout) -> tuple[pa.Table, list[ShardInfo]]:
@@ -156,11 +157,11 @@ def _damaged(url: str, what: str, error: Exception) -> BadReceipt:
 
 
 def _shard_column(names: pa.ChunkedArray, shards: Sequence[ShardInfo], url: str) -> NDArray[np.int64]:
-    found = pc.index_in(names, value_set=pa.array([shard.name for shard in shards], pa.string()))
-    if found.null_count:
-        name = names.filter(pc.is_null(found))[0].as_py()
+    indices = pc.index_in(names, value_set=pa.array([shard.name for shard in shards], pa.string()))
+    if indices.null_count:
+        name = names.filter(pc.is_null(indices))[0].as_py()
         raise BadReceipt(f"{redact(url)}: a row names the shard {name!r}, which no receipt lists; mine its unit again")
-    places: NDArray[np.int64] = found.to_numpy().astype(np.int64)
+    places: NDArray[np.int64] = indices.to_numpy().astype(np.int64)
     return places
 
 
@@ -169,9 +170,9 @@ def _read_tars(dataset: Dataset) -> Catalog:
         return index_shard(dataset.shard_url(shard.name), shard.num_bytes, shard.name)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(index, dataset.shards))
-    places = np.repeat(np.arange(len(found)), [len(entries) for entries in found]).astype(np.int64)
-    flat = [entry for entries in found for entry in entries]
+        entries_of = list(pool.map(index, dataset.shards))
+    places = np.repeat(np.arange(len(entries_of)), [len(entries) for entries in entries_of]).astype(np.int64)
+    flat = [entry for entries in entries_of for entry in entries]
     numbers = np.array([entry[1:] for entry in flat], np.int64).reshape(-1, 3)
     columns = {name: numbers[:, i] for i, name in enumerate(("offset", "size", "frames"))}
     return _catalog(dataset, places, columns, pa.chunked_array([pa.array([e[0] for e in flat], pa.string())]), 0)
@@ -187,7 +188,7 @@ def _catalog(
     if not len(places):
         why = f"all {left_out} samples are without a single box" if left_out else "nothing was stored"
         raise InputError(f"{redact(dataset.url)}: no sample to train on: {why}; mine again, or from other media")
-    # By name, since receipts and listings have shards of one unit in different orders.
+    # Sorted by name, since receipts and listings order the shards of one unit differently.
     by_name = sorted(range(len(dataset.shards)), key=lambda i: dataset.shards[i].name)
     dataset.shards = [dataset.shards[i] for i in by_name]
     places = np.argsort(np.array(by_name))[places]

@@ -1,4 +1,4 @@
-"""What the loader hands to a task and what it wants back."""
+"""The interfaces between the loader and a task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class StoredSample(Protocol):
-    """A picture, or a clip of F frames, as read from a shard; pixels are decoded when asked for."""
+    """A picture, or a clip of F frames, as read from a shard; pixels are decoded on access."""
 
     @property
     def key(self) -> str:
@@ -18,7 +18,7 @@ class StoredSample(Protocol):
 
     @property
     def origin(self) -> str:
-        """File or video that the pixels came from; two clips of one video share it."""
+        """File or video that the pixels come from; two clips of one video share it."""
 
     @property
     def num_frames(self) -> int:
@@ -41,33 +41,33 @@ class StoredSample(Protocol):
         """The rows of a frame in a sidecar, a table beside the shards such as `detections`.
 
         Args:
-            name: of the sidecar.
-            frame: position in the sample.
+            name: name of the sidecar.
+            frame: index of the frame in the sample.
 
         Returns:
-            Its own columns by name, (N,) each, (N, 4) float32 for boxes; N may be 0. Not to be written into.
+            The sidecar's own columns by name, (N,) each, (N, 4) float32 for boxes; N may be 0. Do not write into them.
 
         Raises:
-            NoSidecar: it was not made, or not for this sample's unit; says which command makes it.
+            NoSidecar: it does not exist, or not for this sample's unit; the message says which command makes it.
             OtherShards: it was made for other shards.
             BadShard: its part is damaged, or the sample is quarantined in it.
         """
 
 
 class MakeExample(Protocol):
-    """Turns a stored sample into what one place of a batch holds. Pickled into worker processes."""
+    """Turns a stored sample into one example of a batch. It is pickled into worker processes."""
 
     def __call__(self, sample: StoredSample, rng: np.random.Generator, another: Callable[[], StoredSample]) -> Any:
         """Make the example.
 
         Args:
-            sample: what stands at this place of the order.
-            rng: all randomness of this place; it follows from (seed, epoch, position) alone.
-            another: gives a further sample of the same neighbourhood, drawn by `rng`, e.g. the partner of MixUp. Where
-                there is no other, the same one.
+            sample: the sample at this place of the order.
+            rng: source of all randomness; depends only on seed, epoch, place and attempt.
+            another: returns a further sample of the same window, drawn by `rng`, e.g. the partner of MixUp; the same
+                sample where there is no other.
 
         Raises:
-            BadShard: the sample cannot be used; it is skipped, counted and named, and another takes its place.
+            BadShard: the sample cannot be used; the loader skips, counts and names it, and another takes its place.
         """
 
 

@@ -1,4 +1,4 @@
-"""JPEG bytes to pixels, by the fastest decoder that is there."""
+"""Decodes JPEG with the fastest installed decoder."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def decode(data: bytes | memoryview, shard: str, member: str, height: int, width
     Args:
         data: the JPEG.
         shard, member: for messages.
-        height, width: as its record says.
+        height, width: in pixels, from the record.
 
     Raises:
-        BadMember: another size, another format, or damaged.
+        BadShardMember: the JPEG has another size or format, or is damaged.
     """
     if simplejpeg is None:
         return decode_jpeg(bytes(data), shard, member, height, width)
@@ -35,11 +35,11 @@ def decode(data: bytes | memoryview, shard: str, member: str, height: int, width
             raise BadShardMember(
                 shard, member, f"is {found_height} x {found_width}, its record says {height} x {width}; not decoded"
             )
-        if colours in ("CMYK", "YCCK"):  # libjpeg-turbo has no way from there to RGB
+        if colours in ("CMYK", "YCCK"):  # libjpeg-turbo cannot convert these to RGB
             return decode_jpeg(bytes(data), shard, member, height, width)
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
         return pixels
     except BadShardMember:
         raise
-    except Exception as error:  # a decoder that is fed hostile bytes raises whatever it likes
+    except Exception as error:  # the decoder may raise anything on hostile bytes
         raise BadShardMember(shard, member, f"is not a whole JPEG ({error})") from None

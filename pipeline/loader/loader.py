@@ -1,4 +1,4 @@
-"""Batches for one rank, without end, from any position: workers read and augment, the rank joins their parts."""
+"""An endless iterator over one rank's batches, from any position: workers read and augment, the rank joins parts."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from trackmill.schemas.errors import JobError
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
 NAMED = 10
-"""So many bad samples are named in messages."""
+"""Largest number of bad samples that messages name."""
 
 
 class WorkerDied(JobError):
-    """A worker process ended by itself or was killed."""
+    """A worker process crashed or was killed."""
 
 
 class LoaderState(TypedDict):
-    """Position in the order: `seed` and `batches_done` say all of it, the rest is what they were counted with."""
+    """Position in the order: `seed` and `batches_done`; the rest are the settings they are counted with."""
 
     seed: int
     batches_done: int
@@ -46,20 +46,20 @@ class LoaderState(TypedDict):
 
 
 class ShardLoader(Iterator[Any]):
-    """This rank's parts of all batches from a position on; what they hold follows from the order alone.
+    """This rank's parts of all batches from a position on; only the order decides what they hold.
 
     Args:
-        catalog: of the data set.
-        settings: section `data`; `batch_size` of it is not looked at.
+        catalog: the data set's catalog.
+        settings: section `data`; its `batch_size` is ignored.
         batch_size: B, samples of a micro batch over all ranks.
-        make_example: run in the workers, so it is pickled.
-        collate: run in this process; what it gives is what the loader gives.
-        rank, world: which ranks' parts these are.
-        seed: of the order and of everything random in examples.
-        batches_done: micro batches that were handed out before, by any number of ranks and workers.
+        make_example: runs in the workers, so it is pickled.
+        collate: runs in this process; the loader yields what it returns.
+        rank, world: this rank, and the number of ranks.
+        seed: seed of the order and of all randomness in examples.
+        batches_done: micro batches that were yielded before, by any number of ranks and workers.
 
     Raises:
-        ValueError: B, the streams and the ranks do not fit; says which numbers do.
+        ValueError: B, the streams and the ranks do not fit together; the message says which numbers do.
         ConfigError: see `trackmill.pipeline.loader.cache.ShardCache`.
     """
 
@@ -79,15 +79,15 @@ class ShardLoader(Iterator[Any]):
         self.order = Order(catalog.first, batch_size, settings.streams, settings.window, seed)
         streams, self.workers = share(self.order.streams, world, rank, settings.workers)
         self.batches_done = batches_done
-        """Micro batches handed out, since the beginning of training."""
+        """Micro batches yielded since the beginning of training."""
         self.wait_s = 0.0
         """Seconds spent waiting for data and joining it, since the loader was made."""
         self.notices = list(_notices(catalog, settings, self.order, len(streams), self.workers))
-        """What people should know about how the settings were met."""
+        """Messages about settings that were changed, or that cost much memory."""
         self._catalog, self._collate, self._rank = catalog, collate, rank
         self._max_bad = settings.max_bad * len(catalog)
         self._bad: dict[int, str] = {}
-        # Made here even when workers make their own: what is wrong with the settings is said at once.
+        # Made here even when workers make their own, so that wrong settings fail at once.
         self._files = ShardFiles(catalog, settings.cache, settings.cache_bytes)
         streams_of = _Streams(catalog, settings, self.order, streams, make_example, self._max_bad, batches_done)
         self._iterator: Any = None
@@ -99,16 +99,16 @@ class ShardLoader(Iterator[Any]):
 
     @property
     def bad(self) -> int:
-        """Number of different samples that this rank could not use so far."""
+        """Number of different samples that this rank has not been able to use so far."""
         return len(self._bad)
 
     def bad_samples(self) -> list[tuple[str, str]]:
-        """(key, reason) of the first of them."""
+        """(key, reason) of the first `NAMED` bad samples."""
         first = sorted(self._bad)[:NAMED]
         return [(self._catalog.key(sample), self._bad[sample]) for sample in first]
 
     def state(self) -> LoaderState:
-        """The position after the batch that was handed out last, however far the workers have read ahead."""
+        """The position after the batch that was yielded last, however far the workers have read ahead."""
         order = self.order
         return LoaderState(
             seed=order.seed,
@@ -123,8 +123,8 @@ class ShardLoader(Iterator[Any]):
         """The next batch: what `collate` makes of this rank's examples.
 
         Raises:
-            TooManyBad: more samples are bad than `data.max_bad` allows; names some.
-            OSError: storage failed for good; the same position can be loaded again.
+            TooManyBad: more samples are bad than `data.max_bad` allows; the message names some.
+            OSError: storage failed after all retries; a new loader can continue at the same position.
             WorkerDied: a worker was killed; likewise.
         """
         begin = time.perf_counter()
@@ -137,7 +137,7 @@ class ShardLoader(Iterator[Any]):
         return batch
 
     def close(self) -> None:
-        """End the workers and close files; the position stays readable, batches come no more."""
+        """End the workers and close files. No more batches come; `state` still gives the position."""
         self._parts = iter(())
         if self._iterator is not None:
             self._iterator._shutdown_workers()  # torch does this when the iterator is deleted, whenever that is
@@ -173,7 +173,7 @@ class ShardLoader(Iterator[Any]):
 
 
 class _Streams(IterableDataset[Any]):
-    """What a worker is given: all it needs to make its share of the parts."""
+    """The data set that each worker gets: all it needs to make its share of the parts."""
 
     def __init__(
         self,
@@ -210,8 +210,8 @@ class _Streams(IterableDataset[Any]):
 
 
 def _start_workers(streams: _Streams, workers: int, prefetch: int) -> Any:
-    # Forked from a server that has imported everything and runs nothing: quick, and safe with fsspec and CUDA, which a
-    # fork of this process would not be.
+    # Workers are forked from a server that has imported everything and runs nothing. That is quick, and safe with
+    # fsspec and CUDA, which a fork of this process would not be.
     context = get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
     loader = DataLoader(
@@ -222,13 +222,13 @@ def _start_workers(streams: _Streams, workers: int, prefetch: int) -> Any:
         persistent_workers=True,
         multiprocessing_context=context,
         worker_init_fn=_prepare_worker,
-        generator=torch.Generator(),  # its own, since it draws a number that would be missing from torch's
+        generator=torch.Generator(),  # so that the loader draws no number from torch's global generator
     )
     return iter(loader)
 
 
 def _prepare_worker(number: int) -> None:
-    # Ctrl-C goes to the whole process group; the training process decides what becomes of it.
+    # Ctrl-C goes to the whole process group; only the training process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()
     with contextlib.suppress(ImportError):
@@ -238,10 +238,10 @@ def _prepare_worker(number: int) -> None:
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep freed memory in this process, whole pictures included; elsewhere nothing happens.
+    """Make glibc keep freed memory in this process, whole pictures included; does nothing with other C libraries.
 
-    By default a block of more than 128 KiB is given back when it is freed, and the next picture waits for the kernel to
-    clear the same pages again.
+    By default glibc returns a freed block of more than 128 KiB to the kernel, and the next picture waits while the
+    kernel clears the same pages again.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

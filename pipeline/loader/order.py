@@ -1,8 +1,8 @@
-"""The order of samples: a pure function of seed and epoch, cut into streams that ranks and workers share out.
+"""The order of samples: a pure function of seed and epoch, cut into streams that are divided among ranks and workers.
 
 An epoch is the shards in random order, repeated from the beginning until it fills whole batches, and cut into V streams
-of equal length. Inside a stream, places are shuffled in windows. A batch takes equally many places of every stream, so
-which samples it holds does not depend on how many ranks or workers read it, and a position is one number.
+of equal length. Inside a stream, places are shuffled in windows. A batch takes equally many places from every stream,
+so its samples do not depend on the number of ranks or workers, and a position is one number.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from trackmill.schemas.errors import InputError
 
 MAX_STREAMS = 64
-"""Most streams that are chosen by themselves."""
+"""Largest number of streams that is chosen automatically."""
 
 _SHARDS, _WINDOW, _PLACE = range(3)
 
 
 class Order:
-    """Which sample stands where.
+    """Maps the places of an epoch to samples.
 
     Args:
         first: (S + 1,) int64, see `trackmill.pipeline.loader.catalog.Catalog`.
@@ -33,7 +33,7 @@ class Order:
         seed: at least 0, below 2**64.
 
     Raises:
-        ValueError: V does not divide B; says which numbers do.
+        ValueError: V does not divide B; the message says which numbers do.
     """
 
     def __init__(self, first: NDArray[np.int64], batch_size: int, streams: int, window: int, seed: int) -> None:
@@ -48,11 +48,11 @@ class Order:
         self.num_samples = int(first[-1])
         self.batches_per_epoch = -(-self.num_samples // batch_size)
         self.step = batch_size // self.streams
-        """Places that a batch takes of each stream."""
+        """Number of places that a batch takes from each stream."""
         self.stream_length = self.step * self.batches_per_epoch
         self.num_windows = -(-self.stream_length // window)
         self._first = first
-        # Two epochs: around the border of one, some streams may be asked about the next.
+        # Keeps two epochs, because near the end of one, some streams already need the next.
         self._sequence = lru_cache(maxsize=2)(self._permute_shards)
 
     def places(self, stream: int, window: int) -> range:
@@ -67,7 +67,7 @@ class Order:
         return np.int64(places.start) + rng.permutation(len(places))
 
     def samples(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Samples (catalog indices) that stand at some places of an epoch."""
+        """Samples (catalog indices) at some places of an epoch."""
         shards, ends = self._sequence(epoch)
         places = np.asarray(places, np.int64) % self.num_samples
         at = np.searchsorted(ends, places, side="right")
@@ -76,7 +76,7 @@ class Order:
         return self._first[shard] + places - (ends[at] - sizes)
 
     def rng(self, epoch: int, place: int, attempt: int = 0) -> np.random.Generator:
-        """All randomness of one place; another one for each attempt at filling it."""
+        """The random generator of one place and one attempt at filling it."""
         return generator(self.seed, _PLACE, epoch, place, attempt)
 
     def _permute_shards(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -92,12 +92,12 @@ class Order:
 
 
 def generator(seed: int, purpose: int, epoch: int, a: int = 0, b: int = 0) -> np.random.Generator:
-    """A generator whose numbers follow from its arguments, each at least 0; other arguments, other numbers.
+    """A generator that depends only on its arguments, each at least 0; other arguments give other numbers.
 
-    Philox is made for this (Salmon et al., Parallel random numbers: as easy as 1, 2, 3): arguments go into its key and
-    the high words of its counter. No seed has to be hashed, which would cost more than reading a sample.
+    Philox is made for this (Salmon et al., Parallel random numbers: as easy as 1, 2, 3): the arguments are its key and
+    the high words of its counter. No seed is hashed, which would cost more than reading a sample.
     """
-    # The annotations of NumPy know its own class only, its documentation any ISeedSequence.
+    # NumPy's annotations allow only its own class; its documentation allows any ISeedSequence.
     philox = np.random.Philox(_NO_SEED)  # type: ignore[arg-type]  # given a key it would ask the system for a seed first, and drop it
     philox.state = {
         "bit_generator": "Philox",
@@ -126,7 +126,7 @@ def share(streams: int, world: int, rank: int, workers: int) -> tuple[range, int
     """The streams of a rank, and how many workers can share them equally: at most `workers`, 0 for the rank itself.
 
     Raises:
-        ValueError: the ranks cannot have equally many streams; says which numbers work.
+        ValueError: the ranks cannot have equally many streams; the message says which numbers work.
     """
     if streams % world:
         divisors = [n for n in range(1, streams + 1) if streams % n == 0]

@@ -1,4 +1,4 @@
-"""A part of a batch as one block of shared memory, on its way from a worker to the process that trains."""
+"""Packs a part of a batch into one block of shared memory, which a worker passes to the training process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ALIGN = 64
 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
-        # numpy hands its bytes over beside the pickle, torch would write them into it.
+        # NumPy passes its bytes as a buffer outside the pickle; torch would copy them into it.
         if type(value) is Tensor and value.device.type == "cpu" and value.layout == torch.strided:
             if value.dtype == torch.bfloat16:
                 return _bfloat16, (value.detach().contiguous().view(torch.int16).numpy(),)
@@ -23,10 +23,10 @@ class _Pickler(pickle.Pickler):
 
 
 def pack(part: Any) -> tuple[list[tuple[int, int]], Tensor]:
-    """Pickle with all arrays and tensors laid side by side in one shared tensor.
+    """Pickle a part, with all its arrays and tensors in one shared tensor.
 
-    What goes through the pipe is then a handle of a few hundred bytes, which arrives whole or not at all even when its
-    sender is killed, and a batch takes one file descriptor instead of one for each tensor.
+    Only a handle of a few hundred bytes goes through the pipe. It arrives whole or not at all, even if the sender is
+    killed, and a batch takes one file descriptor instead of one for each tensor.
 
     Returns:
         (offset, length) of each buffer, the pickle last, and the shared uint8 tensor that holds them.
@@ -40,7 +40,7 @@ def pack(part: Any) -> tuple[list[tuple[int, int]], Tensor]:
         places.append((end, view.nbytes))
         end += view.nbytes + -view.nbytes % _ALIGN
     block = torch.empty(0, dtype=torch.uint8)
-    # In shared memory from the start, as torch's own collating does it; `share_memory_` would copy once more.
+    # In shared memory from the start, as in torch's own collate function; `share_memory_` would copy once more.
     block.set_(block.untyped_storage()._new_shared(end)).resize_(end)
     target = memoryview(block.numpy().data)
     for (begin, length), view in zip(places, views):
@@ -49,7 +49,7 @@ def pack(part: Any) -> tuple[list[tuple[int, int]], Tensor]:
 
 
 def unpack(packed: tuple[list[tuple[int, int]], Tensor]) -> Any:
-    """The part again; its arrays and tensors lie in the shared block, which lives as long as one of them."""
+    """Restore the part; its arrays and tensors use the shared block, which lives as long as any of them."""
     places, block = packed
     whole = memoryview(block.numpy().data)
     views = [whole[begin : begin + length] for begin, length in places]

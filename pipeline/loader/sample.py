@@ -1,4 +1,4 @@
-"""A sample as read for training: the checks that training relies on, and nothing parsed that nobody asks for."""
+"""A sample read for training: makes only the checks that training needs, and parses only what is used."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _CONSTANT_SUM = sum(_EMPTY[100:124]) + sum(_EMPTY[135:148]) + 8 * 32 + sum(_EMPT
 _Proposals = tuple[NDArray[np.float32], NDArray[np.float32]]
 _Objects = tuple[NDArray[np.float32], NDArray[np.int64]]
 _ENDLESS = 1e9
-"""No coordinate and no score is as large; written so that NaN is not smaller either."""
+"""Exclusive limit of coordinates and scores; the comparison `< _ENDLESS` also fails for NaN."""
 
 
 class ShardSample:
     """A sample in the memory of a reader, see `trackmill.pipeline.loader.contract.StoredSample`.
 
-    `trackmill.pipeline.shards.decode.Sample` checks every field of the record, which takes long beside decoding the
-    JPEG; here the frame of the record is checked at once with the boxes of a picture, the rest when it is asked for.
+    `trackmill.pipeline.shards.decode.Sample` checks every field of the record, which is slow compared with decoding
+    the JPEG. This class checks the outer fields of the record and the boxes of a picture at once, the rest on access.
 
     Args:
         piece: the bytes of the sample in the tar.
         shard: file name of the tar, for messages.
-        offset: where the piece stands in it.
-        tables: the sidecars of the data set; None where there are none, as for tars alone.
+        offset: offset of the piece in the tar, in bytes.
+        tables: the sidecars of the data set; None without any, as for a folder of tars.
 
     Raises:
-        BadShard: not one whole sample of a version that is known.
+        BadShard: the bytes are not one whole sample of a known schema version.
     """
 
     def __init__(self, piece: bytes, shard: str, offset: int, tables: SidecarTables | None = None) -> None:
@@ -49,7 +49,7 @@ class ShardSample:
         self._member = names.pop()
         self.key, self.shard = key_of(self._member), shard
         self.problem = ""
-        """What was found wrong since, by whoever asked for a part of the sample."""
+        """The fault that an access to a part of the sample found; empty if there is none."""
         if self._member != f"{self.key}.json":
             raise BadShardMember(shard, f"{self.key}.json", "is missing or not the last member of its sample")
         try:
@@ -81,8 +81,8 @@ class ShardSample:
         self._jpegs = list(zip(names, parts))[:count]
         self._parsed: tuple[_Proposals, _Objects | None] | None = None
         if count == 1:
-            # Of a picture they are needed anyway. Parsed at once, while the CPU's caches hold the record, which need
-            # not be kept then: its many small lists would keep the garbage collector busy.
+            # A picture's boxes are always needed. They are parsed now, while the record is in the CPU's caches. Then
+            # the record need not be kept, whose many small lists would keep the garbage collector busy.
             self._parsed = self.proposals(0), self.objects(0)
             self._frames = []
 
@@ -92,10 +92,10 @@ class ShardSample:
         return len(self._jpegs)
 
     def image(self, frame: int) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB of one frame, decoded anew by every call.
+        """(H, W, 3) uint8 RGB of one frame; every call decodes it again.
 
         Raises:
-            BadMember: not a whole JPEG of the declared size.
+            BadShardMember: not a whole JPEG of the declared size.
         """
         name, data = self._jpegs[frame]
         try:
@@ -108,7 +108,7 @@ class ShardSample:
         """Boxes (N, 4) float32 xyxy in pixels of the stored frame, and scores (N,) float32, best first.
 
         Raises:
-            BadMember: not finite, inverted (x1 < x0), or not one score per box.
+            BadShardMember: a box is not finite or inverted (x1 < x0), or there is not one score per box.
         """
         if self._parsed is not None:
             return self._parsed[0]
@@ -122,7 +122,7 @@ class ShardSample:
         """Boxes (G, 4) float32 and ids (G,) int64 of the annotated objects; None where the frame was never annotated.
 
         Raises:
-            BadMember: see `proposals`.
+            BadShardMember: see `proposals`.
         """
         if self._parsed is not None:
             return self._parsed[1]
@@ -157,19 +157,19 @@ def _boxes_and_scores(boxes: Any, scores: Any) -> tuple[NDArray[np.float32], NDA
     count = len(boxes)
     if len(scores) != count or not set(map(len, boxes)) <= {4}:
         raise ValueError("not four numbers per box and one score")
-    # In one go, since each call of numpy costs more than its work on so few numbers.
+    # One array for all, since each NumPy call costs more than its work on so few numbers.
     values = np.fromiter(chain(chain.from_iterable(boxes), scores), np.float64, 5 * count)
     if not (np.abs(values) < _ENDLESS).all():
         raise ValueError("a number is not finite, or beyond all pictures")
     numbers = values.astype(np.float32)
     corners = numbers[: 4 * count].reshape(count, 4)
-    if (corners[:, 2:] < corners[:, :2]).any():  # one without area is left to whoever uses it
+    if (corners[:, 2:] < corners[:, :2]).any():  # boxes without area are the caller's affair
         raise ValueError("a box is inverted (x1 < x0)")
     return corners, numbers[4 * count :]
 
 
 def _members(piece: bytes, shard: str, offset: int) -> tuple[list[str], list[memoryview]]:
-    """Names and bytes of the members, as `trackmill.pipeline.shards.stream.split_piece` finds them, but not copied."""
+    """Names and bytes of the members, as in `trackmill.pipeline.shards.stream.split_piece`, but without copies."""
     view, position = memoryview(piece), 0
     names, parts = [], []
     while position < len(piece):
@@ -191,7 +191,7 @@ def _members(piece: bytes, shard: str, offset: int) -> tuple[list[str], list[mem
 
 
 def _own_header(block: bytes) -> tuple[str, int] | None:
-    """(name, size) of a header in the form of `trackmill.pipeline.shards.tar.header`; five times faster. Else None."""
+    """(name, size) of a header that `trackmill.pipeline.shards.tar.header` wrote, else None; five times faster."""
     if block[100:124] != _EMPTY[100:124] or block[135:148] != _EMPTY[135:148] or block[156:] != _EMPTY[156:]:
         return None
     name, size, checksum = block[:100], block[124:135], block[148:154]

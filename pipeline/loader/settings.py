@@ -1,4 +1,4 @@
-"""What a recipe says about reading: section `data`."""
+"""Section `data` of a recipe: how training reads samples."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ class DataSettings(Settings):
     streams: int = Field(
         0,
         ge=0,
-        description="Into so many equal streams an epoch is cut; ranks and workers own whole streams, so it must be a "
-        "multiple of ranks x workers and divide the batch. 0: as many as the batch allows, 64 at most. Fix it if you "
-        "mean to resume on another number of machines with another batch.",
+        description="Number of equal streams that an epoch is cut into; ranks and workers own whole streams, so it "
+        "must be a multiple of ranks x workers and divide the batch. 0: as many as the batch allows, 64 at most. Fix "
+        "it if you mean to resume on another number of machines with another batch.",
     )
     window: int = Field(
         1024, gt=0, description="Samples of a stream that are shuffled among each other; larger mixes shards better."
     )
     workers: int = Field(2, ge=0, description="Processes that read and augment, for each rank; 0: the rank itself.")
-    prefetch: int = Field(2, gt=0, description="Batches each of them prepares ahead.")
+    prefetch: int = Field(2, gt=0, description="Batches that each worker prepares ahead.")
     cache: str = Field("", description="Local folder that keeps remote shards, shared by all processes of a machine.")
-    cache_bytes: int = Field(64 << 30, gt=0, description="Limit of that folder; the longest unused goes first.")
+    cache_bytes: int = Field(
+        64 << 30, gt=0, description="Size limit of that folder; the shard unused for longest goes first."
+    )
     max_bad: float = Field(
-        0.05, ge=0, le=1, description="Share of bad samples, of the data set, at which the run stops with their names."
+        0.05, ge=0, le=1, description="Share of bad samples in the data set above which the run stops and names some."
     )

@@ -1,4 +1,4 @@
-"""The bytes of samples, wherever their shards lie: read in place, from a cache, or from windows held in memory."""
+"""Reads the bytes of samples from local shards, from a cache, or from windows held in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FETCHERS = 4
 
 @dataclass
 class _Held:
-    """What a stream has asked for: descriptors by shard, or bytes by (first, last) sample."""
+    """What a stream needs: its shards, or the bytes of each run by (first, last) sample."""
 
     shards: set[int] = field(default_factory=set)
     runs: dict[tuple[int, int], Future[bytes]] = field(default_factory=dict)
@@ -33,13 +33,13 @@ class ShardFiles:
     """Reads samples for the streams of one process.
 
     A local shard is read in place. A remote one is fetched whole into the cache, in the background, as soon as a
-    window needs it. Without a cache the part of each shard that a window needs, which is one byte range, is fetched
-    into memory and kept as long as the window lasts. Samples are never asked for one by one over a network.
+    window needs it. Without a cache, the part of each shard that a window needs, which is one byte range, is fetched
+    into memory and kept as long as the window lasts. Samples are never fetched one by one over a network.
 
     Args:
-        catalog: of the data set.
+        catalog: the data set's catalog.
         cache: local folder for remote shards; empty for none.
-        cache_bytes: its limit.
+        cache_bytes: size limit of the cache in bytes.
 
     Raises:
         ConfigError: see `ShardCache`.
@@ -57,12 +57,12 @@ class ShardFiles:
         self._open: dict[int, Future[int]] = {}
         self._bad: dict[int, str] = {}
         self.tables = SidecarTables(catalog.sidecars, catalog.shards)
-        """Rows of the sidecars. Their parts are small beside the shards: they are kept in memory, not in the cache."""
+        """Rows of the sidecars. They are small compared with the shards, so they are in memory, not in the cache."""
 
     def need(self, stream: int, windows: list[NDArray[np.int64]]) -> None:
-        """Say which samples a stream will ask for from now on, window by window; the rest is let go.
+        """Declare the samples that a stream will read next, window by window, and release all others.
 
-        Remote bytes are on their way when this returns.
+        Starts fetching remote bytes, and does not wait for them.
         """
         held = self._held.setdefault(stream, _Held())
         runs = {run for samples in windows for run in self._runs(samples)}
@@ -85,8 +85,8 @@ class ShardFiles:
         """The bytes of a sample in its tar.
 
         Raises:
-            BadShard: its shard is missing, or has another length than the catalog says.
-            OSError: storage failed for good; names the shard.
+            BadShard: its shard is missing, or its length differs from the catalog's.
+            OSError: storage failed after all retries; the message names the shard.
         """
         catalog, shard = self._catalog, self.shard_of(sample)
         if shard in self._bad:
@@ -106,7 +106,7 @@ class ShardFiles:
             raise StorageError(f"{redact(catalog.shard_urls[shard])}: {scrub(str(error))}") from error
 
     def close(self) -> None:
-        """Close files and forget what was fetched."""
+        """Close files and release fetched bytes."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         for opened in self._open.values():
@@ -115,8 +115,8 @@ class ShardFiles:
         self._held.clear()
 
     def _runs(self, samples: NDArray[np.int64]) -> list[tuple[int, int]]:
-        """(first, last) sample of each shard that some samples lie in; between them lie only samples of the window,
-        but for the last one of an epoch."""
+        """(first, last) sample in each shard of `samples`; all samples in between are in the window too, except in the
+        last window of an epoch."""
         ordered = np.sort(samples)
         begins = np.flatnonzero(np.diff(self._catalog.shard_of(ordered), prepend=-1))
         return list(zip(ordered[begins].tolist(), ordered[np.append(begins[1:], len(ordered)) - 1].tolist()))

@@ -1,4 +1,4 @@
-"""The samples of some streams, batch after batch: read, turned into examples, bad ones replaced."""
+"""Reads the samples of some streams, batch after batch, turns them into examples, and replaces bad ones."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from trackmill.schemas.errors import InputError
 
 
 class TooManyBad(InputError):
-    """More samples cannot be used than `data.max_bad` allows; the text names some."""
+    """More samples are bad than `data.max_bad` allows; the message names some."""
 
 
 @dataclass
 class BatchPart:
-    """What one process adds to a batch.
+    """The part of a batch that one process makes.
 
     Args:
         examples: in the order of their places.
-        bad: (sample, reason) of what was met for the first time while making them.
-        error: why there are no examples and will be none any more.
+        bad: (sample, reason) of each bad sample that this part is the first to meet.
+        error: why there are no examples, in this part and from now on.
     """
 
     examples: list[Any] = field(default_factory=list)
@@ -49,16 +49,16 @@ class _Window:
 class StreamReader:
     """Reads neighbouring streams of an order.
 
-    A place whose sample is bad is taken by the next good one of its window, in the window's order; where the whole
-    window is bad, by the next good one of the epoch. So what stands at a place depends on the data and the order alone.
+    A bad sample is replaced by the next good one of its window, in the window's order; if the whole window is bad, by
+    the next good one of the epoch. So the sample at a place depends on the data and the order alone.
 
     Args:
-        catalog: of the data set.
-        order: over its samples.
-        streams: which of them.
+        catalog: the data set's catalog.
+        order: the order of its samples.
+        streams: numbers of the streams to read.
         make_example: see `trackmill.pipeline.loader.contract.MakeExample`.
-        files: where the bytes come from.
-        max_bad: most samples that may be bad; one more is the end.
+        files: reads the bytes.
+        max_bad: largest number of bad samples; one more ends the reading.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class StreamReader:
     def parts(self, batches_done: int) -> Iterator[BatchPart]:
         """This process's part of every batch from number `batches_done` on, without end.
 
-        After a part with an error nothing more comes: storage failed (OSError) or too many samples are bad.
+        A part with an error is the last: storage failed (OSError) or too many samples are bad.
         """
         batch = batches_done
         while True:
@@ -94,7 +94,7 @@ class StreamReader:
 
     def _examples(self, batch: int) -> list[Any]:
         places = [place for stream in self._streams for place in self._places(stream, batch)]
-        # All are read before the first is decoded: in turns, each would find its code and data out of the CPU's caches.
+        # All are read before the first is decoded: alternating would evict code and data from the CPU's caches.
         read = [self._read(stream, window.samples[inside]) for stream, window, inside in places]
         return [self._example(*place, stored) for place, stored in zip(places, read)]
 
@@ -106,7 +106,7 @@ class StreamReader:
         numbers = [epoch * order.num_windows + index for index in range(first, last + 1)]
         held = self._windows.get(stream, {})
         if not self._files.local and 2 * (end - last * order.window) >= order.window:
-            # Half way the bytes of the next window set out, so that nobody waits for them later.
+            # Half way through a window, start to fetch the next one, so that nothing waits for it later.
             numbers.append(numbers[-1] + 1)
         if held.keys() != set(numbers):
             held = {number: held.get(number) or self._open_window(stream, number) for number in numbers}
@@ -138,7 +138,7 @@ class StreamReader:
                     if stored.problem or not broken:
                         self._count(sample, str(error))
                         break
-                    # The sample is good, its partner was not: the same again with another partner.
+                    # The sample is good, but its partner is bad: try again with another partner.
                     for number, problem in broken:
                         self._count(number, problem)
                         avoid.add(number)

@@ -1,6 +1,6 @@
-"""Two random views of one picture, their boxes following the pixels: `pair.make_pair`, with `ViewSettings`.
+"""Makes two random views of one picture and its boxes: `pair.make_pair`, with `ViewSettings`.
 
-What is imported here is light; `pair` and the transforms import albumentations.
+Importing this package is cheap; `pair` and the transforms import albumentations.
 """
 
 from trackmill.pipeline.loader.views.settings import ViewSettings

@@ -1,4 +1,4 @@
-"""Transforms that change colours and leave every pixel where it is."""
+"""Transforms that change colours but move no pixels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from trackmill.pipeline.loader.views.view import View
 
 
 def random_colour(view: View, rng: np.random.Generator, settings: ViewSettings) -> View:
-    """Shift hue, saturation and brightness, each with a chance of a half (released: YOLOX's); then contrast and blur.
+    """Shift hue, saturation and brightness, each with probability 1/2 (released: YOLOX's); then contrast and blur.
 
-    Numbers are drawn for all of them, so that a setting changes nothing but its own effect.
+    Random numbers are drawn for all of them, so that each setting changes only its own effect.
     """
     limits = (settings.hue, settings.saturation, settings.value)
     shifts = (rng.uniform(-1, 1, 3) * limits * rng.integers(0, 2, 3)).astype(int)  # towards zero, as released

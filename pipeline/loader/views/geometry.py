@@ -1,4 +1,4 @@
-"""Transforms that move pixels and boxes: affine, resize, crop, mirror, pad."""
+"""Transforms that move pixels and boxes: affine, resize, crop, flip, pad."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from trackmill.schemas.boxes import Boxes, box_areas
 
 
 def random_affine(view: View, rng: np.random.Generator, settings: ViewSettings) -> View:
-    """Scale, turn, slant and shift within the frame; boxes are cut at it, those outside are left out.
+    """Scale, rotate, shear and translate within the frame; boxes are clipped to it, and dropped if outside.
 
-    A box becomes the smallest upright box around its four moved corners (released: mmdetection's `RandomAffine`; the
-    pixels there are moved by whole coordinates as if those were centres, which is off by half a pixel at most).
+    A box becomes the smallest upright box around its four moved corners (released: mmdetection's `RandomAffine`, which
+    treats integer coordinates as pixel centres and so is off by half a pixel at most).
     """
     matrix = affine_matrix(view.height, view.width, rng, settings)
     if np.allclose(matrix, np.eye(3)):
@@ -29,7 +29,7 @@ def random_affine(view: View, rng: np.random.Generator, settings: ViewSettings) 
 
 
 def affine_matrix(height: int, width: int, rng: np.random.Generator, settings: ViewSettings) -> NDArray[np.float64]:
-    """(3, 3) from old to new coordinates: shift x slant x turn x scale."""
+    """(3, 3) from old to new coordinates: translation x shear x rotation x scale."""
     angle = math.radians(rng.uniform(-settings.rotate, settings.rotate))
     scale = rng.uniform(*settings.scale)
     slant = np.tan(np.radians(rng.uniform(-settings.shear, settings.shear, 2)))
@@ -52,7 +52,7 @@ def move_boxes(boxes: Boxes, matrix: NDArray[np.float64]) -> Boxes:
 
 
 def scaled(view: View, height: int, width: int) -> View:
-    """The view at another size; boxes by the exact factor of each axis."""
+    """The view at another size; boxes are scaled by the exact factor of each axis."""
     factors = np.array([width / view.width, height / view.height] * 2)
     return View(
         image=pixels.resize(view.image, height, width), boxes=(view.boxes * factors).astype(np.float32), ids=view.ids
@@ -60,15 +60,15 @@ def scaled(view: View, height: int, width: int) -> View:
 
 
 def random_resize(view: View, rng: np.random.Generator, settings: ViewSettings) -> View:
-    """Large-scale jitter: the longer side becomes `size` times a factor drawn evenly, the ratio is kept."""
+    """Large-scale jitter: the longer side becomes `size` times a uniformly drawn factor; the aspect ratio is kept."""
     factor = settings.size * rng.uniform(*settings.resize) / max(view.height, view.width)
     return scaled(view, max(1, int(view.height * factor + 0.5)), max(1, int(view.width * factor + 0.5)))
 
 
 def random_crop(view: View, rng: np.random.Generator, settings: ViewSettings) -> View:
-    """A part of at most `size` x `size` pixels with an object in it, if there is any; boxes may reach beyond.
+    """A crop of at most `size` x `size` pixels with an object in it, if there is any; boxes may extend beyond it.
 
-    Where a part drawn freely shows no object, a new one is drawn among those that show the middle of a random one. (The
+    If the first random crop shows no object, another is drawn among those that show the centre of a random one. (The
     released code draws another picture then.)
     """
     height, width = min(settings.size, view.height), min(settings.size, view.width)
@@ -83,26 +83,26 @@ def random_crop(view: View, rng: np.random.Generator, settings: ViewSettings) ->
 
 
 def cropped(view: View, x: int, y: int, height: int, width: int) -> View:
-    """The part of `height` x `width` pixels whose upper left is (x, y), with the objects that reach into it."""
+    """The crop of `height` x `width` pixels with upper left corner (x, y), and the objects that overlap it."""
     image = pixels.crop(view.image, x, y, height, width)
     boxes = view.boxes - np.array([x, y, x, y], np.float32)
     return View(image=image, boxes=boxes, ids=view.ids).inside()
 
 
 def mirrored(view: View) -> View:
-    """Left becomes right."""
+    """The view flipped horizontally."""
     boxes = view.boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32)
     boxes += np.array([view.width, 0, view.width, 0], np.float32)
     return View(image=pixels.mirror(view.image), boxes=boxes, ids=view.ids)
 
 
 def random_flip(view: View, rng: np.random.Generator, settings: ViewSettings) -> View:
-    """Mirrored, or not."""
+    """Flip horizontally with probability `flip`."""
     return mirrored(view) if rng.random() < settings.flip else view
 
 
 def padded(view: View, height: int, width: int, border: int) -> View:
-    """Enlarged to the right and below; boxes stay."""
+    """Pad to the right and below; boxes do not change."""
     return replace(view, image=pixels.pad(view.image, height, width, border))
 
 
@@ -111,6 +111,6 @@ def _offset(rng: np.random.Generator, room: int) -> int:
 
 
 def _showing(point: float, side: int, length: int, rng: np.random.Generator) -> int:
-    """An offset in 0..length - side from which a part of `side` pixels shows the pixel at `point`."""
+    """A random offset in 0..length - side at which a crop of `side` pixels shows the pixel at `point`."""
     pixel = min(int(point), length - 1)
     return int(rng.integers(max(0, pixel - side + 1), min(pixel, length - side) + 1))

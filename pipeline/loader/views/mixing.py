@@ -13,13 +13,13 @@ from trackmill.pipeline.loader.views.view import View
 from trackmill.schemas.boxes import box_areas
 
 MIXUP_FLIP = 0.5
-"""Chance that the blended-in picture is mirrored, as released."""
+"""Probability that the blended-in picture is mirrored, as released."""
 
 OCCLUDER_SIDES = (0.2, 0.5)
-"""Sides of a patch, as parts of the object's that it is pasted over."""
+"""Smallest and largest side of a patch, relative to the object that it is pasted over."""
 
 MAX_COVERED = 0.5
-"""An object of which patches cover more is left out."""
+"""Objects are dropped if patches cover more than this share of their box."""
 
 
 def mix_up(view: View, partner: View, rng: np.random.Generator, settings: ViewSettings) -> View:
@@ -57,11 +57,11 @@ def mix_up(view: View, partner: View, rng: np.random.Generator, settings: ViewSe
 def occlude(view: View, partner: View, rng: np.random.Generator, settings: ViewSettings) -> View:
     """Paste up to `occluders` rectangles cut out of a second picture, each over a part of a random object.
 
-    A patch is no object. What patches cover by more than a half is left out.
+    A patch is not an object. Objects that patches cover by more than `MAX_COVERED` are dropped.
 
     Args:
         view: the picture.
-        partner: where patches come from.
+        partner: the picture that patches are cut out of.
         rng: source of randomness.
         settings: `occluders`.
     """

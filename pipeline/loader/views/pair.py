@@ -1,4 +1,4 @@
-"""From one picture to its two views: every transform in the released order, independently for each view."""
+"""Makes the two views of a picture: all transforms in the released order, independently for each view."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def make_pair(
     """Two views of a picture; objects that are in both have the same id in both.
 
     Order, as released (configs/masa-gdino, the only training configuration): affine, MixUp, colour, resize, crop,
-    mirror, pad, small boxes out. Patches come before all of it, jitter of boxes at its end; both are ours.
+    flip, pad, removal of small boxes. Trackmill adds patches before these, and jitter of boxes after the flip.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
-        boxes: (G, 4) float32 `xyxy` within it.
-        ids: (G,) int64, each above 0 and different, or 0 for what has no partner in the other view.
-        rng: all randomness.
-        settings: see there.
+        boxes: (G, 4) float32 `xyxy` within the picture.
+        ids: (G,) int64, each above 0 and different, or 0 for objects without a partner in the other view.
+        rng: source of all randomness.
+        settings: see `ViewSettings`.
         partner: the second picture of MixUp and of patches, the same for both views; its ids are raised above those
-            of the picture. None: neither happens.
+            of the picture. None: no MixUp and no patches.
 
     Returns:
-        Two views of `size` x `size` pixels, which may share no object, and may have none.
+        Two views of `size` x `size` pixels; each may have no objects, and they may share none.
     """
     view = View(image=picture, boxes=np.asarray(boxes, np.float32), ids=np.asarray(ids, np.int64))
     if partner is not None:
@@ -50,7 +50,7 @@ def make_pair(
 
 
 def make_view(view: View, partner: View | None, mixes: bool, rng: np.random.Generator, settings: ViewSettings) -> View:
-    """One random view, see `make_pair`; `mixes`: whether MixUp takes place."""
+    """One random view, see `make_pair`; `mixes` applies MixUp."""
     if partner is not None:
         view = occlude(view, partner, rng, settings)
     view = random_affine(view, rng, settings)
@@ -66,7 +66,7 @@ def make_view(view: View, partner: View | None, mixes: bool, rng: np.random.Gene
 
 
 def jitter_boxes(view: View, rng: np.random.Generator, share: float) -> View:
-    """Move every side of each box by up to `share` of the box's width or height, evenly drawn."""
+    """Move every side of each box by up to `share` of the box's width or height, drawn uniformly."""
     if not share:
         return view
     sides = np.tile(view.boxes[:, 2:] - view.boxes[:, :2], 2)
@@ -75,7 +75,7 @@ def jitter_boxes(view: View, rng: np.random.Generator, share: float) -> View:
 
 
 def select(view: View, settings: ViewSettings) -> View:
-    """Leave out what is too small or too little in view, and cut boxes at the border if so asked."""
+    """Drop boxes that are too small or too little in view, and clip the rest if `clip` is set."""
     clipped = view.clipped()
     boxes = clipped if settings.clip else view.boxes
     kept = (boxes[:, 2:] - boxes[:, :2] > settings.min_side).all(axis=1)

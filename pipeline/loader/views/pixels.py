@@ -1,7 +1,7 @@
-"""The only place that knows albumentations: its pixel functions, with coordinates in which pixel i covers [i, i + 1).
+"""The only module that uses albumentations: its pixel functions, with coordinates in which pixel i covers [i, i + 1).
 
-Random numbers and boxes are ours, since its own would come from another generator, and its boxes are cut and dropped by
-rules of their own.
+Trackmill draws random numbers and transforms boxes itself, since albumentations uses another generator, and clips and
+drops boxes by rules of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trackmill.schemas.errors import MissingPackage
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would look for a newer version on the network
 try:
     from albumentations.augmentations.blur import functional as blurs
     from albumentations.augmentations.crops import functional as crops
@@ -31,8 +31,8 @@ _HALF_PIXEL = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
 
 
 def warp(image: Image, matrix: NDArray[np.float64], border: int) -> Image:
-    """Move pixels by `matrix` (3, 3), old to new coordinates; same size, bilinear, `border` where nothing is."""
-    # OpenCV's whole numbers are the centres of pixels.
+    """Move pixels by `matrix` (3, 3), old to new coordinates; same size, bilinear, `border` in uncovered places."""
+    # In OpenCV, integer coordinates are the centres of pixels.
     centres = np.linalg.inv(_HALF_PIXEL) @ matrix @ _HALF_PIXEL
     size = (image.shape[0], image.shape[1])
     warped: Any = geometry.warp_affine(image, centres, cv2.INTER_LINEAR, (border,) * 3, cv2.BORDER_CONSTANT, size)
@@ -46,7 +46,7 @@ def resize(image: Image, height: int, width: int) -> Image:
 
 
 def crop(image: Image, x: int, y: int, height: int, width: int) -> Image:
-    """The part of `height` x `width` pixels whose upper left is (x, y); a view of the same memory."""
+    """The crop of `height` x `width` pixels with upper left corner (x, y); it shares memory with the image."""
     part: Any = crops.crop(image, x, y, x + width, y + height)
     return np.asarray(part, np.uint8)
 
@@ -59,12 +59,12 @@ def pad(image: Image, height: int, width: int, border: int) -> Image:
 
 
 def mirror(image: Image) -> Image:
-    """Left becomes right."""
+    """Flip horizontally."""
     return np.ascontiguousarray(image[:, ::-1])
 
 
 def shift_hsv(image: Image, hue: int, saturation: int, value: int) -> Image:
-    """Add to hue (0..179, round and round), saturation and value (0..255, cut). Grey pixels stay grey."""
+    """Add to hue (0..179, wraps around), saturation and value (0..255, clipped). Grey pixels stay grey."""
     shifted: Any = colours.shift_hsv(image, hue, saturation, value)
     return np.asarray(shifted, np.uint8)
 

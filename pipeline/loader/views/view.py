@@ -1,4 +1,4 @@
-"""One picture with its objects on its way through the transforms, and which objects are left in view."""
+"""A picture with its objects, which transforms take and return, and the choice of objects that are in view."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ class View:
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        boxes: (G, 4) float32 `xyxy`; pixel i covers [i, i + 1), so the whole picture is 0, 0, W, H. May leave it.
-        ids: (G,) int64; the same object has the same id in every view, an id of 0 or less is no object's.
+        boxes: (G, 4) float32 `xyxy`; pixel i covers [i, i + 1), so the whole picture is 0, 0, W, H. Boxes may extend
+            beyond it.
+        ids: (G,) int64; the same object has the same id in every view; an id of 0 or less identifies no object.
     """
 
     image: NDArray[np.uint8]
@@ -35,7 +36,7 @@ class View:
         return int(self.image.shape[1])
 
     def clipped(self) -> Boxes:
-        """Boxes cut at the picture's borders."""
+        """Boxes clipped to the picture."""
         return clip_boxes(self.boxes, self.height, self.width)
 
     def keep(self, kept: NDArray[np.bool_]) -> View:
@@ -43,7 +44,7 @@ class View:
         return replace(self, boxes=self.boxes[kept], ids=self.ids[kept])
 
     def inside(self) -> View:
-        """Without the objects that share no area with the picture."""
+        """The view without the objects that do not overlap the picture."""
         return self.keep(box_areas(self.clipped()) > 0)
 
 
