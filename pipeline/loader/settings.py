@@ -26,7 +26,7 @@ class DataSettings(Settings):
     prefetch: int = Field(2, gt=0, description="Batches that each worker prepares ahead.")
     cache: str = Field("", description="Local folder that keeps remote shards, shared by all processes of a machine.")
     cache_bytes: int = Field(
-        64 << 30, gt=0, description="Size limit of that folder; the shard unused for longest goes first."
+        64 << 30, gt=0, description="Limit of that folder; the least recently used shards go first."
     )
     max_bad: float = Field(
         0.05, ge=0, le=1, description="Share of bad samples in the data set above which the run stops and names some."
