@@ -100,11 +100,15 @@ def _summarise(outcome: SidecarOutcome, options: Options) -> ExitCode:
     rows, samples = sum(result.rows for result in made), sum(result.samples for result in made)
     say(f"done: {done} ({rows} rows about {samples} samples, {size}), {outcome.parts} in all")
     say(f"sidecar {outcome.name} of {redact(options.root)} (fingerprint {outcome.fingerprint})")
-    if quarantined := sum(result.num_quarantined for result in outcome.made):
+    quarantined = sum(result.num_quarantined for result in outcome.made)
+    if quarantined:
         say(f"{quarantined} samples are quarantined in it; run again with --only-quarantined to retry them")
     if outcome.failed:
         complain(f"{len(outcome.failed)} parts could not be made; mend what is named above and run again")
         return ExitCode.FAILED
+    if quarantined and quarantined == samples:
+        say("nothing was made: every sample is quarantined")
+        return ExitCode.INCOMPLETE
     return ExitCode.FINE
 
 

@@ -144,7 +144,9 @@ def summarise(outcome: mining.Outcome, output: str, allowed: str) -> ExitCode:
         say("quarantined: " + ", ".join(f"{count} {name}" for name, count in sorted(outcome.reasons.items())))
         for source_id, error_class, reason in outcome.examples:
             say(f"  {source_id}: {error_class}: {reason}")
-        say("mend the files and run again with --only-quarantined to retry just these")
+        own = any("(raised in " in reason for _, _, reason in outcome.examples)
+        what = "the code that is named" if own else "the files"
+        say(f"mend {what} and run again with --only-quarantined to retry just these")
     if quarantined and not outcome.statuses.get("ok"):
         say("nothing was mined: every item is quarantined")
         return ExitCode.INCOMPLETE

@@ -113,7 +113,7 @@ def run(options: Options) -> ExitCode:
     say(rank, describe_run(plan, ranks))
     if plan.finished:
         say(rank, [f"all {plan.total_steps:,} steps are done already: nothing is left to do"])
-        say(rank, closing(plan.output))
+        say(rank, closing(plan))
         return ExitCode.FINE
     if plan.start is None:
         say(rank, ["starts at step 0"])
@@ -168,17 +168,19 @@ def summarise(rank: int, plan: TrainingPlan, result: TrainingResult) -> ExitCode
         return ExitCode.STOPPED
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     say(rank, [f"done: {result.step:,} steps" + (f"; {metrics}" if metrics else "")])
-    say(rank, closing(plan.output))
+    say(rank, closing(plan))
     return ExitCode.FINE
 
 
-def closing(output: str) -> Iterable[str]:
+def closing(plan: TrainingPlan) -> Iterable[str]:
     """Where the result lies and how it is used."""
+    from trackmill.models.registry import is_outside
     from trackmill.pipeline.training.result import result_url
 
-    url = redact(result_url(output))
+    url = redact(result_url(plan.output))
     yield f"weights: {url}"
-    yield f"use them: trackmill track --weights {url} ..., likewise evaluate and export"
+    if not is_outside(plan.recipe.task):
+        yield f"use them: trackmill track --weights {url} ..., likewise evaluate and export"
 
 
 def say(rank: int, lines: Iterable[str]) -> None:

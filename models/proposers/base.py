@@ -67,7 +67,7 @@ class Proposer(ABC):
 
         Args:
             frames: any number of frames of any sizes; `frame.annotations`, where present, are in pixels of
-                `frame.image`.
+                `frame.image`, which is what will be stored: it is read-only, so work on a copy.
 
         Returns:
             One set per frame, in order. Boxes lie inside the frame and have at least one pixel; every mask belongs

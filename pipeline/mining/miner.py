@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+import traceback
 import warnings
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -19,7 +20,8 @@ from trackmill.models.device import is_device_failure
 from trackmill.models.proposers.base import Proposer
 from trackmill.models.proposers.check import BadProposals, check_proposals
 from trackmill.models.registry import is_outside
-from trackmill.pipeline.media.errors import NothingToStore
+from trackmill.pipeline.console.blame import place_outside
+from trackmill.pipeline.media.errors import BadItem, NothingToStore
 from trackmill.pipeline.media.pictures import encode_jpeg
 from trackmill.pipeline.mining.inflight import HANDS, InFlightNote
 from trackmill.pipeline.mining.negatives import pseudo_negatives
@@ -33,6 +35,7 @@ from trackmill.pipeline.shards.writer import ShardWriter
 from trackmill.pipeline.sidecars.making import Made, Maker, UnitParts, make_all
 from trackmill.pipeline.sources import open_source, sources_of
 from trackmill.pipeline.sources.base import Source
+from trackmill.pipeline.sources.check import BadMedia, check_media
 from trackmill.pipeline.storage.credentials import error_text, scrub
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.media import Frame, Media, ProposalSet, WorkItem
@@ -179,6 +182,10 @@ class Miner:
         media, error = None, None
         try:
             media = self._source(item).read(item)
+            if is_outside(self.config.source):
+                check_media(item.source, media)
+            for frame in media.frames:
+                frame.image.setflags(write=False)  # what a proposer writes there would be stored
         except Exception as caught:
             error = caught
         self.note.put(position)
@@ -221,12 +228,12 @@ class Miner:
             row = replace(row, license=arrival.media.license, **dataclasses.asdict(counts))
         except NothingToStore as error:
             row = replace(row, status="skipped", reason=error_text(error), error_class=type(error).__name__)
-        except BadProposals:
+        except (BadProposals, BadMedia):
             raise
         except Exception as error:
             if is_device_failure(error):
                 raise DeviceLost(scrub(str(error))) from error
-            row = replace(row, status="quarantined", reason=error_text(error), error_class=type(error).__name__)
+            row = replace(row, status="quarantined", reason=_reason(error), error_class=type(error).__name__)
         sidecars = self._make_sidecars(arrival.item, members) if members and self._makers else []
         return _Mined(arrival.item, row, members, sidecars, arrival.seconds + time.perf_counter() - start)
 
@@ -268,7 +275,10 @@ class Miner:
         batch = self._proposer.batch_size
         found: list[ProposalSet] = []
         for begin in range(0, len(frames), batch):
-            found += self._proposer.propose(frames[begin : begin + batch])
+            given = self._proposer.propose(frames[begin : begin + batch])
+            if not (isinstance(given, Sequence) and all(isinstance(each, ProposalSet) for each in given)):
+                raise BadProposals(f"proposer {self._proposer.name}: propose should return a list of ProposalSet")
+            found += given
         if len(found) != len(frames):
             raise BadProposals(
                 f"proposer {self._proposer.name}: {len(found)} sets of proposals of {len(frames)} frames"
@@ -298,6 +308,12 @@ class Miner:
             name = self.config.source if item.source in named and is_outside(self.config.source) else item.source
             self._sources[item.source] = open_source(name, self.config.read, source_settings(self.config))
         return self._sources[item.source]
+
+
+def _reason(error: Exception) -> str:
+    """The error's text, and where it was raised if that was in somebody's own code."""
+    place = "" if isinstance(error, BadItem) else place_outside("".join(traceback.format_exception(error)))
+    return error_text(error) + (f" (raised in {place})" if place else "")
 
 
 def _poisoned_rows(task: UnitTask) -> list[ReceiptRow]:

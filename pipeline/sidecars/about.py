@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.sidecars.columns import Column, check_columns
 from trackmill.pipeline.sidecars.producer import Producer
+from trackmill.pipeline.sidecars.producers import PRODUCERS
 from trackmill.pipeline.sidecars.requests import NAME, Request, check_sidecar_name
 from trackmill.pipeline.storage.credentials import redact, scrub
 from trackmill.pipeline.storage.files import basename, dirname, exists, list_files, read_bytes
@@ -243,9 +244,18 @@ def find_sidecars(layout: Layout) -> Sidecars:
     return Sidecars(root=layout.root, by_name=sidecars, damaged=damaged)
 
 
-def command(root: str, name: str) -> str:
-    """What to type in order to make the parts of a sidecar that are missing."""
-    return f"python jobs/make_sidecar.py {redact(root)} {name}"
+def command(root: str, name: str, producer: str = "") -> str:
+    """What to type in order to make a sidecar, or the parts of it that are missing.
+
+    Args:
+        root: of the data set.
+        name: of the sidecar.
+        producer: what its producer calls itself, if it was begun; where it lies is not written down, as it may move.
+    """
+    producer = producer or name
+    if producer not in PRODUCERS:
+        producer = "my_package.my_module:Class"
+    return f"trackmill sidecar {redact(root)} {name}" + (f" --producer {producer}" if producer != name else "")
 
 
 def _has_parts(layout: Layout, name: str) -> bool:

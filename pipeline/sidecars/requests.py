@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trackmill.models.registry import is_outside
 from trackmill.pipeline.sidecars.producer import Producer
 from trackmill.pipeline.sidecars.producers import producer_class
 from trackmill.schemas.config import Settings, build
@@ -38,6 +39,8 @@ def check_sidecar_name(name: str) -> str:
     Raises:
         InputError: it cannot.
     """
+    if is_outside(name):
+        raise InputError(f"{name} is a producer, and its sidecar needs a name: NAME={name}, such as sizes={name}")
     if not NAME.match(name):
         raise InputError(f"{name!r} cannot be the name of a sidecar: small letters, digits, _ and -, at most 40")
     return name

@@ -72,11 +72,12 @@ class SidecarTables:
         return held
 
     def _fetch(self, sidecar: Sidecar, file_name: str) -> SidecarPart:
-        name = sidecar.about.name
+        name, producer = sidecar.about.name, sidecar.about.parts["producer"]["name"]
         where = f"sidecars/{name}/{file_name}"
         if file_name not in sidecar.parts:
             root = self.sidecars.root
-            raise NoSidecar(f"{redact(root)}: there is no {where}: {command(root, name)} makes what is missing")
+            makes = command(root, name, producer)
+            raise NoSidecar(f"{redact(root)}: there is no {where}: {makes} makes what is missing")
         try:
             part = read_part(join(sidecar.folder, file_name), where, sidecar.about.columns)
         except BadPart as error:

@@ -101,7 +101,7 @@ class SidecarCheck:
         for name, sidecar in self._found.by_name.items():
             missing = len(self._parts.keys() - sidecar.parts.keys())
             if missing:
-                makes = command(self._dataset.url, name)
+                makes = command(self._dataset.url, name, sidecar.about.parts["producer"]["name"])
                 warnings.append(
                     f"sidecar {name}: {missing} of {len(self._parts)} parts are missing; {makes} makes them"
                 )

@@ -72,6 +72,9 @@ def _layers(source: str, folder: Path | None, shown: str) -> list[_Layer]:
         except FileNotFoundError:
             raise ConfigError(named_by) from None
         base = values.pop("base", None)
+        for key in values:  # `base` is no key of the recipe itself, whose own hint would leave it out
+            if isinstance(values[key], str) and (hint := nearest(key, ["base"])):
+                raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
         if len(above) > 1:
             values.pop("name", None)
         layers.insert(0, _Layer(source=source, values=values))

@@ -24,6 +24,10 @@ class NonFinite(JobError):
     """The loss was nan or infinite for too long; says where and in which parts."""
 
 
+class BadLosses(JobError):
+    """A task's module broke the contract of `TrainingModule.forward`; says how."""
+
+
 def run_step(
     engine: Engine,
     batches: Iterator[Any],
@@ -58,6 +62,7 @@ def run_step(
         drawn = int(np.random.SeedSequence([seed, step, micro, rank]).generate_state(1, np.uint64)[0]) >> 1
         torch.manual_seed(drawn)  # for layers that draw by themselves, such as dropout
         losses = engine.forward(batch, torch.Generator().manual_seed(drawn))
+        _check(losses)
         stage("backward", step)
         engine.backward(losses["total"], last=micro == accumulate - 1)
         for name, value in losses.items():
@@ -65,6 +70,19 @@ def run_step(
             sums[name] = sums[name] + value if name in sums else value
     stage("step", step)
     return sums, engine.step(lr)
+
+
+def _check(losses: dict[str, Tensor]) -> None:
+    """What a module returned, held to its contract; shapes and graphs alone, so that nothing waits for the device."""
+    if not isinstance(losses, dict) or "total" not in losses:
+        found = ", ".join(losses) if isinstance(losses, dict) else type(losses).__name__
+        raise BadLosses(f"the task's module returned {found or 'nothing'}; it should return a dict with `total`")
+    for name, value in losses.items():
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise BadLosses(f"the task's module returned {name} as {shape}; each value should be a scalar tensor")
+    if not losses["total"].requires_grad:
+        raise BadLosses("the task's module returned a total without gradients, so nothing would be learnt from it")
 
 
 def peak_memory(device: torch.device) -> float:

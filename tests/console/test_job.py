@@ -8,8 +8,10 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import tomllib
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -17,6 +19,8 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
+from trackmill.models import registry
+from trackmill.pipeline.console.blame import place_outside
 from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.options import JobParser, Options, positive
@@ -222,6 +226,32 @@ def test_a_bug_is_no_mistake(
     assert "raise error" in text and type(error).__name__ in text
     assert SECRET not in text and SECRET not in line
     assert "trackmill sample --output" in text
+
+
+def test_leaving_in_the_middle_of_the_work_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a proposer of somebody's does that calls `sys.exit`; the job would seem done."""
+    assert failing(SystemExit("bye")).main(["--output", "x"]) == 1
+    assert "something called sys.exit('bye')" in capsys.readouterr().err
+
+
+def test_the_line_of_somebody_elses_code_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where another process raised it, and its traceback is all that came."""
+    theirs = tmp_path / "theirs.py"
+    theirs.write_text("x = 1\nraise KeyError('lost')\n")
+    ran = subprocess.run([sys.executable, str(theirs)], capture_output=True, text=True)
+    assert place_outside(ran.stderr) == "theirs.py:2"
+    assert failing(RuntimeError(f"Caught KeyError in worker 0.\n{ran.stderr}")).main(["--output", "x"]) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: KeyError: 'lost'. It was raised in theirs.py:2, code that is not Trackmill's")
+    assert place_outside("".join(traceback.format_exception(missing_path()))) == ""
+
+
+def test_what_was_imported_from_outside_may_be_to_blame(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registry, "OUTSIDE", ["mine.module:Detector"])
+    assert failing(TypeError("'NoneType' object is not iterable")).main(["--output", "x"]) == 1
+    assert "a bug in Trackmill, in a library, or in what mine.module:Detector returned" in capsys.readouterr().err
 
 
 def test_no_room_for_the_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ def test_it_says_what_it_does_and_where_the_result_is(
     assert "steps: 4 of 4 samples" in printed
     assert "parameters: 831, of which 663 are trained (stem: 168 frozen" in printed
     assert "starts at step 0" in printed
-    assert f"--weights {output}/final/model.safetensors" in printed
+    assert f"weights: {output}/final/model.safetensors" in printed
     resolved = json.loads((output / "config.json").read_text())
     assert (resolved["optim"]["lr"], resolved["checkpoint"]["every"], resolved["max_steps"]) == (0.01, 2, 4)
 

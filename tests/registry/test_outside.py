@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ pytest.importorskip("safetensors")
 
 from tests.make_media import make_pictures  # noqa: E402
 from tests.runs import TIMEOUT_S, job_environment, rows  # noqa: E402
+from trackmill.jobs.mine_proposals import main as mine  # noqa: E402
 from trackmill.models.registry import find_detector, proposer_class  # noqa: E402
 from trackmill.pipeline.evaluation.association.model_embedding import asked_embedding  # noqa: E402
 from trackmill.pipeline.mining.settings import mine_config, proposer_settings  # noqa: E402
@@ -112,6 +114,33 @@ class Corner(Proposer):
 class Nameless(Proposer):
     def propose(self, frames):
         return []
+
+
+class Idle(Proposer):
+    name, version = "idle", 1
+
+
+class Undated(Nameless):
+    name, version = "undated", "1.0"
+
+
+class Unsettled(Nameless):
+    name, version, Config = "unsettled", 1, dict
+
+
+class Painter(Nameless):
+    name, version = "painter", 1
+
+    def propose(self, frames):
+        frames[0].image[:] = 0
+        return []
+
+
+class Silent(Nameless):
+    name, version = "silent", 1
+
+    def propose(self, frames):
+        return None
 '''
 
 
@@ -167,8 +196,37 @@ def test_a_proposer_in_the_settings_of_a_run(theirs: str) -> None:
     assert "proposer_settings" not in stored, "what is stored with a data set stays as it was"
     with pytest.raises(ConfigError, match=r"\.sid'; did you mean 'proposer_settings\.side'"):
         mine_config({"proposer": f"{theirs}:Corner", "proposer_settings": {"sid": 5}}, "run.toml")
-    with pytest.raises(InputError, match="needs an attribute 'name'"):
-        proposer_class(f"{theirs}:Nameless")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Nameless", "needs an attribute 'name'"),
+        ("Idle", r"the class lacks propose, see trackmill\.models\.proposers\.base\.Proposer"),
+        ("Undated", "its version is '1.0', should be a whole number"),
+        ("Unsettled", r"its Config is no class derived from trackmill\.schemas\.config\.Settings"),
+    ],
+)
+def test_a_class_that_is_not_whole_says_what_it_lacks(theirs: str, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"proposer {theirs}:{name}: .*{message}"):
+        proposer_class(f"{theirs}:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("Painter", 3, r"read-only \(raised in theirs_\w+\.py:\d+\)\nmend the code that is named"),
+        ("Silent", 1, "proposer silent: propose should return a list of ProposalSet"),
+    ],
+)
+def test_a_proposer_that_does_what_it_may_not(
+    theirs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, code: int, message: str
+) -> None:
+    make_pictures(tmp_path / "pictures", count=1)
+    words = ["--input", "pictures", "--output", "out", "--proposer", f"{theirs}:{name}", "--executor", "inline"]
+    assert mine(words) == code
+    printed = capsys.readouterr()
+    assert re.search(message, printed.out + printed.err)
 
 
 @pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.ray)])

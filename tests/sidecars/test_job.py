@@ -11,7 +11,7 @@ import pytest
 
 from tests.make_dataset import make_dataset
 from tests.make_media import make_pictures
-from tests.runs import job_environment
+from tests.runs import job_environment, rows
 from trackmill.jobs.make_sidecar import main
 from trackmill.jobs.mine_proposals import main as mine
 from trackmill.pipeline.storage.publish import sweep_scratch
@@ -57,7 +57,7 @@ def test_made_in_two_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["{root}", "Chains!", "--producer", "chains"], "'Chains!' cannot be the name of a sidecar"),
         (["{root}/shards", "chains"], "no receipts here; sidecars describe the units of a data set that mining wrote"),
         (["{root}/nothing", "chains"], "no data set here"),
-        (["{root}", "mine", "--producer", "tests.make_dataset:Layout"], "is not a subclass of"),
+        (["{root}", "mine", "--producer", "tests.make_dataset:Layout"], "it is no class derived from"),
         (["{root}", "mine", "--producer", "nowhere_at_all:X"], "there is no module 'nowhere_at_all'"),
         (["{root}"], "NAME"),
     ],
@@ -95,6 +95,14 @@ def test_a_producer_from_outside_in_a_folder_of_its_own(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "(14 rows about 5 samples" in result.stdout
     assert b"frame_sizes" not in (tmp_path / "set" / "sidecars" / "sizes" / "sidecar.json").read_bytes()
+
+
+def test_a_sidecar_without_a_single_sample_is_incomplete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_dataset(str(tmp_path / "set")).root
+    words = [root, "b", "--producer", "tests.sidecars.producers:Brightness", "--executor", "inline"]
+    assert all("-" in row.key for row in rows(tmp_path / "set") if row.status == "ok")
+    assert main([*words, "--set", "fail='-'"]) == 3
+    assert "nothing was made: every sample is quarantined" in capsys.readouterr().out
 
 
 @pytest.mark.ray

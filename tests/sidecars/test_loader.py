@@ -102,7 +102,7 @@ def test_the_same_rows_with_workers_and_from_s3(tmp_path: Path, monkeypatch: pyt
 
 def test_a_sidecar_that_is_missing_names_the_command(tmp_path: Path) -> None:
     root = make_dataset(str(tmp_path)).root
-    missing = rf"no sidecar 'chains' \(there are none\): python jobs/make_sidecar\.py {root} chains makes it"
+    missing = rf"no sidecar 'chains' \(there are none\): trackmill sidecar {root} chains makes it"
     with pytest.raises(NoSidecar, match=missing):
         sample_of(root, "pic0").sidecar("chains", 0)
     with pytest.raises(NoSidecar, match="there are none"):
@@ -110,7 +110,7 @@ def test_a_sidecar_that_is_missing_names_the_command(tmp_path: Path) -> None:
     make_sidecar(root, "brightness", PRODUCER)
     Path(root, "sidecars", "brightness", "part-00000001.parquet").unlink()
     assert sample_of(root, "pic0").sidecar("brightness", 0)
-    with pytest.raises(NoSidecar, match=r"no sidecars/brightness/part-00000001\.parquet: python jobs/make_sidecar.py"):
+    with pytest.raises(NoSidecar, match=r"no sidecars/brightness/part-00000001\.parquet: trackmill sidecar "):
         sample_of(root, "bikes").sidecar("brightness", 0)
     with pytest.raises(NoSidecar, match="there are brightness"):
         batches(root, "bright", window=2, batch_size=2)

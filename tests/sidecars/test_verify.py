@@ -184,7 +184,7 @@ def test_rewriting_without_damage_is_no_fault(layout: Layout) -> None:
 def test_what_is_missing_is_a_warning(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     path_of(layout).unlink()
     assert main([layout.root, "--verify"]) == 0
-    assert "sidecar brightness: 1 of 2 parts are missing; python jobs/make_sidecar.py" in capsys.readouterr().err
+    assert "sidecar brightness: 1 of 2 parts are missing; trackmill sidecar " in capsys.readouterr().err
     make_sidecar(layout.root, "brightness", PRODUCER, {"fail": "pic2"})
     assert main([layout.root, "--verify", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["warnings"] == ["sidecar brightness: 1 samples are quarantined in it"]

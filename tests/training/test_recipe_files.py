@@ -112,6 +112,7 @@ def test_recipes_in_a_store(folder: Path) -> None:
             id="a circle",
         ),
         pytest.param({"a": 'base = "a"'}, "circle: .*a.toml -> .*a.toml", id="its own base"),
+        pytest.param({"a": 'bse = "floor"'}, "recipe a: unknown key 'bse'; did you mean 'base'", id="a misspelt base"),
         pytest.param({"a": 'base = "flor"'}, "recipe a: base = 'flor': did you mean 'floor'", id="a misspelt name"),
         pytest.param(
             {"a": 'base = "../no.toml"'},

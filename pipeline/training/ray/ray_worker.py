@@ -23,10 +23,10 @@ from trackmill.pipeline.storage.credentials import adopt_environment, redact, sc
 from trackmill.pipeline.training.launch import worker
 from trackmill.pipeline.training.loop import TrainingResult
 from trackmill.pipeline.training.ranks import OtherRankFailed
-from trackmill.pipeline.training.steps import NonFinite
+from trackmill.pipeline.training.steps import BadLosses, NonFinite
 
 _STOP_POLL_S = 1.0
-_FINAL = (ValueError, ImportError, NonFinite)
+_FINAL = (ValueError, ImportError, NonFinite, BadLosses)
 """Errors that the next attempt would meet again."""
 
 
@@ -119,7 +119,7 @@ class Rank:
                 lines = scrub(traceback.format_exc())
                 print(lines, file=sys.__stderr__, flush=True)
                 code = exit_code_of(error)
-                plain = code is ExitCode.MISTAKE or isinstance(error, NonFinite)
+                plain = code is ExitCode.MISTAKE or isinstance(error, (NonFinite, BadLosses))
                 raise RankFailed(
                     scrub(str(error) if plain else f"{type(error).__name__}: {error}"),
                     final=isinstance(error, _FINAL),
