@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, TypedDict
@@ -230,11 +232,24 @@ def _start_workers(streams: _Streams, workers: int, prefetch: int) -> Any:
 def _prepare_worker(number: int) -> None:
     # Ctrl-C goes to the whole process group; only the training process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="parent?", daemon=True).start()
     keep_memory()
     with contextlib.suppress(ImportError):
         import cv2
 
         cv2.setNumThreads(0)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the training process is gone, however it ended.
+
+    torch looks at the parent too, which here is the fork server: that lives on for as long as a worker does, and so do
+    the workers, each with all of its memory. With the last worker the server and the resource tracker end as well.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def keep_memory() -> None:

@@ -71,14 +71,12 @@ def retry(action: Callable[[], T], what: str, advanced: Callable[[], bool] | Non
     while True:
         try:
             return action()
-        except FileNotFoundError as error:
-            # Client libraries say the bare address, often with its signature.
-            if error.errno is None and " " not in str(error):
-                raise FileNotFoundError(f"{redact(what)}: no such file or folder") from error
-            raise
-        except _FINAL:
-            raise
-        except Exception as error:
+        except Exception as caught:
+            error = _clearer(caught, what)
+            if isinstance(error, _FINAL):
+                if error is caught:
+                    raise
+                raise error from caught
             failed = 0 if advanced is not None and advanced() else failed + 1
             if failed == ATTEMPTS:
                 advice = _ADVICE.get(type(error).__name__, "")
@@ -86,6 +84,20 @@ def retry(action: Callable[[], T], what: str, advanced: Callable[[], bool] | Non
                     f"{redact(what)}: gave up after {ATTEMPTS} attempts: {type(error).__name__}: {error}{advice}"
                 ) from error
             time.sleep(0.2 * 2 ** max(failed - 1, 0) * (0.5 + random.random()))
+
+
+def _clearer(error: Exception, what: str) -> Exception:
+    """The error, or a clearer one: over HTTP fsspec calls every failure a missing file, with the address as text."""
+    if not isinstance(error, FileNotFoundError) or error.errno is not None:
+        return error
+    cause = error.__cause__
+    status = getattr(cause, "status", None)
+    if type(cause).__module__.partition(".")[0] != "aiohttp" or status in (404, 410):
+        # An address may carry a signature.
+        return error if " " in str(error) else FileNotFoundError(f"{redact(what)}: no such file or folder")
+    if status is not None and 400 <= status < 500 and status not in (408, 429):
+        return PermissionError(f"{redact(what)}: the server refuses (HTTP {status})")
+    return ConnectionError(f"HTTP {status}" if status is not None else f"{type(cause).__name__}: {cause}")
 
 
 def canonical(url: str) -> str:
