@@ -2,12 +2,14 @@
 
 A sequence is a folder with `img1/NNNNNN.jpg` (or png), perhaps `gt/gt.txt`, perhaps `seqinfo.ini`. The files decide
 what its frames are: `seqLength` often promises more than a copy holds. Frames are numbered by their place in the
-folder, from 0; rows of `gt.txt` belong to the number in the file's name.
+folder, from 0; rows of `gt.txt` belong to the number in the file's name, or to its place where only that can be meant
+(`trackmill.pipeline.formats.frame_numbers`).
 """
 
 from __future__ import annotations
 
 import configparser
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -15,13 +17,17 @@ from typing import Any
 
 import orjson
 
+from trackmill.pipeline.formats.frame_numbers import FramesDoNotFit, row_shift
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.sources.base import Claim, ReadSettings, Source
 from trackmill.pipeline.sources.clips import clip_item, cut_clips, num_kept, stride_for
 from trackmill.pipeline.sources.frame_files import FrameFile, read_frame_files
 from trackmill.pipeline.sources.mot_rows import GroundTruth, read_ground_truth
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, basename, dirname, join, read_bytes
 from trackmill.schemas.media import Annotations, Media, WorkItem
+
+log = logging.getLogger("trackmill")
 
 DEFAULT_FPS = 30.0
 """Where no `seqinfo.ini` says otherwise: MOT17's and MOT20's most common rate."""
@@ -61,6 +67,8 @@ class Mot(Source):
             claim.used.update({seqinfo, truth, join(sequence, "det", "det.txt")} & listed)
             names = [frames[number] for number in sorted(frames)]
             common = {"fps": fps, "frames": len(names), "gt": truth if truth in listed else None, "problem": problem}
+            if truth in listed and min(frames) != 1:
+                common |= self._numbering(sequence, truth, sorted(frames))
             claim.items += self._items(sequence, folder, names, common)
         return claim
 
@@ -76,7 +84,9 @@ class Mot(Source):
             files.append(FrameFile(uri, item.first_frame + position * item.stride, gone))
         return read_frame_files(
             files,
-            lambda file, height, width: self._annotations(details["gt"], _number(file.uri), height, width),
+            lambda file, height, width: self._annotations(
+                details["gt"], _number(file.uri) + details.get("shift", 0), height, width
+            ),
             fps=details["fps"],
             num_source_frames=details["frames"],
             annotated=details["gt"] is not None,
@@ -95,6 +105,23 @@ class Mot(Source):
             details = {**common, "names": kept[clip.start : clip.start + clip.length]}
             items.append(clip_item(self.name, join(sequence, folder), basename(sequence), clip, stride, details))
         return items
+
+    def _numbering(self, sequence: str, truth: str, numbers: list[int]) -> dict[str, Any]:
+        """What is added to the numbers of pictures that do not begin at 1, or why that cannot be said."""
+        try:
+            shift = row_shift(numbers, read_ground_truth(truth))
+        except FramesDoNotFit as error:
+            return {"problem": f"{truth}: {error}"}
+        except BadItem:
+            return {}  # reading an item says what is wrong with the file
+        if not shift:
+            return {}
+        log.warning(
+            "%s: pictures are numbered from %d, rows from 1: the first picture gets the rows of frame 1, and so on",
+            redact(sequence),
+            numbers[0],
+        )
+        return {"shift": shift}
 
     def _annotations(self, truth: str | None, number: int, height: int, width: int) -> Annotations | None:
         if truth is None:

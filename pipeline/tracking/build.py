@@ -19,9 +19,10 @@ from trackmill.models.registry import (
     find_model,
     names_detector,
 )
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.detection_files import FileDetections, read_detections
-from trackmill.pipeline.tracking.frames import FrameReader
+from trackmill.pipeline.tracking.frames import FrameReader, PictureFrames
 from trackmill.pipeline.tracking.settings import SizeSettings, TrackConfig, make_tracker
 from trackmill.pipeline.tracking.two_stage import GivenDetections, TwoStage
 from trackmill.pipeline.weights import build_detector, build_model, choose_model
@@ -45,7 +46,10 @@ def read_file_detections(
     if detections is None or names_detector(detections):
         return None
     least = float("-inf") if min_score is None else min_score
-    return read_detections(detections, reader.name, reader.file_names, images, least)
+    found = read_detections(detections, reader.name, reader.file_names, images, least)
+    if isinstance(reader, PictureFrames) and redact(detections).lower().endswith((".txt", ".csv")):
+        reader.fit_rows(found.frame_numbers, redact(detections))
+    return found
 
 
 def make_video_model(

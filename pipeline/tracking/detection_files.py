@@ -81,6 +81,11 @@ class FileDetections(Detector):
     def __len__(self) -> int:
         return len(self._order)
 
+    @property
+    def frame_numbers(self) -> list[int]:
+        """Frames of all rows, each once, counted from 1."""
+        return [int(frame) + 1 for frame in np.unique(self._rows.frames)]
+
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
         """See `Detector.detect`; in the order of the file, boxes as they stand there."""
         numbers = range(self._next, self._next + len(images)) if frames is None else frames

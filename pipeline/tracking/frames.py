@@ -8,13 +8,15 @@ a picture file is skipped by itself, and the frames after it keep their numbers.
 from __future__ import annotations
 
 import configparser
+import logging
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pydantic import Field
 
+from trackmill.pipeline.formats.frame_numbers import FramesDoNotFit, row_shift
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import fetch_bytes
 from trackmill.pipeline.media.pictures import decode_picture
@@ -25,6 +27,8 @@ from trackmill.pipeline.storage.files import basename, canonical, join, list_fil
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.tracking import SourceFrame
+
+log = logging.getLogger("trackmill")
 
 DEFAULT_FPS = 25.0
 """Where neither the video nor a `seqinfo.ini` has it; it decides only how fast the written video plays."""
@@ -114,8 +118,31 @@ class PictureFrames(FrameReader):
 
     def __init__(self, folder: str, files: list[tuple[str, int]], name: str, fps: float, settings: ReadLimits) -> None:
         super().__init__(name, fps, len(files))
-        self._folder, self._files, self._settings = folder, files, settings
+        self._folder, self._settings = folder, settings
+        self._number(files)
+
+    def _number(self, files: list[tuple[str, int]]) -> None:
+        self._files = files
         self.file_names = {file: number - 1 for file, number in files}
+
+    def fit_rows(self, rows: Iterable[int], where: str) -> None:
+        """Number the frames as the rows of a MOTChallenge file do, where the pictures are not numbered from 1.
+
+        Args:
+            rows: frame numbers of the file.
+            where: the file, for messages.
+
+        Raises:
+            InputError: neither the numbers nor the places of the pictures fit; says what to do.
+        """
+        try:
+            shift = row_shift([number for _, number in self._files], rows)
+        except FramesDoNotFit as error:
+            raise InputError(f"{where}: {error}") from None
+        if shift:
+            first = self._files[0][0]
+            log.warning("%s: the pictures begin with %s: it is frame 1, the next one 2, and so on", where, first)
+            self._number([(name, number + shift) for name, number in self._files])
 
     def __iter__(self) -> Iterator[SourceFrame]:
         limits = self._settings
@@ -155,7 +182,11 @@ def open_frames(url: str, settings: ReadLimits | None = None) -> FrameReader:
     sequence = join(root, folder)
     pictures = _pictures_in(sequence, files)
     if pictures:
-        return PictureFrames(sequence, _by_own_numbers(pictures, sequence), basename(root), fps, settings)
+        numbered = _by_own_numbers(pictures, sequence)
+        if numbered[0][1] == 0:  # MOTChallenge counts frames from 1
+            log.warning("%s: the pictures begin with %s: it is frame 1 here", redact(sequence), numbered[0][0])
+            numbered = [(name, number + 1) for name, number in numbered]
+        return PictureFrames(sequence, numbered, basename(root), fps, settings)
     pictures = _pictures_in(root, files)
     if pictures:
         numbered = [(name, index + 1) for index, name in enumerate(sorted(pictures, key=_natural))]

@@ -67,6 +67,24 @@ def test_the_same_twice(sequence: Path) -> None:
     assert texts[0] == texts[1]
 
 
+@pytest.mark.parametrize("first", [0, 100])
+def test_pictures_from_another_number_get_the_boxes_of_their_place(
+    sequence: Path, capsys: pytest.CaptureFixture[str], first: int
+) -> None:
+    assert of_sequence(sequence) == 0
+    wanted = (sequence.parent / "out" / "seq.txt").read_bytes()
+    for path in sorted((sequence / "img1").iterdir(), reverse=first > 0):
+        path.rename(path.with_name(f"{int(path.stem) - 1 + first:06d}{path.suffix}"))
+    capsys.readouterr()
+    assert of_sequence(sequence) == 0
+    assert (sequence.parent / "out" / "seq.txt").read_bytes() == wanted
+    assert f"begin with {first:06d}" in capsys.readouterr().err
+    write_mot_detections(sequence / "det" / "det.txt", 5, first=50)
+    if first:
+        assert of_sequence(sequence) == 2
+        assert "pictures are numbered 100 to 104 and rows say frames 50 to 54" in capsys.readouterr().err
+
+
 def test_own_proposals(sequence: Path) -> None:
     options = ("--set", "proposals.max_boxes=4", "--set", "proposals.min_score=0.0", "--tracker", "tao-benchmark")
     output = sequence.parent / "out"

@@ -114,6 +114,29 @@ def test_first_frame_that_is_not_number_one_keeps_its_rows(tmp_path):
     assert frame.index == 0 and frame.annotations.ids == [7]
 
 
+@pytest.mark.parametrize("first", [0, 100])
+def test_pictures_from_another_number_get_the_rows_of_their_place(tmp_path, first, caplog):
+    """As OpenCV loops, CVAT and KITTI number them: the boxes of a published sequence stay on their pictures."""
+    wanted = [frame.annotations for media in read_all(make_mot(tmp_path / "a").parent) for frame in media.frames]
+    pictures = make_mot(tmp_path / "b") / "img1"
+    for path in sorted(pictures.iterdir(), reverse=first > 0):
+        path.rename(pictures / f"{int(path.stem) - 1 + first:06d}.jpg")
+    found = [frame.annotations for media in read_all(tmp_path / "b") for frame in media.frames]
+    assert len(found) == len(wanted) == 6
+    for one, other in zip(found, wanted):
+        assert one.ids == other.ids and one.boxes.tolist() == other.boxes.tolist() and len(one.ids)
+    assert f"pictures are numbered from {first}, rows from 1" in caplog.text
+
+
+def test_rows_of_other_frames_are_an_error(tmp_path):
+    sequence = make_mot(tmp_path)
+    for path in sorted((sequence / "img1").iterdir(), reverse=True):
+        path.rename(path.with_name(f"{int(path.stem) + 99:06d}.jpg"))
+    (sequence / "gt" / "gt.txt").write_text("50,7,1,1,3,4,1,1,1\n")
+    with pytest.raises(BadItem, match="pictures are numbered 100 to 105 and rows say frames 50 to 50: neither"):
+        read_all(tmp_path)
+
+
 def test_image_folder_of_another_name(tmp_path):
     sequence = make_mot(tmp_path, num_frames=2)
     (sequence / "img1").rename(sequence / "frames")
