@@ -47,6 +47,7 @@ def add_options(p: JobParser) -> None:
     rules = p.add_argument_group("choices that change numbers (each is named in the report)")
     rule("--iou", "iou")
     rule("--metrics", "metrics", metavar="FAMILY", help="only these: hota, clear, identity, teta, trackmap")
+    rule("--gt-file", "gt_file", metavar="NAME")
     rule("--preprocess", "preprocess")
     rule("--class-vote", "class_vote")
     rule("--bdd-rule", "bdd_rule")

@@ -18,6 +18,8 @@ class Options(Settings):
     """Compare boxes or masks; None takes the benchmark's own."""
     sequences: tuple[str, ...] | None = None
     """Only these sequences; None takes all of the ground truth."""
+    gt_file: str = Field(default="gt.txt", pattern=r"^[^/\\\\]+\.txt$")
+    """MOTChallenge text: the file in each `gt` folder, such as `gt_val_half.txt`."""
     preprocess: bool = True
     """The benchmark's official removal of distractors and ignored objects (MOT16, 17, 20)."""
     class_vote: bool | None = None

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from trackmill.pipeline.evaluation.report.report import Progress, Report
 from trackmill.pipeline.evaluation.request import Options
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import require_known
 
 Evaluate: TypeAlias = Callable[[str, str, str, Options, Progress | None], Report]
@@ -15,6 +16,7 @@ Evaluate: TypeAlias = Callable[[str, str, str, Options, Progress | None], Report
 _PACKAGE = "trackmill.pipeline.evaluation.benchmarks"
 BENCHMARKS = {
     "mot15": "mot",
+    "mot16": "mot",
     "mot17": "mot",
     "mot20": "mot",
     "dancetrack": "mot",
@@ -46,8 +48,13 @@ def evaluate(
     Raises:
         BadTracks: a file that cannot be evaluated; names it and the line or key.
         OSError: a file that cannot be read.
-        InputError: an unknown benchmark; names the nearest.
+        InputError: an unknown benchmark (names the nearest), or an option that another benchmark has.
     """
     module = importlib.import_module(f"{_PACKAGE}.{BENCHMARKS[require_known('benchmark', benchmark, BENCHMARKS)]}")
     call: Evaluate = module.evaluate
-    return call(benchmark, gt, results, options or Options(), progress)
+    chosen = options or Options()
+    for name in chosen.model_dump(exclude_defaults=True):
+        if name not in module.OPTIONS:
+            apply = ", ".join(sorted(module.OPTIONS))
+            raise InputError(f"{name} is no option of benchmark {benchmark}: leave it out; those that apply: {apply}")
+    return call(benchmark, gt, results, chosen, progress)

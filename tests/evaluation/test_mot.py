@@ -146,7 +146,6 @@ def test_one_file_with_any_name(case: Path) -> None:
         ("gt/A/gt/gt.txt", GT + "5,1,1,1,1,1,1,1,1\n", "gt.txt: line 9: frame 5 is beyond 4, seqLength"),
         ("results/A.txt", RESULTS.replace("0.9,-1", "0.9,3", 1), "A.txt: line 1: class 3"),
         ("results/A.txt", "1,-1,1,1,1,1,1,-1,-1,-1\n", "A.txt: line 1: id -1; results need an identity"),
-        ("results/C.txt", RESULTS, "unknown sequence 'C'; known: A, B"),
         ("gt/A/gt/gt.txt", GT.replace(",1,1,1\n", ",1,0,1\n", 1), "gt.txt: line 1: the class .* should be 1 to 13"),
         ("gt/A/gt/gt.txt", GT.replace(",1,1,1\n", ",1\n"), "gt.txt: line 1: the class"),
         ("gt/A/seqinfo.ini", "nothing", "seqinfo.ini: should hold a section"),
@@ -164,6 +163,73 @@ def test_bad_files(case: Path, file: str, text: str, message: str | None) -> Non
         return
     with pytest.raises(BadTracks, match=message):
         run(case)
+
+
+def test_files_of_no_sequence_are_a_note(case: Path) -> None:
+    """A log, another split, another tracker's file: what was asked for is scored, and the rest is named."""
+    (case / "results" / "log.txt").write_text("epoch 1\nepoch 2\n")
+    (case / "results" / "C.txt").write_text(RESULTS)
+    report = run(case)
+    assert_is_crossing(report.metrics, videos=2)
+    assert "files of no sequence of the ground truth were left out: C.txt, log.txt" in report.notes
+    assert_is_crossing(run(case, sequences=("A",)).metrics)
+
+
+def test_a_misspelt_result_is_named(case: Path) -> None:
+    (case / "results" / "A.txt").rename(case / "results" / "AA.txt")
+    with pytest.raises(BadTracks, match="no results for A; did you mean 'AA'"):
+        run(case)
+
+
+def zipped(path: Path, files: dict[str, str | bytes]) -> str:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return str(path)
+
+
+def test_zips_as_people_have_them(case: Path) -> None:
+    macos = {"A.txt": RESULTS, "B.txt": RESULTS, "__MACOSX/._A.txt": b"\0\5\x16\7", "._B.txt": b"\0\5\x16\7"}
+    results = zipped(case / "results.zip", macos)
+    info = "[Sequence]\nseqLength=4\n"
+    truth = {f"train/{name}/gt/gt.txt": GT for name in "AB"} | {f"train/{name}/seqinfo.ini": info for name in "AB"}
+    gt = zipped(case / "gt.zip", truth)
+    assert_is_crossing(evaluate("mot16", gt, results, Options()).metrics, videos=2)
+    (case / "long").mkdir()
+    for name in "AB":
+        (case / "long" / f"{name}.txt").write_text(RESULTS + "5,1,1,1,1,1,1,-1,-1,-1\n")
+    with pytest.raises(BadTracks, match="frame 5 is beyond 4, seqLength of seqinfo"):
+        evaluate("mot17", gt, str(case / "long"), Options())
+
+
+def test_an_export_of_cvat_is_called_by_its_archive(case: Path) -> None:
+    files: dict[str, str | bytes] = {"gt/gt.txt": GT, "gt/labels.txt": "person\n", "img1/frame_000000.PNG": b"x"}
+    gt = zipped(case / "A.zip", files)
+    report = evaluate("mot17", gt, str(case / "results" / "A.txt"), Options())
+    assert list(report.sequences) == ["A"]
+    assert_is_crossing(report.metrics)
+
+
+def test_compressed_text(case: Path) -> None:
+    for path in list((case / "results").iterdir()):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert_is_crossing(run(case).metrics, videos=2)
+    (case / "results" / "A.txt.gz").write_bytes(b"\x1f\x8b cut")
+    with pytest.raises(BadTracks, match=r"A\.txt\.gz: cannot be unpacked"):
+        run(case)
+
+
+def test_another_file_of_ground_truth(case: Path) -> None:
+    """As `gt_val_half.txt` lies beside `gt.txt` in many repositories."""
+    for name in "AB":
+        half = "".join(line for line in GT.splitlines(keepends=True) if int(line.split(",")[0]) <= 2)
+        (case / "gt" / name / "gt" / "gt_val_half.txt").write_text(half)
+    report = run(case, gt_file="gt_val_half.txt")
+    assert (report.metrics["GT"], report.metrics["Dets"]) == (8, 18)
+    assert report.settings["gt_file"] == "gt_val_half.txt"
+    with pytest.raises(BadTracks, match=r"no SEQUENCE/gt/gt_val_haf\.txt; did you mean 'gt_val_half\.txt'"):
+        run(case, gt_file="gt_val_haf.txt")
 
 
 def test_missing_and_doubled_sequences(case: Path) -> None:

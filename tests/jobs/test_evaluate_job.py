@@ -107,7 +107,13 @@ def test_it_runs_as_a_script(case: Path) -> None:
 
 
 def test_every_benchmark_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
-    names = "mot15 mot17 mot20 dancetrack sportsmot tao tao-ov ovtb bdd100k-mot bdd100k-mots youtubevis ovis uvo"
+    names = "mot15 mot16 mot17 mot20 dancetrack sportsmot tao tao-ov ovtb bdd100k-mot bdd100k-mots youtubevis ovis uvo"
     assert list(BENCHMARKS) == names.split()
     assert main(["--help"]) == 0
     assert ", ".join([*names.split(), "association"]) in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_option_of_another_benchmark_is_a_mistake(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--gt", str(case / "gt"), "--results", str(case / "results"), "--max-detections", "300"]
+    assert main(["--benchmark", "mot17", *words]) == 2
+    assert "max_detections is no option of benchmark mot17: leave it out" in capsys.readouterr().err

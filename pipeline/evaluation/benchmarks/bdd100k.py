@@ -38,6 +38,10 @@ IOU: Mapping[str, Iou] = {"bdd100k-mot": "box", "bdd100k-mots": "mask"}
 FAMILIES = ("teta", "hota", "clear", "identity")
 
 
+OPTIONS = frozenset({"bdd_rule", "class_vote", "iou", "metrics", "sequences"})
+"""Options that apply; see `trackmill.pipeline.evaluation.request.Options`."""
+
+
 def evaluate(
     name: str, gt: str, results: str, options: Options, progress: Callable[[int, int], None] | None = None
 ) -> Report:

@@ -1,4 +1,4 @@
-"""MOTChallenge and the benchmarks that use its text format: MOT15, MOT17, MOT20, DanceTrack, SportsMOT.
+"""MOTChallenge and the benchmarks that use its text format: MOT15, MOT16, MOT17, MOT20, DanceTrack, SportsMOT.
 
 One class is scored. MOT16, 17 and 20 also annotate distractors, which look like pedestrians: predictions matched to a
 distractor are removed first, then all ground truth except pedestrians that are marked to be considered (TrackEval
@@ -28,6 +28,10 @@ from trackmill.pipeline.storage.credentials import redact
 _MOST_MOMENTS = 24
 
 
+OPTIONS = frozenset({"gt_file", "iou", "metrics", "preprocess", "sequences"})
+"""Options that apply; see `trackmill.pipeline.evaluation.request.Options`."""
+
+
 def evaluate(
     name: str, gt: str, results: str, options: Options, progress: Callable[[int, int], None] | None = None
 ) -> Report:
@@ -53,6 +57,8 @@ def evaluate(
         "distractor_classes": list(rule.distractors) if options.preprocess else [],
         "metrics": list(families),
     }
+    if options.gt_file != "gt.txt":
+        report.settings["gt_file"] = options.gt_file
     total = TrackCounts.none(families)
     num_videos, videos = _videos(name, gt, results, options, report.notes)
     for done, video in enumerate(videos, start=1):
@@ -99,9 +105,9 @@ def _videos(name: str, gt: str, results: str, options: Options, notes: list[str]
         raise BadTracks(f"{name}: MOTChallenge text holds boxes, no masks; leave out --iou mask")
     if is_json(results):
         raise BadTracks(f"{redact(results)}: JSON results need ground truth as JSON, which numbers the images")
-    truths = find_sequences(gt)
+    truths = find_sequences(gt, options.gt_file)
     wanted = choose_sequences(truths, options.sequences, gt)
-    files = result_files(results, truths, options.sequences)
+    files = result_files(results, truths, options.sequences, notes)
     return len(wanted), text_videos(wanted, truths, files, rule, options.preprocess, notes)
 
 

@@ -36,6 +36,7 @@ class Rule:
 RULES = {
     "mot15": Rule(scored="pedestrian", has_classes=False),
     # Person on vehicle, static person, distractor, reflection; in MOT20 also non-motorised vehicle.
+    "mot16": Rule(scored="pedestrian", distractors=(2, 7, 8, 12)),
     "mot17": Rule(scored="pedestrian", distractors=(2, 7, 8, 12)),
     "mot20": Rule(scored="pedestrian", distractors=(2, 6, 7, 8, 12)),
     # These annotate only the scored class, and are evaluated by MOT17's rule.

@@ -56,6 +56,10 @@ class _Tally:
             self.tracks[label] = self.tracks[label] + tracked if label in self.tracks else tracked
 
 
+OPTIONS = frozenset({"base_classes", "class_vote", "iou", "max_detections", "metrics", "sequences"})
+"""Options that apply; see `trackmill.pipeline.evaluation.request.Options`."""
+
+
 def evaluate(
     name: str, gt: str, results: str, options: Options, progress: Callable[[int, int], None] | None = None
 ) -> Report:

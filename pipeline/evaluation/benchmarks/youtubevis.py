@@ -58,6 +58,10 @@ class _Tally:
         )
 
 
+OPTIONS = frozenset({"iou", "metrics", "sequences"})
+"""Options that apply; see `trackmill.pipeline.evaluation.request.Options`."""
+
+
 def evaluate(
     name: str, gt: str, results: str, options: Options, progress: Callable[[int, int], None] | None = None
 ) -> Report:

@@ -1,9 +1,13 @@
-"""Finds the text file of each sequence: in MOTChallenge folders, flat folders of `SEQUENCE.txt`, zips, one file."""
+"""Finds the text file of each sequence: in MOTChallenge folders, flat folders of `SEQUENCE.txt`, zips, one file.
+
+A zip may hold either layout, with what macOS and CVAT put beside it, and text may be compressed (`SEQUENCE.txt.gz`).
+"""
 
 from __future__ import annotations
 
 import configparser
 import functools
+import gzip
 import io
 import posixpath
 import zipfile
@@ -32,7 +36,7 @@ class SequenceFile:
         name: name of the sequence.
         url: the file, or the archive that holds it.
         member: name inside the archive; empty for a plain file.
-        seqinfo: URL of `seqinfo.ini`; empty where there is none.
+        seqinfo: URL of `seqinfo.ini`, or its name inside the archive; empty where there is none.
         is_gt_layout: whether the file lies at `SEQUENCE/gt/gt.txt`.
     """
 
@@ -49,16 +53,11 @@ class SequenceFile:
             BadTracks: see `parse_mot_text`.
             OSError: the file cannot be read.
         """
-        if not self.member:
-            return parse_mot_text(read_bytes(self.url, max_bytes=MAX_TEXT_BYTES), self.url)
-        try:
-            with zipfile.ZipFile(io.BytesIO(_archive(self.url))) as archive, archive.open(self.member) as handle:
-                text = handle.read(MAX_TEXT_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-            raise BadTracks(f"{redact(self.url)}: cannot unpack {self.member}: {error}") from None
-        if len(text) > MAX_TEXT_BYTES:
-            raise BadTracks(f"{redact(self.url)}: {self.member} unpacks to more than {MAX_TEXT_BYTES:,} bytes")
-        return parse_mot_text(text, f"{self.url}/{self.member}")
+        where = f"{self.url}/{self.member}" if self.member else self.url
+        text = _unpacked(self.url, self.member) if self.member else read_bytes(self.url, max_bytes=MAX_TEXT_BYTES)
+        if where.lower().endswith(".gz"):
+            text = _gunzipped(text, where)
+        return parse_mot_text(text, where)
 
     def length(self) -> int | None:
         """Number of frames according to `seqinfo.ini`; None where there is no such file.
@@ -71,7 +70,8 @@ class SequenceFile:
         where = redact(self.seqinfo)
         parser = configparser.ConfigParser(interpolation=None)
         try:
-            parser.read_string(read_bytes(self.seqinfo, max_bytes=1 << 20).decode("utf-8-sig"))
+            text = _unpacked(self.url, self.seqinfo) if self.member else read_bytes(self.seqinfo, max_bytes=1 << 20)
+            parser.read_string(text.decode("utf-8-sig"))
             length = int(parser["Sequence"]["seqLength"])
         except (configparser.Error, KeyError, ValueError, UnicodeDecodeError):
             raise BadTracks(f"{where}: should hold a section [Sequence] with seqLength=<number of frames>") from None
@@ -80,11 +80,15 @@ class SequenceFile:
         return length
 
 
-def find_sequences(url: str) -> dict[str, SequenceFile]:
+def find_sequences(url: str, truth_name: str = "gt.txt") -> dict[str, SequenceFile]:
     """The sequences below a folder, in an archive or in one file, sorted by name.
 
-    In a folder, only the first kind that exists is taken: `SEQUENCE/gt/gt.txt` at any depth, then `*.txt` in the folder
-    itself, then `*.txt` below it (as in `TRACKER/data/SEQUENCE.txt`).
+    In a folder or an archive, only the first kind that exists is taken: `SEQUENCE/gt/gt.txt` at any depth, then `*.txt`
+    in the folder itself, then `*.txt` below it (as in `TRACKER/data/SEQUENCE.txt`).
+
+    Args:
+        url: folder, archive or file.
+        truth_name: what is read in place of `gt.txt`, such as `gt_val_half.txt`.
 
     Raises:
         BadTracks: there is no such file, or there are two for one sequence.
@@ -93,16 +97,20 @@ def find_sequences(url: str) -> dict[str, SequenceFile]:
     root = canonical(url)
     files = [file.uri for file in list_files(root)]
     if len(files) == 1 and files[0] == root:
-        return _in_archive(root) if root.lower().endswith(".zip") else _unique([_single(root)])
-    truths = [uri for uri in files if uri.endswith("/gt/gt.txt")]
+        return _in_archive(root, truth_name) if root.lower().endswith(".zip") else _unique([_single(root, truth_name)])
+    known = set(files)
+    truths = [uri for uri in files if uri.endswith(f"/gt/{truth_name}")]
     if truths:
-        known = set(files)
         return _unique([_of_truth(uri, known) for uri in truths])
+    if truth_name != "gt.txt":
+        others = sorted({basename(uri) for uri in files if dirname(uri).endswith("/gt") and _holds_tracks(uri)})
+        advice = nearest(truth_name, others) or f"found in gt folders: {', '.join(others[:8]) or 'nothing'}"
+        raise BadTracks(f"{redact(url)}: no SEQUENCE/gt/{truth_name}; {advice}")
     texts = [uri for uri in files if _holds_tracks(uri)]
     direct = [uri for uri in texts if dirname(uri) == root]
     archives = [uri for uri in files if uri.lower().endswith(".zip")]
     if not texts and len(archives) == 1:
-        return _in_archive(archives[0])
+        return _in_archive(archives[0], truth_name)
     sequences = _unique([SequenceFile(name=_stem(uri), url=uri) for uri in direct or texts])
     if not sequences:
         raise BadTracks(f"{redact(url)}: holds neither SEQUENCE/gt/gt.txt nor SEQUENCE.txt")
@@ -131,13 +139,21 @@ def unknown(name: str, known: Sequence[str]) -> str:
     return f"unknown sequence {name!r}; {hint}"
 
 
-def result_files(url: str, truths: Mapping[str, SequenceFile], wanted: Sequence[str] | None) -> dict[str, SequenceFile]:
+def result_files(
+    url: str, truths: Mapping[str, SequenceFile], wanted: Sequence[str] | None, notes: list[str]
+) -> dict[str, SequenceFile]:
     """The result file of every sequence in `wanted`, or of all where it is None.
 
-    A single file may have any name when there is a single sequence.
+    A single file may have any name when there is a single sequence. Files of no known sequence are not read.
+
+    Args:
+        url: of the results.
+        truths: the sequences of the ground truth.
+        wanted: names of sequences.
+        notes: receives a note about files of no known sequence.
 
     Raises:
-        BadTracks: a sequence without results, or results of a sequence that the ground truth does not know.
+        BadTracks: a sequence without results.
         FileNotFoundError: there is nothing at that URL.
     """
     names = list(truths) if wanted is None else [name for name in truths if name in set(wanted)]
@@ -146,15 +162,19 @@ def result_files(url: str, truths: Mapping[str, SequenceFile], wanted: Sequence[
         (only,) = files.values()
         if only.url == canonical(url):
             return {names[0]: only}
-    for name in files:
-        if name not in truths:
-            raise BadTracks(f"{redact(url)}: {unknown(name, list(truths))}")
+    extra = [name for name in files if name not in truths]
     missing = [name for name in names if name not in files]
     if missing:
+        hint = nearest(missing[0], extra)
         raise BadTracks(
-            f"{redact(url)}: no results for {', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}; put an "
-            f"empty {missing[0]}.txt there if nothing was tracked, or name the sequences to evaluate with --sequences"
+            f"{redact(url)}: no results for {', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}; "
+            + (f"{hint} " if hint else "")
+            + f"put an empty {missing[0]}.txt there if nothing was tracked, or name the sequences to evaluate with "
+            "--sequences"
         )
+    if extra:
+        listed = ", ".join(basename(files[name].member or files[name].url) for name in extra[:8])
+        notes.append(f"files of no sequence of the ground truth were left out: {listed}{', ...' if extra[8:] else ''}")
     return {name: files[name] for name in names}
 
 
@@ -164,23 +184,68 @@ def _of_truth(uri: str, known: set[str]) -> SequenceFile:
     return SequenceFile(name=basename(folder), url=uri, seqinfo=seqinfo if seqinfo in known else "", is_gt_layout=True)
 
 
-def _single(uri: str) -> SequenceFile:
-    if uri.endswith("/gt/gt.txt"):
+def _single(uri: str, truth_name: str) -> SequenceFile:
+    if uri.endswith(("/gt/gt.txt", f"/gt/{truth_name}")):
         seqinfo = f"{dirname(dirname(uri))}/seqinfo.ini"
         beside = {file.uri for file in list_files(dirname(dirname(uri)))}
         return _of_truth(uri, {seqinfo} & beside)
     return SequenceFile(name=_stem(uri), url=uri)
 
 
-def _in_archive(url: str) -> dict[str, SequenceFile]:
+def _in_archive(url: str, truth_name: str) -> dict[str, SequenceFile]:
     try:
         with zipfile.ZipFile(io.BytesIO(_archive(url))) as archive:
-            members = [name for name in archive.namelist() if _holds_tracks(name)]
+            # macOS adds a folder of its own, with a file `._A.txt` for each `A.txt`.
+            names = [
+                name
+                for name in archive.namelist()
+                if not name.startswith("__MACOSX/") and not basename(name).startswith(".")
+            ]
     except zipfile.BadZipFile as error:
         raise BadTracks(f"{redact(url)}: not a zip archive: {error}") from None
-    if not members:
-        raise BadTracks(f"{redact(url)}: holds no SEQUENCE.txt")
+    known = set(names)
+    truths = [name for name in names if f"/{name}".endswith(f"/gt/{truth_name}")]
+    if truths:
+        return _unique([_of_member(url, name, known) for name in truths])
+    members = [name for name in names if _holds_tracks(name)]
+    if not members or truth_name != "gt.txt":
+        raise BadTracks(f"{redact(url)}: holds neither SEQUENCE/gt/{truth_name} nor SEQUENCE.txt")
     return _unique([SequenceFile(name=_stem(member), url=url, member=member) for member in members])
+
+
+def _of_member(url: str, member: str, known: set[str]) -> SequenceFile:
+    """Of `A/gt/gt.txt`; of a `gt/gt.txt` at the top, as CVAT exports it, the archive gives its name."""
+    folder = posixpath.dirname(posixpath.dirname(member))
+    seqinfo = posixpath.join(folder, "seqinfo.ini")
+    return SequenceFile(
+        name=basename(folder) if folder else _stem(url),
+        url=url,
+        member=member,
+        seqinfo=seqinfo if seqinfo in known else "",
+        is_gt_layout=True,
+    )
+
+
+def _unpacked(url: str, member: str) -> bytes:
+    try:
+        with zipfile.ZipFile(io.BytesIO(_archive(url))) as archive, archive.open(member) as handle:
+            text = handle.read(MAX_TEXT_BYTES + 1)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        raise BadTracks(f"{redact(url)}: cannot unpack {member}: {error}") from None
+    if len(text) > MAX_TEXT_BYTES:
+        raise BadTracks(f"{redact(url)}: {member} unpacks to more than {MAX_TEXT_BYTES:,} bytes")
+    return text
+
+
+def _gunzipped(data: bytes, where: str) -> bytes:
+    try:
+        with gzip.open(io.BytesIO(data)) as handle:
+            text = handle.read(MAX_TEXT_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadTracks(f"{redact(where)}: cannot be unpacked: {error}") from None
+    if len(text) > MAX_TEXT_BYTES:
+        raise BadTracks(f"{redact(where)}: unpacks to more than {MAX_TEXT_BYTES:,} bytes")
+    return text
 
 
 @functools.lru_cache(maxsize=2)
@@ -190,11 +255,14 @@ def _archive(url: str) -> bytes:
 
 
 def _holds_tracks(name: str) -> bool:
-    return name.lower().endswith(".txt") and not name.lower().endswith(_NO_TRACKS) and "/seqmaps/" not in f"/{name}"
+    text = name.lower().removesuffix(".gz")
+    return text.endswith(".txt") and not text.endswith(_NO_TRACKS) and "/seqmaps/" not in f"/{name}"
 
 
 def _stem(name: str) -> str:
-    return posixpath.splitext(basename(name))[0]
+    plain = basename(name)
+    plain = plain[:-3] if plain.lower().endswith(".gz") else plain
+    return posixpath.splitext(plain)[0]
 
 
 def _unique(files: list[SequenceFile]) -> dict[str, SequenceFile]:
