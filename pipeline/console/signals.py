@@ -1,4 +1,4 @@
-"""SIGTERM, as schedulers send it, stops a job as Ctrl-C does."""
+"""SIGTERM, as schedulers send it, and SIGHUP, of a terminal that was closed, stop a job as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -7,25 +7,31 @@ import signal
 import threading
 from collections.abc import Iterator
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that stop a job as Ctrl-C does."""
+
 
 def stop_on_sigterm() -> None:
-    """Make SIGTERM raise `KeyboardInterrupt`; once more after a library has put a handler of its own there."""
+    """Make `STOP_SIGNALS` raise `KeyboardInterrupt`; once more after a library has put handlers of its own there."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has SIGHUP ignored, and means it
+                signal.signal(number, _interrupt)
 
 
 @contextlib.contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """Within, SIGTERM raises `KeyboardInterrupt`; afterwards it does what it did before."""
+    """Within, `STOP_SIGNALS` raise `KeyboardInterrupt`; afterwards they do what they did before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     stop_on_sigterm()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -88,6 +88,8 @@ def retry(action: Callable[[], T], what: str, advanced: Callable[[], bool] | Non
 
 def _clearer(error: Exception, what: str) -> Exception:
     """The error, or a clearer one: over HTTP fsspec calls every failure a missing file, with the address as text."""
+    if isinstance(error, PermissionError) and not error.filename and what not in str(error):
+        return PermissionError(f"{redact(what)}: not allowed ({error})")  # of a bucket, whose client names no URL
     if not isinstance(error, FileNotFoundError) or error.errno is not None:
         return error
     cause = error.__cause__

@@ -7,6 +7,7 @@ tracked = tracker.update(image, detections)  # once for each frame
 
 from __future__ import annotations
 
+import logging
 import operator
 import sys
 from typing import TYPE_CHECKING, Any, overload
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from trackmill.models.association import Tracker
 from trackmill.models.detectors.base import Detector
 from trackmill.models.embedders.base import Embedder, EmbeddingNetwork
+from trackmill.models.registry import MODELS
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.build import make_video_model
 from trackmill.pipeline.tracking.frames import DEFAULT_FPS
@@ -30,6 +32,8 @@ from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
 if TYPE_CHECKING:
     from trackmill.models.detectors.frame_scaling import FrameScaling
+
+log = logging.getLogger("trackmill")
 
 Supervision = Any
 """`supervision.Detections`; the package is not needed unless you use it."""
@@ -94,6 +98,8 @@ class VideoTracker:
             scaling=scaling,
             config=TrackConfig(tracker=settings),
         )
+        if weights is None and isinstance(model, str) and model in MODELS:
+            log.warning("%s without weights: they are random, so identities are by chance", model)
         if not isinstance(self.model, TwoStage):
             self._given = None
         self.times = StageTimes()

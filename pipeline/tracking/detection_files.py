@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from trackmill.pipeline.tracking.image_table import ImageTable, image_table, rea
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.masks import CroppedMask, crop_mask, decode_counts
+
+log = logging.getLogger("trackmill")
 
 _OBJECT = "object"
 # The second cell of a line, after the first and what parts them.
@@ -157,10 +160,14 @@ def _mot_rows(data: bytes, url: str) -> DetectionRows:
     rows = parse_mot_text(_ID.sub(lambda match: match[1] + str(next(count)).encode(), data), url)
     named = (rows.classes >= 1).all()
     classes, labels = np.unique(rows.classes, return_inverse=True) if named else (np.ones(1, np.int64), None)
+    scores = rows.confidence
+    if len(rows) and (scores == -1).all():
+        log.warning("%s: every score is -1, unknown: taken as 1", redact(url))
+        scores = np.ones_like(scores)
     return DetectionRows(
         frames=rows.frames - 1,
         boxes=rows.boxes,
-        scores=rows.confidence,
+        scores=scores,
         labels=np.zeros(len(rows), np.int64) if labels is None else labels.astype(np.int64),
         names=tuple(map(str, classes.tolist())) if named and len(classes) else (_OBJECT,),
         category_ids=tuple(classes.tolist()) or (1,),

@@ -22,6 +22,7 @@ import orjson
 import torch
 import torch.distributed as dist
 
+from trackmill.pipeline.console.signals import STOP_SIGNALS
 from trackmill.pipeline.loader.catalog import Catalog, read_catalog
 from trackmill.pipeline.loader.loader import keep_memory
 from trackmill.pipeline.loader.order import Order, share
@@ -316,7 +317,7 @@ def find_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM and Ctrl-C into an answer to "should I stop?"; a second one stops at once."""
+    """Turns SIGTERM, SIGHUP and Ctrl-C into an answer to "should I stop?"; a second one stops at once."""
     stopping = threading.Event()
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -324,7 +325,8 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         stopping.set()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [number for number in (*STOP_SIGNALS, signal.SIGINT) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield stopping.is_set
     finally:

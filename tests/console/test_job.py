@@ -276,15 +276,27 @@ def test_credentials_are_never_printed(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "key ***" in printed.out and "logged ***" in printed.err
 
 
-def test_sigterm_stops_as_ctrl_c_does_and_what_was_there_before_comes_back() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_stop_as_ctrl_c_does_and_what_was_there_before_comes_back(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
 
-    def run(given: Options) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        threading.Event().wait(60)
+        def run(given: Options) -> None:
+            os.kill(os.getpid(), number)
+            threading.Event().wait(60)
 
-    assert job(run).main(["--output", "x"]) == 130
-    assert signal.getsignal(signal.SIGTERM) is before
+        assert job(run).main(["--output", "x"]) == 130
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+
+
+def test_nohup_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert job(lambda given: os.kill(os.getpid(), signal.SIGHUP)).main(["--output", "x"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_it_runs_in_another_thread() -> None:

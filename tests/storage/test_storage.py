@@ -126,6 +126,14 @@ def test_missing_credentials_say_what_to_set(monkeypatch: pytest.MonkeyPatch) ->
         retry(nobody, "s3://b/x")
 
 
+def test_what_is_not_allowed_names_the_url() -> None:
+    def denied() -> None:
+        raise PermissionError("Access Denied")
+
+    with pytest.raises(PermissionError, match=r"s3://b/x: not allowed \(Access Denied\)"):
+        retry(denied, "s3://b/x")
+
+
 def test_what_cannot_pass_is_not_tried_again() -> None:
     calls = []
 

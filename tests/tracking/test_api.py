@@ -82,6 +82,11 @@ def test_supervision_in_and_out() -> None:
     assert sorted(bare.tracker_id.tolist()) == [0, 1, 2]
 
 
+def test_random_weights_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    VideoTracker("masa_lite0", device="cpu")
+    assert "masa_lite0 without weights: they are random" in caplog.text
+
+
 def test_zero_detections_and_gaps() -> None:
     tracker = VideoTracker(ColourModel(), tracker=make_tracker())
     first = tracker.update(make_frame(0), square_boxes(0))

@@ -36,6 +36,17 @@ def test_mot_text(tmp_path: Path) -> None:
     assert len(found) == 12
 
 
+def test_scores_of_minus_one_are_unknown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As MOTChallenge writes them; a tracker that wants a score of 0.5 would follow nothing."""
+    (tmp_path / "det.txt").write_text("1,-1,1,1,5,5,-1,-1,-1,-1\n2,-1,1,1,5,5,-1,-1,-1,-1\n")
+    (found,) = read_detections(str(tmp_path / "det.txt"), "a", {}).detect([np.zeros((9, 9, 3), np.uint8)])
+    assert found.scores.tolist() == [1]
+    assert "det.txt: every score is -1, unknown: taken as 1" in caplog.text
+    (tmp_path / "det.txt").write_text("1,-1,1,1,5,5,-1,-1,-1,-1\n1,-1,1,1,5,5,0.5,-1,-1,-1\n")
+    (found,) = read_detections(str(tmp_path / "det.txt"), "a", {}).detect([np.zeros((9, 9, 3), np.uint8)])
+    assert found.scores.tolist() == [-1, 0.5]
+
+
 def test_without_numbers_images_follow_each_other(tmp_path: Path) -> None:
     found = read(write_mot_detections(tmp_path / "det.txt", 4))
     boxes = [each.boxes.tolist() for number in (2, 1, 1) for each in found.detect([IMAGE] * number)]

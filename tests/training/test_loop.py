@@ -109,16 +109,17 @@ def test_a_killed_process_leaves_no_trace(data: str, undisturbed: Path, tmp_path
     assert result(output) == result(undisturbed)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_finishes_the_step_and_saves(
-    data: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    monkeypatch.setattr(TinyTask, "poison", staticmethod(counting(13, lambda: signal.raise_signal(signal.SIGTERM))))
-    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(TinyTask, "poison", staticmethod(counting(13, lambda: signal.raise_signal(number))))
+    before = signal.getsignal(number)
     outcome = run_tiny(data, tmp_path)
     assert outcome.interrupted
     assert outcome.step == 13
     assert not outcome.result
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
     assert (tmp_path / "checkpoints/step-00000013/checkpoint.json").exists()
     run_tiny(data, tmp_path)
     assert rows(tmp_path) == rows(undisturbed)
