@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -15,6 +16,9 @@ from trackmill.pipeline.storage.files import open_for_seeking
 # any URL that one names.
 _FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 
+MOST_FPS = 300.0
+"""A stated rate above it is measured instead: it is the unit of time stamps, not the rate of a camera."""
+
 # Four days at 30 frames a second. A damaged duration must not decide how many clips are planned.
 _MOST_FRAMES = 10_000_000
 
@@ -24,9 +28,9 @@ class VideoHeader:
     """What a video says about itself.
 
     Args:
-        num_frames: how many frames it has; an estimate unless `exact`, 0 where nothing can be estimated.
+        num_frames: how many frames it has; an estimate unless `exact`.
         exact: counted in the sample table of an MP4 or MOV file.
-        fps: average frame rate; 0 where it is not stated.
+        fps: average frame rate; 0 where it is not known.
         height, width: of the coded picture, before any display rotation.
     """
 
@@ -39,6 +43,9 @@ class VideoHeader:
 
 def probe(url: str) -> VideoHeader:
     """Read a video's header; of a remote file only the blocks that are touched are fetched.
+
+    Where the header says no length (a recording that was piped, or cut off by a crash), or a rate that no camera has
+    (the 1000 of many WebM files), the packets are counted, for which the whole file is read.
 
     Raises:
         BadItem: not a video, no video stream in it, or a header that cannot be true.
@@ -57,9 +64,34 @@ def probe(url: str) -> VideoHeader:
                 count = round(float(stream.duration * stream.time_base) * fps)
             elif not count and container.duration:
                 count = round(container.duration / av.time_base * fps)
+            if not shown and (not count or not fps or fps > MOST_FPS):
+                counted, measured = _count_packets(container, stream)
+                count, fps = counted or count, measured or fps
             if count > min(_MOST_FRAMES, handle.seek(0, 2)):
                 raise BadItem(f"{url}: its header declares {count} frames, more than such a file can hold")
             return VideoHeader(num_frames=count, exact=shown > 0, fps=fps, height=context.height, width=context.width)
+
+
+def _count_packets(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[int, float]:
+    """Number of packets of a stream, and their average rate; 0 where they have no times."""
+    times: list[int] = []
+    count = 0
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                count += 1
+                if packet.pts is not None:
+                    times.append(packet.pts)
+    except FFmpegError:
+        pass  # what can be read counts
+    return count, average_rate(times, stream)
+
+
+def average_rate(times: Sequence[int], stream: av.VideoStream) -> float:
+    """Frames per second of presentation times in the stream's own unit; 0 for fewer than two."""
+    if len(times) < 2 or not stream.time_base or max(times) == min(times):
+        return 0.0
+    return (len(times) - 1) / float((max(times) - min(times)) * stream.time_base)
 
 
 def open_video(handle: IO[bytes], name: str) -> tuple[av.container.InputContainer, av.VideoStream]:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from trackmill.pipeline.media.errors import PixelLimit, TruncatedMedia
 from trackmill.pipeline.media.pictures import scale_pixels
-from trackmill.pipeline.media.video_headers import frame_rate, open_video, shown_samples
+from trackmill.pipeline.media.video_headers import MOST_FPS, average_rate, frame_rate, open_video, shown_samples
 
 # A seek throws away what is in the decoder's pipeline, and B-frames make it some frames deep: for less than this many
 # frames, decoding on is as fast.
@@ -91,6 +91,8 @@ class VideoReader:
         self._check_pixels(size.height, size.width)
         self.fps = frame_rate(self._stream)
         self._list_packets()
+        if not self.fps or self.fps > MOST_FPS:
+            self.fps = average_rate(self._times or [], self._stream) or self.fps
 
     def close(self) -> None:
         """Free the decoder; the handle stays open."""
