@@ -147,8 +147,11 @@ class VideoReader:
         self._keyframes: list[_Keyframe] = []
         self._order: dict[int, int] = {}
         times = [pts for pts, _, _ in entries if pts is not None]
-        if len(set(times)) != len(entries):
-            # AVI and the like store no presentation times for some codecs: then frames are counted as they come out.
+        # AVI stores the order of decoding alone. Where FFmpeg does not work the times of B-frames out, packets that are
+        # decoded one after the other seem to be shown so as well, and the frames that come out have other times. Then
+        # frames are counted as they come out, as where there are no times at all.
+        guessed = "avi" in self._container.format.name and self._stream.codec_context.has_b_frames
+        if (guessed and times == sorted(times)) or len(set(times)) != len(entries):
             self._times: list[int] | None = None
             self.num_frames = len(entries)
             return

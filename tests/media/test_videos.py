@@ -26,6 +26,7 @@ KINDS = {
     "webm": {"name": "a.webm", "codec": "libvpx-vp9"},
     "avi": {"name": "a.avi", "codec": "mpeg4", "bframes": 0},
     "avi with b-frames": {"name": "a.avi", "codec": "mpeg4"},
+    "avi with h.264 and b-frames": {"name": "a.avi"},
     "mpeg-4 with b-frames": {"name": "a.mp4", "codec": "mpeg4"},
     "turned": {"name": "a.mp4", "rotation": 90},
 }
@@ -54,8 +55,9 @@ def test_same_pixels_by_seeking_and_by_decoding_from_the_start(video):
         assert np.array_equal(again.image, everything[index]), f"frame {index} after others"
 
 
-def test_frames_are_in_order_of_presentation(tmp_path):
-    video = make_video(tmp_path / "a.mp4", 30, bframes=3, quality=10).read_bytes()
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mkv"])
+def test_frames_are_in_order_of_presentation(tmp_path, name):
+    video = make_video(tmp_path / name, 30, bframes=3, quality=10).read_bytes()
     scenes = np.stack([make_scene(64, 96, 0, i)[0].astype(int) for i in range(30)])
     for frame in reader(video).read(range(30)):
         nearest = np.abs(scenes - frame.image).mean(axis=(1, 2, 3)).argmin()
