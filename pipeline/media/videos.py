@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trackmill.pipeline.media.errors import PixelLimit, TruncatedMedia
+from trackmill.pipeline.media.matroska import missing_bytes
 from trackmill.pipeline.media.pictures import scale_pixels
 from trackmill.pipeline.media.video_headers import MOST_FPS, average_rate, frame_rate, open_video, shown_samples
 
@@ -137,6 +138,10 @@ class VideoReader:
                     entries.append((packet.pts, packet.dts, packet.is_keyframe))
         except FFmpegError:
             pass  # what can still be read counts; a frame beyond it says that the video ends early
+        if "matroska" in self._container.format.name and missing_bytes(self._handle):
+            # Its header says how long it was meant to be, in seconds; one frame is missing at least.
+            seconds = (self._container.duration or 0) / av.time_base
+            declared = max(declared, num_packets + 1, round(seconds * self.fps))
         self.missing = max(0, declared - num_packets)
         """Frames that the header declares and the file does not hold."""
         self._index_entries(entries)
