@@ -176,6 +176,10 @@ class _Run:
         recipe, total = self.recipe, total_steps(self.recipe)
         batches = iter(self.loader)
         stopped = False
+        if self.step and self._evaluates(last=self.step == total):
+            # Saved, and perhaps killed before its evaluation was done.
+            measured = on_first_rank(lambda: self.telemetry.evaluated(self.step))
+            self._evaluate() if measured is None else self.metrics.update(measured)
         while self.step < total and not stopped:
             self._advance(batches)
             # A signal may reach ranks in different steps; were each to obey alone, the others would hang.
@@ -185,11 +189,16 @@ class _Run:
             evaluate = self._evaluates(last=self.step == total)
             if last or save or evaluate or self.step % recipe.telemetry.every == 0:
                 self._flush_rows()
-            # Before the save, so that a kill in the middle of it leads to the evaluation's being done again.
-            if evaluate:
-                self._evaluate()
             if save and self.rows.healthy:
                 self._save(on_checkpoint)
+            if evaluate:
+                # After the save: an evaluation that fails, for a wrong file say, costs no step.
+                try:
+                    self._evaluate()
+                except Exception:
+                    if self.rows.healthy and not save:
+                        self._save(on_checkpoint)
+                    raise
         done = self.step >= total
         if done and not self.rows.healthy:
             raise NonFinite(

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from tests.faults.training_runs import start_training, tiny_toml
 from tests.runs import ROOT, job_environment, wait_for
 from tests.training.tiny_runs import make_data, result, rows, run_tiny, tiny_recipe
 from tests.training.tiny_task import TinyTask
+from trackmill.pipeline.tasks.base import Evaluation
 from trackmill.pipeline.training.launch import run_local, starting_point
 from trackmill.pipeline.training.recipe import effective
 from trackmill.pipeline.training.steps import NonFinite
 from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.schemas.config import ConfigError
+from trackmill.schemas.errors import JobError
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +203,46 @@ def test_evaluation_is_told_and_disturbs_nothing(data: str, undisturbed: Path, t
     trained = [values for name, values in weights.items() if "running" not in name and "num_batches" not in name]
     assert found[-1]["weights"] == pytest.approx(float(sum(values.double().sum() for values in trained)))
     assert outcome.metrics == {"weights": found[-1]["weights"]}
+
+
+@pytest.mark.parametrize("step", [20, 40, 48])
+def test_an_evaluation_that_fails_costs_no_step_and_is_done_again(
+    data: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Between two checkpoints, at one, and after the last step."""
+    whole = TinyTask.evaluation
+    evaluated = iter([20, 40, 48])
+
+    def failing(task: TinyTask) -> Evaluation | None:
+        real = whole(task)
+
+        def measure(network: nn.Module, device: torch.device) -> Mapping[str, float]:
+            if next(evaluated) == step:
+                raise JobError("evaluation.gt is gone")
+            return real.measure(network, device)
+
+        return real and replace(real, measure=measure)
+
+    monkeypatch.setattr(TinyTask, "evaluation", failing)
+    with pytest.raises(JobError, match="is gone"):
+        run_tiny(data, tmp_path, evaluation={"every": 20})
+    assert starting_point(str(tmp_path), "auto").step == step
+    monkeypatch.setattr(TinyTask, "evaluation", whole)
+    outcome = run_tiny(data, tmp_path, evaluation={"every": 20})
+    written = read_lines(str(tmp_path / "evaluations.jsonl"))
+    assert [row["step"] for row in written] == [20, 40, 48]
+    assert outcome.metrics == {"weights": written[-1]["weights"]}
+    assert rows(tmp_path) == rows(undisturbed) and result(tmp_path) == result(undisturbed)
+
+
+def test_a_run_that_ends_between_evaluation_and_result_keeps_its_metrics(data: str, tmp_path: Path) -> None:
+    first = run_tiny(data, tmp_path, evaluation={"every": 20})
+    card = json.loads((tmp_path / "final/card.json").read_text())
+    shutil.rmtree(tmp_path / "final")
+    again = run_tiny(data, tmp_path, evaluation={"every": 20})
+    assert again.metrics == first.metrics and again.metrics
+    assert json.loads((tmp_path / "final/card.json").read_text()) == card
+    assert len(read_lines(str(tmp_path / "evaluations.jsonl"))) == 3
 
 
 def test_the_result_is_the_average_where_there_is_one(data: str, tmp_path: Path) -> None:

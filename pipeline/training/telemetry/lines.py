@@ -39,6 +39,8 @@ class JsonLines:
         self.url = url
         self.last_step: int | None = None
         """Step of the last line, None where there is none."""
+        self.last_row: Mapping[str, Any] = {}
+        """The last line."""
         self._stepped, self._upload_s, self._clock = keep_to is not None, upload_s, clock
         self._file: IO[bytes] | None = None
         self._memory = bytearray()
@@ -71,6 +73,7 @@ class JsonLines:
                     raise ValueError(f"{self.url}: step {step} after step {self.last_step}")
                 self.last_step = step
                 row = {**row, "step": step}
+            self.last_row = row
             text += orjson.dumps({name: _plain(value) for name, value in row.items()}) + b"\n"
         if self._file is not None:
             self._file.write(text)
@@ -123,6 +126,7 @@ class JsonLines:
                     if step > keep_to or (self.last_step is not None and step <= self.last_step):
                         continue
                     self.last_step = int(step)
+                self.last_row = row
             except (ValueError, TypeError, KeyError):
                 continue
             kept.append(line + b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -101,6 +102,13 @@ class Telemetry:
         shown = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())
         self.event(f"evaluation after step {step:,}: {shown}")
         self._send([(step, {f"evaluation/{name}": float(value) for name, value in values.items()})])
+
+    def evaluated(self, step: int) -> dict[str, float] | None:
+        """Results of the evaluation after `step`, where it is the last that is written; None on other ranks."""
+        if not self._on or self._evaluations.last_step != step:
+            return None
+        values = {name: value for name, value in self._evaluations.last_row.items() if name != "step"}
+        return {name: math.nan if value is None else float(value) for name, value in values.items()}
 
     def event(self, text: str) -> None:
         """One line for people, without credentials, and the same with its time in `events.jsonl`."""
