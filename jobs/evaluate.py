@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,8 @@ def add_options(p: JobParser) -> None:
     add("--results", metavar="URL", help="what the tracker wrote: a folder of SEQUENCE.txt, or one JSON")
     add("--output", aliases=["--out"], metavar="FILE", help="write everything as JSON")
     add("--html", metavar="FILE", help="write a page with plots and the worst moments, complete in itself")
-    add("--frames", metavar="URL", help="root of the pictures, for --html and for --embeddings")
+    add("--pictures", metavar="URL", help="root of the pictures, for --html and for --embeddings")
+    add("--frames", metavar="FROM:TO", help="only these frames of MOTChallenge text, from 1; 301: is the rest from 301")
     add("--sequences", key="sequences", metavar="NAME", help="only these")
 
     def rule(name: str, key: str, **keywords: str) -> None:
@@ -79,8 +81,12 @@ def settings(options: Options) -> Settings:
     """
     kind: type[Settings] = AssociationSettings if options.benchmark == ASSOCIATION else Choices
     values = dict(options.values)
+    if options.frames is not None and _is_range(options.frames):
+        if kind is AssociationSettings:
+            raise InputError(f"--frames {options.frames}: --benchmark {ASSOCIATION} takes all frames; see --stride")
+        values["frames"] = options.frames
     if kind is AssociationSettings:
-        values |= {name: value for name, value in (("frames", options.frames),) if value is not None}
+        values |= {name: value for name, value in (("frames", pictures(options)),) if value is not None}
         # `--results` is what other benchmarks call the thing that is measured.
         values.setdefault("embeddings", options.results)
         if values["embeddings"] is None:
@@ -90,6 +96,17 @@ def settings(options: Options) -> Settings:
         if name in other.model_fields and name not in kind.model_fields:
             raise InputError(f"{name!r} is no choice of --benchmark {options.benchmark}: leave it out")
     return build(kind, values, redact(options.config) if options.config else "command line")
+
+
+def pictures(options: Options) -> str | None:
+    """Root of the pictures; `--frames URL` is the older name of `--pictures`."""
+    older: str | None = None if options.frames is None or _is_range(options.frames) else options.frames
+    root: str | None = options.pictures or older
+    return root
+
+
+def _is_range(text: str) -> bool:
+    return re.fullmatch(r"\d*:\d*", text) is not None
 
 
 def run(options: Options) -> None:
@@ -111,7 +128,7 @@ def run(options: Options) -> None:
     if options.html:
         from trackmill.pipeline.evaluation.report.html import write_html
 
-        num_bytes = write_html(report, options.html, options.frames)
+        num_bytes = write_html(report, options.html, pictures(options))
         written.append(f"page: {redact(options.html)} ({num_bytes / 1e6:.1f} MB), open it in a browser")
 
     from trackmill.pipeline.evaluation.report.table import print_report

@@ -207,7 +207,7 @@ def _evaluate(demo: Demo) -> list[Command]:
         page, scores = demo.at("scores", f"{model}.html"), demo.at("scores", f"{model}.json")
         # `--out`, the older name of --output, since what is done already is recognised by the text of its commands.
         arguments = ("--gt", truths, "--results", demo.at("tracks", model), "--out", scores, "--html", page)
-        commands.append(Command("evaluate", ("--benchmark", "mot15", *arguments, "--frames", truths)))
+        commands.append(Command("evaluate", ("--benchmark", "mot15", *arguments, "--pictures", truths)))
     linking = ["--benchmark", "association", "--gt", truths, "--long-side", str(demo.settings.long_side)]
     linking += ["--embeddings", VARIANT, "--weights", demo.weights, "--against", VARIANT]
     linking += ["--against-weights", UNTRAINED, "--out", demo.at("scores", "association.json")]

@@ -20,6 +20,9 @@ class Options(Settings):
     """Only these sequences; None takes all of the ground truth."""
     gt_file: str = Field(default="gt.txt", pattern=r"^[^/\\\\]+\.txt$")
     """MOTChallenge text: the file in each `gt` folder, such as `gt_val_half.txt`."""
+    frames: str = Field(default="", pattern=r"^(\d*:\d*)?$")
+    """MOTChallenge text: only the frames FROM:TO, counted from 1, both ends included; `301:` is all from 301 on. Rows
+    of other frames are left out of ground truth and results alike."""
     preprocess: bool = True
     """The benchmark's official removal of distractors and ignored objects (MOT16, 17, 20)."""
     class_vote: bool | None = None

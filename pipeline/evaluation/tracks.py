@@ -99,7 +99,7 @@ class Video:
         name: name of the sequence, as in the benchmark.
         num_frames: number of time steps; every entry of `frames` lies below it.
         gt, predictions: see `Tracks`.
-        frame_names: one picture name a time step, relative to the root given as `--frames`; empty if unknown.
+        frame_names: one picture name a time step, relative to the root given as `--pictures`; empty if unknown.
     """
 
     name: str

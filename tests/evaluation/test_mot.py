@@ -232,6 +232,29 @@ def test_another_file_of_ground_truth(case: Path) -> None:
         run(case, gt_file="gt_val_haf.txt")
 
 
+@pytest.mark.parametrize(
+    ("frames", "gt", "predictions", "switches"),
+    [("1:2", 4, 5, 0), ("3:4", 4, 4, 0), ("2:", 6, 6, 2), (":3", 6, 7, 2), ("3:3", 2, 2, 0), (":", 8, 9, 2)],
+)
+def test_a_range_of_frames(case: Path, frames: str, gt: int, predictions: int, switches: int) -> None:
+    """The identities are confused from frame 3 on: within one half nothing is."""
+    report = run(case, sequences=("A",), frames=frames)
+    row = report.metrics
+    assert (row["GT"], row["Dets"], row["IDSW"]) == (gt, predictions, switches)
+    left = 9 - predictions
+    assert [note for note in report.notes if "other frames" in note] == (
+        [f"A: {left} predictions of other frames are left out"] if left else []
+    )
+
+
+def test_a_range_that_is_none(case: Path) -> None:
+    for frames in ("3:2", "0:3"):
+        with pytest.raises(BadTracks, match="give FROM:TO"):
+            run(case, frames=frames)
+    with pytest.raises(ValueError, match="frames"):
+        Options(frames="a:b")
+
+
 def test_missing_and_doubled_sequences(case: Path) -> None:
     with pytest.raises(BadTracks, match="unknown sequence 'AA'; did you mean 'A'"):
         run(case, sequences=("AA",))

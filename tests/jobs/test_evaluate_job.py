@@ -117,3 +117,14 @@ def test_an_option_of_another_benchmark_is_a_mistake(case: Path, capsys: pytest.
     words = ["--gt", str(case / "gt"), "--results", str(case / "results"), "--max-detections", "300"]
     assert main(["--benchmark", "mot17", *words]) == 2
     assert "max_detections is no option of benchmark mot17: leave it out" in capsys.readouterr().err
+
+
+def test_frames_are_a_range_and_pictures_a_root(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--benchmark", "mot17", "--gt", str(case / "gt"), "--results", str(case / "results")]
+    for more in (["--frames", "2:3"], ["--frames", str(case / "gt"), "--html", str(case / "a.html")]):
+        assert main([*words, *more, "--output", str(case / "out.json")]) == 0
+        frames = json.loads((case / "out.json").read_text())["settings"].get("frames")
+        assert frames == ("2:3" if more[1] == "2:3" else None)
+    capsys.readouterr()
+    assert main(["--benchmark", "association", "--gt", "x", "--embeddings", "hsv", "--frames", "2:3"]) == 2
+    assert "takes all frames" in capsys.readouterr().err

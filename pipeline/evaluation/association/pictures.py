@@ -51,7 +51,7 @@ def find_pictures(root: str, name: str) -> FrameReader:
                 known = f"{len(videos)} videos" if videos else "no picture or video"
                 raise BadTracks(
                     f"{redact(join(root, name))}: {known} there; the pictures should be {name}/img1/000001.jpg, ... or "
-                    f"{name}/{name}.mp4 below the folder given as --frames"
+                    f"{name}/{name}.mp4 below the folder given as --pictures"
                 )
             yield from _from_video(videos[0], wanted)
         except BadItem as error:

@@ -28,7 +28,7 @@ from trackmill.pipeline.storage.credentials import redact
 _MOST_MOMENTS = 24
 
 
-OPTIONS = frozenset({"gt_file", "iou", "metrics", "preprocess", "sequences"})
+OPTIONS = frozenset({"frames", "gt_file", "iou", "metrics", "preprocess", "sequences"})
 """Options that apply; see `trackmill.pipeline.evaluation.request.Options`."""
 
 
@@ -59,6 +59,8 @@ def evaluate(
     }
     if options.gt_file != "gt.txt":
         report.settings["gt_file"] = options.gt_file
+    if options.frames:
+        report.settings["frames"] = options.frames
     total = TrackCounts.none(families)
     num_videos, videos = _videos(name, gt, results, options, report.notes)
     for done, video in enumerate(videos, start=1):
@@ -97,6 +99,8 @@ def _videos(name: str, gt: str, results: str, options: Options, notes: list[str]
     """The number of videos, and the videos."""
     rule = RULES[name]
     if is_json(gt):
+        if options.frames or options.gt_file != "gt.txt":
+            raise BadTracks(f"{name}: --frames and --gt-file are for MOTChallenge text; leave them out")
         names = {rule.scored, "pedestrian", "person"}
         videos, json_notes = read_mot_json(gt, results, names, options.iou or "box", options.sequences)
         notes.extend(json_notes)
@@ -108,7 +112,17 @@ def _videos(name: str, gt: str, results: str, options: Options, notes: list[str]
     truths = find_sequences(gt, options.gt_file)
     wanted = choose_sequences(truths, options.sequences, gt)
     files = result_files(results, truths, options.sequences, notes)
-    return len(wanted), text_videos(wanted, truths, files, rule, options.preprocess, notes)
+    return len(wanted), text_videos(wanted, truths, files, rule, options.preprocess, notes, _frame_range(options))
+
+
+def _frame_range(options: Options) -> tuple[int, int] | None:
+    if options.frames in ("", ":"):
+        return None
+    first, _, last = options.frames.partition(":")
+    found = int(first or 1), int(last or np.iinfo(np.int64).max)
+    if not 1 <= found[0] <= found[1]:
+        raise BadTracks(f"--frames {options.frames}: give FROM:TO with 1 <= FROM <= TO, such as 301:600")
+    return found
 
 
 def _scored(video: Video, distractors: tuple[int, ...], iou: Iou) -> tuple[Overlaps, Tracks, Tracks]:

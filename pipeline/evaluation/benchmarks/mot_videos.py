@@ -52,6 +52,7 @@ def text_videos(
     rule: Rule,
     preprocess: bool,
     notes: list[str],
+    frames: tuple[int, int] | None = None,
 ) -> Iterator[Video]:
     """Read one sequence after the other.
 
@@ -62,6 +63,7 @@ def text_videos(
         preprocess: ignore ground truth of other classes; False scores the considered boxes of all classes, as
             TrackEval does.
         notes: receives notes for the report.
+        frames: the first and the last that count, from 1; None: all.
 
     Raises:
         BadTracks: a file that cannot be evaluated.
@@ -85,7 +87,15 @@ def text_videos(
             notes.append(f"{name}: the results are ground truth; only its scored boxes are taken")
         else:
             predictions = _result_tracks(result_rows)
+        if frames is not None:
+            truth, predictions = (_within(tracks, *frames) for tracks in (truth, predictions))
+            if left := len(result_rows) - len(predictions):
+                notes.append(f"{name}: {left:,} predictions of other frames are left out")
         yield Video(name=name, num_frames=length or last or 0, gt=truth, predictions=predictions)
+
+
+def _within(tracks: Tracks, first: int, last: int) -> Tracks:
+    return tracks.select((tracks.frames >= first - 1) & (tracks.frames <= last - 1))
 
 
 def _check_frames(rows: MotRows, length: int | None, what: str) -> None:

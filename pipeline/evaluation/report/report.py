@@ -33,7 +33,7 @@ class Moment:
     Args:
         sequence: its name.
         frame: time step from 0.
-        frame_name: name of its picture under the root given as `--frames`; empty if unknown.
+        frame_name: name of its picture under the root given as `--pictures`; empty if unknown.
         label: name of the class.
         switches: (ground-truth id, predicted id before, predicted id now) of each switch.
         gt, predictions: all objects of the frame.
