@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import psutil
 import ray
 
+from tests.benchmarks.dummy_proposer import PROPOSAL_S, DummyProposer
 from tests.make_media import make_pictures
-from trackmill.models.proposers import GraphProposer, GraphSettings, Proposer
-from trackmill.models.registry import PROPOSERS
+from trackmill.models import registry
+from trackmill.models.proposers import GraphSettings, Proposer
 from trackmill.pipeline.mining.inline import InlineExecutor
 from trackmill.pipeline.mining.pool import RayPool
 from trackmill.pipeline.mining.prepare import prepare_mining
@@ -28,26 +28,15 @@ from trackmill.pipeline.mining.settings import mine_config
 from trackmill.pipeline.mining.unit import UnitTask
 from trackmill.pipeline.sources import open_source
 from trackmill.pipeline.sources.base import ReadSettings
-from trackmill.schemas.media import Frame, ProposalSet
 
-PROPOSAL_S = 0.020
 ITEMS_PER_UNIT = 20
-
-
-class DummyProposer(GraphProposer):
-    """Occupies its worker for 20 ms a frame and finds nothing."""
-
-    def propose(self, frames: Sequence[Frame]) -> list[ProposalSet]:
-        for _ in frames:
-            time.sleep(PROPOSAL_S)
-        return [
-            ProposalSet(boxes=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), masks=[]) for _ in frames
-        ]
+DUMMY = "tests.benchmarks.dummy_proposer:DummyProposer"
 
 
 def install_dummy() -> None:
     """Put the dummy in the place of `graph`, in this process; in actors through Ray's worker setup hook."""
-    PROPOSERS["graph"] = replace(PROPOSERS["graph"], target="tests.benchmarks.mining:DummyProposer")
+    # By the module's name: the dictionary itself would travel to the actors as a copy.
+    registry.PROPOSERS["graph"] = replace(registry.PROPOSERS["graph"], target=DUMMY)
 
 
 def plain_loop(folder: Path, items: Sequence) -> float:
