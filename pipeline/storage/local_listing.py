@@ -8,6 +8,10 @@ from collections.abc import Iterator
 
 from trackmill.schemas.errors import StorageError
 
+MOST_LINKS = 8
+"""Links to folders on the way to a file. Folders that link to each other have a path for each order of them: the time
+for all would grow without bounds, and nobody means them."""
+
 
 def walk(folder: str) -> Iterator[tuple[str, int]]:
     """Path and length in bytes of every file below a folder, in no order; hidden names (`.x`) are left out.
@@ -16,12 +20,13 @@ def walk(folder: str) -> Iterator[tuple[str, int]]:
     contains itself is entered once. A link to nothing is listed with length 0: whoever reads it says that it is gone.
 
     Raises:
-        StorageError: a folder cannot be listed; names it. A short listing would pass for a whole one.
+        StorageError: a folder cannot be listed, or more than `MOST_LINKS` links lead to it; names it. A short listing
+            would pass for a whole one.
     """
-    yield from _walk(folder, frozenset())
+    yield from _walk(folder, frozenset(), 0)
 
 
-def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, int]]:
+def _walk(folder: str, above: frozenset[tuple[int, int]], links: int) -> Iterator[tuple[str, int]]:
     try:
         place = os.stat(folder)
         if (place.st_dev, place.st_ino) in above:
@@ -36,7 +41,12 @@ def _walk(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str,
             if status is None:
                 continue
             if stat.S_ISDIR(status.st_mode):
-                yield from _walk(entry.path, here)
+                deeper = links + entry.is_symlink()
+                if deeper > MOST_LINKS:
+                    raise StorageError(
+                        f"{entry.path}: {deeper} links to folders lie one in the other; name the folders that you mean"
+                    )
+                yield from _walk(entry.path, here, deeper)
             elif stat.S_ISREG(status.st_mode):
                 yield entry.path, status.st_size
             elif stat.S_ISLNK(status.st_mode):

@@ -41,6 +41,16 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     assert names(tmp_path / "a") == ["here", "x"]  # a link to itself leads nowhere, and is listed as such
 
 
+def test_folders_that_all_link_to_each_other_are_an_error_and_no_endless_listing(tmp_path: Path) -> None:
+    """Thirty of them have more paths than could ever be listed."""
+    for number in range(30):
+        (tmp_path / f"{number}").mkdir()
+        for other in range(30):
+            (tmp_path / f"{number}" / f"to{other}").symlink_to(tmp_path / f"{other}")
+    with pytest.raises(StorageError, match="9 links to folders lie one in the other; name the folders that you mean"):
+        list_files(str(tmp_path))
+
+
 def test_a_link_to_nothing_is_not_left_out(tmp_path: Path) -> None:
     (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
     assert names(tmp_path) == ["gone.jpg"]
