@@ -1,8 +1,9 @@
 """Exact frames of a video: frame i is the one with the i-th smallest presentation time, however it is reached.
 
-The packets of the first video stream are listed once, without decoding. Their times, sorted, are the frames; so a
-variable frame rate needs no arithmetic, and a file that ends early is noticed. Decoding runs in one thread, which
-gives the same pixels every time on one build of FFmpeg.
+The packets of the video stream are listed once, without decoding. Their times, sorted, are the frames; so a variable
+frame rate needs no arithmetic, and a file that ends early is noticed. What an edit list hides is decoded, since shown
+frames refer to it, but is no frame: index 0 is what a player shows first. Decoding runs in one thread, which gives the
+same pixels every time on one build of FFmpeg.
 
 Not done, on purpose: interlaced video is not split into fields, non-square pixels are not stretched, and a display
 matrix is followed for turns by 90, 180 and 270 degrees only, not for mirroring.
@@ -49,6 +50,16 @@ class VideoFrame:
     height: int
     width: int
     rotated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Packet:
+    """A coded frame: its times in the stream's unit, whether decoding can begin at it, and whether it is shown."""
+
+    pts: int | None
+    dts: int | None
+    is_key: bool
+    shown: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +132,7 @@ class VideoReader:
     def _list_packets(self) -> None:
         declared = shown_samples(self._container, self._stream) or self._stream.frames
         hidden_frames = self._stream.codec_context.name in ("vp8", "libvpx")
-        entries: list[tuple[int | None, int | None, bool]] = []
+        entries: list[_Packet] = []
         num_packets = 0
         try:
             for packet in self._container.demux(self._stream):
@@ -129,13 +140,11 @@ class VideoReader:
                     continue  # PyAV's own mark of the end
                 if packet.is_corrupt:
                     break
-                if packet.is_discard:
-                    continue
-                num_packets += 1
+                num_packets += not packet.is_discard
                 # VP8 has packets that only prepare others; the bit says whether its picture is shown.
                 hidden = hidden_frames and packet.size > 0 and not memoryview(packet)[0] & 0x10
                 if packet.size and not hidden:
-                    entries.append((packet.pts, packet.dts, packet.is_keyframe))
+                    entries.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard))
         except FFmpegError:
             pass  # what can still be read counts; a frame beyond it says that the video ends early
         if "matroska" in self._container.format.name and missing_bytes(self._handle):
@@ -148,29 +157,32 @@ class VideoReader:
         if not self.num_frames:
             raise TruncatedMedia(f"{self._name}: the video ends before its first frame")
 
-    def _index_entries(self, entries: list[tuple[int | None, int | None, bool]]) -> None:
+    def _index_entries(self, entries: list[_Packet]) -> None:
         self._keyframes: list[_Keyframe] = []
-        self._order: dict[int, int] = {}
-        times = [pts for pts, _, _ in entries if pts is not None]
+        self._order: dict[tuple[int | None, int | None], int] = {}
+        times = [entry.pts for entry in entries if entry.pts is not None and entry.shown]
+        num_shown = sum(entry.shown for entry in entries)
         # AVI stores the order of decoding alone. Where FFmpeg does not work the times of B-frames out, packets that are
         # decoded one after the other seem to be shown so as well, and the frames that come out have other times. Then
         # frames are counted as they come out, as where there are no times at all.
         guessed = "avi" in self._container.format.name and self._stream.codec_context.has_b_frames
-        if (guessed and times == sorted(times)) or len(set(times)) != len(entries):
+        if (guessed and times == sorted(times)) or len(set(times)) != num_shown:
             self._times: list[int] | None = None
-            self.num_frames = len(entries)
+            self.num_frames = num_shown
             return
-        first = next((i for i, (_, _, is_key) in enumerate(entries) if is_key), len(entries))
+        first = next((i for i, entry in enumerate(entries) if entry.is_key), len(entries))
         # What comes before the first keyframe, in the file or on the screen, refers to frames that were cut off.
-        entries = [entry for entry in entries[first:] if entry[0] >= entries[first][0]]  # type: ignore[operator]
-        self._times = sorted(pts for pts, _, _ in entries if pts is not None)
+        entries = entries[first:]
+        shown = [entry.pts for entry in entries if entry.shown and entry.pts is not None]
+        self._times = sorted(pts for pts in shown if pts >= entries[0].pts)  # type: ignore[operator]
         self.num_frames = len(self._times)
         self._index = {pts: i for i, pts in enumerate(self._times)}
-        for order, (pts, dts, is_key) in enumerate(entries):
-            assert pts is not None
-            self._order[pts] = order
-            if is_key:
-                self._keyframes.append(_Keyframe(self._index[pts], order, pts, dts))
+        for order, entry in enumerate(entries):
+            # Where an edit list shows a part twice, two packets may bear the same times: no seek may begin at either.
+            times_of = (entry.pts, entry.dts)
+            self._order[times_of] = len(entries) if times_of in self._order else order
+            if entry.is_key and entry.shown and entry.pts in self._index:
+                self._keyframes.append(_Keyframe(self._index[entry.pts], order, entry.pts, entry.dts))
         self._keyframes.sort(key=lambda keyframe: keyframe.index)
 
     def _fetch(self, index: int) -> av.VideoFrame:
@@ -222,7 +234,8 @@ class VideoReader:
         for packet in self._container.demux(self._stream):
             if sought is not None and packet.pts is not None:
                 # A seek may land anywhere; behind the keyframe it would give wrong pixels, so nothing is decoded.
-                if self._order.get(packet.pts, len(self._order)) > sought.order or not packet.is_keyframe:
+                order = self._order.get((packet.pts, packet.dts), len(self._order))
+                if order > sought.order or not packet.is_keyframe:
                     return
                 sought = None
             # An empty packet would tell the decoder that the video is over.
