@@ -50,6 +50,7 @@ def add_options(p: JobParser) -> None:
     rule("--iou", "iou")
     rule("--metrics", "metrics", metavar="FAMILY", help="only these: hota, clear, identity, teta, trackmap")
     rule("--gt-file", "gt_file", metavar="NAME")
+    rule("--classes", "classes", metavar="CLASS")
     rule("--preprocess", "preprocess")
     rule("--class-vote", "class_vote")
     rule("--bdd-rule", "bdd_rule")

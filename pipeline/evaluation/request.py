@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from trackmill.schemas.config import Settings
 
@@ -23,6 +23,9 @@ class Options(Settings):
     frames: str = Field(default="", pattern=r"^(\d*:\d*)?$")
     """MOTChallenge text: only the frames FROM:TO, counted from 1, both ends included; `301:` is all from 301 on. Rows
     of other frames are left out of ground truth and results alike."""
+    classes: tuple[str, ...] | None = None
+    """MOTChallenge text: score these classes (column 8), by number or name, each for itself and all together. Names are
+    MOTChallenge's, or those of `gt/labels.txt` as CVAT exports it. None takes the benchmark's own."""
     preprocess: bool = True
     """The benchmark's official removal of distractors and ignored objects (MOT16, 17, 20)."""
     class_vote: bool | None = None
@@ -39,3 +42,12 @@ class Options(Settings):
     from the categories' `frequency`."""
     metrics: tuple[Literal["hota", "clear", "identity", "teta", "trackmap"], ...] | None = None
     """Compute only these families of metrics; None takes the benchmark's own."""
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _apart(cls, value: object) -> object:
+        """`1,3` is two classes, and numbers may be given as numbers."""
+        words = [value] if isinstance(value, (str, int)) else value
+        if not isinstance(words, (list, tuple)):
+            return value
+        return tuple(part for word in words for part in map(str.strip, str(word).split(",")) if part)

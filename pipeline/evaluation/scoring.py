@@ -21,6 +21,7 @@ class TrackCounts:
     Args:
         gt, predictions: numbers of boxes (or masks) that were compared.
         gt_ids, ids: numbers of identities, summed over videos.
+        frames: over all videos, for false alarms per frame; 0 where the benchmark does not report them.
     """
 
     hota: HotaCounts | None
@@ -30,6 +31,7 @@ class TrackCounts:
     predictions: int = 0
     gt_ids: int = 0
     ids: int = 0
+    frames: int = 0
 
     @classmethod
     def none(cls, families: Collection[str] = FAMILIES) -> TrackCounts:
@@ -49,20 +51,35 @@ class TrackCounts:
             predictions=self.predictions + other.predictions,
             gt_ids=self.gt_ids + other.gt_ids,
             ids=self.ids + other.ids,
+            frames=self.frames + other.frames,
         )
 
     def row(self) -> Row:
-        """Ratios in percent, and counts; without any ground truth every ratio is None."""
+        """Ratios in percent, and counts; without any ground truth every ratio is None.
+
+        FAF, the false alarms per frame of MOTChallenge's tables, is no percentage and needs no ground truth.
+        """
         fractions: dict[str, float] = {}
         counts: dict[str, int] = {}
         for family in (self.hota, self.clear, self.identity):
             if family is not None:
                 fractions |= family.scores()
                 counts |= family.counts()
+        if self.hota is not None:
+            # At the lowest threshold, .05: how much is found and linked when boxes may be loose.
+            curves = self.hota.curves()
+            fractions |= {f"{name}(0)": float(curves[name][0]) for name in ("HOTA", "LocA")}
+        if self.clear is not None:
+            # What MOTChallenge's tables call them, and the shares that stand there beside the counts.
+            fractions |= {"Rcll": fractions["Recall"], "Prcn": fractions["Precision"]}
+            fractions |= {f"{name}%": counts[name] / max(1, self.gt_ids) for name in ("MT", "ML")}
         if self.gt == 0:
             fractions = dict.fromkeys(fractions, float("nan"))
         counts |= {"GT": self.gt, "GT_IDs": self.gt_ids, "Dets": self.predictions, "IDs": self.ids}
-        return row(fractions, counts)
+        record = row(fractions, counts)
+        if self.clear is not None and self.frames:
+            record["FAF"] = self.clear.fp / self.frames
+        return record
 
 
 def count(overlaps: Overlaps, families: Collection[str] = FAMILIES) -> TrackCounts:

@@ -17,6 +17,7 @@ from tests.fixtures import packed
 from tests.shared_data import DATA, needs_data
 from trackmill.pipeline.evaluation.benchmarks.mot import evaluate
 from trackmill.pipeline.evaluation.report.report import Report, Row
+from trackmill.pipeline.evaluation.report.table import print_report
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.formats.errors import BadTracks
 
@@ -321,6 +322,7 @@ def test_ground_truth_against_itself_is_perfect(case: Path) -> None:
             shutil.copy(case / "gt" / "B" / "gt" / "gt.txt", results / "B.txt")
         report = evaluate("mot17", str(case / "gt"), str(results), Options())
         ratios = {name: value for name, value in report.metrics.items() if isinstance(value, float)}
+        assert (ratios.pop("FAF"), ratios.pop("ML%")) == (0, 0)
         assert ratios == {name: pytest.approx(100) for name in ratios}
         assert any("ground truth" in note for note in report.notes)
 
@@ -392,6 +394,7 @@ def test_real_ground_truth_of_mot17(preprocess: bool) -> None:
     report = evaluate("mot17", str(root), str(results), Options(preprocess=preprocess))
     assert_equals_trackeval(report.metrics, expected, 1e-4)
     perfect = evaluate("mot17", str(root), str(root), Options(preprocess=preprocess)).metrics
+    assert (perfect.pop("FAF"), perfect.pop("ML%")) == (0, 0)
     assert all(value == 100 for value in perfect.values() if isinstance(value, float))
     assert perfect["GT"] == perfect["TP"] == 18581
 
@@ -448,3 +451,22 @@ def test_json_that_does_not_fit(case: Path) -> None:
         (case / "gt" / "gt.json.gz").unlink()
         (case / "gt" / "A.txt").write_text(GT)
         run(case)
+
+
+def test_numbers_that_tables_of_mot_challenge_have(case: Path) -> None:
+    """By hand: every object is found, 1 of 9 predictions is false, in 4 frames; overlaps are 1."""
+    report = run(case, sequences=("A",))
+    wanted = {"Rcll": 100, "Prcn": 100 * 8 / 9, "FAF": 0.25, "MT": 2, "MT%": 100, "PT": 0, "ML%": 0, "LocA(0)": 100}
+    for row in (report.metrics, report.sequences["A"], json.loads(report.as_json())["metrics"]):
+        assert {name: row[name] for name in wanted} == pytest.approx(wanted)
+        assert row["HOTA(0)"] == pytest.approx(100 * math.sqrt(8 / 9 / 3))
+    # The false one is in frame 1, so two other frames have none.
+    assert run(case, sequences=("A",), frames="3:4").metrics["FAF"] == 0
+    assert run(case, sequences=("A",), frames="1:2").metrics["FAF"] == 0.5
+    assert run(case, sequences=("A",), frames="1:").metrics["FAF"] == 0.25
+
+
+def test_numbers_of_tables_are_printed(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(run(case))
+    (heading,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("sequence"))
+    assert {"HOTA(0)", "LocA(0)", "Rcll", "Prcn", "FAF", "MT", "MT%", "PT", "ML", "ML%"} <= set(heading)

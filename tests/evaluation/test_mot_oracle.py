@@ -26,7 +26,13 @@ RATIOS = {name: name for name in ("HOTA", "DetA", "AssA", "LocA", "DetRe", "DetP
     **{name: name for name in ("MOTA", "MOTP", "MODA", "sMOTA", "IDF1", "IDP", "IDR")},
     "Recall": "CLR_Re",
     "Precision": "CLR_Pr",
+    "Rcll": "CLR_Re",
+    "Prcn": "CLR_Pr",
+    "MT%": "MTR",
+    "ML%": "MLR",
 }
+AT_THE_LOOSEST = {"HOTA(0)": "HOTA", "LocA(0)": "LocA"}
+"""HOTA's scores at its first threshold."""
 
 try:
     from tests.evaluation import oracle
@@ -46,16 +52,21 @@ def compare(files: MotFiles, style: Style, preprocess: bool = True) -> None:
     for name, wanted in zip(files.names, each):
         check_row(report.sequences[name], wanted)
     check_row(report.metrics, together)
+    # TrackEval does not count the frames of a sequence without objects or without predictions.
+    if all(wanted["CLR_Frames"] for wanted in each):
+        rows = zip([*report.sequences.values(), report.metrics], [*each, together], strict=True)
+        assert all(row["FAF"] == pytest.approx(wanted["FP_per_frame"], rel=1e-12) for row, wanted in rows)
 
 
 def check_row(row: Row, wanted: dict[str, Any]) -> None:
     """Ratios are None where there is no ground truth; TrackEval writes zeros and ones there."""
     assert {name: row[name] for name in COUNTS} == {name: wanted[field] for name, field in COUNTS.items()}
     if wanted["CLR_TP"] + wanted["CLR_FN"] == 0:
-        assert all(row[name] is None for name in RATIOS)
+        assert all(row[name] is None for name in [*RATIOS, *AT_THE_LOOSEST])
     else:
         percent = {name: 100 * float(np.mean(wanted[field])) for name, field in RATIOS.items()}
-        assert {name: row[name] for name in RATIOS} == pytest.approx(percent, rel=1e-12, abs=1e-10)
+        percent |= {name: 100 * float(wanted[field][0]) for name, field in AT_THE_LOOSEST.items()}
+        assert {name: row[name] for name in percent} == pytest.approx(percent, rel=1e-12, abs=1e-10)
 
 
 @needs_oracle

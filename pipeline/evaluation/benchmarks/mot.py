@@ -1,34 +1,41 @@
 """MOTChallenge and the benchmarks that use its text format: MOT15, MOT16, MOT17, MOT20, DanceTrack, SportsMOT.
 
-One class is scored. MOT16, 17 and 20 also annotate distractors, which look like pedestrians: predictions matched to a
-distractor are removed first, then all ground truth except pedestrians that are marked to be considered (TrackEval
-1.3.0, `MotChallenge2DBox`).
+One class is scored, unless others are asked for. MOT16, 17 and 20 also annotate distractors, which look like
+pedestrians: predictions matched to a distractor are removed first, then all ground truth except pedestrians that are
+marked to be considered (TrackEval 1.3.0, `MotChallenge2DBox`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
-from trackmill.pipeline.evaluation.assignment import best_pairs
-from trackmill.pipeline.evaluation.benchmarks.mot_videos import RULES, json_video, text_videos
-from trackmill.pipeline.evaluation.box_overlaps import EPS
-from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
+from trackmill.pipeline.evaluation.benchmarks.mot_classes import (
+    RULES,
+    ScoredClasses,
+    asked_classes,
+    benchmark_classes,
+    what_was_not_scored,
+)
+from trackmill.pipeline.evaluation.benchmarks.mot_scores import ANY_CLASS, SequenceScores, score
+from trackmill.pipeline.evaluation.benchmarks.mot_videos import TextSequence, json_video, read_video
+from trackmill.pipeline.evaluation.overlaps import Iou
 from trackmill.pipeline.evaluation.readers.mot_json import is_json, read_mot_json
 from trackmill.pipeline.evaluation.readers.mot_layout import choose_sequences, find_sequences, result_files
-from trackmill.pipeline.evaluation.report.moments import describe_moments, worst_first
+from trackmill.pipeline.evaluation.report.moments import worst_first
 from trackmill.pipeline.evaluation.report.report import Report
 from trackmill.pipeline.evaluation.request import Options
-from trackmill.pipeline.evaluation.scoring import FAMILIES, TrackCounts, count
-from trackmill.pipeline.evaluation.tracks import Tracks, Video
+from trackmill.pipeline.evaluation.scoring import FAMILIES, TrackCounts
+from trackmill.pipeline.evaluation.tracks import Video
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
 
 _MOST_MOMENTS = 24
 
 
-OPTIONS = frozenset({"frames", "gt_file", "iou", "metrics", "preprocess", "sequences"})
+OPTIONS = frozenset({"classes", "frames", "gt_file", "iou", "metrics", "preprocess", "sequences"})
 """Options that apply; see `trackmill.pipeline.evaluation.request.Options`."""
 
 
@@ -41,50 +48,60 @@ def evaluate(
         name: the benchmark.
         gt, results: folder in MOTChallenge's layout, flat folder of `SEQUENCE.txt`, zip archive, or one file; or both
             as JSON in COCO-VID form.
-        options: `sequences`, `preprocess`, `metrics` and, for JSON, `iou` apply.
+        options: `sequences`, `preprocess`, `metrics`, for text `classes`, `frames` and `gt_file`, for JSON `iou` apply.
         progress: called with sequences done and sequences in all.
 
     Raises:
         BadTracks: a file that cannot be evaluated.
         OSError: a file that cannot be read.
     """
-    rule = RULES[name]
     families = _families(options)
-    iou = options.iou or "box"
-    report = Report(benchmark=name, iou=iou, metrics={})
-    report.settings = {
+    report = Report(benchmark=name, iou=options.iou or "box", metrics={})
+    if is_json(gt):
+        num_sequences, classes, scores = _json_scores(name, gt, results, options, report)
+    else:
+        num_sequences, classes, scores = _text_scores(name, gt, results, options, report)
+    report.settings = _settings(name, options, classes, families)
+    total = TrackCounts.none(families)
+    by_class: dict[str, TrackCounts] = {}
+    unscored = []
+    for done, sequence in enumerate(scores, start=1):
+        total += sequence.total
+        for label, counts in sequence.classes.items():
+            by_class[label] = by_class.get(label, TrackCounts.none(families)) + counts
+        unscored.append(sequence.unscored)
+        _add(report, sequence, classes)
+        if progress is not None:
+            progress(done, num_sequences)
+    report.metrics = total.row()
+    report.classes = {label: counts.row() for label, counts in by_class.items()}
+    if total.gt == 0:
+        if rows := np.concatenate([*unscored, np.zeros(0, np.int64)]).tolist():
+            raise BadTracks(f"{redact(gt)}: no row is scored: {what_was_not_scored(np.array(rows), classes)}")
+        report.notes.append("no objects in the ground truth: nothing can be scored")
+    elif len(by_class) > 1:
+        empty = [label for label, counts in by_class.items() if counts.gt == 0]
+        report.notes += [f"class {label}: no objects in the ground truth" for label in empty]
+    return report
+
+
+def _settings(name: str, options: Options, classes: ScoredClasses, families: tuple[str, ...]) -> dict[str, object]:
+    rule = RULES[name]
+    settings: dict[str, object] = {
         "preprocess": options.preprocess and bool(rule.distractors),
-        "distractor_classes": list(rule.distractors) if options.preprocess else [],
+        "distractor_classes": list(classes.distractors),
         "metrics": list(families),
     }
+    if classes.asked:
+        settings["classes"] = [classes.in_words(number) for number in classes.names]
+    if len(classes.names) > 1:
+        # Rows beside the classes that are none, see `headings` of the table.
+        settings["super_categories"] = [ANY_CLASS]
     if options.gt_file != "gt.txt":
-        report.settings["gt_file"] = options.gt_file
+        settings["gt_file"] = options.gt_file
     if options.frames:
-        report.settings["frames"] = options.frames
-    total = TrackCounts.none(families)
-    num_videos, videos = _videos(name, gt, results, options, report.notes)
-    for done, video in enumerate(videos, start=1):
-        overlaps, gt_rows, pred_rows = _scored(video, rule.distractors if options.preprocess else (), iou)
-        counts = count(overlaps, families)
-        total += counts
-        report.sequences[video.name] = counts.row()
-        _note_empty(report, video.name, counts)
-        if counts.hota is not None:
-            curves = counts.hota.curves()
-            report.curves[video.name] = {key: (100 * curves[key]).tolist() for key in ("HOTA", "DetA", "AssA")}
-        if counts.clear is not None:
-            timeline, moments = describe_moments(
-                video.name, gt_rows, pred_rows, overlaps, counts.clear, rule.scored, video.frame_names
-            )
-            report.timelines[video.name] = timeline
-            report.moments = worst_first(report.moments + moments)[:_MOST_MOMENTS]
-        if progress is not None:
-            progress(done, num_videos)
-    report.metrics = total.row()
-    report.classes = {rule.scored: total.row()}
-    if total.gt == 0:
-        report.notes.append("no objects in the ground truth: nothing can be scored")
-    return report
+        settings["frames"] = options.frames
+    return settings
 
 
 def _families(options: Options) -> tuple[str, ...]:
@@ -95,24 +112,61 @@ def _families(options: Options) -> tuple[str, ...]:
     return tuple(families)
 
 
-def _videos(name: str, gt: str, results: str, options: Options, notes: list[str]) -> tuple[int, Iterable[Video]]:
-    """The number of videos, and the videos."""
-    rule = RULES[name]
-    if is_json(gt):
-        if options.frames or options.gt_file != "gt.txt":
-            raise BadTracks(f"{name}: --frames and --gt-file are for MOTChallenge text; leave them out")
-        names = {rule.scored, "pedestrian", "person"}
-        videos, json_notes = read_mot_json(gt, results, names, options.iou or "box", options.sequences)
-        notes.extend(json_notes)
-        return len(videos), [json_video(video, options.preprocess) for video in videos]
+_Scores = tuple[int, ScoredClasses, Iterator[SequenceScores]]
+"""The number of sequences, what is scored, and the scores of one sequence after the other."""
+
+
+def _json_scores(name: str, gt: str, results: str, options: Options, report: Report) -> _Scores:
+    if options.frames or options.gt_file != "gt.txt" or options.classes is not None:
+        raise BadTracks(f"{name}: --frames, --gt-file and --classes are for MOTChallenge text; leave them out")
+    iou: Iou = options.iou or "box"
+    names = {RULES[name].scored, "pedestrian", "person"}
+    videos, notes = read_mot_json(gt, results, names, iou, options.sequences)
+    report.notes.extend(notes)
+    classes = benchmark_classes(RULES[name], options.preprocess)
+
+    def scored(video: Video) -> SequenceScores:
+        marked = json_video(video, options.preprocess)
+        return score(marked, classes, _families(options), iou, video.num_frames, [])
+
+    return len(videos), classes, map(scored, videos)
+
+
+def _text_scores(name: str, gt: str, results: str, options: Options, report: Report) -> _Scores:
     if options.iou == "mask":
         raise BadTracks(f"{name}: MOTChallenge text holds boxes, no masks; leave out --iou mask")
     if is_json(results):
         raise BadTracks(f"{redact(results)}: JSON results need ground truth as JSON, which numbers the images")
     truths = find_sequences(gt, options.gt_file)
     wanted = choose_sequences(truths, options.sequences, gt)
-    files = result_files(results, truths, options.sequences, notes)
-    return len(wanted), text_videos(wanted, truths, files, rule, options.preprocess, notes, _frame_range(options))
+    files = result_files(results, truths, options.sequences, report.notes)
+    rule, frames = RULES[name], _frame_range(options)
+    classes = benchmark_classes(rule, options.preprocess)
+    if options.classes is not None:
+        asked_for = [truths[sequence] for sequence in wanted]
+        classes = asked_classes(name, options.classes, asked_for, rule, options.preprocess)
+    sequences = [
+        TextSequence(
+            name=sequence,
+            truth=truths[sequence],
+            results=files[sequence],
+            rule=rule,
+            classes=classes,
+            preprocess=options.preprocess,
+            frames=frames,
+        )
+        for sequence in wanted
+    ]
+    return len(wanted), classes, map(partial(_score_text, families=_families(options)), sequences)
+
+
+def _score_text(sequence: TextSequence, families: tuple[str, ...]) -> SequenceScores:
+    """Read and score one sequence."""
+    notes: list[str] = []
+    video = read_video(sequence, notes)
+    first, last = sequence.frames or (1, video.num_frames)
+    num_frames = max(0, min(last, video.num_frames) - first + 1)
+    return score(video, sequence.classes, families, "box", num_frames, notes)
 
 
 def _frame_range(options: Options) -> tuple[int, int] | None:
@@ -125,19 +179,21 @@ def _frame_range(options: Options) -> tuple[int, int] | None:
     return found
 
 
-def _scored(video: Video, distractors: tuple[int, ...], iou: Iou) -> tuple[Overlaps, Tracks, Tracks]:
-    """Remove what is not scored. Returns the overlaps, and the ground-truth and predicted rows in their order."""
-    overlaps = find_overlaps(video.gt, video.predictions, video.num_frames, iou)
-    keep_gt, keep_pred = ~video.gt.ignored, np.ones(len(video.predictions), bool)
-    if distractors:
-        matched = best_pairs(overlaps, np.where(overlaps.pair_iou >= 0.5 - EPS, overlaps.pair_iou, 0))
-        labels = video.gt.labels[overlaps.pair_gt[matched]]
-        keep_pred[overlaps.pair_pred[matched[np.isin(labels, distractors)]]] = False
-    return overlaps.select(keep_gt, keep_pred), video.gt.select(keep_gt), video.predictions.select(keep_pred)
-
-
-def _note_empty(report: Report, name: str, counts: TrackCounts) -> None:
+def _add(report: Report, sequence: SequenceScores, classes: ScoredClasses) -> None:
+    """Add the rows, plots and notes of one sequence."""
+    name, counts = sequence.name, sequence.total
+    report.sequences[name] = counts.row()
+    report.notes += sequence.notes
     if counts.gt == 0:
-        report.notes.append(f"{name}: no objects in the ground truth; its {counts.predictions:,} predictions are false")
+        why = "no objects in the ground truth"
+        if len(sequence.unscored):
+            why = f"no row of the ground truth is scored: {what_was_not_scored(sequence.unscored, classes)}"
+        report.notes.append(f"{name}: {why}; its {counts.predictions:,} predictions are false")
     elif counts.predictions == 0:
         report.notes.append(f"{name}: no predictions; all {counts.gt:,} objects are missed")
+    if counts.hota is not None:
+        curves = counts.hota.curves()
+        report.curves[name] = {key: (100 * curves[key]).tolist() for key in ("HOTA", "DetA", "AssA")}
+    if sequence.timeline is not None:
+        report.timelines[name] = sequence.timeline
+        report.moments = worst_first(report.moments + sequence.moments)[:_MOST_MOMENTS]

@@ -2,96 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from trackmill.pipeline.evaluation.benchmarks.mot_classes import NO_CLASS, NUM_CLASSES, Rule, ScoredClasses
 from trackmill.pipeline.evaluation.readers.mot_json import SCORED
 from trackmill.pipeline.evaluation.readers.mot_layout import SequenceFile
 from trackmill.pipeline.evaluation.tracks import Tracks, Video, make_tracks
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.formats.mot_text import MotRows
 
-_NUM_CLASSES = 13
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """How a benchmark treats its ground truth.
+class TextSequence:
+    """The files of one sequence, and what is read of them.
 
     Args:
-        scored: name of the scored class.
-        distractors: numbers of the classes whose matched predictions are removed.
-        has_classes: whether column 8 of the ground truth is a class; in MOT15 it is a coordinate.
-        may_lack_classes: whether a file may lack that column, or hold -1 in it; all its objects are then scored.
+        name: of the sequence.
+        truth, results: its files.
+        rule: the benchmark's.
+        classes: what is scored.
+        preprocess: ignore ground truth of other classes; False scores the considered boxes of all classes, as
+            TrackEval does, unless classes were asked for.
+        frames: the first and the last that count, from 1; None: all.
     """
 
-    scored: str
-    distractors: tuple[int, ...] = ()
-    has_classes: bool = True
-    may_lack_classes: bool = False
+    name: str
+    truth: SequenceFile
+    results: SequenceFile
+    rule: Rule
+    classes: ScoredClasses
+    preprocess: bool
+    frames: tuple[int, int] | None = None
 
 
-RULES = {
-    "mot15": Rule(scored="pedestrian", has_classes=False),
-    # Person on vehicle, static person, distractor, reflection; in MOT20 also non-motorised vehicle.
-    "mot16": Rule(scored="pedestrian", distractors=(2, 7, 8, 12)),
-    "mot17": Rule(scored="pedestrian", distractors=(2, 7, 8, 12)),
-    "mot20": Rule(scored="pedestrian", distractors=(2, 6, 7, 8, 12)),
-    # These annotate only the scored class, and are evaluated by MOT17's rule.
-    "dancetrack": Rule(scored="dancer", distractors=(2, 7, 8, 12), may_lack_classes=True),
-    "sportsmot": Rule(scored="athlete", distractors=(2, 7, 8, 12), may_lack_classes=True),
-}
-
-
-def text_videos(
-    names: list[str],
-    truths: dict[str, SequenceFile],
-    files: dict[str, SequenceFile],
-    rule: Rule,
-    preprocess: bool,
-    notes: list[str],
-    frames: tuple[int, int] | None = None,
-) -> Iterator[Video]:
-    """Read one sequence after the other.
+def read_video(sequence: TextSequence, notes: list[str]) -> Video:
+    """Read and check one sequence.
 
     Args:
-        names: sequences to read.
-        truths, files: ground truth and results of each.
-        rule: the benchmark's rule.
-        preprocess: ignore ground truth of other classes; False scores the considered boxes of all classes, as
-            TrackEval does.
+        sequence: what to read.
         notes: receives notes for the report.
-        frames: the first and the last that count, from 1; None: all.
 
     Raises:
         BadTracks: a file that cannot be evaluated.
         OSError: a file that cannot be read.
     """
-    for name in names:
-        truth_rows, result_rows = truths[name].read(), files[name].read()
-        length = truths[name].length()
-        _check_frames(truth_rows, length, "seqLength of seqinfo.ini")
-        last = int(truth_rows.frames.max()) if len(truth_rows) else None
-        if length is None:
-            _check_frames(
-                result_rows, last or 0, "the last frame with ground truth; put seqinfo.ini beside gt/ if it goes on"
-            )
-        else:
-            _check_frames(result_rows, length, "seqLength of seqinfo.ini")
-        truth = _truth_tracks(truth_rows, rule, preprocess)
-        if files[name].is_gt_layout or _looks_like_truth(result_rows):
-            predictions = _truth_tracks(result_rows, rule, preprocess)
-            predictions = predictions.select(~predictions.ignored)
-            notes.append(f"{name}: the results are ground truth; only its scored boxes are taken")
-        else:
-            predictions = _result_tracks(result_rows)
-        if frames is not None:
-            truth, predictions = (_within(tracks, *frames) for tracks in (truth, predictions))
-            if left := len(result_rows) - len(predictions):
-                notes.append(f"{name}: {left:,} predictions of other frames are left out")
-        yield Video(name=name, num_frames=length or last or 0, gt=truth, predictions=predictions)
+    name = sequence.name
+    truth_rows, result_rows = sequence.truth.read(), sequence.results.read()
+    length = sequence.truth.length()
+    _check_frames(truth_rows, length, "seqLength of seqinfo.ini")
+    last = int(truth_rows.frames.max()) if len(truth_rows) else None
+    if length is None:
+        _check_frames(
+            result_rows, last or 0, "the last frame with ground truth; put seqinfo.ini beside gt/ if it goes on"
+        )
+    else:
+        _check_frames(result_rows, length, "seqLength of seqinfo.ini")
+    truth = _truth_tracks(truth_rows, sequence, notes)
+    # Own results of several classes look like a copy of ground truth, but for its rows with flag 0.
+    is_copy = _looks_like_truth(result_rows) and not (sequence.classes.asked and result_rows.confidence.all())
+    if sequence.results.is_gt_layout or is_copy:
+        predictions = _truth_tracks(result_rows, sequence, [])
+        predictions = predictions.select(~predictions.ignored)
+        notes.append(f"{name}: the results are ground truth; only its scored boxes are taken")
+    elif sequence.classes.asked:
+        predictions = _results_of_classes(result_rows, sequence, notes)
+    else:
+        predictions = _result_tracks(result_rows)
+    num_left_out = len(predictions)
+    if sequence.frames is not None:
+        truth, predictions = (_within(tracks, *sequence.frames) for tracks in (truth, predictions))
+        if num_left_out := num_left_out - len(predictions):
+            notes.append(f"{name}: {num_left_out:,} predictions of other frames are left out")
+    return Video(name=name, num_frames=length or last or 0, gt=truth, predictions=predictions)
 
 
 def _within(tracks: Tracks, first: int, last: int) -> Tracks:
@@ -107,29 +92,49 @@ def _check_frames(rows: MotRows, length: int | None, what: str) -> None:
         raise BadTracks(f"{rows.where(row)}: frame {rows.frames[row]} is beyond {length}, {what}")
 
 
-def _truth_tracks(rows: MotRows, rule: Rule, preprocess: bool) -> Tracks:
+def _truth_tracks(rows: MotRows, sequence: TextSequence, notes: list[str]) -> Tracks:
     """All rows of a ground truth; those that are not scored, such as distractors, are marked as ignored.
 
     Without preprocessing the considered boxes of every class are scored, as in TrackEval.
     """
+    rule, asked = sequence.rule, sequence.classes.asked
     classes = rows.classes if rule.has_classes else np.full(len(rows), SCORED)
     if rule.may_lack_classes:
-        classes = np.where(classes == -1, SCORED, classes)
-    odd = np.flatnonzero((classes < 1) | (classes > _NUM_CLASSES))
+        classes = np.where(classes == NO_CLASS, SCORED, classes)
+    _check_classes(rows, classes, sequence)
+    # TrackEval truncates the flag to an integer.
+    unflagged = np.trunc(rows.confidence) == 0
+    if asked:
+        for number in sequence.classes.names:
+            of_class = classes == number
+            if number != SCORED and of_class.any() and unflagged[of_class].all():
+                # MOTChallenge gives flag 0 to all that it does not score itself.
+                unflagged[of_class] = False
+                shown = sequence.classes.in_words(number)
+                notes.append(f"{sequence.name}: all rows of class {shown} have flag 0, and are scored all the same")
+        other = ~np.isin(classes, list(sequence.classes.names))
+    else:
+        other = sequence.preprocess & (classes != SCORED)
+    return make_tracks(rows.frames - 1, rows.ids, rows.boxes, labels=classes, ignored=unflagged | other)
+
+
+def _check_classes(rows: MotRows, classes: NDArray[np.int64], sequence: TextSequence) -> None:
+    asked = sequence.classes.asked
+    odd = np.flatnonzero((classes < 0) if asked else (classes < 1) | (classes > NUM_CLASSES))
     if odd.size:
-        row = int(odd[0])
+        advice = "should be a number of 0 or more" if asked else f"should be 1 to {NUM_CLASSES}"
+        more = "" if asked else "; own classes are scored by --classes"
         raise BadTracks(
-            f"{rows.where(row)}: the class (column 8) should be 1 to {_NUM_CLASSES}; files without classes can be "
-            "evaluated as mot15"
+            f"{rows.where(int(odd[0]))}: the class (column 8) {advice}{more}; files without classes can be evaluated "
+            "as mot15"
         )
-    return make_tracks(
-        rows.frames - 1,
-        rows.ids,
-        rows.boxes,
-        labels=classes,
-        # TrackEval truncates the flag to an integer.
-        ignored=(np.trunc(rows.confidence) == 0) | (preprocess & (classes != SCORED)),
-    )
+    odd = np.flatnonzero((classes < 1) | (classes > NUM_CLASSES))
+    if asked and odd.size and sequence.classes.distractors:
+        listed = ", ".join(map(str, sequence.classes.distractors))
+        raise BadTracks(
+            f"{rows.where(int(odd[0]))}: class {classes[odd[0]]} (column 8) is none of MOTChallenge's 1 to "
+            f"{NUM_CLASSES}; add --no-preprocess if these are your own classes, else {listed} are distractors"
+        )
 
 
 def _result_tracks(rows: MotRows) -> Tracks:
@@ -138,12 +143,43 @@ def _result_tracks(rows: MotRows) -> Tracks:
         row = int(odd[0])
         raise BadTracks(
             f"{rows.where(row)}: class {rows.classes[row]} (column 8), but only one class is scored; leave out the "
-            "others and write 1 or -1"
+            f"others and write 1 or -1, or score several with --classes, such as --classes 1,{rows.classes[row]}"
         )
+    _check_ids(rows)
+    return make_tracks(rows.frames - 1, rows.ids, rows.boxes, scores=rows.confidence)
+
+
+def _results_of_classes(rows: MotRows, sequence: TextSequence, notes: list[str]) -> Tracks:
+    """Results of the chosen classes. Where they name no class and one was chosen, they are of that class."""
+    _check_ids(rows)
+    name, chosen = sequence.name, sequence.classes
+    without = rows.classes < 0
+    if without.all():
+        labels = np.full(len(rows), next(iter(chosen.names)) if len(chosen.names) == 1 else NO_CLASS)
+        if len(rows) and len(chosen.names) > 1:
+            notes.append(
+                f"{name}: the results name no class (column 8), so every prediction is compared with each class, and "
+                "those of the others count as false; the row of all classes together is not affected"
+            )
+        return make_tracks(rows.frames - 1, rows.ids, rows.boxes, labels=labels, scores=rows.confidence)
+    if without.any():
+        row = int(np.flatnonzero(without)[0])
+        raise BadTracks(f"{rows.where(row)}: no class (column 8), where other rows have one; write it there")
+    tracks = make_tracks(rows.frames - 1, rows.ids, rows.boxes, labels=rows.classes, scores=rows.confidence)
+    keep = np.isin(tracks.labels, list(chosen.names))
+    if not keep.all():
+        numbers, counts = np.unique(tracks.labels[~keep], return_counts=True)
+        listed = ", ".join(
+            f"{count:,} of class {chosen.in_words(n)}" for n, count in zip(numbers.tolist(), counts.tolist())
+        )
+        notes.append(f"{name}: predictions of other classes are left out: {listed}")
+    return tracks.select(keep)
+
+
+def _check_ids(rows: MotRows) -> None:
     odd = np.flatnonzero(rows.ids < 0)
     if odd.size:
         raise BadTracks(f"{rows.where(int(odd[0]))}: id {rows.ids[odd[0]]}; results need an identity of 0 or more")
-    return make_tracks(rows.frames - 1, rows.ids, rows.boxes, scores=rows.confidence)
 
 
 def _looks_like_truth(rows: MotRows) -> bool:
@@ -151,7 +187,7 @@ def _looks_like_truth(rows: MotRows) -> bool:
     return (
         rows.num_columns == 9
         and bool(np.isin(rows.confidence, (0, 1)).all())
-        and bool(((rows.classes >= 1) & (rows.classes <= _NUM_CLASSES)).all())
+        and bool(((rows.classes >= 1) & (rows.classes <= NUM_CLASSES)).all())
         and bool((rows.classes > SCORED).any())
     )
 

@@ -16,7 +16,7 @@ from trackmill.pipeline.storage.files import list_files
 
 SCORED = 1
 """MOTChallenge's number for the scored class."""
-_CLASSES = {
+OTHER_CLASSES = {
     "person on vehicle": 2,
     "car": 3,
     "bicycle": 4,
@@ -66,11 +66,10 @@ def read_mot_json(
     for category in content.categories:
         name = category.name.lower().replace("_", " ").replace("-", " ")
         is_scored = name in scored or len(content.categories) == 1
-        number = SCORED if is_scored else _CLASSES.get(name)
+        number = SCORED if is_scored else OTHER_CLASSES.get(name)
         if number is None:
-            raise BadTracks(
-                f"{redact(gt)}: category {category.name!r} is none of MOTChallenge's: {', '.join([*scored, *_CLASSES])}"
-            )
+            listed = ", ".join([*scored, *OTHER_CLASSES])
+            raise BadTracks(f"{redact(gt)}: category {category.name!r} is none of MOTChallenge's: {listed}")
         numbers[category.id] = number
     known = np.array(sorted(numbers), np.int64)
     to_number = np.array([numbers[label] for label in known.tolist()], np.int64)

@@ -37,6 +37,7 @@ class SequenceFile:
         url: the file, or the archive that holds it.
         member: name inside the archive; empty for a plain file.
         seqinfo: URL of `seqinfo.ini`, or its name inside the archive; empty where there is none.
+        labels: the same of `gt/labels.txt`, in which CVAT names the classes.
         is_gt_layout: whether the file lies at `SEQUENCE/gt/gt.txt`.
     """
 
@@ -44,6 +45,7 @@ class SequenceFile:
     url: str
     member: str = ""
     seqinfo: str = ""
+    labels: str = ""
     is_gt_layout: bool = False
 
     def read(self) -> MotRows:
@@ -70,7 +72,7 @@ class SequenceFile:
         where = redact(self.seqinfo)
         parser = configparser.ConfigParser(interpolation=None)
         try:
-            text = _unpacked(self.url, self.seqinfo) if self.member else read_bytes(self.seqinfo, max_bytes=1 << 20)
+            text = self._beside(self.seqinfo)
             parser.read_string(text.decode("utf-8-sig"))
             length = int(parser["Sequence"]["seqLength"])
         except (configparser.Error, KeyError, ValueError, UnicodeDecodeError):
@@ -78,6 +80,23 @@ class SequenceFile:
         if length < 1:
             raise BadTracks(f"{where}: seqLength is {length}, should be 1 or more")
         return length
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 1, 2, ... according to `labels.txt`; none where there is no such file.
+
+        Raises:
+            BadTracks: `labels.txt` is no text.
+        """
+        if not self.labels:
+            return ()
+        try:
+            lines = self._beside(self.labels).decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise BadTracks(f"{redact(self.labels)}: should hold the name of a class in each line, in UTF-8") from None
+        return tuple(line.strip() for line in lines if line.strip())
+
+    def _beside(self, name: str) -> bytes:
+        return _unpacked(self.url, name) if self.member else read_bytes(name, max_bytes=1 << 20)
 
 
 def find_sequences(url: str, truth_name: str = "gt.txt") -> dict[str, SequenceFile]:
@@ -180,15 +199,19 @@ def result_files(
 
 def _of_truth(uri: str, known: set[str]) -> SequenceFile:
     folder = dirname(dirname(uri))
-    seqinfo = f"{folder}/seqinfo.ini"
-    return SequenceFile(name=basename(folder), url=uri, seqinfo=seqinfo if seqinfo in known else "", is_gt_layout=True)
+    seqinfo, labels = f"{folder}/seqinfo.ini", f"{folder}/gt/labels.txt"
+    return SequenceFile(
+        name=basename(folder),
+        url=uri,
+        seqinfo=seqinfo if seqinfo in known else "",
+        labels=labels if labels in known else "",
+        is_gt_layout=True,
+    )
 
 
 def _single(uri: str, truth_name: str) -> SequenceFile:
     if uri.endswith(("/gt/gt.txt", f"/gt/{truth_name}")):
-        seqinfo = f"{dirname(dirname(uri))}/seqinfo.ini"
-        beside = {file.uri for file in list_files(dirname(dirname(uri)))}
-        return _of_truth(uri, {seqinfo} & beside)
+        return _of_truth(uri, {file.uri for file in list_files(dirname(dirname(uri)))})
     return SequenceFile(name=_stem(uri), url=uri)
 
 
@@ -216,12 +239,13 @@ def _in_archive(url: str, truth_name: str) -> dict[str, SequenceFile]:
 def _of_member(url: str, member: str, known: set[str]) -> SequenceFile:
     """Of `A/gt/gt.txt`; of a `gt/gt.txt` at the top, as CVAT exports it, the archive gives its name."""
     folder = posixpath.dirname(posixpath.dirname(member))
-    seqinfo = posixpath.join(folder, "seqinfo.ini")
+    seqinfo, labels = posixpath.join(folder, "seqinfo.ini"), posixpath.join(folder, "gt", "labels.txt")
     return SequenceFile(
         name=basename(folder) if folder else _stem(url),
         url=url,
         member=member,
         seqinfo=seqinfo if seqinfo in known else "",
+        labels=labels if labels in known else "",
         is_gt_layout=True,
     )
 

@@ -74,6 +74,13 @@ MEANINGS = {
     "MT": "objects tracked in more than 80 % of their frames",
     "PT": "objects tracked in 20 to 80 % of their frames",
     "ML": "objects tracked in less than 20 % of their frames",
+    "MT%": "share of the objects that are tracked in more than 80 % of their frames",
+    "ML%": "share of the objects that are tracked in less than 20 % of their frames",
+    "HOTA(0)": "HOTA at the loosest overlap threshold, .05",
+    "LocA(0)": "mean overlap of the matches at the loosest threshold, .05",
+    "Rcll": "recall: matched objects among all of the ground truth",
+    "Prcn": "precision: matched objects among all predictions",
+    "FAF": "false alarms per frame, a number, not a percentage",
     "TP": "matched objects",
     "FN": "missed objects",
     "FP": "false objects",
@@ -161,7 +168,7 @@ def _all_columns(report: Report) -> list[str]:
 
 
 def _figure(name: str, value: float | int | None) -> dict[str, Any]:
-    is_ratio = isinstance(value, float)
+    is_ratio = isinstance(value, float) and name != "FAF"
     return {
         "name": printable(name),
         "title": MEANINGS.get(name, ""),

@@ -26,13 +26,14 @@ MAIN = (
     *("mHOTA", "mMOTA", "mIDF1", "mTETA", "mMOTP"),
     *_TETA,
     *_HOTA,
-    *("HOTA.LocA", "MOTA", "MOTP", "IDSW", "Frag", "IDF1", "IDP", "IDR"),
+    *("HOTA.LocA", "HOTA(0)", "LocA(0)", "MOTA", "MOTP", "Rcll", "Prcn", "FAF"),
+    *("MT", "MT%", "PT", "ML", "ML%", "IDSW", "Frag", "IDF1", "IDP", "IDR"),
     *("AP", "AP50", "AP75", "AR", "AR1", "AR10", "AR100", "AR300", "TrackAP", "TrackAP50", "TrackAP75", "TrackAR"),
 )
 """The scores that papers print, in the usual order."""
 _DETAILS = (
     *("LocRe", "LocPr", "AssocRe", "AssocPr", "ClsRe", "ClsPr"),
-    *("DetRe", "DetPr", "AssRe", "AssPr", "OWTA", "MODA", "sMOTA", "Recall", "Precision", "MT", "PT", "ML"),
+    *("DetRe", "DetPr", "AssRe", "AssPr", "OWTA", "MODA", "sMOTA", "Recall", "Precision"),
     *("TP", "FN", "FP", "IDTP", "IDFN", "IDFP", "GT", "GT_IDs", "Dets", "IDs"),
     *("AP_s", "AP_m", "AP_l", "AR_s", "AR_m", "AR_l"),
 )
