@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
+
+from trackmill.schemas.errors import JobError
 
 TAPS = 9
 """Taps of a 3 x 3 kernel in row-major order; each has an offset (dy, dx) in cells and a weight in 0..1."""
@@ -37,7 +41,15 @@ class DeformConvNorm(nn.Module):
 
         Returns:
             (B, C, H', W').
+
+        Raises:
+            JobError: offsets are nan, without gradients. With gradients the result is nan, so that whoever trains
+                notices; torchvision's CPU operator would read beyond its memory and end the process.
         """
+        if values.device.type == "cpu" and not torch.compiler.is_compiling():
+            offsets, alarm = _readable(offsets)
+            if alarm is not None:
+                values = values + alarm
         kind = values.device.type
         if torch.is_autocast_enabled(kind):
             # torchvision also computes in float32 on GPUs; its CPU operator has no half precision.
@@ -50,6 +62,20 @@ class DeformConvNorm(nn.Module):
             convolved = self.conv(values, offsets, weights)
         normed: Tensor = self.norm(convolved)
         return normed
+
+
+def _readable(offsets: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Offsets that point somewhere, and what makes all values nan where they did not."""
+    total = offsets.detach().sum()
+    if bool(total.isfinite()) or bool(offsets.detach().isfinite().all()):
+        return offsets, None
+    if not torch.is_grad_enabled():
+        raise JobError(
+            "the network gives nan or infinity where deformable convolution reads its offsets: its weights or the "
+            "picture hold such values, or they overflow in this precision; try float32, and other weights"
+        )
+    alarm = (offsets * math.nan).sum()
+    return torch.zeros_like(offsets), alarm
 
 
 def gathered_convolution(values: Tensor, offsets: Tensor, weights: Tensor, kernel: Tensor, stride: int) -> Tensor:

@@ -75,6 +75,16 @@ class Order:
         sizes = self._first[shard + 1] - self._first[shard]
         return self._first[shard] + places - (ends[at] - sizes)
 
+    def batch(self, number: int, streams: range) -> list[int]:
+        """Samples that a batch takes from some streams, before bad ones are replaced."""
+        epoch, inside = divmod(number, self.batches_per_epoch)
+        places = []
+        for stream in streams:
+            for at in range(inside * self.step, (inside + 1) * self.step):
+                window, index = divmod(at, self.window)
+                places.append(int(self.shuffled(epoch, stream, window)[index]))
+        return [int(sample) for sample in self.samples(epoch, np.array(places, np.int64))]
+
     def rng(self, epoch: int, place: int, attempt: int = 0) -> np.random.Generator:
         """The random generator of one place and one attempt at filling it."""
         return generator(self.seed, _PLACE, epoch, place, attempt)

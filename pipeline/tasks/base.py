@@ -85,6 +85,10 @@ class Task(ABC):
     """Keys that came after the first runs, each with the plain value that means what runs before it did. At this value
     a key is left out of what a checkpoint is compared by, so that older runs go on."""
 
+    needed: ClassVar[Sequence[str]] = ()
+    """Numbers of a step, of those that the module returns, without which nothing is learnt, such as the number of
+    positive pairs: a run in which one stays 0 is an error, not a success."""
+
     @abstractmethod
     def build(self, seed: int, read_weights: bool = True) -> TrainingModule:
         """The network with its losses and starting weights, on the CPU in training mode.

@@ -27,6 +27,7 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, dirname, exists, join, list_files, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes, publish_file, remove, scratch_file
 from trackmill.pipeline.training.engines.base import Engine, EngineState
+from trackmill.pipeline.training.health import NonFinite
 from trackmill.pipeline.training.ranks import on_first_rank
 from trackmill.schemas.config import ConfigError, Settings, flatten
 from trackmill.schemas.errors import InputError
@@ -254,6 +255,21 @@ def sweep(output: str) -> list[str]:
     return half
 
 
+def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Refuse to write weights that are no numbers: whoever goes on from them, or uses them, gets nothing else.
+
+    Raises:
+        NonFinite: names some.
+    """
+    bad = [name for name, each in tensors.items() if each.is_floating_point() and not bool(each.isfinite().all())]
+    if bad:
+        shown = ", ".join(bad[:4]) + (f" and {len(bad) - 4} more" if len(bad) > 4 else "")
+        raise NonFinite(
+            f"{what} would hold nan or infinity ({shown}), so it is not written; the one before is whole, and the same "
+            "command goes on from it. Lower optim.lr, train in float32, or look at the data of the last steps"
+        )
+
+
 def write_tensors(url: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> dict[str, Any]:
     """A safetensors file, whole or not at all; returns its length and SHA-256."""
     local = scratch_file(url)
@@ -286,6 +302,7 @@ def _write(
     keep: int,
 ) -> str:
     folder = folder_of(output, step)
+    check_finite({**state.parameters, **state.moments, **(averaged or {})}, f"the checkpoint of step {step}")
     # A damaged one of the same step may be there, whose document must not vouch for the new files.
     remove(folder)
     files = {MODEL: state.parameters, OPTIMIZER: state.moments}

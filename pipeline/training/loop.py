@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +17,18 @@ from torch import Tensor, nn
 
 from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.loader import ShardLoader
+from trackmill.pipeline.loader.order import share
 from trackmill.pipeline.tasks.base import Task, TrainingModule
 from trackmill.pipeline.training import checkpoint
 from trackmill.pipeline.training.checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.ema import Ema
 from trackmill.pipeline.training.engines import make_engine
+from trackmill.pipeline.training.health import Health
 from trackmill.pipeline.training.ranks import any_rank, num_ranks, on_first_rank, this_rank
 from trackmill.pipeline.training.recipe import Recipe, effective, stored_recipe
 from trackmill.pipeline.training.result import fill_network, frozen_tensors, write_result
 from trackmill.pipeline.training.schedule import learning_rate
-from trackmill.pipeline.training.steps import NonFinite, StepRows, peak_memory, run_step
+from trackmill.pipeline.training.steps import StepRows, peak_memory, run_step
 from trackmill.pipeline.training.telemetry import Telemetry
 from trackmill.pipeline.training.watchdog import Watchdog
 
@@ -97,7 +99,8 @@ def train(
             report: that waits until the controller has seen the one before, and all ranks must report equally often.
 
     Raises:
-        NonFinite: the loss was no number for too long.
+        NonFinite: loss or gradients were no numbers for too long.
+        NothingLearnt: step after step there was nothing to learn from.
         ValueError: the settings do not fit the data, the number of ranks or each other.
         OSError: storage failed for good.
     """
@@ -154,7 +157,15 @@ class _Run:
             batches_done=self.step * recipe.optim.accumulate,
         )
         stack.callback(self.loader.close)
-        self.rows = StepRows(device, recipe.max_nonfinite)
+        self.rows = StepRows(device)
+        self.health = Health(
+            recipe.max_nonfinite,
+            recipe.max_skipped,
+            skipped=max(0, start.step - start.document["engine"]["steps"]) if start else 0,
+            needed=task.needed,
+            samples=self._samples_of,
+        )
+        self.first_step, self.owed = self.step, False
         self.telemetry = Telemetry(
             recipe.telemetry,
             output,
@@ -185,26 +196,28 @@ class _Run:
             # A signal may reach ranks in different steps; were each to obey alone, the others would hang.
             stopped = any_rank(should_stop(), self.device)
             last = stopped or self.step == total
-            save = last or self.step % recipe.checkpoint.every == 0
+            save = last or self.owed or self.step % recipe.checkpoint.every == 0
             evaluate = self._evaluates(last=self.step == total)
             if last or save or evaluate or self.step % recipe.telemetry.every == 0:
                 self._flush_rows()
-            if save and self.rows.healthy:
+            # After a step without numbers not the usual checkpoint, which would push out the one before the trouble
+            # began, but the one that a stop wants: such a step has changed nothing.
+            self.owed = save and not last and not self.health.healthy
+            if save and not self.owed:
                 self._save(on_checkpoint)
             if evaluate:
                 # After the save: an evaluation that fails, for a wrong file say, costs no step.
                 try:
                     self._evaluate()
                 except Exception:
-                    if self.rows.healthy and not save:
+                    if self.health.healthy and not save:
                         self._save(on_checkpoint)
                     raise
         done = self.step >= total
-        if done and not self.rows.healthy:
-            raise NonFinite(
-                f"step {self.step}: the loss is no number, so it is neither saved nor made the result; the same "
-                "command goes on from the last checkpoint"
-            )
+        if done:
+            news = self.health.at_the_end(whole=self.first_step == 0)
+            if news:
+                self.telemetry.event(news)
         result = self._finish() if done else ""
         self.status = "finished" if done else "stopped"
         return TrainingResult(
@@ -215,6 +228,7 @@ class _Run:
         recipe = self.recipe
         began, waited = time.perf_counter(), self.loader.wait_s
         lr = learning_rate(self.step, recipe.schedule, recipe.optim.lr)
+        kept, scale = self.engine.kept_statistics, self.engine.loss_scale
         losses, norm = run_step(
             self.engine,
             batches,
@@ -235,6 +249,7 @@ class _Run:
                 "data_wait": (self.loader.wait_s - waited) / elapsed,
                 "memory_bytes": peak_memory(self.device),
                 "bad_samples": float(self.loader.bad),
+                "kept_statistics": float(self.engine.kept_statistics - kept),
             },
             {
                 "step": self.step,
@@ -242,17 +257,31 @@ class _Run:
                 "lr": lr,
                 "grad_norm": norm,
                 "samples_per_s": recipe.data.batch_size / elapsed,
+                **({"loss_scale": scale} if recipe.engine.precision == "float16" else {}),
             },
         )
         self.telemetry.tick(self.step)
 
     def _flush_rows(self) -> None:
         self.watchdog.stage("telemetry", self.step)
-        self.telemetry.steps(self.rows.flush())
+        rows = self.rows.flush()
+        self.telemetry.steps([row.numbers for row in rows])
+        for row in rows:
+            news = self.health.look(row.numbers, row.bad_ranks)
+            if news:
+                self.telemetry.event(news)
         if self.loader.bad > self.bad:
             self.bad = self.loader.bad
             named = "; ".join(f"{key}: {reason}" for key, reason in self.loader.bad_samples())
             self.telemetry.event(f"rank {self.rank}: {self.bad} bad samples were skipped so far: {named}")
+
+    def _samples_of(self, step: int, ranks: Sequence[int]) -> list[str]:
+        """Keys of the samples of a step, counted from 1, on some ranks; on all where none is named."""
+        order, parts = self.loader.order, self.recipe.optim.accumulate
+        streams = [share(order.streams, self.world, rank, 0)[0] for rank in ranks or range(self.world)]
+        batches = range((step - 1) * parts, step * parts)
+        samples = [sample for batch in batches for own in streams for sample in order.batch(batch, own)]
+        return [self.catalog.key(sample) for sample in dict.fromkeys(samples)]
 
     def _evaluates(self, last: bool) -> bool:
         return self.evaluation is not None and (last or self.step % self.evaluation.every == 0)

@@ -36,7 +36,10 @@ class Recipe(Settings):
         0, ge=0, description="Stop after so many steps; the schedule stays as it is. 0: at the schedule's end."
     )
     max_nonfinite: int = Field(
-        5, gt=0, description="Stop when the loss was nan or infinite in so many steps, one after the other."
+        5, gt=0, description="Stop when loss or gradients were nan or infinite in so many steps, one after the other."
+    )
+    max_skipped: float = Field(
+        0.5, gt=0, le=1, description="Stop when more than this share of the last 100 steps was left out for that."
     )
     data: DataSettings = DataSettings()
     optim: OptimSettings = OptimSettings()
@@ -53,6 +56,7 @@ NO_EFFECT = (
     "name",
     "max_steps",
     "max_nonfinite",
+    "max_skipped",
     "engine.name",
     "engine.zero_stage",
     "engine.activation_checkpointing",

@@ -8,10 +8,11 @@ from typing import Any
 import orjson
 from torch import Tensor, nn
 
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import join, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.tasks.base import Task, TrainingModule
-from trackmill.pipeline.training.checkpoint import write_tensors
+from trackmill.pipeline.training.checkpoint import check_finite, write_tensors
 
 
 def result_url(output: str) -> str:
@@ -44,9 +45,14 @@ def write_result(output: str, network: nn.Module, task: Task, card: Mapping[str,
         network: what `fill_network` gave.
         task: says which tensors are exported, and the header by which `load` knows the variant.
         card: plain values: step, recipe, data, metrics.
+
+    Raises:
+        NonFinite: weights are no numbers.
     """
     url = result_url(output)
-    file = write_tensors(url, task.exported(network), task.metadata())
+    tensors = task.exported(network)
+    check_finite(tensors, f"the result {redact(url)}")
+    file = write_tensors(url, tensors, task.metadata())
     publish_bytes(
         _card_url(output), orjson.dumps({**card, "file": file}, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
     )

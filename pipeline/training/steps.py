@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import resource
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,11 @@ from trackmill.pipeline.training.engines.base import Engine
 from trackmill.pipeline.training.ranks import gather
 from trackmill.schemas.errors import JobError
 
-_TOTALS = ("bad_samples",)
+_TOTALS = ("bad_samples", "kept_statistics")
 _PEAKS = ("memory_bytes",)
 """How a number of each rank becomes one of the run; all others are averaged."""
-
-
-class NonFinite(JobError):
-    """The loss was nan or infinite for too long; says where and in which parts."""
+_RARE = ("kept_statistics",)
+"""Left out of rows where they are 0."""
 
 
 class BadLosses(JobError):
@@ -92,25 +90,31 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """A step over all ranks.
+
+    Args:
+        numbers: by name.
+        bad_ranks: those whose own loss was no number.
+    """
+
+    numbers: dict[str, float]
+    bad_ranks: list[int]
+
+
 class StepRows:
     """Keeps the losses of steps as tensors, so that no step waits for the device, until they are wanted as numbers.
 
     Args:
         device: where the losses are.
-        max_nonfinite: so many steps, one after the other, may have a loss that is no number.
     """
 
-    def __init__(self, device: torch.device, max_nonfinite: int) -> None:
-        self._device, self._max_nonfinite = device, max_nonfinite
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._names: list[str] = []
         self._values: list[list[Tensor]] = []
         self._own: list[dict[str, float]] = []
-        self._nonfinite = 0
-
-    @property
-    def healthy(self) -> bool:
-        """Whether the loss of the last flushed step was a number."""
-        return self._nonfinite == 0
 
     def add(self, losses: dict[str, Tensor], measured: dict[str, float], own: dict[str, float]) -> None:
         """Keep a step.
@@ -130,12 +134,8 @@ class StepRows:
         self._values.append([*values, *rest.unbind()])
         self._own.append(own)
 
-    def flush(self) -> list[dict[str, float]]:
-        """The rows since the last call, over all ranks: every rank must call it. One message, one wait.
-
-        Raises:
-            NonFinite: on every rank alike.
-        """
+    def flush(self) -> list[StepRow]:
+        """The rows since the last call, over all ranks: every rank must call it. One message, one wait."""
         if not self._own:
             return []
         ranks = gather(torch.stack([torch.stack(row) for row in self._values])).cpu().numpy()  # (ranks, steps, names)
@@ -149,17 +149,9 @@ class StepRows:
                     row[name] = float(of_ranks.sum())
                 else:
                     row[name] = float(of_ranks.max() if name in _PEAKS else of_ranks.mean())
-            rows.append(row)
-            self._watch(row)
+                if name in _RARE and not row[name]:
+                    del row[name]
+            totals = ranks[:, index, self._names.index("total")]
+            rows.append(StepRow(row, np.flatnonzero(~np.isfinite(totals)).tolist()))
         self._values, self._own = [], []
         return rows
-
-    def _watch(self, row: dict[str, float]) -> None:
-        self._nonfinite = 0 if math.isfinite(row["loss"]) else self._nonfinite + 1
-        if self._nonfinite >= self._max_nonfinite:
-            bad = [f"{name} {value}" for name, value in row.items() if not math.isfinite(value)]
-            raise NonFinite(
-                f"step {row['step']:.0f}: the loss was no number in {self._nonfinite} steps, one after the other "
-                f"({', '.join(bad)}); lower optim.lr or lengthen the warm-up, look at the data there, or train in "
-                "float32. The checkpoint before it is whole"
-            )

@@ -11,9 +11,26 @@ from torch import Tensor
 
 from trackmill.models.layers.deform_conv import DeformConvNorm, reread
 from trackmill.models.masa.fusion import DeformBlock, DyHeadBlock, Fusion
+from trackmill.schemas.errors import JobError
 
 CHANNELS = 16
 SIZES = {"odd": [(7, 5), (4, 3), (2, 2)], "even": [(4, 8), (2, 4)], "one level": [(3, 4)]}
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_offsets_that_are_no_numbers_end_in_words_and_not_in_a_dead_process(wrong: float) -> None:
+    """torchvision's CPU operator would read beyond its memory."""
+    convolution = DeformConvNorm(16)
+    values, weights = torch.randn(1, 16, 5, 6), torch.rand(1, 9, 5, 6)
+    offsets = torch.randn(1, 18, 5, 6)
+    offsets[0, 3, 2, 2] = wrong
+    offsets.requires_grad_()
+    result = convolution(values, offsets, weights)
+    assert result.isnan().all(), "a trainer notices, and leaves the step out"
+    result.sum().backward()
+    assert offsets.grad is not None and offsets.grad.isnan().all()
+    with torch.no_grad(), pytest.raises(JobError, match="nan or infinity where deformable convolution reads"):
+        convolution(values, offsets, weights)
 
 
 def block_of(kind: type[DeformBlock], compatible: bool) -> DeformBlock:

@@ -20,11 +20,11 @@ from torch import nn
 from tests.faults.training_runs import start_training, tiny_toml
 from tests.runs import ROOT, job_environment, wait_for
 from tests.training.tiny_runs import make_data, result, rows, run_tiny, tiny_recipe
-from tests.training.tiny_task import TinyTask
+from tests.training.tiny_task import TinyModule, TinyTask
 from trackmill.pipeline.tasks.base import Evaluation
+from trackmill.pipeline.training.health import NonFinite, NothingLearnt
 from trackmill.pipeline.training.launch import run_local, starting_point
 from trackmill.pipeline.training.recipe import effective
-from trackmill.pipeline.training.steps import NonFinite
 from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.schemas.config import ConfigError
 from trackmill.schemas.errors import JobError
@@ -262,7 +262,7 @@ def test_a_loss_that_is_no_number_ends_the_run_by_name(
 ) -> None:
     steps = iter(range(1, 1 << 30))
     monkeypatch.setattr(TinyTask, "poison", staticmethod(lambda: next(steps) > 14))
-    with pytest.raises(NonFinite, match=r"step 17: .* in 3 steps, .*\(.*loss nan"):
+    with pytest.raises(NonFinite, match=r"step 17: .*loss nan.*That were 3 steps, one after the other"):
         run_tiny(data, tmp_path, max_nonfinite=3, checkpoint={"every": 1})
     newest = starting_point(str(tmp_path), "auto")
     assert newest is not None
@@ -276,6 +276,76 @@ def test_a_short_spell_of_no_numbers_is_survived(data: str, tmp_path: Path, monk
     found = rows(tmp_path)
     assert [row["step"] for row in found if row["loss"] is None] == [6, 7]
     assert all(values.isfinite().all() for values in load_file(tmp_path / "final/model.safetensors").values())
+
+
+def test_the_samples_of_a_step_that_was_left_out_are_named(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter(range(1, 1 << 30))
+    met: list[float] = []
+    collate = TinyTask.collate
+
+    def seen(task: TinyTask, examples: Any) -> Any:
+        batch = collate(task, examples)
+        met.append(sorted(batch["keys"].tolist()))
+        return batch
+
+    monkeypatch.setattr(TinyTask, "collate", seen)
+    monkeypatch.setattr(TinyTask, "poison", staticmethod(lambda: next(steps) == 11))
+    run_tiny(data, tmp_path, max_steps=16, optim={"accumulate": 2})
+    (told,) = [row["text"] for row in read_lines(str(tmp_path / "events.jsonl")) if "step 6:" in row["text"]]
+    assert "no numbers came out" in told and "1 steps were left out so far" in told
+    named = told.partition("among ")[2].partition("; ")[0].split(", ")
+    assert sorted({sum(key.encode()) % 1000 for key in named}) == sorted({*met[10], *met[11]})
+    assert any("1 steps were left out" in row["text"] for row in read_lines(str(tmp_path / "events.jsonl"))[-2:])
+
+
+def test_a_stop_after_a_bad_step_saves_and_a_due_checkpoint_is_made_later(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter(range(1, 1 << 30))
+    monkeypatch.setattr(TinyTask, "poison", staticmethod(lambda: next(steps) in (8, 20)))
+    run_tiny(data, tmp_path, max_steps=15)
+    folders = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert folders == ["step-00000009", "step-00000015"]
+    assert run_tiny(data, tmp_path, max_steps=20).step == 20, "its last step was left out, the weights are those before"
+    assert starting_point(str(tmp_path), "auto").step == 20
+
+
+def test_weights_that_are_no_numbers_are_never_saved(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that writes into a buffer of its own may break it however finite its losses are."""
+    build = TinyTask.build
+
+    def broken(task: TinyTask, seed: int, read_weights: bool = True) -> Any:
+        module = build(task, seed, read_weights)
+        module.register_buffer("table", torch.zeros(3))
+        calls = iter(range(1, 1 << 30))
+
+        def fill(*_: Any) -> None:
+            module.table.fill_(float("inf") if next(calls) > 10 else 0.0)
+
+        module.register_forward_hook(fill)
+        return module
+
+    monkeypatch.setattr(TinyTask, "build", broken)
+    with pytest.raises(NonFinite, match=r"checkpoint of step 16 would hold nan or infinity \(table\), so it is not"):
+        run_tiny(data, tmp_path)
+    assert starting_point(str(tmp_path), "auto").step == 8
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000008"]
+
+
+def test_a_run_without_any_gradient_is_no_success(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = TinyModule.forward
+
+    def nothing(module: TinyModule, batch: Any, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        losses = forward(module, batch, generator)
+        return losses | {"total": losses["total"] * 0}
+
+    monkeypatch.setattr(TinyModule, "forward", nothing)
+    with pytest.raises(NothingLearnt, match="all gradients were exactly zero in all of the last 12 steps"):
+        run_tiny(data, tmp_path, max_steps=12)
 
 
 def test_never_refuses_what_is_there(data: str, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ class MasaTask(Task):
         "evaluation": EvaluationSettings,
     }
     no_effect = ("evaluation",)
+    needed = ("positives",)
 
     def __init__(
         self,

@@ -88,10 +88,16 @@ class Engine(Protocol):
         module: the task's module, without wrappers, on `device`. Under ZeRO-3 its parameters are spread over ranks and
             only `forward` may run it.
         device: of this rank.
+        loss_scale: factor of the loss in float16; 1 elsewhere.
+        kept_statistics: so many steps left this rank's running statistics as they were, because they overflowed.
     """
 
     module: TrainingModule
     device: torch.device
+    kept_statistics: int
+
+    @property
+    def loss_scale(self) -> float: ...
 
     def forward(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
         """The module's losses of this rank's part of a (micro) batch, in the precision that was asked for.
@@ -112,7 +118,8 @@ class Engine(Protocol):
 
         Returns the norm before clipping, or nan if not known.
 
-        A step whose gradients are not finite changes nothing but the loss scale; the norm is then inf or nan.
+        A step whose gradients are not finite changes nothing but the loss scale, also not the running statistics of
+        norms; the norm is then inf or nan. Statistics that overflowed go back to what they were in any case.
         """
 
     def state(self) -> EngineState | None:

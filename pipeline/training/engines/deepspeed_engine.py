@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,7 @@ from trackmill.pipeline.training.engines.optimiser import (
     write_moments,
 )
 from trackmill.pipeline.training.engines.precision import LossScale, prepare_numerics
+from trackmill.pipeline.training.engines.statistics import RunningStatistics
 from trackmill.schemas.errors import MissingPackage
 
 
@@ -71,6 +73,8 @@ class DeepSpeedEngine:
         self._trained = trained_parameters(module)
         self._shapes = {name: each.shape for name, each in self._trained.items()}
         self._scale = LossScale(settings)
+        self._statistics = RunningStatistics(module)
+        self.kept_statistics = 0
         self._steps = 0
         self._parts = 0
         self._optimizer = make_optimizer(self._trained, optim)
@@ -84,6 +88,8 @@ class DeepSpeedEngine:
 
     def forward(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
         """See `Engine.forward`."""
+        if not self._parts:
+            self._statistics.keep()
         losses: dict[str, Tensor] = self._parallel(to_device(batch, self.device), generator)
         return losses
 
@@ -107,6 +113,15 @@ class DeepSpeedEngine:
         """See `Engine.step`."""
         assert self._parts == self._optim.accumulate, f"a step after {self._parts} of {self._optim.accumulate} parts"
         self._parts = 0
+        sound = self._statistics.finite()
+        norm = self._take_step(lr)
+        taken = math.isfinite(norm)
+        self.kept_statistics += taken and not sound
+        if not (taken and sound):
+            self._statistics.restore()
+        return norm
+
+    def _take_step(self, lr: float) -> float:
         set_rate(self._parallel.optimizer, lr)
         if self._stage == 0:
             # Gradients were averaged in the backward pass; DeepSpeed would clip too, but keeps the norm to itself.
@@ -122,6 +137,11 @@ class DeepSpeedEngine:
                 return norm
         self._steps += 1
         return norm
+
+    @property
+    def loss_scale(self) -> float:
+        """See `Engine`."""
+        return self._scale.value
 
     def state(self) -> EngineState | None:
         """See `Engine.state`."""

@@ -44,7 +44,8 @@ def autocast(settings: EngineSettings, device: torch.device) -> torch.autocast:
 class LossScale:
     """The factor that keeps float16's small gradients from vanishing; 1 and constant in other precisions.
 
-    Halved when gradients overflow, doubled after 2000 steps without (the rule and numbers of `torch.amp.GradScaler`).
+    Halved when gradients overflow, doubled after 2000 steps without (the rule and numbers of `torch.amp.GradScaler`),
+    but never below 1: gradients that overflow even so do not come from the scale.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -58,7 +59,7 @@ class LossScale:
         if self.dynamic:
             self.good_steps = self.good_steps + 1 if finite else 0
             if not finite:
-                self.value /= 2
+                self.value = max(1.0, self.value / 2)
             elif self.good_steps == 2000:
                 self.value, self.good_steps = self.value * 2, 0
         return finite

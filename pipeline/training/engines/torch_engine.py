@@ -25,6 +25,7 @@ from trackmill.pipeline.training.engines.optimiser import (
     write_moments,
 )
 from trackmill.pipeline.training.engines.precision import LossScale, prepare_numerics
+from trackmill.pipeline.training.engines.statistics import RunningStatistics
 
 
 class TorchEngine:
@@ -51,6 +52,8 @@ class TorchEngine:
         self._trained = trained_parameters(module)
         self._optimizer = make_optimizer(self._trained, optim)
         self._scale = LossScale(settings)
+        self._statistics = RunningStatistics(module)
+        self.kept_statistics = 0
         self._steps = 0
         self._parts = 0
         self._wrapped = EngineModule(module, settings, device, "after forward")
@@ -63,6 +66,8 @@ class TorchEngine:
 
     def forward(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
         """See `Engine.forward`."""
+        if not self._parts:
+            self._statistics.keep()
         batch = to_device(batch, self.device)
         if self._parallel is None:
             losses: dict[str, Tensor] = self._wrapped(batch, generator)
@@ -84,12 +89,23 @@ class TorchEngine:
         assert self._parts == self._optim.accumulate, f"a step after {self._parts} of {self._optim.accumulate} parts"
         self._parts = 0
         norm = clip_gradients(self._trained, self._optim.clip_norm, self._scale.value)
+        sound = self._statistics.finite()
         if self._scale.update(norm):
             set_rate(self._optimizer, lr)
             self._optimizer.step()
             self._steps += 1
+            self.kept_statistics += not sound
+        else:
+            sound = False
+        if not sound:
+            self._statistics.restore()
         self._optimizer.zero_grad(set_to_none=True)
         return norm
+
+    @property
+    def loss_scale(self) -> float:
+        """See `Engine`."""
+        return self._scale.value
 
     def state(self) -> EngineState | None:
         """See `Engine.state`."""

@@ -20,13 +20,14 @@ from ray.exceptions import RayError
 
 from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of
 from trackmill.pipeline.storage.credentials import adopt_environment, redact, scrub
+from trackmill.pipeline.training.health import NonFinite, NothingLearnt
 from trackmill.pipeline.training.launch import worker
 from trackmill.pipeline.training.loop import TrainingResult
 from trackmill.pipeline.training.ranks import OtherRankFailed
-from trackmill.pipeline.training.steps import BadLosses, NonFinite
+from trackmill.pipeline.training.steps import BadLosses
 
 _STOP_POLL_S = 1.0
-_FINAL = (ValueError, ImportError, NonFinite, BadLosses)
+_FINAL = (ValueError, ImportError, NonFinite, NothingLearnt, BadLosses)
 """Errors that the next attempt would meet again."""
 
 
@@ -119,7 +120,7 @@ class Rank:
                 lines = scrub(traceback.format_exc())
                 print(lines, file=sys.__stderr__, flush=True)
                 code = exit_code_of(error)
-                plain = code is ExitCode.MISTAKE or isinstance(error, (NonFinite, BadLosses))
+                plain = code is ExitCode.MISTAKE or isinstance(error, (NonFinite, NothingLearnt, BadLosses))
                 raise RankFailed(
                     scrub(str(error) if plain else f"{type(error).__name__}: {error}"),
                     final=isinstance(error, _FINAL),

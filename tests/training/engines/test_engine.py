@@ -107,9 +107,26 @@ def test_a_step_that_is_not_finite_changes_nothing() -> None:
     after = engine.state()
     assert before is not None and after is not None and after.numbers == {"steps": 0}
     for name, each in before.parameters.items():
-        assert torch.equal(each, after.parameters[name]) or "running" in name or "num_batches" in name
+        assert torch.equal(each, after.parameters[name]), name
     engine.backward(engine.forward(tiny_batch(0), torch.Generator())["total"], last=True)
     assert math.isfinite(engine.step(0.1)), "nothing of the bad gradients is left"
+
+
+def test_a_batch_that_overflows_the_statistics_leaves_them_as_they_were() -> None:
+    """The variance of its values is infinite, the batch norm's output, the loss and all gradients are finite."""
+    engine = make_engine(tiny_module(), TORCH, SGD, CPU, 0, 1)
+    before = engine.state()
+    batch = tiny_batch(0)
+    batch["images"] = batch["images"] * 1e22
+    engine.backward(engine.forward(batch, torch.Generator())["total"], last=True)
+    assert not engine.module.network.blocks[0].norm.running_var.isfinite().all(), "it does overflow"
+    engine.step(0.1)
+    after = engine.state()
+    assert before is not None and after is not None
+    for name, each in after.parameters.items():
+        assert each.isfinite().all(), name
+        assert torch.equal(each, before.parameters[name]) or "running" not in name
+    assert engine.kept_statistics <= 1
 
 
 def test_bfloat16_keeps_float32_weights() -> None:
