@@ -22,12 +22,14 @@ from trackmill.pipeline.console.signals import stop_on_sigterm
 from trackmill.pipeline.console.words import readable_bytes
 from trackmill.pipeline.sources import AUTO, SOURCES
 from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import canonical
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     from trackmill.pipeline.mining import run as mining
     from trackmill.pipeline.mining.prepare import Run
     from trackmill.pipeline.mining.settings import MineConfig
+    from trackmill.pipeline.sidecars.requests import Request
 
 
 def add_options(p: JobParser) -> None:
@@ -76,19 +78,28 @@ def settings(options: Options) -> MineConfig:
 
 
 def run(options: Options) -> ExitCode:
-    """Plan, mine, sum up."""
+    """Check what was asked for, and do it."""
     config = settings(options)
-    allowed = config.run.max_quarantined
-    _quarantine_limit(allowed, 0)  # a typing error is found now, not after a night
+    _quarantine_limit(config.run.max_quarantined, 0)  # a typing error is found now, not after a night
     if options.only_quarantined and (options.plan_only or options.limit):
         raise InputError("--only-quarantined goes with neither --plan-only nor --limit: it retries what is quarantined")
 
-    from trackmill.pipeline.mining import run as mining
-    from trackmill.pipeline.mining.prepare import add_sidecars, prepare_mining, reopen
     from trackmill.pipeline.sidecars.requests import request_sidecars
-    from trackmill.pipeline.sources.packaged import packaged_media
+    from trackmill.pipeline.storage.hold import holding
 
     sidecars = request_sidecars(options.sidecar, options.values.get("sidecars", {}))
+    if options.plan_only:
+        return work(options, config, sidecars, lambda: None)
+    with holding(canonical(options.output), JOB.name) as hold:
+        return work(options, config, sidecars, hold.check)
+
+
+def work(options: Options, config: MineConfig, sidecars: list[Request], check: Callable[[], None]) -> ExitCode:
+    """Plan, mine, sum up, in an output that is this process's own; `check` raises once it is not."""
+    from trackmill.pipeline.mining import run as mining
+    from trackmill.pipeline.mining.prepare import add_sidecars, prepare_mining, reopen
+    from trackmill.pipeline.sources.packaged import packaged_media
+
     if options.only_quarantined:
         prepared = reopen(config, options.input or [], options.output)
     else:
@@ -110,11 +121,11 @@ def run(options: Options) -> ExitCode:
     progress = mining.begin_progress(prepared, options.only_quarantined)
     try:
         outcome = mining.execute(
-            prepared, lambda: make_executor(prepared, progress.tick)[0], progress, options.only_quarantined
+            prepared, lambda: make_executor(prepared, progress.tick)[0], progress, options.only_quarantined, check
         )
     finally:
         progress.close()
-    return summarise(outcome, options.output, allowed)
+    return summarise(outcome, options.output, config.run.max_quarantined)
 
 
 def make_executor(prepared: Run, tick: Callable[..., None]) -> tuple[mining.Executor, int, float]:

@@ -25,6 +25,7 @@ from trackmill.schemas.config import ConfigError, merge
 from trackmill.schemas.names import nearest
 
 if TYPE_CHECKING:
+    from trackmill.pipeline.storage.hold import HoldLost
     from trackmill.pipeline.training.launch import TrainingPlan
     from trackmill.pipeline.training.loop import TrainingResult
     from trackmill.pipeline.training.recipe import Recipe
@@ -102,7 +103,7 @@ def run(options: Options) -> ExitCode:
     recipe = settings(options)
 
     from trackmill.pipeline.training.dry_run import describe_run, dry_run
-    from trackmill.pipeline.training.launch import begin, find_device, prepare_training, run_local
+    from trackmill.pipeline.training.launch import begin, find_device, prepare_training
 
     place = None if launcher == "ray" else find_device(options.device)
     plan = prepare_training(recipe, options.output, ranks, options.resume)
@@ -119,8 +120,21 @@ def run(options: Options) -> ExitCode:
         say(rank, ["starts at step 0"])
     else:
         say(rank, [f"goes on after step {plan.start.step:,}, from {redact(plan.start.url)}"])
-    if rank == 0:
+    if rank:
+        return start(options, plan, launcher, ranks, str(place))
+
+    from trackmill.pipeline.storage.hold import holding
+
+    with holding(plan.output, JOB.name, on_lost=leave_at_once):
         begin(plan)
+        return start(options, plan, launcher, ranks, str(place))
+
+
+def start(options: Options, plan: TrainingPlan, launcher: str, ranks: int, device: str) -> ExitCode:
+    """Train what was prepared, and say where the result lies."""
+    from trackmill.pipeline.training.launch import run_local
+
+    rank, recipe = int(os.environ.get("RANK", 0)), plan.recipe
     # Looked at once; a worker that starts again must not stumble over its own run's checkpoints.
     resume = "auto" if options.resume == "never" else options.resume
     if launcher == "ray":
@@ -132,12 +146,18 @@ def run(options: Options) -> ExitCode:
         result = run_local(
             recipe,
             plan.output,
-            device=str(place),
+            device=device,
             resume=resume,
             built=plan.built,
             notice=lambda line: say(rank, [line]),
         )
     return summarise(rank, plan, result)
+
+
+def leave_at_once(lost: HoldLost) -> None:
+    """End this process where it stands: a checkpoint that it still wrote would lie in another process's run."""
+    console.complain(str(lost))
+    os._exit(ExitCode.FAILED)
 
 
 def choose_launcher(options: Options, world: int) -> tuple[str, int]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import tempfile
 import threading
 from dataclasses import dataclass
+
+from trackmill.pipeline.storage.scratch import scratch_folder, scratch_path
 
 _NOTHING = -1
 HANDS = 8
@@ -32,7 +33,8 @@ class InFlightNote:
     """The writing side, one per worker; its threads share it."""
 
     def __init__(self) -> None:
-        self._handle, self.path = tempfile.mkstemp(prefix=f"trackmill-inflight-{os.getpid()}-")
+        self.path = str(scratch_path(str(scratch_folder() / "in-hand")))
+        self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         self._lock = threading.Lock()
         self._unit = _NOTHING
         self._positions: set[int] = set()

@@ -31,7 +31,8 @@ from trackmill.pipeline.sources import SOURCES, source_class, sources_of
 from trackmill.pipeline.sources.claiming import claim_files, list_inputs
 from trackmill.pipeline.storage.credentials import redact, storage_environment
 from trackmill.pipeline.storage.files import FileInfo, canonical
-from trackmill.pipeline.storage.publish import remove, sweep_scratch
+from trackmill.pipeline.storage.publish import remove
+from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import WorkItem
 

@@ -19,7 +19,7 @@ from trackmill.pipeline.mining.progress import MiningProgress
 from trackmill.pipeline.mining.unit import UnitResult, UnitTask
 from trackmill.pipeline.shards.card import write_card
 from trackmill.pipeline.shards.receipts import Receipt, done_units, read_receipts, write_manifest
-from trackmill.pipeline.storage.publish import sweep_scratch
+from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")
@@ -72,7 +72,11 @@ def forecast(run: Run, executor: Executor, workers: int, gpus: float, usd_per_gp
 
 
 def execute(
-    run: Run, start_executor: Callable[[], Executor], progress: MiningProgress, only_quarantined: bool = False
+    run: Run,
+    start_executor: Callable[[], Executor],
+    progress: MiningProgress,
+    only_quarantined: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Do what is not done yet, then write manifest and card.
 
@@ -81,6 +85,7 @@ def execute(
         start_executor: called only if there is something to do, so that a finished run starts no cluster.
         progress: see `begin_progress`.
         only_quarantined: retry quarantined items, and nothing else.
+        check: called after each unit, and before manifest and card; raises where the work must not go on.
 
     Raises:
         Exception: what the executor raises; everything that was done stays done.
@@ -96,7 +101,9 @@ def execute(
         for source_id, error_class, reason in result.quarantined[: max(0, _QUARANTINED_TOLD - record)]:
             log.warning("quarantined: %s: %s: %s", source_id, error_class, reason)
             record += 1
+        check()
     progress.close()
+    check()
     # Once more: a worker of a killed run may have outlived the sweep at the start.
     sweep_scratch(run.layout.shards)
     receipts = read_receipts(run.layout)

@@ -12,7 +12,8 @@ from typing import IO
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.tar import END, TarWriter, member_size
 from trackmill.pipeline.storage.files import exists
-from trackmill.pipeline.storage.publish import publish_file, remove, scratch_file
+from trackmill.pipeline.storage.publish import publish_file, remove
+from trackmill.pipeline.storage.scratch import naming, scratch_file
 from trackmill.schemas.keys import shard_name
 from trackmill.schemas.receipt import ShardInfo
 
@@ -82,17 +83,20 @@ class ShardWriter:
             self._close()
         if self._scratch is None:
             self._start()
+        assert self._scratch is not None
         offset = self._tar.position
-        for name, data in members:
-            self._tar.add(name, data)
+        with naming(self._scratch):
+            for name, data in members:
+                self._tar.add(name, data)
         self._num_samples += 1
         return self._name, offset, size
 
     def _close(self) -> None:
         assert self._scratch is not None
-        self._tar.finish()
-        self._handle.flush()
-        self._handle.close()
+        with naming(self._scratch):
+            self._tar.finish()
+            self._handle.flush()
+            self._handle.close()
         num_bytes = os.path.getsize(self._scratch)
         assert num_bytes == self._tar.position, "a shard lost bytes on its way to the disk"
         if self._on_publish:
@@ -125,9 +129,11 @@ class ShardWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._scratch is None:
             return
-        if kind is None:
-            self._close()
-        else:
-            self._handle.close()
-            with contextlib.suppress(FileNotFoundError):
-                self._scratch.unlink()
+        scratch = self._scratch
+        try:
+            if kind is None:
+                self._close()
+        finally:
+            with contextlib.suppress(OSError):
+                self._handle.close()  # of a full disk it tries once more to write what is left
+            scratch.unlink(missing_ok=True)

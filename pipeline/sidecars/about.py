@@ -17,7 +17,8 @@ from trackmill.pipeline.sidecars.producers import PRODUCERS
 from trackmill.pipeline.sidecars.requests import NAME, Request, check_sidecar_name
 from trackmill.pipeline.storage.credentials import redact, scrub
 from trackmill.pipeline.storage.files import basename, dirname, exists, list_files, read_bytes
-from trackmill.pipeline.storage.publish import publish_bytes, sweep_scratch
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.schemas.config import Settings, digest, setting_differences
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import unit_of_part

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
-import tempfile
 from pathlib import Path
 
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import ShortRead, filesystem, is_local, retry
-
-_PREFIX = ".tmp-"
+from trackmill.pipeline.storage.scratch import naming, scratch_path
 
 
 def publish_bytes(url: str, data: bytes) -> None:
@@ -23,9 +20,9 @@ def publish_bytes(url: str, data: bytes) -> None:
     """
     fs, path = filesystem(url)
     if is_local(url):
-        temporary = _temporary_path(path)
+        temporary = scratch_path(path)
         try:
-            with open(temporary, "wb") as handle:
+            with naming(path), open(temporary, "wb") as handle:
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())
@@ -51,7 +48,7 @@ def publish_file(local_path: Path, url: str) -> None:
     size = local_path.stat().st_size
     if is_local(url):
         # The file was made in the target's own folder by `scratch_file`, so this is one rename.
-        with open(local_path, "rb") as handle:
+        with naming(path), open(local_path, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(local_path, path)
         return
@@ -62,33 +59,6 @@ def publish_file(local_path: Path, url: str) -> None:
 
     retry(upload, url)
     local_path.unlink()
-
-
-def scratch_file(url: str) -> Path:
-    """A new, empty file to build the contents of `url` in: beside it if local, in the temporary folder otherwise."""
-    if is_local(url):
-        path = _temporary_path(filesystem(url)[1])
-        path.touch()
-        return path
-    handle, name = tempfile.mkstemp(prefix="trackmill-")
-    os.close(handle)
-    return Path(name)
-
-
-def sweep_scratch(folder_url: str) -> int:
-    """Remove what killed processes of this machine left unfinished in a local folder; returns how many files."""
-    if not is_local(folder_url):
-        return 0
-    removed = 0
-    for path in Path(filesystem(folder_url)[1]).glob(f"{_PREFIX}*"):
-        _, _, rest = path.name.partition(_PREFIX)
-        host, _, rest = rest.partition("~")
-        pid = rest.partition("~")[0]
-        if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-                removed += 1
-    return removed
 
 
 def remove(url: str) -> None:
@@ -109,24 +79,6 @@ def remove(url: str) -> None:
         return retry(take_away, url)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
-
-
-def _temporary_path(path: str) -> Path:
-    # Host and pid in the name let `sweep_scratch` tell a dead writer from a living one.
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unique = os.urandom(4).hex()
-    return target.parent / f"{_PREFIX}{socket.gethostname()}~{os.getpid()}~{unique}-{target.name}.part"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _check_size(fs: object, path: str, url: str, expected: int) -> None:

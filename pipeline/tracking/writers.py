@@ -14,7 +14,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet
 
-from trackmill.pipeline.storage.publish import publish_file, scratch_file
+from trackmill.pipeline.storage.publish import publish_file
+from trackmill.pipeline.storage.scratch import scratch_file
 from trackmill.pipeline.tracking.image_table import ImageTable
 from trackmill.schemas.masks import CroppedMask, format_counts, mask_area, to_coco_rle
 from trackmill.schemas.tracking import SourceFrame, TrackedObjects

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, dirname, exists, join, list_files, read_bytes
-from trackmill.pipeline.storage.publish import publish_bytes, publish_file, remove, scratch_file
+from trackmill.pipeline.storage.publish import publish_bytes, publish_file, remove
+from trackmill.pipeline.storage.scratch import scratch_file
 from trackmill.pipeline.training.engines.base import Engine, EngineState
 from trackmill.pipeline.training.health import NonFinite
 from trackmill.pipeline.training.ranks import on_first_rank

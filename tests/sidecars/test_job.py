@@ -14,7 +14,7 @@ from tests.make_media import make_pictures
 from tests.runs import job_environment, rows
 from trackmill.jobs.make_sidecar import main
 from trackmill.jobs.mine_proposals import main as mine
-from trackmill.pipeline.storage.publish import sweep_scratch
+from trackmill.pipeline.storage.scratch import sweep_scratch
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = '''
@@ -152,7 +152,7 @@ def test_scratch_files_of_a_killed_run_are_swept(tmp_path: Path) -> None:
     command = [layout.root, "chains", "--executor", "inline"]
     assert main(command) == 0
     script = (
-        "import os; from trackmill.pipeline.storage.publish import scratch_file\n"
+        "import os; from trackmill.pipeline.storage.scratch import scratch_file\n"
         f"scratch_file({layout.sidecar_part('chains', 'part-00000009.parquet')!r}); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)

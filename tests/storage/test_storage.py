@@ -12,7 +12,8 @@ from trackmill.pipeline.storage import files as storage_files
 from trackmill.pipeline.storage import publish
 from trackmill.pipeline.storage.credentials import UnsafeURL, check_url, redact, scrub
 from trackmill.pipeline.storage.files import FileTooLarge, canonical, exists, list_files, read_bytes, retry
-from trackmill.pipeline.storage.publish import publish_bytes, publish_file, scratch_file, sweep_scratch
+from trackmill.pipeline.storage.publish import publish_bytes, publish_file
+from trackmill.pipeline.storage.scratch import scratch_file, sweep_scratch
 
 
 @pytest.mark.parametrize(
