@@ -303,3 +303,38 @@ def make_mot(
             f"imWidth={size[1]}\nimHeight={size[0]}\nimExt=.jpg\n"
         )
     return sequence
+
+
+def make_labels(path: Path, labels: NDArray[Any], mode: str = "P") -> Path:
+    """A PNG whose pixels are numbers of objects: with a palette, or gray where `mode` is L."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(labels.astype(np.uint8))
+    if mode == "P":
+        picture.putpalette(np.random.default_rng(0).bytes(768))
+    picture.save(path)
+    return path
+
+
+def make_davis(
+    root: Path, num_frames: int = 6, labelled: Sequence[int] | None = None, size: tuple[int, int] = (48, 64)
+) -> list[NDArray[np.uint8]]:
+    """A sequence `bear` in DAVIS's layout, of scene 3; returns the numbers of every frame's pixels, objects 1 and 2.
+
+    Args:
+        root: gets `JPEGImages/` and `Annotations/`.
+        num_frames: length.
+        labelled: frames that get a mask; all if None.
+        size: (height, width).
+    """
+    frames = root / "JPEGImages" / "480p" / "bear"
+    frames.mkdir(parents=True, exist_ok=True)
+    truth = []
+    for i in range(num_frames):
+        (frames / f"{i:05d}.jpg").write_bytes(jpeg_bytes(make_scene(*size, seed=3, step=i)[0]))
+        labels = np.zeros(size, np.uint8)
+        labels[5:15, 3 + i : 20 + i] = 1
+        labels[30:40, 10:30] = 2
+        truth.append(labels)
+        if labelled is None or i in labelled:
+            make_labels(root / "Annotations" / "480p" / "bear" / f"{i:05d}.png", labels)
+    return truth

@@ -34,7 +34,7 @@ Image.MAX_IMAGE_PIXELS = None
 Image.init()
 
 # Named one by one: Pillow also knows formats that run another program (EPS) or open other files.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -50,7 +50,7 @@ _SIDEWAYS = {_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]}
 _PLAIN_NAMES = {"1": "gray-to-rgb", "L": "gray-to-rgb", "P": "palette-to-rgb", "CMYK": "cmyk-to-rgb"}
 # What a broken header or body makes Pillow raise, over all its plugins.
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError)
-_BROKEN = (*_DECODE_ERRORS, struct.error, AttributeError, AssertionError, NotImplementedError, ZeroDivisionError)
+BROKEN = (*_DECODE_ERRORS, struct.error, AttributeError, AssertionError, NotImplementedError, ZeroDivisionError)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,12 +85,12 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, longest_side: int
         TruncatedMedia: empty, or ends early.
         BadItem: not a picture, broken, or of a kind that has no defined way to RGB.
     """
-    image = _open(data, name, max_pixels)
+    image = open_picture(data, name, max_pixels)
     conversions = ["first-frame"] if _has_more_frames(data, image.format) else []
     deep = _deep_colour(image)
     # Pillow turns a TIFF itself while loading it, and then no longer tells its orientation.
     orientation = _orientation(image) if image.format == "TIFF" else 1
-    _load(image, name)
+    load_pixels(image, name)
     rgb, converted = _to_rgb(image, name)
     conversions += ["16-bit-to-8-bit", *converted] if deep else converted
     turn = _TURNS.get(_orientation(image))
@@ -106,19 +106,6 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, longest_side: int
     return Picture(
         image=np.array(pixels, np.uint8), height=height, width=width, conversions=conversions, encoded=encoded
     )
-
-
-def decode_mask_picture(data: bytes, name: str, *, max_pixels: int) -> NDArray[np.bool_]:
-    """(H, W) bool mask of a picture: every pixel that is not zero (of a palette, not entry zero).
-
-    Raises:
-        PixelLimit, TruncatedMedia, BadItem: as `decode_picture`.
-    """
-    image = _open(data, name, max_pixels)
-    _load(image, name)
-    pixels = np.asarray(image)
-    inside: NDArray[np.bool_] = np.logical_or.reduce(pixels, axis=2) if pixels.ndim == 3 else pixels != 0
-    return inside
 
 
 def scale_pixels(image: Image.Image, longest_side: int) -> Image.Image:
@@ -167,14 +154,15 @@ def _harmless(marker: int, segment: bytes) -> bool:
     return jfif or profile or (marker == 0xEE and segment.startswith(b"Adobe"))
 
 
-def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
+def open_picture(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    """A picture whose header has been read and checked; see `decode_picture` for what is raised."""
     if not data:
         raise TruncatedMedia(f"{name}: the file is empty")
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise BadItem(f"{name}: not a picture of a known format, or its header is cut (begins {data[:8]!r})") from None
-    except _BROKEN as error:
+    except BROKEN as error:
         raise _named(name, error) from error
     if image.width * image.height > max_pixels:
         raise PixelLimit(
@@ -192,14 +180,15 @@ def _has_more_frames(data: bytes, kind: str | None) -> bool:
     try:
         # Opened once more: to answer, Pillow goes to the second frame, and a broken one must not spoil the first.
         return bool(getattr(Image.open(io.BytesIO(data), formats=(kind,)), "is_animated", False))
-    except _BROKEN:
+    except BROKEN:
         return False
 
 
-def _load(image: Image.Image, name: str) -> None:
+def load_pixels(image: Image.Image, name: str) -> None:
+    """Decode the pixels of an open picture; see `decode_picture` for what is raised."""
     try:
         image.load()
-    except _BROKEN as error:
+    except BROKEN as error:
         raise _named(name, error) from error
 
 
@@ -213,7 +202,7 @@ def _named(name: str, error: Exception) -> BadItem:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except _BROKEN:
+    except BROKEN:
         # Metadata that cannot be read says nothing; the pixels are still good.
         return 1
 
@@ -237,7 +226,7 @@ def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
         if mode == "RGB":
             return image, conversions
         return image.convert("RGB"), [*conversions, _PLAIN_NAMES.get(mode, f"{mode.lower()}-to-rgb")]
-    except _BROKEN as error:
+    except BROKEN as error:
         raise BadItem(f"{name}: pixels of mode {mode} cannot be converted to RGB: {error}") from error
 
 

@@ -61,6 +61,8 @@ def fingerprint_parts(config: MineConfig, implementation: dict[str, str]) -> dic
         source = source_class(config.source)
         settings = source_settings(config).model_dump(mode="json")
         parts["source"] = {"name": source.name, "version": source.version, "settings": settings}
+    elif given := source_settings(config).model_dump(mode="json", exclude_defaults=True):
+        parts["source"] = {"settings": given}
     return parts
 
 

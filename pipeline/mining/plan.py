@@ -88,6 +88,11 @@ class Plan:
         """Names of the sources that occur."""
         return sorted(pc.unique(self.table["source"]).to_pylist())
 
+    def pictures(self) -> frozenset[str]:
+        """URIs of the pictures that are planned one by one."""
+        single = self.table.filter(pc.equal(self.table["source"], "images"))
+        return frozenset(single["uri"].to_pylist())
+
     def source_ids(self) -> set[str]:
         """Identities of all planned items."""
         return set(self.table["source_id"].to_pylist())

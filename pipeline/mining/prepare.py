@@ -158,7 +158,7 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
         raise PlanError(f"nothing was mined into {redact(layout.root)} yet: run without --only-quarantined first")
     inputs = [canonical(url) for url in inputs] or opened.inputs
     try:
-        found, _ = _claim(list_inputs(inputs, config.source), config)
+        found, _ = _claim(list_inputs(inputs, config.source), config, plan)
     except (OSError, ValueError) as error:
         log.warning("the inputs cannot be looked at anew, items are retried as they were planned: %s", error)
         found = []
@@ -222,7 +222,7 @@ def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> tuple[Plan, 
     digest = listing_digest(files, config.source, limit)
     if stored and stored.listing == digest:
         return stored, None, digest, []
-    items, unclaimed = _claim(files, config)
+    items, unclaimed = _claim(files, config, stored)
     items = items[:limit] if limit else items
     if stored and limit and limit < stored.num_items:
         raise PlanError(
@@ -233,8 +233,9 @@ def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> tuple[Plan, 
     return plan, new, digest, unclaimed
 
 
-def _claim(files: list[FileInfo], config: MineConfig) -> tuple[list[WorkItem], list[str]]:
-    return claim_files(files, config.source, config.read, source_settings(config))
+def _claim(files: list[FileInfo], config: MineConfig, stored: Plan | None) -> tuple[list[WorkItem], list[str]]:
+    pictures = stored.pictures() if stored else frozenset()
+    return claim_files(files, config.source, config.read, source_settings(config), pictures)
 
 
 def _check_proposer(config: MineConfig, plan: Plan) -> None:

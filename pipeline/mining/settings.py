@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, create_model, field_validator
 
 from trackmill.models.registry import PROPOSERS, choose, is_outside, proposer_class
-from trackmill.pipeline.sources import AUTO, SOURCES, source_class
+from trackmill.pipeline.sources import AUTO, SOURCES, settings_class
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.schemas.config import Settings, build
 from trackmill.schemas.errors import InputError
@@ -110,7 +110,7 @@ def proposer_settings(config: MineConfig) -> Settings:
 
 
 def source_settings(config: MineConfig) -> Settings:
-    """The section `source_settings` of a source from outside; no settings at all for ours."""
+    """The section `source_settings`; no settings at all where nobody gave any and the source needs none."""
     section: Settings = getattr(config, _SOURCE_SECTION, Settings())
     return section
 
@@ -122,7 +122,7 @@ def mine_config(values: dict[str, Any], where: str) -> MineConfig:
 
     Raises:
         ConfigError: see `trackmill.schemas.config.build`.
-        InputError: see `trackmill.models.registry.proposer_class`, `trackmill.pipeline.sources.source_class`.
+        InputError: see `trackmill.models.registry.proposer_class`, `trackmill.pipeline.sources.settings_class`.
     """
     sections: dict[str, type[Settings]] = {}
     if is_outside(str(values.get("proposer", ""))):
@@ -130,8 +130,9 @@ def mine_config(values: dict[str, Any], where: str) -> MineConfig:
         if proposer.name in PROPOSERS:
             raise InputError(f"proposer {values['proposer']}: its name {proposer.name!r} is taken; choose another")
         sections[_PROPOSER_SECTION] = proposer.Config
-    if is_outside(str(values.get("source", ""))):
-        sections[_SOURCE_SECTION] = source_class(values["source"]).Config
+    source = str(values.get("source", AUTO))
+    if is_outside(source) or _SOURCE_SECTION in values:
+        sections[_SOURCE_SECTION] = settings_class(source)
     if not sections:
         return build(MineConfig, values, where)
     fields: dict[str, Any] = {name: (section, _default(section)) for name, section in sections.items()}

@@ -23,6 +23,10 @@ SOURCES: dict[str, Entry] = {
     "sa1b": Entry(target="trackmill.pipeline.sources.sa1b:Sa1b", summary="SA-1B, as folders or in its official tars"),
     "sav": Entry(target="trackmill.pipeline.sources.sav:Sav", summary="SA-V, as published for training or validation"),
     "mot": Entry(target="trackmill.pipeline.sources.mot:Mot", summary="sequences laid out like MOTChallenge"),
+    "frames": Entry(
+        target="trackmill.pipeline.sources.frames:Frames",
+        summary="videos as folders of numbered pictures, with masks where the layout has them",
+    ),
     "videos": Entry(target="trackmill.pipeline.sources.video_files:VideoFiles", summary="video files without labels"),
     "images": Entry(target="trackmill.pipeline.sources.images:Images", summary="picture files without labels"),
 }
@@ -66,6 +70,15 @@ def sources_of(name: str) -> dict[str, type[Source]]:
     return {chosen.name: chosen}
 
 
+def settings_class(name: str) -> type[Settings]:
+    """What the section `[source_settings]` may hold where `--source` says `name`; of `auto`, what `frames` has.
+
+    Raises:
+        InputError: see `source_class`.
+    """
+    return source_class("frames" if name == AUTO else name).Config
+
+
 def open_source(name: str, settings: ReadSettings, config: Settings | Mapping[str, Any] | None = None) -> Source:
     """A source that is ready to claim or to read.
 
@@ -78,5 +91,9 @@ def open_source(name: str, settings: ReadSettings, config: Settings | Mapping[st
         InputError: see `source_class`.
     """
     source = source_class(name)(settings)
-    source.config = config if isinstance(config, Settings) else source.Config.model_validate(config or {})
+    if isinstance(config, Settings):
+        # Of many sources in one run, the settings are those of one.
+        source.config = config if isinstance(config, source.Config) else source.Config()
+    else:
+        source.config = source.Config.model_validate(config or {})
     return source

@@ -7,7 +7,7 @@ into the item, so that any worker on any machine can read it without having seen
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from pydantic import Field
@@ -72,10 +72,13 @@ class Source(ABC):
     """How names of single files end, in lower case, that may be given as an input and are then read or quarantined."""
 
     Config: type[Settings] = Settings
-    """Settings of its own, section `[source_settings]`; only sources from outside have any."""
+    """Settings of its own, section `[source_settings]`."""
 
     explicit: bool = False
     """Whether `--source` names this source; it may then claim files that only might be its own."""
+
+    planned: Set[str] = frozenset()
+    """Pictures that the data set already holds one by one: they are no frames of a video there."""
 
     config: Settings
     """Its own settings, a `Config`; there before `claim` and `read` are called."""

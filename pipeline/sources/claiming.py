@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from trackmill.pipeline.sources import AUTO, SOURCES, open_source, sources_of
 from trackmill.pipeline.sources.base import ReadSettings, Source
@@ -36,7 +36,11 @@ def list_inputs(urls: Sequence[str], source_name: str = AUTO) -> list[FileInfo]:
 
 
 def claim_files(
-    listing: Sequence[FileInfo], source_name: str, settings: ReadSettings, config: Settings | None = None
+    listing: Sequence[FileInfo],
+    source_name: str,
+    settings: ReadSettings,
+    config: Settings | None = None,
+    planned: Set[str] = frozenset(),
 ) -> tuple[list[WorkItem], list[str]]:
     """Name the items in a listing.
 
@@ -45,7 +49,8 @@ def claim_files(
         source_name: the one source to ask: a key of `SOURCES` or `my_package.my_module:Class`; or `auto` for all of
             `SOURCES` in order, each taking what is left.
         settings: how items are going to be read; clips are cut by them.
-        config: settings of a source from outside.
+        config: settings of its own, of a source that has any.
+        planned: pictures that the data set holds one by one already; they stay so.
 
     Returns:
         The items sorted by `source_id`, and the URIs that no source took.
@@ -58,7 +63,7 @@ def claim_files(
     left = list(listing)
     for name in [source_name] if explicit else SOURCES:
         source = open_source(name, settings, config)
-        source.explicit = explicit
+        source.explicit, source.planned = explicit, planned
         claim = source.claim(left)
         items += claim.items
         left = [file for file in left if file.uri not in claim.used]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trackmill.pipeline.media.errors import BadItem, MissingAnnotation
-from trackmill.pipeline.media.pictures import decode_mask_picture
+from trackmill.pipeline.media.mask_pictures import decode_mask_picture
 from trackmill.pipeline.sources.base import Claim, ReadSettings
 from trackmill.pipeline.sources.clips import clip_item, cut_clips, num_kept, source_frames
 from trackmill.pipeline.sources.frame_files import FrameFile, fetch_or_missing, read_frame_files
@@ -69,7 +69,7 @@ class SavFolders:
             raise BadItem(f"{item.source_id}: there are masks, but the folder of frames is missing")
         if not details["annotated"]:
             raise MissingAnnotation(
-                f"{item.uri}: no folder of masks belongs to it; mine its frames without annotations by --source images"
+                f"{item.uri}: no folder of masks belongs to it; mine its frames without annotations by --source frames"
             )
         files = []
         for index in source_frames(item):

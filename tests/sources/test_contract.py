@@ -13,6 +13,7 @@ import pytest
 import trackmill.pipeline.media.pictures as pictures
 import trackmill.pipeline.media.videos as videos
 from tests.make_media import (
+    make_davis,
     make_mot,
     make_pictures,
     make_sa1b_folder,
@@ -45,6 +46,7 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "sa1b tar": ("sa1b", lambda folder: make_sa1b_tar(folder / "sa_000000.tar"), "sa_000000.tar"),
     "sav training": ("sav", make_sav_train, "sav_000001_auto.json"),
     "sav validation": ("sav", make_sav_val, "JPEGImages_24fps/sav_000777/00004.jpg"),
+    "frames": ("frames", make_davis, "JPEGImages/480p/bear/00000.jpg"),
     "mot": ("mot", make_mot, "MOT17-99-TEST/img1/000001.jpg"),
 }
 

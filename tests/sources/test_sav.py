@@ -172,7 +172,7 @@ def test_validation_layout_without_masks(tmp_path):
     frames = make_sav_val(tmp_path)
     with pytest.raises(MissingAnnotation, match="no folder of masks"):
         read_all(frames.parent)
-    assert {item.source for item in claim_all([str(frames.parent)], "auto", SETTINGS)[0]} == {"images"}
+    assert {item.source for item in claim_all([str(frames.parent)], "auto", SETTINGS)[0]} == {"frames"}
 
 
 def test_validation_mask_of_another_size(tmp_path):

@@ -1,0 +1,137 @@
+"""Which pictures of a listing are the frames of one video, by their names: folders, prefixes, numbers, and lengths.
+
+A sequence is all pictures of one folder whose names differ in nothing but the number at their end. Whether it is a
+video or an album cannot be seen in a name, so `looks_like_video` asks for more than a number, without reading a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+
+from trackmill.pipeline.sources.images import SUFFIXES
+from trackmill.pipeline.storage.files import FileInfo, basename, join
+
+FEWEST_FRAMES = 8
+"""Pictures below which a folder is not taken for a video unless its layout says so."""
+
+_NAME = re.compile(r"^(?P<folder>.*/|)(?P<prefix>[^/]*?)(?P<number>[0-9]{1,18})(?P<suffix>\.[A-Za-z0-9]+)$", re.DOTALL)
+_IN_VIDEO_LAYOUT = re.compile(r"(^|/)JPEGImages/")
+# Cameras (the DCF standard): four characters, four digits. Albums are numbered as densely as videos.
+_CAMERA_PREFIX = re.compile(r"^[A-Z0-9_]{4}$")
+_FRAME_PREFIX = re.compile(r"(^|[^a-z])frames?[^a-z]*$", re.IGNORECASE)
+# What is numbered like frames, and belongs to frames, but is none.
+_NO_FRAMES = re.compile(
+    r"(^|[^a-z])(masks?|annotations?|labels?|depth|flow|disparity|segm\w*)([^a-z]|$)", re.IGNORECASE
+)
+_REGULAR_SHARE = 0.9
+_MOST_CHANGE = 0.12
+
+
+@dataclass(slots=True, kw_only=True)
+class FrameSequence:
+    """Numbered pictures of one folder.
+
+    Args:
+        folder: URI, without a slash at its end.
+        prefix: what stands before the number in all names.
+        suffix: how all names end, in lower case.
+        files: by number, in no order.
+        doubles: names whose number another file has too, such as `1.jpg` beside `01.jpg`.
+    """
+
+    folder: str
+    prefix: str
+    suffix: str
+    files: dict[int, FileInfo] = field(default_factory=dict)
+    doubles: list[str] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> list[int]:
+        """Ascending."""
+        return sorted(self.files)
+
+    def uris(self) -> Iterator[str]:
+        """Of all files, doubles included."""
+        yield from (file.uri for file in self.files.values())
+        yield from (join(self.folder, name) for name in self.doubles)
+
+
+def find_sequences(files: Sequence[FileInfo]) -> list[FrameSequence]:
+    """All sequences of a listing, by folder and prefix; a picture without a number is in none."""
+    found: dict[tuple[str, str, str], FrameSequence] = {}
+    for file in sorted(files):
+        match = _NAME.match(file.uri)
+        if match is None or match["suffix"].lower() not in SUFFIXES:
+            continue
+        folder, prefix, kind = match["folder"].removesuffix("/"), match["prefix"], match["suffix"].lower()
+        sequence = found.setdefault((folder, prefix, kind), FrameSequence(folder=folder, prefix=prefix, suffix=kind))
+        number = int(match["number"])
+        if number in sequence.files:
+            sequence.doubles.append(basename(file.uri))
+        else:
+            sequence.files[number] = file
+    return [found[key] for key in sorted(found)]
+
+
+def in_video_layout(sequence: FrameSequence) -> bool:
+    """Whether it lies below a `JPEGImages/`, where DAVIS, YouTube-VOS, YouTube-VIS and MOSE have a folder a video.
+
+    Pictures *in* `JPEGImages/` are Pascal VOC's: photographs.
+    """
+    return _IN_VIDEO_LAYOUT.search(sequence.folder) is not None
+
+
+def looks_like_video(sequence: FrameSequence) -> bool:
+    """Whether names and lengths of the files speak for a video rather than for an album; no file is read.
+
+    Beyond a folder of a known layout that takes at least `FEWEST_FRAMES` numbers, at least nine in ten of them one
+    step from the one before, written with leading zeros or after the word "frame", not named as cameras name
+    photographs, nor in a folder of masks or depths; and neighbours of nearly one length in bytes: of 275 frames of real
+    videos the median change is at most 7 %, of unrelated photographs 60 %.
+    """
+    if sequence.doubles or len(sequence.files) < 2:
+        return False
+    if in_video_layout(sequence):
+        return True
+    if any(_NO_FRAMES.search(part) for part in sequence.folder.split("/")[-2:]):
+        return False
+    numbers = sequence.numbers
+    if len(numbers) < FEWEST_FRAMES or not _regular(numbers) or not _numbered_by_a_program(sequence):
+        return False
+    sizes = [sequence.files[number].size for number in numbers]
+    if not all(sizes):
+        return False
+    return median(abs(a - b) / max(a, b) for a, b in pairwise(sizes)) <= _MOST_CHANGE
+
+
+def steps(numbers: Sequence[int]) -> Counter[int]:
+    """How often each difference between neighbours occurs."""
+    return Counter(b - a for a, b in pairwise(numbers))
+
+
+def _regular(numbers: Sequence[int]) -> bool:
+    return steps(numbers).most_common(1)[0][1] >= _REGULAR_SHARE * (len(numbers) - 1)
+
+
+def _numbered_by_a_program(sequence: FrameSequence) -> bool:
+    prefix, digits = sequence.prefix, [_digits(file.uri) for file in sequence.files.values()]
+    if prefix.lower().startswith("sa_") or (_CAMERA_PREFIX.match(prefix) and max(map(len, digits)) == 4):
+        return False
+    if _FRAME_PREFIX.search(prefix):
+        return True
+    width = min(map(len, digits))
+    if width < 3 or all(len(each) == width for each in digits):
+        return width >= 3
+    # `%03d` is three digits wide up to 999, and as wide as it must be from there on.
+    return any(each[0] == "0" for each in digits) and not any(each[0] == "0" for each in digits if len(each) > width)
+
+
+def _digits(uri: str) -> str:
+    match = _NAME.match(uri)
+    assert match is not None
+    return match["number"]
