@@ -128,3 +128,17 @@ def test_frames_are_a_range_and_pictures_a_root(case: Path, capsys: pytest.Captu
     capsys.readouterr()
     assert main(["--benchmark", "association", "--gt", "x", "--embeddings", "hsv", "--frames", "2:3"]) == 2
     assert "takes all frames" in capsys.readouterr().err
+
+
+def test_own_classes_on_the_command_line(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (case / "gt").iterdir():
+        path.write_text(path.read_text() + "1,2,300,20,30,40,1,3,1\n")
+        results = case / "results" / path.name
+        results.write_text(results.read_text() + "1,2,300,20,30,40,1,3,1\n")
+    for words in (["1,3"], ["1", "3"], ["1, 3"]):
+        assert call(case, "--classes", *words, "--output", str(case / "out.json")) == 0
+        classes = json.loads((case / "out.json").read_text())["classes"]
+        assert {name: row["TP"] for name, row in classes.items()} == {"1": 6, "3": 2, "any class": 8}
+        assert "2 classes" in capsys.readouterr().out
+    assert main(["--benchmark", "tao", "--gt", "x", "--results", "y", "--classes", "1"]) == 2
+    assert "classes is no option of benchmark tao" in capsys.readouterr().err
