@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
@@ -17,6 +16,10 @@ from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.evaluation.association.settings import AssociationSettings
+from trackmill.pipeline.evaluation.compare import compare, named_results
+from trackmill.pipeline.evaluation.report.comparison import Comparison, print_comparison, write_comparison_html
+from trackmill.pipeline.evaluation.report.report import Report
+from trackmill.pipeline.evaluation.report.table import print_report
 from trackmill.pipeline.evaluation.request import Options as Choices
 from trackmill.pipeline.evaluation.run import BENCHMARKS, evaluate
 from trackmill.pipeline.storage.credentials import redact
@@ -24,9 +27,6 @@ from trackmill.pipeline.storage.files import canonical
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.config import Settings, build
 from trackmill.schemas.errors import InputError
-
-if TYPE_CHECKING:
-    from trackmill.pipeline.evaluation.report.report import Report
 
 ASSOCIATION = "association"
 
@@ -36,7 +36,8 @@ def add_options(p: JobParser) -> None:
     add, names = p.option, [*BENCHMARKS, ASSOCIATION]
     add("--benchmark", required=True, type=OneOf(names), metavar="NAME", help=", ".join(names))
     add("--gt", required=True, metavar="URL", help="ground truth: a folder, a flat folder, or one JSON")
-    add("--results", metavar="URL", help="what the tracker wrote: a folder of SEQUENCE.txt, or one JSON")
+    what = "what the tracker wrote: a folder of SEQUENCE.txt, or one JSON; several as NAME=URL NAME=URL, for one table"
+    add("--results", nargs="+", action="extend", metavar="URL", help=what)
     add("--output", aliases=["--out"], metavar="FILE", help="write everything as JSON")
     add("--html", metavar="FILE", help="write a page with plots and the worst moments, complete in itself")
     add("--pictures", metavar="URL", help="root of the pictures, for --html and for --embeddings")
@@ -89,7 +90,9 @@ def settings(options: Options) -> Settings:
     if kind is AssociationSettings:
         values |= {name: value for name, value in (("frames", pictures(options)),) if value is not None}
         # `--results` is what other benchmarks call the thing that is measured.
-        values.setdefault("embeddings", options.results)
+        if options.results and len(options.results) > 1:
+            raise InputError(f"--benchmark {ASSOCIATION} measures one embedding; a second one is --against")
+        values.setdefault("embeddings", options.results[0] if options.results else None)
         if values["embeddings"] is None:
             raise InputError(f"--benchmark {ASSOCIATION} needs --embeddings: a model, hsv, a file or module:callable")
     for name in values:
@@ -127,21 +130,17 @@ def run(options: Options) -> None:
         publish_bytes(options.output, report.as_json())
         written.append(f"report: {redact(options.output)}")
     if options.html:
-        from trackmill.pipeline.evaluation.report.html import write_html
-
-        num_bytes = write_html(report, options.html, pictures(options))
+        num_bytes = _write_page(report, options)
         written.append(f"page: {redact(options.html)} ({num_bytes / 1e6:.1f} MB), open it in a browser")
-
-    from trackmill.pipeline.evaluation.report.table import print_report
-
-    print_report(report)  # last: the reader of a pipe may have seen enough of it, and then nothing is lost
+    _print(report)  # last: the reader of a pipe may have seen enough of it, and then nothing is lost
     for line in written:
         say(line)
 
 
-def _benchmark(options: Options, choices: Choices) -> Report:
+def _benchmark(options: Options, choices: Choices) -> Report | Comparison:
     if not options.results:
         raise InputError(f"--benchmark {options.benchmark} needs --results: what the tracker wrote")
+    results = named_results(options.results)
     lines: list[ProgressLine] = []
 
     def progress(done: int, total: int) -> None:
@@ -149,10 +148,29 @@ def _benchmark(options: Options, choices: Choices) -> Report:
             lines.append(ProgressLine(total, "evaluated", things="sequences"))
         lines[0](done - lines[0].done)
 
-    report = evaluate(options.benchmark, options.gt, options.results, choices, progress)
+    if isinstance(results, str):
+        report: Report | Comparison = evaluate(options.benchmark, options.gt, results, choices, progress)
+    else:
+        report = compare(options.benchmark, options.gt, results, choices, progress)
     for line in lines:
         line.close()
     return report
+
+
+def _write_page(report: Report | Comparison, options: Options) -> int:
+    """Write the HTML page; returns its length in bytes."""
+    if isinstance(report, Comparison):
+        return write_comparison_html(report, options.html)
+    from trackmill.pipeline.evaluation.report.html import write_html
+
+    return write_html(report, options.html, pictures(options))
+
+
+def _print(report: Report | Comparison) -> None:
+    if isinstance(report, Comparison):
+        print_comparison(report)
+    else:
+        print_report(report)
 
 
 JOB = Job(

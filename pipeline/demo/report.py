@@ -18,7 +18,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from trackmill.pipeline.demo.settings import DemoSettings
-from trackmill.pipeline.evaluation.report.html import MEANINGS
+from trackmill.pipeline.evaluation.report.html_parts import MEANINGS
 from trackmill.pipeline.inspect.overlay import draw_frame
 from trackmill.pipeline.inspect.selection import select_rows
 from trackmill.pipeline.shards.reader import open_dataset, read_row

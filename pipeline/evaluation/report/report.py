@@ -89,7 +89,11 @@ class Report:
     moments: list[Moment] = field(default_factory=list)
 
     def as_json(self) -> bytes:
-        """The `--out` file: JSON with the names above; `base` and `novel` only where they apply."""
+        """The `--output` file: JSON of `record`."""
+        return orjson.dumps(self.record(), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+
+    def record(self) -> dict[str, Any]:
+        """The names above as plain values; `base` and `novel` only where they apply."""
         record: dict[str, Any] = {
             "benchmark": self.benchmark,
             "iou": self.iou,
@@ -99,7 +103,7 @@ class Report:
         }
         if self.base is not None:
             record |= {"base": self.base, "novel": self.novel}
-        record |= {
+        return record | {
             "settings": self.settings,
             "notes": self.notes,
             "curves": self.curves,
@@ -117,7 +121,6 @@ class Report:
                 for moment in self.moments
             ],
         }
-        return orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
 
 
 def row(fractions: Mapping[str, float], counts: Mapping[str, float] | None = None) -> Row:

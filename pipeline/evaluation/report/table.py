@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -63,6 +63,11 @@ def print_report(report: Report, *, width: int | None = None) -> None:
             continued below with its further columns; numbers are never cut. Long lists keep their best and worst rows
             and say how many were left out.
     """
+    print_parts(lambda limit: _parts(report, limit), width)
+
+
+def print_parts(parts: Callable[[int], Iterable[RenderableType]], width: int | None = None) -> None:
+    """Print what `parts` gives for a number of columns; see `print_report`."""
     stream = sys.stdout
     if stream.isatty():
         console = Console(file=stream, highlight=False)
@@ -73,7 +78,7 @@ def print_report(report: Report, *, width: int | None = None) -> None:
     # Tables are laid out here; Rich would shorten the numbers of one that does not fit.
     console.width = _NO_LIMIT
     with console.capture() as captured:
-        for part in _parts(report, width or _NO_LIMIT):
+        for part in parts(width or _NO_LIMIT):
             console.print(part, soft_wrap=True)
     encoding = stream.encoding or "utf-8"
     stream.write(captured.get().encode(encoding, "replace").decode(encoding))
@@ -163,29 +168,50 @@ def headings(report: Report) -> list[str]:
 
 def _parts(report: Report, width: int) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(" · ".join([printable(report.benchmark), *headings(report)]), style="bold")]
-    defaults = {name: field.default for name, field in Options.model_fields.items()}
-    chosen = {name: value for name, value in report.settings.items() if name not in defaults or defaults[name] != value}
-    record = " · ".join(f"{name} {value}" for name, value in settings_in_words(chosen).items())
-    if record:
-        parts.append(Text(record, style="dim"))
-    parts += _tables("sequence", report.sequences, {"TOTAL": report.metrics}, MAX_SEQUENCES, width)
+    parts += settings_line(report.settings)
+    parts += tables("sequence", report.sequences, {"TOTAL": report.metrics}, MAX_SEQUENCES, width)
     if len(report.classes) > 1:
-        parts += _tables("class", report.classes, {}, MAX_CLASSES, width)
+        parts += tables("class", report.classes, {}, MAX_CLASSES, width)
     if report.base is not None or report.novel is not None:
         split = {"base": report.base or {}, "novel": report.novel or {}}
-        parts += _tables("classes", split, {"all": report.metrics}, len(split), width)
-    if report.notes:
-        parts += [Text(), *(Text(f"note: {printable(note, 1000)}") for note in report.notes)]
-    return parts
+        parts += tables("classes", split, {"all": report.metrics}, len(split), width)
+    return parts + note_lines(report.notes)
 
 
-def _tables(
-    title: str, rows: Mapping[str, Row], totals: Mapping[str, Row], most: int, width: int
+def settings_line(settings: Mapping[str, Any]) -> list[RenderableType]:
+    """The settings that differ from the default, in a line, if there are any."""
+    defaults = {name: field.default for name, field in Options.model_fields.items()}
+    chosen = {name: value for name, value in settings.items() if name not in defaults or defaults[name] != value}
+    line = " · ".join(f"{name} {value}" for name, value in settings_in_words(chosen).items())
+    return [Text(line, style="dim")] if line else []
+
+
+def note_lines(notes: Sequence[str]) -> list[RenderableType]:
+    """A line for each note, below an empty one."""
+    return [Text(), *(Text(f"note: {printable(note, 1000)}") for note in notes)] if notes else []
+
+
+def tables(
+    title: str,
+    rows: Mapping[str, Row],
+    totals: Mapping[str, Row],
+    most: int,
+    width: int,
+    names: Sequence[str] | None = None,
 ) -> list[RenderableType]:
-    """One table, or several below each other with the same rows if one would be wider than `width`."""
+    """One table, or several below each other with the same rows if one would be wider than `width`.
+
+    Args:
+        title: heading of the names of rows.
+        rows, totals: by name.
+        most: largest number of rows.
+        width: columns of text.
+        names: the columns in their order; None: the main ones in the usual order.
+    """
     everything = [*totals.values(), *rows.values()]
-    names = columns(everything)
-    names = [name for name in names if name not in _DETAILS] or names
+    if names is None:
+        names = columns(everything)
+        names = [name for name in names if name not in _DETAILS] or names
     high, low, left_out = extremes(rows, leading(names, everything), most)
     lines: list[_Line] = [_Line(printable(name), rows[name]) for name in high]
     if left_out:
