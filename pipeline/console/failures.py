@@ -79,8 +79,8 @@ def _sentence(error: BaseException) -> str:
             errno.ENOTDIR: "is a file where a folder is needed",
             errno.EISDIR: "is a folder where a file is needed",
         }
-        if error.errno in known:
-            return f"{clean(error.filename)}: {known[error.errno]}"
+        said = known.get(error.errno) or os.strerror(error.errno).lower()
+        return f"{clean(error.filename)}: {said}"
     return clean(str(error)) or _named(error)
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.contract import Collate, MakeExample
 from trackmill.pipeline.loader.order import Order, share
-from trackmill.pipeline.loader.packing import pack, unpack
+from trackmill.pipeline.loader.packing import SharedMemoryFull, pack, unpack
 from trackmill.pipeline.loader.settings import DataSettings
 from trackmill.pipeline.loader.shard_files import ShardFiles
 from trackmill.pipeline.loader.stream import BatchPart, StreamReader, TooManyBad
@@ -95,7 +95,7 @@ class ShardLoader(Iterator[Any]):
         self._iterator: Any = None
         if self.workers:
             self._iterator = _start_workers(streams_of, self.workers, settings.prefetch)
-            self._parts: Iterator[BatchPart] = map(unpack, self._iterator)
+            self._parts: Iterator[BatchPart] = map(_unpacked, self._iterator)
         else:
             self._parts = streams_of.parts(streams, self._files)
 
@@ -128,6 +128,7 @@ class ShardLoader(Iterator[Any]):
             TooManyBad: more samples are bad than `data.max_bad` allows; the message names some.
             OSError: storage failed after all retries; a new loader can continue at the same position.
             WorkerDied: a worker was killed; likewise.
+            SharedMemoryFull: a part of a batch does not fit into the machine's shared memory.
         """
         begin = time.perf_counter()
         examples: list[Any] = []
@@ -206,9 +207,22 @@ class _Streams(IterableDataset[Any]):
         files = ShardFiles(self._catalog, self._settings.cache, self._settings.cache_bytes)
         try:
             for part in self.parts(own, files):
-                yield pack(part)
+                yield _packed(part)
         finally:
             files.close()
+
+
+def _packed(part: BatchPart) -> Any:
+    """Packed, or as it is where it says that there is no room to be packed in."""
+    try:
+        return pack(part)
+    except SharedMemoryFull as error:
+        return BatchPart(error=error)
+
+
+def _unpacked(received: Any) -> BatchPart:
+    part: BatchPart = received if isinstance(received, BatchPart) else unpack(received)
+    return part
 
 
 def _start_workers(streams: _Streams, workers: int, prefetch: int) -> Any:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
+import shutil
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trackmill.schemas.errors import JobError
+
 _ALIGN = 64
+
+
+class SharedMemoryFull(JobError):
+    """A batch does not fit into the machine's shared memory; the text says how much is missing."""
 
 
 class _Pickler(pickle.Pickler):
@@ -30,6 +38,9 @@ def pack(part: Any) -> tuple[list[tuple[int, int]], Tensor]:
 
     Returns:
         (offset, length) of each buffer, the pickle last, and the shared uint8 tensor that holds them.
+
+    Raises:
+        SharedMemoryFull: there is no room for it.
     """
     buffers: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
@@ -41,7 +52,11 @@ def pack(part: Any) -> tuple[list[tuple[int, int]], Tensor]:
         end += view.nbytes + -view.nbytes % _ALIGN
     block = torch.empty(0, dtype=torch.uint8)
     # In shared memory from the start, as in torch's own collate function; `share_memory_` would copy once more.
-    block.set_(block.untyped_storage()._new_shared(end)).resize_(end)
+    try:
+        storage = block.untyped_storage()._new_shared(end)
+    except RuntimeError as error:
+        raise SharedMemoryFull(_too_small(end, error)) from None
+    block.set_(storage).resize_(end)
     target = memoryview(block.numpy().data)
     for (begin, length), view in zip(places, views):
         target[begin : begin + length] = view
@@ -54,6 +69,18 @@ def unpack(packed: tuple[list[tuple[int, int]], Tensor]) -> Any:
     whole = memoryview(block.numpy().data)
     views = [whole[begin : begin + length] for begin, length in places]
     return pickle.loads(views[-1], buffers=views[:-1])
+
+
+def _too_small(size: int, error: RuntimeError) -> str:
+    room = str(error)
+    with contextlib.suppress(OSError):
+        usage = shutil.disk_usage("/dev/shm")
+        room = f"{usage.free / 1e6:,.1f} MB of its {usage.total / 1e6:,.1f} MB are free"
+    return (
+        f"/dev/shm is full: a loader worker passes on {size / 1e6:,.1f} MB of a batch there, and {room}; make it "
+        'larger (docker run --shm-size=8g; in Kubernetes an emptyDir with medium "Memory" at /dev/shm), or lower '
+        "data.prefetch, data.workers or data.batch_size; data.workers = 0 needs none"
+    )
 
 
 def _bfloat16(values: Any) -> Tensor:

@@ -9,11 +9,15 @@ No random state is stored: all randomness of a step follows from the seed and th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import platform
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,15 +27,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from trackmill.pipeline.console.words import readable_bytes
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, dirname, exists, join, list_files, read_bytes
+from trackmill.pipeline.storage.files import (
+    basename,
+    dirname,
+    exists,
+    filesystem,
+    is_local,
+    join,
+    list_files,
+    read_bytes,
+)
 from trackmill.pipeline.storage.publish import publish_bytes, publish_file, remove
-from trackmill.pipeline.storage.scratch import scratch_file
+from trackmill.pipeline.storage.scratch import naming, scratch_file, sweep_scratch
 from trackmill.pipeline.training.engines.base import Engine, EngineState
 from trackmill.pipeline.training.health import NonFinite
 from trackmill.pipeline.training.ranks import on_first_rank
 from trackmill.schemas.config import ConfigError, Settings, flatten
-from trackmill.schemas.errors import InputError
+from trackmill.schemas.errors import InputError, StorageError
 
 FORMAT = 1
 DOCUMENT = "checkpoint.json"
@@ -91,13 +105,20 @@ def save(
         keep: so many stay.
 
     Raises:
-        OSError: it could not be written; `OtherRankFailed` on the other ranks.
+        NonFinite: it would hold weights that are no numbers.
+        StorageError: it could not be written, and nothing half written stays; says what is kept and how much room it
+            takes. `OtherRankFailed` on the other ranks.
     """
     state = engine.state()
 
     def write() -> str:
         assert state is not None, "the engine gives its state to rank 0"
-        return _write(output, step, state, averaged, document, keep)
+        try:
+            return _write(output, step, state, averaged, document, keep)
+        except (OSError, SafetensorError) as error:
+            with contextlib.suppress(OSError):
+                remove(folder_of(output, step))  # of a full disk it takes room that others need
+            raise StorageError(_not_saved(output, step, state, averaged, error)) from error
 
     # Others wait here: none may take a step that a failed save would have to undo.
     return on_first_rank(write)
@@ -249,10 +270,22 @@ def frozen_digest(module: torch.nn.Module) -> str:
 
 
 def sweep(output: str) -> list[str]:
-    """Remove what a kill left half written; returns the folders. Only rank 0, before anything is saved."""
+    """Remove what a kill left half written; returns the folders. Only rank 0, before anything is saved.
+
+    Scratch files of processes that still live, or ran on other machines, stay.
+    """
+    for folder in (output, join(output, "final"), join(output, "hangs")):
+        sweep_scratch(folder)
     half = [folder for folder, files in _folders(output).items() if DOCUMENT not in files]
     for folder in half:
         remove(folder)
+    if is_local(output):
+        # Listings leave out hidden files, so they do not show a folder in which only a scratch file is left.
+        for path in Path(filesystem(output)[1], "checkpoints").glob("step-*"):
+            if path.is_dir() and sweep_scratch(str(path)):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+                    half.append(str(path))
     return half
 
 
@@ -284,7 +317,8 @@ def write_tensors(url: str, tensors: Mapping[str, Tensor], metadata: dict[str, s
             shared = values.untyped_storage().data_ptr()
             apart[name] = values.clone() if shared in seen else values
             seen.add(shared)
-        save_file(apart, local, metadata)
+        with naming(local):
+            save_file(apart, local, metadata)
         local.chmod(mode)  # safetensors makes files that only their owner may read
         with open(local, "rb") as handle:
             record = {"bytes": local.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
@@ -323,6 +357,35 @@ def _write(
         remove(join(old, DOCUMENT))  # first, so that a kill in between leaves no folder that seems whole
         remove(old)
     return folder
+
+
+def _not_saved(
+    output: str, step: int, state: EngineState, averaged: Mapping[str, Tensor] | None, error: Exception
+) -> str:
+    """What people need to know when a checkpoint could not be written."""
+    folder = folder_of(output, step)
+    tensors = [*state.parameters.values(), *state.moments.values(), *(averaged or {}).values()]
+    room = f"it takes {readable_bytes(sum(each.nbytes for each in tensors))}"
+    if is_local(output):
+        with contextlib.suppress(OSError):
+            room += f", and {readable_bytes(shutil.disk_usage(filesystem(output)[1]).free)} are free there"
+    kept = "no earlier checkpoint is there"
+    with contextlib.suppress(OSError):
+        whole = [_step_of(old) for old, files in _folders(output).items() if DOCUMENT in files and old != folder]
+        if whole:
+            kept = f"the checkpoint of step {max(whole)} is kept"
+    return (
+        f"the checkpoint of step {step} could not be written to {redact(folder)} ({_reason(error)}); {room}. What was "
+        f"half written is removed; {kept}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """In the operating system's words, without its number; safetensors has it in its text."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number is not None:
+        return os.strerror(int(number[1]))
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _folders(output: str) -> dict[str, set[str]]:

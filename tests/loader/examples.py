@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -48,6 +49,16 @@ class Everything:
             "ids": found[1] if found else None,
             "drawn": float(rng.random()),
         }
+
+
+class TooLarge:
+    """Makes 4 MB of each sample, in a process that may write no file (and no shared memory) of more than 1 MB."""
+
+    def __call__(
+        self, sample: StoredSample, rng: np.random.Generator, another: Callable[[], StoredSample]
+    ) -> np.ndarray[Any, Any]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return np.zeros(1_000_000, np.float32)
 
 
 def plain(batch: Iterable[dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -14,10 +14,10 @@ import pytest
 import torch
 import webdataset
 
-from tests.loader.examples import Everything, keys, make_shards, open_loader, plain
+from tests.loader.examples import Everything, TooLarge, keys, make_shards, open_loader, plain
 from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.loader.loader import ShardLoader, WorkerDied
-from trackmill.pipeline.loader.packing import pack, unpack
+from trackmill.pipeline.loader.packing import SharedMemoryFull, pack, unpack
 from trackmill.pipeline.shards.tar import BadShard
 
 
@@ -159,6 +159,17 @@ def test_examples_that_depend_on_chance_resume_exactly(catalog: Any) -> None:
     whole = [keys(next(loader)) for loader in [open_loader(catalog, 8, **options)] for _ in range(12)]
     resumed = open_loader(catalog, 8, batches_done=7, **options)
     assert [keys(next(resumed)) for _ in range(5)] == whole[7:]
+
+
+def test_shared_memory_without_room_is_said_in_one_sentence(catalog: Any) -> None:
+    """Containers have 64 MB of it, unless they ask for more."""
+    loader = open_loader(catalog, 8, make_example=TooLarge(), workers=1)
+    with pytest.raises(
+        SharedMemoryFull, match=r"/dev/shm is full: a loader worker passes on 32\.0 MB.*--shm-size"
+    ) as said:
+        next(loader)
+    assert "Traceback" not in str(said.value)
+    loader.close()
 
 
 def test_packing_keeps_arrays_and_tensors() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +14,15 @@ import fsspec
 import orjson
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from trackmill.pipeline.storage.scratch import scratch_file
 from trackmill.pipeline.training import checkpoint
 from trackmill.pipeline.training.checkpoint import DamagedCheckpoint, SavedCheckpoint
 from trackmill.pipeline.training.engines.base import EngineState
 from trackmill.schemas.config import ConfigError, digest
+from trackmill.schemas.errors import StorageError
 
 
 class FixedEngine:
@@ -54,6 +61,17 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}"
 
 
+@contextlib.contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """The operating system refuses to write more than so many bytes into one file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def change(url: str, data: bytes) -> None:
     with fsspec.open(url, "wb") as handle:
         handle.write(data)
@@ -62,6 +80,46 @@ def change(url: str, data: bytes) -> None:
 def content(url: str) -> bytes:
     with fsspec.open(url, "rb") as handle:
         return handle.read()
+
+
+def test_a_disk_without_room_leaves_the_checkpoint_before_and_nothing_half_written(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    write(output, 4)
+    large = {"network.w": torch.rand(1000), "network.v": torch.rand(100_000)}
+    document = checkpoint.find(output).document
+    with files_up_to(64_000), pytest.raises(StorageError) as caught:
+        checkpoint.save(output, 8, FixedEngine(large), None, document, keep=1)
+    said = str(caught.value)
+    assert (
+        f"the checkpoint of step 8 could not be written to {output}/checkpoints/step-00000008 (File too large)" in said
+    )
+    assert "it takes 808.0 kB, and" in said and "are free there" in said
+    assert said.endswith("What was half written is removed; the checkpoint of step 4 is kept")
+    assert [path.name for path in (tmp_path / "checkpoints").rglob("*") if path.is_dir()] == ["step-00000004"]
+    found = checkpoint.find(output)
+    assert found is not None and found.step == 4
+    with pytest.MonkeyPatch.context() as patch:  # as on a full disk
+        patch.setattr(checkpoint, "save_file", refuse)
+        with pytest.raises(StorageError, match=r"\(No space left on device\); it takes .*step 4 is kept"):
+            write(output, 8)
+
+
+def refuse(*_: Any) -> None:
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_scratch_of_a_killed_save_is_swept_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    write(str(tmp_path), 4)
+    own = scratch_file(str(tmp_path / "checkpoints/step-00000008/model.safetensors"))
+    dead = Path(str(own).replace(f"~{os.getpid()}~", "~999999999~"))
+    beside = [dead, *(tmp_path / part / dead.name for part in ("checkpoints/step-00000012", "final", "."))]
+    for path in beside:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    checkpoint.sweep(str(tmp_path))
+    assert [path.exists() for path in (own, *beside)] == [True, False, False, False, False]
+    assert not (tmp_path / "checkpoints/step-00000012").exists()
+    assert checkpoint.find(str(tmp_path)).step == 4
 
 
 def test_what_is_saved_is_read_again_to_the_bit(output: str) -> None:

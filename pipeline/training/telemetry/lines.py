@@ -13,6 +13,7 @@ import orjson
 
 from trackmill.pipeline.storage.files import exists, filesystem, is_local, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.scratch import naming
 
 
 class JsonLines:
@@ -76,8 +77,9 @@ class JsonLines:
             self.last_row = row
             text += orjson.dumps({name: _plain(value) for name, value in row.items()}) + b"\n"
         if self._file is not None:
-            self._file.write(text)
-            self._file.flush()
+            with naming(self.url):
+                self._file.write(text)
+                self._file.flush()
         else:
             self._memory += text
             self._dirty = self._dirty or bool(text)
@@ -91,8 +93,9 @@ class JsonLines:
             OSError: it could not be stored.
         """
         if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            with naming(self.url):
+                self._file.flush()
+                os.fsync(self._file.fileno())
         elif self._dirty:
             publish_bytes(self.url, bytes(self._memory))
             self._dirty = False
