@@ -8,17 +8,17 @@ folder, from 0; rows of `gt.txt` belong to the number in the file's name, or to 
 
 from __future__ import annotations
 
-import configparser
 import logging
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from typing import Any
 
 import orjson
 
 from trackmill.pipeline.formats.frame_numbers import FramesDoNotFit, row_shift
+from trackmill.pipeline.formats.seqinfo import DEFAULT_FPS, parse_seqinfo
 from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.sources.apart import pair_apart
 from trackmill.pipeline.sources.base import Claim, ReadSettings, Source
 from trackmill.pipeline.sources.clips import clip_item, cut_clips, num_kept, stride_for
 from trackmill.pipeline.sources.frame_files import FrameFile, read_frame_files
@@ -29,10 +29,8 @@ from trackmill.schemas.media import Annotations, Media, WorkItem
 
 log = logging.getLogger("trackmill")
 
-DEFAULT_FPS = 30.0
-"""Where no `seqinfo.ini` says otherwise: MOT17's and MOT20's most common rate."""
-
 _FRAME = re.compile(r"^(?P<sequence>.+)/(?P<folder>[^/]+)/(?P<name>(?P<number>\d+)\.(?i:jpg|jpeg|png))$")
+_TRUTH = "/gt/gt.txt"
 _MAX_SEQINFO_BYTES = 64 * 1024
 
 
@@ -51,18 +49,21 @@ class Mot(Source):
     def claim(self, files: Sequence[FileInfo]) -> Claim:
         """Sequences whose frames are listed, with the small `seqinfo.ini` read for frame rate and folder."""
         listed = {file.uri for file in files}
-        folders: dict[tuple[str, str], dict[int, str]] = {}
+        sequences: dict[str, dict[str, dict[int, str]]] = {}
         for uri in sorted(listed):
             if match := _FRAME.match(uri):
-                frames = folders.setdefault((match["sequence"], match["folder"]), {})
-                frames[int(match["number"])] = match["name"]
+                folders = sequences.setdefault(match["sequence"], {})
+                folders.setdefault(match["folder"], {})[int(match["number"])] = match["name"]
         claim = Claim()
-        for (sequence, folder), frames in folders.items():
+        apart = _truths_apart(listed, sequences)
+        for sequence, folders in sequences.items():
             seqinfo = join(sequence, "seqinfo.ini")
             image_folder, fps, problem = _seqinfo(seqinfo) if seqinfo in listed else ("img1", DEFAULT_FPS, "")
-            if folder != image_folder:
+            folder = _image_folder(sequence, image_folder, folders)
+            if folder is None:
                 continue
-            truth = join(sequence, "gt", "gt.txt")
+            frames = folders[folder]
+            truth = apart.get(sequence, join(sequence, "gt", "gt.txt"))
             claim.used.update(join(sequence, folder, name) for name in frames.values())
             claim.used.update({seqinfo, truth, join(sequence, "det", "det.txt")} & listed)
             names = [frames[number] for number in sorted(frames)]
@@ -132,20 +133,35 @@ class Mot(Source):
         return rows.clipped(height, width) if rows is not None else Annotations()
 
 
+def _image_folder(sequence: str, stated: str, folders: Collection[str]) -> str | None:
+    """The folder that `seqinfo.ini` names, or else `img1`, which it was copied with; None where there is neither."""
+    if stated in folders:
+        return stated
+    found = next((name for name in folders if name.lower() == stated.lower()), "img1" if "img1" in folders else None)
+    if found is not None:
+        log.warning(
+            "%s/seqinfo.ini: there are no pictures in %s/, those in %s/ are read", redact(sequence), stated, found
+        )
+    return found
+
+
+def _truths_apart(listed: Set[str], sequences: Iterable[str]) -> dict[str, str]:
+    """Ground truth of sequences that lies in another folder, as `annotations/SEQUENCE/gt/gt.txt` beside `images/`."""
+    truths = {uri.removesuffix(_TRUTH): uri for uri in listed if uri.endswith(_TRUTH)}
+    bare = {sequence: sequence for sequence in sequences if sequence not in truths}
+    paired = pair_apart(bare, truths.keys() - set(sequences))
+    return {sequence: truths[folder] for folder, sequence in paired.items()}
+
+
 def _number(uri: str) -> int:
     return int(basename(uri).split(".")[0])
 
 
 def _seqinfo(uri: str) -> tuple[str, float, str]:
     """Image folder, frame rate and, where the file is no good, what is wrong with it."""
-    parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(read_bytes(uri, max_bytes=_MAX_SEQINFO_BYTES).decode("utf-8-sig"))
-        folder = parser.get("Sequence", "imDir", fallback="img1").strip("/")
-        fps = parser.getfloat("Sequence", "frameRate", fallback=DEFAULT_FPS)
-        if not math.isfinite(fps) or fps <= 0:
-            raise ValueError(f"frameRate is {fps}")
-    except (configparser.Error, ValueError, OSError) as error:
+        folder, fps = parse_seqinfo(read_bytes(uri, max_bytes=_MAX_SEQINFO_BYTES).decode("utf-8-sig"))
+    except (ValueError, OSError) as error:
         text = " ".join(str(error).split())
         return "img1", DEFAULT_FPS, f"{dirname(uri)}/seqinfo.ini cannot be used: {text}"
     return folder, fps, ""

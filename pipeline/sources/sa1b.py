@@ -17,9 +17,10 @@ from trackmill.pipeline.media.errors import BadItem, MissingAnnotation, Truncate
 from trackmill.pipeline.media.fetching import fetch_bytes, fetch_json
 from trackmill.pipeline.media.pictures import decode_picture
 from trackmill.pipeline.media.scaling import annotations_of_frame
+from trackmill.pipeline.sources.apart import pair_apart
 from trackmill.pipeline.sources.base import Claim, Source
 from trackmill.pipeline.sources.probing import probe_files
-from trackmill.pipeline.sources.sa1b_annotations import sa1b_annotations
+from trackmill.pipeline.sources.sa1b_annotations import check_picture, sa1b_annotations
 from trackmill.pipeline.sources.tar_index import TarIndex, index_tar
 from trackmill.pipeline.storage.files import FileInfo, basename, retry
 from trackmill.schemas.keys import sample_key
@@ -34,7 +35,8 @@ _OFFICIAL_NAME = re.compile(r"(^|/)sa_\d+$")
 class Sa1b(Source):
     """Pictures with the masks of the SA-1B data engine.
 
-    By itself it takes `sa_N.jpg` and `sa_N.json` where there is at least one such JSON, and tars called `sa_*.tar`;
+    By itself it takes `sa_N.jpg` and `sa_N.json`, in one folder or in `images/` and `annotations/`, where there is at
+    least one such JSON, and tars called `sa_*.tar`;
     named by `--source`, every JPEG, the JSON beside one, and every tar.
     """
 
@@ -66,7 +68,9 @@ class Sa1b(Source):
         if item.offset >= 0:
             where, place = item.uri, tuple(details["json"])
         size = (picture.height, picture.width)
-        stated = sa1b_annotations(fetch_json(where, *place), *size, name)
+        document = fetch_json(where, *place)
+        check_picture(document, item.uri if item.offset < 0 else item.source_id.rpartition("#")[2], *size, name)
+        stated = sa1b_annotations(document, *size, name)
         annotations = annotations_of_frame(stated, size, picture.image)
         return Media(
             kind="image",
@@ -97,6 +101,9 @@ class Sa1b(Source):
 
     def _claim_folders(self, uris: list[str], claim: Claim) -> None:
         pairs = _pair(uri for uri in uris if self.explicit or _official(uri))
+        pictures = {stem: pair["jpg"] for stem, pair in pairs.items() if "json" not in pair}
+        for notes, stem in pair_apart(pictures, [stem for stem, pair in pairs.items() if "jpg" not in pair]).items():
+            pairs[stem] |= pairs.pop(notes)
         if not self.explicit and not any("json" in pair for pair in pairs.values()):
             return
         for stem, pair in pairs.items():

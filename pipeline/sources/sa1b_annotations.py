@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from trackmill.pipeline.media.rle import crop_rle
 from trackmill.schemas.boxes import clip_boxes, from_xywh
 from trackmill.schemas.masks import CroppedMask
 from trackmill.schemas.media import Annotations
+
+_OFFICIAL = re.compile(r"^sa_(\d+)$")
 
 
 def sa1b_annotations(document: dict[str, Any], height: int, width: int, where: str) -> Annotations:
@@ -44,6 +47,46 @@ def sa1b_annotations(document: dict[str, Any], height: int, width: int, where: s
         raise BadItem(f"{where}: two annotations have the same id")
     xyxy = from_xywh(np.array(boxes, np.float64).reshape(-1, 4))
     return Annotations(boxes=clip_boxes(xyxy, height, width), ids=ids, scores=scores, masks=masks)
+
+
+def check_picture(document: dict[str, Any], picture: str, height: int, width: int, where: str) -> None:
+    """Make sure that annotations are those of this picture, by what their `image` says; what is left out is no matter.
+
+    Args:
+        document: the parsed JSON.
+        picture: URI or member name of the picture.
+        height, width: size of the decoded picture.
+        where: what the errors should name.
+
+    Raises:
+        BadItem: `image` states another name, number or size; says which and how to mend it.
+    """
+    image = document.get("image")
+    if not isinstance(image, dict):
+        return
+    stem = _stem(picture)
+    stated = image.get("file_name")
+    if isinstance(stated, str) and stated and _stem(stated) != stem:
+        raise BadItem(
+            f"{where}: its JSON belongs to another picture: image.file_name is {stated!r}; put the right JSON there, "
+            "or mend file_name if only the picture was renamed"
+        )
+    number = _OFFICIAL.match(stem)
+    if number and isinstance(image.get("image_id"), int | float) and image["image_id"] != int(number[1]):
+        raise BadItem(
+            f"{where}: its JSON belongs to another picture: image.image_id is {image['image_id']}; put the right JSON "
+            "there, or mend image_id"
+        )
+    for key, value in (("height", height), ("width", width)):
+        if isinstance(image.get(key), int | float) and image[key] != value:
+            raise BadItem(
+                f"{where}: its JSON says {key} {image[key]}, the picture has {value}: it belongs to another picture, "
+                "or the picture was scaled without it"
+            )
+
+
+def _stem(name: str) -> str:
+    return name.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
 def _box(record: dict[str, Any], place: str) -> list[float]:

@@ -15,6 +15,7 @@ import orjson
 
 from trackmill.pipeline.media.errors import BadItem, MissingAnnotation, NothingToStore
 from trackmill.pipeline.media.video_headers import VideoHeader
+from trackmill.pipeline.sources.apart import pair_apart
 from trackmill.pipeline.sources.base import Claim, ReadSettings, Source
 from trackmill.pipeline.sources.clips import Clip, clip_item, cut_clips, num_kept, source_frames
 from trackmill.pipeline.sources.sav_folders import SavFolders
@@ -29,7 +30,7 @@ LICENSE = "CC BY 4.0"
 STRIDE = 4
 """Video frames from one annotated frame to the next."""
 
-_FILE = re.compile(r"^(?P<stem>.*?)(?:\.(?P<video>mp4)|_(?P<kind>manual|auto)\.json)$")
+_FILE = re.compile(r"^(?P<stem>.*?)(?:\.(?P<video>(?i:mp4))|_(?P<kind>manual|auto)\.(?i:json))$", re.DOTALL)
 _OFFICIAL_NAME = re.compile(r"(^|/)sav_\d+$")
 
 
@@ -58,6 +59,7 @@ class Sav(Source):
             match = _FILE.match(file.uri)
             if match and file.uri not in claim.used:
                 groups.setdefault(match["stem"], {})[match["kind"] or "video"] = file.uri
+        self._join_apart(groups)
         groups = {stem: group for stem, group in sorted(groups.items()) if self._is_ours(stem, group)}
         videos = [group["video"] for group in groups.values() if "video" in group]
         headers = dict(zip(videos, probe_all(videos), strict=True))
@@ -94,6 +96,12 @@ class Sav(Source):
             license=self.settings.license or LICENSE,
             where=item.source_id,
         )
+
+    def _join_apart(self, groups: dict[str, dict[str, str]]) -> None:
+        """Give annotations in a folder of their own (`annotations/` beside `videos/`) to their videos."""
+        alone = {stem: stem for stem, group in groups.items() if list(group) == ["video"]}
+        for notes, stem in pair_apart(alone, [stem for stem, group in groups.items() if "video" not in group]).items():
+            groups[stem] |= groups.pop(notes)
 
     def _is_ours(self, stem: str, group: dict[str, str]) -> bool:
         if "video" not in group:

@@ -7,9 +7,7 @@ a picture file is skipped by itself, and the frames after it keep their numbers.
 
 from __future__ import annotations
 
-import configparser
 import logging
-import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -17,11 +15,13 @@ from collections.abc import Iterable, Iterator
 from pydantic import Field
 
 from trackmill.pipeline.formats.frame_numbers import FramesDoNotFit, row_shift
+from trackmill.pipeline.formats.seqinfo import DEFAULT_FPS as SEQUENCE_FPS
+from trackmill.pipeline.formats.seqinfo import parse_seqinfo
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import fetch_bytes
 from trackmill.pipeline.media.pictures import decode_picture
 from trackmill.pipeline.media.videos import VideoReader
-from trackmill.pipeline.sources import images, mot, video_files
+from trackmill.pipeline.sources import images, video_files
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, join, list_files, open_for_seeking, read_bytes
 from trackmill.schemas.config import Settings
@@ -178,7 +178,7 @@ def open_frames(url: str, settings: ReadLimits | None = None) -> FrameReader:
             return VideoFrames(root, settings)
         return PictureFrames(root.rpartition("/")[0], [(basename(root), 1)], _stem(root), DEFAULT_FPS, settings)
     seqinfo = join(root, "seqinfo.ini")
-    folder, fps = _seqinfo(seqinfo) if seqinfo in files else ("img1", mot.DEFAULT_FPS)
+    folder, fps = _seqinfo(seqinfo) if seqinfo in files else ("img1", SEQUENCE_FPS)
     sequence = join(root, folder)
     pictures = _pictures_in(sequence, files)
     if pictures:
@@ -225,16 +225,10 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _seqinfo(url: str) -> tuple[str, float]:
-    parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(read_bytes(url, max_bytes=1 << 16).decode("utf-8-sig"))
-        folder = parser.get("Sequence", "imDir", fallback="img1").strip("/")
-        fps = parser.getfloat("Sequence", "frameRate", fallback=mot.DEFAULT_FPS)
-    except (configparser.Error, ValueError) as error:
-        raise InputError(f"{redact(url)}: cannot be used: {' '.join(str(error).split())}") from None
-    if not math.isfinite(fps) or fps <= 0:
-        raise InputError(f"{redact(url)}: frameRate is {fps}, should be above 0")
-    return folder, fps
+        return parse_seqinfo(read_bytes(url, max_bytes=1 << 16).decode("utf-8-sig"))
+    except ValueError as error:
+        raise InputError(f"{redact(url)}: cannot be used: {error}") from None
 
 
 def _stem(url: str) -> str:

@@ -31,5 +31,5 @@ def test_the_rate_of_frames_is_part_of_the_fingerprint_where_it_is_not_the_usual
     other = prepare("auto", [tmp_path / "raw"], tmp_path / "c", source_settings={"fps": 24})
     assert usual.fingerprint == said.fingerprint != other.fingerprint
     assert '"fps":24.0' in other.plan.items(0, 1)[0].details
-    with pytest.raises(ConfigError, match="unknown key 'source_settings.rate'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'source_settings\.rate'"):
         prepare("frames", [tmp_path / "raw"], tmp_path / "d", source_settings={"rate": 24})

@@ -157,3 +157,12 @@ def test_frames_of_two_sizes_are_refused(tmp_path):
     make_jpeg(sequence / "img1" / "000002.jpg", 40, 40)
     with pytest.raises(BadItem, match=r"000002\.jpg: is 40 x 40"):
         read_all(tmp_path)
+
+
+@pytest.mark.parametrize("stated", ["img1\\", ".\\img1", '"img1"', " img1/ ", "IMG1", "elsewhere"])
+def test_image_folder_as_windows_and_people_write_it(tmp_path, stated, caplog):
+    sequence = make_mot(tmp_path, num_frames=2)
+    info = sequence / "seqinfo.ini"
+    info.write_text(info.read_text().replace("imDir=img1", f"imDir={stated}"))
+    assert [frame.annotations.ids for frame in read_all(tmp_path)[0].frames] == [[1, 2], [1, 2]]
+    assert ("those in img1/ are read" in caplog.text) == (stated in ("IMG1", "elsewhere"))

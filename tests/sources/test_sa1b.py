@@ -270,3 +270,35 @@ def test_long_member_names(tmp_path):
     assert [item.source_id for item in items] == [f"{path}#{name}"]
     assert len(open_source("sa1b", SETTINGS).read(items[0]).frames[0].annotations.ids) == 3
     assert io.BytesIO(path.read_bytes()).getbuffer()[items[0].offset : items[0].offset + 2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        ({"file_name": "sa_2.jpg"}, r"belongs to another picture: image.file_name is 'sa_2\.jpg'"),
+        ({"image_id": 2}, r"belongs to another picture: image.image_id is 2"),
+        ({"width": 640}, "says width 640, the picture has 64"),
+    ],
+)
+def test_json_of_another_picture_is_refused(tmp_path, image, text):
+    make_sa1b_folder(tmp_path, 2)
+    change(tmp_path, lambda document: document["image"].update(image))
+    errors = read_error(tmp_path)
+    assert list(errors) == ["sa_1.jpg"]
+    with pytest.raises(BadItem, match=text):
+        raise errors["sa_1.jpg"]
+
+
+def test_json_of_another_picture_in_a_tar_is_refused(tmp_path):
+    image, masks = make_scene(48, 64, seed=1)
+    with tarfile.open(tmp_path / "sa_000000.tar", "w") as tar:
+        add_member(tar, "sa_1.jpg", jpeg_bytes(image))
+        add_member(tar, "sa_1.json", json.dumps(sa1b_document(2, masks)).encode())
+    assert "image.file_name is 'sa_2.jpg'" in str(read_error(tmp_path, "auto")["sa_1.jpg"])
+
+
+@pytest.mark.parametrize("image", [None, {}, {"file_name": "images/sa_1.JPEG", "image_id": 1.0}])
+def test_json_that_does_not_state_another_picture_is_fine(tmp_path, image):
+    make_sa1b_folder(tmp_path, 1)
+    change(tmp_path, lambda document: document.update(image=image))
+    assert len(read_all(tmp_path)[0].frames[0].annotations.ids) == 3

@@ -181,3 +181,27 @@ def test_validation_mask_of_another_size(tmp_path):
     Image.fromarray(np.ones((10, 10), bool)).save(path)
     with pytest.raises(BadItem, match=r"000/00004\.png: is 10 x 10, its frame 48 x 64"):
         read_all(tmp_path)
+
+
+def test_a_video_named_in_capitals_has_its_annotations(tmp_path):
+    make_sav_train(tmp_path).rename(tmp_path / "sav_000001.MP4")
+    clips = read_all(tmp_path, "auto")
+    assert clips[0].frames[0].annotations.ids == [0, 1, AUTO_ID_OFFSET]
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "transparent colour", "drawn in alpha"])
+def test_masks_saved_with_transparency_are_their_object_only(tmp_path, mode):
+    make_sav_val(tmp_path, num_frames=1, count=1)
+    path = tmp_path / "Annotations_6fps" / "sav_000777" / "000" / "00000.png"
+    mask = make_scene(48, 64, seed=5, count=1)[1][0]
+    level = mask.astype(np.uint8) * 255
+    opaque = np.full_like(level, 255)
+    planes = {
+        "LA": [level, opaque],
+        "RGBA": [level] * 3 + [opaque],
+        "transparent colour": [opaque] * 3 + [level],
+        "drawn in alpha": [opaque * 0] * 3 + [level],
+    }[mode]
+    Image.fromarray(np.stack(planes, axis=2)).save(path)
+    (crop,) = read_all(tmp_path)[0].frames[0].annotations.masks
+    assert np.array_equal(paste_mask(crop, 48, 64), mask)
