@@ -1,13 +1,15 @@
-"""JSON of any size from any URL, gzip allowed; errors name the file."""
+"""JSON of any size from any URL, gzip allowed; errors name file, line and column, and say how to mend it."""
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Any
 
 import orjson
 
 from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.text_spellings import utf8
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, list_files, read_bytes
 
@@ -26,10 +28,13 @@ def load_json(url: str) -> Any:
     data = read_bytes(url)
     if data[:2] == b"\x1f\x8b":
         data = _gunzip(data, url)
+    if b"\0" in data[:4] or data.startswith(b"\xff\xfe"):
+        data = utf8(data, url)
+    data = data.removeprefix(b"\xef\xbb\xbf")
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise BadTracks(f"{redact(url)}: not valid JSON: {error}") from None
+        raise BadTracks(f"{redact(url)}: not valid JSON{_fault(data, error)}") from None
 
 
 def json_files(url: str) -> list[FileInfo]:
@@ -47,6 +52,31 @@ def json_files(url: str) -> list[FileInfo]:
             return files
         raise BadTracks(f"{redact(url)}: holds no .json or .json.gz file")
     return found
+
+
+def _fault(data: bytes, error: orjson.JSONDecodeError) -> str:
+    """Where JSON is broken, what stands there, and what to do."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as wrong:
+        line = data.count(b"\n", 0, wrong.start) + 1
+        return f": line {line} is not UTF-8; write the file as UTF-8"
+    before, after = text[: error.pos], text[error.pos :]
+    if not text.strip():
+        return ": the file is empty"
+    if not after.strip():
+        return f": it ends early, in line {error.lineno}; copy it or write it again"
+    advice = error.msg
+    if re.match(r"-?(NaN|Infinity)", after):
+        advice = "JSON has no NaN and no Infinity; write a number, or leave the object out"
+    elif after.startswith("'"):
+        advice = "text stands in double quotes; write the file with a JSON library, not with print"
+    elif re.search(r"\d(,\s*)?$", before) and re.match(r"[_\d]", after):
+        advice = "a number is written as 10.5, with a point and without underscores"
+    elif after.lstrip()[0] in "[{" and error.msg.startswith("unexpected content after"):
+        advice = "there is more than one document; write one list"
+    shown = " ".join(f"{before[-30:]}{after[:30]}".split())
+    return f": line {error.lineno}, column {error.colno}: {advice}; near {shown!r}"
 
 
 def _gunzip(data: bytes, url: str) -> bytes:

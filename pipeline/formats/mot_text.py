@@ -16,10 +16,14 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.text_spellings import first_line, utf8, with_commas
 from trackmill.pipeline.storage.credentials import redact
 
 NUM_COLUMNS_NEEDED = 7
 _MAX_COLUMNS = 64
+_USUAL_COLUMNS = 10
+_NUMBER = re.compile(rb"\s*[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf|infinity)\s*", re.IGNORECASE)
+"""What the parser in C takes for a number; Python's `float` takes more, such as `1_0`."""
 _MAX_NUMBER = 2**53
 """Largest frame number or id: whole numbers above it are no longer exact in float64."""
 
@@ -58,35 +62,39 @@ class MotRows:
         return f"{redact(self.url)}: line {_line_of(self.text, row)}"
 
 
-def parse_mot_text(data: bytes, url: str) -> MotRows:
+def parse_mot_text(data: bytes, url: str, *, identities: bool = True) -> MotRows:
     """Parse one file; an empty one has no rows.
 
     Args:
-        data: the file's bytes.
+        data: the file's bytes, in any of the spellings of `text_spellings.py`.
         url: its name, for errors.
+        identities: whether the second column is one; False for detections, whose column says nothing and becomes -1.
 
     Raises:
         BadTracks: names the line: too few columns or not as many as in the first line, a cell that is no number or not
             finite, a frame or id that is not whole, a frame below 1, a negative width or height, an id twice in a
             frame.
     """
-    if b"\0" in data:
-        raise BadTracks(f"{redact(url)}: not a text file")
-    text = _with_commas(data.removeprefix(b"\xef\xbb\xbf"))
-    first = re.search(rb"\S[^\n]*", text)
-    if first is None:
+    text = with_commas(utf8(data, url))
+    first = first_line(text)
+    if not first:
         return _no_rows(url)
-    num_columns = first[0].rstrip(b" \t,").count(b",") + 1
+    num_columns = first.rstrip(b" \t,").count(b",") + 1
     if not NUM_COLUMNS_NEEDED <= num_columns <= _MAX_COLUMNS:
         raise BadTracks(
             f"{redact(url)}: line {_line_of(text, 0)}: {num_columns} columns, at least {NUM_COLUMNS_NEEDED} are needed "
             "(frame, id, x, y, width, height, confidence or flag)"
         )
+    if num_columns > _USUAL_COLUMNS and b"." not in text and _NUMBER.fullmatch(first.partition(b",")[0]):
+        raise BadTracks(
+            f"{redact(url)}: line {_line_of(text, 0)}: {num_columns} columns and no decimal point in the whole file: "
+            f"these look like decimal commas; write 10.5, or part columns with semicolons: {_shown(first)}"
+        )
     cells = _numbers(text, num_columns, url)
     rows = MotRows(
         url=url,
         frames=_whole(cells[0], "frame", text, url),
-        ids=_whole(cells[1], "id", text, url),
+        ids=_whole(cells[1], "id", text, url) if identities else np.full(len(cells[1]), -1),
         boxes=np.column_stack([cells[2], cells[3], cells[2] + cells[4], cells[3] + cells[5]]),
         confidence=cells[6],
         classes=_classes(cells),
@@ -94,6 +102,8 @@ def parse_mot_text(data: bytes, url: str) -> MotRows:
         text=text,
     )
     _check(rows, cells[4], cells[5])
+    if identities:
+        _refuse_twice(rows)
     return rows
 
 
@@ -133,16 +143,22 @@ def _fault(text: bytes, num_columns: int, url: str) -> BadTracks | None:
     for number, line in enumerate(text.split(b"\n"), start=1):
         if not line.strip():
             continue
-        where, shown = f"{redact(url)}: line {number}", repr(line[:80].decode("utf-8", "replace"))
+        where, shown = f"{redact(url)}: line {number}", _shown(line)
         columns = line.split(b",")
         if len(columns) != num_columns:
-            return BadTracks(f"{where}: {len(columns)} columns where the first line has {num_columns}: {shown}")
+            fault = f"{where}: {len(columns)} columns where the first line has {num_columns}: {shown}"
+            many = max(len(columns), num_columns) > _USUAL_COLUMNS
+            return BadTracks(f"{fault}; if these are decimal commas, write 10.5" if many else fault)
         for place, cell in enumerate(columns, start=1):
-            try:
-                float(cell)
-            except ValueError:
-                return BadTracks(f"{where}: column {place} is no number: {shown}")
+            if _NUMBER.fullmatch(cell) is None:
+                is_heading = not any(map(_NUMBER.fullmatch, columns))
+                advice = "; a line of headings? take it out" if is_heading else ""
+                return BadTracks(f"{where}: column {place} is no number: {shown}{advice}")
     return None
+
+
+def _shown(line: bytes) -> str:
+    return repr(line[:80].decode("utf-8", "replace"))
 
 
 def _whole(column: NDArray[np.float64], name: str, text: bytes, url: str) -> NDArray[np.int64]:
@@ -169,6 +185,9 @@ def _check(rows: MotRows, width: NDArray[np.float64], height: NDArray[np.float64
     odd = np.flatnonzero(rows.frames < 1)
     if odd.size:
         raise BadTracks(f"{rows.where(int(odd[0]))}: frame {rows.frames[odd[0]]}, but frames count from 1")
+
+
+def _refuse_twice(rows: MotRows) -> None:
     if not _has_duplicates(rows.frames, rows.ids):
         return
     order = np.lexsort((rows.ids, rows.frames))
@@ -185,16 +204,6 @@ def _has_duplicates(frames: NDArray[np.int64], ids: NDArray[np.int64]) -> bool:
         return bool(np.bincount(frames * span + (ids - ids.min())).max() > 1)
     pairs = np.column_stack([frames, ids])
     return len(np.unique(pairs, axis=0)) < len(pairs)
-
-
-def _with_commas(data: bytes) -> bytes:
-    """Lines ended by one newline, columns parted by commas."""
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    first = re.search(rb"\S[^\n]*", data)
-    if first is not None and b"," not in first[0]:
-        data = re.sub(rb"[ \t;]+", b",", re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", data))
-    return data
 
 
 def _line_of(text: bytes, row: int) -> int:

@@ -6,9 +6,7 @@ All of a file is read and checked at once, so that a broken row is an error befo
 from __future__ import annotations
 
 import io
-import itertools
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +31,6 @@ from trackmill.schemas.masks import CroppedMask, crop_mask, decode_counts
 log = logging.getLogger("trackmill")
 
 _OBJECT = "object"
-# The second cell of a line, after the first and what parts them.
-_ID = re.compile(rb"((?:\A|(?<=[\r\n]))(?:\xef\xbb\xbf)?[ \t]*[^,;\s]+(?:[ \t]*,[ \t]*|[ \t;]+))[^,;\s]+")
 _NUMBERS = ("frame", "x0", "y0", "x1", "y1", "score")
 
 
@@ -155,9 +151,7 @@ def read_detections(
 
 
 def _mot_rows(data: bytes, url: str) -> DetectionRows:
-    # Detections have no identities: all ids are -1, which the reader of tracks refuses as standing twice in a frame.
-    count = itertools.count(1)
-    rows = parse_mot_text(_ID.sub(lambda match: match[1] + str(next(count)).encode(), data), url)
+    rows = parse_mot_text(data, url, identities=False)
     named = (rows.classes >= 1).all()
     classes, labels = np.unique(rows.classes, return_inverse=True) if named else (np.ones(1, np.int64), None)
     scores = rows.confidence

@@ -85,6 +85,7 @@ def test_classes_of_mot_text(tmp_path: Path) -> None:
         ("1,-1,1,1,5,5,1\n1,-1,1,1,-5,5,1\n", "line 2: the box has a negative width"),
         ("1,-1,1,1,5,5,1\n0,-1,1,1,5,5,1\n", "line 2: frame 0"),
         ("1,-1,1,1,5\n", "line 1: 5 columns"),
+        ("frame,id,x,y,w,h,s\n1,-1,1,1,5,5,1\n", "line 1: column 1 is no number: 'frame,id,x,y,w,h,s'; a line of head"),
         ("1,-1,1,1,5,5,1\n1,,1,1,5,5,1\n", "line 2: column 2 is no number"),
     ],
 )
