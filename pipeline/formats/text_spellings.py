@@ -10,6 +10,8 @@ from trackmill.pipeline.storage.credentials import redact
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = bytes.maketrans(b"\f\v", b"  ")
 """Form feeds and vertical tabs part pages, not columns."""
+_TEXT = bytes([9, 10, 11, 12, 13, *range(32, 256)])
+"""All characters but control codes."""
 _FEWEST = 6
 """A line with so many semicolons (or blanks) has its columns parted by them."""
 
@@ -27,7 +29,7 @@ def utf8(data: bytes, url: str) -> bytes:
     if b"\0" in data:
         # Of two bytes of a plain character one is zero: the second in little-endian order.
         for odd, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
-            if len(data) % 2 == 0 and not any(data[odd::2]):
+            if len(data) % 2 == 0 and not any(data[odd::2]) and not data[1 - odd :: 2].translate(None, _TEXT):
                 return _decoded(data, encoding, url)
         raise BadTracks(f"{redact(url)}: not a text file")
     # In the middle too: files with marks are joined by `cat`.

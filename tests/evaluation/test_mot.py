@@ -203,6 +203,14 @@ def test_zips_as_people_have_them(case: Path) -> None:
         evaluate("mot17", gt, str(case / "long"), Options())
 
 
+def test_a_zip_that_changes_is_read_anew(case: Path) -> None:
+    """Within one program, as a notebook that zips its results again."""
+    results = zipped(case / "results.zip", {"A.txt": RESULTS, "B.txt": RESULTS})
+    assert evaluate("mot17", str(case / "gt"), results, Options()).metrics["TP"] == 16
+    zipped(case / "results.zip", {"A.txt": "", "B.txt": RESULTS})
+    assert evaluate("mot17", str(case / "gt"), results, Options()).metrics["TP"] == 8
+
+
 def test_an_export_of_cvat_is_called_by_its_archive(case: Path) -> None:
     files: dict[str, str | bytes] = {"gt/gt.txt": GT, "gt/labels.txt": "person\n", "img1/frame_000000.PNG": b"x"}
     gt = zipped(case / "A.zip", files)
@@ -284,8 +292,65 @@ def test_frames_without_a_known_end(case: Path) -> None:
     (case / "gt" / "A" / "seqinfo.ini").unlink()
     assert_is_crossing(run(case).metrics, videos=2)
     (case / "results" / "A.txt").write_text(RESULTS + "5,1,1,1,1,1,1,-1,-1,-1\n")
-    with pytest.raises(BadTracks, match=r"beyond 4, the last frame with ground truth; put seqinfo.ini"):
+    with pytest.raises(BadTracks, match=r"beyond 4, the last frame with ground truth; .* in .*/gt/A/seqinfo\.ini"):
         run(case)
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "zip"])
+def test_the_length_of_flat_ground_truth_is_read_where_the_error_says(case: Path, what: str) -> None:
+    longer = RESULTS + "6,1,1,1,1,1,1,-1,-1,-1\n"
+    info = "[Sequence]\nseqLength=6\n"
+    (case / "flat").mkdir()
+    for name in "AB":
+        (case / "flat" / f"{name}.txt").write_text(GT)
+        (case / "results" / f"{name}.txt").write_text(longer)
+    gt = {"folder": case / "flat", "file": case / "flat" / "A.txt", "zip": case / "gt.zip"}[what]
+    results, files = case / "results" / ("A.txt" if what == "file" else ""), {f"{name}.txt": GT for name in "AB"}
+    zipped(case / "gt.zip", files)
+    where = r"A/seqinfo\.ini in .*gt\.zip" if what == "zip" else r"flat/A/seqinfo\.ini"
+    with pytest.raises(BadTracks, match=rf"frame 6 is beyond 4, .*; if the sequence goes on, say so in .*{where}"):
+        evaluate("mot17", str(gt), str(results), Options())
+    for name in "AB":
+        (case / "flat" / name).mkdir()
+        (case / "flat" / name / "seqinfo.ini").write_text(info)
+        files[f"{name}/seqinfo.ini"] = info
+    zipped(case / "gt.zip", files)
+    metrics = evaluate("mot17", str(gt), str(results), Options()).metrics
+    assert metrics["FP"] == (2 if what == "file" else 4)
+    assert metrics["FAF"] == 2 / 6
+
+
+def test_one_flat_sequence_has_its_length_beside_it(case: Path) -> None:
+    (case / "flat").mkdir()
+    (case / "flat" / "A.txt").write_text(GT)
+    (case / "flat" / "seqinfo.ini").write_text("[Sequence]\nseqLength=8\n")
+    report = evaluate("mot17", str(case / "flat"), str(case / "results" / "A.txt"), Options())
+    assert report.metrics["FAF"] == 1 / 8
+
+
+@pytest.mark.parametrize("name", ["room_summary", "readme", "seqmap", "README"])
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_sequences_called_like_other_files(case: Path, name: str, as_zip: bool) -> None:
+    """Beside files that do hold no tracks; an empty result file is one too."""
+    folders = {"flat": GT, "found": RESULTS}
+    for folder, text in folders.items():
+        (case / folder).mkdir()
+        (case / folder / f"{name}.txt").write_text(text)
+        (case / folder / "A.txt").write_text(text)
+        (case / folder / "pedestrian_summary.txt").write_text("HOTA DetA AssA MOTA IDF1 IDSW FP\n1 2 3 4 5 6 7\n")
+    (case / "found" / "A.txt").write_text("")
+    paths = {
+        folder: zipped(case / f"{folder}.zip", {path.name: path.read_bytes() for path in (case / folder).iterdir()})
+        if as_zip
+        else str(case / folder)
+        for folder in folders
+    }
+    report = evaluate("mot17", paths["flat"], paths["found"], Options())
+    assert set(report.sequences) == {name, "A"}
+    assert_is_crossing(report.sequences[name])
+    (case / "found" / f"{name}.txt").write_text("")
+    report = evaluate("mot17", str(case / "flat"), str(case / "found"), Options())
+    assert report.sequences[name]["FN"] == 8
 
 
 def test_no_predictions_and_no_ground_truth_are_said(case: Path) -> None:

@@ -12,7 +12,8 @@ from trackmill.pipeline.evaluation.association.model_embedding import asked_embe
 from trackmill.pipeline.evaluation.association.pictures import find_pictures
 from trackmill.pipeline.evaluation.association.sequences import BoxSequence, box_sequence
 from trackmill.pipeline.evaluation.association.settings import AssociationSettings
-from trackmill.pipeline.evaluation.readers.mot_layout import SequenceFile, choose_sequences, find_sequences
+from trackmill.pipeline.evaluation.readers.mot_layout import choose_sequences, find_sequences
+from trackmill.pipeline.evaluation.readers.mot_sequence_file import SequenceFile
 from trackmill.pipeline.evaluation.report.report import Report
 from trackmill.pipeline.storage.files import dirname
 

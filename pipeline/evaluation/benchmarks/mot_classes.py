@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.pipeline.evaluation.readers.mot_json import OTHER_CLASSES, SCORED
-from trackmill.pipeline.evaluation.readers.mot_layout import SequenceFile
+from trackmill.pipeline.evaluation.readers.mot_sequence_file import SequenceFile
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.schemas.names import nearest

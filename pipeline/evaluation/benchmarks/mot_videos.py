@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trackmill.pipeline.evaluation.benchmarks.mot_classes import NO_CLASS, NUM_CLASSES, Rule, ScoredClasses
 from trackmill.pipeline.evaluation.readers.mot_json import SCORED
-from trackmill.pipeline.evaluation.readers.mot_layout import SequenceFile
+from trackmill.pipeline.evaluation.readers.mot_sequence_file import SequenceFile
 from trackmill.pipeline.evaluation.tracks import Tracks, Video, make_tracks
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.formats.mot_text import MotRows
@@ -56,7 +56,10 @@ def read_video(sequence: TextSequence, notes: list[str]) -> Video:
     last = int(truth_rows.frames.max()) if len(truth_rows) else None
     if length is None:
         _check_frames(
-            result_rows, last or 0, "the last frame with ground truth; put seqinfo.ini beside gt/ if it goes on"
+            result_rows,
+            last or 0,
+            "the last frame with ground truth; if the sequence goes on, say so in "
+            f"{sequence.truth.place_of_seqinfo()} ([Sequence], seqLength=N)",
         )
     else:
         _check_frames(result_rows, length, "seqLength of seqinfo.ini")

@@ -5,101 +5,27 @@ A zip may hold either layout, with what macOS and CVAT put beside it, and text m
 
 from __future__ import annotations
 
-import configparser
-import functools
-import gzip
-import io
+import contextlib
 import posixpath
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 
+from trackmill.pipeline.evaluation.readers.mot_sequence_file import SequenceFile, gunzipped, member_names, unpacked
 from trackmill.pipeline.formats.errors import BadTracks
-from trackmill.pipeline.formats.mot_text import MotRows, parse_mot_text
+from trackmill.pipeline.formats.mot_text import NUM_COLUMNS_NEEDED
+from trackmill.pipeline.formats.text_spellings import first_line, utf8
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, dirname, list_files, read_bytes
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import nearest
 
-MAX_TEXT_BYTES = 1 << 30
-"""Size limit of a text file of tracks, also after unpacking: it stops zip bombs."""
-
-_NO_TRACKS = ("_summary.txt", "readme.txt", "seqmap.txt", "_seqmap.txt")
-"""Endings of text files that lie beside result files but hold no tracks."""
+_DOUBTFUL = ("_summary", "readme", "seqmap")
+"""Ends of names of text files that lie beside result files and mostly hold no tracks. A sequence may be called so too:
+what the file begins with tells."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SequenceFile:
-    """The text file of one sequence.
-
-    Args:
-        name: name of the sequence.
-        url: the file, or the archive that holds it.
-        member: name inside the archive; empty for a plain file.
-        seqinfo: URL of `seqinfo.ini`, or its name inside the archive; empty where there is none.
-        labels: the same of `gt/labels.txt`, in which CVAT names the classes.
-        is_gt_layout: whether the file lies at `SEQUENCE/gt/gt.txt`.
-    """
-
-    name: str
-    url: str
-    member: str = ""
-    seqinfo: str = ""
-    labels: str = ""
-    is_gt_layout: bool = False
-
-    def read(self) -> MotRows:
-        """Read and parse the file.
-
-        Raises:
-            BadTracks: see `parse_mot_text`.
-            OSError: the file cannot be read.
-        """
-        where = f"{self.url}/{self.member}" if self.member else self.url
-        text = _unpacked(self.url, self.member) if self.member else read_bytes(self.url, max_bytes=MAX_TEXT_BYTES)
-        if where.lower().endswith(".gz"):
-            text = _gunzipped(text, where)
-        return parse_mot_text(text, where)
-
-    def length(self) -> int | None:
-        """Number of frames according to `seqinfo.ini`; None where there is no such file.
-
-        Raises:
-            BadTracks: `seqinfo.ini` gives no valid length.
-        """
-        if not self.seqinfo:
-            return None
-        where = redact(self.seqinfo)
-        parser = configparser.ConfigParser(interpolation=None)
-        try:
-            text = self._beside(self.seqinfo)
-            parser.read_string(text.decode("utf-8-sig"))
-            length = int(parser["Sequence"]["seqLength"])
-        except (configparser.Error, KeyError, ValueError, UnicodeDecodeError):
-            raise BadTracks(f"{where}: should hold a section [Sequence] with seqLength=<number of frames>") from None
-        if length < 1:
-            raise BadTracks(f"{where}: seqLength is {length}, should be 1 or more")
-        return length
-
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes 1, 2, ... according to `labels.txt`; none where there is no such file.
-
-        Raises:
-            BadTracks: `labels.txt` is no text.
-        """
-        if not self.labels:
-            return ()
-        try:
-            lines = self._beside(self.labels).decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            raise BadTracks(f"{redact(self.labels)}: should hold the name of a class in each line, in UTF-8") from None
-        return tuple(line.strip() for line in lines if line.strip())
-
-    def _beside(self, name: str) -> bytes:
-        return _unpacked(self.url, name) if self.member else read_bytes(name, max_bytes=1 << 20)
-
-
-def find_sequences(url: str, truth_name: str = "gt.txt") -> dict[str, SequenceFile]:
+def find_sequences(url: str, truth_name: str = "gt.txt", expected: Collection[str] = ()) -> dict[str, SequenceFile]:
     """The sequences below a folder, in an archive or in one file, sorted by name.
 
     In a folder or an archive, only the first kind that exists is taken: `SEQUENCE/gt/gt.txt` at any depth, then `*.txt`
@@ -108,6 +34,7 @@ def find_sequences(url: str, truth_name: str = "gt.txt") -> dict[str, SequenceFi
     Args:
         url: folder, archive or file.
         truth_name: what is read in place of `gt.txt`, such as `gt_val_half.txt`.
+        expected: sequences that are looked for, which may be called like a file that usually holds no tracks.
 
     Raises:
         BadTracks: there is no such file, or there are two for one sequence.
@@ -116,21 +43,25 @@ def find_sequences(url: str, truth_name: str = "gt.txt") -> dict[str, SequenceFi
     root = canonical(url)
     files = [file.uri for file in list_files(root)]
     if len(files) == 1 and files[0] == root:
-        return _in_archive(root, truth_name) if root.lower().endswith(".zip") else _unique([_single(root, truth_name)])
+        return (
+            _in_archive(root, truth_name, expected)
+            if root.lower().endswith(".zip")
+            else _unique([_single(root, truth_name)])
+        )
     known = set(files)
     truths = [uri for uri in files if uri.endswith(f"/gt/{truth_name}")]
     if truths:
         return _unique([_of_truth(uri, known) for uri in truths])
     if truth_name != "gt.txt":
-        others = sorted({basename(uri) for uri in files if dirname(uri).endswith("/gt") and _holds_tracks(uri)})
+        others = sorted({basename(uri) for uri in files if dirname(uri).endswith("/gt") and uri.endswith(".txt")})
         advice = nearest(truth_name, others) or f"found in gt folders: {', '.join(others[:8]) or 'nothing'}"
         raise BadTracks(f"{redact(url)}: no SEQUENCE/gt/{truth_name}; {advice}")
-    texts = [uri for uri in files if _holds_tracks(uri)]
+    texts = [uri for uri in files if _holds_tracks(uri, expected, partial(read_bytes, uri))]
     direct = [uri for uri in texts if dirname(uri) == root]
     archives = [uri for uri in files if uri.lower().endswith(".zip")]
     if not texts and len(archives) == 1:
-        return _in_archive(archives[0], truth_name)
-    sequences = _unique([SequenceFile(name=_stem(uri), url=uri) for uri in direct or texts])
+        return _in_archive(archives[0], truth_name, expected)
+    sequences = _unique([_flat(uri, known, alone=len(direct or texts) == 1) for uri in direct or texts])
     if not sequences:
         raise BadTracks(f"{redact(url)}: holds neither SEQUENCE/gt/gt.txt nor SEQUENCE.txt")
     return sequences
@@ -176,7 +107,7 @@ def result_files(
         FileNotFoundError: there is nothing at that URL.
     """
     names = list(truths) if wanted is None else [name for name in truths if name in set(wanted)]
-    files = find_sequences(url)
+    files = find_sequences(url, expected=truths)
     if len(names) == 1 and len(files) == 1 and names[0] not in files:
         (only,) = files.values()
         if only.url == canonical(url):
@@ -212,28 +143,43 @@ def _of_truth(uri: str, known: set[str]) -> SequenceFile:
 def _single(uri: str, truth_name: str) -> SequenceFile:
     if uri.endswith(("/gt/gt.txt", f"/gt/{truth_name}")):
         return _of_truth(uri, {file.uri for file in list_files(dirname(dirname(uri)))})
-    return SequenceFile(name=_stem(uri), url=uri)
+    known: set[str] = set()
+    # A single file may come from a server that lists nothing.
+    with contextlib.suppress(OSError, InputError):
+        known = {file.uri for file in list_files(f"{dirname(uri)}/{_stem(uri)}")}
+    return _flat(uri, known, alone=False)
 
 
-def _in_archive(url: str, truth_name: str) -> dict[str, SequenceFile]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(_archive(url))) as archive:
-            # macOS adds a folder of its own, with a file `._A.txt` for each `A.txt`.
-            names = [
-                name
-                for name in archive.namelist()
-                if not name.startswith("__MACOSX/") and not basename(name).startswith(".")
-            ]
-    except zipfile.BadZipFile as error:
-        raise BadTracks(f"{redact(url)}: not a zip archive: {error}") from None
+def _flat(uri: str, known: Collection[str], alone: bool) -> SequenceFile:
+    """Of `A.txt`: `A/seqinfo.ini` tells its length, and where there is no other sequence, one beside the file."""
+    folder, name = dirname(uri), _stem(uri)
+    return SequenceFile(name=name, url=uri, seqinfo=_first_known(folder, name, known, alone))
+
+
+def _flat_member(url: str, member: str, known: Collection[str], alone: bool) -> SequenceFile:
+    folder, name = posixpath.dirname(member), _stem(member)
+    return SequenceFile(name=name, url=url, member=member, seqinfo=_first_known(folder, name, known, alone))
+
+
+def _first_known(folder: str, name: str, known: Collection[str], alone: bool) -> str:
+    places = [posixpath.join(folder, name, "seqinfo.ini")]
+    places += [posixpath.join(folder, "seqinfo.ini")] if alone else []
+    return next((place for place in places if place in known), "")
+
+
+def _in_archive(url: str, truth_name: str, expected: Collection[str]) -> dict[str, SequenceFile]:
+    # macOS adds a folder of its own, with a file `._A.txt` for each `A.txt`.
+    names = [
+        name for name in member_names(url) if not name.startswith("__MACOSX/") and not basename(name).startswith(".")
+    ]
     known = set(names)
     truths = [name for name in names if f"/{name}".endswith(f"/gt/{truth_name}")]
     if truths:
         return _unique([_of_member(url, name, known) for name in truths])
-    members = [name for name in names if _holds_tracks(name)]
+    members = [name for name in names if _holds_tracks(name, expected, partial(unpacked, url, name))]
     if not members or truth_name != "gt.txt":
         raise BadTracks(f"{redact(url)}: holds neither SEQUENCE/gt/{truth_name} nor SEQUENCE.txt")
-    return _unique([SequenceFile(name=_stem(member), url=url, member=member) for member in members])
+    return _unique([_flat_member(url, member, known, alone=len(members) == 1) for member in members])
 
 
 def _of_member(url: str, member: str, known: set[str]) -> SequenceFile:
@@ -250,37 +196,22 @@ def _of_member(url: str, member: str, known: set[str]) -> SequenceFile:
     )
 
 
-def _unpacked(url: str, member: str) -> bytes:
-    try:
-        with zipfile.ZipFile(io.BytesIO(_archive(url))) as archive, archive.open(member) as handle:
-            text = handle.read(MAX_TEXT_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-        raise BadTracks(f"{redact(url)}: cannot unpack {member}: {error}") from None
-    if len(text) > MAX_TEXT_BYTES:
-        raise BadTracks(f"{redact(url)}: {member} unpacks to more than {MAX_TEXT_BYTES:,} bytes")
-    return text
-
-
-def _gunzipped(data: bytes, where: str) -> bytes:
-    try:
-        with gzip.open(io.BytesIO(data)) as handle:
-            text = handle.read(MAX_TEXT_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadTracks(f"{redact(where)}: cannot be unpacked: {error}") from None
-    if len(text) > MAX_TEXT_BYTES:
-        raise BadTracks(f"{redact(where)}: unpacks to more than {MAX_TEXT_BYTES:,} bytes")
-    return text
-
-
-@functools.lru_cache(maxsize=2)
-def _archive(url: str) -> bytes:
-    """The bytes of an archive, cached so that it is fetched once for all of its members."""
-    return read_bytes(url, max_bytes=MAX_TEXT_BYTES)
-
-
-def _holds_tracks(name: str) -> bool:
+def _holds_tracks(name: str, expected: Collection[str], read: Callable[[], bytes]) -> bool:
+    """Whether a file holds tracks: by its name, else if its name is expected, else by what it begins with."""
     text = name.lower().removesuffix(".gz")
-    return text.endswith(".txt") and not text.endswith(_NO_TRACKS) and "/seqmaps/" not in f"/{name}"
+    if not text.endswith(".txt") or "/seqmaps/" in f"/{name}":
+        return False
+    return not text.removesuffix(".txt").endswith(_DOUBTFUL) or _stem(name) in expected or _begins_like_tracks(read())
+
+
+def _begins_like_tracks(data: bytes) -> bool:
+    """Whether the first line is a row of numbers."""
+    try:
+        text = utf8(gunzipped(data, "") if data.startswith(b"\x1f\x8b") else data, "")
+    except BadTracks:
+        return False
+    cells = re.split(rb"[,;\s]+", first_line(text))
+    return len(cells) >= NUM_COLUMNS_NEEDED and all(re.fullmatch(rb"[-+.\deE]+", cell) for cell in cells[:6])
 
 
 def _stem(name: str) -> str:

@@ -1,0 +1,160 @@
+"""The text file of one sequence, on its own or in a zip, with what lies beside it."""
+
+from __future__ import annotations
+
+import configparser
+import gzip
+import io
+import posixpath
+import zipfile
+import zlib
+from dataclasses import dataclass
+
+from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.mot_text import MotRows, parse_mot_text
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import dirname, read_bytes
+
+MAX_TEXT_BYTES = 1 << 30
+"""Size limit of a text file of tracks, also after unpacking: it stops zip bombs."""
+
+_MOST_ARCHIVES = 2
+_ARCHIVES: dict[str, bytes] = {}
+"""Bytes of the archives that were opened last, fetched once for all of their members."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceFile:
+    """The text file of one sequence.
+
+    Args:
+        name: name of the sequence.
+        url: the file, or the archive that holds it.
+        member: name inside the archive; empty for a plain file.
+        seqinfo: URL of `seqinfo.ini`, or its name inside the archive; empty where there is none.
+        labels: the same of `gt/labels.txt`, in which CVAT names the classes.
+        is_gt_layout: whether the file lies at `SEQUENCE/gt/gt.txt`.
+    """
+
+    name: str
+    url: str
+    member: str = ""
+    seqinfo: str = ""
+    labels: str = ""
+    is_gt_layout: bool = False
+
+    def read(self) -> MotRows:
+        """Read and parse the file.
+
+        Raises:
+            BadTracks: see `parse_mot_text`.
+            OSError: the file cannot be read.
+        """
+        where = f"{self.url}/{self.member}" if self.member else self.url
+        text = unpacked(self.url, self.member) if self.member else read_bytes(self.url, max_bytes=MAX_TEXT_BYTES)
+        if where.lower().endswith(".gz"):
+            text = gunzipped(text, where)
+        return parse_mot_text(text, where)
+
+    def length(self) -> int | None:
+        """Number of frames according to `seqinfo.ini`; None where there is no such file.
+
+        Raises:
+            BadTracks: `seqinfo.ini` gives no valid length.
+        """
+        if not self.seqinfo:
+            return None
+        where = redact(self.seqinfo)
+        parser = configparser.ConfigParser(interpolation=None)
+        try:
+            text = self._beside(self.seqinfo)
+            parser.read_string(text.decode("utf-8-sig"))
+            length = int(parser["Sequence"]["seqLength"])
+        except (configparser.Error, KeyError, ValueError, UnicodeDecodeError):
+            raise BadTracks(f"{where}: should hold a section [Sequence] with seqLength=<number of frames>") from None
+        if length < 1:
+            raise BadTracks(f"{where}: seqLength is {length}, should be 1 or more")
+        return length
+
+    def place_of_seqinfo(self) -> str:
+        """Where a `seqinfo.ini` would be read."""
+        if self.is_gt_layout:
+            folder = posixpath.dirname(posixpath.dirname(self.member)) if self.member else dirname(dirname(self.url))
+        else:
+            folder = posixpath.join(posixpath.dirname(self.member) if self.member else dirname(self.url), self.name)
+        inside = f" in {redact(self.url)}" if self.member else ""
+        return redact(posixpath.join(folder, "seqinfo.ini")) + inside
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 1, 2, ... according to `labels.txt`; none where there is no such file.
+
+        Raises:
+            BadTracks: `labels.txt` is no text.
+        """
+        if not self.labels:
+            return ()
+        try:
+            lines = self._beside(self.labels).decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise BadTracks(f"{redact(self.labels)}: should hold the name of a class in each line, in UTF-8") from None
+        return tuple(line.strip() for line in lines if line.strip())
+
+    def _beside(self, name: str) -> bytes:
+        return unpacked(self.url, name) if self.member else read_bytes(name, max_bytes=1 << 20)
+
+
+def member_names(url: str) -> list[str]:
+    """Names of all files in an archive, which is read anew.
+
+    Raises:
+        BadTracks: no zip archive.
+        OSError: it cannot be read.
+    """
+    _ARCHIVES.pop(url, None)
+    try:
+        with zipfile.ZipFile(io.BytesIO(_archive(url))) as archive:
+            return archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise BadTracks(f"{redact(url)}: not a zip archive: {error}") from None
+
+
+def unpacked(url: str, member: str) -> bytes:
+    """Bytes of a file in an archive.
+
+    Raises:
+        BadTracks: it cannot be unpacked, or is too large.
+        OSError: the archive cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(_archive(url))) as archive, archive.open(member) as handle:
+            text = handle.read(MAX_TEXT_BYTES + 1)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        raise BadTracks(f"{redact(url)}: cannot unpack {member}: {error}") from None
+    if len(text) > MAX_TEXT_BYTES:
+        raise BadTracks(f"{redact(url)}: {member} unpacks to more than {MAX_TEXT_BYTES:,} bytes")
+    return text
+
+
+def gunzipped(data: bytes, where: str) -> bytes:
+    """What was compressed.
+
+    Raises:
+        BadTracks: it cannot be unpacked, or is too large.
+    """
+    try:
+        with gzip.open(io.BytesIO(data)) as handle:
+            text = handle.read(MAX_TEXT_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadTracks(f"{redact(where)}: cannot be unpacked: {error}") from None
+    if len(text) > MAX_TEXT_BYTES:
+        raise BadTracks(f"{redact(where)}: unpacks to more than {MAX_TEXT_BYTES:,} bytes")
+    return text
+
+
+def _archive(url: str) -> bytes:
+    if url not in _ARCHIVES:
+        data = read_bytes(url, max_bytes=MAX_TEXT_BYTES)
+        while len(_ARCHIVES) >= _MOST_ARCHIVES:
+            del _ARCHIVES[next(iter(_ARCHIVES))]
+        _ARCHIVES[url] = data
+    return _ARCHIVES[url]
