@@ -18,10 +18,11 @@ _BITS = 10
 
 
 def numbered_picture(number: int, height: int = 32, width: int = 160) -> NDArray[np.uint8]:
-    """(H, W, 3): ten vertical bars, bright where the number's bit is set, the lowest bit on the left."""
+    """(H, W, 3): ten vertical bars, bright where the number's bit is set, the lowest bit on the left, with noise."""
     bits = (np.full(_BITS, number) >> np.arange(_BITS)) & 1
-    bars = np.where(bits, 230, 25).astype(np.uint8).repeat(width // _BITS)
-    return np.broadcast_to(bars[None, :, None], (height, bars.size, 3)).copy()
+    bars = np.where(bits, 210, 45).repeat(width // _BITS)
+    noise = np.random.default_rng(number).integers(-40, 40, (height, bars.size, 1))
+    return np.repeat(bars[None, :, None] + noise, 3, axis=2).astype(np.uint8)
 
 
 def number_of(image: NDArray[np.uint8]) -> int:

@@ -17,6 +17,10 @@ class TruncatedMedia(BadItem):
     """A picture or video ends before it should."""
 
 
+class DamagedFrame(TruncatedMedia):
+    """A frame of a video cannot be decoded; later ones may well be."""
+
+
 class PixelLimit(BadItem):
     """A picture or video declares more pixels than `read.max_pixels`: perhaps a decompression bomb."""
 

@@ -22,10 +22,10 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 from PIL import Image
 
-from trackmill.pipeline.media.errors import PixelLimit, TruncatedMedia
-from trackmill.pipeline.media.matroska import missing_bytes
+from trackmill.pipeline.media.containers import open_video
+from trackmill.pipeline.media.errors import DamagedFrame, PixelLimit, TruncatedMedia
+from trackmill.pipeline.media.packet_index import UNKNOWN_PLACE, Keyframe, list_packets
 from trackmill.pipeline.media.pictures import scale_pixels
-from trackmill.pipeline.media.video_headers import MOST_FPS, average_rate, frame_rate, open_video, shown_samples
 
 # A seek throws away what is in the decoder's pipeline, and B-frames make it some frames deep: for less than this many
 # frames, decoding on is as fast.
@@ -50,26 +50,6 @@ class VideoFrame:
     height: int
     width: int
     rotated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Packet:
-    """A coded frame: its times in the stream's unit, whether decoding can begin at it, and whether it is shown."""
-
-    pts: int | None
-    dts: int | None
-    is_key: bool
-    shown: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Keyframe:
-    """A frame that decoding can begin at: its index, where it stands among the packets, and its times."""
-
-    index: int
-    order: int
-    pts: int
-    dts: int | None
 
 
 class VideoReader:
@@ -101,10 +81,13 @@ class VideoReader:
         self._open()
         size = self._stream.codec_context
         self._check_pixels(size.height, size.width)
-        self.fps = frame_rate(self._stream)
-        self._list_packets()
-        if not self.fps or self.fps > MOST_FPS:
-            self.fps = average_rate(self._times or [], self._stream) or self.fps
+        self._index = list_packets(self._container, self._stream, self._handle)
+        self.fps = self._index.fps
+        self.num_frames = self._index.num_frames
+        self.missing = self._index.missing
+        """Frames that the header declares and the file does not hold."""
+        if not self.num_frames:
+            raise TruncatedMedia(f"{self._name}: the video ends before its first frame")
 
     def close(self) -> None:
         """Free the decoder; the handle stays open."""
@@ -124,72 +107,22 @@ class VideoReader:
         for index in indices:
             yield self._convert(self._fetch(index), index)
 
+    def next_start(self, index: int) -> int | None:
+        """Where reading can go on behind a frame that could not be decoded; None: nowhere."""
+        return self._index.next_start(index)
+
     def _open(self) -> None:
         self._container, self._stream = open_video(self._handle, self._name)
         # The coded pixels may claim another size than the container; twice leaves room for a decoder's padding.
         self._stream.codec_context.options = {"max_pixels": str(2 * self._max_pixels)}
 
-    def _list_packets(self) -> None:
-        declared = shown_samples(self._container, self._stream) or self._stream.frames
-        hidden_frames = self._stream.codec_context.name in ("vp8", "libvpx")
-        entries: list[_Packet] = []
-        num_packets = 0
-        try:
-            for packet in self._container.demux(self._stream):
-                if packet.size == 0 and packet.pts is None and packet.dts is None:
-                    continue  # PyAV's own mark of the end
-                if packet.is_corrupt:
-                    break
-                num_packets += not packet.is_discard
-                # VP8 has packets that only prepare others; the bit says whether its picture is shown.
-                hidden = hidden_frames and packet.size > 0 and not memoryview(packet)[0] & 0x10
-                if packet.size and not hidden:
-                    entries.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard))
-        except FFmpegError:
-            pass  # what can still be read counts; a frame beyond it says that the video ends early
-        if "matroska" in self._container.format.name and missing_bytes(self._handle):
-            # Its header says how long it was meant to be, in seconds; one frame is missing at least.
-            seconds = (self._container.duration or 0) / av.time_base
-            declared = max(declared, num_packets + 1, round(seconds * self.fps))
-        self.missing = max(0, declared - num_packets)
-        """Frames that the header declares and the file does not hold."""
-        self._index_entries(entries)
-        if not self.num_frames:
-            raise TruncatedMedia(f"{self._name}: the video ends before its first frame")
-
-    def _index_entries(self, entries: list[_Packet]) -> None:
-        self._keyframes: list[_Keyframe] = []
-        self._order: dict[tuple[int | None, int | None], int] = {}
-        times = [entry.pts for entry in entries if entry.pts is not None and entry.shown]
-        num_shown = sum(entry.shown for entry in entries)
-        # AVI stores the order of decoding alone. Where FFmpeg does not work the times of B-frames out, packets that are
-        # decoded one after the other seem to be shown so as well, and the frames that come out have other times. Then
-        # frames are counted as they come out, as where there are no times at all.
-        guessed = "avi" in self._container.format.name and self._stream.codec_context.has_b_frames
-        if (guessed and times == sorted(times)) or len(set(times)) != num_shown:
-            self._times: list[int] | None = None
-            self.num_frames = num_shown
-            return
-        first = next((i for i, entry in enumerate(entries) if entry.is_key), len(entries))
-        # What comes before the first keyframe, in the file or on the screen, refers to frames that were cut off.
-        entries = entries[first:]
-        shown = [entry.pts for entry in entries if entry.shown and entry.pts is not None]
-        self._times = sorted(pts for pts in shown if pts >= entries[0].pts)  # type: ignore[operator]
-        self.num_frames = len(self._times)
-        self._index = {pts: i for i, pts in enumerate(self._times)}
-        for order, entry in enumerate(entries):
-            # Where an edit list shows a part twice, two packets may bear the same times: no seek may begin at either.
-            times_of = (entry.pts, entry.dts)
-            self._order[times_of] = len(entries) if times_of in self._order else order
-            if entry.is_key and entry.shown and entry.pts in self._index:
-                self._keyframes.append(_Keyframe(self._index[entry.pts], order, entry.pts, entry.dts))
-        self._keyframes.sort(key=lambda keyframe: keyframe.index)
-
     def _fetch(self, index: int) -> av.VideoFrame:
         total = self.num_frames + self.missing
         if index >= self.num_frames:
             raise TruncatedMedia(f"{self._name} ends early: frame {index} of {total} is not there")
-        reason = "the decoder leaves it out"
+        if index in self._index.unreadable:
+            raise DamagedFrame(f"{self._name}: frame {index} of {total} cannot be decoded: data is missing there")
+        self._reason = ""
         # Each way begins earlier than the one before, so whether a frame can be had never depends on what was read
         # before it.
         for begin in self._beginnings(index):
@@ -197,16 +130,17 @@ class VideoReader:
                 begin()
                 frame = self._decode_to(index)
             except FFmpegError as error:
-                self._frames, reason = None, str(error)
+                self._frames, self._reason = None, str(error.strerror)
                 continue
             if frame is not None and not frame.is_corrupt:
                 return frame
-            reason = reason if frame is None else "its data is damaged"
+            self._reason = self._reason if frame is None else "its data is damaged"
         self._frames = None
-        raise TruncatedMedia(f"{self._name} ends early: frame {index} of {total} cannot be decoded: {reason}")
+        reason = self._reason or "the decoder leaves it out"
+        raise DamagedFrame(f"{self._name}: frame {index} of {total} cannot be decoded: {reason}")
 
     def _beginnings(self, index: int) -> Iterator[Callable[[], None]]:
-        before = [keyframe for keyframe in self._keyframes if keyframe.index <= index]
+        before = [keyframe for keyframe in self._index.keyframes if keyframe.index <= index]
         nearest = before[-1] if before else None
         ahead = self._frames is not None and self._reached < index
         if ahead and (nearest is None or nearest.index - self._reached <= _WORTH_A_SEEK):
@@ -222,35 +156,53 @@ class VideoReader:
         self._reached = -1
         self._frames = self._decode(None)
 
-    def _seek(self, keyframe: _Keyframe) -> None:
+    def _seek(self, keyframe: Keyframe) -> None:
         # The index of an AVI file goes by decoding time, the others' by presentation time.
         by_pts = "avi" not in self._container.format.name
         time = keyframe.pts if by_pts or keyframe.dts is None else keyframe.dts
         self._container.seek(time, stream=self._stream, backward=True)
         self._frames = self._decode(keyframe)
 
-    def _decode(self, keyframe: _Keyframe | None) -> Iterator[av.VideoFrame]:
-        sought = keyframe
-        for packet in self._container.demux(self._stream):
+    def _decode(self, keyframe: Keyframe | None) -> Iterator[av.VideoFrame]:
+        sought, known = keyframe, self._index
+        hurt = False
+        begin: int | None = None
+        for place, packet in enumerate(self._container.demux(self._stream)):
+            if keyframe is None and packet.pts is not None and known.shifts:
+                shift = known.shift_at(place)
+                packet.pts, packet.dts = packet.pts + shift, None if packet.dts is None else packet.dts + shift
+            if keyframe is not None:
+                place = known.places.get((packet.pts, packet.dts), UNKNOWN_PLACE)
             if sought is not None and packet.pts is not None:
                 # A seek may land anywhere; behind the keyframe it would give wrong pixels, so nothing is decoded.
-                order = self._order.get((packet.pts, packet.dts), len(self._order))
-                if order > sought.order or not packet.is_keyframe:
+                if place > sought.place or not packet.is_keyframe:
                     return
                 sought = None
             # An empty packet would tell the decoder that the video is over.
-            if packet.is_corrupt or (packet.size == 0 and packet.pts is not None):
+            if packet.size == 0 and packet.pts is not None:
                 continue
-            yield from packet.decode()
+            if packet.is_corrupt and "mpegts" not in self._container.format.name:
+                continue
+            if place in known.untrusted:
+                continue
+            # Behind an error nothing is decoded that may refer to what was lost.
+            if packet.size and packet.is_keyframe:
+                begin, hurt = (packet.pts if hurt else None), False
+            elif packet.size and (hurt or (begin is not None and packet.pts is not None and packet.pts < begin)):
+                continue
+            try:
+                yield from packet.decode()
+            except FFmpegError as error:
+                self._reason, hurt = str(error.strerror), True
 
     def _decode_to(self, index: int) -> av.VideoFrame | None:
         assert self._frames is not None
         for frame in self._frames:
             self.decoded += 1
-            if self._times is None:
+            if self._index.times is None:
                 position: int | None = self._reached + 1
             else:
-                position = None if frame.pts is None else self._index.get(frame.pts)
+                position = None if frame.pts is None else self._index.index.get(frame.pts)
             if position is None:
                 continue
             self._reached = position
@@ -265,9 +217,9 @@ class VideoReader:
         turns = frame.rotation // 90 % 4 if frame.rotation % 90 == 0 else 0
         image = np.rot90(pixels, turns)
         scaled = scale_pixels(Image.fromarray(np.ascontiguousarray(image)), self._longest_side)
-        if self._times is not None:
+        if self._index.times is not None:
             assert self._stream.time_base is not None, "presentation times are counted in it"
-            time_s = float((self._times[index] - self._times[0]) * self._stream.time_base)
+            time_s = float((self._index.times[index] - self._index.times[0]) * self._stream.time_base)
         else:
             time_s = index / self.fps if self.fps else 0.0
         return VideoFrame(

@@ -62,7 +62,7 @@ class Sav(Source):
         self._join_apart(groups)
         groups = {stem: group for stem, group in sorted(groups.items()) if self._is_ours(stem, group)}
         videos = [group["video"] for group in groups.values() if "video" in group]
-        headers = dict(zip(videos, probe_all(videos), strict=True))
+        headers = dict(zip(videos, probe_all(videos, self.settings), strict=True))
         for stem, group in groups.items():
             claim.used.update(group.values())
             claim.items += self._items(stem, group, headers.get(group.get("video", "")))

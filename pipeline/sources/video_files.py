@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import orjson
 
@@ -46,9 +47,9 @@ SUFFIXES = (
 """What is taken for a video, by the end of its name in lower case."""
 
 
-def probe_all(uris: Sequence[str]) -> list[VideoHeader | str]:
+def probe_all(uris: Sequence[str], settings: ReadSettings) -> list[VideoHeader | str]:
     """Headers of many videos, in the order given; where one cannot be read, the reason why."""
-    return list(probe_files(uris, _probe, "videos"))
+    return list(probe_files(uris, partial(_probe, count_up_to=settings.max_item_bytes), "videos"))
 
 
 class VideoFiles(Source):
@@ -68,7 +69,7 @@ class VideoFiles(Source):
         """Every file with the suffix of a video."""
         uris = sorted(file.uri for file in files if file.uri.lower().endswith(SUFFIXES))
         claim = Claim(used=set(uris))
-        for uri, header in zip(uris, probe_all(uris), strict=True):
+        for uri, header in zip(uris, probe_all(uris, self.settings), strict=True):
             claim.items += self._items(uri, header)
         return claim
 
@@ -150,8 +151,8 @@ def read_clip(
     )
 
 
-def _probe(uri: str) -> VideoHeader | str:
+def _probe(uri: str, count_up_to: int) -> VideoHeader | str:
     try:
-        return retry(lambda: probe(uri), uri)
+        return retry(lambda: probe(uri, count_up_to), uri)
     except (BadItem, OSError) as error:
         return str(error)

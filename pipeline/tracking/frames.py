@@ -1,8 +1,8 @@
 """The frames of what is to be tracked, one at a time: a video file, a folder of pictures, or a MOTChallenge sequence.
 
 A frame that cannot be read never stops the rest from being tracked, but is never passed over in silence: what happened
-is collected in `FrameReader.problems`. A video ends at its first unreadable frame, because later ones may depend on it;
-a picture file is skipped by itself, and the frames after it keep their numbers.
+is collected in `FrameReader.problems`, and the frames after it keep their numbers. A picture file is skipped by itself,
+an unreadable frame of a video together with those that refer to it.
 """
 
 from __future__ import annotations
@@ -88,17 +88,23 @@ class VideoFrames(FrameReader):
         super().__init__(_stem(url), self._reader.fps or DEFAULT_FPS, self._reader.num_frames + self._reader.missing)
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        try:
-            for frame in self._reader.read(range(self.num_frames)):
-                yield SourceFrame(
-                    index=frame.index,
-                    number=frame.index + 1,
-                    time_s=frame.time_s,
-                    image=frame.image,
-                    file_name=f"{self.name}/{frame.index:06d}",
-                )
-        except BadItem as error:
-            self.problems.append(str(error))
+        index: int | None = 0
+        while index is not None:
+            try:
+                for frame in self._reader.read(range(index, self.num_frames)):
+                    index = frame.index + 1
+                    yield SourceFrame(
+                        index=frame.index,
+                        number=frame.index + 1,
+                        time_s=frame.time_s,
+                        image=frame.image,
+                        file_name=f"{self.name}/{frame.index:06d}",
+                    )
+                return
+            except BadItem as error:
+                index = self._reader.next_start(index)
+                goes_on = f"; the next one that can is frame {index}" if index is not None else ""
+                self.problems.append(f"{error}{goes_on}")
 
     def close(self) -> None:
         """Free the decoder and the file."""

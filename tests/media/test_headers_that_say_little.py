@@ -77,5 +77,5 @@ def test_what_a_header_says_well_is_not_read_further(tmp_path: Path, monkeypatch
     def never(*arguments: object) -> None:
         raise AssertionError("the packets were counted")
 
-    monkeypatch.setattr("trackmill.pipeline.media.video_headers._count_packets", never)
+    monkeypatch.setattr("trackmill.pipeline.media.video_headers.list_packets", never)
     assert probe(str(video)).num_frames == 24

@@ -1,0 +1,191 @@
+"""The frames of a video by the times of its packets, listed once without decoding.
+
+Index 0 is what a player shows first. A frame whose data is lost or damaged keeps its index, and so do those behind it:
+what is known of frame 100 elsewhere must not land on frame 99.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+import av
+from av.error import FFmpegError
+
+from trackmill.pipeline.media.containers import MOST_FPS, average_rate, frame_rate, shown_samples
+from trackmill.pipeline.media.cut_short import is_cut_short
+from trackmill.pipeline.media.lost_packets import damaged_packets, lost_times, near_breaks
+from trackmill.pipeline.media.packets import Packet, join_recordings, put_in_order
+from trackmill.pipeline.media.transport_stream import Break, find_breaks
+
+UNKNOWN_PLACE = 1 << 62
+"""Of a packet that cannot be told from another one."""
+
+_FARTHEST_RATE = 0.1
+"""A stated rate that is off by more than this share is not the rate at which frames come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyframe:
+    """A frame that decoding can begin at: its index, its place among the packets, and its times."""
+
+    index: int
+    place: int
+    pts: int
+    dts: int | None
+
+
+@dataclass(slots=True)
+class PacketIndex:
+    """What `list_packets` finds.
+
+    Args:
+        num_frames: frames that have an index.
+        missing: frames behind them that the file declares and does not hold.
+        fps: the rate at which frames come; 0 where it is not known.
+        times: (num_frames,) presentation times, ascending; None: there are none, and frames are counted as they come
+            out of the decoder.
+        index: of each presentation time.
+        order: place in the order of decoding, by presentation and decoding time.
+        keyframes: those that a seek may look for, by index; none in joined recordings, whose times repeat.
+        starts: indices that decoding can begin at, ascending; of joined recordings too.
+        shifts: (place, shift): from that packet on, the shift is added to times, since recordings were joined.
+        unreadable: indices of frames whose data, or that of frames that they refer to, is lost.
+        untrusted: places of the packets that are not decoded because of that.
+    """
+
+    num_frames: int = 0
+    missing: int = 0
+    fps: float = 0.0
+    times: list[int] | None = None
+    index: dict[int, int] = field(default_factory=dict)
+    places: dict[tuple[int | None, int | None], int] = field(default_factory=dict)
+    keyframes: list[Keyframe] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    shifts: list[tuple[int, int]] = field(default_factory=list)
+    unreadable: set[int] = field(default_factory=set)
+    untrusted: set[int] = field(default_factory=set)
+
+    def next_start(self, index: int) -> int | None:
+        """The next frame that does not refer to one that cannot be decoded; None where there is none."""
+        if index in self.unreadable:
+            later: Iterable[int] = range(index + 1, self.num_frames)
+        else:
+            later = self.starts[bisect.bisect_right(self.starts, index) :]
+        return next((each for each in later if each not in self.unreadable), None)
+
+    def shift_at(self, place: int) -> int:
+        """What is added to the times of a packet."""
+        row = bisect.bisect_right(self.shifts, place, key=lambda each: each[0]) - 1
+        return self.shifts[row][1] if row >= 0 else 0
+
+
+def list_packets(container: av.container.InputContainer, stream: av.VideoStream, handle: IO[bytes]) -> PacketIndex:
+    """Read all packets of a video stream, decoding none; the container is at its end afterwards."""
+    found = PacketIndex()
+    kind = container.format.name
+    declared = shown_samples(container, stream) or stream.frames
+    packets = list(_packets(container, stream))
+    num_counted = sum(packet.counted for packet in packets)
+    unusable: set[int] = set()
+    if kind in ("mpegts", "mpeg"):
+        unusable = put_in_order(packets)
+        found.shifts, cut_off = join_recordings(packets, stream)
+        unusable |= cut_off
+    found.fps = _rate(stream, kind, packets)
+    if is_cut_short(handle, kind, (container.duration or 0) / av.time_base):
+        # The header says how long it was meant to be, in seconds; one frame is missing at least.
+        duration_s = (container.duration or 0) / av.time_base
+        declared = max(declared, num_counted + 1, round(duration_s * found.fps))
+    found.missing = max(0, declared - num_counted)
+    # AVI stores the order of decoding alone. Where FFmpeg does not work the times of B-frames out, packets that are
+    # decoded one after the other seem to be shown so as well, and the frames that come out have other times. Then
+    # frames are counted as they come out, as where there are no times at all.
+    guessed = kind == "avi" and bool(stream.codec_context.has_b_frames)
+    times = [packet.pts for packet in packets if packet.shown and packet.pts is not None]
+    num_shown = sum(packet.shown for packet in packets)
+    if (guessed and times == sorted(times)) or len(set(times)) != num_shown:
+        found.num_frames = num_shown
+        return found
+    breaks = find_breaks(handle, stream.id) if kind == "mpegts" else []
+    _index(found, packets, unusable | damaged_packets(packets, breaks), breaks)
+    return found
+
+
+def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Packet]:
+    # VP8 has packets that only prepare others; a bit says whether its picture is shown.
+    some_prepare_others = stream.codec_context.name in ("vp8", "libvpx")
+    try:
+        for place, packet in enumerate(container.demux(stream)):
+            if packet.size == 0 and packet.pts is None and packet.dts is None:
+                continue  # PyAV's own mark of the end
+            # Where packets are lost in a transport stream is found out by `find_breaks`; what follows can be used.
+            if packet.is_corrupt and container.format.name != "mpegts":
+                return
+            prepares = some_prepare_others and packet.size > 0 and not memoryview(packet)[0] & 0x10
+            visible = not packet.is_discard
+            shown = visible and packet.size > 0 and not prepares
+            yield Packet(place, packet.pts, packet.dts, packet.pos, packet.is_keyframe, shown, counted=visible)
+    except FFmpegError:
+        pass  # what can still be read counts; a frame beyond it says that the video ends early
+
+
+def _rate(stream: av.VideoStream, kind: str, packets: Sequence[Packet]) -> float:
+    """Frames per second: as stated where that can be true, else as measured."""
+    stated = frame_rate(stream)
+    measured = average_rate([packet.pts for packet in packets if packet.shown and packet.pts is not None], stream)
+    if not measured:
+        return stated
+    if not stated or stated > MOST_FPS:
+        return measured
+    # The rate of an MP4 is an average already; others state the shortest distance, or what a camera was set to.
+    far = "mp4" not in kind and abs(stated - measured) > _FARTHEST_RATE * measured
+    return measured if far else stated
+
+
+def _index(found: PacketIndex, packets: Sequence[Packet], damaged: set[int], breaks: Sequence[Break]) -> None:
+    first = next((i for i, packet in enumerate(packets) if packet.is_key), len(packets))
+    # What comes before the first keyframe, in the file or on the screen, refers to frames that were cut off.
+    packets = packets[first:]
+    shown = [packet for packet in packets if packet.shown and packet.pts >= packets[0].pts]  # type: ignore[operator]
+    shown.sort(key=lambda packet: packet.pts or 0)
+    found.untrusted = damaged
+    lost = lost_times(shown, near_breaks(damaged, breaks), found.fps) if damaged or breaks else []
+    lost = lost or []
+    if found.missing:
+        shown, at_end = _with_known_places(shown, packets, found.fps)
+        found.missing = max(1, found.missing - len(at_end))
+        lost += at_end
+    found.times = sorted([packet.pts for packet in shown if packet.pts is not None] + lost)
+    found.num_frames = len(found.times)
+    found.index = {pts: i for i, pts in enumerate(found.times)}
+    found.unreadable = {found.index[pts] for pts in lost}
+    found.unreadable |= {
+        found.index[packet.pts] for packet in shown if packet.place in damaged and packet.pts is not None
+    }
+    for packet in packets:
+        # Where an edit list shows a part twice, two packets may bear the same times: no seek may begin at either.
+        times_of = (packet.pts, packet.dts)
+        found.places[times_of] = UNKNOWN_PLACE if times_of in found.places else packet.place
+        if packet.is_key and packet.shown and packet.pts in found.index:
+            found.keyframes.append(Keyframe(found.index[packet.pts], packet.place, packet.pts, packet.dts))
+    found.keyframes.sort(key=lambda keyframe: keyframe.index)
+    found.starts = [keyframe.index for keyframe in found.keyframes]
+    if found.shifts:
+        found.keyframes = []
+
+
+def _with_known_places(shown: list[Packet], packets: Sequence[Packet], fps: float) -> tuple[list[Packet], list[int]]:
+    """Of a file that was cut short: the frames whose places are known, and the times of those missing between them.
+
+    Frames that come later in the file are decoded later than all that is there, but some may be shown before the last.
+    """
+    last = packets[-1].dts if packets else None
+    if last is None:
+        return shown, []
+    lost = lost_times(shown, lambda before, after: (after.pts or 0) > last, fps)
+    if lost is None:
+        return [packet for packet in shown if (packet.pts or 0) <= last], []
+    return shown, lost
