@@ -13,7 +13,7 @@ from trackmill.pipeline.media.errors import BadItem, TruncatedMedia
 
 # Only formats that hold their own pixels. FFmpeg also reads playlists, whatever their file is called, and would fetch
 # any URL that one names.
-_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif,apng"
 
 _STILLS = ("mjpeg", "png", "bmp", "webp", "tiff")
 

@@ -115,6 +115,7 @@ def list_packets(container: av.container.InputContainer, stream: av.VideoStream,
 
 
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Packet]:
+    kind = container.format.name
     # VP8 has packets that only prepare others; a bit says whether its picture is shown.
     some_prepare_others = stream.codec_context.name in ("vp8", "libvpx")
     try:
@@ -122,12 +123,14 @@ def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> 
             if packet.size == 0 and packet.pts is None and packet.dts is None:
                 continue  # PyAV's own mark of the end
             # Where packets are lost in a transport stream is found out by `find_breaks`; what follows can be used.
-            if packet.is_corrupt and container.format.name != "mpegts":
+            if packet.is_corrupt and kind != "mpegts":
                 return
             prepares = some_prepare_others and packet.size > 0 and not memoryview(packet)[0] & 0x10
             visible = not packet.is_discard
             shown = visible and packet.size > 0 and not prepares
-            yield Packet(place, packet.pts, packet.dts, packet.pos, packet.is_keyframe, shown, counted=visible)
+            # Pictures of a GIF or APNG are drawn over those before; FFmpeg calls all of them keyframes.
+            is_key = packet.is_keyframe and (place == 0 or kind not in ("gif", "apng"))
+            yield Packet(place, packet.pts, packet.dts, packet.pos, is_key, shown, counted=visible)
     except FFmpegError:
         pass  # what can still be read counts; a frame beyond it says that the video ends early
 

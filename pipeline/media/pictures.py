@@ -184,6 +184,14 @@ def _has_more_frames(data: bytes, kind: str | None) -> bool:
         return False
 
 
+def num_pictures(handle: IO[bytes]) -> int:
+    """How many pictures a file holds, as an animated GIF does; 1 where it cannot be read."""
+    try:
+        return int(getattr(Image.open(handle), "n_frames", 1))
+    except BROKEN:
+        return 1
+
+
 def load_pixels(image: Image.Image, name: str) -> None:
     """Decode the pixels of an open picture; see `decode_picture` for what is raised."""
     try:

@@ -66,8 +66,9 @@ class VideoFiles(Source):
         self._cache = VideoCache(settings)
 
     def claim(self, files: Sequence[FileInfo]) -> Claim:
-        """Every file with the suffix of a video."""
-        uris = sorted(file.uri for file in files if file.uri.lower().endswith(SUFFIXES))
+        """Every file with the suffix of a video; named by `--source`, animated GIFs as well."""
+        suffixes = (*SUFFIXES, ".gif") if self.explicit else SUFFIXES
+        uris = sorted(file.uri for file in files if file.uri.lower().endswith(suffixes))
         claim = Claim(used=set(uris))
         for uri, header in zip(uris, probe_all(uris, self.settings), strict=True):
             claim.items += self._items(uri, header)

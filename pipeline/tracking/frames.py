@@ -19,7 +19,7 @@ from trackmill.pipeline.formats.seqinfo import DEFAULT_FPS as SEQUENCE_FPS
 from trackmill.pipeline.formats.seqinfo import parse_seqinfo
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import fetch_bytes
-from trackmill.pipeline.media.pictures import decode_picture
+from trackmill.pipeline.media.pictures import decode_picture, num_pictures
 from trackmill.pipeline.media.videos import VideoReader
 from trackmill.pipeline.sources import images, video_files
 from trackmill.pipeline.storage.credentials import redact
@@ -167,8 +167,8 @@ def open_frames(url: str, settings: ReadLimits | None = None) -> FrameReader:
     """Look at what is there and open it.
 
     Args:
-        url: a video file; a folder of pictures, in the order of the numbers in their names; a MOTChallenge sequence
-            (`img1/` and perhaps `seqinfo.ini`, or a single video beside `gt/` and `det/`).
+        url: a video file or an animated GIF; a folder of pictures, in the order of the numbers in their names; a
+            MOTChallenge sequence (`img1/` and perhaps `seqinfo.ini`, or a single video beside `gt/` and `det/`).
         settings: limits of reading.
 
     Raises:
@@ -180,7 +180,7 @@ def open_frames(url: str, settings: ReadLimits | None = None) -> FrameReader:
     root = canonical(url)
     files = [file.uri for file in list_files(root)]
     if files == [root]:
-        if not root.lower().endswith(images.SUFFIXES):
+        if not root.lower().endswith(images.SUFFIXES) or _is_animated(root):
             return VideoFrames(root, settings)
         return PictureFrames(root.rpartition("/")[0], [(basename(root), 1)], _stem(root), DEFAULT_FPS, settings)
     seqinfo = join(root, "seqinfo.ini")
@@ -194,6 +194,8 @@ def open_frames(url: str, settings: ReadLimits | None = None) -> FrameReader:
             numbered = [(name, number + 1) for name, number in numbered]
         return PictureFrames(sequence, numbered, basename(root), fps, settings)
     pictures = _pictures_in(root, files)
+    if len(pictures) == 1 and _is_animated(join(root, pictures[0])):
+        return VideoFrames(join(root, pictures[0]), settings)
     if pictures:
         numbered = [(name, index + 1) for index, name in enumerate(sorted(pictures, key=_natural))]
         return PictureFrames(root, numbered, basename(root), DEFAULT_FPS, settings)
@@ -202,6 +204,23 @@ def open_frames(url: str, settings: ReadLimits | None = None) -> FrameReader:
         return VideoFrames(videos[0], settings)
     found = f"{len(videos)} videos and no pictures" if videos else "neither pictures nor a video"
     raise InputError(f"{redact(url)}: holds {found}; give one video, a folder of pictures, or a MOTChallenge sequence")
+
+
+def _is_animated(url: str) -> bool:
+    """Whether a GIF or PNG holds more than one picture.
+
+    Raises:
+        InputError: several pictures in a file of another kind, of which FFmpeg makes no video.
+    """
+    if not url.lower().endswith((".gif", ".png", ".webp", ".avif", ".tif", ".tiff")):
+        return False
+    with open_for_seeking(url) as handle:
+        number = num_pictures(handle)
+    if number > 1 and not url.lower().endswith((".gif", ".png")):
+        raise InputError(
+            f"{redact(url)}: holds {number} pictures, which cannot be tracked like this; make an MP4 of it"
+        )
+    return number > 1
 
 
 def _pictures_in(folder: str, files: list[str]) -> list[str]:
