@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
-from typing import cast
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray

@@ -217,9 +217,7 @@ def _is_animated(url: str) -> bool:
     with open_for_seeking(url) as handle:
         number = num_pictures(handle)
     if number > 1 and not url.lower().endswith((".gif", ".png")):
-        raise InputError(
-            f"{redact(url)}: holds {number} pictures, which cannot be tracked like this; make an MP4 of it"
-        )
+        raise InputError(f"{redact(url)}: holds {number} pictures, which cannot be tracked as they are; make an MP4")
     return number > 1
 
 
