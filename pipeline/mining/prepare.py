@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trackmill.models.registry import proposer_class
+from trackmill.pipeline.mining.changes import store_sizes, stored_sizes, tell_changed, with_growth
+from trackmill.pipeline.mining.contents import ItemContents
 from trackmill.pipeline.mining.fingerprint import (
     SettingsChanged,
     check_same,
@@ -19,6 +22,7 @@ from trackmill.pipeline.mining.fingerprint import (
     store_config,
     stored_config,
 )
+from trackmill.pipeline.mining.identity import Recognised, recognise
 from trackmill.pipeline.mining.plan import Plan, PlanError, extend, listing_digest, read_plan, store_plan
 from trackmill.pipeline.mining.proposer import resolve_proposer
 from trackmill.pipeline.mining.settings import MineConfig, proposer_section, proposer_settings, source_settings
@@ -30,7 +34,7 @@ from trackmill.pipeline.sidecars.requests import Request
 from trackmill.pipeline.sources import SOURCES, source_class, sources_of
 from trackmill.pipeline.sources.claiming import claim_files, list_inputs
 from trackmill.pipeline.storage.credentials import redact, storage_environment
-from trackmill.pipeline.storage.files import FileInfo, canonical
+from trackmill.pipeline.storage.files import FileInfo, canonical, dirname, exists
 from trackmill.pipeline.storage.publish import remove
 from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.schemas.errors import InputError
@@ -50,6 +54,7 @@ class Run:
         retried: quarantined items as they are named now, by source id; for a retry.
         first_new_unit: for a retry, units from here on are new and are done too.
         sidecars: made in the same pass, see `add_sidecars`.
+        moved: items that are read elsewhere than planned, because nothing is there any more; by source id.
     """
 
     config: MineConfig
@@ -60,6 +65,7 @@ class Run:
     retried: dict[str, WorkItem] = field(default_factory=dict)
     first_new_unit: int = 0
     sidecars: tuple[SidecarJob, ...] = ()
+    moved: dict[str, WorkItem] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -107,20 +113,23 @@ def prepare_mining(
     inputs = list(dict.fromkeys(canonical(url) for url in inputs))
     opened = _open(config, output)
     layout, config = opened.layout, opened.config
-    plan, new, digest, unclaimed = _plan(opened, inputs, limit)
+    planned = _plan(opened, inputs, limit)
+    plan, new = planned.plan, planned.new
     _check_proposer(config, plan)
     if store:
         sweep_scratch(layout.shards)
         sweep_scratch(layout.receipts)
         if opened.stale:
             remove(layout.plan)
+            remove(layout.listing)
             remove(layout.shards)
             remove(layout.sidecars)
         if not opened.begun or not set(inputs) <= set(opened.inputs):
             store_config(layout, config, opened.parts, list(dict.fromkeys([*opened.inputs, *inputs])))
         if new is not None and new.num_rows:
-            store_plan(layout, plan.parts, new, digest)
-    return Run(config, layout, opened.parts, plan, unclaimed)
+            store_sizes(layout, planned.files, planned.sizes)
+            store_plan(layout, plan.parts, new, planned.digest)
+    return Run(config, layout, opened.parts, plan, planned.unclaimed, moved=planned.moved)
 
 
 def add_sidecars(run: Run, requests: Sequence[Request], store: bool = True) -> None:
@@ -158,7 +167,8 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
         raise PlanError(f"nothing was mined into {redact(layout.root)} yet: run without --only-quarantined first")
     inputs = [canonical(url) for url in inputs] or opened.inputs
     try:
-        found, _ = _claim(list_inputs(inputs, config.source), config, plan)
+        files = list_inputs(inputs, config.source, layout.root)
+        found = _recognise(_claim(files, config, plan)[0], plan, files, inputs, opened).items
     except (OSError, ValueError) as error:
         log.warning("the inputs cannot be looked at anew, items are retried as they were planned: %s", error)
         found = []
@@ -214,14 +224,37 @@ def _open(config: MineConfig, output: str) -> _Opened:
     return _Opened(layout, config, parts, begun=True, stale=False, inputs=stored["inputs"])
 
 
-def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> tuple[Plan, pa.Table | None, str, list[str]]:
-    """The whole plan, the rows of it that are not stored yet, the digest of the listing, and the unclaimed files."""
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A plan that is ready to be stored.
+
+    Args:
+        plan: all of it.
+        new: its rows that are not stored yet; None where the inputs are as they were.
+        digest: of the listing.
+        files: the listing.
+        sizes: of the files that were planned before.
+        unclaimed: files that no source understands.
+        moved: see `Run`.
+    """
+
+    plan: Plan
+    new: pa.Table | None
+    digest: str
+    files: list[FileInfo] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    unclaimed: list[str] = field(default_factory=list)
+    moved: dict[str, WorkItem] = field(default_factory=dict)
+
+
+def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> _Planned:
+    """The whole plan for what the inputs hold now."""
     layout, config = opened.layout, opened.config
     stored = read_plan(layout) if opened.begun else None
-    files = list_inputs(inputs, config.source)
+    files = list_inputs(inputs, config.source, layout.root)
     digest = listing_digest(files, config.source, limit)
     if stored and stored.listing == digest:
-        return stored, None, digest, []
+        return _Planned(stored, None, digest)
     items, unclaimed = _claim(files, config, stored)
     items = items[:limit] if limit else items
     if stored and limit and limit < stored.num_items:
@@ -229,8 +262,31 @@ def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> tuple[Plan, 
             f"--limit {limit} is less than the {stored.num_items} items already planned in {redact(layout.root)}; "
             "raise the limit or use another --output"
         )
-    plan, new = extend(stored, items, config.shards)
-    return plan, new, digest, unclaimed
+    sizes = stored_sizes(layout) if stored else {}
+    tell_changed(files, sizes)
+    recognised = _recognise(items, stored, files, inputs, opened)
+    plan, new = extend(stored, with_growth(recognised.items, stored), config.shards)
+    return _Planned(plan, new, digest, files, sizes, unclaimed, _gone(recognised.elsewhere, stored))
+
+
+def _recognise(
+    items: list[WorkItem], plan: Plan | None, files: list[FileInfo], inputs: list[str], opened: _Opened
+) -> Recognised:
+    sizes = {file.uri: file.size for file in files}
+    return recognise(items, plan, inputs, opened.inputs, sizes, ItemContents(opened.config, opened.layout))
+
+
+def _gone(elsewhere: dict[str, WorkItem], plan: Plan | None) -> dict[str, WorkItem]:
+    """Of the items that were found at another place than planned, those that are not at the planned one any more."""
+    if plan is None or not elsewhere:
+        return {}
+    rows = plan.table.filter(pc.is_in(plan.table["source_id"], pa.array(list(elsewhere))))
+    planned = dict(zip(rows["source_id"].to_pylist(), rows["uri"].to_pylist()))
+    there: dict[str, bool] = {}
+    for uri in planned.values():
+        if (folder := dirname(uri)) not in there:
+            there[folder] = exists(uri)
+    return {name: item for name, item in elsewhere.items() if not there[dirname(planned[name])]}
 
 
 def _claim(files: list[FileInfo], config: MineConfig, stored: Plan | None) -> tuple[list[WorkItem], list[str]]:

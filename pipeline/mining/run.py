@@ -143,7 +143,7 @@ def _tasks(run: Run, done: set[int], only_quarantined: bool) -> Iterator[UnitTas
         yield from _retry_tasks(run, done)
     for unit in range(run.first_new_unit, run.plan.num_units):
         if unit not in done:
-            items = run.plan.unit(unit)
+            items = [run.moved.get(item.source_id, item) for item in run.plan.unit(unit)]
             yield UnitTask(unit=unit, items=items, positions=list(range(len(items))))
 
 

@@ -34,6 +34,11 @@ class Layout:
         return join(self.root, "plan")
 
     @property
+    def listing(self) -> str:
+        """Folder with the sizes of the input's files when they were planned."""
+        return join(self.root, "listing")
+
+    @property
     def shards(self) -> str:
         """Folder of the tars."""
         return join(self.root, "shards")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence, Set
 
 from trackmill.pipeline.sources import AUTO, SOURCES, open_source, sources_of
@@ -10,10 +11,13 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, canonical, list_files
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.keys import unit_of_part
 from trackmill.schemas.media import WorkItem
 
+log = logging.getLogger("trackmill")
 
-def list_inputs(urls: Sequence[str], source_name: str = AUTO) -> list[FileInfo]:
+
+def list_inputs(urls: Sequence[str], source_name: str = AUTO, output: str = "") -> list[FileInfo]:
     """All files under some URLs (files, folders or globs), each once, sorted by URI.
 
     A single file that a source may read and that cannot be listed is in it all the same, with size 0: reading it will
@@ -22,6 +26,8 @@ def list_inputs(urls: Sequence[str], source_name: str = AUTO) -> list[FileInfo]:
     Args:
         urls: files, folders or globs.
         source_name: see `claim_files`.
+        output: root of the data set that is made, which may lie inside an input: its own files are no input. Other data
+            sets inside an input are left out as well, and named in a warning.
 
     Raises:
         FileNotFoundError: there is nothing at an input.
@@ -32,7 +38,18 @@ def list_inputs(urls: Sequence[str], source_name: str = AUTO) -> list[FileInfo]:
     files: dict[str, FileInfo] = {}
     for url in urls:
         files.update((file.uri, file) for file in _list(url, suffixes))
-    return sorted(files.values())
+    made = {root for root in map(_data_set_of, files) if root and canonical(root) not in map(canonical, urls)}
+    for root in sorted(made - {output}):
+        log.warning("%s: a data set that mining made lies in the input; its files are left out", redact(root))
+    roots = tuple(f"{root}/" for root in made | ({output} if output else set()))
+    return sorted(file for uri, file in files.items() if not uri.startswith(roots))
+
+
+def _data_set_of(uri: str) -> str:
+    """Root of the data set that a receipt belongs to; "" for any other file."""
+    folder, _, name = uri.rpartition("/")
+    root, _, last = folder.rpartition("/")
+    return root if last == "receipts" and unit_of_part(name) else ""
 
 
 def claim_files(

@@ -32,6 +32,8 @@ _FINAL = (
     NotImplementedError,
 )
 _INSTALL = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http", "hf": "hf"}
+_SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
+"""Names of one store that other programs use, and ours for it."""
 
 _ADVICE = {
     "NoCredentialsError": "; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -112,7 +114,13 @@ def canonical(url: str) -> str:
     if protocol_of(url) in ("file", "local"):
         path = url.split("://", 1)[1] if "://" in url else url
         return os.path.abspath(os.path.expanduser(path))
-    return url.rstrip("/")
+    return one_scheme(url.rstrip("/"))
+
+
+def one_scheme(url: str) -> str:
+    """The URL with the usual name of its scheme, where a store has several: `s3://` for `s3a://`."""
+    scheme, mark, rest = url.partition("://")
+    return f"{_SCHEMES.get(scheme.lower(), scheme)}{mark}{rest}" if mark else url
 
 
 def filesystem(url: str) -> tuple[Any, str]:

@@ -1,0 +1,289 @@
+"""Which items are one and the same, however their paths are spelt: through a link, on another mount, by another scheme.
+
+An item is called by the path that it was first planned under, for ever. When an input brings it again, by another
+spelling, it is recognised and not mined twice. Three things tell:
+
+- the file: a link and what it leads to, or two mounts of one folder;
+- the spelling: `s3a://` and `s3://` are one store, and a signature is another each day;
+- the place below the input's root, where the bytes agree as well: a copy, or a mount that is gone by now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from trackmill.pipeline.mining.plan import Plan
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import dirname, is_local, one_scheme
+from trackmill.schemas.media import WorkItem
+
+log = logging.getLogger("trackmill")
+
+_SIGNED_QUERY = re.compile(r"(?<=[^/?#])\?(?:[^#]*&)?[^#=&]*(?i:signature|sig)=[^#]*")
+
+COMPARED = 8
+"""Items of two roots whose bytes are compared; where some agree and others do not, all are."""
+
+Contents = Callable[[WorkItem], str | None]
+"""SHA-256 of what an item is read from; None where it cannot be read."""
+
+
+@dataclass(slots=True)
+class Recognised:
+    """A listing's items after `recognise`.
+
+    Args:
+        items: each once. One that is planned already has the planned `source_id` and `key`, and lies where it was found
+            now.
+        elsewhere: those of them that are planned at another place, by the planned `source_id`.
+    """
+
+    items: list[WorkItem] = field(default_factory=list)
+    elsewhere: dict[str, WorkItem] = field(default_factory=dict)
+
+
+def recognise(
+    items: Sequence[WorkItem],
+    plan: Plan | None,
+    roots: Sequence[str],
+    planned_roots: Sequence[str],
+    sizes: Mapping[str, int],
+    contents: Contents,
+) -> Recognised:
+    """Tell which items of a listing are planned already, or are listed twice.
+
+    Args:
+        items: of the listing.
+        plan: what is planned.
+        roots: the inputs that the listing was made from; files, folders or globs.
+        planned_roots: likewise of the plan.
+        sizes: bytes of each listed file.
+        contents: of an item, listed or planned.
+    """
+    known = plan.source_ids() if plan else set()
+    done = Recognised(items=[item for item in items if item.source_id in known])
+    new = [item for item in items if item.source_id not in known]
+    if not new:
+        return done
+    planned = plan.items(0, plan.num_items) if plan else []
+    found = _Found(done, {item.source_id for item in planned})
+    new = found.settle(new, planned, _by_file)
+    new = found.settle(new, planned, _by_spelling)
+    files = {*sizes, *(item.uri for item in items), *(item.uri for item in planned)}
+    ordered = [root_of_input(url, files) for url in [*planned_roots, *roots]]
+    tell_by_place = _Places(ordered, sizes, contents)
+    first_root = {root: ordered.index(root) for root in ordered}
+    earlier = list(planned)
+    for root in sorted({tell_by_place.root(item.uri) for item in new}, key=lambda root: first_root.get(root, -1)):
+        here = [item for item in new if tell_by_place.root(item.uri) == root]
+        earlier += found.settle(here, earlier, tell_by_place)
+    done.items += earlier[len(planned) :]
+    found.tell()
+    return done
+
+
+def root_of_input(url: str, files: Container[str]) -> str:
+    """The folder that an input's items are named below: a folder itself, of a file or glob the one that it lies in."""
+    parts = url.split("/")
+    magic = next((place for place, part in enumerate(parts) if any(mark in part for mark in "*?[")), None)
+    if magic is not None and url not in files:
+        return "/".join(parts[:magic])
+    return dirname(url) if url in files else url
+
+
+class _Found:
+    """Collects what is recognised."""
+
+    def __init__(self, done: Recognised, planned: set[str]) -> None:
+        self._done = done
+        self._planned = planned
+        self._twice: list[tuple[WorkItem, WorkItem]] = []
+
+    def settle(
+        self,
+        new: Sequence[WorkItem],
+        earlier: Sequence[WorkItem],
+        tell: Callable[[Sequence[WorkItem], Sequence[WorkItem]], dict[str, WorkItem]],
+    ) -> list[WorkItem]:
+        """What is left of `new` when all that `tell` recognises, by its `source_id`, is taken out."""
+        same = tell(new, earlier)
+        left = []
+        for item in new:
+            twin = same.get(item.source_id)
+            if twin is None:
+                left.append(item)
+            elif twin.source_id in self._planned:
+                if twin.source_id not in self._done.elsewhere:
+                    renamed = dataclasses.replace(item, source_id=twin.source_id, key=twin.key)
+                    self._done.elsewhere[twin.source_id] = renamed
+                    self._done.items.append(renamed)
+                self._twice.append((item, twin))
+            else:
+                self._twice.append((item, twin))
+        return left
+
+    def tell(self) -> None:
+        """Say what was recognised."""
+        groups: dict[tuple[str, str], list[tuple[WorkItem, WorkItem]]] = defaultdict(list)
+        for item, twin in self._twice:
+            groups[_where_they_part(item.uri, twin.uri)].append((item, twin))
+        for (here, there), pairs in sorted(groups.items())[:10]:
+            log.warning(
+                "%s and %s hold the same: %d items are mined once, under the second name, such as %s",
+                redact(here),
+                redact(there),
+                len(pairs),
+                redact(pairs[0][1].source_id),
+            )
+        if len(groups) > 10:
+            log.warning("... and %d more pairs of folders", len(groups) - 10)
+
+
+def _where_they_part(first: str, second: str) -> tuple[str, str]:
+    """Two paths without the end that they share."""
+    a, b = first.split("/"), second.split("/")
+    while len(a) > 1 and len(b) > 1 and a[-1] == b[-1]:
+        a.pop()
+        b.pop()
+    return "/".join(a), "/".join(b)
+
+
+def _by_file(new: Sequence[WorkItem], earlier: Sequence[WorkItem]) -> dict[str, WorkItem]:
+    """Items of which all files are the same when links are followed; the one without a link counts as the first."""
+    real = _RealPaths()
+    first: dict[tuple[str, str], WorkItem] = {}
+    for item in earlier:
+        if (name := real.of(item)) is not None:
+            first.setdefault((item.source, name), item)
+    same = {}
+    for item in sorted(new, key=lambda item: real.of(item) != item.source_id):
+        if (name := real.of(item)) is not None:
+            twin = first.setdefault((item.source, name), item)
+            if twin is not item and real.details(item) == real.details(twin):
+                same[item.source_id] = twin
+    return same
+
+
+def _by_spelling(new: Sequence[WorkItem], earlier: Sequence[WorkItem]) -> dict[str, WorkItem]:
+    """Items whose URLs differ in the name of the scheme, or in a signature that is another each time."""
+    first: dict[tuple[str, str], WorkItem] = {}
+    for item in earlier:
+        first.setdefault(_spelt(item), item)
+    return {item.source_id: twin for item in new if (twin := first.setdefault(_spelt(item), item)) is not item}
+
+
+def _spelt(item: WorkItem) -> tuple[str, str]:
+    return item.source, one_scheme(_SIGNED_QUERY.sub("", item.source_id))
+
+
+class _RealPaths:
+    """Paths of this machine with all links followed; each folder is looked at once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def of(self, item: WorkItem) -> str | None:
+        """An item's `source_id` with the real path in it; None where it is not on this machine or has no path in it."""
+        if not is_local(item.uri) or not item.source_id.startswith(item.uri):
+            return None
+        return self._path(item.uri) + item.source_id[len(item.uri) :]
+
+    def details(self, item: WorkItem) -> Any:
+        """What its source needs to know, with the real paths in it."""
+        return self._in(orjson.loads(item.details))
+
+    def _in(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: self._in(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [self._in(each) for each in value]
+        return self._path(value) if isinstance(value, str) and value.startswith("/") else value
+
+    def _path(self, path: str) -> str:
+        folder, _, name = path.rpartition("/")
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder or "/")
+        joined = os.path.join(self._folders[folder], name)
+        return os.path.realpath(joined) if os.path.islink(joined) else joined
+
+
+class _Places:
+    """Tells items by their place below the roots of two inputs, and by bytes.
+
+    Args:
+        roots: see `root_of_input`.
+        sizes: bytes of each file that is listed now.
+        contents: see `recognise`.
+    """
+
+    def __init__(self, roots: Iterable[str], sizes: Mapping[str, int], contents: Contents) -> None:
+        self._roots = sorted(set(roots), key=len, reverse=True)
+        self._sizes = sizes
+        self._contents = contents
+
+    def root(self, uri: str) -> str:
+        """The innermost root that a file lies below; "" for none."""
+        return next((root for root in self._roots if uri == root or uri.startswith(f"{root}/")), "")
+
+    def __call__(self, new: Sequence[WorkItem], earlier: Sequence[WorkItem]) -> dict[str, WorkItem]:
+        """Items of `new` that are in `earlier` under another root, by `source_id`."""
+        if len(self._roots) < 2 or not new:
+            return {}
+        places: dict[tuple[str, str], list[WorkItem]] = defaultdict(list)
+        for item in earlier:
+            places[self._place(item)].append(item)
+        pairs: dict[str, list[tuple[WorkItem, WorkItem]]] = defaultdict(list)
+        for item in new:
+            for twin in places.get(self._place(item), ()):
+                if self.root(twin.uri) != self.root(item.uri) and self._may_be_same(item, twin):
+                    pairs[self.root(twin.uri)].append((item, twin))
+        same: dict[str, WorkItem] = {}
+        for root, candidates in pairs.items():
+            same |= self._compared(root, [pair for pair in candidates if pair[0].source_id not in same])
+        return same
+
+    def _place(self, item: WorkItem) -> tuple[str, str]:
+        return item.source, item.source_id.removeprefix(self.root(item.uri))
+
+    def _may_be_same(self, item: WorkItem, twin: WorkItem) -> bool:
+        here, there = self._size(item.uri), self._size(twin.uri)
+        return not here or not there or here == there
+
+    def _size(self, uri: str) -> int:
+        if uri not in self._sizes and is_local(uri) and os.path.isfile(uri):
+            return os.path.getsize(uri)
+        return self._sizes.get(uri, 0)
+
+    def _compared(self, root: str, pairs: list[tuple[WorkItem, WorkItem]]) -> dict[str, WorkItem]:
+        step = max(1, len(pairs) // COMPARED)
+        answers = [self._agree(*pair) for pair in pairs[::step]]
+        if True not in answers:
+            if pairs and False not in answers:
+                log.warning(
+                    "%s: %d items lie at the same places as some of %s, which cannot be read any more: taken for new",
+                    redact(self.root(pairs[0][0].uri)),
+                    len(pairs),
+                    redact(root),
+                )
+            return {}
+        if False in answers:
+            pairs = [pair for pair in pairs if self._agree(*pair)]
+        return {item.source_id: twin for item, twin in pairs}
+
+    def _agree(self, item: WorkItem, twin: WorkItem) -> bool | None:
+        """Whether two items have the same bytes; None where one of them cannot be read."""
+        local = is_local(item.uri) and is_local(twin.uri) and os.path.exists(item.uri) and os.path.exists(twin.uri)
+        if local and os.path.samefile(item.uri, twin.uri):
+            return True
+        here = self._contents(item)
+        there = self._contents(twin) if here else None
+        return here == there if here and there else None
