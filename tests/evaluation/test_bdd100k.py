@@ -325,6 +325,15 @@ def test_sequences_restrict(tmp_path: Path):
         run(tmp_path, gt, results, sequences=("v7",))
 
 
+def test_results_of_more_videos_than_the_ground_truth_has(tmp_path: Path):
+    """A submission for the whole split, evaluated on a part of it; with some missing it may be a misspelling."""
+    gt, results = make_scalabel(2)
+    whole = run(tmp_path, gt, results)
+    more = run(tmp_path, gt, [*results, frame(0, label("1"), video="other")])
+    assert more.metrics == whole.metrics
+    assert more.notes == [*whole.notes, "results of videos without ground truth were left out (1): other"]
+
+
 @pytest.mark.parametrize(
     ("results", "message"),
     [

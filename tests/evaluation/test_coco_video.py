@@ -150,6 +150,28 @@ def test_masks(tmp_path: Path, size_at: str) -> None:
         read(tmp_path, truth, results, iou="mask")
 
 
+@pytest.mark.parametrize("absent", [None, []])
+def test_an_empty_mask_is_no_object(tmp_path: Path, absent: Any) -> None:
+    """As the error about polygons says: null, or an empty list, where the object is absent."""
+    truth, results = copy.deepcopy(TRUTH), copy.deepcopy(RESULTS)
+    for row in [*truth["annotations"], *results]:
+        row["segmentation"] = {"size": [8, 10], "counts": [17, 3, 60]}
+    results[0]["segmentation"] = truth["annotations"][2]["segmentation"] = absent
+    data = read(tmp_path, truth, results, iou="mask")
+    assert [len(about.video.gt) for about in data.videos] == [0, 2]
+    assert [len(about.video.predictions) for about in data.videos] == [1, 3]
+    assert data.labels == (10,), "a class whose only object is absent is not scored"
+    assert data.notes == (
+        "ground truth: 1 without a mask (segmentation empty or null), taken as absent",
+        "results: 1 without a mask (segmentation empty or null), taken as absent",
+    )
+    assert len(read(tmp_path, truth, results).videos[0].video.gt) == 1, "boxes are compared all the same"
+    # Places in errors are those of the file.
+    results[3]["segmentation"]["counts"] = [17, 3]
+    with pytest.raises(BadTracks, match=r"results\.json: \[3\]\.segmentation\.counts: mask has 20 pixels"):
+        read(tmp_path, truth, results, iou="mask")
+
+
 def test_nothing_at_all(tmp_path: Path) -> None:
     data = read(tmp_path, {"videos": [], "images": [], "annotations": [], "categories": []}, [])
     assert (data.videos, data.labels, data.most_predictions) == ((), (), 0)

@@ -305,6 +305,16 @@ def test_no_objects(tmp_path: Path, name: str, lacking: str) -> None:
         assert any("no objects in the ground truth of 1 of 3 videos: made-C-video_000" in note for note in report.notes)
 
 
+def test_a_video_without_predictions_is_said(tmp_path: Path) -> None:
+    truth, results = make_files(make_videos(3), 3)
+    lost = truth["videos"][1]["id"]
+    images = {image["id"] for image in truth["images"] if image["video_id"] == lost}
+    report = run(tmp_path, truth, [row for row in results if row["image_id"] not in images])
+    name = truth["videos"][1]["name"].replace("/", "-")
+    assert f"no predictions in 1 of 3 videos: {name}; all of their objects are missed" in report.notes
+    assert not any("no predictions" in note for note in run(tmp_path, truth, results).notes)
+
+
 def test_classes_of_one_name_are_told_apart(tmp_path: Path) -> None:
     truth, results = make_files(make_videos(1), 1)
     for category in truth["categories"]:

@@ -71,9 +71,9 @@ def evaluate(
     truths = read_scalabel(gt, CATEGORIES, side="gt", shape=iou, sequences=options.sequences)
     names = choose_sequences(truths, options.sequences, gt)
     results_of = read_scalabel(results, CATEGORIES, side="results", shape=iou, sequences=options.sequences)
-    for video in results_of:
-        if video not in truths:
-            raise BadTracks(f"{redact(results)}: {unknown(video, list(truths))}")
+    others = [video for video in results_of if video not in truths]
+    if others and not set(names) <= set(results_of):
+        raise BadTracks(f"{redact(results)}: {unknown(others[0], list(truths))}")
     by_class = {label: Counts.none() for label in CLASSES.values()}
     notes = Notes()
     for done, video in enumerate(names, start=1):
@@ -95,6 +95,9 @@ def evaluate(
     for group, members in SUPER_CATEGORIES.items():
         report.classes[group] = scored_row(pooled(by_class[CLASSES[member]] for member in members), families)
     report.notes = notes.lines(by_class, options.bdd_rule == "published", families)
+    if others:
+        listed = ", ".join(others[:8]) + (", ..." if len(others) > 8 else "")
+        report.notes.append(f"results of videos without ground truth were left out ({len(others):,}): {listed}")
     return report
 
 

@@ -21,6 +21,7 @@ from trackmill.pipeline.evaluation.benchmarks.mot_classes import (
 )
 from trackmill.pipeline.evaluation.benchmarks.mot_scores import ANY_CLASS, SequenceScores, score
 from trackmill.pipeline.evaluation.benchmarks.mot_videos import TextSequence, json_video, read_video
+from trackmill.pipeline.evaluation.box_forms import notes_on_forms
 from trackmill.pipeline.evaluation.overlaps import Iou
 from trackmill.pipeline.evaluation.readers.mot_json import is_json, read_mot_json
 from trackmill.pipeline.evaluation.readers.mot_layout import choose_sequences, find_sequences, result_files
@@ -64,15 +65,18 @@ def evaluate(
     report.settings = _settings(name, options, classes, families)
     total = TrackCounts.none(families)
     by_class: dict[str, TrackCounts] = {}
+    forms: dict[str, str] = {}
     unscored = []
     for done, sequence in enumerate(scores, start=1):
         total += sequence.total
         for label, counts in sequence.classes.items():
             by_class[label] = by_class.get(label, TrackCounts.none(families)) + counts
         unscored.append(sequence.unscored)
+        forms[sequence.name] = sequence.form
         _add(report, sequence, classes)
         if progress is not None:
             progress(done, num_sequences)
+    report.notes += notes_on_forms(forms)
     report.metrics = total.row()
     report.classes = {label: counts.row() for label, counts in by_class.items()}
     if total.gt == 0:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trackmill.pipeline.evaluation.assignment import best_pairs
 from trackmill.pipeline.evaluation.benchmarks.mot_classes import NO_CLASS, ScoredClasses
+from trackmill.pipeline.evaluation.box_forms import likely_form
 from trackmill.pipeline.evaluation.box_overlaps import EPS
 from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
 from trackmill.pipeline.evaluation.report.moments import add_timelines, describe_moments, worst_first
@@ -31,6 +32,7 @@ class SequenceScores:
         total: all classes together.
         timeline, moments: for the plots; None and none without CLEAR.
         notes: for the reader.
+        form: what the predicted boxes look like, see `box_forms.py`; empty where nothing is wrong with them.
         unscored: (N,) classes of the ground truth's rows, where none of N > 0 is scored; otherwise empty.
     """
 
@@ -40,6 +42,7 @@ class SequenceScores:
     timeline: Timeline | None = None
     moments: list[Moment] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    form: str = ""
     unscored: NDArray[np.int64]
 
 
@@ -97,6 +100,7 @@ def score(
         timeline=timeline,
         moments=moments,
         notes=notes,
+        form=likely_form(video.gt, video.predictions, overlaps) if iou == "box" else "",
         unscored=video.gt.labels if not scored.any() else np.zeros(0, np.int64),
     )
 

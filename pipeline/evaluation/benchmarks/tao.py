@@ -7,13 +7,14 @@ are averaged. Track mAP and the others follow TrackEval 1.3.0 on TAO.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from trackmill.pipeline.evaluation.benchmarks.tao_rules import counted_predictions, tracks_of_file, where_annotated
+from trackmill.pipeline.evaluation.box_forms import likely_form, notes_on_forms
 from trackmill.pipeline.evaluation.metrics.teta import TetaCounts, teta
 from trackmill.pipeline.evaluation.metrics.track_map import TrackMap
 from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
@@ -24,6 +25,7 @@ from trackmill.pipeline.evaluation.report.report import Report, Row, row
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.evaluation.scoring import FAMILIES as TRACK_FAMILIES
 from trackmill.pipeline.evaluation.scoring import TrackCounts, count
+from trackmill.pipeline.evaluation.tracks import Video
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
 
@@ -94,9 +96,12 @@ def evaluate(
     report = Report(benchmark=name, iou=iou, metrics={}, settings=_settings(families, options))
     report.notes = [*data.notes, *(split.notes if split else ()), *_notes(data, families, options)]
     names = _class_names(data)
+    forms: dict[str, str] = {}
     total, precision = _Tally(), TrackMap("tao", iou) if "trackmap" in families else None
     for done, about in enumerate(data.videos, start=1):
         overlaps = find_overlaps(about.video.gt, about.video.predictions, about.video.num_frames, iou)
+        if iou == "box":
+            forms[about.video.name] = likely_form(about.video.gt, about.video.predictions, overlaps)
         if precision is not None:
             _add_tracks(precision, about, overlaps, iou)
         tally = _count(about, overlaps, data.labels, names, families, report)
@@ -104,6 +109,7 @@ def evaluate(
         report.sequences[about.video.name] = _mean_row(tally, families)
         if progress is not None:
             progress(done, len(data.videos))
+    report.notes += notes_on_forms(forms)
 
     blank = _blank(families)
     report.classes = _class_rows(data, names, total, precision, families)
@@ -284,9 +290,11 @@ def _notes(data: CocoVideos, families: Collection[str], options: Options) -> lis
     if not data.labels:
         notes.append("no classes with ground truth: nothing can be scored")
     empty = [video.name for video in videos if not len(video.gt)]
+    missed = [video.name for video in videos if len(video.gt) and not len(video.predictions)]
     if empty and len(empty) < len(videos):
-        listed = ", ".join(empty[:8]) + (", ..." if len(empty) > 8 else "")
-        notes.append(f"no objects in the ground truth of {len(empty):,} of {len(videos):,} videos: {listed}")
+        notes.append(f"no objects in the ground truth of {_of_videos(empty, videos)}")
+    if missed and len(missed) < len(videos):
+        notes.append(f"no predictions in {_of_videos(missed, videos)}; all of their objects are missed")
     outside = sum(int((~np.isin(video.predictions.frames, video.gt.frames)).sum()) for video in videos)
     if outside:
         but = " (Track mAP counts them)" if "trackmap" in families else ""
@@ -297,3 +305,8 @@ def _notes(data: CocoVideos, families: Collection[str], options: Options) -> lis
             f"{TAO_DETECTIONS} (--max-detections {TAO_DETECTIONS})"
         )
     return notes
+
+
+def _of_videos(names: Sequence[str], videos: Sequence[Video]) -> str:
+    listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return f"{len(names):,} of {len(videos):,} videos: {listed}"

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from trackmill.pipeline.evaluation.box_forms import likely_form, notes_on_forms
 from trackmill.pipeline.evaluation.metrics.teta import TetaCounts, average_teta, teta
 from trackmill.pipeline.evaluation.metrics.track_map import Scores, TrackMap, average_precision
 from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
@@ -89,6 +90,7 @@ def evaluate(
     labels = _labels_with_truth(truth, videos)
     precision = TrackMap("youtube-vis", iou)
     by_video: dict[str, _Tally] = {}
+    forms: dict[str, str] = {}
     for done, about in enumerate(videos, start=1):
         gt_rows, gt_tracks = read_tracks(truth.entries.pop(about.id, []), about, iou, is_truth=True)
         rows, tracks = read_tracks(results_of.pop(about.id, []), about, iou, is_truth=False)
@@ -96,6 +98,8 @@ def evaluate(
             name=about.name, num_frames=about.num_frames, gt=gt_rows, predictions=rows, frame_names=about.frame_names
         )
         overlaps = find_overlaps(gt_rows, rows, about.num_frames, iou)
+        if iou == "box":
+            forms[about.name] = likely_form(gt_rows, rows, overlaps)
         if "trackmap" in families:
             precision.add(video, gt_tracks=gt_tracks, predicted_tracks=tracks, overlaps=overlaps)
         by_video[about.name] = _Tally(
@@ -104,6 +108,7 @@ def evaluate(
         )
         if progress is not None:
             progress(done, len(videos))
+    report.notes += notes_on_forms(forms)
     _fill(report, truth, labels, precision, by_video, families)
     return report
 

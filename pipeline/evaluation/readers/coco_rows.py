@@ -24,6 +24,8 @@ class BoxRows:
     """N boxes in the order of the files.
 
     Args:
+        numbers: (N,) place of each row in the files, counted through all of them.
+        num_absent: rows left out because their `segmentation` is null or empty.
         images: (N,) index of the image.
         ids: (N,) track id, unique within a video only.
         labels: (N,) category id as in the file.
@@ -33,6 +35,8 @@ class BoxRows:
         parts: number of the first row of each file, and the path of its list.
     """
 
+    numbers: Ints
+    num_absent: int
     images: Ints
     ids: Ints
     labels: Ints
@@ -46,8 +50,9 @@ class BoxRows:
 
     def where(self, row: int) -> str:
         """File and index of a row, for errors."""
-        begin, path = next(part for part in reversed(self.parts) if part[0] <= row)
-        return f"{path}[{row - begin}]"
+        number = int(self.numbers[row])
+        begin, path = next(part for part in reversed(self.parts) if part[0] <= number)
+        return f"{path}[{number - begin}]"
 
     def tracks(self, index: Index) -> Ints:
         """(N,) number of the track of each row, different in different videos."""
@@ -57,7 +62,7 @@ class BoxRows:
 
 
 def read_rows(rows: JsonObjects, index: Index, iou: Iou) -> BoxRows:
-    """Check and read one list.
+    """Check and read one list. Where masks are compared, an object without one is absent.
 
     Raises:
         BadTracks: a value is of the wrong type, missing or unknown; the message gives its key path.
@@ -65,22 +70,33 @@ def read_rows(rows: JsonObjects, index: Index, iou: Iou) -> BoxRows:
     masks = iou == "mask"
     if masks and len(rows) and not rows.has("segmentation"):
         raise BadTracks(f"{rows.where(0)}: has no 'segmentation'; compare boxes with --iou box")
+    boxes = np.full((len(rows), 4), np.nan) if masks and not rows.has("bbox") else rows.boxes()
+    segmentations = rows.column("segmentation") if masks else None
+    kept = np.arange(len(rows))
+    if segmentations is not None:
+        kept = np.array([row for row, value in enumerate(segmentations) if value not in (None, [])], np.int64)
+        segmentations = [segmentations[row] for row in kept.tolist()]
+    ids = rows.integers("instance_id" if rows.has("instance_id") and not rows.has("track_id") else "track_id")
     return BoxRows(
-        images=index.images(rows),
-        ids=rows.integers("instance_id" if rows.has("instance_id") and not rows.has("track_id") else "track_id"),
-        labels=index.labels(rows),
-        boxes=np.full((len(rows), 4), np.nan) if masks and not rows.has("bbox") else rows.boxes(),
-        scores=rows.numbers("score") if rows.has("score") else np.ones(len(rows)),
-        segmentations=rows.column("segmentation") if masks else None,
+        numbers=kept,
+        num_absent=len(rows) - len(kept),
+        images=index.images(rows)[kept],
+        ids=ids[kept],
+        labels=index.labels(rows)[kept],
+        boxes=boxes[kept],
+        scores=rows.numbers("score")[kept] if rows.has("score") else np.ones(len(kept)),
+        segmentations=segmentations,
         parts=((0, rows.path),),
     )
 
 
 def join_rows(parts: list[BoxRows]) -> BoxRows:
     """Concatenate one or more lists."""
-    starts = np.cumsum([0, *map(len, parts)]).tolist()
+    starts = np.cumsum([0, *(len(part) + part.num_absent for part in parts)]).tolist()
     segmentations = [part.segmentations for part in parts if part.segmentations is not None]
     return BoxRows(
+        numbers=np.concatenate([part.numbers + start for part, start in zip(parts, starts)]),
+        num_absent=sum(part.num_absent for part in parts),
         images=np.concatenate([part.images for part in parts]),
         ids=np.concatenate([part.ids for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),

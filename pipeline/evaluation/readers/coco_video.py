@@ -106,6 +106,9 @@ def read_coco_video(
     del content
     notes: list[str] = []
     result_rows = _read_results(results, index, iou, notes)
+    for what, rows in (("ground truth", truth), ("results", result_rows)):
+        if rows.num_absent:
+            notes.append(f"{what}: {rows.num_absent:,} without a mask (segmentation empty or null), taken as absent")
     places = best_places(result_rows, max_detections)
     if (places < 0).any():
         notes.append(
