@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 
 import numpy as np
@@ -14,6 +15,8 @@ from trackmill.pipeline.media.drawing.palette import identity_colour
 from trackmill.schemas.config import Settings
 from trackmill.schemas.masks import CroppedMask
 from trackmill.schemas.tracking import TrackedObjects
+
+Point = tuple[float, float]
 
 
 class DrawSettings(Settings):
@@ -70,18 +73,43 @@ def draw_tracks(image: NDArray[np.uint8], tracked: TrackedObjects, trails: Trail
     line = max(1, round(max(height, width) / 400))
     size = max(10, round(max(height, width) / 60))
     font = ImageFont.load_default(size)
+    # Pillow walks along every pixel of a line, also far outside of the picture.
+    margin = 2 * line + 1
+    low, high = (-margin, -margin), (width + margin, height + margin)
     for identity, colour in zip(tracked.ids.tolist(), colours, strict=True):
-        points = trails.of(identity)
-        if len(points) > 1:
-            draw.line(points, fill=colour, width=line)
-    for box, colour in zip(tracked.objects.boxes.tolist(), colours, strict=True):
+        for begin, end in itertools.pairwise(trails.of(identity)):
+            piece = clip_segment(begin, end, low, high)
+            if piece is not None:
+                draw.line(piece, fill=colour, width=line)
+    boxes = np.clip(tracked.objects.boxes, [*low, *low], [*high, *high]).tolist()
+    for box, colour in zip(boxes, colours, strict=True):
         draw.rectangle(box, outline=colour, width=line)
-    for row, (box, colour) in enumerate(zip(tracked.objects.boxes.tolist(), colours, strict=True)):
+    for row, (box, colour) in enumerate(zip(boxes, colours, strict=True)):
         corner = (max(0.0, box[0]), max(0.0, box[1] - 1.3 * size))
         text = _tag(tracked, row)
         draw.rectangle(draw.textbbox(corner, text, font=font), fill=colour)
         draw.text(corner, text, fill=(0, 0, 0), font=font)
     return np.asarray(canvas)
+
+
+def clip_segment(begin: Point, end: Point, low: Point, high: Point) -> tuple[Point, Point] | None:
+    """The part of a line that lies within a rectangle (Liang and Barsky, 1984); None where nothing does."""
+    first, last = 0.0, 1.0
+    for axis in (0, 1):
+        way = end[axis] - begin[axis]
+        for distance, towards in ((low[axis] - begin[axis], way), (begin[axis] - high[axis], -way)):
+            if towards == 0:
+                if distance > 0:
+                    return None
+            elif towards > 0:
+                first = max(first, distance / towards)
+            else:
+                last = min(last, distance / towards)
+    if first > last:
+        return None
+    span = (end[0] - begin[0], end[1] - begin[1])
+    at = [(begin[0] + share * span[0], begin[1] + share * span[1]) for share in (first, last)]
+    return at[0], at[1]
 
 
 def _tag(tracked: TrackedObjects, row: int) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
 from tests.tracking.make_tracking import make_frame, source_frame, square_boxes, tracked_objects
 from trackmill.pipeline.media.drawing.palette import identity_colour
-from trackmill.pipeline.tracking.drawing import DrawSettings, Trails, draw_tracks
+from trackmill.pipeline.tracking.drawing import DrawSettings, Trails, clip_segment, draw_tracks
 from trackmill.pipeline.tracking.video_writer import VideoWriter
 from trackmill.schemas.masks import crop_mask
 
@@ -72,6 +73,37 @@ def test_boxes_have_the_colour_of_their_id() -> None:
     assert (drawn[160, 40] == identity_colour(12345)).all(), "a box that leaves the image"
     assert (drawn[110, 130] == 90).all()
     assert (image == 90).all(), "the frame itself is not changed"
+
+
+def test_a_huge_box_is_drawn_as_far_as_it_can_be_seen() -> None:
+    image = np.full((60, 100, 3), 90, np.uint8)
+    trails = Trails(5)
+    for step in range(3):
+        boxes = np.array([[20, 10, 1e9, 1e9], [-1e9, -1e9, 40, 30 + step], [1e8, 1e8, 1e9, 1e9]], np.float32)
+        tracked = tracked_objects(boxes, [1, 2, 3])
+        trails.add(step, tracked)
+    drawn = draw_tracks(image, tracked, trails)
+    assert (drawn[40, 20] == identity_colour(1)).all() and (drawn[10, 70] == identity_colour(1)).all()
+    assert (drawn[20, 40] == identity_colour(2)).all()
+    assert (drawn[50, 60] == 90).all(), "inside of the box nothing is drawn"
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "seen"),
+    [
+        ((1, 1), (4, 5), ((1, 1), (4, 5))),  # within
+        ((-5, 5), (15, 5), ((0, 5), (10, 5))),  # across
+        ((5, -1e9), (5, 1e9), ((5, 0), (5, 10))),  # very long
+        ((-5, 0), (5, 10), ((0, 5), (5, 10))),  # over a corner
+        ((-5, 20), (15, 20), None),  # beside it
+        ((-5, 8), (3, 16), None),  # past a corner
+        ((20, 20), (20, 20), None),  # a point outside
+        ((3, 3), (3, 3), ((3, 3), (3, 3))),  # a point within
+    ],
+)
+def test_lines_end_at_the_edge(begin: tuple, end: tuple, seen: tuple | None) -> None:
+    piece = clip_segment(begin, end, (0, 0), (10, 10))
+    assert piece is None if seen is None else np.allclose(piece, seen)
 
 
 def test_masks_are_tinted() -> None:
