@@ -338,3 +338,12 @@ def make_davis(
         if labelled is None or i in labelled:
             make_labels(root / "Annotations" / "480p" / "bear" / f"{i:05d}.png", labels)
     return truth
+
+
+def pack_tar(path: Path, folder: Path, *, mode: str = "w") -> Path:
+    """All files below a folder as a tar, sorted by name; `mode` as of `tarfile.open`."""
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                add_member(tar, file.relative_to(folder).as_posix(), file.read_bytes())
+    return path

@@ -9,6 +9,7 @@ import orjson
 
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.storage.files import FileTooLarge, read_bytes
+from trackmill.pipeline.storage.ranges import Place
 
 MAX_ANNOTATION_BYTES = 256 << 20
 """Largest annotation file that is parsed: SA-V's are a few MB, and parsed JSON takes ten times its size in memory."""
@@ -27,23 +28,24 @@ def fetch_bytes(uri: str, offset: int = -1, length: int = -1, *, max_bytes: int)
         raise BadItem(f"{error}; raise `read.max_item_bytes` if it is meant to be so large") from None
 
 
-def fetch_json(uri: str, offset: int = -1, length: int = -1) -> dict[str, Any]:
-    """A JSON object.
+def fetch_json(where: str | Place) -> dict[str, Any]:
+    """A JSON object, in a file or in a part of one.
 
     Raises:
         BadItem: larger than `MAX_ANNOTATION_BYTES`, not JSON, or not an object.
         OSError: could not be fetched.
     """
+    place = Place(where) if isinstance(where, str) else where
     try:
-        data = read_bytes(uri, offset, length, max_bytes=MAX_ANNOTATION_BYTES)
+        data = read_bytes(place.uri, place.offset, place.length, max_bytes=MAX_ANNOTATION_BYTES)
     except FileTooLarge as error:
         raise BadItem(f"{error} for annotations") from None
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise BadItem(f"{uri}: not valid JSON: {error}") from None
+        raise BadItem(f"{place.name}: not valid JSON: {error}") from None
     if not isinstance(document, dict):
-        raise BadItem(f"{uri}: expected a JSON object, found {type(document).__name__}")
+        raise BadItem(f"{place.name}: expected a JSON object, found {type(document).__name__}")
     return document
 
 

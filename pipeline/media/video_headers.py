@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from trackmill.pipeline.media.containers import MOST_FPS, frame_rate, open_video, shown_samples
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.packet_index import list_packets
-from trackmill.pipeline.storage.files import open_for_seeking
+from trackmill.pipeline.storage.ranges import Place, open_place
 
 # Four days at 30 frames a second. A damaged duration must not decide how many clips are planned.
 _MOST_FRAMES = 10_000_000
@@ -33,22 +33,24 @@ class VideoHeader:
     width: int
 
 
-def probe(url: str, count_up_to: int = _MOST_BYTES) -> VideoHeader:
-    """Read a video's header; of a remote file only the blocks that are touched are fetched.
+def probe(where: str | Place, count_up_to: int = _MOST_BYTES) -> VideoHeader:
+    """Read the header of a video, a file or a part of one; of a remote file only blocks that are touched are fetched.
 
     MP4, MOV and AVI count their frames. Other containers state a length in seconds and a rate, of which neither has to
     fit the frames (a variable rate, a rate that is a unit of time, a length that was estimated): there the packets are
     counted, for which the whole file is read.
 
     Args:
-        url: the file.
+        where: the file, or the part of one.
         count_up_to: in a file of more bytes packets are not counted; it is too large to be read anyway.
 
     Raises:
         BadItem: not a video, no video stream in it, or a header that cannot be true.
         OSError: could not be fetched.
     """
-    with open_for_seeking(url) as handle:
+    place = Place(where) if isinstance(where, str) else where
+    url = place.name
+    with open_place(place) as handle:
         num_bytes = handle.seek(0, 2)
         container, stream = open_video(handle, url)
         with container:

@@ -13,16 +13,17 @@ from typing import Any
 
 import orjson
 
-from trackmill.pipeline.media.errors import BadItem, MissingAnnotation, TruncatedMedia
+from trackmill.pipeline.media.errors import BadItem, MissingAnnotation
 from trackmill.pipeline.media.fetching import fetch_bytes, fetch_json
 from trackmill.pipeline.media.pictures import decode_picture
 from trackmill.pipeline.media.scaling import annotations_of_frame
 from trackmill.pipeline.sources.apart import pair_apart
 from trackmill.pipeline.sources.base import Claim, Source
-from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.sources.sa1b_annotations import check_picture, sa1b_annotations
-from trackmill.pipeline.sources.tar_index import TarIndex, index_tar
-from trackmill.pipeline.storage.files import FileInfo, basename, retry
+from trackmill.pipeline.sources.tar_index import SUFFIXES as TAR_SUFFIXES
+from trackmill.pipeline.sources.tar_index import TarIndex, explain, index_tars, raise_explained
+from trackmill.pipeline.storage.files import FileInfo, basename
+from trackmill.pipeline.storage.ranges import Place
 from trackmill.schemas.keys import sample_key
 from trackmill.schemas.media import Frame, Media, WorkItem
 
@@ -44,15 +45,15 @@ class Sa1b(Source):
     version = 1
     annotated = True
     looked_for = "sa_N.jpg with sa_N.json, or sa_*.tar"
-    suffixes = (".tar",)
+    suffixes = TAR_SUFFIXES
 
     def claim(self, files: Sequence[FileInfo]) -> Claim:
         """Pair the files of folders, and walk the headers of tars."""
         claim = Claim()
         self._claim_folders([file.uri for file in files], claim)
         tars = [file.uri for file in files if self._is_tar(file.uri)]
-        for uri, index in zip(tars, probe_files(tars, _index, "tars"), strict=True):
-            claim.items += self._tar_items(uri, index)
+        for uri, index in zip(tars, index_tars(tars), strict=True):
+            claim.items += list(self._tar_items(uri, index)) or [self._item(uri, uri, basename(uri), _no_pair(index))]
             claim.used.add(uri)
         return claim
 
@@ -64,11 +65,12 @@ class Sa1b(Source):
         data = fetch_bytes(item.uri, item.offset, item.length, max_bytes=settings.max_item_bytes)
         name = item.source_id
         picture = decode_picture(data, name, max_pixels=settings.max_pixels, longest_side=settings.longest_side)
-        where, place = details["json"], (-1, -1)
+        place = Place(details["json"])
         if item.offset >= 0:
-            where, place = item.uri, tuple(details["json"])
+            offset, length = details["json"]
+            place = Place(item.uri, offset, length, _json_name(name))
         size = (picture.height, picture.width)
-        document = fetch_json(where, *place)
+        document = fetch_json(place)
         check_picture(document, item.uri if item.offset < 0 else item.source_id.rpartition("#")[2], *size, name)
         stated = sa1b_annotations(document, *size, name)
         annotations = annotations_of_frame(stated, size, picture.image)
@@ -85,9 +87,7 @@ class Sa1b(Source):
         )
 
     def _raise_planned_error(self, item: WorkItem, details: dict[str, Any]) -> None:
-        if "error" in details:
-            kind = TruncatedMedia if details.get("truncated") else BadItem
-            raise kind(f"{item.source_id}: {details['error']}")
+        raise_explained(item.source_id, details)
         if details.get("picture") is False:
             raise BadItem(f"{item.source_id}: there are annotations, but the picture is missing")
         if "json" not in details:
@@ -97,7 +97,7 @@ class Sa1b(Source):
 
     def _is_tar(self, uri: str) -> bool:
         name = basename(uri).lower()
-        return name.endswith(".tar") and (self.explicit or name.startswith("sa_"))
+        return name.endswith(TAR_SUFFIXES) and (self.explicit or name.startswith("sa_"))
 
     def _claim_folders(self, uris: list[str], claim: Claim) -> None:
         pairs = _pair(uri for uri in uris if self.explicit or _official(uri))
@@ -121,10 +121,7 @@ class Sa1b(Source):
         if isinstance(index, str):
             yield self._item(uri, uri, basename(uri), {"error": index})
             return
-        for member, bad in index.bad.items():
-            details: dict[str, Any] = {"error": f"this member {bad.reason}" if member[0] != "@" else bad.reason}
-            if bad.truncated:
-                details["truncated"] = True
+        for member, details in explain(index):
             picture = re.sub(r"(?i)\.json$", ".jpg", member)
             name = member if picture in index.bad else picture
             yield self._item(uri, f"{uri}#{name}", _short(name), details)
@@ -160,6 +157,10 @@ class Sa1b(Source):
         )
 
 
+def _json_name(source_id: str) -> str:
+    return f"{source_id.rpartition('#')[2].rsplit('.', 1)[0]}.json"
+
+
 def _pair(names: Iterator[str]) -> dict[str, dict[str, str]]:
     """Files by the stem that a picture shares with its JSON."""
     pairs: dict[str, dict[str, str]] = {}
@@ -180,12 +181,12 @@ def _official(uri: str) -> bool:
     return match is not None and _OFFICIAL_NAME.search(match["stem"]) is not None
 
 
+def _no_pair(index: TarIndex | str) -> dict[str, str]:
+    """For a tar in which there is nothing of ours, what there is instead."""
+    names = list(index.files) if isinstance(index, TarIndex) else []
+    found = f"{len(names)} files such as {names[0]}" if names else "no file at all"
+    return {"error": f"the tar holds no pair of NAME.jpg and NAME.json, but {found}"}
+
+
 def _short(name: str) -> str:
     return basename(name).rsplit(".", 1)[0] or name
-
-
-def _index(uri: str) -> TarIndex | str:
-    try:
-        return retry(lambda: index_tar(uri), uri)
-    except OSError as error:
-        return f"the tar cannot be read: {error}"

@@ -11,6 +11,7 @@ import numpy as np
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import confidence, fetch_json, required, whole_number
 from trackmill.pipeline.media.rle import crop_rle
+from trackmill.pipeline.storage.ranges import Place
 from trackmill.schemas.masks import CroppedMask, mask_box
 from trackmill.schemas.media import Annotations
 
@@ -40,14 +41,14 @@ class Masklets:
         return len(self.frames)
 
     @classmethod
-    def fetch(cls, uri: str, kind: str) -> Masklets:
+    def fetch(cls, where: str | Place, kind: str) -> Masklets:
         """Read `X_manual.json` or `X_auto.json`.
 
         Raises:
             BadItem: a key is missing or holds something else.
             OSError: could not be fetched.
         """
-        document = fetch_json(uri)
+        document, uri = fetch_json(where), where if isinstance(where, str) else where.name
         frames = required(document, "masklet", list, uri)
         ids = [whole_number(value, f"{uri}: 'masklet_id'") for value in required(document, "masklet_id", list, uri)]
         if len(set(ids)) != len(ids):

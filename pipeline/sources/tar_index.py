@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from trackmill.pipeline.storage.files import open_for_seeking
+from trackmill.pipeline.media.errors import BadItem, TruncatedMedia
+from trackmill.pipeline.sources.probing import probe_files
+from trackmill.pipeline.storage.files import open_for_seeking, retry
 
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+"""What is taken for a tar, by the end of its name in lower case; compressed ones only to say what to do."""
+
+_COMPRESSED = {
+    b"\x1f\x8b": ("gzip", "gunzip"),
+    b"BZh": ("bzip2", "bunzip2"),
+    b"\xfd7zXZ": ("xz", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
+}
 # Of a remote tar one block is fetched for each header; a larger one would fetch mostly pixels.
 _BLOCK_BYTES = 32 * 1024
 
@@ -41,15 +54,29 @@ class TarIndex:
     bad: dict[str, BadMember] = field(default_factory=dict)
 
 
+def index_tars(uris: Sequence[str]) -> Iterator[TarIndex | str]:
+    """The index of each tar, in the order given; where one cannot be read, the reason why."""
+    return probe_files(uris, _index_or_reason, "tars")
+
+
 def index_tar(url: str) -> TarIndex:
-    """Walk an uncompressed tar.
+    """Walk an uncompressed tar; what macOS adds (`._NAME`, `__MACOSX/`) and other hidden members are passed over.
 
     Raises:
+        BadItem: it is compressed; says how to unpack it.
         OSError: could not be fetched.
     """
     index = TarIndex()
     with open_for_seeking(url, block_size=_BLOCK_BYTES) as handle:
         size = handle.seek(0, 2)
+        handle.seek(0)
+        head = handle.read(8)
+        for magic, (program, command) in _COMPRESSED.items():
+            if head.startswith(magic):
+                raise BadItem(
+                    f"{url}: compressed with {program}, so that its members cannot be read in place; unpack the tar "
+                    f"with `{command}` and mine that"
+                )
         handle.seek(0)
         offset = 0
         try:
@@ -76,10 +103,42 @@ def index_tar(url: str) -> TarIndex:
     return index
 
 
-def _enter(index: TarIndex, member: tarfile.TarInfo, size: int) -> None:
-    if member.isdir():
+def _index_or_reason(url: str) -> TarIndex | str:
+    try:
+        return retry(lambda: index_tar(url), url)
+    except BadItem as error:
+        return str(error).removeprefix(f"{url}: ")
+    except OSError as error:
+        return f"the tar cannot be read: {error}"
+
+
+def explain(index: TarIndex | str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is wrong with a tar or its members: name of the member (empty for the tar), details of an item for it."""
+    if isinstance(index, str):
+        yield "", {"error": index}
         return
+    for member, bad in index.bad.items():
+        details: dict[str, Any] = {"error": f"this member {bad.reason}" if member[0] != "@" else bad.reason}
+        if bad.truncated:
+            details["truncated"] = True
+        yield member, details
+
+
+def raise_explained(source_id: str, details: dict[str, Any]) -> None:
+    """Raise the error of an item that `explain` was the reason for; nothing happens for any other.
+
+    Raises:
+        BadItem: (TruncatedMedia where the tar was cut).
+    """
+    if "error" in details:
+        kind = TruncatedMedia if details.get("truncated") else BadItem
+        raise kind(f"{source_id}: {details['error']}")
+
+
+def _enter(index: TarIndex, member: tarfile.TarInfo, size: int) -> None:
     parts = member.name.split("/")
+    if member.isdir() or "__MACOSX" in parts or any(part[:1] == "." and part.strip(".") for part in parts):
+        return
     if not member.isreg() or member.issparse():
         reason = "is a link, a device or a sparse file; only plain files are read"
     elif member.name.startswith("/") or ".." in parts:

@@ -12,7 +12,10 @@ from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import fetch_bytes
 from trackmill.pipeline.media.videos import VideoReader
 from trackmill.pipeline.sources.base import ReadSettings
-from trackmill.pipeline.storage.files import filesystem, is_local
+from trackmill.pipeline.storage.files import is_local
+from trackmill.pipeline.storage.ranges import Place, open_place
+
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,20 +40,21 @@ class VideoCache:
 
     def __init__(self, settings: ReadSettings) -> None:
         self._settings = settings
-        self._uri = ""
+        self._place = Place("")
         self._video: OpenVideo | None = None
 
-    def get(self, uri: str) -> OpenVideo:
-        """The open video at `uri`; whichever was open before is closed.
+    def get(self, where: str | Place) -> OpenVideo:
+        """The open video in a file, or in a part of one; whichever was open before is closed.
 
         Raises:
             BadItem: (or a subclass) too large, or not a video.
             OSError: could not be fetched.
         """
-        if self._video is None or self._uri != uri:
+        place = Place(where) if isinstance(where, str) else where
+        if self._video is None or self._place != place:
             self.close()
-            self._video = self._open(uri)
-            self._uri = uri
+            self._video = self._open(place)
+            self._place = place
         return self._video
 
     def close(self) -> None:
@@ -60,29 +64,32 @@ class VideoCache:
             self._video.handle.close()
         self._video = None
 
-    def _open(self, uri: str) -> OpenVideo:
-        handle, sha256, num_bytes = self._fetch(uri)
+    def _open(self, place: Place) -> OpenVideo:
+        handle, sha256, num_bytes = self._fetch(place)
         try:
             reader = VideoReader(
-                handle, uri, max_pixels=self._settings.max_pixels, longest_side=self._settings.longest_side
+                handle, place.name, max_pixels=self._settings.max_pixels, longest_side=self._settings.longest_side
             )
         except BaseException:
             handle.close()
             raise
         return OpenVideo(reader=reader, sha256=sha256, num_bytes=num_bytes, handle=handle)
 
-    def _fetch(self, uri: str) -> tuple[IO[bytes], str, int]:
+    def _fetch(self, place: Place) -> tuple[IO[bytes], str, int]:
         limit = self._settings.max_item_bytes
-        if not is_local(uri):
-            data = fetch_bytes(uri, max_bytes=limit)
+        if not is_local(place.uri):
+            data = fetch_bytes(place.uri, place.offset, place.length, max_bytes=limit)
             return io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data)
-        path = filesystem(uri)[1]
-        size = os.path.getsize(path)
-        if size > limit:
-            raise BadItem(f"{uri}: {size} bytes, more than `read.max_item_bytes` = {limit}")
-        handle = open(path, "rb")  # noqa: SIM115  closed by `close`, when the next video is asked for
+        handle = open_place(place)
         try:
-            return handle, hashlib.file_digest(handle, "sha256").hexdigest(), size
+            size = handle.seek(0, os.SEEK_END)
+            if size > limit:
+                raise BadItem(f"{place.name}: {size} bytes, more than `read.max_item_bytes` = {limit}")
+            handle.seek(0)
+            digest = hashlib.sha256()
+            while chunk := handle.read(_CHUNK_BYTES):
+                digest.update(chunk)
+            return handle, digest.hexdigest(), size
         except BaseException:
             handle.close()
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import orjson
 
@@ -24,6 +23,7 @@ from trackmill.pipeline.sources.clips import (
 from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.sources.video_cache import OpenVideo, VideoCache
 from trackmill.pipeline.storage.files import FileInfo, basename, retry
+from trackmill.pipeline.storage.ranges import Place
 from trackmill.schemas.media import Annotations, Frame, Media, WorkItem
 
 SUFFIXES = (
@@ -47,9 +47,12 @@ SUFFIXES = (
 """What is taken for a video, by the end of its name in lower case."""
 
 
-def probe_all(uris: Sequence[str], settings: ReadSettings) -> list[VideoHeader | str]:
+def probe_all(places: Sequence[str | Place], settings: ReadSettings) -> list[VideoHeader | str]:
     """Headers of many videos, in the order given; where one cannot be read, the reason why."""
-    return list(probe_files(uris, partial(_probe, count_up_to=settings.max_item_bytes), "videos"))
+    names = {place if isinstance(place, str) else place.name: place for place in places}
+    return list(
+        probe_files(list(names), lambda name: _probe(names[name], name, settings.max_item_bytes), "videos")
+    )
 
 
 class VideoFiles(Source):
@@ -152,8 +155,8 @@ def read_clip(
     )
 
 
-def _probe(uri: str, count_up_to: int) -> VideoHeader | str:
+def _probe(where: str | Place, name: str, count_up_to: int) -> VideoHeader | str:
     try:
-        return retry(lambda: probe(uri, count_up_to), uri)
+        return retry(lambda: probe(where, count_up_to), name)
     except (BadItem, OSError) as error:
         return str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.make_media import (
     make_sav_train,
     make_sav_val,
     make_video,
+    pack_tar,
 )
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.scaling import scale_annotations
@@ -38,6 +40,13 @@ def make_videos(folder: Path) -> None:
     make_video(folder / "two.mkv", 10, rotation=90)
 
 
+def make_sav_tar(folder: Path) -> None:
+    """As published: the files of training videos in a tar."""
+    make_sav_train(folder / "sav_train" / "sav_000")
+    pack_tar(folder / "sav_000.tar", folder)
+    shutil.rmtree(folder / "sav_train")
+
+
 DATA_SETS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     # name: (source, how to make it, a file whose damage must be noticed)
     "pictures": ("images", make_pictures, "picture_1.jpg"),
@@ -45,6 +54,7 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "sa1b folder": ("sa1b", make_sa1b_folder, "sa_2.json"),
     "sa1b tar": ("sa1b", lambda folder: make_sa1b_tar(folder / "sa_000000.tar"), "sa_000000.tar"),
     "sav training": ("sav", make_sav_train, "sav_000001_auto.json"),
+    "sav tar": ("sav", make_sav_tar, "sav_000.tar"),
     "sav validation": ("sav", make_sav_val, "JPEGImages_24fps/sav_000777/00004.jpg"),
     "frames": ("frames", make_davis, "JPEGImages/480p/bear/00000.jpg"),
     "mot": ("mot", make_mot, "MOT17-99-TEST/img1/000001.jpg"),
