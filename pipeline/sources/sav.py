@@ -137,7 +137,8 @@ class Sav(Source):
 
     def _items(self, stem: str, group: _Group, header: VideoHeader | str | None) -> list[WorkItem]:
         details: dict[str, Any] = {kind: _written(group[kind]) for kind in ("manual", "auto") if kind in group}
-        name = basename(stem)
+        place = next(iter(group.values()))
+        name = basename(stem.removeprefix(f"{place.uri}#") if place.member else stem)
         whole = Clip(0, 0, 1)
         if header is None:
             # Named after the video that should be there, so that it is the same item once it is.
