@@ -92,8 +92,8 @@ def with_growth(items: Sequence[WorkItem], plan: Plan | None) -> list[WorkItem]:
     planned = _planned_clips(plan)
     fresh: dict[tuple[str, str], list[WorkItem]] = defaultdict(list)
     for item in items:
-        if (item.source, item.uri) in planned:
-            fresh[item.source, item.uri].append(item)
+        if (item.source, _video(item.source_id)) in planned:
+            fresh[item.source, _video(item.source_id)].append(item)
     replaced: dict[tuple[str, str], list[WorkItem]] = {}
     for video, clips in fresh.items():
         before = planned[video]
@@ -102,7 +102,7 @@ def with_growth(items: Sequence[WorkItem], plan: Plan | None) -> list[WorkItem]:
         replaced[video] = before + _clips_behind(before, sorted(clips, key=lambda clip: clip.first_frame))
     if not replaced:
         return list(items)
-    kept = [item for item in items if (item.source, item.uri) not in replaced]
+    kept = [item for item in items if (item.source, _video(item.source_id)) not in replaced]
     return kept + [clip for clips in replaced.values() for clip in clips]
 
 
@@ -113,10 +113,15 @@ def _planned_clips(plan: Plan | None) -> dict[tuple[str, str], list[WorkItem]]:
     planned: dict[tuple[str, str], list[WorkItem]] = defaultdict(list)
     names = [field.name for field in dataclasses.fields(WorkItem)]
     for row in plan.table.filter(of_clips).select(names).to_pylist():
-        planned[row["source"], row["uri"]].append(WorkItem(**row))
+        planned[row["source"], _video(row["source_id"])].append(WorkItem(**row))
     for clips in planned.values():
         clips.sort(key=lambda clip: clip.first_frame)
     return planned
+
+
+def _video(source_id: str) -> str:
+    """What a clip is cut from: a file, a member of a tar, or numbered pictures, of which a folder may hold several."""
+    return source_id.rpartition("#c")[0]
 
 
 def _same_cuts(before: Sequence[WorkItem], now: Sequence[WorkItem]) -> bool:
@@ -126,7 +131,7 @@ def _same_cuts(before: Sequence[WorkItem], now: Sequence[WorkItem]) -> bool:
 
 def _clips_behind(before: list[WorkItem], now: list[WorkItem]) -> list[WorkItem]:
     """Clips of the frames that lie behind the planned ones; none where the video is another or a shorter one."""
-    first, stride, uri = now[0], now[0].stride, redact(now[0].uri)
+    first, stride, uri = now[0], now[0].stride, redact(_video(now[0].source_id))
     count = sum(clip.frames for clip in before)
     total = sum(clip.frames for clip in now)
     if any(clip.stride != stride for clip in before) or total <= count:
@@ -139,7 +144,7 @@ def _clips_behind(before: list[WorkItem], now: list[WorkItem]) -> list[WorkItem]
             what,
         )
         return []
-    details = _details_from(now, count)
+    details = _details_from(before, now, count)
     if details is None:
         log.warning("%s: grew since it was planned; what is new is left out: give another --output to cut it anew", uri)
         return []
@@ -147,7 +152,7 @@ def _clips_behind(before: list[WorkItem], now: list[WorkItem]) -> list[WorkItem]
     clips = []
     for clip in cut_clips(total - count, longest):
         number = len(before) + clip.number
-        source_id = f"{first.uri}#c{number:03d}"
+        source_id = f"{_video(first.source_id)}#c{number:03d}"
         name = first.key.removeprefix(f"{slug(first.source)}-")[:-_DIGEST_DIGITS]
         clips.append(
             dataclasses.replace(
@@ -169,16 +174,27 @@ def _clips_behind(before: list[WorkItem], now: list[WorkItem]) -> list[WorkItem]
     return clips
 
 
-def _details_from(now: Sequence[WorkItem], count: int) -> Callable[[int, int], dict[str, Any]] | None:
-    """A function from (start, length), counted from frame `count` on, to the details of a clip; None if unknown."""
-    each: list[dict[str, Any]] = [orjson.loads(clip.details) for clip in now]
-    names: list[str] = [name for details in each for name in details.pop("names", [])]
-    if any(details != each[0] for details in each) or (names and len(names) != sum(clip.frames for clip in now)):
+def _details_from(
+    before: Sequence[WorkItem], now: Sequence[WorkItem], count: int
+) -> Callable[[int, int], dict[str, Any]] | None:
+    """A function from (start, length), counted from frame `count` on, to the details of a clip; None if unknown.
+
+    What a source knows of each frame is a list in the details of a clip: names of files, numbers, masks.
+    """
+    each = [orjson.loads(clip.details) for clip in now]
+    keys = [key for key, value in each[0].items() if isinstance(value, list)]
+    lists = {key: [value for details in each for value in details.pop(key)] for key in keys}
+    planned = {key: [value for clip in before for value in orjson.loads(clip.details).get(key, [])] for key in keys}
+    total = sum(clip.frames for clip in now)
+    if any(details != each[0] for details in each) or any(len(values) != total for values in lists.values()):
         return None
+    if any(values != lists[key][:count] for key, values in planned.items()):
+        return None  # other frames came between or before
 
     def details(start: int, length: int) -> dict[str, Any]:
         begin = count + start
-        return each[0] | ({"names": names[begin : begin + length]} if names else {})
+        common: dict[str, Any] = each[0]
+        return common | {key: values[begin : begin + length] for key, values in lists.items()}
 
     return details
 

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ import orjson
 
 from trackmill.pipeline.mining.plan import Plan
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import dirname, is_local, one_scheme
+from trackmill.pipeline.storage.files import FileInfo, dirname, is_local, one_scheme
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")
@@ -98,6 +98,28 @@ def root_of_input(url: str, files: Container[str]) -> str:
     if magic is not None and url not in files:
         return "/".join(parts[:magic])
     return dirname(url) if url in files else url
+
+
+def as_spelt_now(
+    planned: Set[str], planned_roots: Sequence[str], roots: Sequence[str], files: Sequence[FileInfo]
+) -> frozenset[str]:
+    """Planned files, each by every name that it has where the inputs lie now: another mount, a link, another copy.
+
+    Args:
+        planned: URIs of files.
+        planned_roots: the inputs that they were found in.
+        roots: the inputs of now.
+        files: the listing of now.
+    """
+    listed = {file.uri for file in files}
+    before = sorted({root_of_input(url, planned) for url in planned_roots}, key=len, reverse=True)
+    here = {root_of_input(url, listed) for url in roots}
+    names = set(planned)
+    for uri in planned:
+        root = next((root for root in before if uri.startswith(f"{root}/")), None)
+        if root is not None:
+            names.update(name for other in here if (name := other + uri.removeprefix(root)) in listed)
+    return frozenset(names)
 
 
 class _Found:

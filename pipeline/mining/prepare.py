@@ -22,7 +22,7 @@ from trackmill.pipeline.mining.fingerprint import (
     store_config,
     stored_config,
 )
-from trackmill.pipeline.mining.identity import Recognised, recognise
+from trackmill.pipeline.mining.identity import Recognised, as_spelt_now, recognise
 from trackmill.pipeline.mining.plan import Plan, PlanError, extend, listing_digest, read_plan, store_plan
 from trackmill.pipeline.mining.proposer import resolve_proposer
 from trackmill.pipeline.mining.settings import MineConfig, proposer_section, proposer_settings, source_settings
@@ -168,7 +168,7 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     inputs = [canonical(url) for url in inputs] or opened.inputs
     try:
         files = list_inputs(inputs, config.source, layout.root)
-        found = _recognise(_claim(files, config, plan)[0], plan, files, inputs, opened).items
+        found = _recognise(_claim(files, opened, inputs, plan)[0], plan, files, inputs, opened).items
     except (OSError, ValueError) as error:
         log.warning("the inputs cannot be looked at anew, items are retried as they were planned: %s", error)
         found = []
@@ -255,7 +255,7 @@ def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> _Planned:
     digest = listing_digest(files, config.source, limit)
     if stored and stored.listing == digest:
         return _Planned(stored, None, digest)
-    items, unclaimed = _claim(files, config, stored)
+    items, unclaimed = _claim(files, opened, inputs, stored)
     items = items[:limit] if limit else items
     if stored and limit and limit < stored.num_items:
         raise PlanError(
@@ -289,8 +289,11 @@ def _gone(elsewhere: dict[str, WorkItem], plan: Plan | None) -> dict[str, WorkIt
     return {name: item for name, item in elsewhere.items() if not there[dirname(planned[name])]}
 
 
-def _claim(files: list[FileInfo], config: MineConfig, stored: Plan | None) -> tuple[list[WorkItem], list[str]]:
-    pictures = stored.pictures() if stored else frozenset()
+def _claim(
+    files: list[FileInfo], opened: _Opened, inputs: list[str], stored: Plan | None
+) -> tuple[list[WorkItem], list[str]]:
+    config = opened.config
+    pictures = as_spelt_now(stored.pictures(), opened.inputs, inputs, files) if stored else frozenset()
     return claim_files(files, config.source, config.read, source_settings(config), pictures)
 
 

@@ -178,10 +178,12 @@ def _groups(places: Iterable[Place]) -> dict[str, _Group]:
     return groups
 
 
-def _written(place: Place) -> str | list[Any]:
+def _written(place: Place) -> str | dict[str, Any]:
     """A place of annotations in the details of an item: the URI, or a member of the tar that holds the video."""
-    return [place.member, place.offset, place.length] if place.member else place.uri
+    if not place.member:
+        return place.uri
+    return {"member": place.member, "offset": place.offset, "length": place.length}
 
 
-def _read(written: str | list[Any], tar: str) -> Place:
-    return Place(written) if isinstance(written, str) else Place(tar, written[1], written[2], written[0])
+def _read(written: str | dict[str, Any], tar: str) -> Place:
+    return Place(written) if isinstance(written, str) else Place(tar, **written)

@@ -50,9 +50,7 @@ SUFFIXES = (
 def probe_all(places: Sequence[str | Place], settings: ReadSettings) -> list[VideoHeader | str]:
     """Headers of many videos, in the order given; where one cannot be read, the reason why."""
     names = {place if isinstance(place, str) else place.name: place for place in places}
-    return list(
-        probe_files(list(names), lambda name: _probe(names[name], name, settings.max_item_bytes), "videos")
-    )
+    return list(probe_files(list(names), lambda name: _probe(names[name], name, settings.max_item_bytes), "videos"))
 
 
 class VideoFiles(Source):
