@@ -17,7 +17,7 @@ from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, positive
-from trackmill.pipeline.console.output import say
+from trackmill.pipeline.console.output import say, warn
 from trackmill.pipeline.console.signals import stop_on_sigterm
 from trackmill.pipeline.console.words import readable_bytes
 from trackmill.pipeline.sources import AUTO, SOURCES
@@ -150,6 +150,8 @@ def summarise(outcome: mining.Outcome, output: str, allowed: str) -> ExitCode:
     say(f"{outcome.frames} frames, {outcome.proposals} proposals, {outcome.negatives} negatives")
     size = readable_bytes(outcome.num_bytes)
     say(f"{outcome.shards} shards, {size} in {redact(output)} (fingerprint {outcome.fingerprint})")
+    if outcome.frames and not outcome.proposals:
+        warn(f"not one proposal in {outcome.frames} frames: look at the proposer's weights and thresholds")
     quarantined = outcome.statuses.get("quarantined", 0)
     if quarantined:
         say("quarantined: " + ", ".join(f"{count} {name}" for name, count in sorted(outcome.reasons.items())))

@@ -21,6 +21,9 @@ log = logging.getLogger("trackmill")
 DEATHS_OF_AN_ITEM = 2
 FAILURES_OF_A_UNIT = 5
 DEATHS_AT_START = 3
+"""In a row, while nobody is at work: then nobody will ever be."""
+LOSSES_OF_A_UNIT = 20
+"""Machines that may go away under a unit: they are taken back by a cloud, or a unit's worker takes them down."""
 RECYCLE_AFTER = 2000
 
 
@@ -69,6 +72,7 @@ class Decisions:
         self._next_number = 0
         self._deaths: Counter[tuple[int, int]] = Counter()
         self._failures: Counter[int] = Counter()
+        self._losses: Counter[int] = Counter()
         self._deaths_at_start = 0
 
     @property
@@ -96,8 +100,12 @@ class Decisions:
             task = self._waiting.popleft()
             self._workers[number].task = task
             give.append((number, task))
-        # A worker that is starting has a unit waiting for it already.
-        return Orders(give, [self._new_worker() for _ in range(min(room, len(self._waiting) - starting))])
+        # A worker that is starting has a unit waiting for it already. After several deaths of starting workers one at a
+        # time is tried, so that a machine where none can start is not kept busy with attempts.
+        wanted = min(room, len(self._waiting) - starting)
+        if self._deaths_at_start >= DEATHS_AT_START:
+            wanted = min(wanted, 1 - starting)
+        return Orders(give, [self._new_worker() for _ in range(wanted)])
 
     def started(self, worker: int, name: str) -> None:
         """A worker is ready for its first unit; messages call it `name`."""
@@ -134,29 +142,53 @@ class Decisions:
         task, state.task = state.task, None
         self._do_again(task, cause)
 
-    def died(self, worker: int, cause: Exception, note: InFlight | None) -> None:
+    def died(self, worker: int, cause: Exception, note: InFlight | None, machine_lost: bool = False) -> None:
         """A worker is gone.
 
         Args:
             worker: it is not counted any more.
             cause: what Ray says of it.
             note: what it had in hand; None where that is not known, because its machine is gone too.
+            machine_lost: its whole machine is gone: a cloud took it back, or it failed. Neither the unit nor the way
+                workers start is to blame.
 
         Raises:
-            PoolFailed: the third death in a row of a worker that was starting, or see `failed`.
+            PoolFailed: the third death in a row of a worker that was starting while nobody was at work, or see
+                `failed`.
         """
         state = self._workers.pop(worker)
         if not state.name:
-            self._deaths_at_start += 1
-            if self._deaths_at_start >= DEATHS_AT_START:
-                raise PoolFailed(f"{DEATHS_AT_START} workers died while starting (out of memory?); last: {cause}")
+            self._died_at_start(cause, machine_lost)
             return
         if state.task is None:
+            return
+        if machine_lost:
+            self._lost(state, state.task)
             return
         if note is None or note.unit != state.task.unit:
             self._do_again(state.task, PoolFailed(f"worker {state.name} was lost"))
             return
         self._charge(state, state.task, note)
+
+    def _died_at_start(self, cause: Exception, machine_lost: bool) -> None:
+        if machine_lost:
+            log.warning("a machine went away while a worker was starting there; another one is started")
+            return
+        self._deaths_at_start += 1
+        at_work = sum(bool(state.name) for state in self._workers.values())
+        if self._deaths_at_start >= DEATHS_AT_START and not at_work:
+            raise PoolFailed(
+                f"{self._deaths_at_start} workers died while starting (out of memory?), and none is at work; last: "
+                f"{cause}"
+            )
+        log.warning("a worker died while starting (out of memory?), %d are at work: %s", at_work, cause)
+
+    def _lost(self, state: _State, task: UnitTask) -> None:
+        self._losses[task.unit] += 1
+        if self._losses[task.unit] >= LOSSES_OF_A_UNIT:
+            raise PoolFailed(f"unit {task.unit}: its machine went away {LOSSES_OF_A_UNIT} times")
+        log.warning("worker %s went away with its machine; unit %d is done again", state.name, task.unit)
+        self._waiting.appendleft(task)
 
     def _charge(self, state: _State, task: UnitTask, note: InFlight) -> None:
         poisoned = dict(task.poisoned)

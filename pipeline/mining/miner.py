@@ -139,6 +139,7 @@ class Miner:
             unit=task.unit,
             items=len(rows),
             frames=sum(item.frames for item in task.items),
+            proposals=sum(row.proposals for row in rows),
             statuses={status: sum(row.status == status for row in rows) for status in ("ok", "quarantined", "skipped")},
             quarantined=[(row.source_id, row.error_class, row.reason) for row in bad[:20]],
             num_bytes=sum(shard.num_bytes for shard in writer.shards),

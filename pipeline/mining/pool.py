@@ -176,7 +176,8 @@ class RayPool:
         with contextlib.suppress(Exception):
             ray.kill(slot.actor)  # unavailable is not dead: make sure that it does not write on
         busy = slot.worker is not None and decisions.task_of(number) is not None
-        decisions.died(number, error, self._note_of(slot.worker) if busy and slot.worker else None)
+        note = self._note_of(slot.worker) if busy and slot.worker else None
+        decisions.died(number, error, note, machine_lost=note is None and _machine_lost(error, slot.worker))
 
     def _note_of(self, worker: Worker) -> InFlight | None:
         if worker.host == socket.gethostname():
@@ -221,6 +222,17 @@ class RayPool:
             with contextlib.suppress(Exception):
                 ray.kill(slot.actor)
         self._slots.clear()
+
+
+def _machine_lost(error: RayError, worker: Worker | None) -> bool:
+    """Whether a worker died because its machine did."""
+    if getattr(error, "preempted", False):
+        return True
+    if worker is not None:
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        return worker.node_id not in alive
+    # Of a worker that was starting nothing is known but what Ray says.
+    return "node has died" in str(error) or "NODE_DIED" in str(error)
 
 
 def _cause(error: RayTaskError) -> Exception:

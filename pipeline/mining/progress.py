@@ -16,6 +16,9 @@ from trackmill.pipeline.mining.unit import Status, UnitResult
 
 log = logging.getLogger("trackmill")
 
+ITEMS_WITHOUT_PROPOSALS = 50
+"""So many items in a row without one proposal are no chance: something is wrong with the model or its settings."""
+
 
 class MiningProgress:
     """Counts what is done and tells it.
@@ -51,6 +54,7 @@ class MiningProgress:
         self._seen = (done_items, 0)
         self._states: dict[str, Status] = {}
         self._warned = self._started = False
+        self._empty_items: int | None = 0
         self._bar: Progress | None = None
         if self._stream.isatty():
             self._bar = Progress(
@@ -67,6 +71,7 @@ class MiningProgress:
         self._items += result.items
         self._frames += result.frames
         self._quarantined += result.statuses.get("quarantined", 0)
+        self._watch_proposals(result)
         # A new dictionary: another thread may be counting over the old one.
         self._states = {name: state for name, state in self._states.items() if state.unit != result.unit}
         self._tell()
@@ -95,6 +100,21 @@ class MiningProgress:
             parts.append("starting")
         parts.append(f"{quarantined} quarantined")
         return ", ".join(parts)
+
+    def _watch_proposals(self, result: UnitResult) -> None:
+        """Warn, once, when the first items that were mined have no proposal at all."""
+        if result.proposals:
+            self._empty_items = None
+        if self._empty_items is None:
+            return
+        self._empty_items += result.statuses.get("ok", 0)
+        if self._empty_items >= ITEMS_WITHOUT_PROPOSALS:
+            log.warning(
+                "the first %d items have no proposal at all: look at the proposer's weights and thresholds before it "
+                "mines the rest",
+                self._empty_items,
+            )
+            self._empty_items = None
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -76,6 +76,7 @@ class UnitResult:
     unit: int
     items: int
     frames: int
+    proposals: int
     statuses: dict[str, int]
     quarantined: list[tuple[str, str, str]]
     num_bytes: int

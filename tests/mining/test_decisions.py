@@ -102,8 +102,46 @@ def test_a_death_at_the_start_blames_nobody_and_the_third_in_a_row_ends_the_run(
         (number,) = decisions.orders().start
         decisions.died(number, GONE, None)
     (number,) = decisions.orders().start
-    with pytest.raises(PoolFailed, match=r"3 workers died while starting \(out of memory\?\); last: the actor died"):
+    with pytest.raises(PoolFailed, match=r"3 workers died while starting .* none is at work; last: the actor died"):
         decisions.died(number, GONE, None)
+
+
+def test_workers_that_die_while_starting_do_not_end_a_run_in_which_others_work() -> None:
+    decisions = pool(units=20, size=8)
+    first, *others = decisions.orders().start
+    decisions.started(first, "w0")
+    decisions.orders()
+    for number in others:
+        decisions.died(number, GONE, None)
+    for _ in range(10):
+        (number,) = decisions.orders().start  # one at a time from now on
+        decisions.died(number, GONE, None)
+    (number,) = decisions.orders().start
+    decisions.started(number, "w1")
+    assert len(decisions.orders().start) == 6, "one that lives shows that they can"
+
+
+def test_a_machine_that_goes_away_is_nobodys_fault(caplog: pytest.LogCaptureFixture) -> None:
+    """A pre-empted machine with eight workers that are loading their model, and one with workers at work."""
+    decisions = pool(units=8, size=8)
+    for number in decisions.orders().start:
+        decisions.died(number, GONE, None, machine_lost=True)
+    assert "a machine went away while a worker was starting there" in caplog.text
+    for _ in range(10):
+        number, task = next(iter(begin(decisions).items()))
+        decisions.died(number, GONE, None, machine_lost=True)
+    assert task.poisoned == {}
+    assert "went away with its machine" in caplog.text
+
+
+def test_a_unit_that_takes_down_every_machine_ends_the_run() -> None:
+    decisions = pool(units=1)
+    for _ in range(19):
+        number, _ = only(decisions)
+        decisions.died(number, GONE, None, machine_lost=True)
+    number, _ = only(decisions)
+    with pytest.raises(PoolFailed, match="unit 0: its machine went away 20 times"):
+        decisions.died(number, GONE, None, machine_lost=True)
 
 
 def test_a_start_that_raises_ends_the_run_with_its_error() -> None:

@@ -27,7 +27,14 @@ def test_units_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
         statuses = {"ok": 3, "quarantined": unit, "skipped": 0}
         mining.unit_done(
             UnitResult(
-                unit=unit, items=4, frames=10, statuses=statuses, quarantined=[], num_bytes=512 * unit, seconds=1.0
+                unit=unit,
+                items=4,
+                frames=10,
+                proposals=9,
+                statuses=statuses,
+                quarantined=[],
+                num_bytes=512 * unit,
+                seconds=1.0,
             )
         )
     assert counted == {

@@ -21,11 +21,12 @@ class Clock:
         return self.now
 
 
-def result(unit: int, items: int, quarantined: int = 0) -> UnitResult:
+def result(unit: int, items: int, quarantined: int = 0, proposals: int = 1) -> UnitResult:
     return UnitResult(
         unit=unit,
         items=items,
         frames=items,
+        proposals=proposals,
         statuses={"ok": items - quarantined, "quarantined": quarantined},
         quarantined=[],
         num_bytes=1,
@@ -43,6 +44,19 @@ def test_lines_in_a_log() -> None:
     assert len(lines) == 3, "one line per interval, however many units are done"
     assert lines[-1] == "mining: 80/100 items (80%), 20 left, 2.0 items/s, 2.0 frames/s, ETA 10 s, 3 quarantined"
     assert "\x1b" not in stream.getvalue(), "no control codes in a log"
+
+
+def test_items_without_one_proposal_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    progress = MiningProgress(1000, 1000, stream=io.StringIO(), clock=Clock())
+    for unit in range(6):
+        progress.unit_done(result(unit, items=10, quarantined=1, proposals=0))
+    assert caplog.text.count("the first 54 items have no proposal at all") == 1, "quarantined ones do not count"
+    caplog.clear()
+    progress = MiningProgress(1000, 1000, stream=io.StringIO(), clock=Clock())
+    progress.unit_done(result(0, items=10, proposals=1))
+    for unit in range(1, 20):
+        progress.unit_done(result(unit, items=10, proposals=0))
+    assert not caplog.text
 
 
 def test_items_of_unfinished_units_count_once() -> None:
