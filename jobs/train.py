@@ -106,7 +106,7 @@ def run(options: Options) -> ExitCode:
     from trackmill.pipeline.training.launch import begin, find_device, prepare_training
 
     place = None if launcher == "ray" else find_device(options.device)
-    plan = prepare_training(recipe, options.output, ranks, options.resume)
+    plan = prepare_training(recipe, options.output, ranks, options.resume, build=not options.dry_run)
     if options.dry_run:
         say(rank, dry_run(plan, ranks, find_device(options.device)))
         return ExitCode.FINE

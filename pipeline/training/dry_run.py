@@ -6,14 +6,18 @@ import contextlib
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from trackmill.pipeline.console.words import duration, readable_bytes
 from trackmill.pipeline.loader.loader import ShardLoader
+from trackmill.pipeline.tasks.base import Task
 from trackmill.pipeline.training.engines import make_engine
-from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
+from trackmill.pipeline.training.engines.base import Engine, EngineSettings, OptimSettings
 from trackmill.pipeline.training.engines.optimiser import moment_kinds
+from trackmill.pipeline.training.free_memory import PeakMemory, at_most, free_memory, is_out_of_memory
 from trackmill.pipeline.training.launch import TrainingPlan
 from trackmill.pipeline.training.parameters import GroupCount, ParameterCount
 from trackmill.pipeline.training.recipe import make_task
@@ -22,6 +26,8 @@ from trackmill.pipeline.training.steps import peak_memory, run_step
 
 MEASURED_STEPS = 4
 """The first of them, in which workers start and kernels are chosen, does not count."""
+LONGEST_S = 120.0
+"""On a CPU no more samples are measured than take so long, since their time grows with their number."""
 
 
 def describe_run(plan: TrainingPlan, ranks: int) -> Iterator[str]:
@@ -43,19 +49,50 @@ def describe_run(plan: TrainingPlan, ranks: int) -> Iterator[str]:
 
 
 def dry_run(plan: TrainingPlan, ranks: int, device: torch.device) -> Iterator[str]:
-    """Lines for people; a few steps are taken on one rank's share of the batch and forgotten."""
+    """Lines for people: first what can be counted, then what some steps took that are forgotten again.
+
+    Measuring never takes more than half of the memory that is free when it begins: where one rank's share of a batch
+    needs more, fewer samples are measured, or none.
+
+    Args:
+        plan: of `prepare_training`; without a module, so that nothing is read before the first line.
+        ranks: how many there will be.
+        device: to measure on.
+
+    Raises:
+        ValueError: weights do not fit.
+        OSError: they cannot be read.
+    """
     yield from describe_run(plan, ranks)
     recipe = plan.recipe
     memory = memory_estimate(plan.parameters, recipe.engine, recipe.optim, bool(recipe.ema.decay), ranks)
     by_use = ", ".join(f"{name} {readable_bytes(size)}" for name, size in memory.items() if size)
     yield f"memory of each rank without activations: {readable_bytes(sum(memory.values()))} ({by_use})"
-    seconds, peak = measure_steps(plan, ranks, device)
+    share = recipe.data.batch_size // recipe.optim.accumulate // ranks
+    budget = free_memory(device) // 2
+    half = f"{readable_bytes(budget)}, half of the memory that is free"
+    alone = recipe.engine.model_copy(update={"name": "torch"})
+    needed = sum(memory_estimate(plan.parameters, alone, recipe.optim, False, 1).values())
+    if needed > budget:
+        yield f"a step is not measured: without activations alone it takes {readable_bytes(needed)}, of at most {half}"
+        return
+    try:
+        with at_most(device, budget):
+            measured = measure_steps(plan, ranks, device, budget)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        yield f"a step could not be measured: a single picture takes more than {half}"
+        return
+    whose = f"the share of one of {ranks} ranks"
+    if measured.samples < share:
+        whose = f"{measured.samples} of the {share} samples in {whose}: more would take more than {half}, or minutes"
     yield (
-        f"a step takes {seconds:.2f} s, measured on {device} with the share of one of {ranks} ranks, and "
-        f"{readable_bytes(round(peak))} at its peak"
+        f"a step takes {measured.seconds:.2f} s, measured on {device} with {whose}, and "
+        f"{readable_bytes(round(measured.peak))} at its peak"
     )
     left = plan.total_steps - (plan.start.step if plan.start else 0)
-    yield f"{left:,} steps to do: about {duration(left * seconds)}"
+    yield f"{left:,} steps to do: about {duration(left * measured.seconds * share / measured.samples)}"
 
 
 def memory_estimate(
@@ -81,49 +118,111 @@ def memory_estimate(
     }
 
 
-def measure_steps(plan: TrainingPlan, ranks: int, device: torch.device) -> tuple[float, float]:
-    """Seconds of a step (the median) and the peak of memory in bytes, on this device with plain torch.
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What some steps took.
+
+    Args:
+        seconds: of a step, the median.
+        peak: most bytes held.
+        samples: of each micro batch.
+    """
+
+    seconds: float
+    peak: float
+    samples: int
+
+
+def measure_steps(plan: TrainingPlan, ranks: int, device: torch.device, budget: int) -> Measured:
+    """Take steps with plain torch, with as many samples as fit.
 
     The module that the plan holds is trained for that, so it cannot begin a run afterwards.
+
+    Args:
+        plan, ranks, device: see `dry_run`.
+        budget: bytes that may be taken.
+
+    Raises:
+        MemoryError, RuntimeError: not even the least number fits, see `is_out_of_memory`.
     """
     recipe = plan.recipe
     built = plan.built
     task = built.task if built is not None else make_task(recipe)
+    used = PeakMemory(device)
     module = (built.module if built is not None else task.build(recipe.seed)).to(device)
+    budget -= used.grown()
     # Alone and without ZeRO: a step's time is that of its forward and backward pass.
     settings = recipe.engine.model_copy(update={"name": "torch"})
     with contextlib.ExitStack() as stack:
         engine = make_engine(module, settings, recipe.optim, device, 0, 1)
         stack.callback(engine.close)
+        steps = _Steps(plan, task, engine, ranks)
+        share = recipe.data.batch_size // recipe.optim.accumulate // ranks
+        samples = share
+        if share > 1:
+            few = 1
+            peak = PeakMemory(device)
+            try:
+                (seconds,) = steps.take(few, 1, workers=0)
+            except ValueError:  # a single sample is too few for batch norm, where it has one value a channel
+                few = 2
+                (seconds,) = steps.take(few, 1, workers=0)
+            fit = few * budget // max(1, peak.grown())
+            if device.type == "cpu":  # kernels of a GPU are chosen in the first step, so its time says little
+                if seconds > LONGEST_S / MEASURED_STEPS:
+                    return Measured(seconds=seconds, peak=peak_memory(device), samples=few)
+                fit = min(fit, int(few * LONGEST_S / MEASURED_STEPS / seconds))
+            samples = max(few, min(share, fit))
+        while True:
+            try:
+                times = steps.take(samples, MEASURED_STEPS, workers=recipe.data.workers)
+                return Measured(seconds=statistics.median(times[1:]), peak=peak_memory(device), samples=samples)
+            except Exception as error:
+                if samples == 1 or not is_out_of_memory(error):
+                    raise
+            samples //= 2
+
+
+class _Steps:
+    def __init__(self, plan: TrainingPlan, task: Task, engine: Engine, ranks: int) -> None:
+        self.plan, self.task, self.engine, self.ranks = plan, task, engine, ranks
+
+    def take(self, samples: int, count: int, workers: int) -> list[float]:
+        """Seconds of each of some steps with so many samples of one rank in a micro batch."""
+        recipe = self.plan.recipe
+        batch = samples * self.ranks
+        changes: dict[str, Any] = {"cache": "", "workers": workers}
+        if batch != recipe.data.batch_size // recipe.optim.accumulate:
+            changes["streams"] = self.ranks  # those of the recipe may not divide it
         loader = ShardLoader(
-            plan.catalog,
-            recipe.data.model_copy(update={"cache": ""}),
-            batch_size=recipe.data.batch_size // recipe.optim.accumulate,
-            make_example=task.make_example(),
-            collate=task.collate,
+            self.plan.catalog,
+            recipe.data.model_copy(update=changes),
+            batch_size=batch,
+            make_example=self.task.make_example(),
+            collate=self.task.collate,
             rank=0,
-            world=ranks,
+            world=self.ranks,
             seed=recipe.seed,
             batches_done=0,
         )
-        stack.callback(loader.close)
-        batches, times = iter(loader), []
-        for step in range(MEASURED_STEPS):
-            began = time.perf_counter()
-            run_step(
-                engine,
-                batches,
-                seed=recipe.seed,
-                step=step,
-                rank=0,
-                accumulate=recipe.optim.accumulate,
-                lr=learning_rate(step, recipe.schedule, recipe.optim.lr),
-                stage=lambda name, step: None,
-            )
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - began)
-    return statistics.median(times[1:]), peak_memory(device)
+        with contextlib.closing(loader):
+            batches, times = iter(loader), []
+            for step in range(count):
+                began = time.perf_counter()
+                run_step(
+                    self.engine,
+                    batches,
+                    seed=recipe.seed,
+                    step=step,
+                    rank=0,
+                    accumulate=recipe.optim.accumulate,
+                    lr=learning_rate(step, recipe.schedule, recipe.optim.lr),
+                    stage=lambda name, step: None,
+                )
+                if self.engine.device.type == "cuda":
+                    torch.cuda.synchronize(self.engine.device)
+                times.append(time.perf_counter() - began)
+        return times
 
 
 def _sums(counts: tuple[ParameterCount, ...]) -> tuple[int, int]:

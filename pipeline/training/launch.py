@@ -79,7 +79,7 @@ class TrainingPlan:
         total_steps: steps of the whole run.
         finished: all of them are done, and the result is there.
         built: the task with its starting weights, for whoever trains in this process: so their files are read once.
-            None where the run goes on from a checkpoint.
+            None where the run goes on from a checkpoint, or nothing was to be built.
     """
 
     recipe: Recipe
@@ -93,7 +93,7 @@ class TrainingPlan:
     built: BuiltTask | None
 
 
-def prepare_training(recipe: Recipe, output: str, ranks: int, resume: str = "auto") -> TrainingPlan:
+def prepare_training(recipe: Recipe, output: str, ranks: int, resume: str = "auto", build: bool = True) -> TrainingPlan:
     """Check all that can be checked without a worker; writes nothing.
 
     Weights that a run begins with are read here, so that a wrong file is known before a GPU is waited for. A run that
@@ -105,6 +105,7 @@ def prepare_training(recipe: Recipe, output: str, ranks: int, resume: str = "aut
         ranks: how many there will be.
         resume: `auto`: go on from the newest whole checkpoint, if any; `never`: there must be none; or the URL of a
             checkpoint.
+        build: whether the module is built, where the run begins anew; it is counted without memory otherwise.
 
     Raises:
         ValueError: settings do not fit each other, the data, the checkpoint or the number of ranks.
@@ -127,7 +128,7 @@ def prepare_training(recipe: Recipe, output: str, ranks: int, resume: str = "aut
     require_packages(recipe.telemetry)
     if recipe.engine.name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         raise MissingPackage('engine deepspeed needs a package that is not installed: pip install -e ".[deepspeed]"')
-    built = BuiltTask(task=task, module=task.build(recipe.seed)) if start is None else None
+    built = BuiltTask(task=task, module=task.build(recipe.seed)) if start is None and build else None
     module = built.module if built is not None else outline(task, recipe.seed)
     return TrainingPlan(
         recipe=recipe,

@@ -1,0 +1,95 @@
+"""What a run would take: counted before anything is measured, and measured with half of the free memory at most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.tiny_runs import make_data, tiny_recipe
+from tests.training.tiny_task import TinyModule, TinyTask
+from trackmill.pipeline.training import dry_run as module
+from trackmill.pipeline.training.dry_run import dry_run
+from trackmill.pipeline.training.free_memory import PeakMemory, at_most, free_memory, is_out_of_memory
+from trackmill.pipeline.training.launch import prepare_training
+from trackmill.schemas.config import ConfigError
+
+CPU = torch.device("cpu")
+MB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+def lines(url: str, tmp_path: Path, **changes: Any) -> Any:
+    plan = prepare_training(tiny_recipe(url, **changes), str(tmp_path / "out"), 1, build=False)
+    return dry_run(plan, 1, CPU)
+
+
+def test_it_counts_before_a_weight_is_read(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = TinyTask.build
+
+    def unreadable(task: TinyTask, seed: int, read_weights: bool = True) -> Any:
+        if read_weights:
+            raise ConfigError("model.weights: no such file")
+        return build(task, seed, read_weights)
+
+    monkeypatch.setattr(TinyTask, "build", unreadable)
+    said = lines(data, tmp_path)
+    first = [next(said) for _ in range(4)]
+    assert first[2] == "parameters: 831, of which 663 are trained (stem: 168 frozen, norm: 12, head: 651)"
+    assert "memory of each rank without activations: 8.6 kB" in first[3]
+    with pytest.raises(ConfigError, match="no such file"):
+        next(said)
+
+
+def hungry(size: int) -> Any:
+    """A forward pass that takes so many bytes a sample."""
+    forward = TinyModule.forward
+
+    def taking(task_module: TinyModule, batch: Any, generator: torch.Generator) -> Any:
+        taken = torch.ones(len(batch["pixels"]), size // 4)
+        losses = forward(task_module, batch, generator)
+        return losses | {"size": losses["size"] + 0 * taken[0, 0]}
+
+    return taking
+
+
+def test_no_more_samples_are_measured_than_half_of_the_memory_bears(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TinyModule, "forward", hungry(100 * MB))
+    monkeypatch.setattr(module, "free_memory", lambda device: 1200 * MB)
+    said = list(lines(data, tmp_path, data={"batch_size": 16}))
+    measured = int(said[4].partition("measured on cpu with ")[2].split()[0])
+    assert (
+        1 <= measured <= 6 and f"{measured} of the 16 samples" in said[4] and "629.1 MB, half of the memory" in said[4]
+    )
+    assert said[5].startswith("48 steps to do: about ")
+
+
+def test_what_does_not_fit_at_all_is_said(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TinyModule, "forward", hungry(900 * MB))
+    monkeypatch.setattr(module, "free_memory", lambda device: 400 * MB)
+    assert list(lines(data, tmp_path))[-1].startswith("a step could not be measured: a single picture takes more than")
+    monkeypatch.setattr(module, "free_memory", lambda device: 4000)
+    assert "a step is not measured: without activations alone it takes 8.6 kB" in list(lines(data, tmp_path))[-1]
+
+
+def test_a_limit_holds_and_ends() -> None:
+    with at_most(CPU, 300 * MB):
+        peak = PeakMemory(CPU)
+        torch.ones(100 * MB // 4)
+        assert 60 * MB < peak.grown() < 300 * MB
+        for take in (lambda: torch.ones(250 * MB), lambda: np.ones(250 * MB)):
+            with pytest.raises((RuntimeError, MemoryError)) as caught:
+                take()
+            assert is_out_of_memory(caught.value)
+    torch.empty(250 * MB)
+    assert free_memory(CPU) > 0
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
