@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trackmill.pipeline.tracking.base import VideoModel
     from trackmill.pipeline.tracking.frames import FrameReader
     from trackmill.pipeline.tracking.image_table import ImageTable
-    from trackmill.pipeline.tracking.run import TrackingResult
+    from trackmill.pipeline.tracking.run import TrackingResult, TrackingStopped
     from trackmill.pipeline.tracking.writers import TrackWriter
 
 SUFFIXES = {"mot": "txt", "coco": "json", "tao": "json", "parquet": "parquet"}
@@ -76,10 +76,11 @@ def run(options: Options) -> ExitCode:
     if "coco" in options.format and "tao" in options.format:
         raise InputError("--format: coco and tao both write NAME.json; choose one, or run twice")
 
+    from trackmill.pipeline.storage.scratch import sweep_scratch
     from trackmill.pipeline.tracking.build import make_video_model, read_file_detections
     from trackmill.pipeline.tracking.frames import open_frames
     from trackmill.pipeline.tracking.image_table import read_image_table
-    from trackmill.pipeline.tracking.run import track_video
+    from trackmill.pipeline.tracking.run import TrackingStopped, track_video
     from trackmill.pipeline.tracking.timing import StageTimes, TrackingProgress
 
     with contextlib.closing(open_frames(options.video, config.read)) as reader:
@@ -101,11 +102,16 @@ def run(options: Options) -> ExitCode:
         )
         if options.weights is None and options.model in MODELS:
             note("no --weights, so the model's are random: identities are by chance")
+        sweep_scratch(output)
         times = StageTimes()
         progress = TrackingProgress(reader.num_frames, times)
         writers = make_writers(options, output, reader, model, table, config)
         try:
             result = track_video(reader, model, writers, batch_size=options.batch, times=times, progress=progress)
+        except TrackingStopped as stopped:
+            progress.close()
+            note_partial(reader, stopped)
+            raise
         finally:
             progress.close()
         if from_file is not None and len(from_file) > from_file.num_given:
@@ -141,6 +147,14 @@ def make_writers(
     return writers
 
 
+def note_partial(reader: FrameReader, stopped: TrackingStopped) -> None:
+    """Say what a run that was stopped leaves."""
+    if stopped.kept:
+        of_all = f" of {reader.num_frames:,}" if reader.num_frames else ""
+        files = ", ".join(redact(url) for url in stopped.kept)
+        note(f"tracked {stopped.num_frames:,}{of_all} frames; their tracks are in {files}")
+
+
 def summarise(reader: FrameReader, result: TrackingResult) -> ExitCode:
     """Print what came out."""
     say(
@@ -169,7 +183,7 @@ JOB = Job(
     settings="trackmill.pipeline.tracking.settings:TrackConfig",
     resolve=settings,
     example="tracker.match_score_thr=0.6",
-    goes_on="nothing was written",
+    goes_on="run it again for all frames",
 )
 main = JOB.main
 

@@ -96,7 +96,7 @@ class VideoFrames(FrameReader):
                     yield SourceFrame(
                         index=frame.index,
                         number=frame.index + 1,
-                        time_s=frame.time_s,
+                        time_s=frame.time_s if self._reader.fps else frame.index / self.fps,
                         image=frame.image,
                         file_name=f"{self.name}/{frame.index:06d}",
                     )

@@ -35,6 +35,19 @@ class TrackingResult:
     times: StageTimes = field(default_factory=StageTimes)
 
 
+class TrackingStopped(KeyboardInterrupt):
+    """A run was stopped.
+
+    Args:
+        num_frames: frames that were tracked.
+        kept: URLs of the partial results.
+    """
+
+    def __init__(self, num_frames: int, kept: list[str]) -> None:
+        super().__init__(f"stopped after {num_frames} frames")
+        self.num_frames, self.kept = num_frames, kept
+
+
 def track_video(
     reader: FrameReader,
     model: VideoModel,
@@ -48,6 +61,7 @@ def track_video(
 
     A video that ends early, or pictures that cannot be read, do not stop the run: what was read is tracked and
     written, and `TrackingResult.problems` says what is missing. Any other failure leaves no half-written file behind.
+    Ctrl-C, and a signal that acts like it, leaves what there is under names that say that it is partial.
 
     Args:
         reader: the frames; not closed here.
@@ -58,6 +72,7 @@ def track_video(
         progress: called with how many more frames are done.
 
     Raises:
+        TrackingStopped: (a KeyboardInterrupt) stopped from outside.
         InputError: no frame could be read, or the model broke its contract.
         ValueError: the model refused its input.
         OSError: storage failed.
@@ -76,13 +91,24 @@ def track_video(
             raise InputError("; ".join(reader.problems) or f"{reader.name}: holds no frame")
         with result.times.stage("write"):
             result.written = [url for url in (writer.finish() for writer in writers) if url]
+    except KeyboardInterrupt:
+        raise TrackingStopped(result.num_frames, _keep(writers) if result.num_frames else _abandon(writers)) from None
     except BaseException:
-        for writer in writers:
-            writer.abandon()
+        _abandon(writers)
         raise
     result.num_tracks = model.num_tracks
     result.problems = list(reader.problems)
     return result
+
+
+def _keep(writers: Sequence[TrackWriter]) -> list[str]:
+    return [url for url in (writer.keep() for writer in writers) if url]
+
+
+def _abandon(writers: Sequence[TrackWriter]) -> list[str]:
+    for writer in writers:
+        writer.abandon()
+    return []
 
 
 def _tracked(

@@ -1,7 +1,13 @@
-"""An MP4 of the frames with their tracks drawn on them, published under its name only when it is complete."""
+"""An MP4 of the frames with their tracks drawn on them, published under its name only when it is complete.
+
+While it is written it consists of fragments, one a frame, and can be played at any time, also after a kill: up to
+some ten frames before the last, which the encoder holds back. At the end the packets are copied into a plain MP4 whose
+index comes first.
+"""
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 
 import av
@@ -13,6 +19,12 @@ from trackmill.pipeline.tracking.drawing import DrawSettings, Trails, draw_track
 from trackmill.pipeline.tracking.writers import TrackWriter
 from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
+_TICKS = 90_000
+"""Time stamps a second: all usual frame rates are whole numbers of them."""
+
+_SAME_TIME_S = 0.0015
+"""Containers that count in milliseconds are off by one at most: such frames stand exactly at the frame rate."""
+
 _MOST_FPS_DENOMINATOR = 1001
 """Enough for 30000/1001 and its relatives."""
 
@@ -20,8 +32,8 @@ _MOST_FPS_DENOMINATOR = 1001
 class VideoWriter(TrackWriter):
     """H.264 in MP4, at the size of the first frame; frames of another size are scaled into it, over black.
 
-    A frame stands at its index times the average frame rate, so a frame that could not be read leaves the one before
-    it standing a little longer.
+    A frame is shown when it is shown in the source, so a variable frame rate is kept, and a frame that could not be
+    read leaves the one before it standing a little longer.
 
     Args:
         url: where it goes.
@@ -29,12 +41,15 @@ class VideoWriter(TrackWriter):
         settings: how it looks.
     """
 
+    streamed = True
+
     def __init__(self, url: str, fps: float, settings: DrawSettings | None = None) -> None:
         super().__init__(url)
         self._settings = settings or DrawSettings()
         self._rate = Fraction(fps).limit_denominator(_MOST_FPS_DENOMINATOR) or Fraction(1)
         self._trails = Trails(self._settings.trail_frames)
         self._container: av.container.OutputContainer | None = None
+        self._last = -1
 
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
         """See `TrackWriter.write`."""
@@ -42,31 +57,49 @@ class VideoWriter(TrackWriter):
         drawn = draw_tracks(frame.image, tracked, self._trails)
         container = self._container or self._open(*drawn.shape[:2])
         shown = av.VideoFrame.from_ndarray(self._fitted(drawn), format="rgb24")
-        shown.pts, shown.time_base = frame.index, 1 / self._rate
+        self._last = max(self._last + 1, self._ticks(frame.time_s))
+        shown.pts, shown.time_base = self._last, Fraction(1, _TICKS)
         container.mux(self._stream.encode(shown))
 
     def finish(self) -> str:
         """See `TrackWriter.finish`; without a frame there is no video, and the name stays free."""
-        if self._container is None:
-            self.abandon()
-            return ""
-        return super().finish()
+        return super().finish() if self._container is not None else self._nothing()
+
+    def keep(self) -> str:
+        """See `TrackWriter.keep`."""
+        return super().keep() if self._container is not None else self._nothing()
+
+    def _nothing(self) -> str:
+        self.abandon()
+        return ""
+
+    def _ticks(self, time_s: float) -> int:
+        nearest = round(time_s * self._rate) / self._rate
+        return round((nearest if abs(nearest - time_s) <= _SAME_TIME_S else time_s) * _TICKS)
 
     def _write_end(self) -> None:
         assert self._container is not None
         self._container.mux(self._stream.encode(None))
+        self._container.close()
+        plain = self._scratch.with_name(f"{self._scratch.name}-plain")
+        try:
+            _copy(str(self._scratch), str(plain))
+            os.replace(plain, self._scratch)
+        finally:
+            plain.unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._container is not None:
             self._container.close()
 
     def _open(self, height: int, width: int) -> av.container.OutputContainer:
-        self._container = av.open(str(self._scratch), "w", format="mp4", options={"movflags": "+faststart"})
+        options = {"movflags": "frag_every_frame+delay_moov+default_base_moof", "flush_packets": "1"}
+        self._container = av.open(str(self._scratch), "w", format="mp4", options=options)
         self._stream = self._container.add_stream("libx264", rate=self._rate)
         # H.264 with halved colour needs even sides.
         self._stream.height, self._stream.width = height + height % 2, width + width % 2
         self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.time_base = 1 / self._rate
+        self._stream.codec_context.time_base = Fraction(1, _TICKS)
         self._stream.options = {"crf": str(self._settings.quality), "preset": "veryfast"}
         return self._container
 
@@ -84,3 +117,14 @@ class VideoWriter(TrackWriter):
         page = Image.new("RGB", (width, height))
         page.paste(scaled, ((width - scaled.width) // 2, (height - scaled.height) // 2))
         return np.asarray(page)
+
+
+def _copy(source: str, target: str) -> None:
+    """The same packets in a plain MP4 whose index comes first, as players on the web want it."""
+    options = {"movflags": "+faststart"}
+    with av.open(source) as given, av.open(target, "w", format="mp4", options=options) as made:
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                made.mux(packet)

@@ -1,20 +1,24 @@
 """Tracks written to files frame by frame: MOTChallenge text, COCO-VID and TAO JSON, Parquet.
 
-Rows are written as they come, so memory does not grow with the video, and a run that fails leaves no file.
+Rows are written as they come, so memory does not grow with the video. A run that fails leaves no file; one that is
+stopped leaves partial ones, which are called so.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet
 
-from trackmill.pipeline.storage.publish import publish_file
+from trackmill.pipeline.storage.files import filesystem, is_local
+from trackmill.pipeline.storage.publish import publish_file, remove
 from trackmill.pipeline.storage.scratch import scratch_file
 from trackmill.pipeline.tracking.image_table import ImageTable
 from trackmill.schemas.masks import CroppedMask, format_counts, mask_area, to_coco_rle
@@ -26,13 +30,27 @@ _ROWS_AT_ONCE = 8192
 class TrackWriter(ABC):
     """Takes frames in their order. What it writes goes to a scratch file, which gets its name when it is complete.
 
+    The file of a run that was stopped is called `NAME.partial.txt`, so that nobody takes it for a whole one. Where
+    `streamed` is set and the output is local, it has that name from the start, and is there also after a kill.
+
     Args:
         url: where the result goes.
     """
 
+    streamed: ClassVar[bool] = False
+    """Whether what has been written can be used at any time."""
+
     def __init__(self, url: str) -> None:
         self.url = url
         self._scratch = scratch_file(url)
+        if self.streamed:
+            self._show_partial()
+
+    @property
+    def partial_url(self) -> str:
+        """Where the result of a run that was stopped goes: the next run takes it away."""
+        stem, _, suffix = self.url.rpartition(".")
+        return f"{stem}.partial.{suffix}"
 
     @abstractmethod
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
@@ -44,15 +62,44 @@ class TrackWriter(ABC):
         Raises:
             OSError: it could not be written.
         """
-        self._write_end()
-        self._close()
-        publish_file(self._scratch, self.url)
+        self._publish(self.url)
+        remove(self.partial_url)
         return self.url
+
+    def keep(self) -> str:
+        """Put what there is so far in the place for partial results, and return its URL; "" where there is nothing.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self._publish(self.partial_url)
+        return self.partial_url
 
     def abandon(self) -> None:
         """Leave nothing behind."""
         self._close()
+        if self.streamed and is_local(self.url):
+            partial = filesystem(self.partial_url)[1]
+            with contextlib.suppress(OSError):
+                if os.path.samefile(partial, self._scratch):
+                    os.unlink(partial)
         self._scratch.unlink(missing_ok=True)
+
+    def _publish(self, url: str) -> None:
+        self._write_end()
+        self._close()
+        if url == self.partial_url:
+            remove(url)  # it may be the scratch file's second name already, and then a rename would do nothing
+        publish_file(self._scratch, url)
+
+    def _show_partial(self) -> None:
+        """Give the scratch file a second name that people find."""
+        if not is_local(self.url):
+            return
+        partial = filesystem(self.partial_url)[1]
+        with contextlib.suppress(OSError):  # not every file system has links; a stop then still keeps the file
+            remove(self.partial_url)
+            os.link(self._scratch, partial)
 
     def _write_end(self) -> None:  # noqa: B027  lines of text need none
         """Write what follows the last frame."""
@@ -73,6 +120,8 @@ class MotWriter(TrackWriter):
         category_ids: of each label.
     """
 
+    streamed = True
+
     def __init__(self, url: str, category_ids: Sequence[int]) -> None:
         super().__init__(url)
         self._category_ids = category_ids
@@ -81,10 +130,13 @@ class MotWriter(TrackWriter):
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
         """See `TrackWriter.write`."""
         several = len(self._category_ids) > 1
+        lines = []
         for identity, box, label, score in _rows(tracked):
             place = ",".join(f"{value:.3f}" for value in _xywh(box))
             category = self._category_ids[label] if several else -1
-            self._handle.write(f"{frame.number},{identity},{place},{score:.6g},{category},-1,-1\n")
+            lines.append(f"{frame.number},{identity},{place},{score:.6g},{category},-1,-1\n")
+        self._handle.write("".join(lines))
+        self._handle.flush()
 
     def _close(self) -> None:
         self._handle.close()
@@ -142,10 +194,11 @@ class CocoWriter(TrackWriter):
             }
             self._images.append(orjson.dumps(image))
         masks = tracked.objects.masks
+        entries: list[bytes] = []
         for row, (identity, box, label, score) in enumerate(_rows(tracked)):
             x, y, box_width, box_height = (round(value, 3) for value in _xywh(box))
             entry: dict[str, Any] = {
-                "id": self._num_rows + 1,
+                "id": self._num_rows + len(entries) + 1,
                 "image_id": image_id,
                 "video_id": self._video["id"],
                 "track_id": identity,
@@ -159,8 +212,10 @@ class CocoWriter(TrackWriter):
                 mask = masks[row]
                 entry["segmentation"] = _rle(mask, height, width)
                 entry["area"] = 0 if mask is None else mask_area(mask)
-            self._handle.write((b",\n" if self._num_rows else b"\n") + orjson.dumps(entry))
-            self._num_rows += 1
+            entries.append(orjson.dumps(entry))
+        if entries:
+            self._handle.write((b",\n" if self._num_rows else b"\n") + b",\n".join(entries))
+            self._num_rows += len(entries)
 
     def _write_end(self) -> None:
         self._handle.write(b"\n]")

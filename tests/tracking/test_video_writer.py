@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -18,7 +19,8 @@ from trackmill.schemas.masks import crop_mask
 def write(path: Path, shapes: list[tuple[int, int]], fps: float = 10, indices: list[int] | None = None) -> Path:
     writer = VideoWriter(str(path), fps, DrawSettings(quality=10))
     for step, shape in enumerate(shapes):
-        frame = source_frame(indices[step] if indices else step, make_frame(step, *shape))
+        index = indices[step] if indices else step
+        frame = replace(source_frame(index, make_frame(step, *shape)), time_s=index / fps)
         writer.write(frame, tracked_objects(square_boxes(step), [0, 1, 2]))
         assert not path.exists()
     return Path(writer.finish())
