@@ -313,3 +313,26 @@ def test_a_missing_program_is_not_a_missing_input() -> None:
         subprocess.run(["no-such-program-anywhere"], check=True)
 
     assert job(run).main(["--output", "x"]) == 1
+
+
+def test_a_second_ctrl_c_while_a_job_leaves_ends_it_at_once_without_a_traceback() -> None:
+    """What a library does at the end of the process, such as stopping Ray, takes seconds."""
+    script = (
+        "import atexit, time\n"
+        "from trackmill.pipeline.console.leaving import leave\n"
+        "@atexit.register\n"
+        "def end():\n"
+        "    print('leaving', flush=True)\n"
+        "    time.sleep(600)\n"
+        "leave(130)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "leaving\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors == ""
