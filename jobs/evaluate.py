@@ -12,7 +12,7 @@ if __name__ == "__main__":
 from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
-from trackmill.pipeline.console.options import JobParser, Options
+from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.evaluation.association.settings import AssociationSettings
@@ -42,6 +42,8 @@ def add_options(p: JobParser) -> None:
     add("--html", metavar="FILE", help="write a page with plots and the worst moments, complete in itself")
     add("--pictures", metavar="URL", help="root of the pictures, for --html and for --embeddings")
     add("--frames", metavar="FROM:TO", help="only these frames of MOTChallenge text, from 1; 301: is the rest from 301")
+    what = "processes that evaluate sequences (default: one a free processor where that pays); numbers are the same"
+    add("--workers", type=positive, metavar="N", help=what)
     add("--sequences", key="sequences", metavar="NAME", help="only these")
 
     def rule(name: str, key: str, **keywords: str) -> None:
@@ -149,9 +151,11 @@ def _benchmark(options: Options, choices: Choices) -> Report | Comparison:
         lines[0](done - lines[0].done)
 
     if isinstance(results, str):
-        report: Report | Comparison = evaluate(options.benchmark, options.gt, results, choices, progress)
+        report: Report | Comparison = evaluate(
+            options.benchmark, options.gt, results, choices, progress, options.workers
+        )
     else:
-        report = compare(options.benchmark, options.gt, results, choices, progress)
+        report = compare(options.benchmark, options.gt, results, choices, progress, options.workers)
     for line in lines:
         line.close()
     return report

@@ -21,6 +21,7 @@ def evaluate(
     benchmark: str = "mot17",
     *,
     progress: Progress | None = None,
+    workers: int | None = 1,
     **choices: Any,
 ) -> Report: ...
 
@@ -32,6 +33,7 @@ def evaluate(
     benchmark: str = "mot17",
     *,
     progress: Progress | None = None,
+    workers: int | None = 1,
     **choices: Any,
 ) -> Comparison: ...
 
@@ -42,6 +44,7 @@ def evaluate(
     benchmark: str = "mot17",
     *,
     progress: Progress | None = None,
+    workers: int | None = 1,
     **choices: Any,
 ) -> Report | Comparison:
     """Compare tracks with ground truth by the rules of a benchmark, as `trackmill evaluate` does.
@@ -60,6 +63,9 @@ def evaluate(
         benchmark: `mot15`, `mot16`, `mot17`, `mot20`, `dancetrack`, `sportsmot`, `tao`, `tao-ov`, `ovtb`,
             `bdd100k-mot`, `bdd100k-mots`, `youtubevis`, `ovis` or `uvo`.
         progress: called with (videos done, videos in all).
+        workers: processes that evaluate sequences of MOTChallenge text and videos of TAO; None starts one a processor
+            where that pays. More than one needs `if __name__ == "__main__":` around a script, as `multiprocessing`
+            does. The numbers do not depend on it.
         choices: fields of `trackmill.pipeline.evaluation.request.Options`, such as `sequences=("MOT17-02-FRCNN",)` or
             `max_detections=300`; the report names each that differs from the benchmark's protocol.
 
@@ -76,5 +82,5 @@ def evaluate(
     options = build(Options, choices, "evaluate")
     if isinstance(results, Mapping):
         paths = {name: str(path) for name, path in results.items()}
-        return compare(benchmark, str(gt), paths, options, progress)
-    return run.evaluate(benchmark, str(gt), str(results), options, progress)
+        return compare(benchmark, str(gt), paths, options, progress, workers)
+    return run.evaluate(benchmark, str(gt), str(results), options, progress, workers)

@@ -45,6 +45,7 @@ def compare(
     results: Mapping[str, str],
     options: Options | None = None,
     progress: Progress | None = None,
+    workers: int | None = 1,
 ) -> Comparison:
     """Evaluate each tracker as `evaluate` does.
 
@@ -52,6 +53,7 @@ def compare(
         benchmark, gt, options: see `evaluate`.
         results: URL by name of the tracker; one or more.
         progress: called with (videos done, videos in all), over all trackers.
+        workers: see `evaluate`.
 
     Raises:
         InputError: see `evaluate`; the text begins with the tracker's name.
@@ -62,7 +64,7 @@ def compare(
     reports = {}
     for place, (name, path) in enumerate(results.items()):
         try:
-            reports[name] = evaluate(benchmark, gt, path, options, _over_all(progress, place, len(results)))
+            reports[name] = evaluate(benchmark, gt, path, options, _over_all(progress, place, len(results)), workers)
         except (InputError, OSError) as error:
             if _is_about(gt, error) and not _is_about(path, error):
                 raise

@@ -11,7 +11,10 @@ from trackmill.pipeline.evaluation.request import Options
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import require_known
 
-Evaluate: TypeAlias = Callable[[str, str, str, Options, Progress | None], Report]
+Evaluate: TypeAlias = Callable[..., Report]
+
+IN_PROCESSES = ("mot", "tao")
+"""Modules whose `evaluate` takes `workers`; the others evaluate in this process."""
 
 _PACKAGE = "trackmill.pipeline.evaluation.benchmarks"
 BENCHMARKS = {
@@ -35,7 +38,12 @@ second to import."""
 
 
 def evaluate(
-    benchmark: str, gt: str, results: str, options: Options | None = None, progress: Progress | None = None
+    benchmark: str,
+    gt: str,
+    results: str,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    workers: int | None = 1,
 ) -> Report:
     """Compare results with ground truth by a benchmark's rules.
 
@@ -44,17 +52,26 @@ def evaluate(
         gt, results: any fsspec URL: a folder in the benchmark's layout, a flat folder of `SEQUENCE.txt`, one JSON.
         options: see `Options`; None takes the benchmark's own.
         progress: called with (videos done, videos in all).
+        workers: processes that evaluate sequences, see `results_in_order`; None starts some where that pays. The
+            numbers do not depend on it.
 
     Raises:
         BadTracks: a file that cannot be evaluated; names it and the line or key.
         OSError: a file that cannot be read.
         InputError: an unknown benchmark (names the nearest), or an option that another benchmark has.
+        JobError: a process died.
     """
-    module = importlib.import_module(f"{_PACKAGE}.{BENCHMARKS[require_known('benchmark', benchmark, BENCHMARKS)]}")
+    name_of_module = BENCHMARKS[require_known("benchmark", benchmark, BENCHMARKS)]
+    module = importlib.import_module(f"{_PACKAGE}.{name_of_module}")
     call: Evaluate = module.evaluate
     chosen = options or Options()
     for name in chosen.model_dump(exclude_defaults=True):
         if name not in module.OPTIONS:
             apply = ", ".join(sorted(module.OPTIONS))
             raise InputError(f"{name} is no option of benchmark {benchmark}: leave it out; those that apply: {apply}")
-    return call(benchmark, gt, results, chosen, progress)
+    if name_of_module in IN_PROCESSES:
+        return call(benchmark, gt, results, chosen, progress, workers)
+    report = call(benchmark, gt, results, chosen, progress)
+    if workers is not None and workers > 1:
+        report.notes.append(f"{benchmark} is evaluated in one process; --workers makes no difference")
+    return report

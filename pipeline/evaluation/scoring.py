@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trackmill.pipeline.evaluation.metrics.clear import ClearCounts, clear
 from trackmill.pipeline.evaluation.metrics.hota import HotaCounts, hota
@@ -80,6 +80,11 @@ class TrackCounts:
         if self.clear is not None and self.frames:
             record["FAF"] = self.clear.fp / self.frames
         return record
+
+
+def without_matches(counts: TrackCounts) -> TrackCounts:
+    """The same numbers without the matches of each frame, which only plots need."""
+    return counts if counts.clear is None else replace(counts, clear=replace(counts.clear, matches=None))
 
 
 def count(overlaps: Overlaps, families: Collection[str] = FAMILIES) -> TrackCounts:

@@ -23,6 +23,7 @@ from trackmill.pipeline.evaluation.benchmarks.mot_scores import ANY_CLASS, Seque
 from trackmill.pipeline.evaluation.benchmarks.mot_videos import TextSequence, json_video, read_video
 from trackmill.pipeline.evaluation.box_forms import notes_on_forms
 from trackmill.pipeline.evaluation.overlaps import Iou
+from trackmill.pipeline.evaluation.processes import results_in_order
 from trackmill.pipeline.evaluation.readers.mot_json import is_json, read_mot_json
 from trackmill.pipeline.evaluation.readers.mot_layout import choose_sequences, find_sequences, result_files
 from trackmill.pipeline.evaluation.report.moments import worst_first
@@ -41,7 +42,12 @@ OPTIONS = frozenset({"classes", "frames", "gt_file", "iou", "metrics", "preproce
 
 
 def evaluate(
-    name: str, gt: str, results: str, options: Options, progress: Callable[[int, int], None] | None = None
+    name: str,
+    gt: str,
+    results: str,
+    options: Options,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = 1,
 ) -> Report:
     """Evaluate one of `RULES`.
 
@@ -51,6 +57,7 @@ def evaluate(
             as JSON in COCO-VID form.
         options: `sequences`, `preprocess`, `metrics`, for text `classes`, `frames` and `gt_file`, for JSON `iou` apply.
         progress: called with sequences done and sequences in all.
+        workers: processes, see `results_in_order`; JSON is read as a whole, and evaluated in this process.
 
     Raises:
         BadTracks: a file that cannot be evaluated.
@@ -61,7 +68,7 @@ def evaluate(
     if is_json(gt):
         num_sequences, classes, scores = _json_scores(name, gt, results, options, report)
     else:
-        num_sequences, classes, scores = _text_scores(name, gt, results, options, report)
+        num_sequences, classes, scores = _text_scores(name, gt, results, options, report, workers)
     report.settings = _settings(name, options, classes, families)
     total = TrackCounts.none(families)
     by_class: dict[str, TrackCounts] = {}
@@ -136,7 +143,7 @@ def _json_scores(name: str, gt: str, results: str, options: Options, report: Rep
     return len(videos), classes, map(scored, videos)
 
 
-def _text_scores(name: str, gt: str, results: str, options: Options, report: Report) -> _Scores:
+def _text_scores(name: str, gt: str, results: str, options: Options, report: Report, workers: int | None) -> _Scores:
     if options.iou == "mask":
         raise BadTracks(f"{name}: MOTChallenge text holds boxes, no masks; leave out --iou mask")
     if is_json(results):
@@ -161,7 +168,8 @@ def _text_scores(name: str, gt: str, results: str, options: Options, report: Rep
         )
         for sequence in wanted
     ]
-    return len(wanted), classes, map(partial(_score_text, families=_families(options)), sequences)
+    scores = results_in_order(partial(_score_text, families=_families(options)), sequences, wanted, workers)
+    return len(wanted), classes, scores
 
 
 def _score_text(sequence: TextSequence, families: tuple[str, ...]) -> SequenceScores:

@@ -15,7 +15,7 @@ from trackmill.pipeline.evaluation.box_overlaps import EPS
 from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
 from trackmill.pipeline.evaluation.report.moments import add_timelines, describe_moments, worst_first
 from trackmill.pipeline.evaluation.report.report import Moment, Timeline
-from trackmill.pipeline.evaluation.scoring import TrackCounts, count
+from trackmill.pipeline.evaluation.scoring import TrackCounts, count, without_matches
 from trackmill.pipeline.evaluation.tracks import Tracks, Video
 
 ANY_CLASS = "any class"
@@ -95,8 +95,8 @@ def score(
     timeline, moments = _describe(video, drawn)
     return SequenceScores(
         name=video.name,
-        classes=by_class,
-        total=total,
+        classes={name: without_matches(each) for name, each in by_class.items()},
+        total=without_matches(total),
         timeline=timeline,
         moments=moments,
         notes=notes,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,14 @@ from trackmill.pipeline.evaluation.box_forms import likely_form, notes_on_forms
 from trackmill.pipeline.evaluation.metrics.teta import TetaCounts, teta
 from trackmill.pipeline.evaluation.metrics.track_map import TrackMap
 from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
+from trackmill.pipeline.evaluation.processes import results_in_order
 from trackmill.pipeline.evaluation.readers.base_classes import split_classes
 from trackmill.pipeline.evaluation.readers.coco_video import CocoVideo, CocoVideos, read_coco_video
 from trackmill.pipeline.evaluation.report.moments import add_timelines, describe_moments, worst_first
-from trackmill.pipeline.evaluation.report.report import Report, Row, row
+from trackmill.pipeline.evaluation.report.report import Moment, Report, Row, Timeline, row
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.evaluation.scoring import FAMILIES as TRACK_FAMILIES
-from trackmill.pipeline.evaluation.scoring import TrackCounts, count
+from trackmill.pipeline.evaluation.scoring import TrackCounts, count, without_matches
 from trackmill.pipeline.evaluation.tracks import Video
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
@@ -63,7 +65,12 @@ OPTIONS = frozenset({"base_classes", "class_vote", "iou", "max_detections", "met
 
 
 def evaluate(
-    name: str, gt: str, results: str, options: Options, progress: Callable[[int, int], None] | None = None
+    name: str,
+    gt: str,
+    results: str,
+    options: Options,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = 1,
 ) -> Report:
     """Evaluate `tao`, `tao-ov` or `ovtb`.
 
@@ -74,6 +81,7 @@ def evaluate(
         options: `iou` (boxes by default), `sequences`, `metrics`, `class_vote`, `max_detections` and, for the
             open-vocabulary benchmarks, `base_classes` apply.
         progress: called with videos done and videos in all.
+        workers: processes, see `results_in_order`; files are read in this one.
 
     Raises:
         BadTracks: a file that cannot be evaluated.
@@ -98,15 +106,14 @@ def evaluate(
     names = _class_names(data)
     forms: dict[str, str] = {}
     total, precision = _Tally(), TrackMap("tao", iou) if "trackmap" in families else None
-    for done, about in enumerate(data.videos, start=1):
-        overlaps = find_overlaps(about.video.gt, about.video.predictions, about.video.num_frames, iou)
-        if iou == "box":
-            forms[about.video.name] = likely_form(about.video.gt, about.video.predictions, overlaps)
-        if precision is not None:
-            _add_tracks(precision, about, overlaps, iou)
-        tally = _count(about, overlaps, data.labels, names, families, report)
-        total.add(tally)
-        report.sequences[about.video.name] = _mean_row(tally, families)
+    score = partial(_score, labels=data.labels, names=names, families=families, iou=iou)
+    videos = [about.video.name for about in data.videos]
+    for done, video in enumerate(results_in_order(score, data.videos, videos, workers), start=1):
+        forms[video.name] = video.form
+        if precision is not None and video.precision is not None:
+            precision.extend(video.precision)
+        total.add(video.tally)
+        _add(report, video, families)
         if progress is not None:
             progress(done, len(data.videos))
     report.notes += notes_on_forms(forms)
@@ -125,14 +132,42 @@ def evaluate(
     return report
 
 
-def _add_tracks(precision: TrackMap, about: CocoVideo, overlaps: Overlaps, iou: Iou) -> None:
-    precision.add(
-        about.video,
-        negative_labels=about.negative,
-        not_exhaustive_labels=about.not_exhaustive,
-        gt_tracks=tracks_of_file(about.video.gt, about.gt_places, iou),
-        predicted_tracks=tracks_of_file(about.video.predictions, about.prediction_places, iou),
-        overlaps=overlaps,
+@dataclass(slots=True, kw_only=True)
+class _VideoScores:
+    """What one video adds to a report; see `Report` for curves, timeline and moments, `box_forms.py` for form."""
+
+    name: str
+    tally: _Tally
+    precision: TrackMap | None
+    form: str
+    timeline: Timeline | None
+    moments: list[Moment]
+
+
+def _score(
+    about: CocoVideo, *, labels: Collection[int], names: Mapping[int, str], families: Collection[str], iou: Iou
+) -> _VideoScores:
+    """Score one video."""
+    overlaps = find_overlaps(about.video.gt, about.video.predictions, about.video.num_frames, iou)
+    precision = None
+    if "trackmap" in families:
+        precision = TrackMap("tao", iou)
+        precision.add(
+            about.video,
+            negative_labels=about.negative,
+            not_exhaustive_labels=about.not_exhaustive,
+            gt_tracks=tracks_of_file(about.video.gt, about.gt_places, iou),
+            predicted_tracks=tracks_of_file(about.video.predictions, about.prediction_places, iou),
+            overlaps=overlaps,
+        )
+    tally, timeline, moments = _count(about, overlaps, labels, names, families)
+    return _VideoScores(
+        name=about.video.name,
+        tally=tally,
+        precision=precision,
+        form=likely_form(about.video.gt, about.video.predictions, overlaps) if iou == "box" else "",
+        timeline=timeline,
+        moments=moments,
     )
 
 
@@ -142,17 +177,17 @@ def _count(
     labels: Collection[int],
     names: Mapping[int, str],
     families: Collection[str],
-    report: Report,
-) -> _Tally:
-    """Count one video; curves, timeline and moments go into the report."""
+) -> tuple[_Tally, Timeline | None, list[Moment]]:
+    """Counts by class, and for plots the mistakes of all classes over time and the worst moments."""
     video, overlaps = where_annotated(about.video, overlaps)
     tally = _Tally()
     if "teta" in families:
         counts_of = teta(video, overlaps, list(labels))
         tally.teta = {label: counts for label, counts in counts_of.items() if counts is not TetaCounts.none()}
     if not set(TRACK_FAMILIES) & set(families):
-        return tally
-    timelines = []
+        return tally, None, []
+    timelines: list[Timeline] = []
+    moments: list[Moment] = []
     present, predicted_labels = np.unique(video.gt.labels), np.unique(video.predictions.labels)
     absent = np.intersect1d(predicted_labels, list(about.negative))
     for label in np.intersect1d(np.union1d(present, absent), list(labels)).astype(np.int64).tolist():
@@ -165,22 +200,29 @@ def _count(
             is_exhaustive=label not in about.not_exhaustive,
         )
         compared = overlaps.of_class(of_class, keep)
-        counts = tally.tracks[label] = count(compared, families)
+        counts = count(compared, families)
+        tally.tracks[label] = without_matches(counts)
         if counts.clear is not None:
             rows = video.gt.select(of_class), video.predictions.select(keep)
-            timeline, moments = describe_moments(
+            timeline, of_label = describe_moments(
                 video.name, *rows, compared, counts.clear, names[label], frame_names=video.frame_names
             )
             timelines.append(timeline)
-            report.moments = worst_first(report.moments + moments)[:_MOST_MOMENTS]
+            moments = worst_first(moments + of_label)[:_MOST_MOMENTS]
+    return tally, add_timelines(timelines) if timelines else None, moments
+
+
+def _add(report: Report, video: _VideoScores, families: Collection[str]) -> None:
+    """Add the row and the plots of one video."""
+    report.sequences[video.name] = _mean_row(video.tally, families)
+    report.moments = worst_first(report.moments + video.moments)[:_MOST_MOMENTS]
     if "hota" in families:
-        pooled = sum(tally.tracks.values(), start=TrackCounts.none(families)).hota
+        pooled = sum(video.tally.tracks.values(), start=TrackCounts.none(families)).hota
         assert pooled is not None
         curves = pooled.curves()
         report.curves[video.name] = {key: (100 * curves[key]).tolist() for key in ("HOTA", "DetA", "AssA")}
-    if timelines:
-        report.timelines[video.name] = add_timelines(timelines)
-    return tally
+    if video.timeline is not None:
+        report.timelines[video.name] = video.timeline
 
 
 def _class_rows(

@@ -177,6 +177,12 @@ class TrackMap:
             )
             self._groups.setdefault(label, []).append(group)
 
+    def extend(self, other: TrackMap) -> None:
+        """Add the videos of another one of the same protocol, after those that are here."""
+        self._videos_with_zero += other._videos_with_zero
+        for label, groups in other._groups.items():
+            self._groups.setdefault(label, []).extend(groups)
+
     def scores(self, video: str | None = None) -> dict[int, Scores]:
         """Scores of each class that has ground truth, fractions; None where no ground truth lies in the range.
 
