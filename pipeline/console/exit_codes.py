@@ -34,7 +34,7 @@ class ExitCode(IntEnum):
     HUNG = 75
     """Training made no step for `watchdog.timeout_s` and was ended; start it again."""
     STOPPED = 130
-    """Ctrl-C, SIGTERM or SIGHUP; what is finished is kept."""
+    """Ctrl-C, SIGTERM, SIGHUP or SIGUSR1; what is finished is kept."""
 
 
 def exit_code_of(error: BaseException) -> ExitCode | None:

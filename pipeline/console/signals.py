@@ -1,4 +1,4 @@
-"""SIGTERM, as schedulers send it, and SIGHUP, of a terminal that was closed, stop a job as Ctrl-C does."""
+"""SIGTERM and SIGUSR1, as schedulers send them, and SIGHUP, of a closed terminal, stop a job as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that stop a job as Ctrl-C does."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that stop a job as Ctrl-C does. SIGUSR1 is what Slurm is mostly asked to send before time is up."""
 
 
 def stop_on_sigterm() -> None:

@@ -318,7 +318,7 @@ def find_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM, SIGHUP and Ctrl-C into an answer to "should I stop?"; a second one stops at once."""
+    """Turns SIGTERM, SIGHUP, SIGUSR1 and Ctrl-C into an answer to "should I stop?"; a second one stops at once."""
     stopping = threading.Event()
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.loader import ShardLoader
@@ -109,6 +110,10 @@ def train(
         return run.to_the_end(should_stop, on_checkpoint)
 
 
+class _Stopped(Exception):
+    """In the middle of an evaluation: somebody wants to stop."""
+
+
 class _Run:
     """What a run holds while it lasts; closed by `stack` in the reverse order."""
 
@@ -179,6 +184,7 @@ class _Run:
             self.telemetry.event(line)
         self.bad = 0
         self.status = "stopped"
+        self._unmeasured = False
         stack.push(lambda kind, error, trace: self.telemetry.close("failed" if kind else self.status))
 
     def to_the_end(
@@ -190,7 +196,10 @@ class _Run:
         if self.step and self._evaluates(last=self.step == total):
             # Saved, and perhaps killed before its evaluation was done.
             measured = on_first_rank(lambda: self.telemetry.evaluated(self.step))
-            self._evaluate() if measured is None else self.metrics.update(measured)
+            if measured is None:
+                stopped = not self._evaluate(should_stop)
+            else:
+                self.metrics.update(measured)
         while self.step < total and not stopped:
             self._advance(batches)
             # A signal may reach ranks in different steps; were each to obey alone, the others would hang.
@@ -208,12 +217,14 @@ class _Run:
             if evaluate:
                 # After the save: an evaluation that fails, for a wrong file say, costs no step.
                 try:
-                    self._evaluate()
+                    stopped = not self._evaluate(should_stop) or stopped
                 except Exception:
                     if self.health.healthy and not save:
                         self._save(on_checkpoint)
                     raise
-        done = self.step >= total
+                if stopped and (self.owed or not save):
+                    self._save(on_checkpoint)
+        done = self.step >= total and not (stopped and self._unmeasured)
         if done:
             news = self.health.at_the_end(whole=self.first_step == 0)
             if news:
@@ -286,16 +297,34 @@ class _Run:
     def _evaluates(self, last: bool) -> bool:
         return self.evaluation is not None and (last or self.step % self.evaluation.every == 0)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, should_stop: Callable[[], bool]) -> bool:
+        """Measure the network; whether that was done, or somebody wants to stop. It is done later then."""
         self.watchdog.stage("evaluation", self.step, patience=EVALUATION_PATIENCE)
         network = self._network()
-        self.metrics = on_first_rank(lambda: self._measure(network))
-        self.telemetry.evaluation(self.step, self.metrics)
+        measured = on_first_rank(lambda: self._measure(network, should_stop))
+        self._unmeasured = measured is None
+        if measured is not None:
+            self.metrics = measured
+            self.telemetry.evaluation(self.step, self.metrics)
+        return measured is not None
 
-    def _measure(self, network: nn.Module | None) -> dict[str, float]:
+    def _measure(self, network: nn.Module | None, should_stop: Callable[[], bool]) -> dict[str, float] | None:
         assert self.evaluation is not None and network is not None
-        with torch.no_grad():
-            measured = self.evaluation.measure(network.to(self.device), self.device)
+
+        def look(*_: Any) -> None:
+            if should_stop():
+                raise _Stopped
+
+        # Evaluations last for minutes, more than a scheduler waits between its signal and the kill; what they do is
+        # the task's business, but all of them run layers.
+        hook = register_module_forward_pre_hook(look)
+        try:
+            with torch.no_grad():
+                measured = self.evaluation.measure(network.to(self.device), self.device)
+        except _Stopped:
+            return None
+        finally:
+            hook.remove()
         return {name: float(value) for name, value in measured.items()}
 
     def _network(self) -> nn.Module | None:

@@ -114,7 +114,7 @@ def test_a_killed_process_leaves_no_trace(data: str, undisturbed: Path, tmp_path
     assert result(output) == result(undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_finishes_the_step_and_saves(
     data: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
@@ -232,6 +232,38 @@ def test_an_evaluation_that_fails_costs_no_step_and_is_done_again(
     written = read_lines(str(tmp_path / "evaluations.jsonl"))
     assert [row["step"] for row in written] == [20, 40, 48]
     assert outcome.metrics == {"weights": written[-1]["weights"]}
+    assert rows(tmp_path) == rows(undisturbed) and result(tmp_path) == result(undisturbed)
+
+
+@pytest.mark.parametrize("step", [20, 40, 48])
+def test_a_signal_in_an_evaluation_saves_and_the_evaluation_is_done_later(
+    data: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Between two checkpoints, at one, and after the last step."""
+    whole = TinyTask.evaluation
+    evaluated = iter([20, 40, 48])
+
+    def signalled(task: TinyTask) -> Evaluation | None:
+        real = whole(task)
+
+        def measure(network: nn.Module, device: torch.device) -> Mapping[str, float]:
+            if next(evaluated) == step:
+                signal.raise_signal(signal.SIGTERM)
+                network(torch.zeros(2, 3, 8, 8))
+                raise AssertionError("the next layer that runs is the last")
+            return real.measure(network, device)
+
+        return real and replace(real, measure=measure)
+
+    monkeypatch.setattr(TinyTask, "evaluation", signalled)
+    outcome = run_tiny(data, tmp_path, evaluation={"every": 20})
+    assert (outcome.interrupted, outcome.step, outcome.result) == (True, step, "")
+    assert starting_point(str(tmp_path), "auto").step == step
+    monkeypatch.setattr(TinyTask, "evaluation", whole)
+    again = run_tiny(data, tmp_path, evaluation={"every": 20})
+    written = read_lines(str(tmp_path / "evaluations.jsonl"))
+    assert [row["step"] for row in written] == [20, 40, 48]
+    assert not again.interrupted and again.metrics == {"weights": written[-1]["weights"]}
     assert rows(tmp_path) == rows(undisturbed) and result(tmp_path) == result(undisturbed)
 
 

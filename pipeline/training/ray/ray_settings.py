@@ -13,8 +13,8 @@ class RaySettings(Settings):
     max_failures: int = Field(
         3,
         ge=-1,
-        description="All ranks are started again so often after one of them failed; -1: without end. Machines that the "
-        "cluster takes back with notice do not count.",
+        description="All ranks are started again so often, without a new checkpoint in between, after one of them "
+        "failed; -1: without end. Machines that the cluster takes back with notice do not count.",
     )
     start_timeout_s: float = Field(
         600.0, gt=0, description="Seconds that Ray may take to start, or a cluster to answer, with one more try."

@@ -7,10 +7,12 @@ for the newest whole checkpoint under the output themselves, so the same command
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from typing import Any, TextIO, cast
@@ -35,6 +37,8 @@ from trackmill.schemas.config import ConfigError
 from trackmill.schemas.errors import StorageError
 
 _TICK_S = 0.5
+_ONE_NOTICE_S = 120.0
+"""Deaths of ranks that come so soon after each other belong to one machine that is taken back."""
 _TOLD = ("MLFLOW_", "WANDB_")
 """Variables of telemetry that ranks need beside those of storage."""
 _SWITCHES = {
@@ -118,7 +122,7 @@ def _run(recipe: Recipe, output: str, num_workers: int, device: str, resume: str
             run_config=RunConfig(
                 name=recipe.name or "train",
                 storage_path=scratch,
-                failure_config=FailureConfig(max_failures=recipe.ray.max_failures),
+                failure_config=FailureConfig(max_failures=-1),  # `_Failures` counts
                 callbacks=[cast(Any, _Failures(desk, recipe.ray.max_failures))],
             ),
         )
@@ -234,17 +238,48 @@ def _named(rank: int, error: BaseException) -> RankFailed:
 
 
 class _Failures(UserCallback):
-    """Decides in Ray's controller whether the ranks are worth another try, and says so."""
+    """Decides in Ray's controller whether the ranks are worth another try, and says so.
 
-    def __init__(self, desk: Any, allowed: int) -> None:
-        self._desk, self._allowed, self._seen = desk, allowed, 0
+    Ray's own count never goes back, so a long run on machines that fail now and then would end at some time whatever it
+    has done. Here a checkpoint that was saved since makes up for all failures before it.
+    """
+
+    def __init__(self, desk: Any, allowed: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._desk, self._allowed, self._clock = desk, allowed, clock
+        self._failures = 0
+        self._taken_back = -math.inf
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """A checkpoint was saved."""
+        self._failures = 0
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Raises what is final: an error of a callback ends the run, one of a worker begins it anew."""
         failure = reason(worker_exceptions)
         if failure.final:
             raise failure
-        self._seen += 1
-        if self._allowed < 0 or self._seen <= self._allowed:
-            times = f"{self._seen}" + (f" of {self._allowed}" if self._allowed > 0 else "")
-            self._desk.say.remote(f"{failure.text}\nall ranks start again from the last checkpoint (time {times})\n")
+        if any(_taken_back(error) for error in worker_exceptions.values()):
+            # Ray looks at the ranks again and again until the last of them has ended.
+            if self._clock() > self._taken_back + _ONE_NOTICE_S:
+                self._say("the cluster takes a machine back: all ranks start again from the last checkpoint elsewhere")
+            self._taken_back = self._clock()
+            return
+        self._failures += 1
+        if 0 <= self._allowed < self._failures:
+            raise RankFailed(
+                f"{failure.text}; the ranks failed {self._failures} times without a new checkpoint in between, more "
+                f"than ray.max_failures = {self._allowed} allows",
+                code=failure.code,
+                traceback=failure.traceback,
+            )
+        times = f"{self._failures}" + (f" of {self._allowed}" if self._allowed > 0 else "")
+        self._say(f"{failure.text}\nall ranks start again from the last checkpoint (time {times} since it was saved)")
+
+    def _say(self, text: str) -> None:
+        self._desk.say.remote(f"{text}\n")
+
+
+def _taken_back(error: Exception) -> bool:
+    """Whether a rank died because the cluster took its machine back with notice."""
+    death = getattr(error, "health_check_failure", error)
+    return isinstance(death, RayActorError) and bool(death.preempted)

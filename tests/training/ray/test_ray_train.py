@@ -89,8 +89,36 @@ def test_what_is_final_ends_the_run_and_the_rest_is_tried_again() -> None:
     assert len(desk.texts) == 1
     assert "rank 1: its process is gone" in desk.texts[0]
     assert "time 1 of 1" in desk.texts[0]
-    failures.after_exception(None, {0: BROKEN})  # Ray gives up now
+    with pytest.raises(RankFailed, match=r"rank 0: RuntimeError.*failed 2 times without a new checkpoint in between"):
+        failures.after_exception(None, {0: BROKEN})
     assert len(desk.texts) == 1
+
+
+class TakenBack(RayActorError):
+    """As Ray reports the death of an actor whose machine the cluster has taken back with notice."""
+
+    preempted = True
+
+
+def test_machines_taken_back_do_not_count_and_a_checkpoint_makes_up_for_failures() -> None:
+    desk, times = FakeDesk(), iter(range(1000))
+    failures = ray_train._Failures(desk, allowed=1, clock=lambda: next(times))
+    for _ in range(5):  # Ray looks at the ranks several times while they end
+        failures.after_exception(None, {0: BROKEN, 1: WorkerHealthCheckFailedError("health check failed", TakenBack())})
+    assert desk.texts == [
+        "the cluster takes a machine back: all ranks start again from the last checkpoint elsewhere\n"
+    ]
+    for _ in range(3):
+        failures.after_exception(None, {0: BROKEN})
+        failures.after_report(None, [{"step": 8}], None)
+    failures.after_exception(None, {0: FULL, 1: OTHER})
+    assert "time 1 of 1 since it was saved" in desk.texts[-1]
+    with pytest.raises(RankFailed, match="disk full; the ranks failed 2 times") as caught:
+        failures.after_exception(None, {0: FULL, 1: OTHER})
+    assert caught.value.code is ExitCode.STORAGE
+    endless = ray_train._Failures(desk, allowed=-1)
+    for _ in range(50):
+        endless.after_exception(None, {0: BROKEN})
 
 
 def test_what_rank_0_says_is_sent_by_lines_and_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
