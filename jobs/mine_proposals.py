@@ -17,7 +17,7 @@ from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, positive
-from trackmill.pipeline.console.output import say, warn
+from trackmill.pipeline.console.output import clean, say, warn
 from trackmill.pipeline.console.signals import stop_on_sigterm
 from trackmill.pipeline.console.words import readable_bytes
 from trackmill.pipeline.sources import AUTO, SOURCES
@@ -111,7 +111,7 @@ def work(options: Options, config: MineConfig, sidecars: list[Request], check: C
     plan = prepared.plan
     say(f"{plan.num_items} items, {plan.num_frames} frames in {plan.num_units} units, proposer {config.proposer}")
     if prepared.unclaimed:
-        shown = ", ".join(redact(uri) for uri in prepared.unclaimed[:3])
+        shown = ", ".join(clean(redact(uri)) for uri in prepared.unclaimed[:3])
         say(f"{len(prepared.unclaimed)} files are not understood by any source and left alone: {shown}, ...")
     if options.plan_only:
         executor, workers, gpus = make_executor(prepared, lambda states: None)
@@ -156,7 +156,7 @@ def summarise(outcome: mining.Outcome, output: str, allowed: str) -> ExitCode:
     if quarantined:
         say("quarantined: " + ", ".join(f"{count} {name}" for name, count in sorted(outcome.reasons.items())))
         for source_id, error_class, reason in outcome.examples:
-            say(f"  {source_id}: {error_class}: {reason}")
+            say(f"  {clean(source_id)}: {error_class}: {clean(reason)}")
         own = any("(raised in " in reason for _, _, reason in outcome.examples)
         what = "the code that is named" if own else "the files"
         say(f"mend {what} and run again with --only-quarantined to retry just these")

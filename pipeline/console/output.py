@@ -78,12 +78,17 @@ class _StderrHandler(logging.Handler):
     """To whatever `sys.stderr` is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(scrub(self.format(record)), file=sys.stderr, flush=True)
+        print(_without_codes(scrub(self.format(record))), file=sys.stderr, flush=True)
+
+
+def _without_codes(text: str) -> str:
+    """Without what moves a terminal's cursor or colours it, as names of files may; lines stay lines."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
 
 
 def _write(line: str, stream: TextIO) -> None:
     try:
-        print(scrub(line), file=stream, flush=True)
+        print(_without_codes(scrub(line)), file=stream, flush=True)
     except BrokenPipeError:
         if stream is not sys.stdout:
             raise

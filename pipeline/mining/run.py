@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
+from trackmill.pipeline.console.output import clean
 from trackmill.pipeline.mining.forecast import Forecast, make_forecast
 from trackmill.pipeline.mining.prepare import Run
 from trackmill.pipeline.mining.progress import MiningProgress
@@ -99,7 +100,7 @@ def execute(
         done_now += 1
         progress.unit_done(result)
         for source_id, error_class, reason in result.quarantined[: max(0, _QUARANTINED_TOLD - record)]:
-            log.warning("quarantined: %s: %s: %s", source_id, error_class, reason)
+            log.warning("quarantined: %s: %s: %s", clean(source_id), error_class, clean(reason))
             record += 1
         check()
     progress.close()

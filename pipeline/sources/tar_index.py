@@ -10,6 +10,7 @@ from typing import Any
 from trackmill.pipeline.media.errors import BadItem, TruncatedMedia
 from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.storage.files import open_for_seeking, retry
+from trackmill.pipeline.storage.names import spelt
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 """What is taken for a tar, by the end of its name in lower case; compressed ones only to say what to do."""
@@ -82,6 +83,7 @@ def index_tar(url: str) -> TarIndex:
         try:
             with tarfile.open(fileobj=handle, mode="r:") as tar:
                 while (member := tar.next()) is not None:
+                    member.name = spelt(member.name)
                     offset = member.offset_data
                     _enter(index, member, size)
                     if member.name in index.bad and index.bad[member.name].truncated:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import urlsplit, urlunsplit
 
 from fsspec.registry import known_implementations
 
@@ -21,6 +20,9 @@ _SECRET_NAME = re.compile(
 )
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 _LOCAL = {"file", "local"}
+_SPELT_OUT = re.compile(r"^(/|\./|\.\./|~/)")
+# `simplecache::s3://bucket/x`, `zip://x::https://host/a.zip`; `s3://bucket/a::b.jpg` is a name.
+_CHAIN = re.compile(r"^[^/:]*::|::[A-Za-z][A-Za-z0-9+._-]*://")
 # Protocols of fsspec that run commands or other code, or that wrap a second URL which would escape these checks.
 _REFUSED = {
     "pipe",
@@ -56,18 +58,25 @@ def check_url(url: str) -> str:
             password inside the URL.
     """
     shown = redact(url)
-    if not url.strip() or "\0" in url or "\n" in url:
+    if not url.strip() or "\0" in url:
         raise UnsafeURL(f"not a URL: {shown!r}")
+    if _SPELT_OUT.match(url):
+        return url  # a path that cannot be taken for anything else, whatever its name holds
+    if "\n" in url and "://" not in url:
+        raise UnsafeURL(f"not a URL: {shown!r}; a local file with a line break in its name is given by its whole path")
     if re.match(r"^\s*([|!<>;&`]|\$\()", url) or re.match(r"^\s*pipe:", url, re.IGNORECASE):
         raise UnsafeURL(f"{shown!r} looks like a shell command; inputs are read, never run")
-    if "::" in url:
-        raise UnsafeURL(f"{shown!r} is a chained URL; give the plain URL of the file or folder")
+    if _CHAIN.search(url):
+        raise UnsafeURL(
+            f"{shown!r} is a chained URL; give the plain URL of the file or folder, a local one with '::' in its name "
+            "by its whole path"
+        )
     protocol = protocol_of(url)
     if protocol in _REFUSED or (protocol not in _LOCAL and protocol not in known_implementations):
         raise UnsafeURL(
             f"protocol {protocol!r} of {shown!r} is not supported; use a path, file://, s3://, gs://, az:// or https://"
         )
-    if protocol not in _LOCAL and "@" in urlsplit(url).netloc:
+    if protocol not in _LOCAL and "@" in url.partition("://")[2].partition("/")[0]:
         raise UnsafeURL(
             f"{shown!r} holds a user name or password; put credentials into the environment (AWS_ACCESS_KEY_ID, ...)"
         )
@@ -81,13 +90,22 @@ def protocol_of(url: str) -> str:
 
 
 def redact(url: str) -> str:
-    """The URL without user, password and query: fit to be shown and stored."""
+    """The URL without user, password and query: fit to be shown and stored.
+
+    What follows `#`, the member of a tar or the number of a clip, stays: it is a name. Over HTTP only one that holds no
+    `=`, since tokens are passed on so.
+    """
     if "://" not in url:
         return url
-    parts = urlsplit(url)
-    netloc = parts.netloc.rsplit("@", 1)[-1]
-    query = "..." if parts.query and protocol_of(url) in ("http", "https") else ""
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    scheme, _, rest = url.partition("://")
+    place, mark, member = rest.partition("#")
+    place, _, query = place.partition("?")
+    host, slash, path = place.partition("/")
+    over_http = protocol_of(url) in ("http", "https")
+    shown = "?..." if query and over_http else ""
+    if member and over_http and "=" in member:
+        mark = member = ""
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{shown}{mark}{member.partition('?')[0]}"
 
 
 def scrub(text: str) -> str:

@@ -15,6 +15,7 @@ import fsspec
 
 from trackmill.pipeline.storage.credentials import check_url, protocol_of, redact
 from trackmill.pipeline.storage.local_listing import walk
+from trackmill.pipeline.storage.names import found, spelt
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 
 T = TypeVar("T")
@@ -113,7 +114,7 @@ def canonical(url: str) -> str:
     check_url(url)
     if protocol_of(url) in ("file", "local"):
         path = url.split("://", 1)[1] if "://" in url else url
-        return os.path.abspath(os.path.expanduser(path))
+        return spelt(os.path.abspath(os.path.expanduser(path)))
     return one_scheme(url.rstrip("/"))
 
 
@@ -126,18 +127,29 @@ def one_scheme(url: str) -> str:
 def filesystem(url: str) -> tuple[Any, str]:
     """The file system of a URL and the path inside it.
 
+    The name is taken as it is: unlike fsspec's own, it never means a chain of file systems (`a::b`).
+
     Raises:
         UnsafeURL: see `check_url`.
         ImportError: the protocol's package is missing; says which extra brings it.
     """
     check_url(url)
+    protocol = protocol_of(url)
+    if is_local(url):
+        return fsspec.filesystem("file"), found(canonical(url))
     try:
-        fs, path = fsspec.core.url_to_fs(_hugging_face(url) if protocol_of(url) == "hf" else url)
+        url = _hugging_face(url) if protocol == "hf" else url
+        fs, path = _as_it_is(protocol, url) if "::" in url else fsspec.core.url_to_fs(url)
     except ImportError as error:
-        extra = _INSTALL.get(protocol_of(url))
+        extra = _INSTALL.get(protocol)
         advice = f'pip install -e ".[{extra}]"' if extra else str(error)
         raise MissingPackage(f"{redact(url)} needs another package: {advice}") from error
     return fs, str(path)
+
+
+def _as_it_is(protocol: str, url: str) -> tuple[Any, Any]:
+    cls = fsspec.get_filesystem_class(protocol)
+    return fsspec.filesystem(protocol, **cls._get_kwargs_from_urls(url)), cls._strip_protocol(url)
 
 
 def _hugging_face(url: str) -> str:
@@ -181,7 +193,7 @@ def list_files(url: str) -> list[FileInfo]:
     """
     fs, path = filesystem(url)
     if is_local(url):
-        return sorted(FileInfo(name, size) for name, size in _list_local(fs, path))
+        return sorted(FileInfo(spelt(name), size) for name, size in _list_local(fs, path))
     scheme = f"{protocol_of(url)}://"
 
     def look() -> dict[str, dict[str, Any]]:

@@ -27,6 +27,8 @@ from trackmill.pipeline.storage.scratch import scratch_file, sweep_scratch
         "`reboot`",
         "; reboot",
         "simplecache::s3://bucket/x",  # a second URL behind the first
+        "zip://a.jpg::s3://bucket/x.zip",
+        "a::b.jpg",
         "reference://x",  # fsspec protocols that wrap others or run code
         "ssh://host/x",
         "gopher://host/x",  # unknown
@@ -44,7 +46,20 @@ def test_unsafe_urls_are_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["/data", "data/x.jpg", "file:///x", "s3://b/x", "gs://b", "https://h/x?y=1", "memory://x"]
+    "url",
+    [
+        "/data",
+        "data/x.jpg",
+        "file:///x",
+        "s3://b/x",
+        "gs://b",
+        "https://h/x?y=1",
+        "memory://x",
+        "/data/a::b.jpg",  # a name and no chain
+        "./simplecache::x",
+        "/data/a\nb",
+        "s3://b/a::b.jpg",
+    ],
 )
 def test_ordinary_urls_are_taken(url: str) -> None:
     assert check_url(url) == url
@@ -59,6 +74,15 @@ def test_local_paths_have_one_spelling(tmp_path: Path, monkeypatch: pytest.Monke
 def test_redaction() -> None:
     assert redact("https://me:pw@host/a.jpg?X-Amz-Signature=abc") == "https://host/a.jpg?..."
     assert redact("/plain/path?x") == "/plain/path?x"
+    assert redact("s3://key:secret@bucket/x?y=1") == "s3://bucket/x"
+    assert redact("https://host/a#access_token=abc") == "https://host/a"
+
+
+def test_redaction_keeps_the_names_of_members_and_clips() -> None:
+    """Which member of a tar is broken is told, also where the tar lies on S3."""
+    assert redact("s3://bucket/sa_000000.tar#./sa_1.jpg") == "s3://bucket/sa_000000.tar#./sa_1.jpg"
+    assert redact("https://host/sav_000.tar?sig=abc#sav_1.mp4#c003") == "https://host/sav_000.tar?...#sav_1.mp4#c003"
+    assert "#./sa_1.jpg: broken" in scrub("item s3://bucket/sa_000000.tar#./sa_1.jpg: broken")
 
 
 def test_scrubbing(monkeypatch: pytest.MonkeyPatch) -> None:
