@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import operator
-import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -21,12 +21,12 @@ from trackmill.models.embedders.base import Embedder, EmbeddingNetwork
 from trackmill.models.registry import MODELS
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.build import make_video_model
+from trackmill.pipeline.tracking.detection_forms import as_detections, is_supervision
 from trackmill.pipeline.tracking.frames import DEFAULT_FPS
 from trackmill.pipeline.tracking.settings import TrackConfig
 from trackmill.pipeline.tracking.timing import StageTimes
 from trackmill.pipeline.tracking.two_stage import GivenDetections, TwoStage
-from trackmill.schemas.arrays import float_array
-from trackmill.schemas.detections import Detections, make_detections
+from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
@@ -38,8 +38,8 @@ log = logging.getLogger("trackmill")
 Supervision = Any
 """`supervision.Detections`; the package is not needed unless you use it."""
 
-Columns = Detections | NDArray[np.floating] | list[Any] | tuple[Any, ...]
-"""Our record; an array or nested lists of boxes; or a tuple of boxes, scores and labels."""
+Columns = Detections | NDArray[np.floating] | list[Any] | tuple[Any, ...] | Mapping[str, Any]
+"""Our record; an array or nested lists of boxes; or boxes, scores and labels, as a tuple or by their names."""
 
 
 class VideoTracker:
@@ -143,9 +143,11 @@ class VideoTracker:
 
         Args:
             image: (H, W, 3) uint8, RGB unless `bgr` was given.
-            detections: `supervision.Detections`; or `trackmill.schemas.detections.Detections`; or an array of boxes (N,
-                4), or (N, 5) with scores; or a tuple of boxes (N, 4), scores (N,) and perhaps labels (N,). Boxes are
-                `x0, y0, x1, y1` in pixels of the image and may leave it. None where objects are found here.
+            detections: `supervision.Detections`; or `trackmill.schemas.detections.Detections`; or `Results` or `Boxes`
+                of ultralytics; or an array of boxes (N, 4), (N, 5) with scores, or (N, 6) with scores and classes, as
+                boxmot has it; or a tuple of boxes (N, 4), scores (N,) and perhaps labels (N,), or a dictionary of them.
+                Boxes are `x0, y0, x1, y1` in pixels of the image and may leave it; labels are whole numbers. `[]` where
+                nothing was found; None where objects are found here.
             frame_index: place of the frame in the video; None: the one after the last. Frames may be left out.
 
         Returns:
@@ -165,7 +167,10 @@ class VideoTracker:
             raise InputError("detections: objects are found here already; leave them out")
         if self._given is not None:
             if detections is None:
-                raise InputError('detections: hand them over, or name a detector: VideoTracker(..., detections="masa")')
+                raise InputError(
+                    "detections: hand them over, [] where nothing was found; or name a detector: "
+                    'VideoTracker(..., detections="masa")'
+                )
             self._given.next = as_detections(detections)
         index = self._next if frame_index is None else _whole(frame_index)
         frame = SourceFrame(
@@ -177,7 +182,7 @@ class VideoTracker:
         )
         (tracked,) = self.model.track([frame], self.times)
         self._next = index + 1
-        if not _is_supervision(detections):
+        if not is_supervision(detections):
             return tracked
         order = np.argsort(tracked.indices)
         kept = detections[tracked.indices[order]]
@@ -185,34 +190,8 @@ class VideoTracker:
         return kept
 
 
-def as_detections(detections: Any) -> Detections:
-    """Detections in one of the forms that `VideoTracker.update` takes.
-
-    Raises:
-        ValueError: another form, or as `Detections`.
-    """
-    if isinstance(detections, Detections):
-        return detections
-    if _is_supervision(detections):
-        return make_detections(detections.xyxy, detections.confidence, detections.class_id)
-    if isinstance(detections, tuple):
-        if not 1 <= len(detections) <= 3:
-            raise InputError(f"detections: a tuple should be boxes, scores, labels; found {len(detections)} things")
-        return make_detections(*detections)
-    boxes = float_array(detections, "boxes")
-    if boxes.ndim == 2 and boxes.shape[1] == 5:
-        return make_detections(boxes[:, :4], boxes[:, 4])
-    return make_detections(boxes)
-
-
 def _whole(frame_index: Any) -> int:
     try:
         return operator.index(frame_index)
     except TypeError:
         raise InputError(f"frame_index must be a whole number, not {frame_index!r}") from None
-
-
-def _is_supervision(detections: Any) -> bool:
-    # Whoever hands over an object of supervision's has imported it.
-    module = sys.modules.get("supervision")
-    return module is not None and isinstance(detections, module.Detections)

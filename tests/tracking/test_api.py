@@ -108,6 +108,41 @@ def test_blue_green_red() -> None:
     assert torch.equal(*seen)
 
 
+def rows_of_boxmot() -> np.ndarray:
+    """(N, 6): corners, score, class, as boxmot takes them and `Boxes.data` of ultralytics holds them."""
+    return np.c_[square_boxes(0), [0.9, 0.8, 0.7], [4, 0, 4]]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        rows_of_boxmot(),
+        rows_of_boxmot().astype(np.float32),
+        rows_of_boxmot().tolist(),
+        torch.tensor(rows_of_boxmot()),
+        {"boxes": torch.tensor(square_boxes(0)), "scores": torch.tensor([0.9, 0.8, 0.7]), "labels": [4, 0, 4]},
+        SimpleNamespace(xyxy=square_boxes(0), conf=[0.9, 0.8, 0.7], cls=np.array([4.0, 0, 4])),
+        SimpleNamespace(
+            orig_shape=(60, 100),
+            boxes=SimpleNamespace(xyxy=square_boxes(0), conf=[0.9, 0.8, 0.7], cls=np.array([4.0, 0, 4])),
+        ),
+    ],
+    ids=["float64", "float32", "lists", "torch", "torchvision", "ultralytics boxes", "ultralytics results"],
+)
+def test_scores_and_classes_of_other_packages(given: Any) -> None:
+    tracked = VideoTracker(ColourModel(), tracker=make_tracker()).update(make_frame(0), given)
+    assert tracked.ids.tolist() == [0, 1, 2]
+    assert tracked.objects.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
+    assert tracked.objects.labels.tolist() == [4, 0, 4]
+    assert (tracked.objects.boxes == square_boxes(0)).all()
+
+
+@pytest.mark.parametrize("nothing", [[], np.zeros((0, 4)), np.zeros((0, 6)), ([], [], []), {"boxes": []}])
+def test_nothing_was_found(nothing: Any) -> None:
+    tracker = VideoTracker(ColourModel(), tracker=make_tracker())
+    assert [len(tracker.update(make_frame(0), each)) for each in (square_boxes(0), nothing)] == [3, 0]
+
+
 @pytest.mark.parametrize(
     ("image", "detections", "message"),
     [
@@ -118,6 +153,25 @@ def test_blue_green_red() -> None:
         (make_frame(0), (square_boxes(0), [0.5, np.nan, 1]), "scores: row 1 is not finite"),
         (make_frame(0), square_boxes(0)[:, :3], "boxes: should be of shape"),
         (make_frame(0), (), "a tuple should be boxes, scores, labels"),
+        (make_frame(0), None, r"\[\] where nothing was found; or name a detector"),
+        (make_frame(0), (None,), r"boxes: None is no array; hand over \[\]"),
+        (make_frame(0), [None, None], "boxes: should be numbers, found None"),
+        (make_frame(0), (square_boxes(0), None, ["car", "dog", "car"]), "labels: .* found 'car'; number the classes"),
+        (make_frame(0), (square_boxes(0), None, np.array(["a", 1, 2], object)), "labels: should be numbers, found 'a'"),
+        (make_frame(0), (square_boxes(0), ["high"] * 3), "scores: should be numbers, found 'high'"),
+        (make_frame(0), np.zeros((3, 17, 2)), "looks like key points .*; hand over the boxes around them"),
+        (
+            make_frame(0),
+            SimpleNamespace(xy=np.zeros((3, 17, 2))),
+            "are no boxes; hand over the boxes around the points",
+        ),
+        (make_frame(0), np.zeros((3, 7)), r"\(N, 6\) with scores and classes, found \(3, 7\)"),
+        (make_frame(0), square_boxes(0)[0], r"one box is \[\[4.0, 5.0, 16.0, 17.0\]\]"),
+        (make_frame(0), [{"bbox": [1, 2, 3, 4]}], "boxes: should be numbers, found {'bbox'"),
+        (make_frame(0), {"bbox": 1, "score": 2}, "a dictionary should have 'boxes', found bbox, score"),
+        (make_frame(0), "boxes.txt", "cannot use str; hand over supervision.Detections"),
+        (make_frame(0), (np.ones((3, 6)), [1, 1, 1]), "hold scores already"),
+        (make_frame(0), np.c_[square_boxes(0), [0.9] * 3, [0, 1, 1.5]], "labels: row 2 is not a whole number"),
     ],
 )
 def test_mistakes_leave_the_tracker_as_it_was(image: Any, detections: Any, message: str) -> None:
