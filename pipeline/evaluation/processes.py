@@ -110,6 +110,8 @@ class _Pool(Generic[T, R]):
             for worker in self._workers:
                 worker.connection.close()
                 worker.process.terminate()
+            for worker in self._workers:
+                worker.process.join(5)
 
     def _send(self, worker: _Worker) -> None:
         worker.item = None

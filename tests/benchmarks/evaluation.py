@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,8 @@ MOT_CASES = ((600, 12), (1200, 40), (600, 120))
 NUM_CLASSES = 36
 TETA_CASE = (24, 40)
 """Videos and frames of each."""
+MANY_SEQUENCES = (48, 600, 80)
+"""Sequences, frames and objects of each, for evaluation in processes."""
 MOT_AIM, TETA_AIM = 4, 8
 
 Scores = dict[str, float]
@@ -204,6 +207,23 @@ def of_teta(num_videos: int, num_frames: int, repeats: int) -> None:
     print(f"  a frame and class of {NUM_CLASSES}: ours {ours.cpu / share:.2f} us, theirs {theirs.cpu / share:.1f} us")
 
 
+def in_processes(folder: Path, workers: int) -> None:
+    """Many sequences in one process, in several, and where it is left to the program; seconds on the clock."""
+    from trackmill.pipeline.evaluation.run import evaluate
+
+    num_sequences, num_frames, num_objects = MANY_SEQUENCES
+    size = {"num_frames": num_frames, "num_objects": num_objects, "height": 1080, "width": 1920}
+    files = write_mot(folder / "many", mot_videos("mot17", count=num_sequences, **size), "mot17")
+    print(f"\nmot17, {num_sequences} sequences of {num_frames} frames x {num_objects} objects, seconds on the clock")
+    reports = {}
+    for name, count in (("one process", 1), (f"{workers} processes", workers), ("left to the program", None)):
+        begin = time.perf_counter()
+        reports[name] = evaluate("mot17", str(files.gt), str(files.results), workers=count).as_json()
+        print(f"  {name:<28}{time.perf_counter() - begin:>10.1f}")
+    if len(set(reports.values())) > 1:
+        raise SystemExit("the reports differ")
+
+
 def peaks(folder: Path, cases: Iterable[tuple[int, int]], teta_case: tuple[int, int]) -> None:
     """Peak memory of each side in a process of its own."""
     print("\npeak memory, MB, each side in a process of its own (in brackets: above its imports and inputs)")
@@ -260,6 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only the smallest case of each kind, two repeats")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each side; the best counts")
+    parser.add_argument("--workers", type=int, default=max(2, os.cpu_count() or 1), help="processes; see in_processes")
     parser.add_argument("--peak-of", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak_of:
@@ -277,6 +298,8 @@ def main() -> None:
         from_files(folder, cases, repeats)
         metrics_only(cases, repeats)
         of_teta(*teta_case, repeats=min(3, repeats))
+        if not options.quick:
+            in_processes(folder, options.workers)
         peaks(folder, cases, teta_case)
 
 
