@@ -20,7 +20,7 @@ from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.failures import report_failure
 from trackmill.pipeline.console.layers import layered
 from trackmill.pipeline.console.options import JobParser, Options
-from trackmill.pipeline.console.output import discard_stdout, logging_to_stderr
+from trackmill.pipeline.console.output import discard_stdout, logging_to_stderr, write_any_text
 from trackmill.pipeline.console.signals import stopped_by_sigterm
 from trackmill.schemas.config import Settings
 
@@ -88,6 +88,7 @@ class Job:
         """Run from a command line (default: of this process); returns the exit code and raises nothing."""
         words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
         running = False
+        write_any_text()
         try:
             with stopped_by_sigterm(), logging_to_stderr():
                 options = self.read(words)

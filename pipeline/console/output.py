@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -38,6 +39,13 @@ def clean(text: str, limit: int = 4000) -> str:
     line = " ".join(scrub(text).split())
     line = "".join(char if char.isprintable() else "?" for char in line)
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def write_any_text() -> None:
+    """Let a stream that knows few characters, such as an ASCII terminal, get `\\xe9` for what it lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def discard_stdout() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from PIL import Image
 from pydantic import Field
 
 from trackmill.models import registry
@@ -336,3 +337,27 @@ def test_a_second_ctrl_c_while_a_job_leaves_ends_it_at_once_without_a_traceback(
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert errors == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_the_letters_of_a_name_gets_their_numbers(tmp_path: Path, encoding: str) -> None:
+    picture = tmp_path / "日本é.png"
+    Image.new("RGB", (32, 32)).save(picture)
+    root = Path(__file__).resolve().parents[2]
+    command = [
+        sys.executable,
+        str(root / "jobs" / "mine_proposals.py"),
+        "--executor",
+        "inline",
+        "--input",
+        str(picture),
+    ]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "aus日")],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(root)},
+        timeout=540,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert rb"aus\u65e5" in done.stdout
