@@ -214,7 +214,7 @@ def _from_receipts(layout: Layout, units: list[int], keep_damaged: bool) -> Data
 
 def _listed_shards(url: str) -> list[ShardInfo]:
     try:
-        files = list_files(url)
+        files = list_files(url, sizes=True)
     except FileNotFoundError:
         return []
     # Compared without the scheme: listings of some stores spell it with more slashes than people do.

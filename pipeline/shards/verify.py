@@ -194,7 +194,7 @@ def _listing(dataset: Dataset) -> dict[str, int]:
     if dataset.layout is None:
         return {shard.name: shard.num_bytes for shard in dataset.shards}
     try:
-        return {basename(file.uri): file.size for file in list_files(dataset.layout.shards)}
+        return {basename(file.uri): file.size for file in list_files(dataset.layout.shards, sizes=True)}
     except FileNotFoundError:
         return {}
 

@@ -223,7 +223,7 @@ def find_sidecars(layout: Layout) -> Sidecars:
         OSError: they could not be listed.
     """
     try:
-        files = list_files(layout.sidecars)
+        files = list_files(layout.sidecars, sizes=True)
     except FileNotFoundError:
         return Sidecars(root=layout.root)
     sizes: dict[str, dict[str, int]] = {}

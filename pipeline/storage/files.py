@@ -8,6 +8,7 @@ import posixpath
 import random
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
@@ -23,6 +24,7 @@ T = TypeVar("T")
 ATTEMPTS = 5
 """How often a read or write is tried before it counts as failed."""
 
+_SIZES_AT_ONCE = 16
 _FINAL = (
     FileNotFoundError,
     PermissionError,
@@ -182,10 +184,15 @@ def dirname(uri: str) -> str:
     return uri.rstrip("/").rsplit("/", 1)[0]
 
 
-def list_files(url: str) -> list[FileInfo]:
+def list_files(url: str, sizes: bool = False) -> list[FileInfo]:
     """All files under a folder, matching a glob, or the one file; sorted by URI. Hidden names (`.x`) are left out.
 
     On this machine links are followed, see `local_listing.walk`.
+
+    Args:
+        url: file, folder or glob.
+        sizes: whether the sizes matter. A web server's pages tell none, so the server is asked for each file then;
+            without it they are 0.
 
     Raises:
         FileNotFoundError: there is nothing at that URL.
@@ -214,7 +221,15 @@ def list_files(url: str) -> list[FileInfo]:
         name = name.split("://", 1)[-1]
         if info["type"] == "file" and not basename(name).startswith("."):
             files.append(FileInfo(scheme + name, int(info.get("size") or 0)))
+    if sizes and protocol_of(url) in ("http", "https"):
+        with ThreadPoolExecutor(_SIZES_AT_ONCE, thread_name_prefix="sizes") as pool:
+            files = list(pool.map(lambda file: file if file.size else FileInfo(file.uri, _size(file.uri)), files))
     return sorted(files)
+
+
+def _size(url: str) -> int:
+    fs, path = filesystem(url)
+    return int(retry(lambda: fs.info(path).get("size") or 0, url))
 
 
 def _list_local(fs: Any, path: str) -> Iterator[tuple[str, int]]:

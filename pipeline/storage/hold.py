@@ -24,6 +24,7 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import filesystem, is_local, join, read_bytes
 from trackmill.pipeline.storage.processes import is_alive, machine, started_at
 from trackmill.pipeline.storage.publish import publish_bytes, remove
+from trackmill.pipeline.storage.scratch import check_writable
 from trackmill.schemas.errors import InputError, JobError, StorageError
 
 log = logging.getLogger("trackmill")
@@ -142,9 +143,10 @@ def holding(output: str, job: str, on_lost: Callable[[HoldLost], None] | None = 
 
     Raises:
         OutputHeld: another process holds it.
-        InputError: it is a file.
+        InputError: it is a file, or on a web server.
         OSError: it cannot be written to.
     """
+    check_writable(output)
     url = join(output, NAME)
     owner = Owner(
         job=job,

@@ -9,15 +9,17 @@ from pathlib import Path
 
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import ShortRead, filesystem, is_local, retry
-from trackmill.pipeline.storage.scratch import naming, scratch_path
+from trackmill.pipeline.storage.scratch import check_writable, naming, scratch_path
 
 
 def publish_bytes(url: str, data: bytes) -> None:
     """Write a small file under its final name, whole or not at all.
 
     Raises:
+        InputError: nothing can be written to `url`.
         OSError: could not be written after several attempts.
     """
+    check_writable(url)
     fs, path = filesystem(url)
     if is_local(url):
         temporary = scratch_path(path)

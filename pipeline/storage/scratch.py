@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from trackmill.pipeline.storage.credentials import protocol_of, redact
 from trackmill.pipeline.storage.files import filesystem, is_local
 from trackmill.pipeline.storage.processes import is_alive, machine, started_at
+from trackmill.schemas.errors import InputError
 
 _PREFIX = ".tmp-"
 _NOTES_LIVE_S = 3600.0
@@ -20,8 +22,20 @@ _LONGEST_NAME = 80
 """Characters of the target's name that are kept in that of its scratch file: together they must stay below 255."""
 
 
+def check_writable(url: str) -> None:
+    """Raise `InputError` for a place where nothing can ever be written: a web server."""
+    if protocol_of(url) in ("http", "https"):
+        raise InputError(f"{redact(url)}: cannot be written to, a web server only hands out; give a folder or a bucket")
+
+
 def scratch_file(url: str) -> Path:
-    """A new, empty file to build the contents of `url` in: beside it if local, else in `scratch_folder`."""
+    """A new, empty file to build the contents of `url` in: beside it if local, else in `scratch_folder`.
+
+    Raises:
+        InputError: nothing can be written to `url`.
+        OSError: no file can be made there.
+    """
+    check_writable(url)
     if is_local(url):
         path = scratch_path(filesystem(url)[1])
     else:

@@ -416,7 +416,7 @@ def _check(folder: str, thorough: bool) -> dict[str, Any]:
     if version != FORMAT:
         raise DamagedCheckpoint(f"{shown} has format {version}; this version of Trackmill reads {FORMAT}")
     document["step"] = step
-    sizes = {basename(file.uri): file.size for file in list_files(folder)}
+    sizes = {basename(file.uri): file.size for file in list_files(folder, sizes=True)}
     for name, record in files.items():
         if sizes.get(name) != record["bytes"]:
             raise DamagedCheckpoint(f"{shown}/{name} has {sizes.get(name, 'no')} of {record['bytes']} bytes")
