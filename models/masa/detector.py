@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,10 +12,13 @@ from pydantic import Field
 
 from trackmill.models.detectors.base import Detector
 from trackmill.models.masa.frame_features import FrameFeatures
+from trackmill.models.masa.model import Masa
 from trackmill.models.masa.rpn_inference import DetectionSettings
 from trackmill.schemas.config import Settings
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
+
+log = logging.getLogger("trackmill")
 
 
 class MasaProposalSettings(Settings):
@@ -27,6 +31,16 @@ class MasaProposalSettings(Settings):
 
 SEGMENT_EVERYTHING = DetectionSettings(kept=300)
 """The paper's, appendix on fast proposals: 300 boxes, NMS 0.5. The least score is the released one."""
+
+
+def never_trained(model: Masa) -> bool:
+    """Whether the proposal and object heads are as they were drawn: all of their offsets are 0 then.
+
+    Training for association alone leaves them so (`loss.detection = false`, as for masa_lite0).
+    """
+    heads = ("rpn_head.", "roi_head.")
+    offsets = [value for name, value in model.named_parameters() if name.startswith(heads) and name.endswith(".bias")]
+    return not any(bool(value.any()) for value in offsets)
 
 
 class MasaProposals(Detector):
@@ -64,6 +78,12 @@ class MasaProposals(Detector):
         settings = DetectionSettings(
             score_threshold=config.min_score, iou_threshold=config.nms_iou, kept=config.max_boxes
         )
+        if never_trained(features.model):
+            log.warning(
+                "%s: its proposal head was never trained, so its objects are by chance: give --detections a file or "
+                "another detector",
+                features.model.variant.name,
+            )
         return cls(features, settings)
 
     @classmethod

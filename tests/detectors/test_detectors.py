@@ -19,7 +19,7 @@ from trackmill.models.detectors.torchvision_detector import (  # noqa: E402
     published_weights,
     torchvision_names,
 )
-from trackmill.models.masa.detector import MasaProposals  # noqa: E402
+from trackmill.models.masa.detector import MasaProposals, never_trained  # noqa: E402
 from trackmill.models.masa.frame_features import FrameFeatures  # noqa: E402
 from trackmill.models.masa.rpn_inference import DetectionSettings  # noqa: E402
 from trackmill.pipeline.tracking.detection_files import read_detections  # noqa: E402
@@ -170,3 +170,15 @@ def test_masks_are_sams_own() -> None:
         ours = np.zeros_like(pixels) if mask is None else paste_mask(mask, *pixels.shape)
         # A logit of nearly 0 may fall to either side.
         assert (ours != pixels).mean() < 1e-3
+
+
+def test_a_proposal_head_that_was_never_trained_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    features = FrameFeatures(masa.load("masa_lite0"), FrameScaling(long_side=96, short_side=96))
+    MasaProposals.build(MasaProposals.Config(), features=features)
+    assert "masa_lite0: its proposal head was never trained" in caplog.text
+    caplog.clear()
+    with torch.no_grad():
+        features.model.rpn_head.rpn_cls.bias[0] = 0.01  # what one step of training does
+    assert not never_trained(features.model)
+    MasaProposals.build(MasaProposals.Config(), features=features)
+    assert caplog.text == ""

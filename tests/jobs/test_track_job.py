@@ -85,13 +85,14 @@ def test_pictures_from_another_number_get_the_boxes_of_their_place(
         assert "pictures are numbered 100 to 104 and rows say frames 50 to 54" in capsys.readouterr().err
 
 
-def test_own_proposals(sequence: Path) -> None:
+def test_own_proposals(sequence: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--set", "proposals.max_boxes=4", "--set", "proposals.min_score=0.0", "--tracker", "tao-benchmark")
     output = sequence.parent / "out"
     assert track("--video", sequence, "--detections", "masa", "--output", output, *options) == 0
     rows = parse_mot_text((output / "seq.txt").read_bytes(), "seq.txt")
     assert 0 < len(rows) <= 5 * 4
     assert (rows.boxes[:, 2] <= 100 + 1e-3).all()
+    assert "masa_lite0: its proposal head was never trained" in capsys.readouterr().err
 
 
 def test_torchvision_without_weights(sequence: Path) -> None:

@@ -1,4 +1,4 @@
-"""Identities depend on the video alone: not on the size of batches, and not on other videos tracked before or between."""
+"""Identities depend on the video alone: not on the size of batches, and not on other videos tracked around it."""
 
 from __future__ import annotations
 
