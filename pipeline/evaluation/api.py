@@ -21,7 +21,7 @@ def evaluate(
     benchmark: str = "mot17",
     *,
     progress: Progress | None = None,
-    workers: int | None = 1,
+    workers: int | None = None,
     **choices: Any,
 ) -> Report: ...
 
@@ -33,7 +33,7 @@ def evaluate(
     benchmark: str = "mot17",
     *,
     progress: Progress | None = None,
-    workers: int | None = 1,
+    workers: int | None = None,
     **choices: Any,
 ) -> Comparison: ...
 
@@ -44,7 +44,7 @@ def evaluate(
     benchmark: str = "mot17",
     *,
     progress: Progress | None = None,
-    workers: int | None = 1,
+    workers: int | None = None,
     **choices: Any,
 ) -> Report | Comparison:
     """Compare tracks with ground truth by the rules of a benchmark, as `trackmill evaluate` does.
@@ -63,9 +63,8 @@ def evaluate(
         benchmark: `mot15`, `mot16`, `mot17`, `mot20`, `dancetrack`, `sportsmot`, `tao`, `tao-ov`, `ovtb`,
             `bdd100k-mot`, `bdd100k-mots`, `youtubevis`, `ovis` or `uvo`.
         progress: called with (videos done, videos in all).
-        workers: processes that evaluate sequences of MOTChallenge text and videos of TAO; None starts one a processor
-            where that pays. More than one needs `if __name__ == "__main__":` around a script, as `multiprocessing`
-            does. The numbers do not depend on it.
+        workers: processes that evaluate sequences of MOTChallenge text and videos of TAO; None starts one a free
+            processor where that pays. The numbers do not depend on it.
         choices: fields of `trackmill.pipeline.evaluation.request.Options`, such as `sequences=("MOT17-02-FRCNN",)` or
             `max_detections=300`; the report names each that differs from the benchmark's protocol.
 

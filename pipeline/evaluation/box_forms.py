@@ -5,7 +5,7 @@ A hint, not a conversion: the file says nothing about its form, and a bad tracke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -47,11 +47,8 @@ def notes_on_forms(forms: Mapping[str, str]) -> list[str]:
     notes = []
     for form in dict.fromkeys(filter(None, forms.values())):
         names = [name for name, of_video in forms.items() if of_video == form]
-        listed = ", ".join(names[:8]) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
-        notes.append(
-            f"{listed}: scored near zero, and the boxes of the results look like {form}; they should be x, y, width, "
-            "height in pixels"
-        )
+        text = f"the boxes of the results look like {form}; they should be x, y, width, height in pixels"
+        notes.append(f"{listed(names)}: scored near zero, and {text}")
     return notes
 
 
@@ -67,3 +64,8 @@ def _other_forms(boxes: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         "x0, y0, x1, y1": np.hstack([corner, size]),
         "x and y of the centre, width, height": np.hstack([corner - size / 2, corner + size / 2]),
     }
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first eight names, and how many more there are."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")

@@ -1,22 +1,26 @@
 """Calls a function for many items, in worker processes where that pays, and gives the results in their order.
 
-Workers are started afresh (`spawn`), never forked: file systems, Arrow and BLAS have threads, and a fork of a process
-with threads may hang. Each worker has a pipe of its own, so that the parent knows which item a dead worker had.
+Workers are fresh interpreters, never forks: file systems, Arrow and BLAS have threads, and a fork of a process with
+threads may hang. They are not `multiprocessing`'s either, which run the caller's script again: a notebook, or a script
+without `if __name__ == "__main__"`, may ask for them. Each has a pipe of its own, so that it is known which item a dead
+worker had.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from trackmill.schemas.errors import InputError, JobError
@@ -75,28 +79,38 @@ def free_processors() -> int:
 
 @dataclass(slots=True)
 class _Worker:
-    process: BaseProcess
+    process: subprocess.Popen[bytes]
     connection: Connection
     item: int | None = None
     """The item that it is busy with."""
 
+    @classmethod
+    def start(cls) -> _Worker:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # Python's own path is handed over: the caller may have changed it.
+            code = f"import json, sys; sys.path[:] = json.loads(sys.argv[2]); from {__name__} import serve; serve()"
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, str(theirs.fileno()), json.dumps(sys.path)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is the parent's, which ends its workers
+            )
+        return cls(process, Connection(ours.detach()))
+
 
 class _Pool(Generic[T, R]):
     def __init__(self, function: Callable[[T], R], items: Sequence[T], names: Sequence[str], workers: int) -> None:
-        self._items, self._names = items, names
+        self._function, self._items, self._names = function, items, names
         self._next = 0
         self._answers: dict[int, tuple[bool, Any]] = {}
-        context = multiprocessing.get_context("spawn")
+        self._num_workers = workers
         self._workers: list[_Worker] = []
-        for _ in range(workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, function), daemon=True)
-            process.start()
-            theirs.close()  # so that the pipe ends with the worker
-            self._workers.append(_Worker(process, ours))
 
     def results(self) -> Iterator[R]:
         try:
+            for _ in range(self._num_workers):
+                self._workers.append(_Worker.start())
             for worker in self._workers:
                 self._send(worker)
             for number in range(len(self._items)):
@@ -109,16 +123,15 @@ class _Pool(Generic[T, R]):
         finally:
             for worker in self._workers:
                 worker.connection.close()
-                worker.process.terminate()
-            for worker in self._workers:
-                worker.process.join(5)
+                worker.process.kill()  # it holds nothing that must be put in order
+                worker.process.wait()
 
     def _send(self, worker: _Worker) -> None:
         worker.item = None
         if self._next < len(self._items):
             worker.item, self._next = self._next, self._next + 1
             try:
-                worker.connection.send((worker.item, self._items[worker.item]))
+                worker.connection.send((worker.item, self._function, self._items[worker.item]))
             except OSError:
                 raise self._dead(worker) from None
 
@@ -135,20 +148,21 @@ class _Pool(Generic[T, R]):
             self._send(worker)
 
     def _dead(self, worker: _Worker) -> JobError:
-        worker.process.join(5)
-        code, name = worker.process.exitcode, self._names[worker.item or 0]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(5)
+        code, name = worker.process.returncode, self._names[worker.item or 0]
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
         advice = " (out of memory?)" if code == -signal.SIGKILL else ""
         return JobError(f"{name}: the process that evaluated it {how}{advice}; --workers 1 does without processes")
 
 
-def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
-    """What a worker does: answer until the parent closes the pipe or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def serve() -> None:
+    """What a worker does: answer until the parent closes the pipe or is gone. The command line names the pipe."""
+    connection: Connection = Connection(int(sys.argv[1]))
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            number, item = connection.recv()
+            number, function, item = connection.recv()
             try:
                 answer = True, function(item)
             except (InputError, OSError) as error:
@@ -159,8 +173,8 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
             connection.send((number, *answer))
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, also in the middle of an item."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

@@ -53,7 +53,7 @@ def test_one_row_a_tracker(case: Path, capsys: pytest.CaptureFixture[str]) -> No
     # A column a tracker, also of one that is called like a score.
     assert table(lines, "HOTA by sequence")["HOTA"] == ["by", "sequence", "ours", "SORT", "GT"]
     assert table(lines, "HOTA by sequence")["A"] == ["100.000", "50.000", "0.000"]
-    assert "note: GT: A: no predictions; all 4 objects are missed" in lines
+    assert "note: GT: A, B: no predictions; all 4 objects are missed" in lines
     # Everything that one report alone would hold.
     both = json.loads((case / "out.json").read_text())
     assert call(case, str(case / "half"), more=("--output", str(case / "one.json"))) == 0

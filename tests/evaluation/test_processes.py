@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,8 @@ from trackmill.schemas.errors import JobError
 
 def work(item: str) -> tuple[str, int]:
     """Done by a worker; the items say what happens."""
-    if item == "slow":
-        time.sleep(0.3)
+    if item in ("slow", "stuck"):
+        time.sleep(0.3 if item == "slow" else 600)
     if item.startswith("bad"):
         raise BadTracks(f"{item}.txt: line 3: no number")
     if item == "killed":
@@ -36,10 +39,7 @@ def test_results_come_in_order_from_other_processes() -> None:
     assert [item for item, _ in found] == items
     workers = {process for _, process in found}
     assert len(workers) == 2 and os.getpid() not in workers
-    deadline = time.monotonic() + 60
-    while any(map(is_running, workers)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(is_running, workers)), "workers end with the work"
+    assert wait_until(lambda: not any(map(is_running, workers))), "workers end with the work"
 
 
 def is_running(process: int) -> bool:
@@ -48,6 +48,43 @@ def is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_script_that_asks_for_processes_is_not_run_again(tmp_path: Path) -> None:
+    """Nor must it have `if __name__ == "__main__"`."""
+    files = write_mot(tmp_path, mot_videos("mot17", count=2, num_frames=5, num_objects=8), "mot17")
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"print('begins')\nfrom trackmill import evaluate\n"
+        f"print(evaluate({str(files.gt)!r}, {str(files.results)!r}, workers=2).metrics['GT'])\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=False)
+    wanted = evaluate("mot17", str(files.gt), str(files.results)).metrics["GT"]
+    assert (done.stdout.split(), done.stderr) == (["begins", str(wanted)], "")
+
+
+def test_workers_end_when_the_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from tests.evaluation.test_processes import work\n"
+        "from trackmill.pipeline.evaluation.processes import results_in_order\n"
+        "items = ['a', 'b', 'stuck', 'stuck']\n"
+        "for _, process in results_in_order(work, items, items, 2):\n    print(process, flush=True)\n"
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
+    assert parent.stdout is not None
+    workers = {int(parent.stdout.readline()) for _ in range(2)}
+    parent.kill()
+    parent.communicate()
+    assert wait_until(lambda: not any(map(is_running, workers)))
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
 
 
 def test_the_first_mistake_in_order_is_told() -> None:

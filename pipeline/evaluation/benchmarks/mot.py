@@ -19,9 +19,9 @@ from trackmill.pipeline.evaluation.benchmarks.mot_classes import (
     benchmark_classes,
     what_was_not_scored,
 )
-from trackmill.pipeline.evaluation.benchmarks.mot_scores import ANY_CLASS, SequenceScores, score
+from trackmill.pipeline.evaluation.benchmarks.mot_scores import SequenceScores, score
 from trackmill.pipeline.evaluation.benchmarks.mot_videos import TextSequence, json_video, read_video
-from trackmill.pipeline.evaluation.box_forms import notes_on_forms
+from trackmill.pipeline.evaluation.box_forms import listed, notes_on_forms
 from trackmill.pipeline.evaluation.overlaps import Iou
 from trackmill.pipeline.evaluation.processes import results_in_order
 from trackmill.pipeline.evaluation.readers.mot_json import is_json, read_mot_json
@@ -73,6 +73,7 @@ def evaluate(
     total = TrackCounts.none(families)
     by_class: dict[str, TrackCounts] = {}
     forms: dict[str, str] = {}
+    notes: dict[str, list[str]] = {}
     unscored = []
     for done, sequence in enumerate(scores, start=1):
         total += sequence.total
@@ -80,9 +81,12 @@ def evaluate(
             by_class[label] = by_class.get(label, TrackCounts.none(families)) + counts
         unscored.append(sequence.unscored)
         forms[sequence.name] = sequence.form
-        _add(report, sequence, classes)
+        for note in [*sequence.notes, *_lack(sequence, classes)]:
+            notes.setdefault(note, []).append(sequence.name)
+        _add(report, sequence)
         if progress is not None:
             progress(done, num_sequences)
+    report.notes += [f"{listed(names)}: {note}" for note, names in notes.items()]
     report.notes += notes_on_forms(forms)
     report.metrics = total.row()
     report.classes = {label: counts.row() for label, counts in by_class.items()}
@@ -105,9 +109,6 @@ def _settings(name: str, options: Options, classes: ScoredClasses, families: tup
     }
     if classes.asked:
         settings["classes"] = [classes.in_words(number) for number in classes.names]
-    if len(classes.names) > 1:
-        # Rows beside the classes that are none, see `headings` of the table.
-        settings["super_categories"] = [ANY_CLASS]
     if options.gt_file != "gt.txt":
         settings["gt_file"] = options.gt_file
     if options.frames:
@@ -191,18 +192,21 @@ def _frame_range(options: Options) -> tuple[int, int] | None:
     return found
 
 
-def _add(report: Report, sequence: SequenceScores, classes: ScoredClasses) -> None:
-    """Add the rows, plots and notes of one sequence."""
-    name, counts = sequence.name, sequence.total
-    report.sequences[name] = counts.row()
-    report.notes += sequence.notes
+def _lack(sequence: SequenceScores, classes: ScoredClasses) -> list[str]:
+    """What a sequence lacks: objects or predictions."""
+    counts = sequence.total
     if counts.gt == 0:
         why = "no objects in the ground truth"
         if len(sequence.unscored):
             why = f"no row of the ground truth is scored: {what_was_not_scored(sequence.unscored, classes)}"
-        report.notes.append(f"{name}: {why}; its {counts.predictions:,} predictions are false")
-    elif counts.predictions == 0:
-        report.notes.append(f"{name}: no predictions; all {counts.gt:,} objects are missed")
+        return [f"{why}; its {counts.predictions:,} predictions are false"]
+    return [] if counts.predictions else [f"no predictions; all {counts.gt:,} objects are missed"]
+
+
+def _add(report: Report, sequence: SequenceScores) -> None:
+    """Add the row and the plots of one sequence."""
+    name, counts = sequence.name, sequence.total
+    report.sequences[name] = counts.row()
     if counts.hota is not None:
         curves = counts.hota.curves()
         report.curves[name] = {key: (100 * curves[key]).tolist() for key in ("HOTA", "DetA", "AssA")}

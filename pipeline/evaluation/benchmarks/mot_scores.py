@@ -14,12 +14,9 @@ from trackmill.pipeline.evaluation.box_forms import likely_form
 from trackmill.pipeline.evaluation.box_overlaps import EPS
 from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
 from trackmill.pipeline.evaluation.report.moments import add_timelines, describe_moments, worst_first
-from trackmill.pipeline.evaluation.report.report import Moment, Timeline
+from trackmill.pipeline.evaluation.report.report import ANY_CLASS, Moment, Timeline
 from trackmill.pipeline.evaluation.scoring import TrackCounts, count, without_matches
 from trackmill.pipeline.evaluation.tracks import Tracks, Video
-
-ANY_CLASS = "any class"
-"""Row in which boxes are compared whatever their class."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,7 +28,7 @@ class SequenceScores:
         classes: counts by name of the class; with several also those of `ANY_CLASS`.
         total: all classes together.
         timeline, moments: for the plots; None and none without CLEAR.
-        notes: for the reader.
+        notes: for the reader, without the sequence's name.
         form: what the predicted boxes look like, see `box_forms.py`; empty where nothing is wrong with them.
         unscored: (N,) classes of the ground truth's rows, where none of N > 0 is scored; otherwise empty.
     """

@@ -43,7 +43,7 @@ def read_video(sequence: TextSequence, notes: list[str]) -> Video:
 
     Args:
         sequence: what to read.
-        notes: receives notes for the report.
+        notes: receives notes for the report, without the name of the sequence.
 
     Raises:
         BadTracks: a file that cannot be evaluated.
@@ -69,7 +69,7 @@ def read_video(sequence: TextSequence, notes: list[str]) -> Video:
     if sequence.results.is_gt_layout or is_copy:
         predictions = _truth_tracks(result_rows, sequence, [])
         predictions = predictions.select(~predictions.ignored)
-        notes.append(f"{name}: the results are ground truth; only its scored boxes are taken")
+        notes.append("the results are ground truth; only its scored boxes are taken")
     elif sequence.classes.asked:
         predictions = _results_of_classes(result_rows, sequence, notes)
     else:
@@ -78,7 +78,7 @@ def read_video(sequence: TextSequence, notes: list[str]) -> Video:
     if sequence.frames is not None:
         truth, predictions = (_within(tracks, *sequence.frames) for tracks in (truth, predictions))
         if num_left_out := num_left_out - len(predictions):
-            notes.append(f"{name}: {num_left_out:,} predictions of other frames are left out")
+            notes.append(f"{num_left_out:,} predictions of other frames are left out")
     return Video(name=name, num_frames=length or last or 0, gt=truth, predictions=predictions)
 
 
@@ -114,7 +114,7 @@ def _truth_tracks(rows: MotRows, sequence: TextSequence, notes: list[str]) -> Tr
                 # MOTChallenge gives flag 0 to all that it does not score itself.
                 unflagged[of_class] = False
                 shown = sequence.classes.in_words(number)
-                notes.append(f"{sequence.name}: all rows of class {shown} have flag 0, and are scored all the same")
+                notes.append(f"all rows of class {shown} have flag 0, and are scored all the same")
         other = ~np.isin(classes, list(sequence.classes.names))
     else:
         other = sequence.preprocess & (classes != SCORED)
@@ -155,13 +155,13 @@ def _result_tracks(rows: MotRows) -> Tracks:
 def _results_of_classes(rows: MotRows, sequence: TextSequence, notes: list[str]) -> Tracks:
     """Results of the chosen classes. Where they name no class and one was chosen, they are of that class."""
     _check_ids(rows)
-    name, chosen = sequence.name, sequence.classes
+    chosen = sequence.classes
     without = rows.classes < 0
     if without.all():
         labels = np.full(len(rows), next(iter(chosen.names)) if len(chosen.names) == 1 else NO_CLASS)
         if len(rows) and len(chosen.names) > 1:
             notes.append(
-                f"{name}: the results name no class (column 8), so every prediction is compared with each class, and "
+                "the results name no class (column 8), so every prediction is compared with each class, and "
                 "those of the others count as false; the row of all classes together is not affected"
             )
         return make_tracks(rows.frames - 1, rows.ids, rows.boxes, labels=labels, scores=rows.confidence)
@@ -175,7 +175,7 @@ def _results_of_classes(rows: MotRows, sequence: TextSequence, notes: list[str])
         listed = ", ".join(
             f"{count:,} of class {chosen.in_words(n)}" for n, count in zip(numbers.tolist(), counts.tolist())
         )
-        notes.append(f"{name}: predictions of other classes are left out: {listed}")
+        notes.append(f"predictions of other classes are left out: {listed}")
     return tracks.select(keep)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.formats.mot_text import MotRows, parse_mot_text
+from trackmill.pipeline.formats.text_spellings import utf8
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import dirname, read_bytes
 
@@ -68,7 +69,7 @@ class SequenceFile:
         parser = configparser.ConfigParser(interpolation=None)
         try:
             text = self._beside(self.seqinfo)
-            parser.read_string(text.decode("utf-8-sig"))
+            parser.read_string(utf8(text, where).decode())
             length = int(parser["Sequence"]["seqLength"])
         except (configparser.Error, KeyError, ValueError, UnicodeDecodeError):
             raise BadTracks(f"{where}: should hold a section [Sequence] with seqLength=<number of frames>") from None
@@ -94,7 +95,7 @@ class SequenceFile:
         if not self.labels:
             return ()
         try:
-            lines = self._beside(self.labels).decode("utf-8-sig").splitlines()
+            lines = utf8(self._beside(self.labels), self.labels).decode().splitlines()
         except UnicodeDecodeError:
             raise BadTracks(f"{redact(self.labels)}: should hold the name of a class in each line, in UTF-8") from None
         return tuple(line.strip() for line in lines if line.strip())

@@ -16,6 +16,10 @@ Row = dict[str, float | int | None]
 """Scores by name, such as `{"HOTA": 62.1, "IDSW": 14}`."""
 
 
+ANY_CLASS = "any class"
+"""Row among the classes that is none: boxes are compared whatever their class."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
     """One object in the picture of a moment: its id, box `xyxy` in pixels, and how it was matched."""

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trackmill.pipeline.evaluation.report.report import Report, Row
+from trackmill.pipeline.evaluation.report.report import ANY_CLASS, Report, Row
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.storage.credentials import scrub
 
@@ -162,7 +162,7 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 def headings(report: Report) -> list[str]:
     """Boxes or masks, and the numbers of sequences and classes, in words."""
     parts = ["masks" if report.iou == "mask" else "boxes", counted(len(report.sequences), "sequence")]
-    num_classes = len(report.classes) - len(report.settings.get("super_categories", ()))
+    num_classes = len(set(report.classes) - {ANY_CLASS, *report.settings.get("super_categories", ())})
     return [*parts, counted(num_classes, "class", "classes")] if report.classes else parts
 
 
