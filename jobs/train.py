@@ -47,6 +47,8 @@ def add_options(p: JobParser) -> None:
     add("--data", metavar="URL", help="root of the data set, the --output of a mining run")
     add("--output", required=True, metavar="URL", help="root of the run; the same command with the same one resumes")
     add("--resume", default="auto", metavar="WHAT", help="auto (default), never, or the URL of a checkpoint")
+    changed = "go on although these keys of the recipe, or `data`, differ from the checkpoint's; it is recorded"
+    add("--allow-changed", nargs="+", action="extend", default=[], metavar="KEY", help=changed)
     ranks = "ranks, one GPU each where there are any (default 1)"
     add("--workers", aliases=["--num-workers"], type=positive, metavar="N", help=ranks)
     engines = ["torch", "deepspeed"]
@@ -106,7 +108,9 @@ def run(options: Options) -> ExitCode:
     from trackmill.pipeline.training.launch import begin, find_device, prepare_training
 
     place = None if launcher == "ray" else find_device(options.device)
-    plan = prepare_training(recipe, options.output, ranks, options.resume, build=not options.dry_run)
+    plan = prepare_training(
+        recipe, options.output, ranks, options.resume, build=not options.dry_run, allowed=options.allow_changed
+    )
     if options.dry_run:
         say(rank, dry_run(plan, ranks, find_device(options.device)))
         return ExitCode.FINE
@@ -141,13 +145,21 @@ def start(options: Options, plan: TrainingPlan, launcher: str, ranks: int, devic
         from trackmill.pipeline.training.ray.ray_train import run_ray
 
         plan = dataclasses.replace(plan, built=None)  # ranks build their own: this process needs the memory no more
-        result = run_ray(recipe, plan.output, num_workers=ranks, device=options.device, resume=resume)
+        result = run_ray(
+            recipe,
+            plan.output,
+            num_workers=ranks,
+            device=options.device,
+            resume=resume,
+            allowed=options.allow_changed,
+        )
     else:
         result = run_local(
             recipe,
             plan.output,
             device=device,
             resume=resume,
+            allowed=options.allow_changed,
             built=plan.built,
             notice=lambda line: say(rank, [line]),
         )

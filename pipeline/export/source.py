@@ -20,7 +20,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.fetched import fetch_weights
 from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
-from trackmill.pipeline.training import checkpoint
+from trackmill.pipeline.training import changes, checkpoint
 from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task
 from trackmill.pipeline.training.result import fill_network, read_card, result_url
 from trackmill.pipeline.training.telemetry.lines import read_lines
@@ -157,14 +157,14 @@ def _stored(run: str, recipe: Recipe, which: str) -> ExportSource:
         if not exists(join(folder, checkpoint.DOCUMENT)):
             raise InputError(f"{redact(run)} has no checkpoint of step {which}; --checkpoint latest takes the newest")
         stored = checkpoint.open_checkpoint(folder)
-    checkpoint.check_fits(stored, *effective(recipe), data=stored.document["data"])
+    changes.check_fits(stored, *effective(recipe), data=stored.document["data"])
     state, averaged = checkpoint.read_state(stored)
     task = make_task(recipe)
     network = fill_network(task.build(recipe.seed), {**state.parameters, **(averaged or {})})
     if not isinstance(network, Masa):
         raise InputError(f"{redact(run)} has trained no MASA but a {type(network).__name__}")
     # Frozen parts are not in the checkpoint: they were rebuilt, from files that may have changed since.
-    checkpoint.check_frozen(stored, checkpoint.frozen_digest(nn.ModuleDict({"network": network})))
+    changes.check_frozen(stored, checkpoint.frozen_digest(nn.ModuleDict({"network": network})))
     used = checkpoint.EMA if averaged is not None else checkpoint.MODEL
     metadata = _words(orjson.loads(next(iter(task.metadata().values()))))
     return ExportSource(

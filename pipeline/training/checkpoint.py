@@ -15,7 +15,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from trackmill.pipeline.storage.scratch import naming, scratch_file, sweep_scrat
 from trackmill.pipeline.training.engines.base import Engine, EngineState
 from trackmill.pipeline.training.health import NonFinite
 from trackmill.pipeline.training.ranks import on_first_rank
-from trackmill.schemas.config import ConfigError, Settings, flatten
+from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError, StorageError
 
 FORMAT = 1
@@ -62,6 +62,10 @@ class CheckpointSettings(Settings):
 
 class DamagedCheckpoint(InputError):
     """A file of a checkpoint is missing, short or changed; says which."""
+
+
+class NewerCheckpoint(InputError):
+    """A checkpoint that a newer version of Trackmill has written: this one neither reads it nor touches it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +138,11 @@ def describe_checkpoint(
     digest: str,
     data: Mapping[str, Any],
     frozen: str,
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What `checkpoint.json` says beside its files and the engine's numbers."""
     return {
+        **({"history": list(history)} if history else {}),
         "format": FORMAT,
         "step": step,
         "seed": seed,
@@ -146,8 +152,21 @@ def describe_checkpoint(
         "digest": digest,
         "data": dict(data),
         "frozen": frozen,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "versions": surroundings(),
     }
+
+
+def surroundings() -> dict[str, Any]:
+    """What may change the last bits of a result: sums are added up in another order."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+
+
+def other_surroundings(saved: SavedCheckpoint, world: int) -> str:
+    """How a checkpoint was made otherwise than this process would, for people; empty where nothing differs."""
+    then = {**saved.document.get("versions", {}), "ranks": saved.document.get("world")}
+    now = {**surroundings(), "ranks": world}
+    differing = [f"{key} {then[key]}, now {value}" for key, value in now.items() if then.get(key, value) != value]
+    return ", ".join(differing)
 
 
 def find(output: str, thorough: bool = True) -> SavedCheckpoint | None:
@@ -158,6 +177,10 @@ def find(output: str, thorough: bool = True) -> SavedCheckpoint | None:
     Args:
         output: root of the run.
         thorough: read every file and compare its SHA-256; otherwise only lengths.
+
+    Raises:
+        NewerCheckpoint: a newer version has gone on with the run.
+        DamagedCheckpoint: none is whole.
     """
     damaged: list[str] = []
     folders = _folders(output)
@@ -172,8 +195,8 @@ def find(output: str, thorough: bool = True) -> SavedCheckpoint | None:
         return SavedCheckpoint(url=folder, step=document["step"], document=document, damaged=tuple(damaged))
     if damaged:
         raise DamagedCheckpoint(
-            f"no checkpoint of {redact(output)} is whole ({'; '.join(damaged)}); restore one, or remove "
-            f"{redact(join(output, 'checkpoints'))} to start anew"
+            f"no checkpoint of {redact(output)} is whole ({'; '.join(damaged)}); restore one, or start anew in "
+            "another --output"
         )
     return None
 
@@ -216,47 +239,6 @@ def read_state(saved: SavedCheckpoint) -> tuple[EngineState, dict[str, Tensor] |
     return state, averaged
 
 
-def check_fits(saved: SavedCheckpoint, recipe: Mapping[str, Any], digest: str, data: Mapping[str, Any]) -> None:
-    """Refuse to go on with other settings or other data: the result would be neither run's.
-
-    Args:
-        saved: the checkpoint.
-        recipe: what changes results, of this run.
-        digest: over that.
-        data: fingerprint of the data set and what else identifies it.
-
-    Raises:
-        ConfigError: names each key that differs, with both values.
-    """
-    where, document = redact(saved.url), saved.document
-    if document["digest"] != digest:
-        before, now = flatten(document["recipe"]), flatten(dict(recipe))
-        keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-        shown = "; ".join(f"{key} was {before.get(key, 'not set')!r}, now {now.get(key, 'not set')!r}" for key in keys)
-        raise ConfigError(
-            f"{where} was trained with another recipe: {shown or 'made by another version'}. Give the same settings to "
-            "go on, or another --output to start anew"
-        )
-    if document["data"] != data:
-        differing = [f"{key} was {document['data'].get(key)!r}, now {value!r}" for key, value in data.items()]
-        raise ConfigError(
-            f"{where} was trained on other data: {'; '.join(differing)}. Give the same data set to go on, or another "
-            "--output to start anew"
-        )
-
-
-def check_frozen(saved: SavedCheckpoint, frozen: str) -> None:
-    """Refuse other frozen weights than those that the trained ones were fitted to; they are not in the checkpoint.
-
-    Raises:
-        ConfigError: their digest is another one.
-    """
-    if saved.document["frozen"] != frozen:
-        raise ConfigError(
-            f"{redact(saved.url)} was trained on top of other frozen weights; give the file that it started from"
-        )
-
-
 def frozen_digest(module: torch.nn.Module) -> str:
     """SHA-256 over the frozen parameters by name, before an engine takes the module; empty where nothing is frozen."""
     frozen = {name: values for name, values in module.named_parameters() if not values.requires_grad}
@@ -276,7 +258,8 @@ def sweep(output: str) -> list[str]:
     """
     for folder in (output, join(output, "final"), join(output, "hangs")):
         sweep_scratch(folder)
-    half = [folder for folder, files in _folders(output).items() if DOCUMENT not in files]
+    # Files of other names are somebody else's, a newer version's perhaps.
+    half = [folder for folder, files in _folders(output).items() if files <= {MODEL, OPTIMIZER, EMA}]
     for folder in half:
         remove(folder)
     if is_local(output):
@@ -339,6 +322,10 @@ def _write(
     folder = folder_of(output, step)
     check_finite({**state.parameters, **state.moments, **(averaged or {})}, f"the checkpoint of step {step}")
     # A damaged one of the same step may be there, whose document must not vouch for the new files.
+    if _is_newer(folder):
+        raise NewerCheckpoint(
+            f"{redact(folder)} was written by a newer version of Trackmill, and is left alone: give another --output"
+        )
     remove(folder)
     files = {MODEL: state.parameters, OPTIMIZER: state.moments}
     if averaged is not None:
@@ -354,6 +341,8 @@ def _write(
     # Only now, when the new one is whole. Later steps, of a run that was set back to an earlier step, stay as well.
     before = [old for old, files in _folders(output).items() if DOCUMENT in files and _step_of(old) < step]
     for old in sorted(before, key=_step_of, reverse=True)[keep - 1 :]:
+        if _is_newer(old):
+            continue
         remove(join(old, DOCUMENT))  # first, so that a kill in between leaves no folder that seems whole
         remove(old)
     return folder
@@ -401,6 +390,15 @@ def _folders(output: str) -> dict[str, set[str]]:
     return folders
 
 
+def _is_newer(folder: str) -> bool:
+    """Whether a newer version has written a checkpoint; one that cannot be read is only damaged."""
+    try:
+        version = orjson.loads(read_bytes(join(folder, DOCUMENT)))["format"]
+    except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
+        return False
+    return isinstance(version, int) and version > FORMAT
+
+
 def _step_of(folder: str) -> int:
     return int(folder.rsplit("-", 1)[1])
 
@@ -410,7 +408,15 @@ def _check(folder: str, thorough: bool) -> dict[str, Any]:
     shown = redact(folder)
     try:
         document: dict[str, Any] = orjson.loads(read_bytes(join(folder, DOCUMENT)))
-        files, step, version = document["files"], int(document["step"]), document["format"]
+        version = document["format"]
+        if isinstance(version, int) and version > FORMAT:
+            raise NewerCheckpoint(
+                f"{shown} was written by a newer version of Trackmill (format {version}, this one reads {FORMAT}), and "
+                "is left alone: go on with that version, or give another --output (and an older checkpoint as --resume)"
+            )
+        files, step = document["files"], int(document["step"])
+    except NewerCheckpoint:
+        raise
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpoint(f"{shown}/{DOCUMENT} cannot be read: {type(error).__name__}: {error}") from None
     if version != FORMAT:

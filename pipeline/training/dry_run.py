@@ -46,6 +46,8 @@ def describe_run(plan: TrainingPlan, ranks: int) -> Iterator[str]:
     if recipe.optim.groups:
         for group in plan.groups:
             yield f"  {_group(group)}"
+    for notice in plan.notices:
+        yield f"note: {notice}"
 
 
 def dry_run(plan: TrainingPlan, ranks: int, device: torch.device) -> Iterator[str]:

@@ -12,7 +12,7 @@ import importlib.util
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
@@ -26,13 +26,16 @@ from trackmill.pipeline.console.signals import STOP_SIGNALS
 from trackmill.pipeline.loader.catalog import Catalog, read_catalog
 from trackmill.pipeline.loader.loader import keep_memory
 from trackmill.pipeline.loader.order import Order, share
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.unfinished import unfinished_units
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, join, read_bytes
+from trackmill.pipeline.storage.files import canonical, join
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.tasks.base import Task, TrainingModule
-from trackmill.pipeline.training import checkpoint
+from trackmill.pipeline.training import changes, checkpoint
 from trackmill.pipeline.training.checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.loop import TrainingResult, data_identity, total_steps, train
+from trackmill.pipeline.training.output_folder import check_output
 from trackmill.pipeline.training.parameters import (
     GroupCount,
     ParameterCount,
@@ -78,6 +81,7 @@ class TrainingPlan:
         start: where it goes on; None to begin.
         total_steps: steps of the whole run.
         finished: all of them are done, and the result is there.
+        notices: what people should know before it starts.
         built: the task with its starting weights, for whoever trains in this process: so their files are read once.
             None where the run goes on from a checkpoint, or nothing was to be built.
     """
@@ -91,9 +95,17 @@ class TrainingPlan:
     total_steps: int
     finished: bool
     built: BuiltTask | None
+    notices: tuple[str, ...] = ()
 
 
-def prepare_training(recipe: Recipe, output: str, ranks: int, resume: str = "auto", build: bool = True) -> TrainingPlan:
+def prepare_training(
+    recipe: Recipe,
+    output: str,
+    ranks: int,
+    resume: str = "auto",
+    build: bool = True,
+    allowed: Sequence[str] = (),
+) -> TrainingPlan:
     """Check all that can be checked without a worker; writes nothing.
 
     Weights that a run begins with are read here, so that a wrong file is known before a GPU is waited for. A run that
@@ -105,6 +117,7 @@ def prepare_training(recipe: Recipe, output: str, ranks: int, resume: str = "aut
         ranks: how many there will be.
         resume: `auto`: go on from the newest whole checkpoint, if any; `never`: there must be none; or the URL of a
             checkpoint.
+        allowed: what may differ from the checkpoint, see `changes.check_fits`.
         build: whether the module is built, where the run begins anew; it is counted without memory otherwise.
 
     Raises:
@@ -112,16 +125,16 @@ def prepare_training(recipe: Recipe, output: str, ranks: int, resume: str = "aut
         OSError: the data set, the weights or the checkpoint cannot be read.
     """
     output = canonical(output)
-    _refuse_data_set(output)
     if not recipe.data.url:
         raise ConfigError("no data set: give --data URL, the root of what jobs/mine_proposals.py wrote")
+    check_output(output, recipe.data.url)
     catalog = read_catalog(recipe.data.url)
     check_batch(recipe, catalog, ranks)
     task = make_task(recipe)
     identity = data_identity(catalog, task)
     start = starting_point(output, resume, thorough=False)
     if start is not None:
-        checkpoint.check_fits(start, *effective(recipe), identity)
+        changes.check_fits(start, *effective(recipe), identity, allowed)
     total = total_steps(recipe)
     card = read_card(output)
     finished = start is not None and start.step >= total and card is not None and card["step"] == start.step
@@ -140,17 +153,24 @@ def prepare_training(recipe: Recipe, output: str, ranks: int, resume: str = "aut
         total_steps=total,
         finished=finished,
         built=built,
+        notices=tuple(_notices(recipe, catalog)),
     )
 
 
-def _refuse_data_set(output: str) -> None:
-    """A run never writes its `config.json` over that of a data set, which could not be resumed without it."""
-    try:
-        document = orjson.loads(read_bytes(join(output, "config.json")))
-    except (FileNotFoundError, orjson.JSONDecodeError):
-        return
-    if "parts" in document:
-        raise ConfigError(f"--output {redact(output)} is a data set; give the run a folder of its own")
+def _notices(recipe: Recipe, catalog: Catalog) -> Iterator[str]:
+    """What people may not have meant."""
+    steps = recipe.schedule.steps
+    if recipe.max_steps > steps:
+        yield (
+            f"max_steps is {recipe.max_steps:,}, but the schedule ends after {steps:,} steps, and so does the run: set "
+            "schedule.steps for more (a run that goes on needs --allow-changed schedule.steps for that)"
+        )
+    left, planned = unfinished_units(Layout(catalog.url))
+    if left:
+        yield (
+            f"{left:,} of {planned:,} units of {redact(catalog.url)} are not mined yet, so only a part of the data is "
+            "trained on: finish mining first (a run that goes on with more data needs --allow-changed data)"
+        )
 
 
 def begin(plan: TrainingPlan) -> None:
@@ -222,6 +242,7 @@ def worker(
     *,
     device: str = "auto",
     resume: str = "auto",
+    allowed: Sequence[str] = (),
     built: BuiltTask | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_checkpoint: Callable[[str, int], None] | None = None,
@@ -234,6 +255,7 @@ def worker(
         output: root of the run.
         device: `auto`, `cpu`, `cuda` or `cuda:1`; plain `cuda` is the one of this rank's place on its machine.
         resume: `auto` or the URL of a checkpoint. A worker that is started anew after a failure gets the same.
+        allowed: see `prepare_training`.
         built: of `prepare_training`, where that ran in this process; otherwise the task is built here.
         should_stop: called after every step, see `train`.
         on_checkpoint: called on every rank after each save, see `train`.
@@ -246,14 +268,15 @@ def worker(
     catalog = read_catalog(recipe.data.url)
     task = built.task if built is not None else make_task(recipe)
 
-    def choose() -> SavedCheckpoint | None:
+    def choose() -> tuple[SavedCheckpoint | None, list[dict[str, Any]]]:
         chosen = starting_point(canonical(output), resume)
-        if chosen is not None:
-            checkpoint.check_fits(chosen, *effective(recipe), data_identity(catalog, task))
-        return chosen
+        if chosen is None:
+            return None, []
+        found = changes.check_fits(chosen, *effective(recipe), data_identity(catalog, task), allowed)
+        return chosen, changes.history_of(chosen, found)
 
     # Rank 0 chooses for all: storage may show another rank a checkpoint later, or not any more.
-    start = on_first_rank(choose)
+    start, history = on_first_rank(choose)
     for damage in start.damaged if start is not None else ():
         notice(f"passed over a checkpoint: {damage}")
     return train(
@@ -264,6 +287,7 @@ def worker(
         place,
         module=built.module if built is not None else None,
         start=start,
+        history=history,
         should_stop=should_stop,
         on_checkpoint=on_checkpoint,
     )
@@ -275,6 +299,7 @@ def run_local(
     *,
     device: str = "auto",
     resume: str = "auto",
+    allowed: Sequence[str] = (),
     built: BuiltTask | None = None,
     notice: Callable[[str], None] = lambda line: None,
 ) -> TrainingResult:
@@ -288,6 +313,7 @@ def run_local(
             output,
             device=device,
             resume=resume,
+            allowed=allowed,
             built=built,
             should_stop=should_stop,
             notice=notice,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.loader import ShardLoader
 from trackmill.pipeline.loader.order import share
 from trackmill.pipeline.tasks.base import Task, TrainingModule
-from trackmill.pipeline.training import checkpoint
+from trackmill.pipeline.training import changes, checkpoint
 from trackmill.pipeline.training.checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.ema import Ema
 from trackmill.pipeline.training.engines import make_engine
@@ -82,6 +82,7 @@ def train(
     *,
     module: TrainingModule | None = None,
     start: SavedCheckpoint | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
     should_stop: Callable[[], bool] = lambda: False,
     on_checkpoint: Callable[[str, int], None] | None = None,
 ) -> TrainingResult:
@@ -95,6 +96,7 @@ def train(
         device: of this rank.
         module: what `task.build` gave, where that was called already; it is trained, so it cannot be used again.
         start: whole checkpoint to go on from, the same on all ranks; None to begin.
+        history: settings that were changed during the run, see `changes.history_of`.
         should_stop: called after every step; where it is true on one rank, all finish the step, save and return.
         on_checkpoint: called on every rank after each save with its URL and step. Here and nowhere else Ray gets its
             report: that waits until the controller has seen the one before, and all ranks must report equally often.
@@ -106,7 +108,7 @@ def train(
         OSError: storage failed for good.
     """
     with contextlib.ExitStack() as stack:
-        run = _Run(recipe, task, catalog, output, device, module, start, stack)
+        run = _Run(recipe, task, catalog, output, device, module, start, history, stack)
         return run.to_the_end(should_stop, on_checkpoint)
 
 
@@ -126,6 +128,7 @@ class _Run:
         device: torch.device,
         module: TrainingModule | None,
         start: SavedCheckpoint | None,
+        history: Sequence[Mapping[str, Any]],
         stack: contextlib.ExitStack,
     ) -> None:
         self.recipe, self.task, self.catalog, self.output, self.device = recipe, task, catalog, output, device
@@ -145,7 +148,7 @@ class _Run:
         self.ema = Ema(self.engine.module, recipe.ema) if recipe.ema.decay else None
         if start is not None:
             self.watchdog.stage("loading the checkpoint", self.step)
-            checkpoint.check_frozen(start, self.frozen_digest)
+            changes.check_frozen(start, self.frozen_digest)
             state, averaged = checkpoint.read_state(start)
             self.engine.load(state)
             if self.ema is not None and averaged is not None:
@@ -180,6 +183,13 @@ class _Run:
             config=stored_recipe(recipe),
             rank=self.rank,
         )
+        self.history = history
+        for change in history:
+            if change["step"] == self.step:
+                self.telemetry.event(f"allowed: {change['key']} was {change['before']!r}, is {change['now']!r} now")
+        others = checkpoint.other_surroundings(start, self.world) if start else ""
+        if others:
+            self.telemetry.event(f"saved with {others}: results may differ by rounding from those of one go")
         for line in self.loader.notices:
             self.telemetry.event(line)
         self.bad = 0
@@ -351,6 +361,7 @@ class _Run:
             digest=digest,
             data=data_identity(self.catalog, self.task),
             frozen=self.frozen_digest,
+            history=self.history,
         )
         url = checkpoint.save(
             self.output, self.step, self.engine, self._averaged(), document, self.recipe.checkpoint.keep
@@ -371,6 +382,7 @@ class _Run:
                 "data": data_identity(self.catalog, self.task),
                 "metrics": self.metrics,
                 "averaged": self.ema is not None,
+                **({"history": list(self.history)} if self.history else {}),
             }
             return write_result(self.output, network, self.task, card)
 

@@ -79,6 +79,18 @@ def test_it_says_what_it_does_and_where_the_result_is(
     assert [row["step"] for row in rows(output)] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_change_goes_on_where_it_is_allowed(
+    recipe: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert run(recipe, data, output, "--max-steps", "2") == 0
+    changed = ["--set", "optim.lr=0.01", "--set", "optim.weight_decay=0.5", "--max-steps", "4"]
+    assert run(recipe, data, output, *changed, "--allow-changed", "optim.lr") == 2
+    assert "(or add --allow-changed optim.weight_decay, which is recorded)" in capsys.readouterr().err
+    assert run(recipe, data, output, *changed, "--allow-changed", "optim.lr", "optim.weight_decay") == 0
+    assert "allowed: optim.lr was 0.08, is 0.01 now" in capsys.readouterr().err
+
+
 def test_a_dry_run_measures_and_writes_nothing(
     recipe: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,7 +163,7 @@ def test_a_run_is_not_written_over_a_data_set(recipe: str, data: str, capsys: py
     config.write_text('{"parts": {}, "inputs": []}')
     try:
         assert main(["--recipe", recipe, "--data", data, "--output", data]) == 2
-        assert "is a data set" in capsys.readouterr().err
+        assert "is the data set that --data names" in capsys.readouterr().err
         assert config.read_text() == '{"parts": {}, "inputs": []}'
     finally:
         config.unlink()

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from trackmill.pipeline.storage.scratch import scratch_file
-from trackmill.pipeline.training import checkpoint
-from trackmill.pipeline.training.checkpoint import DamagedCheckpoint, SavedCheckpoint
+from trackmill.pipeline.training import changes, checkpoint
+from trackmill.pipeline.training.checkpoint import DamagedCheckpoint, NewerCheckpoint, SavedCheckpoint
 from trackmill.pipeline.training.engines.base import EngineState
 from trackmill.schemas.config import ConfigError, digest
 from trackmill.schemas.errors import StorageError
@@ -176,7 +176,6 @@ def from_the_future(folder: str) -> None:
         pytest.param(flip, "optimizer.safetensors is damaged: its SHA-256", id="a bit has flipped"),
         pytest.param(lose, "model.safetensors has no of", id="a file is gone"),
         pytest.param(scribble, r"checkpoint.json cannot be read", id="the document is cut"),
-        pytest.param(from_the_future, "format 99", id="another version wrote it"),
     ],
 )
 def test_a_damaged_one_is_named_and_the_one_before_is_used(damage: Any, reason: str, output: str) -> None:
@@ -188,6 +187,27 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(damage: Any, reason: 
     assert len(found.damaged) == 1
     with pytest.raises(DamagedCheckpoint, match=reason):
         checkpoint.open_checkpoint(checkpoint.folder_of(output, 16))
+
+
+def test_what_a_newer_version_wrote_is_neither_passed_over_nor_removed(output: str) -> None:
+    write(output, 8)
+    newer = write(output, 16)
+    from_the_future(newer)
+    for look in (checkpoint.find, checkpoint.open_checkpoint):
+        with pytest.raises(NewerCheckpoint, match=r"step-00000016 was written by a newer version .*format 99.*another"):
+            look(output)
+    assert checkpoint.open_checkpoint(checkpoint.folder_of(output, 8)).step == 8
+    change(f"{newer}/weights.bin", b"of a kind that is not known here")
+    for step in (20, 24, 28):
+        write(output, step, keep=1)
+    checkpoint.sweep(output)
+    assert content(f"{newer}/weights.bin")
+    with pytest.raises(NewerCheckpoint, match="left alone"):
+        write(output, 16)
+    fs, path = fsspec.core.url_to_fs(f"{newer}/checkpoint.json")
+    fs.rm(path)
+    checkpoint.sweep(output)
+    assert content(f"{newer}/weights.bin"), "half written by somebody else: not ours to sweep"
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew_by_itself(output: str) -> None:
@@ -246,12 +266,32 @@ def test_another_recipe_or_other_data_is_refused(output: str) -> None:
     write(output, 8)
     found = checkpoint.find(output)
     assert isinstance(found, SavedCheckpoint)
-    checkpoint.check_fits(found, RECIPE, digest(RECIPE), DATA)
+    changes.check_fits(found, RECIPE, digest(RECIPE), DATA)
     other = {"optim.lr": 0.2, "seed": 0, "loss.new": True}
     with pytest.raises(ConfigError, match=r"loss\.new was 'not set', now True; optim\.lr was 0\.1, now 0\.2\. Give"):
-        checkpoint.check_fits(found, other, digest(other), DATA)
+        changes.check_fits(found, other, digest(other), DATA)
     with pytest.raises(ConfigError, match=r"other data: .*samples was 14, now 15"):
-        checkpoint.check_fits(found, RECIPE, digest(RECIPE), {**DATA, "samples": 15})
+        changes.check_fits(found, RECIPE, digest(RECIPE), {**DATA, "samples": 15})
+
+
+def test_changes_that_are_allowed_are_recorded_and_all_others_refused(output: str) -> None:
+    write(output, 8)
+    found = checkpoint.find(output)
+    assert found is not None
+    other = {"optim.lr": 0.2, "seed": 1}
+    data = {**DATA, "samples": 15}
+    with pytest.raises(ConfigError, match=r"seed was 0, now 1\. .*add --allow-changed seed, which"):
+        changes.check_fits(found, other, digest(other), DATA, ["optim"])
+    with pytest.raises(ConfigError, match=r"--allow-changed optim\.rl: did you mean 'optim\.lr'"):
+        changes.check_fits(found, other, digest(other), DATA, ["optim.rl"])
+    with pytest.raises(ConfigError, match="add --allow-changed data, which"):
+        changes.check_fits(found, RECIPE, digest(RECIPE), data)
+    done = changes.check_fits(found, other, digest(other), data, ["optim.lr", "seed", "data"])
+    assert changes.history_of(found, done) == [
+        {"step": 8, "key": "optim.lr", "before": 0.1, "now": 0.2},
+        {"step": 8, "key": "seed", "before": 0, "now": 1},
+        {"step": 8, "key": "samples", "before": 14, "now": 15},
+    ]
 
 
 def test_frozen_weights_are_told_apart() -> None:

@@ -97,6 +97,22 @@ def test_another_number_of_loader_workers_changes_nothing(data: str, undisturbed
     assert result(tmp_path) == result(undisturbed)
 
 
+def test_other_threads_may_round_otherwise_and_that_is_said(data: str, tmp_path: Path) -> None:
+    run_tiny(data, tmp_path, max_steps=4)
+    run_tiny(data, tmp_path, max_steps=6)
+    path = tmp_path / "checkpoints/step-00000006/checkpoint.json"
+    document = json.loads(path.read_text())
+    threads = document["versions"]["threads"]
+    document["versions"]["threads"] = threads + 3
+    path.write_text(json.dumps({**document, "world": 8}))
+    run_tiny(data, tmp_path, max_steps=8)
+    told = [row["text"] for row in read_lines(str(tmp_path / "events.jsonl")) if "rounding" in row["text"]]
+    assert told == [
+        f"saved with threads {threads + 3}, now {threads}, ranks 8, now 1: results may differ by rounding from those "
+        "of one go"
+    ]
+
+
 def test_a_killed_process_leaves_no_trace(data: str, undisturbed: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     command = ["--recipe", tiny_toml(tmp_path), "--data", data, "--output", output, "--launcher", "local"]
@@ -172,6 +188,34 @@ def test_another_recipe_is_refused_by_its_keys(data: str, tmp_path: Path) -> Non
     # Where and how it is run may change.
     run_tiny(data, tmp_path, max_steps=4, telemetry={"every": 1}, checkpoint={"keep": 1}, data={"prefetch": 3})
     assert len(rows(tmp_path)) == 4
+
+
+def test_a_change_that_is_allowed_is_recorded_and_needs_to_be_said_once(data: str, tmp_path: Path) -> None:
+    def go_on(allowed: list[str], url: str = data, **changed: Any) -> None:
+        run_local(tiny_recipe(url, **changed), str(tmp_path), device="cpu", allowed=allowed)
+
+    run_tiny(data, tmp_path, max_steps=8)
+    faster = {"optim": {"lr": 0.04, "accumulate": 2}, "schedule": {"steps": 60, "warmup_steps": 4, "milestones": [30]}}
+    with pytest.raises(ConfigError, match=r"accumulate was 1, now 2.*add --allow-changed optim\.accumulate optim\.lr"):
+        go_on(["schedule"], **faster)
+    go_on(["optim.lr", "optim.accumulate", "schedule.steps"], max_steps=16, **faster)
+    go_on([], max_steps=24, **faster)
+    more = make_data(tmp_path / "data", num_images=20)
+    go_on(["data"], url=more, max_steps=60, **faster)
+    found = rows(tmp_path)
+    assert [row["step"] for row in found] == list(range(1, 61)) and found[10]["lr"] == pytest.approx(0.04)
+    document = json.loads((tmp_path / "checkpoints/step-00000060/checkpoint.json").read_text())
+    assert [(change["step"], change["key"]) for change in document["history"]] == [
+        (8, "optim.accumulate"),
+        (8, "optim.lr"),
+        (8, "schedule.steps"),
+        (24, "fingerprint"),
+        (24, "samples"),
+    ]
+    assert json.loads((tmp_path / "final/card.json").read_text())["history"] == document["history"]
+    told = [row["text"] for row in read_lines(str(tmp_path / "events.jsonl"))]
+    assert "allowed: optim.lr was 0.05, is 0.04 now" in told
+    assert told.count("allowed: samples was 14, is 21 now") == 1
 
 
 def test_other_data_is_refused(data: str, tmp_path: Path) -> None:

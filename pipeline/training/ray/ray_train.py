@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, TextIO, cast
 
@@ -56,6 +56,7 @@ def run_ray(
     num_workers: int,
     device: str = "auto",
     resume: str = "auto",
+    allowed: Sequence[str] = (),
     stream: TextIO | None = None,
 ) -> TrainingResult:
     """Train on `num_workers` ranks of the cluster of `RAY_ADDRESS`, or of a Ray of our own on this machine.
@@ -69,6 +70,7 @@ def run_ray(
         num_workers: ranks; never fewer, so a machine that is lost is waited for.
         device: `cpu`; `cuda`: a GPU for each rank; `auto`: likewise if the cluster has any.
         resume: `auto` or the URL of a checkpoint.
+        allowed: what may differ from the checkpoint, see `changes.check_fits`.
         stream: gets what rank 0 says, and what becomes of the ranks; stderr.
 
     Raises:
@@ -86,13 +88,21 @@ def run_ray(
     if started:
         start_ray(recipe.ray.start_timeout_s, without="--launcher local")
     try:
-        return _run(recipe, output, num_workers, device, resume, stream or sys.stderr)
+        return _run(recipe, output, num_workers, device, resume, allowed, stream or sys.stderr)
     finally:
         if started:
             ray.shutdown()
 
 
-def _run(recipe: Recipe, output: str, num_workers: int, device: str, resume: str, stream: TextIO) -> TrainingResult:
+def _run(
+    recipe: Recipe,
+    output: str,
+    num_workers: int,
+    device: str,
+    resume: str,
+    allowed: Sequence[str],
+    stream: TextIO,
+) -> TrainingResult:
     use_gpu = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
     each = {"CPU": recipe.ray.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
     for line in _notices(recipe, output, each, num_workers):
@@ -104,6 +114,7 @@ def _run(recipe: Recipe, output: str, num_workers: int, device: str, resume: str
         values=recipe.model_dump(),
         output=output,
         resume=resume,
+        allowed=tuple(allowed),
         use_gpu=use_gpu,
         desk=desk,
         terminal=stream.isatty(),

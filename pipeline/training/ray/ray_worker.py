@@ -90,6 +90,7 @@ class Rank:
     values: dict[str, Any]
     output: str
     resume: str
+    allowed: tuple[str, ...]
     use_gpu: bool
     desk: Any
     terminal: bool
@@ -112,6 +113,7 @@ class Rank:
                     self.output,
                     device=str(ray.train.torch.get_device()) if self.use_gpu else "cpu",
                     resume=self.resume,
+                    allowed=self.allowed,
                     should_stop=_listening(self.desk) if first else lambda: False,
                     on_checkpoint=_report,
                     notice=lambda line: print(scrub(line), file=sys.stderr, flush=True) if first else None,

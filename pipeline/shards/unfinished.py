@@ -1,0 +1,32 @@
+"""Whether all units that were planned are there."""
+
+from __future__ import annotations
+
+import io
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.receipts import done_units
+from trackmill.pipeline.storage.files import list_files, read_bytes
+
+
+def unfinished_units(layout: Layout) -> tuple[int, int]:
+    """How many planned units have no receipt yet, and how many are planned; (0, 0) where there is no plan.
+
+    A plan that cannot be read counts as none: `trackmill inspect --verify` says what is wrong with it.
+
+    Raises:
+        OSError: storage failed.
+    """
+    planned: set[int] = set()
+    try:
+        for file in list_files(layout.plan):
+            if file.uri.endswith(".parquet"):
+                table = pq.read_table(io.BytesIO(read_bytes(file.uri)), columns=["unit"])
+                planned.update(pc.unique(table["unit"]).to_pylist())
+    except (FileNotFoundError, pa.ArrowException, KeyError):
+        return 0, 0
+    return len(planned - set(done_units(layout))), len(planned)
