@@ -76,6 +76,7 @@ def run(options: Options) -> ExitCode:
     if "coco" in options.format and "tao" in options.format:
         raise InputError("--format: coco and tao both write NAME.json; choose one, or run twice")
 
+    from trackmill.pipeline.storage.output_folder import check_output_folder
     from trackmill.pipeline.storage.scratch import sweep_scratch
     from trackmill.pipeline.tracking.build import make_video_model, read_file_detections
     from trackmill.pipeline.tracking.frames import open_frames
@@ -83,10 +84,12 @@ def run(options: Options) -> ExitCode:
     from trackmill.pipeline.tracking.run import TrackingStopped, track_video
     from trackmill.pipeline.tracking.timing import StageTimes, TrackingProgress
 
+    check_output_folder(output, (), "--output")
     with contextlib.closing(open_frames(options.video, config.read)) as reader:
         reader.name = options.name or reader.name
         if "/" in reader.name or reader.name in ("", ".", ".."):
             raise InputError(f"--name {reader.name!r}: files are called by it, so it holds no slash")
+        check_output_folder(output, output_names(options, reader.name), "--output")
         from_file = read_file_detections(options.detections, reader, options.images, options.min_score)
         table = read_image_table(options.images, reader.name, reader.file_names) if options.images else None
         model = make_video_model(
@@ -118,6 +121,12 @@ def run(options: Options) -> ExitCode:
             left = len(from_file) - from_file.num_given
             note(f"{left:,} detections in the file are of frames that were not read")
     return summarise(reader, result)
+
+
+def output_names(options: Options, name: str) -> list[str]:
+    """Files that will be written."""
+    forms = dict.fromkeys(SUFFIXES[form] for form in options.format)
+    return [f"{name}.{suffix}" for suffix in (*forms, *(["mp4"] if options.save_video else []))]
 
 
 def make_writers(

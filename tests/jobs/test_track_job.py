@@ -159,6 +159,46 @@ def test_mistakes_are_one_clear_line(
     assert not (sequence.parent / "out").exists() or not list((sequence.parent / "out").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("output", "options", "message"),
+    [
+        ("/proc/tracks", [], "nothing can be made in /proc; give a folder that you may write to"),
+        ("/dev/null", [], "/dev/null is a file; give a folder"),
+        ("{here}/file.txt", [], "file.txt is a file; give a folder, which need not exist"),
+        ("{here}/file.txt/out", [], "file.txt is a file; give a folder"),
+        ("{here}/taken", [], "seq.txt is a folder, a file of that name is to be written"),
+        ("{here}/taken", ["--format", "coco", "--save-video"], "seq.mp4 is a folder"),
+        ("{here}/" + "n" * 300, [], "the name is too long"),
+        ("{here}/out", ["--name", "n" * 300], "304 bytes are too long for a file's name"),
+    ],
+)
+def test_an_output_that_cannot_be_is_told_before_the_work(
+    sequence: Path, output: str, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = sequence.parent
+    (here / "file.txt").touch()
+    for name in ("seq.txt", "seq.mp4"):
+        (here / "taken" / name).mkdir(parents=True)
+    det = sequence / "det" / "det.txt"
+    arguments = ["--video", sequence, "--detections", det, "--output", output.format(here=here), *options]
+    assert track(*arguments, "--weights", "no/such/file.pth") == 2, "weights are looked for later"
+    printed = capsys.readouterr()
+    assert message in printed.err and ("--output" in printed.err or "--name" in options)
+    assert "Errno" not in printed.err and len(printed.err.splitlines()) == 1
+    assert sorted(path.name for path in here.iterdir()) == ["file.txt", "seq", "taken"]
+
+
+def test_colons_and_spaces_in_paths(sequence: Path, tmp_path: Path) -> None:
+    moved = sequence.rename(tmp_path / "a::b c")
+    det = moved / "det" / "det.txt"
+    output = tmp_path / "out::x"
+    assert track("--video", moved, "--detections", det, "--output", output, "--save-video") == 0
+    assert sorted(path.name for path in output.iterdir()) == ["a::b c.mp4", "a::b c.txt"]
+    clip = make_video(tmp_path / "v::1.mp4", 5)
+    assert track("--video", clip, "--detections", det, "--output", output) == 0
+    assert (output / "v::1.txt").exists()
+
+
 def test_a_broken_detection_is_told_before_the_model_is_loaded(
     sequence: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
