@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import sys
@@ -14,7 +13,7 @@ import trackmill
 from trackmill.pipeline.console.blame import place_outside
 from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of, out_of_memory
 from trackmill.pipeline.console.output import clean, complain
-from trackmill.pipeline.storage.credentials import scrub
+from trackmill.pipeline.storage.credentials import path_error, scrub
 
 _TRACEBACK = "Traceback (most recent call last)"
 
@@ -72,15 +71,8 @@ def _sentence(error: BaseException) -> str:
     if out_of_memory(error):
         first = clean(str(error).partition("\n")[0], 300)
         return ": ".join(filter(None, ["out of memory, do less at once (a smaller batch, fewer workers)", first]))
-    if isinstance(error, OSError) and error.errno is not None and isinstance(error.filename, str):
-        known = {
-            errno.ENOENT: "no such file or folder",
-            errno.EEXIST: "exists already, and is no folder",
-            errno.ENOTDIR: "is a file where a folder is needed",
-            errno.EISDIR: "is a folder where a file is needed",
-        }
-        said = known.get(error.errno) or os.strerror(error.errno).lower()
-        return f"{clean(error.filename)}: {said}"
+    if isinstance(error, OSError) and (said := path_error(error)):
+        return clean(said)
     return clean(str(error)) or _named(error)
 
 

@@ -7,6 +7,7 @@ receipt or message goes through `scrub`.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 
@@ -118,8 +119,28 @@ def scrub(text: str) -> str:
 
 def error_text(error: Exception, limit: int = 500) -> str:
     """An error as one line that may be stored: without credentials, at most `limit` characters, never empty."""
-    text = scrub(" ".join(str(error).split())) or type(error).__name__
+    said = path_error(error) if isinstance(error, OSError) else ""
+    text = scrub(" ".join((said or str(error)).split())) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def path_error(error: OSError) -> str:
+    """What the operating system says of a path, as a sentence; "" for an error without number or path."""
+    path = error.filename
+    if error.errno is None or not isinstance(path, str):
+        return ""
+    if error.errno == errno.ENOENT and os.path.islink(path):
+        return f"{path}: a link to {os.readlink(path)}, where nothing is"
+    known = {
+        errno.ENOENT: "no such file or folder",
+        errno.EEXIST: "exists already, and is no folder",
+        errno.ENOTDIR: "is a file where a folder is needed",
+        errno.EISDIR: "is a folder where a file is needed",
+        errno.ELOOP: "a link that leads back to itself",
+        errno.EACCES: "not allowed; see to its permissions",
+        errno.ENOSPC: "no space is left on its disk",
+    }
+    return f"{path}: {known.get(error.errno) or os.strerror(error.errno).lower()}"
 
 
 def storage_environment() -> dict[str, str]:

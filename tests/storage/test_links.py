@@ -8,7 +8,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from trackmill.pipeline.storage.files import list_files
+from trackmill.pipeline.storage.credentials import error_text
+from trackmill.pipeline.storage.files import list_files, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes, remove
 from trackmill.schemas.errors import StorageError
 
@@ -90,3 +91,13 @@ def test_what_is_removed_is_what_was_named(root: str, tmp_path: Path) -> None:
     assert {file.uri.split("/")[-3] for file in list_files(root)} == {"run1", "runs"}
     if root.startswith("memory"):
         assert not fsspec.filesystem("memory").exists("/links/run[1]/step")
+
+
+def test_a_link_to_nothing_says_so_where_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError) as raised:
+        read_bytes(str(tmp_path / "a.jpg"))
+    assert error_text(raised.value) == f"{tmp_path}/a.jpg: a link to {tmp_path}/gone, where nothing is"
+    with pytest.raises(FileNotFoundError) as raised:
+        read_bytes(str(tmp_path / "b.jpg"))
+    assert error_text(raised.value) == f"{tmp_path}/b.jpg: no such file or folder"
