@@ -80,6 +80,10 @@ def recognise(
     new = found.settle(new, planned, _by_spelling)
     files = {*sizes, *(item.uri for item in items), *(item.uri for item in planned)}
     ordered = [root_of_input(url, files) for url in [*planned_roots, *roots]]
+    if len(set(ordered)) == 1:
+        done.items += new
+        found.tell()
+        return done
     tell_by_place = _Places(ordered, sizes, contents)
     first_root = {root: ordered.index(root) for root in ordered}
     earlier = list(planned)
@@ -186,12 +190,17 @@ def _by_file(new: Sequence[WorkItem], earlier: Sequence[WorkItem]) -> dict[str, 
     for item in earlier:
         if (name := real.of(item)) is not None:
             first.setdefault((item.source, name), item)
-    same = {}
-    for item in sorted(new, key=lambda item: real.of(item) != item.source_id):
-        if (name := real.of(item)) is not None:
-            twin = first.setdefault((item.source, name), item)
-            if twin is not item and real.details(item) == real.details(twin):
-                same[item.source_id] = twin
+    linked, same = [], {}
+    for item in new:
+        name = real.of(item)
+        if name == item.source_id and (item.source, name) not in first:
+            first[item.source, name] = item
+        elif name is not None:
+            linked.append((name, item))
+    for name, item in linked:
+        twin = first.setdefault((item.source, name), item)
+        if twin is not item and real.details(item) == real.details(twin):
+            same[item.source_id] = twin
     return same
 
 
@@ -199,8 +208,10 @@ def _by_spelling(new: Sequence[WorkItem], earlier: Sequence[WorkItem]) -> dict[s
     """Items whose URLs differ in the name of the scheme, or in a signature that is another each time."""
     first: dict[tuple[str, str], WorkItem] = {}
     for item in earlier:
-        first.setdefault(_spelt(item), item)
-    return {item.source_id: twin for item in new if (twin := first.setdefault(_spelt(item), item)) is not item}
+        if not is_local(item.uri):
+            first.setdefault(_spelt(item), item)
+    elsewhere = [item for item in new if not is_local(item.uri)]
+    return {item.source_id: twin for item in elsewhere if (twin := first.setdefault(_spelt(item), item)) is not item}
 
 
 def _spelt(item: WorkItem) -> tuple[str, str]:
