@@ -553,7 +553,7 @@ def test_a_broken_picture_leaves_the_boxes(data, reason, report, tmp_path):
         ("", "*", "neither pictures nor a video"),
         ("", "", "no path below"),
         ("", "a\x00b", "not a URL"),
-        ("x\n.jpg", "one", "not a URL"),
+        ("x\n.jpg", "one", r"no x\?\.jpg under"),
         ("none.jpg", "one", "no none.jpg"),
         ("", "two", "neither pictures nor a video"),
         ("", "three", "number 3"),

@@ -50,6 +50,9 @@ _BROKEN = (
 class NoPicture(InputError):
     """There is no picture of a moment; the message says why."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(c if c.isprintable() else "?" for c in text))  # names may hold line breaks
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedFrame:
