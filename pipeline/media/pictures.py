@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from trackmill.pipeline.media.errors import BadItem, PixelLimit, TruncatedMedia
+from trackmill.pipeline.media.heif import is_heic
 from trackmill.pipeline.media.scaling import stored_size
 
 # Pillow would warn or raise at a limit of its own. Every picture here is checked against `read.max_pixels` instead,
@@ -158,8 +159,9 @@ def open_picture(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """A picture whose header has been read and checked; see `decode_picture` for what is raised."""
     if not data:
         raise TruncatedMedia(f"{name}: the file is empty")
+    formats = ("HEIF",) if is_heic(data[:64], name) else FORMATS
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
         raise BadItem(f"{name}: not a picture of a known format, or its header is cut (begins {data[:8]!r})") from None
     except BROKEN as error:

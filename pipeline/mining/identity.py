@@ -79,13 +79,13 @@ def recognise(
     new = found.settle(new, planned, _by_file)
     new = found.settle(new, planned, _by_spelling)
     files = {*sizes, *(item.uri for item in items), *(item.uri for item in planned)}
-    ordered = [root_of_input(url, files) for url in [*planned_roots, *roots]]
-    if len(set(ordered)) == 1:
+    ordered = list(dict.fromkeys(root_of_input(url, files) for url in [*planned_roots, *roots]))
+    if len(ordered) == 1:
         done.items += new
         found.tell()
         return done
     tell_by_place = _Places(ordered, sizes, contents)
-    first_root = {root: ordered.index(root) for root in ordered}
+    first_root = {root: place for place, root in enumerate(ordered)}
     earlier = list(planned)
     for root in sorted({tell_by_place.root(item.uri) for item in new}, key=lambda root: first_root.get(root, -1)):
         here = [item for item in new if tell_by_place.root(item.uri) == root]

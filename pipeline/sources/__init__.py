@@ -29,6 +29,10 @@ SOURCES: dict[str, Entry] = {
     ),
     "videos": Entry(target="trackmill.pipeline.sources.video_files:VideoFiles", summary="video files without labels"),
     "images": Entry(target="trackmill.pipeline.sources.images:Images", summary="picture files without labels"),
+    "webdataset": Entry(
+        target="trackmill.pipeline.sources.webdataset:WebDataset",
+        summary="pictures inside tars, such as WebDataset shards, and zips; never taken by itself",
+    ),
 }
 """What `--source` may say, in the order in which `auto` asks them: data sets first, so that their frames are not taken
 for pictures."""
@@ -65,7 +69,8 @@ def sources_of(name: str) -> dict[str, type[Source]]:
         InputError: see `source_class`.
     """
     if name == AUTO:
-        return {each: source_class(each) for each in SOURCES}
+        classes = {each: source_class(each) for each in SOURCES}
+        return {each: cls for each, cls in classes.items() if not cls.by_name_only}
     chosen = source_class(name)
     return {chosen.name: chosen}
 

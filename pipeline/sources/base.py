@@ -74,6 +74,9 @@ class Source(ABC):
     Config: type[Settings] = Settings
     """Settings of its own, section `[source_settings]`."""
 
+    by_name_only: bool = False
+    """Whether `auto` never asks it, because what it reads is mostly meant otherwise."""
+
     explicit: bool = False
     """Whether `--source` names this source; it may then claim files that only might be its own."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 
-from trackmill.pipeline.sources import AUTO, SOURCES, open_source, sources_of
+from trackmill.pipeline.sources import AUTO, open_source, sources_of
 from trackmill.pipeline.sources.base import ReadSettings, Source
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, canonical, list_files
@@ -13,6 +14,11 @@ from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import unit_of_part
 from trackmill.schemas.media import WorkItem
+
+PACKED = (".tar", ".tgz", ".tar.gz", ".zip")
+"""Files that may hold others, by the end of their names in lower case."""
+
+_AT_ONCE = 16
 
 log = logging.getLogger("trackmill")
 
@@ -36,8 +42,9 @@ def list_inputs(urls: Sequence[str], source_name: str = AUTO, output: str = "") 
     sources = [*sources_of(AUTO).values(), *sources_of(source_name).values()]
     suffixes = tuple({suffix for source in sources for suffix in source.suffixes})
     files: dict[str, FileInfo] = {}
-    for url in urls:
-        files.update((file.uri, file) for file in _list(url, suffixes))
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="list") as pool:  # a list of inputs may hold many URLs
+        for listed in pool.map(lambda url: _list(url, suffixes), urls):
+            files.update((file.uri, file) for file in listed)
     made = {root for root in map(_data_set_of, files) if root and canonical(root) not in map(canonical, urls)}
     for root in sorted(made - {output}):
         log.warning("%s: a data set that mining made lies in the input; its files are left out", redact(root))
@@ -78,7 +85,7 @@ def claim_files(
     explicit = source_name != AUTO
     items: list[WorkItem] = []
     left = list(listing)
-    for name in [source_name] if explicit else SOURCES:
+    for name in [source_name] if explicit else sources_of(AUTO):
         source = open_source(name, settings, config)
         source.explicit, source.planned = explicit, planned
         claim = source.claim(left)
@@ -120,4 +127,10 @@ def _nothing_to_mine(listing: Sequence[FileInfo], sources: Iterable[type[Source]
     shown = ", ".join(redact(file.uri) for file in listing[:3]) + (", ..." if len(listing) > 3 else "")
     seen = f"in {len(listing)} files ({shown})" if listing else "because there is no file"
     wanted = "; ".join(source.looked_for or source.name for source in sources)
-    return f"nothing to mine {seen}; looked for: {wanted}"
+    return f"nothing to mine {seen}; looked for: {wanted}{packed_advice(file.uri for file in listing)}"
+
+
+def packed_advice(uris: Iterable[str]) -> str:
+    """What to say of files that no source took, if there are tars or zips among them."""
+    packed = any(uri.lower().endswith(PACKED) for uri in uris)
+    return "; --source webdataset reads pictures inside tars and zips" if packed else ""

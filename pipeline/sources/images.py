@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from trackmill.pipeline.media.fetching import fetch_bytes
 from trackmill.pipeline.media.pictures import decode_picture
-from trackmill.pipeline.sources.base import Claim, Source
+from trackmill.pipeline.sources.base import Claim, ReadSettings, Source
 from trackmill.pipeline.storage.files import FileInfo, basename
 from trackmill.schemas.keys import sample_key
 from trackmill.schemas.media import Frame, Media, WorkItem
@@ -28,6 +28,9 @@ SUFFIXES = (
     ".pbm",
     ".jp2",
     ".avif",
+    ".heic",
+    ".heif",
+    ".hif",
 )
 """What is taken for a picture, by the end of its name in lower case."""
 
@@ -49,21 +52,33 @@ class Images(Source):
     def read(self, item: WorkItem) -> Media:
         """Decode a picture; of an animation, its first frame."""
         data = fetch_bytes(item.uri, max_bytes=self.settings.max_item_bytes)
-        picture = decode_picture(
-            data, item.uri, max_pixels=self.settings.max_pixels, longest_side=self.settings.longest_side
-        )
-        return Media(
-            kind="image",
-            frames=[Frame(image=picture.image, encoded=picture.encoded)],
-            original_height=picture.height,
-            original_width=picture.width,
-            sha256=hashlib.sha256(data).hexdigest(),
-            num_bytes=len(data),
-            annotated=False,
-            license=self.settings.license or "unknown",
-            conversions=picture.conversions,
-        )
+        return picture_media(data, item.uri, self.settings)
 
     def _item(self, uri: str) -> WorkItem:
         name = basename(uri).rsplit(".", 1)[0]
         return WorkItem(source=self.name, source_id=uri, key=sample_key(self.name, name, uri), uri=uri)
+
+
+def picture_media(data: bytes, name: str, settings: ReadSettings) -> Media:
+    """What is read for a picture without annotations.
+
+    Args:
+        data: the file.
+        name: what the errors should name.
+        settings: how to read.
+
+    Raises:
+        BadItem: (or a subclass) it is broken, or larger than the settings allow.
+    """
+    picture = decode_picture(data, name, max_pixels=settings.max_pixels, longest_side=settings.longest_side)
+    return Media(
+        kind="image",
+        frames=[Frame(image=picture.image, encoded=picture.encoded)],
+        original_height=picture.height,
+        original_width=picture.width,
+        sha256=hashlib.sha256(data).hexdigest(),
+        num_bytes=len(data),
+        annotated=False,
+        license=settings.license or "unknown",
+        conversions=picture.conversions,
+    )

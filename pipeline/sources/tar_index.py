@@ -114,6 +114,12 @@ def _index_or_reason(url: str) -> TarIndex | str:
         return f"the tar cannot be read: {error}"
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a member is one that listings of folders leave out too: `.NAME`, and macOS's `__MACOSX/`."""
+    parts = name.split("/")
+    return "__MACOSX" in parts or any(part[:1] == "." and part.strip(".") != "" for part in parts)
+
+
 def explain(index: TarIndex | str) -> Iterator[tuple[str, dict[str, Any]]]:
     """What is wrong with a tar or its members: name of the member (empty for the tar), details of an item for it."""
     if isinstance(index, str):
@@ -139,7 +145,7 @@ def raise_explained(source_id: str, details: dict[str, Any]) -> None:
 
 def _enter(index: TarIndex, member: tarfile.TarInfo, size: int) -> None:
     parts = member.name.split("/")
-    if member.isdir() or "__MACOSX" in parts or any(part[:1] == "." and part.strip(".") for part in parts):
+    if member.isdir() or is_hidden(member.name):
         return
     if not member.isreg() or member.issparse():
         reason = "is a link, a device or a sparse file; only plain files are read"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,21 @@ def make_sav_tar(folder: Path) -> None:
     shutil.rmtree(folder / "sav_train")
 
 
+def make_shard(folder: Path) -> None:
+    """A WebDataset shard with a picture and a caption a sample."""
+    for path in make_pictures(folder / "made", 3):
+        path.with_suffix(".txt").write_text("a caption")
+    pack_tar(folder / "shard-000000.tar", folder / "made")
+    shutil.rmtree(folder / "made")
+
+
+def make_zip(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
+        for number, path in enumerate(make_pictures(folder / "made", 3)):
+            archive.write(path, path.name, zipfile.ZIP_DEFLATED if number else zipfile.ZIP_STORED)
+    shutil.rmtree(folder / "made")
+
+
 DATA_SETS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     # name: (source, how to make it, a file whose damage must be noticed)
     "pictures": ("images", make_pictures, "picture_1.jpg"),
@@ -56,6 +72,8 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "sav training": ("sav", make_sav_train, "sav_000001_auto.json"),
     "sav tar": ("sav", make_sav_tar, "sav_000.tar"),
     "sav validation": ("sav", make_sav_val, "JPEGImages_24fps/sav_000777/00004.jpg"),
+    "webdataset tar": ("webdataset", make_shard, "shard-000000.tar"),
+    "webdataset zip": ("webdataset", make_zip, "pictures.zip"),
     "frames": ("frames", make_davis, "JPEGImages/480p/bear/00000.jpg"),
     "mot": ("mot", make_mot, "MOT17-99-TEST/img1/000001.jpg"),
 }
@@ -132,7 +150,7 @@ def test_frames_are_what_the_plan_said(data_set, settings):
     items = claim(name, url, settings)
     for item, media in zip(items, read_all(name, items, settings), strict=True):
         assert len(media.frames) == item.frames
-        assert media.kind == ("image" if name in ("images", "sa1b") else "clip")
+        assert media.kind == ("image" if name in ("images", "sa1b", "webdataset") else "clip")
         shapes = {frame.image.shape for frame in media.frames}
         assert len(shapes) == 1 and max(*shapes) <= settings.longest_side
         assert all(frame.image.dtype == np.uint8 and frame.image.flags.c_contiguous for frame in media.frames)

@@ -1,0 +1,103 @@
+"""Source `webdataset`: the pictures inside tars, such as WebDataset shards, and inside zips, read in place.
+
+One item for each member with the suffix of a picture; captions, JSON and whatever else lies beside it are left alone.
+`auto` never takes a tar for such: mined shards are tars of pictures too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from trackmill.pipeline.media.fetching import fetch_bytes
+from trackmill.pipeline.sources.base import Claim, Source
+from trackmill.pipeline.sources.images import SUFFIXES as PICTURES
+from trackmill.pipeline.sources.images import picture_media
+from trackmill.pipeline.sources.tar_index import SUFFIXES as TARS
+from trackmill.pipeline.sources.tar_index import TarIndex, explain, index_tars, raise_explained
+from trackmill.pipeline.sources.zip_index import ZipEntry, index_zips, read_member
+from trackmill.pipeline.storage.files import FileInfo, basename
+from trackmill.schemas.keys import sample_key
+from trackmill.schemas.media import Media, WorkItem
+
+ZIPS = (".zip",)
+
+
+class WebDataset(Source):
+    """Pictures in tars and zips; only where `--source` names it."""
+
+    name = "webdataset"
+    version = 1
+    annotated = False
+    looked_for = "tars and zips that hold pictures"
+    suffixes = (*TARS, *ZIPS)
+    by_name_only = True
+
+    def claim(self, files: Sequence[FileInfo]) -> Claim:
+        """Walk the headers of tars and the directories of zips."""
+        claim = Claim()
+        names = [file.uri for file in files]
+        tars = [uri for uri in names if uri.lower().endswith(TARS)]
+        zips = [uri for uri in names if uri.lower().endswith(ZIPS)]
+        claim.used.update(tars, zips)
+        for uri, index in zip(tars, index_tars(tars), strict=True):
+            claim.items += self._in_tar(uri, index)
+        for uri, members in zip(zips, index_zips(zips), strict=True):
+            claim.items += self._in_zip(uri, members)
+        return claim
+
+    def read(self, item: WorkItem) -> Media:
+        """Decode a picture."""
+        details = orjson.loads(item.details)
+        raise_explained(item.source_id, details)
+        limit = self.settings.max_item_bytes
+        if "zip" in details:
+            data = read_member(item.uri, ZipEntry(**details["zip"]), item.source_id, limit)
+        else:
+            data = fetch_bytes(item.uri, item.offset, item.length, max_bytes=limit)
+        return picture_media(data, item.source_id, self.settings)
+
+    def _in_tar(self, uri: str, index: TarIndex | str) -> list[WorkItem]:
+        items = [
+            self._item(uri, member, details)
+            for member, details in explain(index)
+            if not member or details.get("truncated") or _is_picture(member)
+        ]
+        members = {} if isinstance(index, str) else index.files
+        items += [
+            self._item(uri, name, {}, place.offset, place.length)
+            for name, place in members.items()
+            if _is_picture(name)
+        ]
+        return items or [self._none(uri, "tar", list(members))]
+
+    def _in_zip(self, uri: str, members: dict[str, ZipEntry] | str) -> list[WorkItem]:
+        if isinstance(members, str):
+            return [self._item(uri, "", {"error": members})]
+        items = [
+            self._item(uri, name, {"zip": entry.as_details()}) for name, entry in members.items() if _is_picture(name)
+        ]
+        return items or [self._none(uri, "zip", list(members))]
+
+    def _none(self, uri: str, kind: str, members: list[str]) -> WorkItem:
+        found = f"{len(members)} files such as {members[0]}" if members else "no file at all"
+        return self._item(uri, "", {"error": f"the {kind} holds no picture, but {found}"})
+
+    def _item(self, uri: str, member: str, details: dict[str, Any], offset: int = -1, length: int = -1) -> WorkItem:
+        source_id = f"{uri}#{member}" if member else uri
+        name = basename(member or uri).rsplit(".", 1)[0]
+        return WorkItem(
+            source=self.name,
+            source_id=source_id,
+            key=sample_key(self.name, name, source_id),
+            uri=uri,
+            offset=offset,
+            length=length,
+            details=orjson.dumps(details, option=orjson.OPT_SORT_KEYS).decode(),
+        )
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURES)

@@ -1,0 +1,68 @@
+"""A list of inputs: names, URLs and comments; relative to the list; what is missing costs one item."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.make_media import make_pictures
+from tests.runs import rows
+from trackmill.jobs import mine_proposals
+from trackmill.pipeline.sources.input_list import read_input_list
+from trackmill.schemas.errors import InputError
+
+
+def test_names_are_relative_to_the_list_and_comments_are_passed_over(tmp_path):
+    path = tmp_path / "lists" / "all.txt"
+    path.parent.mkdir()
+    path.write_text("\ufeff# mine these\n\na.jpg\r\n  ../b c.jpg  \n/data/#1.jpg\ns3://bucket/x.jpg\na.jpg\n~/d.jpg\n")
+    folder = path.parent
+    assert read_input_list(str(path)) == [
+        f"{folder}/a.jpg",
+        f"{folder}/../b c.jpg",
+        "/data/#1.jpg",
+        "s3://bucket/x.jpg",
+        "~/d.jpg",
+    ]
+
+
+def test_names_that_end_with_zero_bytes_may_hold_line_breaks(tmp_path):
+    (tmp_path / "list").write_bytes(b"a\nb.jpg\0#c.jpg\0caf\xe9.jpg\0")
+    names = [Path(name).name for name in read_input_list(str(tmp_path / "list"))]
+    assert names == ["a\nb.jpg", "#c.jpg", r"caf\xe9.jpg"]
+
+
+def test_standard_input(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.jpg\n")))
+    assert read_input_list("-") == ["./a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [(b"", "names no input"), (b"# nothing\n", "names no input"), ("a".encode("utf-16"), "UTF-16")]
+)
+def test_a_list_that_names_nothing(tmp_path, content, text):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(InputError, match=rf"--input-list .*list\.txt: .*{text}"):
+        read_input_list(str(tmp_path / "list.txt"))
+
+
+def test_mining_a_list(tmp_path, monkeypatch):
+    made = make_pictures(tmp_path / "in", 4)
+    (tmp_path / "in" / "list.txt").write_text("picture_0.jpg\npicture_2.jpg\nmissing.jpg\n")
+    command = ["--output", str(tmp_path / "out"), "--executor", "inline", "--input-list"]
+    assert mine_proposals.main([*command, str(tmp_path / "in" / "list.txt")]) == 0
+    assert {Path(row.source_id).name: row.status for row in rows(tmp_path / "out")} == {
+        "picture_0.jpg": "ok",
+        "picture_2.jpg": "ok",
+        "missing.jpg": "quarantined",
+    }
+    assert mine_proposals.main([*command, str(tmp_path / "in" / "list.txt"), "--input", str(made[3])]) == 0
+    assert len(rows(tmp_path / "out")) == 4
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"in/picture_1.jpg\n")))
+    assert mine_proposals.main([*command, "-"]) == 0
+    assert len(rows(tmp_path / "out")) == 5
+    assert mine_proposals.main([*command, str(tmp_path / "no-list.txt")]) == 2
