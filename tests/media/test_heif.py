@@ -26,9 +26,7 @@ def test_without_the_plug_in_the_extra_is_named(monkeypatch):
     for package in heif._PLUG_INS:
         monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(Image, "OPEN", {name: way for name, way in Image.OPEN.items() if name != "HEIF"})
-    with pytest.raises(
-        BadItem, match=r'photo\.heic: a HEIC picture, which needs an extra: pip install -e "\.\[heic\]"'
-    ):
+    with pytest.raises(BadItem, match=r'photo\.heic: a HEIC picture, .* pip install -e "\.\[heic\]"'):
         decode(HEIC)
 
 
