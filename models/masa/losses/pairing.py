@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trackmill.models.masa.losses.across_ranks import Block, gather_blocks
 from trackmill.models.masa.losses.assigning import pairwise_iou
 from trackmill.models.masa.losses.contrastive import match_instances, pair_targets
 
@@ -44,12 +45,14 @@ class ContrastPairs:
         columns: (R, D) embeddings of the samples of the other view.
         targets: (P, R) bool, true where both show the same object.
         ignored: (P, R) bool, true where a pair is neither positive nor negative; None ignores no pair.
+        num_images: from so many images.
     """
 
     rows: Tensor
     columns: Tensor
     targets: Tensor
     ignored: Tensor | None = None
+    num_images: int = 1
 
 
 def pair_views(
@@ -60,30 +63,42 @@ def pair_views(
     Args:
         rows, columns: the two views of each image. Rows are the positives of `rows`, columns all samples of `columns`.
         negatives: `pair` returns one `ContrastPairs` for each image. `batch` returns a single one, in which the columns
-            of other images are negatives too. Pairs of two images that share a group are ignored, because both may
-            show the same object.
+            of other images, those of other ranks included, are negatives too. Pairs of two images that share a group
+            are ignored, because both may show the same object.
         ignore_iou: ignores samples of another object whose IoU with the row's object, in the view of `columns`, is
             above this; 1 ignores none.
     """
     alone = [_pair_views(row, column, ignore_iou) for row, column in zip(rows, columns)]
     if negatives == "pair" or not alone:
         return alone
-    targets = torch.block_diag(*[each.targets for each in alone])
-    ignored = torch.zeros_like(targets)
-    if any(each.ignored is not None for each in alone):
-        ignored = torch.block_diag(
-            *[torch.zeros_like(each.targets) if each.ignored is None else each.ignored for each in alone]
-        )
-    related = torch.tensor([[i != j and _share_group(a, b) for j, b in enumerate(columns)] for i, a in enumerate(rows)])
+    blocks = gather_blocks(
+        [
+            Block(
+                rows=each.rows,
+                columns=each.columns,
+                targets=each.targets,
+                ignored=torch.zeros_like(each.targets) if each.ignored is None else each.ignored,
+                row_groups=tuple(row.groups),
+                column_groups=tuple(column.groups),
+            )
+            for each, row, column in zip(alone, rows, columns, strict=True)
+        ]
+    )
+    targets = torch.block_diag(*[each.targets for each in blocks])
+    ignored = torch.block_diag(*[each.ignored for each in blocks])
+    related = torch.tensor(
+        [[i != j and _share_group(a, b) for j, b in enumerate(blocks)] for i, a in enumerate(blocks)]
+    )
     if bool(related.any()):
-        heights, widths = [len(each.rows) for each in alone], [len(each.columns) for each in alone]
+        heights, widths = [len(each.rows) for each in blocks], [len(each.columns) for each in blocks]
         ignored |= _expand_blocks(related.to(targets.device), heights, widths)
     return [
         ContrastPairs(
-            rows=torch.cat([each.rows for each in alone]),
-            columns=torch.cat([each.columns for each in alone]),
+            rows=torch.cat([each.rows for each in blocks]),
+            columns=torch.cat([each.columns for each in blocks]),
             targets=targets,
             ignored=ignored,
+            num_images=len(blocks),
         )
     ]
 
@@ -124,8 +139,8 @@ def _pair_views(row: ViewSamples, column: ViewSamples, ignore_iou: float) -> Con
     )
 
 
-def _share_group(a: ViewSamples, b: ViewSamples) -> bool:
-    return not set(a.groups).isdisjoint(b.groups)
+def _share_group(a: Block, b: Block) -> bool:
+    return not set(a.row_groups).isdisjoint(b.column_groups)
 
 
 def _expand_blocks(blocks: Tensor, heights: Sequence[int], widths: Sequence[int]) -> Tensor:

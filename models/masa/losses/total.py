@@ -73,7 +73,8 @@ class LossSettings:
         detection: trains the proposal head and the object prior head too. False: only the track losses are computed, on
             the boxes of the objects without proposals, from `Masa.track_features`.
         negatives: `pair`: negatives are the other samples of the same image's reference view. `batch`: those of all
-            images of the batch, except images that share a group; the mean is then over all rows of the batch.
+            images of the batch, except images that share a group; the mean is then over all rows of the batch. Where
+            there are several ranks, the batch is that of all of them, so their number changes nothing.
         ignore_iou: a sample of another object whose IoU with an object is above this, in the reference view, is neither
             its positive nor its negative, because proposals are often parts of each other. 1 (released) ignores none.
         symmetric: also compare reference boxes with the key view; the track losses are the means of both directions.
@@ -261,7 +262,7 @@ def _track_losses(
         auxiliary = torch.zeros_like(track)
     telemetry = pair_telemetry(pairs)
     # With `negatives = "batch"` there is one `ContrastPairs` for all images; the mean is per image in either case.
-    telemetry["positives"] = telemetry["positives"] * len(pairs) / len(rows)
+    telemetry["positives"] = telemetry["positives"] * len(pairs) / sum(each.num_images for each in pairs)
     return {"track": track, "track_aux": auxiliary, **telemetry}
 
 

@@ -43,7 +43,9 @@ class LossSection(Settings):
         True, description="Train the proposal and object heads too; if not, only given objects are compared."
     )
     negatives: Literal["pair", "batch"] = Field(
-        "pair", description="Other objects of the same picture, or of the whole batch but for the same video's."
+        "pair",
+        description="Other objects of the same picture, or of the whole batch but for the same video's: of all ranks, "
+        "and with optim.accumulate of one part of it, which is less.",
     )
     ignore_iou: float = Field(
         1.0, ge=0, le=1, description="Objects of a picture that overlap more are no negatives of each other."
