@@ -30,6 +30,7 @@ from trackmill.schemas.media import Frame, Media, WorkItem
 LICENSE = "SA-1B research licence"
 
 _PAIR = re.compile(r"^(?P<stem>.*)\.(?P<kind>jpe?g|json)$", re.IGNORECASE)
+_ADVICE = "--source webdataset takes pictures without annotations out of any tar"
 _OFFICIAL_NAME = re.compile(r"(^|/)sa_\d+$")
 
 
@@ -91,8 +92,9 @@ class Sa1b(Source):
         if details.get("picture") is False:
             raise BadItem(f"{item.source_id}: there are annotations, but the picture is missing")
         if "json" not in details:
+            bare = "images" if item.offset < 0 else "webdataset"
             raise MissingAnnotation(
-                f"{item.source_id}: no JSON lies beside the picture; mine it without annotations by --source images"
+                f"{item.source_id}: no JSON lies beside the picture; mine it without annotations by --source {bare}"
             )
 
     def _is_tar(self, uri: str) -> bool:
@@ -185,7 +187,7 @@ def _no_pair(index: TarIndex | str) -> dict[str, str]:
     """For a tar in which there is nothing of ours, what there is instead."""
     names = list(index.files) if isinstance(index, TarIndex) else []
     found = f"{len(names)} files such as {names[0]}" if names else "no file at all"
-    return {"error": f"the tar holds no pair of NAME.jpg and NAME.json, but {found}"}
+    return {"error": f"the tar holds no pair of NAME.jpg and NAME.json, but {found}; {_ADVICE}"}
 
 
 def _short(name: str) -> str:

@@ -98,9 +98,10 @@ class Sav(Source):
             raise BadItem(f"{item.source_id}: there are annotations, but the video is missing")
         place = Place(item.uri, item.offset, item.length, details.get("member", ""))
         if "manual" not in details and "auto" not in details:
+            unpacked = "unpack the tar and " if place.member else ""
             raise MissingAnnotation(
                 f"{place.name}: neither _manual.json nor _auto.json lies beside the video; "
-                f"mine it without annotations by --source videos"
+                f"{unpacked}mine it without annotations by --source videos"
             )
         video = self._cache.get(place)
         if "error" in details:

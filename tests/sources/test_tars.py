@@ -103,7 +103,7 @@ def test_what_is_wrong_in_a_sav_tar_is_said_of_the_member(tmp_path):
     source = open_source("sav", SETTINGS)
     with pytest.raises(BadItem, match=r"sav_000\.tar#sav_000001_auto\.json: not valid JSON"):
         source.read(first)
-    with pytest.raises(MissingAnnotation, match=r"sav_000\.tar#sav_000002\.mp4: neither"):
+    with pytest.raises(MissingAnnotation, match=r"sav_000\.tar#sav_000002\.mp4: neither .* unpack the tar and mine"):
         source.read(second)
 
 
@@ -112,3 +112,12 @@ def test_cut_sav_tar_names_the_video_that_is_cut(tmp_path):
     path = pack_tar(tmp_path / "sav_000.tar", tmp_path / "made")
     path.write_bytes(path.read_bytes()[: (tmp_path / "made" / "sav_000001.mp4").stat().st_size // 2])
     assert "sav_000001.mp4" in only_error(path) and "cut off" in only_error(path)
+
+
+def test_pictures_of_a_tar_without_json_say_what_takes_them(tmp_path):
+    make_pictures(tmp_path / "made", 1)
+    text = only_error(pack_tar(tmp_path / "sa_000000.tar", tmp_path / "made"))
+    assert text.endswith(
+        "sa_000000.tar#picture_0.jpg: no JSON lies beside the picture; mine it without annotations by "
+        "--source webdataset"
+    )
