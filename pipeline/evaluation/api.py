@@ -63,8 +63,8 @@ def evaluate(
         benchmark: `mot15`, `mot16`, `mot17`, `mot20`, `dancetrack`, `sportsmot`, `tao`, `tao-ov`, `ovtb`,
             `bdd100k-mot`, `bdd100k-mots`, `youtubevis`, `ovis` or `uvo`.
         progress: called with (videos done, videos in all).
-        workers: processes that evaluate sequences of MOTChallenge text and videos of TAO; None starts one a free
-            processor where that pays. The numbers do not depend on it.
+        workers: processes that evaluate sequences; None starts one a free processor where that pays. The numbers do
+            not depend on it.
         choices: fields of `trackmill.pipeline.evaluation.request.Options`, such as `sequences=("MOT17-02-FRCNN",)` or
             `max_detections=300`; the report names each that differs from the benchmark's protocol.
 

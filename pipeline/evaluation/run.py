@@ -11,10 +11,7 @@ from trackmill.pipeline.evaluation.request import Options
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import require_known
 
-Evaluate: TypeAlias = Callable[..., Report]
-
-IN_PROCESSES = ("mot", "tao")
-"""Modules whose `evaluate` takes `workers`; the others evaluate in this process."""
+Evaluate: TypeAlias = Callable[[str, str, str, Options, Progress | None, int | None], Report]
 
 _PACKAGE = "trackmill.pipeline.evaluation.benchmarks"
 BENCHMARKS = {
@@ -61,17 +58,11 @@ def evaluate(
         InputError: an unknown benchmark (names the nearest), or an option that another benchmark has.
         JobError: a process died.
     """
-    name_of_module = BENCHMARKS[require_known("benchmark", benchmark, BENCHMARKS)]
-    module = importlib.import_module(f"{_PACKAGE}.{name_of_module}")
+    module = importlib.import_module(f"{_PACKAGE}.{BENCHMARKS[require_known('benchmark', benchmark, BENCHMARKS)]}")
     call: Evaluate = module.evaluate
     chosen = options or Options()
     for name in chosen.model_dump(exclude_defaults=True):
         if name not in module.OPTIONS:
             apply = ", ".join(sorted(module.OPTIONS))
             raise InputError(f"{name} is no option of benchmark {benchmark}: leave it out; those that apply: {apply}")
-    if name_of_module in IN_PROCESSES:
-        return call(benchmark, gt, results, chosen, progress, workers)
-    report = call(benchmark, gt, results, chosen, progress)
-    if workers is not None and workers > 1:
-        report.notes.append(f"{benchmark} is evaluated in one process; --workers makes no difference")
-    return report
+    return call(benchmark, gt, results, chosen, progress, workers)

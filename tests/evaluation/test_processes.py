@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
+from tests.evaluation.make_scalabel import make_scalabel
 from tests.evaluation.make_tao import make_files, make_videos, write_files
 from tests.evaluation.make_track_files import mot_videos, write_mot
+from tests.evaluation.test_youtubevis import make_vis
 from trackmill.jobs.evaluate import main
 from trackmill.pipeline.evaluation import processes
 from trackmill.pipeline.evaluation.processes import results_in_order
-from trackmill.pipeline.evaluation.run import evaluate
+from trackmill.pipeline.evaluation.run import BENCHMARKS, evaluate
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.schemas.errors import JobError
 
@@ -114,6 +120,41 @@ def test_processes_are_started_only_where_that_pays(monkeypatch: pytest.MonkeyPa
     assert found[0][1] == os.getpid() not in {process for _, process in found[1:]}
     monkeypatch.setattr(processes, "free_processors", lambda: 1)
     assert {process for _, process in results_in_order(work, items, items, None)} == {os.getpid()}
+
+
+@pytest.mark.parametrize("benchmark", ["mot17", "tao", "bdd100k-mot", "bdd100k-mots", "youtubevis", "ovis"])
+def test_what_goes_to_workers_and_back_can_be_sent(
+    tmp_path: Path, benchmark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a report is made of what comes back; no process is started here."""
+    gt, results = written(tmp_path, benchmark)
+    one = evaluate(benchmark, gt, results)
+    sent: list[str] = []
+
+    def through_pickle(function: Any, items: Sequence[Any], names: Sequence[str], workers: int | None) -> Any:
+        for name, item in zip(names, items, strict=True):
+            call, argument = pickle.loads(pickle.dumps((function, item)))
+            sent.append(name)
+            yield pickle.loads(pickle.dumps(call(argument)))
+
+    module = importlib.import_module(f"trackmill.pipeline.evaluation.benchmarks.{BENCHMARKS[benchmark]}")
+    monkeypatch.setattr(module, "results_in_order", through_pickle)
+    two = evaluate(benchmark, gt, results)
+    assert sent == list(one.sequences) and len(sent) > 1
+    assert one.as_json() == two.as_json() and one.moments == two.moments
+
+
+def written(folder: Path, benchmark: str) -> tuple[str, str]:
+    """Ground truth and results of two or three videos."""
+    if benchmark == "mot17":
+        files = write_mot(folder, mot_videos("mot17", count=2, num_frames=15, num_objects=10), "mot17")
+        return str(files.gt), str(files.results)
+    if benchmark == "tao":
+        return write_files(folder, *make_files(make_videos(3), 3))
+    made = make_scalabel(1, masks=True) if benchmark.startswith("bdd") else make_vis()
+    for name, content in zip(("gt", "results"), made, strict=True):
+        (folder / f"{name}.json").write_bytes(orjson.dumps(content))
+    return str(folder / "gt.json"), str(folder / "results.json")
 
 
 def test_numbers_are_the_same_to_the_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

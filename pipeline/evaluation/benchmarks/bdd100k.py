@@ -8,8 +8,10 @@ super-categories human, vehicle and bike (`settings` names their members), which
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -21,9 +23,18 @@ from trackmill.pipeline.evaluation.benchmarks.bdd100k_categories import (
 )
 from trackmill.pipeline.evaluation.benchmarks.bdd100k_counts import Counts, count_video
 from trackmill.pipeline.evaluation.benchmarks.bdd100k_regions import overlapping_masks
-from trackmill.pipeline.evaluation.benchmarks.bdd100k_rows import Notes, add_plots, pooled, scored_row, totals
+from trackmill.pipeline.evaluation.benchmarks.bdd100k_rows import (
+    Notes,
+    Plots,
+    add_plots,
+    plots_of,
+    pooled,
+    scored_row,
+    totals,
+)
 from trackmill.pipeline.evaluation.class_vote import vote
 from trackmill.pipeline.evaluation.overlaps import Iou
+from trackmill.pipeline.evaluation.processes import results_in_order
 from trackmill.pipeline.evaluation.readers.mot_layout import choose_sequences, unknown
 from trackmill.pipeline.evaluation.readers.scalabel import LabelledVideo, read_scalabel
 from trackmill.pipeline.evaluation.report.report import Report
@@ -42,8 +53,34 @@ OPTIONS = frozenset({"bdd_rule", "class_vote", "iou", "metrics", "sequences"})
 """Options that apply; see `trackmill.pipeline.evaluation.request.Options`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rules:
+    """What holds for all videos; `results` is where they come from."""
+
+    results: str
+    iou: Iou
+    rule: Literal["published", "corrected"]
+    families: Collection[str]
+    class_vote: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class _VideoScores:
+    """What one video adds to a report."""
+
+    name: str
+    counts: dict[int, Counts]
+    plots: Plots
+    notes: Notes
+
+
 def evaluate(
-    name: str, gt: str, results: str, options: Options, progress: Callable[[int, int], None] | None = None
+    name: str,
+    gt: str,
+    results: str,
+    options: Options,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = 1,
 ) -> Report:
     """Evaluate one of `IOU`.
 
@@ -53,6 +90,7 @@ def evaluate(
             `frameIndex`; a video or frame without results counts as without predictions, and a note says so.
         options: `iou`, `sequences`, `bdd_rule`, `class_vote` and `metrics` apply.
         progress: called with videos done and videos in all.
+        workers: processes, see `results_in_order`; files are read in this one.
 
     Raises:
         BadTracks: a file cannot be evaluated, or has results of a video or frame that is not in the ground truth.
@@ -76,18 +114,15 @@ def evaluate(
         raise BadTracks(f"{redact(results)}: {unknown(others[0], list(truths))}")
     by_class = {label: Counts.none() for label in CLASSES.values()}
     notes = Notes()
-    for done, video in enumerate(names, start=1):
-        truth = truths.pop(video)
-        predictions = _aligned(truth, results_of.pop(video, None), results, notes)
-        if iou == "mask":
-            predictions = _without_overlaps(truth, predictions, results, notes)
-        if options.class_vote:
-            predictions = _voted(predictions)
-        counts, compared = count_video(truth, predictions, iou=iou, rule=options.bdd_rule, families=families)
-        notes.look_at(truth, predictions)
-        by_class = {label: total + counts[label] for label, total in by_class.items()}
-        report.sequences[video] = totals(counts, families)
-        add_plots(report, truth, counts, compared, families)
+    rules = _Rules(
+        results=results, iou=iou, rule=options.bdd_rule, families=families, class_vote=bool(options.class_vote)
+    )
+    pairs = [(truths.pop(video), results_of.pop(video, None)) for video in names]
+    for done, video in enumerate(results_in_order(partial(_score, rules=rules), pairs, names, workers), start=1):
+        notes.add(video.notes)
+        by_class = {label: total + video.counts[label] for label, total in by_class.items()}
+        report.sequences[video.name] = totals(video.counts, families)
+        add_plots(report, video.name, video.plots)
         if progress is not None:
             progress(done, len(names))
     report.metrics = totals(by_class, families)
@@ -99,6 +134,21 @@ def evaluate(
         listed = ", ".join(others[:8]) + (", ..." if len(others) > 8 else "")
         report.notes.append(f"results of videos without ground truth were left out ({len(others):,}): {listed}")
     return report
+
+
+def _score(pair: tuple[LabelledVideo, LabelledVideo | None], rules: _Rules) -> _VideoScores:
+    """Score one video: its ground truth, and its results if there are any."""
+    truth, found = pair
+    notes = Notes()
+    predictions = _aligned(truth, found, rules.results, notes)
+    if rules.iou == "mask":
+        predictions = _without_overlaps(truth, predictions, rules.results, notes)
+    if rules.class_vote:
+        predictions = _voted(predictions)
+    counts, compared = count_video(truth, predictions, iou=rules.iou, rule=rules.rule, families=rules.families)
+    notes.look_at(truth, predictions)
+    plots = plots_of(truth, counts, compared, rules.families)
+    return _VideoScores(name=truth.name, counts=counts, plots=plots, notes=notes)
 
 
 def _families(name: str, options: Options) -> tuple[str, ...]:

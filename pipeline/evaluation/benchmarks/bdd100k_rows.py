@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from trackmill.pipeline.evaluation.metrics.clear import ClearCounts
 from trackmill.pipeline.evaluation.metrics.teta import average_teta
 from trackmill.pipeline.evaluation.readers.scalabel import LabelledVideo
 from trackmill.pipeline.evaluation.report.moments import add_timelines, describe_moments, worst_first
-from trackmill.pipeline.evaluation.report.report import Report, Row, row
+from trackmill.pipeline.evaluation.report.report import Moment, Report, Row, Timeline, row
 
 _MOST_MOMENTS = 24
 
@@ -37,6 +37,11 @@ class Notes:
         elif len(predictions.tracks) == 0 and truth.name not in self.missing_videos:
             self.without_predictions.append(truth.name)
         self.look_alikes += int((np.isin(truth.tracks.labels, list(DISTRACTORS)) & ~truth.crowd).sum())
+
+    def add(self, other: Notes) -> None:
+        """Those of further videos."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     def lines(self, by_class: Mapping[int, Counts], published: bool, families: Collection[str]) -> list[str]:
         """The notes, one sentence each."""
@@ -126,30 +131,45 @@ def pooled(counts: Iterable[Counts]) -> Counts:
     return sum(counts, start=Counts.none())
 
 
-def add_plots(
-    report: Report,
-    truth: LabelledVideo,
-    counts: Mapping[int, Counts],
-    compared: Mapping[int, Compared],
-    families: Collection[str],
-) -> None:
-    """Add curves over the thresholds, mistakes over time, and the worst switches of one video to the report."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plots:
+    """Curves over the thresholds, mistakes over time, and the worst switches of one video; see `Report`."""
+
+    curves: dict[str, list[float]] | None = None
+    timeline: Timeline | None = None
+    moments: list[Moment] = field(default_factory=list)
+
+
+def plots_of(
+    truth: LabelledVideo, counts: Mapping[int, Counts], compared: Mapping[int, Compared], families: Collection[str]
+) -> Plots:
+    """The plots of one video."""
+    curves = None
     if "hota" in families:
-        curves = pooled(counts.values()).hota.curves()
-        report.curves[truth.name] = {key: (100 * curves[key]).tolist() for key in ("HOTA", "DetA", "AssA")}
+        found = pooled(counts.values()).hota.curves()
+        curves = {key: (100 * found[key]).tolist() for key in ("HOTA", "DetA", "AssA")}
     if "clear" not in families or not compared:
-        return
+        return Plots(curves=curves)
     names = {number: label for label, number in CLASSES.items()}
-    timelines, moments = [], report.moments
+    timelines: list[Timeline] = []
+    moments: list[Moment] = []
     for number, rows in compared.items():
         matches = ClearCounts(matches=counts[number].clear.matches)
         timeline, worst = describe_moments(
             truth.name, rows.gt, rows.predictions, rows.overlaps, matches, names[number], truth.frame_names
         )
         timelines.append(timeline)
-        moments = moments + worst
-    report.timelines[truth.name] = add_timelines(timelines)
-    report.moments = worst_first(moments)[:_MOST_MOMENTS]
+        moments += worst
+    return Plots(curves=curves, timeline=add_timelines(timelines), moments=worst_first(moments)[:_MOST_MOMENTS])
+
+
+def add_plots(report: Report, name: str, plots: Plots) -> None:
+    """Add the plots of one video to the report."""
+    if plots.curves is not None:
+        report.curves[name] = plots.curves
+    if plots.timeline is not None:
+        report.timelines[name] = plots.timeline
+        report.moments = worst_first(report.moments + plots.moments)[:_MOST_MOMENTS]
 
 
 def _listed(names: list[str]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ from trackmill.pipeline.evaluation.box_forms import likely_form, notes_on_forms
 from trackmill.pipeline.evaluation.metrics.teta import TetaCounts, average_teta, teta
 from trackmill.pipeline.evaluation.metrics.track_map import Scores, TrackMap, average_precision
 from trackmill.pipeline.evaluation.overlaps import Iou, Overlaps, find_overlaps
+from trackmill.pipeline.evaluation.processes import results_in_order
 from trackmill.pipeline.evaluation.readers.mot_layout import choose_sequences
 from trackmill.pipeline.evaluation.readers.youtube_vis import RawTrack, VisTruth, VisVideo, read_results, read_truth
 from trackmill.pipeline.evaluation.readers.youtube_vis_rows import read_tracks
 from trackmill.pipeline.evaluation.report.moments import add_timelines, describe_moments, worst_first
-from trackmill.pipeline.evaluation.report.report import Report, Row, row
+from trackmill.pipeline.evaluation.report.report import Moment, Report, Row, Timeline, row
 from trackmill.pipeline.evaluation.request import Options
-from trackmill.pipeline.evaluation.scoring import TrackCounts, count
+from trackmill.pipeline.evaluation.scoring import TrackCounts, count, without_matches
 from trackmill.pipeline.evaluation.tracks import Video
 
 FAMILIES = ("trackmap", "hota", "teta")
@@ -63,8 +65,45 @@ OPTIONS = frozenset({"iou", "metrics", "sequences"})
 """Options that apply; see `trackmill.pipeline.evaluation.request.Options`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rules:
+    """What holds for all videos; `labels` are the classes with ground truth, `categories` the names of all."""
+
+    iou: Iou
+    families: Collection[str]
+    labels: list[int]
+    categories: Mapping[int, str]
+    has_phrases: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entries:
+    """One video and its tracks as the files hold them."""
+
+    about: VisVideo
+    gt: list[RawTrack]
+    predictions: list[RawTrack]
+
+
+@dataclass(slots=True, kw_only=True)
+class _VideoScores:
+    """What one video adds to a report; see `Report` for timeline and moments, `box_forms.py` for form."""
+
+    name: str
+    tally: _Tally
+    precision: TrackMap
+    form: str
+    timeline: Timeline | None
+    moments: list[Moment]
+
+
 def evaluate(
-    name: str, gt: str, results: str, options: Options, progress: Callable[[int, int], None] | None = None
+    name: str,
+    gt: str,
+    results: str,
+    options: Options,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = 1,
 ) -> Report:
     """Evaluate `youtubevis`, `ovis` or `uvo`.
 
@@ -73,6 +112,7 @@ def evaluate(
         gt, results: JSON in YouTube-VIS form (gzip allowed), or a folder of such files.
         options: `iou` (masks by default), `sequences` and `metrics` apply.
         progress: called with videos done and videos in all.
+        workers: processes, see `results_in_order`; files are read in this one.
 
     Raises:
         BadTracks: a file that cannot be evaluated.
@@ -88,24 +128,22 @@ def evaluate(
     report = Report(benchmark=name, iou=iou, metrics={}, settings=_settings(families, truth, one_class))
     report.notes = _notes(truth, results_of, videos)
     labels = _labels_with_truth(truth, videos)
+    rules = _Rules(
+        iou=iou, families=families, labels=labels, categories=truth.categories, has_phrases=truth.has_phrases
+    )
+    entries = [
+        _Entries(about=about, gt=truth.entries.pop(about.id, []), predictions=results_of.pop(about.id, []))
+        for about in videos
+    ]
     precision = TrackMap("youtube-vis", iou)
     by_video: dict[str, _Tally] = {}
     forms: dict[str, str] = {}
-    for done, about in enumerate(videos, start=1):
-        gt_rows, gt_tracks = read_tracks(truth.entries.pop(about.id, []), about, iou, is_truth=True)
-        rows, tracks = read_tracks(results_of.pop(about.id, []), about, iou, is_truth=False)
-        video = Video(
-            name=about.name, num_frames=about.num_frames, gt=gt_rows, predictions=rows, frame_names=about.frame_names
-        )
-        overlaps = find_overlaps(gt_rows, rows, about.num_frames, iou)
-        if iou == "box":
-            forms[about.name] = likely_form(gt_rows, rows, overlaps)
-        if "trackmap" in families:
-            precision.add(video, gt_tracks=gt_tracks, predicted_tracks=tracks, overlaps=overlaps)
-        by_video[about.name] = _Tally(
-            counts=_count_classes(video, overlaps, families, truth, report),
-            teta=_count_teta(video, overlaps, labels, truth) if "teta" in families else {},
-        )
+    names = [about.name for about in videos]
+    for done, video in enumerate(results_in_order(partial(_score, rules=rules), entries, names, workers), start=1):
+        precision.extend(video.precision)
+        by_video[video.name] = video.tally
+        forms[video.name] = video.form
+        _add_plots(report, video, families)
         if progress is not None:
             progress(done, len(videos))
     report.notes += notes_on_forms(forms)
@@ -119,45 +157,73 @@ def _labels_with_truth(truth: VisTruth, videos: list[VisVideo]) -> list[int]:
     return [label for label in truth.categories if label in present]
 
 
+def _score(entries: _Entries, rules: _Rules) -> _VideoScores:
+    """Read and score one video."""
+    about = entries.about
+    gt_rows, gt_tracks = read_tracks(entries.gt, about, rules.iou, is_truth=True)
+    rows, tracks = read_tracks(entries.predictions, about, rules.iou, is_truth=False)
+    video = Video(
+        name=about.name, num_frames=about.num_frames, gt=gt_rows, predictions=rows, frame_names=about.frame_names
+    )
+    overlaps = find_overlaps(gt_rows, rows, about.num_frames, rules.iou)
+    precision = TrackMap("youtube-vis", rules.iou)
+    if "trackmap" in rules.families:
+        precision.add(video, gt_tracks=gt_tracks, predicted_tracks=tracks, overlaps=overlaps)
+    counts, timeline, moments = _count_classes(video, overlaps, rules)
+    return _VideoScores(
+        name=about.name,
+        tally=_Tally(counts=counts, teta=_count_teta(video, overlaps, rules) if "teta" in rules.families else {}),
+        precision=precision,
+        form=likely_form(gt_rows, rows, overlaps) if rules.iou == "box" else "",
+        timeline=timeline,
+        moments=moments,
+    )
+
+
 def _count_classes(
-    video: Video, overlaps: Overlaps, families: Collection[str], truth: VisTruth, report: Report
-) -> dict[int, TrackCounts]:
-    """HOTA, CLEAR and Identity of each class of one video; curves, timeline and moments go into the report."""
+    video: Video, overlaps: Overlaps, rules: _Rules
+) -> tuple[dict[int, TrackCounts], Timeline | None, list[Moment]]:
+    """HOTA, CLEAR and Identity of each class of one video, its mistakes over time, and its worst moments."""
     gt, predictions = video.gt, video.predictions
-    sure = predictions.scores > PHRASE_SCORE if truth.has_phrases else np.ones(len(predictions), bool)
-    counts: dict[int, TrackCounts] = {}
-    timelines, moments = [], report.moments
+    sure = predictions.scores > PHRASE_SCORE if rules.has_phrases else np.ones(len(predictions), bool)
+    result: dict[int, TrackCounts] = {}
+    timelines: list[Timeline] = []
+    moments: list[Moment] = []
     for label in np.union1d(gt.labels, predictions.labels[sure]).tolist():
         keep_gt, keep = gt.labels == label, sure & (predictions.labels == label)
         compared = overlaps.of_class(keep_gt, keep)
-        counts[label] = count(compared, families)
-        clear = counts[label].clear
-        if clear is not None:
+        counts = count(compared, rules.families)
+        result[label] = without_matches(counts)
+        if counts.clear is not None:
             rows = gt.select(keep_gt), predictions.select(keep)
-            title = truth.categories[label]
-            timeline, worst = describe_moments(video.name, *rows, compared, clear, title, video.frame_names)
+            title = rules.categories[label]
+            timeline, worst = describe_moments(video.name, *rows, compared, counts.clear, title, video.frame_names)
             timelines.append(timeline)
-            moments = moments + worst
-    if timelines:
-        report.timelines[video.name] = add_timelines(timelines)
-        report.moments = worst_first(moments)[:_MOST_MOMENTS]
+            moments += worst
+    return result, add_timelines(timelines) if timelines else None, worst_first(moments)[:_MOST_MOMENTS]
+
+
+def _add_plots(report: Report, video: _VideoScores, families: Collection[str]) -> None:
+    """Add curves, timeline and moments of one video."""
+    if video.timeline is not None:
+        report.timelines[video.name] = video.timeline
+        report.moments = worst_first(report.moments + video.moments)[:_MOST_MOMENTS]
     if "hota" in families:
-        pooled = sum(counts.values(), start=TrackCounts.none(families)).hota
+        pooled = sum(video.tally.counts.values(), start=TrackCounts.none(families)).hota
         assert pooled is not None
         curves = pooled.curves()
         report.curves[video.name] = {key: (100 * curves[key]).tolist() for key in ("HOTA", "DetA", "AssA")}
-    return counts
 
 
-def _count_teta(video: Video, overlaps: Overlaps, labels: list[int], truth: VisTruth) -> dict[int, TetaCounts]:
+def _count_teta(video: Video, overlaps: Overlaps, rules: _Rules) -> dict[int, TetaCounts]:
     """TETA of each class; predictions in frames without ground truth do not count."""
     annotated = np.zeros(video.num_frames, bool)
     annotated[video.gt.frames] = True
     keep = annotated[video.predictions.frames]
-    if truth.has_phrases:
+    if rules.has_phrases:
         keep &= video.predictions.scores >= PHRASE_SCORE
     kept = replace(video, predictions=video.predictions.select(keep))
-    return teta(kept, overlaps.select(np.ones(len(video.gt), bool), keep), labels, exhaustive=True)
+    return teta(kept, overlaps.select(np.ones(len(video.gt), bool), keep), rules.labels, exhaustive=True)
 
 
 def _fill(
