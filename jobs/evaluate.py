@@ -90,6 +90,8 @@ def settings(options: Options) -> Settings:
             raise InputError(f"--frames {options.frames}: --benchmark {ASSOCIATION} takes all frames; see --stride")
         values["frames"] = options.frames
     if kind is AssociationSettings:
+        if options.workers is not None:
+            raise InputError(f"--benchmark {ASSOCIATION} runs in one process: leave out --workers")
         values |= {name: value for name, value in (("frames", pictures(options)),) if value is not None}
         # `--results` is what other benchmarks call the thing that is measured.
         if options.results and len(options.results) > 1:

@@ -63,6 +63,14 @@ def test_one_row_a_tracker(case: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert page.startswith("<!doctype html>") and page.count("100.000") >= 3 and ">SORT</th>" in page
 
 
+def test_one_tracker_with_a_name(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A script that passes one or more trackers gets one form of JSON."""
+    files = ("--output", str(case / "out.json"), "--html", str(case / "out.html"))
+    assert call(case, f"ours={case / 'half'}", more=files) == 0
+    assert capsys.readouterr().out.startswith("mot17 · 1 tracker · boxes")
+    assert json.loads((case / "out.json").read_text())["trackers"]["ours"]["metrics"]["MOTA"] == 50
+
+
 def test_the_order_and_names_of_the_command_count(case: Path) -> None:
     found = evaluate(case / "gt", {"b": case / "half", "a": case / "all"}, metrics=("clear",))
     assert isinstance(found, Comparison) and found.score == "MOTA"

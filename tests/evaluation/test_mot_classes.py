@@ -182,6 +182,16 @@ def test_rows_that_are_not_scored_are_no_silence(case: MotFiles) -> None:
     )
 
 
+def test_considered_rows_that_are_passed_over_are_said(case: MotFiles) -> None:
+    """Own annotations of two classes, evaluated as a benchmark of one."""
+    (case.results / "A.txt").write_text(FOUND.replace(",3,-1,-1\n", ",-1,-1,-1\n").replace(",1,-1,-1\n", ",-1,-1,-1\n"))
+    report = evaluate("mot17", str(case.gt), str(case.results), Options())
+    wanted = "A: not scored, though its rows have flag 1 (column 7): class 3 (car); --classes 1,3 scores all of them"
+    assert wanted in report.notes and report.metrics["GT"] == 4
+    (case.gt / "A.txt").write_text((CAR + PEDESTRIAN).replace(",1,3,1\n", ",0,3,1\n"))
+    assert not any("not scored" in note for note in evaluate("mot17", str(case.gt), str(case.results), Options()).notes)
+
+
 def test_classes_that_motchallenge_marks_as_not_scored_are_scored_when_asked_for(case: MotFiles) -> None:
     (case.gt / "A.txt").write_text((CAR + PEDESTRIAN).replace(",1,3,1\n", ",0,3,1\n"))
     report = run(case, 3)

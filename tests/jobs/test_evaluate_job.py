@@ -80,6 +80,8 @@ def test_an_option_of_another_benchmark_is_refused(case: Path, capsys: pytest.Ca
     assert "'strides' is no choice of --benchmark mot17" in capsys.readouterr().err
     assert main(["--benchmark", "association", "--gt", "x", "--embeddings", "hsv", "--iou", "box"]) == 2
     assert "'iou' is no choice of --benchmark association" in capsys.readouterr().err
+    assert main(["--benchmark", "association", "--gt", "x", "--embeddings", "hsv", "--workers", "2"]) == 2
+    assert "association runs in one process" in capsys.readouterr().err
 
 
 def test_embeddings_are_compared(case: Path, capsys: pytest.CaptureFixture[str]) -> None:

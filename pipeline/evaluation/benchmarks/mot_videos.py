@@ -118,7 +118,18 @@ def _truth_tracks(rows: MotRows, sequence: TextSequence, notes: list[str]) -> Tr
         other = ~np.isin(classes, list(sequence.classes.names))
     else:
         other = sequence.preprocess & (classes != SCORED)
+        notes += _passed_over(classes[other & ~unflagged], sequence.classes)
     return make_tracks(rows.frames - 1, rows.ids, rows.boxes, labels=classes, ignored=unflagged | other)
+
+
+def _passed_over(classes: NDArray[np.int64], scored: ScoredClasses) -> list[str]:
+    """A note about considered rows that are not scored; MOTChallenge itself marks none so, own annotations do."""
+    numbers = np.unique(classes).tolist()
+    if not numbers:
+        return []
+    listed = ", ".join(map(scored.in_words, numbers))
+    asked = ",".join(map(str, [SCORED, *numbers]))
+    return [f"not scored, though its rows have flag 1 (column 7): class {listed}; --classes {asked} scores all of them"]
 
 
 def _check_classes(rows: MotRows, classes: NDArray[np.int64], sequence: TextSequence) -> None:

@@ -14,6 +14,7 @@ from trackmill.pipeline.evaluation.report.table import (
     MAX_CLASSES,
     MAX_SEQUENCES,
     columns,
+    counted,
     headings,
     leading,
     note_lines,
@@ -124,7 +125,7 @@ def _settings(report: Report) -> list[tuple[str, str]]:
 
 def _headings(comparison: Comparison) -> list[str]:
     first = next(iter(comparison.trackers.values()))
-    return [f"{len(comparison.trackers):,} trackers", *headings(first)]
+    return [counted(len(comparison.trackers), "tracker"), *headings(first)]
 
 
 def _parts(comparison: Comparison, width: int) -> Iterator[RenderableType]:
