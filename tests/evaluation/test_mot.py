@@ -219,6 +219,24 @@ def test_an_export_of_cvat_is_called_by_its_archive(case: Path) -> None:
     assert_is_crossing(report.metrics)
 
 
+def test_an_export_for_each_task(case: Path) -> None:
+    """CVAT exports task by task: a folder of archives, each with its `gt/gt.txt`."""
+    (case / "exports").mkdir()
+    for name in "AB":
+        zipped(case / "exports" / f"{name}.zip", {"gt/gt.txt": GT, "gt/labels.txt": "person\n"})
+    report = evaluate("mot17", str(case / "exports"), str(case / "results"), Options())
+    assert_is_crossing(report.metrics, videos=2)
+
+
+def test_compressed_ground_truth(case: Path) -> None:
+    for path in list((case / "gt").glob("*/gt/gt.txt")):
+        path.with_name("gt.txt.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert_is_crossing(run(case).metrics, videos=2)
+    truth = str(case / "gt" / "A" / "gt" / "gt.txt.gz")
+    assert_is_crossing(evaluate("mot17", truth, str(case / "results" / "A.txt"), Options()).metrics)
+
+
 def test_compressed_text(case: Path) -> None:
     for path in list((case / "results").iterdir()):
         path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))

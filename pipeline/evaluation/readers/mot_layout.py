@@ -5,7 +5,6 @@ A zip may hold either layout, with what macOS and CVAT put beside it, and text m
 
 from __future__ import annotations
 
-import contextlib
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,7 +16,6 @@ from trackmill.pipeline.formats.mot_text import NUM_COLUMNS_NEEDED
 from trackmill.pipeline.formats.text_spellings import first_line, utf8
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, dirname, list_files, read_bytes
-from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import nearest
 
 _DOUBTFUL = ("_summary", "readme", "seqmap")
@@ -29,7 +27,7 @@ def find_sequences(url: str, truth_name: str = "gt.txt", expected: Collection[st
     """The sequences below a folder, in an archive or in one file, sorted by name.
 
     In a folder or an archive, only the first kind that exists is taken: `SEQUENCE/gt/gt.txt` at any depth, then `*.txt`
-    in the folder itself, then `*.txt` below it (as in `TRACKER/data/SEQUENCE.txt`).
+    in the folder itself, then `*.txt` below it (as in `TRACKER/data/SEQUENCE.txt`), then archives.
 
     Args:
         url: folder, archive or file.
@@ -49,18 +47,19 @@ def find_sequences(url: str, truth_name: str = "gt.txt", expected: Collection[st
             else _unique([_single(root, truth_name)])
         )
     known = set(files)
-    truths = [uri for uri in files if uri.endswith(f"/gt/{truth_name}")]
+    truths = [uri for uri in files if _is_truth(uri, truth_name)]
     if truths:
         return _unique([_of_truth(uri, known) for uri in truths])
-    if truth_name != "gt.txt":
+    archives = [uri for uri in files if uri.lower().endswith(".zip")]
+    if truth_name != "gt.txt" and not archives:
         others = sorted({basename(uri) for uri in files if dirname(uri).endswith("/gt") and uri.endswith(".txt")})
         advice = nearest(truth_name, others) or f"found in gt folders: {', '.join(others[:8]) or 'nothing'}"
         raise BadTracks(f"{redact(url)}: no SEQUENCE/gt/{truth_name}; {advice}")
     texts = [uri for uri in files if _holds_tracks(uri, expected, partial(read_bytes, uri))]
     direct = [uri for uri in texts if dirname(uri) == root]
-    archives = [uri for uri in files if uri.lower().endswith(".zip")]
-    if not texts and len(archives) == 1:
-        return _in_archive(archives[0], truth_name, expected)
+    if archives and (not texts or truth_name != "gt.txt"):
+        # One submission, or an export of each task, as CVAT makes them.
+        return _unique([file for uri in archives for file in _in_archive(uri, truth_name, expected).values()])
     sequences = _unique([_flat(uri, known, alone=len(direct or texts) == 1) for uri in direct or texts])
     if not sequences:
         raise BadTracks(f"{redact(url)}: holds neither SEQUENCE/gt/gt.txt nor SEQUENCE.txt")
@@ -140,14 +139,17 @@ def _of_truth(uri: str, known: set[str]) -> SequenceFile:
     )
 
 
+def _is_truth(name: str, truth_name: str) -> bool:
+    return name.removesuffix(".gz").endswith(f"/gt/{truth_name}")
+
+
 def _single(uri: str, truth_name: str) -> SequenceFile:
-    if uri.endswith(("/gt/gt.txt", f"/gt/{truth_name}")):
+    if _is_truth(uri, "gt.txt") or _is_truth(uri, truth_name):
         return _of_truth(uri, {file.uri for file in list_files(dirname(dirname(uri)))})
-    known: set[str] = set()
-    # A single file may come from a server that lists nothing.
-    with contextlib.suppress(OSError, InputError):
-        known = {file.uri for file in list_files(f"{dirname(uri)}/{_stem(uri)}")}
-    return _flat(uri, known, alone=False)
+    # A single file may come from a server that lists nothing, and of results nobody asks for the length.
+    name = _stem(uri)
+    seqinfo = posixpath.join(dirname(uri), name, "seqinfo.ini")
+    return SequenceFile(name=name, url=uri, seqinfo=seqinfo, seqinfo_is_guess=True)
 
 
 def _flat(uri: str, known: Collection[str], alone: bool) -> SequenceFile:
@@ -173,7 +175,7 @@ def _in_archive(url: str, truth_name: str, expected: Collection[str]) -> dict[st
         name for name in member_names(url) if not name.startswith("__MACOSX/") and not basename(name).startswith(".")
     ]
     known = set(names)
-    truths = [name for name in names if f"/{name}".endswith(f"/gt/{truth_name}")]
+    truths = [name for name in names if _is_truth(f"/{name}", truth_name)]
     if truths:
         return _unique([_of_member(url, name, known) for name in truths])
     members = [name for name in names if _holds_tracks(name, expected, partial(unpacked, url, name))]

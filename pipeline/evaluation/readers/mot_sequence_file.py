@@ -33,6 +33,7 @@ class SequenceFile:
         url: the file, or the archive that holds it.
         member: name inside the archive; empty for a plain file.
         seqinfo: URL of `seqinfo.ini`, or its name inside the archive; empty where there is none.
+        seqinfo_is_guess: whether there may be no such file.
         labels: the same of `gt/labels.txt`, in which CVAT names the classes.
         is_gt_layout: whether the file lies at `SEQUENCE/gt/gt.txt`.
     """
@@ -41,6 +42,7 @@ class SequenceFile:
     url: str
     member: str = ""
     seqinfo: str = ""
+    seqinfo_is_guess: bool = False
     labels: str = ""
     is_gt_layout: bool = False
 
@@ -69,6 +71,11 @@ class SequenceFile:
         parser = configparser.ConfigParser(interpolation=None)
         try:
             text = self._beside(self.seqinfo)
+        except OSError:
+            if self.seqinfo_is_guess:
+                return None
+            raise
+        try:
             parser.read_string(utf8(text, where).decode())
             length = int(parser["Sequence"]["seqLength"])
         except (configparser.Error, KeyError, ValueError, UnicodeDecodeError):
