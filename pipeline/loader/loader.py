@@ -9,16 +9,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
 import torch
 from torch.multiprocessing import get_context
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from trackmill.pipeline.loader.ahead import Ahead, pinned
 from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.contract import Collate, MakeExample
-from trackmill.pipeline.loader.order import Order, share
+from trackmill.pipeline.loader.order import Order, choose_streams, share
 from trackmill.pipeline.loader.packing import SharedMemoryFull, pack, unpack
 from trackmill.pipeline.loader.settings import DataSettings
 from trackmill.pipeline.loader.shard_files import ShardFiles
@@ -56,6 +57,7 @@ class ShardLoader(Iterator[Any]):
         batch_size: B, samples of a micro batch over all ranks.
         make_example: runs in the workers, so it is pickled.
         collate: runs in this process; the loader yields what it returns.
+        ahead: it runs in a thread, one batch ahead, and its tensors are pinned: for whoever trains on a GPU.
         rank, world: this rank, and the number of ranks.
         seed: seed of the order and of all randomness in examples.
         batches_done: micro batches that were yielded before, by any number of ranks and workers.
@@ -77,8 +79,10 @@ class ShardLoader(Iterator[Any]):
         world: int = 1,
         seed: int = 0,
         batches_done: int = 0,
+        ahead: bool = False,
     ) -> None:
-        self.order = Order(catalog.first, batch_size, settings.streams, settings.window, seed)
+        streams_wanted = settings.streams or choose_streams(batch_size, world, settings.workers)
+        self.order = Order(catalog.first, batch_size, streams_wanted, settings.window, seed)
         streams, self.workers = share(self.order.streams, world, rank, settings.workers)
         self.batches_done = batches_done
         """Micro batches yielded since the beginning of training."""
@@ -88,7 +92,11 @@ class ShardLoader(Iterator[Any]):
         """Messages about settings that were changed, or that cost much memory."""
         self._catalog, self._collate, self._rank = catalog, collate, rank
         self._max_bad = settings.max_bad * len(catalog)
+        # Those of batches that were yielded, and those of batches that were read: one ahead with `ahead`.
         self._bad: dict[int, str] = {}
+        self._met: dict[int, str] = {}
+        self._ahead: Ahead | None = None
+        self._pin = ahead
         # Made here even when workers make their own, so that wrong settings fail at once.
         self._files = ShardFiles(catalog, settings.cache, settings.cache_bytes)
         streams_of = _Streams(catalog, settings, self.order, streams, make_example, self._max_bad, batches_done)
@@ -98,6 +106,7 @@ class ShardLoader(Iterator[Any]):
             self._parts: Iterator[BatchPart] = map(_unpacked, self._iterator)
         else:
             self._parts = streams_of.parts(streams, self._files)
+        self._ahead = Ahead(self._make) if ahead else None
 
     @property
     def bad(self) -> int:
@@ -106,8 +115,10 @@ class ShardLoader(Iterator[Any]):
 
     def bad_samples(self) -> list[tuple[str, str]]:
         """(key, reason) of the first `NAMED` bad samples."""
-        first = sorted(self._bad)[:NAMED]
-        return [(self._catalog.key(sample), self._bad[sample]) for sample in first]
+        return self._named(self._bad)
+
+    def _named(self, bad: Mapping[int, str]) -> list[tuple[str, str]]:
+        return [(self._catalog.key(sample), bad[sample]) for sample in sorted(bad)[:NAMED]]
 
     def state(self) -> LoaderState:
         """The position after the batch that was yielded last, however far the workers have read ahead."""
@@ -131,16 +142,22 @@ class ShardLoader(Iterator[Any]):
             SharedMemoryFull: a part of a batch does not fit into the machine's shared memory.
         """
         begin = time.perf_counter()
-        examples: list[Any] = []
-        for _ in range(max(self.workers, 1)):
-            examples += self._receive().examples
-        batch = self._collate(examples)
+        try:
+            batch, bad = self._make() if self._ahead is None else next(self._ahead)
+        except Exception:
+            self._bad |= self._met  # no batch comes any more: all that were met count
+            raise
+        for sample, reason in bad:
+            self._bad.setdefault(sample, reason)
         self.batches_done += 1
         self.wait_s += time.perf_counter() - begin
         return batch
 
     def close(self) -> None:
         """End the workers and close files. No more batches come; `state` still gives the position."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
         self._parts = iter(())
         if self._iterator is not None:
             self._iterator._shutdown_workers()  # torch does this when the iterator is deleted, whenever that is
@@ -150,6 +167,17 @@ class ShardLoader(Iterator[Any]):
     def __del__(self) -> None:
         if getattr(self, "_iterator", None) is not None:
             self.close()
+
+    def _make(self) -> tuple[Any, list[tuple[int, str]]]:
+        """The next batch, and the bad samples that were met for it."""
+        examples: list[Any] = []
+        bad: list[tuple[int, str]] = []
+        for _ in range(max(self.workers, 1)):
+            part = self._receive()
+            examples += part.examples
+            bad += part.bad
+        batch = self._collate(examples)
+        return (pinned(batch) if self._pin else batch), bad
 
     def _receive(self) -> BatchPart:
         try:
@@ -162,12 +190,12 @@ class ShardLoader(Iterator[Any]):
                 "data.workers or data.prefetch, or enlarge /dev/shm; the same command goes on from the last checkpoint"
             ) from None
         for sample, reason in part.bad:
-            self._bad.setdefault(sample, reason)
-        if len(self._bad) > self._max_bad or isinstance(part.error, TooManyBad):
-            named = "".join(f"\n  {key}: {reason}" for key, reason in self.bad_samples())
+            self._met.setdefault(sample, reason)
+        if len(self._met) > self._max_bad or isinstance(part.error, TooManyBad):
+            named = "".join(f"\n  {key}: {reason}" for key, reason in self._named(self._met))
             raise TooManyBad(
-                f"{redact(self._catalog.url)}: {self.bad} of {len(self._catalog)} samples cannot be used, more than "
-                f"data.max_bad allows; mine their units again (jobs/inspect_shards.py --verify lists all that is "
+                f"{redact(self._catalog.url)}: {len(self._met)} of {len(self._catalog)} samples cannot be used, more "
+                f"than data.max_bad allows; mine their units again (jobs/inspect_shards.py --verify lists all that is "
                 f"wrong) or raise data.max_bad. The first are:{named}"
             )
         if part.error is not None:

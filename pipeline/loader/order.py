@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trackmill.schemas.errors import InputError
 
 MAX_STREAMS = 64
-"""Largest number of streams that is chosen automatically."""
+"""Largest number of streams that is chosen automatically, but for more ranks and workers than so many."""
 
 _SHARDS, _WINDOW, _PLACE = range(3)
 
@@ -130,6 +130,21 @@ class _NoSeed(ISeedSequence):
 
 _NOTHING = np.zeros(4, np.uint64)
 _NO_SEED = _NoSeed()
+
+
+def choose_streams(batch_size: int, world: int, workers: int) -> int:
+    """The number of streams where none is set: as many as the batch allows, up to `MAX_STREAMS`.
+
+    With more loader workers than that over all ranks, one for each of them: a worker needs a stream of its own.
+
+    Args:
+        batch_size: B, samples of a (micro) batch over all ranks.
+        world: number of ranks, each of which needs equally many streams.
+        workers: of each rank.
+    """
+    limit = max(MAX_STREAMS, world * workers)
+    divisors = [n for n in range(1, min(batch_size, limit) + 1) if batch_size % n == 0]
+    return max([n for n in divisors if n % world == 0] or divisors)
 
 
 def share(streams: int, world: int, rank: int, workers: int) -> tuple[range, int]:

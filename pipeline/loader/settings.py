@@ -16,8 +16,8 @@ class DataSettings(Settings):
         0,
         ge=0,
         description="Number of equal streams that an epoch is cut into; ranks and workers own whole streams, so it "
-        "must be a multiple of ranks x workers and divide the batch. 0: as many as the batch allows, 64 at most. Fix "
-        "it if you mean to resume on another number of machines with another batch.",
+        "must be a multiple of ranks x workers and divide the batch. 0: as many as the batch allows, 64 at most, or "
+        "one for each worker of all ranks where those are more; a run that goes on keeps the number it began with.",
     )
     window: int = Field(
         1024, gt=0, description="Samples of a stream that are shuffled among each other; larger mixes shards better."

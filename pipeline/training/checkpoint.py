@@ -156,6 +156,17 @@ def describe_checkpoint(
     }
 
 
+def stored_streams(saved: SavedCheckpoint | None, micro_batch: int) -> int:
+    """The number of streams with which a run began, which it keeps where the recipe names none; 0: to be chosen.
+
+    Args:
+        saved: where it goes on; None to begin.
+        micro_batch: samples of a micro batch, which another number of streams may divide no more.
+    """
+    streams = int(saved.document["loader"].get("streams", 0)) if saved is not None else 0
+    return streams if streams and micro_batch % streams == 0 else 0
+
+
 def surroundings() -> dict[str, Any]:
     """What may change the last bits of a result: sums are added up in another order."""
     return {"python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads()}

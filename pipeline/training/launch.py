@@ -25,7 +25,7 @@ import torch.distributed as dist
 from trackmill.pipeline.console.signals import STOP_SIGNALS
 from trackmill.pipeline.loader.catalog import Catalog, read_catalog
 from trackmill.pipeline.loader.loader import keep_memory
-from trackmill.pipeline.loader.order import Order, share
+from trackmill.pipeline.loader.order import Order, choose_streams, share
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.unfinished import unfinished_units
 from trackmill.pipeline.storage.credentials import redact
@@ -129,10 +129,10 @@ def prepare_training(
         raise ConfigError("no data set: give --data URL, the root of what jobs/mine_proposals.py wrote")
     check_output(output, recipe.data.url)
     catalog = read_catalog(recipe.data.url)
-    check_batch(recipe, catalog, ranks)
     task = make_task(recipe)
     identity = data_identity(catalog, task)
     start = starting_point(output, resume, thorough=False)
+    check_batch(recipe, catalog, ranks, checkpoint.stored_streams(start, recipe.micro_batch))
     if start is not None:
         changes.check_fits(start, *effective(recipe), identity, allowed)
     total = total_steps(recipe)
@@ -185,8 +185,12 @@ def begin(plan: TrainingPlan) -> None:
     )
 
 
-def check_batch(recipe: Recipe, catalog: Catalog, ranks: int) -> Order:
+def check_batch(recipe: Recipe, catalog: Catalog, ranks: int, streams: int = 0) -> Order:
     """The order of samples, if the batch can be cut for accumulation, ranks and streams.
+
+    Args:
+        recipe, catalog, ranks: see `prepare_training`.
+        streams: with which the run began, see `checkpoint.stored_streams`.
 
     Raises:
         ConfigError: it cannot; says which numbers fit.
@@ -201,7 +205,13 @@ def check_batch(recipe: Recipe, catalog: Catalog, ranks: int) -> Order:
             f"make data.batch_size a multiple of {accumulate * ranks}"
         )
     data = recipe.data
-    order = Order(catalog.first, micro, data.streams, data.window, recipe.seed)
+    order = Order(
+        catalog.first,
+        micro,
+        data.streams or streams or choose_streams(micro, ranks, data.workers),
+        data.window,
+        recipe.seed,
+    )
     share(order.streams, ranks, 0, data.workers)
     return order
 

@@ -155,14 +155,17 @@ class _Run:
                 self.ema.load(averaged)
         self.loader = ShardLoader(
             catalog,
-            recipe.data,
-            batch_size=recipe.data.batch_size // recipe.optim.accumulate,
+            recipe.data.model_copy(
+                update={"streams": recipe.data.streams or checkpoint.stored_streams(start, recipe.micro_batch)}
+            ),
+            batch_size=recipe.micro_batch,
             make_example=task.make_example(),
             collate=task.collate,
             rank=self.rank,
             world=self.world,
             seed=recipe.seed,
             batches_done=self.step * recipe.optim.accumulate,
+            ahead=device.type == "cuda",
         )
         stack.callback(self.loader.close)
         self.rows = StepRows(device)

@@ -51,6 +51,11 @@ class Recipe(Settings):
     watchdog: WatchdogSettings = WatchdogSettings()
     ray: RaySettings = RaySettings()
 
+    @property
+    def micro_batch(self) -> int:
+        """Samples of a micro batch over all ranks."""
+        return self.data.batch_size // self.optim.accumulate
+
 
 NO_EFFECT = (
     "name",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,38 @@ def test_restored_equals_undisturbed(catalog: Any, undisturbed: list[Any], world
         )
         assert take(resumed, 8) == mine[40:]
         resumed.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_joining_ahead_in_a_thread_gives_the_same_batches(catalog: Any, undisturbed: list[Any], workers: int) -> None:
+    threads: set[str] = set()
+
+    def joined(examples: list[Any]) -> list[Any]:
+        threads.add(threading.current_thread().name)
+        return examples
+
+    loader = open_loader(catalog, 8, streams=4, workers=workers, ahead=True, collate=joined)
+    assert take(loader, 8) == undisturbed[:8]
+    assert loader.state()["batches_done"] == 8, "however far it has read ahead"
+    loader.close()
+    assert threads == {"collate"}
+    assert not any(thread.name == "collate" for thread in threading.enumerate())
+
+
+def test_an_error_while_joining_ahead_is_raised_where_the_batch_is_asked_for(catalog: Any) -> None:
+    count = iter(range(100))
+
+    def joined(examples: list[Any]) -> list[Any]:
+        if next(count) == 2:
+            raise RuntimeError("cannot be joined")
+        return examples
+
+    loader = open_loader(catalog, 8, ahead=True, collate=joined)
+    take(loader, 2)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="cannot be joined"):
+            next(loader)
+    loader.close()
 
 
 def test_an_epoch_holds_every_sample(catalog: Any) -> None:

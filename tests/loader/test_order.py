@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trackmill.pipeline.loader.order import Order, generator, share
+from trackmill.pipeline.loader.order import Order, choose_streams, generator, share
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=20)
 
@@ -124,3 +124,20 @@ def test_workers_are_lowered_to_what_shares_equally() -> None:
     assert share(12, 2, 1, 4) == (range(6, 12), 3)
     assert share(4, 4, 3, 8) == (range(3, 4), 1)
     assert share(4, 1, 0, 0) == (range(4), 0)
+
+
+@pytest.mark.parametrize(
+    ("batch", "world", "workers", "streams"),
+    [
+        (64, 1, 2, 64),  # as ever
+        (128, 8, 2, 64),
+        (512, 64, 2, 128),  # each of the 128 workers has one
+        (512, 64, 3, 128),  # 192 do not divide the batch
+        (480, 48, 2, 96),
+        (72, 8, 2, 24),  # 36 cannot be shared by eight ranks
+        (60, 7, 2, 60),  # no number can: `share` says so
+        (4, 1, 8, 4),
+    ],
+)
+def test_streams_suffice_for_the_workers_of_all_ranks(batch: int, world: int, workers: int, streams: int) -> None:
+    assert choose_streams(batch, world, workers) == streams

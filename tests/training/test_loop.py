@@ -113,6 +113,19 @@ def test_other_threads_may_round_otherwise_and_that_is_said(data: str, tmp_path:
     ]
 
 
+def test_a_run_keeps_the_streams_it_began_with(data: str, undisturbed: Path, tmp_path: Path) -> None:
+    """Other numbers are chosen where there are more ranks, or by a newer version."""
+    run_tiny(data, tmp_path, max_steps=16, data={"streams": 2})
+    kept, digest = effective(tiny_recipe(data))
+    path = tmp_path / "checkpoints/step-00000016/checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "recipe": kept, "digest": digest}))
+    run_tiny(data, tmp_path)
+    document = json.loads((tmp_path / "checkpoints/step-00000048/checkpoint.json").read_text())
+    assert document["loader"]["streams"] == 2
+    run_tiny(data, tmp_path / "two", data={"streams": 2})
+    assert rows(tmp_path) == rows(tmp_path / "two") != rows(undisturbed)
+
+
 def test_a_killed_process_leaves_no_trace(data: str, undisturbed: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     command = ["--recipe", tiny_toml(tmp_path), "--data", data, "--output", output, "--launcher", "local"]

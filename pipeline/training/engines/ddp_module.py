@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from trackmill.pipeline.loader.nested import map_tensors
 from trackmill.pipeline.tasks.base import TrainingModule
 from trackmill.pipeline.training.engines.base import EngineSettings
 from trackmill.pipeline.training.engines.precision import autocast
@@ -70,18 +70,7 @@ class _Zero(torch.autograd.Function):
 
 def to_device(batch: Any, device: torch.device) -> Any:
     """Nested dicts, lists, tuples and dataclasses with their tensors on `device`; other values as they are."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(to_device(value, device) for value in batch)
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        own = {each.name: getattr(batch, each.name) for each in dataclasses.fields(batch) if each.init}
-        return dataclasses.replace(batch, **{name: to_device(value, device) for name, value in own.items()})
-    return batch
+    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def sync_batch_norms(module: nn.Module) -> None:
