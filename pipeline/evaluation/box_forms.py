@@ -28,8 +28,11 @@ def likely_form(gt: Tracks, predictions: Tracks, overlaps: Overlaps) -> str:
         gt, predictions: the compared rows.
         overlaps: of their boxes, as they were read.
     """
+    matched = _matched(overlaps)
+    if matched > _NEAR_ZERO * min(len(gt), len(predictions)):
+        return ""
     compared = min(len(gt), int(np.isin(predictions.frames, gt.frames).sum()))
-    if compared == 0 or _matched(overlaps) >= _NEAR_ZERO * compared:
+    if compared == 0 or matched > _NEAR_ZERO * compared:
         return ""
     if np.abs(predictions.boxes).max() <= _LARGEST_FRACTION and np.abs(gt.boxes).max() > _SMALLEST_PICTURE:
         return _FRACTIONS
@@ -54,7 +57,9 @@ def notes_on_forms(forms: Mapping[str, str]) -> list[str]:
 
 def _matched(overlaps: Overlaps) -> int:
     """Ground-truth objects with a prediction of IoU 0.5 or more."""
-    return len(np.unique(overlaps.pair_gt[overlaps.pair_iou >= 0.5]))
+    found = np.zeros(overlaps.num_gt, bool)
+    found[overlaps.pair_gt[overlaps.pair_iou >= 0.5]] = True
+    return int(found.sum())
 
 
 def _other_forms(boxes: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -153,6 +153,7 @@ def _fault(text: bytes, num_columns: int, url: str) -> BadTracks | None:
             if _NUMBER.fullmatch(cell) is None:
                 is_heading = not any(map(_NUMBER.fullmatch, columns))
                 advice = "; a line of headings? take it out" if is_heading else ""
+                advice = "; digits stand without underscores" if b"_" in cell and not is_heading else advice
                 return BadTracks(f"{where}: column {place} is no number: {shown}{advice}")
     return None
 

@@ -74,7 +74,7 @@ def test_an_empty_file_has_no_rows(text: bytes) -> None:
         (b"2,1,10,20,30,40,1,-1,-1,-1", "line 4: id 1 stands twice in frame 2"),
         (b"3,-1,1,1,1,1,1,-1,-1,-1\n3,-1,1,1,1,1,1,-1,-1,-1", "line 5: id -1 stands twice in frame 3; these are detec"),
         (b"frame,id,x,y,w,h,conf,a,b,c", "line 4: column 1 is no number: 'frame,id,.*a line of headings"),
-        (b"3,1_0,10,20,30,40,1,-1,-1,-1", "line 4: column 2 is no number: '3,1_0,10,"),
+        (b"3,1_0,10,20,30,40,1,-1,-1,-1", "line 4: column 2 is no number: '3,1_0,10,.*'; digits stand without undersc"),
         (b"3,1,0x10,20,30,40,1,-1,-1,-1", "line 4: column 3 is no number"),
         ("3,1,１０,20,30,40,1,-1,-1,-1".encode(), "line 4: column 3 is no number"),
         (b"3,1,10,5,20,5,30,40,1,-1,-1,-1", "line 4: 12 columns where .*; if these are decimal commas, write 10.5"),
