@@ -19,7 +19,7 @@ from trackmill.models.weights.errors import MissingPackage
 from trackmill.models.weights.read import read_checkpoint
 from trackmill.pipeline.storage.fetched import Weights, fetch_weights
 from trackmill.pipeline.storage.files import exists
-from trackmill.schemas.errors import InputError
+from trackmill.schemas.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,15 @@ def build_detector(
     """
     choice = find_detector(name, settings)
     source = None if weights == RANDOM else weights or choice.default_weights() or None
-    return _built(choice, None if source is None else read_weights(source), device, **(shared or {}))
+    try:
+        tensors = None if source is None else read_weights(source)
+    except OSError as error:
+        if weights:
+            raise
+        raise StorageError(
+            f"the published weights of {name}: {error} (--detector-weights FILE; {RANDOM}: random ones)"
+        ) from error
+    return _built(choice, tensors, device, **(shared or {}))
 
 
 def choose_model(

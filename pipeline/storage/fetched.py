@@ -83,7 +83,10 @@ def fetch_weights(url: str, sha256: str = "") -> Weights:
     name = basename(urlsplit(url).path).partition("@")[0]
     fs, remote = filesystem(url)
     for _ in range(_ROUNDS):
-        info = _look(fs, remote, url)
+        try:
+            info = _look(fs, remote, url)
+        except StorageError as error:
+            raise StorageError(f"{error}; without a network, give the path of a file that you have") from error
         path = _cache_folder() / f"{_identity(url, info)}-{name}"
         if not _is_there(path, info):
             with _alone(path) as locked:

@@ -85,9 +85,10 @@ def retry(action: Callable[[], T], what: str, advanced: Callable[[], bool] | Non
             failed = 0 if advanced is not None and advanced() else failed + 1
             if failed == ATTEMPTS:
                 advice = _ADVICE.get(type(error).__name__, "")
-                raise StorageError(
-                    f"{redact(what)}: gave up after {ATTEMPTS} attempts: {type(error).__name__}: {error}{advice}"
-                ) from error
+                said = str(error).removeprefix(f"{redact(what)}: ")
+                if not isinstance(error, StorageError):
+                    said = f"{type(error).__name__}: {said}"
+                raise StorageError(f"{redact(what)}: gave up after {ATTEMPTS} attempts: {said}{advice}") from error
             time.sleep(0.2 * 2 ** max(failed - 1, 0) * (0.5 + random.random()))
 
 

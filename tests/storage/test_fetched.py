@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
 
+from trackmill.models.registry import Choice
 from trackmill.pipeline.storage import download, files
 from trackmill.pipeline.storage import fetched as weights
 from trackmill.pipeline.storage.fetched import BadWeights, Weights, fetch_weights
-from trackmill.schemas.errors import MissingPackage
+from trackmill.pipeline.weights import build_detector
+from trackmill.schemas.errors import MissingPackage, StorageError
 
 DATA = b"not really a checkpoint " * 1000
 
@@ -180,3 +183,17 @@ def test_workers_must_have_the_drivers_file(tmp_path: Path, cache: Path, remote:
     path.write_bytes(DATA + b"!")
     with pytest.raises(BadWeights, match=f"planned with {planned}"):
         fetch_weights(str(path), planned)
+
+
+def test_without_a_network_it_is_said_what_was_wanted_and_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/detector.pth"
+        with pytest.raises(StorageError, match=r"detector\.pth: gave up after 5 attempts: .*give the path of a file"):
+            fetch_weights(url)
+        monkeypatch.setattr(Choice, "default_weights", lambda self: url)
+        expected = r"the published weights of torchvision:fasterrcnn_resnet50_fpn: .*--detector-weights FILE"
+        with pytest.raises(StorageError, match=expected):
+            build_detector("torchvision:fasterrcnn_resnet50_fpn")
