@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
+import os
+import pty
 import re
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
 
+from tests.runs import ROOT
 from trackmill.pipeline.storage.files import list_files, read_bytes
 from trackmill.pipeline.training.telemetry import Telemetry, TelemetrySettings, require_packages
 from trackmill.pipeline.training.telemetry import telemetry as telemetry_module
@@ -317,6 +324,45 @@ def test_mlflow_that_cannot_be_reached_is_switched_off(tmp_path: Path, monkeypat
     assert len(read_lines(str(tmp_path / "metrics.jsonl"))) == 1
 
 
+def test_wandb_without_a_login_asks_nobody_and_keeps_the_run(tmp_path: Path) -> None:
+    """On a terminal, where it would ask for a key and wait."""
+    script = (
+        "import sys\n"
+        "from trackmill.pipeline.training.telemetry import Telemetry, TelemetrySettings\n"
+        "settings = TelemetrySettings(tensorboard=False, wandb='trackmill')\n"
+        "with Telemetry(settings, sys.argv[1], total_steps=1, samples_per_step=4) as telemetry:\n"
+        "    telemetry.steps([{'step': 1, 'loss': 0.5}])\n"
+    )
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "WANDB_ERROR_REPORTING": "false"}
+    environment |= {"WANDB_CACHE_DIR": str(tmp_path / "cache"), "WANDB_CONFIG_DIR": str(tmp_path / "config")}
+    output = tmp_path / "run"
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(output)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment | {"PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+        )
+        os.close(theirs)
+        threading.Thread(target=_drain, args=(ours,), daemon=True).start()
+        assert process.wait(timeout=240) == 0
+    finally:
+        process.kill()
+    (told,) = [each["text"] for each in read_lines(str(output / "events.jsonl"))]
+    assert "nobody is logged in here" in told and f"kept in {output}/wandb" in told
+    assert list((output / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def _drain(terminal: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
+
+
 def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_DIR", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
@@ -448,8 +494,6 @@ def test_long_lines_keep_their_extremes() -> None:
 
 
 def test_telemetry_module_imports_no_sink() -> None:
-    import subprocess
-    import sys
 
     code = (
         f"import sys, {telemetry_module.__name__}; "

@@ -21,7 +21,7 @@ class TelemetrySettings(Settings):
         description="Tracking URI of an MLflow server; empty: off. Its experiment is MLFLOW_EXPERIMENT_NAME of the "
         "environment, or trackmill.",
     )
-    wandb: str = Field("", description="Project at Weights & Biases; empty: off. WANDB_MODE=offline works.")
+    wandb: str = Field("", description="Project at Weights & Biases; empty: off. Offline without a login.")
     run_name: str = Field("", description="Name of the run there; empty: the last part of the output's URL.")
     upload_s: float = Field(60, gt=0, description="Least seconds between two uploads to an output that is not local.")
 

@@ -186,6 +186,8 @@ class Telemetry:
 
             sink = WandbSink(settings.wandb, name, config, self._output, ids.get("wandb"))
             ids["wandb"] = sink.run_id
+            if sink.notice:
+                self._note(sink.notice)
             return Background(sink)
 
         wanted = ((settings.tensorboard, tensorboard), (settings.mlflow, mlflow), (settings.wandb, wandb))

@@ -13,6 +13,8 @@ from trackmill.pipeline.training.telemetry.sinks import Scalars
 class WandbSink:
     """Logs to a run; what the process prints and its source code are not sent.
 
+    Where nobody is logged in, the run is kept in a folder: training never waits for somebody to answer a question.
+
     Args:
         project: of the run.
         run_name: shown there.
@@ -31,7 +33,16 @@ class WandbSink:
         directory = os.environ.get("WANDB_DIR") or (output if is_local(output) else None)
         if directory:
             os.makedirs(directory, exist_ok=True)
-        offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun")
+        mode = os.environ.get("WANDB_MODE", "")
+        offline = mode in ("offline", "dryrun")
+        self.notice = ""
+        """What people should know; empty where all is as they asked."""
+        if mode in ("", "online") and not wandb.login(prompt=False, verify=False):
+            offline = True
+            self.notice = (
+                f"Weights & Biases: nobody is logged in here (WANDB_API_KEY, or `wandb login`), so the run is kept in "
+                f"{directory or '.'}/wandb; `wandb sync` sends it later"
+            )
         self._run = wandb.init(
             project=project,
             name=run_name,
@@ -39,6 +50,7 @@ class WandbSink:
             resume="allow" if run_id and not offline else None,
             config=dict(config),
             dir=directory,
+            mode="offline" if offline else None,
             settings=wandb.Settings(console="off", disable_git=True, disable_code=True, silent=True),
         )
         self.run_id = str(self._run.id)
