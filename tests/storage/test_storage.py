@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trackmill.pipeline.storage import files as storage_files
-from trackmill.pipeline.storage import publish
+from trackmill.pipeline.storage import publish, scratch
 from trackmill.pipeline.storage.credentials import UnsafeURL, check_url, redact, scrub
 from trackmill.pipeline.storage.files import FileTooLarge, canonical, exists, list_files, read_bytes, retry
 from trackmill.pipeline.storage.publish import publish_bytes, publish_file
@@ -183,6 +184,35 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         publish_bytes(target, b"new")
     assert os.listdir(tmp_path) == ["x"]
     assert (tmp_path / "x").read_bytes() == b"old"
+
+
+def test_scratch_of_another_container_with_this_hosts_name_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the number of a living writer may be nobody's number here."""
+    with monkeypatch.context() as there:
+        there.setattr(scratch, "machine", lambda: f"{socket.gethostname()}-1")
+        there.setattr(scratch.os, "getpid", lambda: 2**22 - 1)
+        theirs = scratch_file(str(tmp_path / "x.tar"))
+    monkeypatch.setattr(scratch.os, "getpid", lambda: 2**22 - 1)
+    ours = scratch_file(str(tmp_path / "x.tar"))
+    assert sweep_scratch(str(tmp_path)) == 1
+    assert theirs.exists() and not ours.exists()
+
+
+def test_scratch_of_a_killed_upload_is_swept_from_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch.tempfile, "tempdir", str(tmp_path))
+    with monkeypatch.context() as killed:
+        killed.setattr(scratch.os, "getpid", lambda: 2**22 - 1)
+        left = scratch_file("memory://bucket/part-00000000.tar")
+    assert tmp_path in left.parents
+    scratch_file("memory://bucket/part-00000001.tar")
+    assert left.exists(), "what was changed a moment ago may still be read, as what a dead miner had in hand is"
+    os.utime(left, (0, 0))
+    scratch_file("memory://bucket/part-00000002.tar")
+    assert not left.exists()
 
 
 def test_publishing_a_file(tmp_path: Path) -> None:
