@@ -23,12 +23,19 @@ from trackmill.schemas.boxes import Boxes, empty_boxes
 from trackmill.schemas.masks import CroppedMask, crop_mask, mask_box
 from trackmill.schemas.media import Annotations
 
+_MASK_FOLDERS = ("Annotations", "Annotations_unsupervised")
 # The second is what DAVIS calls its unsupervised track; it counts where the first has nothing of a video.
-_MASK_FOLDER = re.compile(r"^(?P<root>.*/|)(?P<kind>Annotations|Annotations_unsupervised)(?P<video>/.*|)$", re.DOTALL)
+_MASK_FOLDER = re.compile(r"^(?P<root>.*/|)(?:Annotations|Annotations_unsupervised)(?P<video>/.*|)$", re.DOTALL)
 _FRAME_FOLDER = re.compile(r"^(?P<root>.*/|)JPEGImages(/.*|)$", re.DOTALL)
 
 VOID = 255
 """DAVIS: neither an object nor background. In gray pictures that hold nothing else it is the one object instead."""
+
+
+def mask_folders(frames: str) -> list[str]:
+    """Where the masks of a folder of frames would lie; nowhere if it is not in a layout that has any."""
+    root, found, video = frames.rpartition("JPEGImages/")
+    return [f"{root}{kind}/{video}" for kind in _MASK_FOLDERS] if found else []
 
 
 class MaskFolders:

@@ -11,8 +11,9 @@ All frames that have a mask are stored; of the others about `read.label_fps` a s
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -27,6 +28,7 @@ from trackmill.pipeline.sources.frame_masks import (
     MaskFolders,
     annotations_of_mask,
     are_black_and_white,
+    mask_folders,
     read_frame_mask,
 )
 from trackmill.pipeline.sources.frame_names import (
@@ -38,7 +40,7 @@ from trackmill.pipeline.sources.frame_names import (
 )
 from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, basename, join
+from trackmill.pipeline.storage.files import FileInfo, basename, exists, join
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import Annotations, Media, WorkItem
@@ -88,6 +90,7 @@ class Frames(Source):
             claim.used.update(uri for each in masks for uri in each.uris())
         if not self.explicit:
             self._tell(sequences)
+        _tell_of_masks_outside(sequence for sequence in sequences if not folders.of(sequence))
         return claim
 
     def read(self, item: WorkItem) -> Media:
@@ -206,6 +209,19 @@ class Frames(Source):
             )
         if len(sequences) > _MOST_LINES:
             log.info("%d more folders of numbered pictures are read as videos likewise", len(sequences) - _MOST_LINES)
+
+
+def _tell_of_masks_outside(unlabelled: Iterable[FrameSequence]) -> None:
+    """Warn where a folder of frames was given without the folder of masks that lies beside it."""
+    for sequence in islice((each for each in unlabelled if in_video_layout(each)), _LOOKED_AT):
+        for folder in mask_folders(sequence.folder):
+            if exists(folder):
+                log.warning(
+                    "%s: its masks in %s are no part of the input; give the folder above both to have them",
+                    redact(sequence.folder),
+                    redact(folder),
+                )
+                break
 
 
 def _kept(numbers: Sequence[int], labelled: Container[int], stride: int) -> list[int]:

@@ -15,7 +15,7 @@ from trackmill.schemas.boxes import clip_boxes, from_xywh
 from trackmill.schemas.masks import CroppedMask
 from trackmill.schemas.media import Annotations
 
-_OFFICIAL = re.compile(r"^sa_(\d+)$")
+_OFFICIAL = re.compile(r"^sa_(\d+)$", re.IGNORECASE)
 
 
 def sa1b_annotations(document: dict[str, Any], height: int, width: int, where: str) -> Annotations:
@@ -66,16 +66,18 @@ def check_picture(document: dict[str, Any], picture: str, height: int, width: in
         return
     stem = _stem(picture)
     stated = image.get("file_name")
-    if isinstance(stated, str) and stated and _stem(stated) != stem:
+    if isinstance(stated, str) and stated and _stem(stated).casefold() != stem.casefold():
         raise BadItem(
             f"{where}: its JSON belongs to another picture: image.file_name is {stated!r}; put the right JSON there, "
             "or mend file_name if only the picture was renamed"
         )
-    number = _OFFICIAL.match(stem)
-    if number and isinstance(image.get("image_id"), int | float) and image["image_id"] != int(number[1]):
+    number, stated = _OFFICIAL.match(stem), image.get("image_id")
+    if isinstance(stated, str) and stated.isdecimal():
+        stated = int(stated)
+    if number and isinstance(stated, int | float) and stated != int(number[1]):
         raise BadItem(
-            f"{where}: its JSON belongs to another picture: image.image_id is {image['image_id']}; put the right JSON "
-            "there, or mend image_id"
+            f"{where}: its JSON belongs to another picture: image.image_id is {stated}; put the right JSON there, or "
+            "mend image_id"
         )
     for key, value in (("height", height), ("width", width)):
         if isinstance(image.get(key), int | float) and image[key] != value:

@@ -11,6 +11,7 @@ import numpy as np
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import confidence, fetch_json, required, whole_number
 from trackmill.pipeline.media.rle import crop_rle
+from trackmill.pipeline.storage.files import basename
 from trackmill.pipeline.storage.ranges import Place
 from trackmill.schemas.masks import CroppedMask, mask_box
 from trackmill.schemas.media import Annotations
@@ -42,13 +43,20 @@ class Masklets:
 
     @classmethod
     def fetch(cls, where: str | Place, kind: str) -> Masklets:
-        """Read `X_manual.json` or `X_auto.json`.
+        """Read `X_manual.json` or `X_auto.json`, and make sure that it states no other video than X.
 
         Raises:
             BadItem: a key is missing or holds something else.
             OSError: could not be fetched.
         """
         document, uri = fetch_json(where), where if isinstance(where, str) else where.name
+        stated = document.get("video_id")
+        name = basename(uri.rpartition("#")[2])[: -len(f"_{kind}.json")]
+        if isinstance(stated, str) and stated and stated.casefold() != name.casefold():
+            raise BadItem(
+                f"{uri}: belongs to another video: video_id is {stated!r}; put the right JSON there, or mend video_id "
+                "if only the files were renamed"
+            )
         frames = required(document, "masklet", list, uri)
         ids = [whole_number(value, f"{uri}: 'masklet_id'") for value in required(document, "masklet_id", list, uri)]
         if len(set(ids)) != len(ids):

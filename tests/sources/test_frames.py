@@ -241,3 +241,14 @@ def test_frames_of_two_sizes_and_numbers_that_stand_twice(tmp_path):
         open_source("frames", SETTINGS).read(first)
     with pytest.raises(BadItem, match=r"two pictures have the same number, one of them is 1\.jpg"):
         open_source("frames", SETTINGS).read(second)
+
+
+@pytest.mark.parametrize("source", ["auto", "frames"])
+def test_masks_that_lie_beside_the_input_are_told(tmp_path, source, caplog):
+    make_davis(tmp_path)
+    clips = read_all(tmp_path / "JPEGImages", source)
+    assert not any(clip.annotated for clip in clips)
+    assert f"its masks in {tmp_path}/Annotations/480p/bear are no part of the input" in caplog.text
+    caplog.clear()
+    read_all(tmp_path, source)
+    assert "no part of the input" not in caplog.text

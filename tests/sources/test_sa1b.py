@@ -277,6 +277,7 @@ def test_long_member_names(tmp_path):
     [
         ({"file_name": "sa_2.jpg"}, r"belongs to another picture: image.file_name is 'sa_2\.jpg'"),
         ({"image_id": 2}, r"belongs to another picture: image.image_id is 2"),
+        ({"image_id": "2"}, r"belongs to another picture: image.image_id is 2"),
         ({"width": 640}, "says width 640, the picture has 64"),
     ],
 )
@@ -297,7 +298,7 @@ def test_json_of_another_picture_in_a_tar_is_refused(tmp_path):
     assert "image.file_name is 'sa_2.jpg'" in str(read_error(tmp_path, "auto")["sa_1.jpg"])
 
 
-@pytest.mark.parametrize("image", [None, {}, {"file_name": "images/sa_1.JPEG", "image_id": 1.0}])
+@pytest.mark.parametrize("image", [None, {}, {"file_name": "images/SA_1.JPEG", "image_id": 1.0}])
 def test_json_that_does_not_state_another_picture_is_fine(tmp_path, image):
     make_sa1b_folder(tmp_path, 1)
     change(tmp_path, lambda document: document.update(image=image))

@@ -205,3 +205,10 @@ def test_masks_saved_with_transparency_are_their_object_only(tmp_path, mode):
     Image.fromarray(np.stack(planes, axis=2)).save(path)
     (crop,) = read_all(tmp_path)[0].frames[0].annotations.masks
     assert np.array_equal(paste_mask(crop, 48, 64), mask)
+
+
+def test_json_of_another_video_is_refused(tmp_path):
+    make_sav_train(tmp_path)
+    change(tmp_path / "sav_000001_auto.json", lambda document: document.update(video_id="sav_000002"))
+    with pytest.raises(BadItem, match=r"sav_000001_auto\.json: belongs to another video: video_id is 'sav_000002'"):
+        read_all(tmp_path)
