@@ -27,6 +27,8 @@ from trackmill.pipeline.loader.views.geometry import (
 )
 from trackmill.pipeline.loader.views.mixing import mix_up, occlude
 from trackmill.pipeline.loader.views.pair import jitter_boxes, make_pair, select
+from trackmill.pipeline.tasks.masa.batch import join_examples
+from trackmill.pipeline.tasks.masa.examples import Example
 from trackmill.schemas.boxes import clip_boxes
 from trackmill.schemas.config import ConfigError, build
 
@@ -315,3 +317,20 @@ def test_settings_are_read_without_albumentations() -> None:
     """Recipes are checked on machines that only start a run."""
     code = "import sys, trackmill.pipeline.loader.views; sys.exit('albumentations' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
+
+
+def test_fast_pixels_are_the_same_bytes() -> None:
+    """Blending, mirroring and joining have plain forms, which they are held to."""
+    first, second = (each.astype(np.uint8) for each in np.meshgrid(np.arange(256), np.arange(256)))
+    plain = (first.astype(np.uint16) + second) // 2
+    assert np.array_equal(pixels.blend(first, second), plain)
+    rng = np.random.default_rng(0)
+    for height, width in ((1, 1), (7, 5), (64, 96)):
+        whole = rng.integers(0, 256, (height + 2, width + 3, 3), np.uint8)
+        views = []
+        for image in (whole[:height, :width].copy(), whole[2:, 3:], whole[1 : height + 1, :width]):
+            assert np.array_equal(pixels.mirror(image), image[:, ::-1])
+            views.append(View(image=image, boxes=np.zeros((0, 4), np.float32), ids=np.zeros(0, np.int64)))
+        examples = [Example(key=view, reference=view, origins=("a", "b")) for view in views]
+        joined = join_examples(examples).key.images
+        assert np.array_equal(joined.numpy(), np.stack([view.image for view in views]).transpose(0, 3, 1, 2))
