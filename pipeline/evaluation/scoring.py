@@ -61,14 +61,15 @@ class TrackCounts:
         """
         fractions: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for family in (self.hota, self.clear, self.identity):
+        if self.hota is not None:
+            curves = self.hota.curves()
+            fractions |= {name: float(values.mean()) for name, values in curves.items()}
+            # At the lowest threshold, .05: how much is found and linked when boxes may be loose.
+            fractions |= {f"{name}(0)": float(curves[name][0]) for name in ("HOTA", "LocA")}
+        for family in (self.clear, self.identity):
             if family is not None:
                 fractions |= family.scores()
                 counts |= family.counts()
-        if self.hota is not None:
-            # At the lowest threshold, .05: how much is found and linked when boxes may be loose.
-            curves = self.hota.curves()
-            fractions |= {f"{name}(0)": float(curves[name][0]) for name in ("HOTA", "LocA")}
         if self.clear is not None:
             # What MOTChallenge's tables call them, and the shares that stand there beside the counts.
             fractions |= {"Rcll": fractions["Recall"], "Prcn": fractions["Precision"]}

@@ -73,10 +73,6 @@ class HotaCounts:
         """Means over the thresholds (eq. 11), fractions."""
         return {name: float(values.mean()) for name, values in self.curves().items()}
 
-    def counts(self) -> dict[str, int]:
-        """HOTA has no counts of its own."""
-        return {}
-
 
 def hota(overlaps: Overlaps) -> HotaCounts:
     """Count one video."""
