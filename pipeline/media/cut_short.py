@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import IO
 
+from trackmill.pipeline.media.flash_video import flv_is_cut_short
 from trackmill.pipeline.media.matroska import missing_bytes
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_FLV_TAGS = (8, 9, 18)  # sound, picture, script
 _MOST_HEADER = 1 << 16
-_ONE_SECOND_MS = 1000
 
 
 def is_cut_short(handle: IO[bytes], container: str, duration_s: float) -> bool:
@@ -33,7 +32,7 @@ def is_cut_short(handle: IO[bytes], container: str, duration_s: float) -> bool:
         if "mp4" in container:
             return _mp4(handle, end)
         if "flv" in container:
-            return _flv(handle, end, duration_s)
+            return flv_is_cut_short(handle, duration_s)
         if "asf" in container:
             return _asf(handle, end)
         return "ogg" in container and _ogg(handle, end)
@@ -55,26 +54,6 @@ def _mp4(handle: IO[bytes], end: int) -> bool:
             return False  # no box; what it is, is not told
         position += size
     return position > end
-
-
-def _flv(handle: IO[bytes], end: int, duration_s: float) -> bool:
-    """Adobe's FLV 10.1, annex E: behind each tag stands how long it was; some writers put a wrong number there."""
-    size = int.from_bytes(_at(handle, end - 4, 4), "big")
-    head = _at(handle, end - 4 - size, 11)
-    if size < 11 or int.from_bytes(head[1:4], "big") != size - 11:
-        return _flv_tags_end_behind(handle, end)
-    last_ms = int.from_bytes(head[4:7], "big") | head[7] << 24
-    return duration_s * 1000 - last_ms > _ONE_SECOND_MS
-
-
-def _flv_tags_end_behind(handle: IO[bytes], end: int) -> bool:
-    position = int.from_bytes(_at(handle, 5, 4), "big") + 4
-    while position + 11 <= end:
-        head = _at(handle, position, 11)
-        if head[0] & 0x1F not in _FLV_TAGS:
-            return False  # damaged, which is not the question here
-        position += 11 + int.from_bytes(head[1:4], "big") + 4
-    return position != end
 
 
 def _asf(handle: IO[bytes], end: int) -> bool:

@@ -13,6 +13,9 @@ from trackmill.pipeline.media.transport_stream import Break
 _LONGEST_LOSS_S = 1.0
 """Of a transport stream; where more is missing, it was taken out on purpose, and the frames are those that are left."""
 
+_GAP = 1.5
+"""Distances of two frames; one is missing where they are farther apart."""
+
 _JITTER = 0.05
 """Share of the distance of two frames by which it varies where the rate is steady."""
 
@@ -39,6 +42,12 @@ def damaged_packets(packets: Sequence[Packet], breaks: Sequence[Break]) -> set[i
             if packet.pts < key.pts:
                 damaged.add(packet.place)
     return damaged
+
+
+def has_gap(times: Sequence[int]) -> bool:
+    """Whether two frames are farther apart than most, so that one may be missing between them."""
+    distances = [after - before for before, after in itertools.pairwise(sorted(times))]
+    return bool(distances) and max(distances) > _GAP * statistics.mode(distances)
 
 
 def near_breaks(damaged: set[int], breaks: Sequence[Break]) -> Callable[[Packet, Packet], bool]:

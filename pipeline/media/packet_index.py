@@ -14,14 +14,18 @@ from typing import IO
 import av
 from av.error import FFmpegError
 
+from trackmill.pipeline.media import avi, flash_video, matroska
 from trackmill.pipeline.media.containers import MOST_FPS, average_rate, frame_rate, shown_samples
 from trackmill.pipeline.media.cut_short import is_cut_short
-from trackmill.pipeline.media.lost_packets import damaged_packets, lost_times, near_breaks
+from trackmill.pipeline.media.lost_packets import damaged_packets, has_gap, lost_times, near_breaks
 from trackmill.pipeline.media.packets import Packet, join_recordings, put_in_order
 from trackmill.pipeline.media.transport_stream import Break, find_breaks
 
 UNKNOWN_PLACE = 1 << 62
 """Of a packet that cannot be told from another one."""
+
+_REORDERED = 4
+"""Frames that may be decoded before one that is shown earlier, in files as encoders write them."""
 
 _FARTHEST_RATE = 0.1
 """A stated rate that is off by more than this share is not the rate at which frames come."""
@@ -89,6 +93,9 @@ def list_packets(container: av.container.InputContainer, stream: av.VideoStream,
     declared = shown_samples(container, stream) or stream.frames
     packets = list(_packets(container, stream))
     num_counted = sum(packet.counted for packet in packets)
+    if kind == "avi" and num_counted < declared:
+        packets = _before_damage(packets, handle)
+        num_counted = sum(packet.counted for packet in packets)
     unusable: set[int] = set()
     if kind in ("mpegts", "mpeg"):
         unusable = put_in_order(packets)
@@ -107,11 +114,32 @@ def list_packets(container: av.container.InputContainer, stream: av.VideoStream,
     times = [packet.pts for packet in packets if packet.shown and packet.pts is not None]
     num_shown = sum(packet.shown for packet in packets)
     if (guessed and times == sorted(times)) or len(set(times)) != num_shown:
-        found.num_frames = num_shown
+        # Where an end is missing, B-frames may be that belong before the last frames that are there.
+        uncertain = min(num_shown, _REORDERED) if found.missing and stream.codec_context.has_b_frames else 0
+        found.num_frames, found.missing = num_shown - uncertain, found.missing + uncertain
         return found
-    breaks = find_breaks(handle, stream.id) if kind == "mpegts" else []
+    breaks = _breaks(handle, kind, stream, times)
     _index(found, packets, unusable | damaged_packets(packets, breaks), breaks)
     return found
+
+
+def _before_damage(packets: list[Packet], handle: IO[bytes]) -> list[Packet]:
+    """Of an AVI, which numbers frames by counting them: those before the first damage, all if there is none."""
+    positions = [packet.position - avi.CHUNK_HEAD for packet in packets if packet.position]
+    damage = avi.first_damage(handle, min(positions)) if positions else None
+    if damage is None:
+        return packets
+    return [packet for packet in packets if packet.position and packet.position < damage]
+
+
+def _breaks(handle: IO[bytes], kind: str, stream: av.VideoStream, times: Sequence[int]) -> list[Break]:
+    """Where a container shows that packets are missing; of Matroska and FLV only where the times leave a gap."""
+    if kind == "mpegts":
+        return find_breaks(handle, stream.id)
+    find = {"matroska,webm": matroska.find_damage, "flv": flash_video.find_damage}.get(kind)
+    if find is None or not has_gap(times):
+        return []
+    return [Break(position + 1, clean=False) for position in find(handle)]
 
 
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Packet]:
@@ -157,6 +185,7 @@ def _index(found: PacketIndex, packets: Sequence[Packet], damaged: set[int], bre
     found.untrusted = damaged
     lost = lost_times(shown, near_breaks(damaged, breaks), found.fps) if damaged or breaks else []
     lost = lost or []
+    found.missing = max(0, found.missing - len(lost))
     if found.missing:
         shown, at_end = _with_known_places(shown, packets, found.fps)
         found.missing = max(1, found.missing - len(at_end))
