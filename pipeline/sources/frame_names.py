@@ -98,7 +98,7 @@ def looks_like_video(sequence: FrameSequence) -> bool:
         return False
     if in_video_layout(sequence):
         return True
-    if any(_NO_FRAMES.search(part) for part in sequence.folder.split("/")[-2:]):
+    if among_masks(sequence):
         return False
     numbers = sequence.numbers
     if len(numbers) < FEWEST_FRAMES or not _regular(numbers) or not _numbered_by_a_program(sequence):
@@ -107,6 +107,11 @@ def looks_like_video(sequence: FrameSequence) -> bool:
     if not all(sizes):
         return False
     return median(abs(a - b) / max(a, b) for a, b in pairwise(sizes)) <= _MOST_CHANGE
+
+
+def among_masks(sequence: FrameSequence) -> bool:
+    """Whether the folder, or the one that it lies in, is called after masks, depths, or the like."""
+    return any(_NO_FRAMES.search(part) for part in sequence.folder.split("/")[-2:])
 
 
 def steps(numbers: Sequence[int]) -> Counter[int]:

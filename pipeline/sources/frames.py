@@ -33,6 +33,7 @@ from trackmill.pipeline.sources.frame_masks import (
 )
 from trackmill.pipeline.sources.frame_names import (
     FrameSequence,
+    among_masks,
     find_sequences,
     in_video_layout,
     looks_like_video,
@@ -142,7 +143,7 @@ class Frames(Source):
                 f"; so do those of {len(begun) - 1} more folders" if len(begun) > 1 else "",
             )
         if self.explicit:
-            return folders.frames
+            return _without_masks(folders.frames)
         known = {id(each) for each in begun}
         likely = [each for each in folders.frames if id(each) not in known and looks_like_video(each)]
         sure = {id(each) for each in likely if in_video_layout(each)}
@@ -209,6 +210,21 @@ class Frames(Source):
             )
         if len(sequences) > _MOST_LINES:
             log.info("%d more folders of numbered pictures are read as videos likewise", len(sequences) - _MOST_LINES)
+
+
+def _without_masks(sequences: list[FrameSequence]) -> list[FrameSequence]:
+    """Sequences less those of masks in layouts that are not known; all, where there is nothing else."""
+    frames = [each for each in sequences if not among_masks(each)]
+    if not frames or len(frames) == len(sequences):
+        return sequences
+    masks = [each for each in sequences if among_masks(each)]
+    log.warning(
+        "%s: left alone, since its name says that these are no frames%s; masks are read where frames lie in "
+        "JPEGImages/NAME and masks in Annotations/NAME",
+        redact(masks[0].folder),
+        f" (and {len(masks) - 1} more)" if len(masks) > 1 else "",
+    )
+    return frames
 
 
 def _tell_of_masks_outside(unlabelled: Iterable[FrameSequence]) -> None:

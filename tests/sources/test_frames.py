@@ -252,3 +252,12 @@ def test_masks_that_lie_beside_the_input_are_told(tmp_path, source, caplog):
     caplog.clear()
     read_all(tmp_path, source)
     assert "no part of the input" not in caplog.text
+
+
+def test_masks_of_another_layout_are_no_video(tmp_path, caplog):
+    make_frames(tmp_path / "images" / "a", [f"{i:05d}.jpg" for i in range(3)])
+    for i in range(3):
+        make_labels(tmp_path / "masks" / "a" / f"{i:05d}.png", np.full(SIZE, i))
+    assert [Path(item.uri).parent.name for item in claimed(tmp_path)] == ["images"]
+    assert "masks/a: left alone" in caplog.text and "Annotations/NAME" in caplog.text
+    assert len(claimed(tmp_path / "masks")) == 1, "asked for by name"
