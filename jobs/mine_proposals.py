@@ -104,10 +104,11 @@ def work(options: Options, config: MineConfig, sidecars: list[Request], check: C
     from trackmill.pipeline.mining import run as mining
     from trackmill.pipeline.mining.prepare import add_sidecars, prepare_mining, reopen
     from trackmill.pipeline.sources.claiming import packed_advice
-    from trackmill.pipeline.sources.input_list import read_input_list
+    from trackmill.pipeline.sources.input_list import expand_shards, read_input_list
     from trackmill.pipeline.sources.packaged import packaged_media
 
-    inputs = [*(options.input or []), *(read_input_list(options.input_list) if options.input_list else [])]
+    listed = read_input_list(options.input_list) if options.input_list else []
+    inputs = expand_shards([*(options.input or []), *listed])
     if options.only_quarantined:
         prepared = reopen(config, inputs, options.output)
     else:

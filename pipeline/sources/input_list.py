@@ -1,8 +1,11 @@
-"""Inputs out of a text file: one name or URL a line, for when what is wanted is no folder."""
+"""Inputs that are written in short: a text file of names and URLs, and numbered shards as WebDataset writes them."""
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from collections.abc import Iterable
 
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, dirname, is_local, join, read_bytes
@@ -11,6 +14,8 @@ from trackmill.schemas.errors import InputError
 
 STDIN = "-"
 _MOST_BYTES = 1 << 30
+_MOST_SHARDS = 1_000_000
+_RANGE = re.compile(r"\{([0-9]{1,12})\.\.([0-9]{1,12})\}")
 
 
 def read_input_list(where: str) -> list[str]:
@@ -43,6 +48,26 @@ def read_input_list(where: str) -> list[str]:
         raise InputError(f"--input-list {shown}: names no input; write one file, folder or URL a line")
     folder = "." if where == STDIN else dirname(canonical(where))
     return list(dict.fromkeys(spelt(_placed(name, folder)) for name in names))
+
+
+def expand_shards(urls: Iterable[str]) -> list[str]:
+    """Inputs with `{000000..000147}` written out, as WebDataset and shells read it; others as they are.
+
+    Raises:
+        InputError: a range that counts down, or makes more than a million names.
+    """
+    expanded: list[str] = []
+    for url in urls:
+        match = _RANGE.search(url)
+        if match is None or (is_local(url) and os.path.lexists(url)):
+            expanded.append(url)
+            continue
+        first, last = int(match[1]), int(match[2])
+        if not first <= last < first + _MOST_SHARDS:
+            raise InputError(f"{redact(url)}: {match[0]} should count up, over at most {_MOST_SHARDS} names")
+        names = (f"{number:0{len(match[1])}d}" for number in range(first, last + 1))
+        expanded += expand_shards(f"{url[: match.start()]}{name}{url[match.end() :]}" for name in names)
+    return expanded
 
 
 def _placed(name: str, folder: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from tests.make_media import make_pictures
 from tests.runs import rows
 from trackmill.jobs import mine_proposals
-from trackmill.pipeline.sources.input_list import read_input_list
+from trackmill.pipeline.sources.input_list import expand_shards, read_input_list
 from trackmill.schemas.errors import InputError
 
 
@@ -66,3 +66,17 @@ def test_mining_a_list(tmp_path, monkeypatch):
     assert mine_proposals.main([*command, "-"]) == 0
     assert len(rows(tmp_path / "out")) == 5
     assert mine_proposals.main([*command, str(tmp_path / "no-list.txt")]) == 2
+
+
+def test_ranges_of_shards_are_written_out(tmp_path):
+    assert expand_shards(["s3://b/train-{000008..000010}.tar", "x.jpg"]) == [
+        "s3://b/train-000008.tar",
+        "s3://b/train-000009.tar",
+        "s3://b/train-000010.tar",
+        "x.jpg",
+    ]
+    assert expand_shards(["{0..1}/{8..9}"]) == ["0/8", "0/9", "1/8", "1/9"]
+    (tmp_path / "{1..2}.jpg").touch()
+    assert expand_shards([f"{tmp_path}/{{1..2}}.jpg"]) == [f"{tmp_path}/{{1..2}}.jpg"], "a file of that name"
+    with pytest.raises(InputError, match="should count up"):
+        expand_shards(["{3..1}.tar"])
