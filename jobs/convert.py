@@ -20,6 +20,7 @@ from trackmill.pipeline.console.output import say
 from trackmill.pipeline.export.licences import BACKBONE_LICENCES
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.output_folder import check_output_folder
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
 
@@ -44,6 +45,7 @@ def add_options(p: JobParser) -> None:
 def run(options: Options) -> None:
     """Check the folder, convert, say where the files are."""
     folder = canonical(options.output)
+    check_output_folder(folder, ("README.md",), "--output")
     card = join(folder, "README.md")
     if exists(card) and not read_bytes(card).startswith(_MARK.encode()):
         raise InputError(f"{redact(card)} is somebody else's: give --output a folder of its own")

@@ -18,6 +18,7 @@ from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.output_folder import check_output_folder
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
 
@@ -53,6 +54,7 @@ def run(options: Options) -> None:
         raise InputError("--checkpoint is for --run: --weights is one file")
     size = (options.height, options.width) if options.height else None
     folder = canonical(options.output)
+    check_output_folder(folder, ("README.md",), "--output")
 
     from trackmill.pipeline.export.card import MARK
     from trackmill.pipeline.export.source import from_run, from_weights

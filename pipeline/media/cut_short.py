@@ -1,7 +1,8 @@
 """Whether a video file was cut short, by what its container says about bytes: a half download is no whole video.
 
 A container that was streamed says nothing; whether such a file is whole cannot be known. AVI and plain MP4 declare how
-many frames they have, which `packet_index` compares.
+many frames they have, which `packet_index` compares. A transport stream has no end; one that ends within a packet was
+cut, though nobody knows how much is missing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import IO
 
 from trackmill.pipeline.media.flash_video import flv_is_cut_short
 from trackmill.pipeline.media.matroska import missing_bytes
+from trackmill.pipeline.media.transport_stream import ends_within_packet
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -35,6 +37,8 @@ def is_cut_short(handle: IO[bytes], container: str, duration_s: float) -> bool:
             return flv_is_cut_short(handle, duration_s)
         if "asf" in container:
             return _asf(handle, end)
+        if container == "mpegts":
+            return ends_within_packet(handle)
         return "ogg" in container and _ogg(handle, end)
     finally:
         handle.seek(before)

@@ -102,9 +102,10 @@ def list_packets(container: av.container.InputContainer, stream: av.VideoStream,
         found.shifts, cut_off = join_recordings(packets, stream)
         unusable |= cut_off
     found.fps = _rate(stream, kind, packets)
-    if is_cut_short(handle, kind, (container.duration or 0) / av.time_base):
-        # The header says how long it was meant to be, in seconds; one frame is missing at least.
-        duration_s = (container.duration or 0) / av.time_base
+    # A transport stream has no header that says how long it was meant to be: what is told there is what it holds.
+    duration_s = 0.0 if kind == "mpegts" else (container.duration or 0) / av.time_base
+    if is_cut_short(handle, kind, duration_s):
+        # In seconds; one frame is missing at least.
         declared = max(declared, num_counted + 1, round(duration_s * found.fps))
     found.missing = max(0, declared - num_counted)
     # AVI stores the order of decoding alone. Where FFmpeg does not work the times of B-frames out, packets that are
@@ -119,6 +120,8 @@ def list_packets(container: av.container.InputContainer, stream: av.VideoStream,
         found.num_frames, found.missing = num_shown - uncertain, found.missing + uncertain
         return found
     breaks = _breaks(handle, kind, stream, times)
+    if kind == "mpegts" and found.missing and packets:
+        breaks.append(Break((packets[-1].position or 0) + 1, clean=False))  # the last one lacks its end
     _index(found, packets, unusable | damaged_packets(packets, breaks), breaks)
     return found
 

@@ -44,6 +44,17 @@ def find_breaks(handle: IO[bytes], pid: int) -> list[Break]:
         handle.seek(before)
 
 
+def ends_within_packet(handle: IO[bytes]) -> bool:
+    """Whether a file that begins with whole packets does not end with one; the position may change."""
+    end = handle.seek(0, 2)
+    handle.seek(0)
+    found = _next_packets(np.frombuffer(handle.read(_SURE * 204), np.uint8))
+    if found is None:
+        return False
+    first, stride = found
+    return (end - first + (_TIME_CODE if stride == 192 else 0)) % stride != 0
+
+
 def _breaks(handle: IO[bytes], pid: int) -> Iterator[Break]:
     last = -1  # counter of the stream's packet before; -1 where there was none
     padded = False  # whether that packet was filled up, as the last one of a coded frame is

@@ -21,6 +21,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "a.ogv": {"codec": "libvpx", "bframes": 0, "container": "ogg"},
     "a.mkv": {},
     "a.webm": {"codec": "libvpx-vp9"},
+    "a.ts": {},
     "a.avi": {"codec": "mpeg4", "bframes": 0},
     "fragments.mp4": {"options": FRAGMENTS},
     "index_first.mp4": {"options": {"movflags": "faststart"}},
@@ -62,7 +63,7 @@ def test_an_flv_that_counts_its_tags_wrongly_is_whole(tmp_path: Path) -> None:
     assert is_cut_short(io.BytesIO(data[:-6]), "flv", 0.5)
 
 
-@pytest.mark.parametrize("kind", ["flv", "asf", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts"])
+@pytest.mark.parametrize("kind", ["flv", "asf", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "avi"])
 @pytest.mark.parametrize("data", [b"", b"\0" * 50, b"FLV\x01" * 9, bytes(range(256))])
 def test_the_position_stays_and_any_bytes_have_an_answer(kind: str, data: bytes) -> None:
     handle = io.BytesIO(data)
