@@ -14,7 +14,7 @@ from trackmill.schemas.receipt import ReceiptRow
 
 
 class ItemContents:
-    """Answers for one run; see `trackmill.pipeline.mining.identity.Contents`."""
+    """Answers for one run; see `trackmill.pipeline.mining.places.Contents`."""
 
     def __init__(self, config: MineConfig, layout: Layout) -> None:
         self._config = config

@@ -22,7 +22,8 @@ from trackmill.pipeline.mining.fingerprint import (
     store_config,
     stored_config,
 )
-from trackmill.pipeline.mining.identity import Recognised, as_spelt_now, recognise
+from trackmill.pipeline.mining.identity import Recognised, recognise
+from trackmill.pipeline.mining.places import as_spelt_now
 from trackmill.pipeline.mining.plan import Plan, PlanError, extend, listing_digest, read_plan, store_plan
 from trackmill.pipeline.mining.proposer import resolve_proposer
 from trackmill.pipeline.mining.settings import MineConfig, proposer_section, proposer_settings, source_settings

@@ -11,7 +11,8 @@ import pytest
 from tests.make_media import make_jpeg, make_mot, make_pictures, make_sa1b_folder, make_video
 from tests.runs import rows, statuses, tars
 from trackmill.jobs import mine_proposals
-from trackmill.pipeline.mining.identity import recognise, root_of_input
+from trackmill.pipeline.mining.identity import recognise
+from trackmill.pipeline.mining.places import root_of_input
 from trackmill.schemas.media import WorkItem
 
 
