@@ -86,27 +86,30 @@ def in_video_layout(sequence: FrameSequence) -> bool:
     return _IN_VIDEO_LAYOUT.search(sequence.folder) is not None
 
 
-def looks_like_video(sequence: FrameSequence) -> bool:
+def looks_like_video(sequence: FrameSequence, labelled: bool = False) -> bool:
     """Whether names and lengths of the files speak for a video rather than for an album; no file is read.
 
-    Beyond a folder of a known layout that takes at least `FEWEST_FRAMES` numbers, at least nine in ten of them one
-    step from the one before, written with leading zeros or after the word "frame", not named as cameras name
-    photographs, nor in a folder of masks or depths; and neighbours of nearly one length in bytes: of 275 frames of real
-    videos the median change is at most 7 %, of unrelated photographs 60 %.
+    In a folder of a known layout, masks beside it settle that, and without them numbers as a program writes them.
+    Elsewhere it takes at least `FEWEST_FRAMES` numbers, at least nine in ten of them one step from the one before,
+    written with leading zeros or after the word "frame", not named as cameras name photographs, nor in a folder of
+    masks or depths; and neighbours of nearly one length in bytes: of 275 frames of real videos the median change is at
+    most 7 %, of unrelated photographs 60 %.
+
+    Args:
+        sequence: the pictures.
+        labelled: whether there are masks of it.
     """
-    if sequence.doubles or len(sequence.files) < 2:
+    if in_video_layout(sequence) and labelled:
+        return True
+    if sequence.doubles or len(sequence.files) < 2 or not _numbered_by_a_program(sequence):
         return False
     if in_video_layout(sequence):
         return True
-    if among_masks(sequence):
-        return False
     numbers = sequence.numbers
-    if len(numbers) < FEWEST_FRAMES or not _regular(numbers) or not _numbered_by_a_program(sequence):
+    if among_masks(sequence) or len(numbers) < FEWEST_FRAMES or not _regular(numbers):
         return False
     sizes = [sequence.files[number].size for number in numbers]
-    if not all(sizes):
-        return False
-    return median(abs(a - b) / max(a, b) for a, b in pairwise(sizes)) <= _MOST_CHANGE
+    return all(sizes) and median(abs(a - b) / max(a, b) for a, b in pairwise(sizes)) <= _MOST_CHANGE
 
 
 def among_masks(sequence: FrameSequence) -> bool:

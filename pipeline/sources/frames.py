@@ -145,13 +145,15 @@ class Frames(Source):
         if self.explicit:
             return _without_masks(folders.frames)
         known = {id(each) for each in begun}
-        likely = [each for each in folders.frames if id(each) not in known and looks_like_video(each)]
-        sure = {id(each) for each in likely if in_video_layout(each)}
-        looked_at = {id(each): _some(each) for each in likely if id(each) not in sure}
-        uris = [uri for some in looked_at.values() for uri in some]
+        likely = [
+            each
+            for each in folders.frames
+            if id(each) not in known and looks_like_video(each, labelled=bool(folders.of(each)))
+        ]
+        looked_at = [_some(each) for each in likely]
+        uris = [uri for some in looked_at for uri in some]
         headers = dict(zip(uris, probe_files(uris, _header, "pictures"), strict=True))
-        alike = {key for key, some in looked_at.items() if _alike([headers[uri] for uri in some])}
-        return [each for each in likely if id(each) in sure | alike]
+        return [each for each, some in zip(likely, looked_at) if _alike([headers[uri] for uri in some])]
 
     def _items(self, sequence: FrameSequence, masks: FrameSequence | None) -> list[WorkItem]:
         labelled = {number: basename(file.uri) for number, file in masks.files.items()} if masks else {}
@@ -267,10 +269,13 @@ def _header(uri: str) -> PictureHeader | None:
 
 
 def _alike(headers: Sequence[PictureHeader | None]) -> bool:
-    """Whether pictures may be frames of one video: of one size, and in colours or grays rather than numbers."""
+    """Whether pictures may be frames of one video: of one size, and in colours or grays rather than numbers.
+
+    One whose header cannot be read says nothing.
+    """
     known = [header for header in headers if header is not None]
     sizes = {(header.height, header.width) for header in known}
-    return len(sizes) == 1 and all(header.mode in _FRAME_MODES for header in known)
+    return len(sizes) <= 1 and all(header.mode in _FRAME_MODES for header in known)
 
 
 def _stem(name: str) -> str:

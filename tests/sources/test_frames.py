@@ -261,3 +261,24 @@ def test_masks_of_another_layout_are_no_video(tmp_path, caplog):
     assert [Path(item.uri).parent.name for item in claimed(tmp_path)] == ["images"]
     assert "masks/a: left alone" in caplog.text and "Annotations/NAME" in caplog.text
     assert len(claimed(tmp_path / "masks")) == 1, "asked for by name"
+
+
+@pytest.mark.parametrize(
+    ("folder", "sizes"),
+    [
+        ("JPEGImages", [(48, 64)] * 9),  # Pascal VOC and what is made like it: no folder a video
+        ("JPEGImages/train", [(48, 64), (64, 48)] * 5),  # a split, not a video: sizes differ
+    ],
+)
+def test_photographs_with_masks_of_classes_are_no_video(tmp_path, folder, sizes):
+    shots(tmp_path / folder, "{:06d}.jpg", sizes)
+    for path in sorted((tmp_path / folder).iterdir()):
+        target = tmp_path / folder.replace("JPEGImages", "Annotations") / f"{path.stem}.png"
+        make_labels(target, np.ones(Image.open(path).size[::-1]))
+    assert {item.source for item in claimed(tmp_path, "auto")} == {"images"}
+
+
+def test_a_test_split_without_masks_is_a_video_by_its_layout(tmp_path):
+    make_frames(tmp_path / "JPEGImages" / "480p" / "cow", [f"{i:05d}.jpg" for i in range(3)])
+    make_frames(tmp_path / "JPEGImages" / "holiday", [f"IMG_{i:04d}.jpg" for i in range(3)])
+    assert [(item.source, item.frames) for item in claimed(tmp_path, "auto")] == [("frames", 1)] + [("images", 1)] * 3
