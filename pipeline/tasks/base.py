@@ -59,10 +59,13 @@ class Evaluation:
         every: steps between two; there is one after the last step, too.
         measure: (network in evaluation mode, device that it is on) -> numbers by name. Runs on rank 0, without
             gradients, while the others wait. It must not change what is trained; it may draw random numbers.
+        check: looks before the first step at what it will read, so that a wrong path does not wait for the first
+            measurement. Raises what `measure` would.
     """
 
     every: int
     measure: Callable[[nn.Module, torch.device], Mapping[str, float]]
+    check: Callable[[], None] = lambda: None
 
 
 class Task(ABC):

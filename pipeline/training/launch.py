@@ -139,6 +139,9 @@ def prepare_training(
     card = read_card(output)
     finished = start is not None and start.step >= total and card is not None and card["step"] == start.step
     require_packages(recipe.telemetry)
+    evaluation = task.evaluation()
+    if evaluation is not None and not finished:
+        evaluation.check()
     if recipe.engine.name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         raise MissingPackage('engine deepspeed needs a package that is not installed: pip install -e ".[deepspeed]"')
     built = BuiltTask(task=task, module=task.build(recipe.seed)) if start is None and build else None

@@ -307,6 +307,16 @@ def test_measuring_association(tmp_path: Path) -> None:
     assert found["rank1@2"] == 100 and {"AssA", "IDF1", "mAP@2"} <= found.keys()
     assert _task(ModelSettings()).evaluation() is None
 
+    # What it reads is looked at before the first step.
+    evaluation.check()
+    (tmp_path / "S" / "img1" / "000001.png").unlink()
+    with pytest.raises(ConfigError, match=r"evaluation\.frames: .*S"):
+        evaluation.check()
+    wrong = _task(ModelSettings(), evaluation=EvaluationSettings(gt=str(tmp_path / "nothing"))).evaluation()
+    assert wrong is not None
+    with pytest.raises(ConfigError, match=r"evaluation\.gt: .*nothing"):
+        wrong.check()
+
 
 def _recipe(name: str, **overrides: Any) -> Any:
     return load_recipe(name, overrides, RECIPES)

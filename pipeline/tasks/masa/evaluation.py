@@ -17,7 +17,8 @@ from trackmill.pipeline.evaluation.association.sequences import BoxSequence
 from trackmill.pipeline.evaluation.association.settings import AssociationSettings
 from trackmill.pipeline.evaluation.benchmarks.association import association_sequences
 from trackmill.pipeline.tasks.base import Evaluation
-from trackmill.schemas.config import Settings
+from trackmill.schemas.config import ConfigError, Settings
+from trackmill.schemas.errors import InputError
 
 
 class EvaluationSettings(Settings):
@@ -58,4 +59,18 @@ def make_evaluation(settings: EvaluationSettings) -> Evaluation | None:
         report = association_benchmark(embed, scored, strides=(settings.stride,), gaps=settings.gaps, dev=dev)
         return {name: value for name, value in report.metrics.items() if value is not None}
 
-    return Evaluation(every=settings.every, measure=measure)
+    def check() -> None:
+        try:
+            scored, dev = sequences()
+        except (InputError, FileNotFoundError) as error:
+            raise ConfigError(f"evaluation.gt: {error}") from None
+        for sequence in {each.name: each for each in (*scored, *(dev or ()))}.values():
+            try:
+                if not callable(sequence.pictures):
+                    raise InputError(f"{sequence.name}: there are no pictures beside it")
+                for _ in sequence.pictures([int(sequence.frames.min())]):
+                    pass
+            except (InputError, FileNotFoundError) as error:
+                raise ConfigError(f"evaluation.frames: {error}") from None
+
+    return Evaluation(every=settings.every, measure=measure, check=check)
