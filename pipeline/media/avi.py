@@ -1,4 +1,4 @@
-"""Where the chunks of an AVI file stop standing one behind the other (Microsoft's RIFF, OpenDML 1.02)."""
+"""Whether an AVI file has its index, and where its chunks stop standing one behind the other (RIFF, OpenDML 1.02)."""
 
 from __future__ import annotations
 
@@ -32,5 +32,22 @@ def first_damage(handle: IO[bytes], position: int) -> int | None:
             size = int.from_bytes(head[4:], "little")
             position += CHUNK_HEAD + (4 if head[:4] in _CONTAINERS else size + size % 2)
         return None
+    finally:
+        handle.seek(before)
+
+
+def has_index(handle: IO[bytes]) -> bool:
+    """Whether the index behind the data is there and whole; the handle's position stays as it is."""
+    before = handle.tell()
+    try:
+        end, position = handle.seek(0, 2), 12  # behind RIFF, its size and AVI
+        while position + CHUNK_HEAD <= end:
+            handle.seek(position)
+            head = handle.read(CHUNK_HEAD)
+            size = int.from_bytes(head[4:], "little")
+            position += CHUNK_HEAD + size + size % 2
+            if head[:4] == b"idx1":
+                return position - size % 2 <= end
+        return False
     finally:
         handle.seek(before)

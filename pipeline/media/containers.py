@@ -9,6 +9,7 @@ import av
 from av.error import FFmpegError
 from av.stream import Disposition
 
+from trackmill.pipeline.media import avi
 from trackmill.pipeline.media.errors import BadItem, TruncatedMedia
 
 # Only formats that hold their own pixels. FFmpeg also reads playlists, whatever their file is called, and would fetch
@@ -74,6 +75,18 @@ def shown_samples(container: av.container.InputContainer, stream: av.VideoStream
     if "mp4" not in container.format.name or not stream.frames:
         return 0
     return sum(not entry.is_discard for entry in stream.index_entries)
+
+
+def declared_frames(container: av.container.InputContainer, stream: av.VideoStream, handle: IO[bytes]) -> int:
+    """Frames that the container counts itself; 0 where it does not.
+
+    The header of an AVI counts empty chunks too, which stand for the frame before; its index, where there is one, does
+    not have them. To be asked before packets are read, since FFmpeg makes an index of what it reads.
+    """
+    shown = shown_samples(container, stream)
+    if shown or container.format.name != "avi" or not avi.has_index(handle):
+        return shown or stream.frames
+    return min(stream.frames, len(stream.index_entries)) or stream.frames
 
 
 def frame_rate(stream: av.VideoStream) -> float:

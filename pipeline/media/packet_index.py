@@ -15,7 +15,7 @@ import av
 from av.error import FFmpegError
 
 from trackmill.pipeline.media import avi, flash_video, matroska
-from trackmill.pipeline.media.containers import MOST_FPS, average_rate, frame_rate, shown_samples
+from trackmill.pipeline.media.containers import MOST_FPS, average_rate, declared_frames, frame_rate
 from trackmill.pipeline.media.cut_short import is_cut_short
 from trackmill.pipeline.media.lost_packets import damaged_packets, has_gap, lost_times, near_breaks
 from trackmill.pipeline.media.packets import Packet, join_recordings, put_in_order
@@ -90,7 +90,7 @@ def list_packets(container: av.container.InputContainer, stream: av.VideoStream,
     """Read all packets of a video stream, decoding none; the container is at its end afterwards."""
     found = PacketIndex()
     kind = container.format.name
-    declared = shown_samples(container, stream) or stream.frames
+    declared = declared_frames(container, stream, handle)
     packets = list(_packets(container, stream))
     num_counted = sum(packet.counted for packet in packets)
     if kind == "avi" and num_counted < declared:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trackmill.pipeline.media.containers import MOST_FPS, frame_rate, open_video, shown_samples
+from trackmill.pipeline.media.containers import MOST_FPS, declared_frames, frame_rate, open_video, shown_samples
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.packet_index import list_packets
 from trackmill.pipeline.storage.ranges import Place, open_place
@@ -57,7 +57,7 @@ def probe(where: str | Place, count_up_to: int = _MOST_BYTES) -> VideoHeader:
             context = stream.codec_context
             fps = frame_rate(stream)
             shown = shown_samples(container, stream)
-            count = shown or stream.frames
+            count = declared_frames(container, stream, handle)
             believed = count and (shown or 0 < fps <= MOST_FPS)
             if not believed and num_bytes <= count_up_to:
                 found = list_packets(container, stream, handle)

@@ -91,3 +91,18 @@ def test_frames_left_out_of_the_file_keep_the_others_times(tmp_path: Path) -> No
     kept = [place for place in range(48) if place % 7 != 3]
     frames, problems, _ = tracked(thin)
     assert (list(frames.values()), problems) == (kept, [])
+
+
+@pytest.mark.parametrize("bframes", [0, 2])
+def test_an_avi_that_counts_frames_which_only_repeat_others(tmp_path: Path, bframes: int) -> None:
+    """Its header says 56, of which 8 are empty: the first one, and seven where a camera paused."""
+    times = [1 + step + 7 * (step >= 20) for step in range(48)]
+    path = make_numbered(tmp_path / "a.avi", 48, codec="mpeg4", bframes=bframes, times=times)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames > 48
+    expected = {index: index for index in range(48)}
+    assert tracked(path) == (expected, [], 48) and mined(path) == (expected, [])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 6 // 10])
+    frames, problems, count = tracked(path)
+    assert 2 < len(frames) < count and "ends early" in problems[-1], "cut short it is noticed as before"
