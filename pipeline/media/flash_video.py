@@ -23,12 +23,12 @@ def flv_is_cut_short(handle: IO[bytes], duration_s: float) -> bool:
 
 
 def find_damage(handle: IO[bytes]) -> list[int]:
-    """Where tags begin behind which no other one follows, though one should; its position stays as it is."""
+    """Places just within tags behind which no other one follows, though one should; its position stays as it is."""
     before, last = handle.tell(), 0
     damage = []
     for position, head in _walk(handle, handle.seek(0, 2)):
         if not head:
-            damage.append(last)
+            damage.append(last + 1)
         last = position
     handle.seek(before)
     return damage

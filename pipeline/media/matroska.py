@@ -75,7 +75,7 @@ def _damage(handle: IO[bytes], end: int) -> Iterator[int]:
             handle.seek(body)
         past = within and size is not None and cluster_end != end and body + size > cluster_end
         if not known or past or (size is None and name != _CLUSTER):
-            yield min(last + _BLOCK_HEAD, position)
+            yield min(last + _BLOCK_HEAD, position) + 1
             found = _next_cluster(handle, position + 1)
             if found is None:
                 return

@@ -7,14 +7,14 @@ what is known of frame 100 elsewhere must not land on frame 99.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
 import av
 from av.error import FFmpegError
 
-from trackmill.pipeline.media import avi, flash_video, matroska
+from trackmill.pipeline.media import avi, flash_video, matroska, ogg
 from trackmill.pipeline.media.containers import MOST_FPS, average_rate, declared_frames, frame_rate
 from trackmill.pipeline.media.cut_short import is_cut_short
 from trackmill.pipeline.media.lost_packets import damaged_packets, has_gap, lost_times, near_breaks
@@ -26,6 +26,11 @@ UNKNOWN_PLACE = 1 << 62
 
 _REORDERED = 4
 """Frames that may be decoded before one that is shown earlier, in files as encoders write them."""
+
+_FIND_DAMAGE: dict[str, Callable[[IO[bytes]], list[int]]] = {
+    "matroska,webm": matroska.find_damage,
+    "flv": flash_video.find_damage,
+}
 
 _FARTHEST_RATE = 0.1
 """A stated rate that is off by more than this share is not the rate at which frames come."""
@@ -93,8 +98,9 @@ def list_packets(container: av.container.InputContainer, stream: av.VideoStream,
     declared = declared_frames(container, stream, handle)
     packets = list(_packets(container, stream))
     num_counted = sum(packet.counted for packet in packets)
-    if kind == "avi" and num_counted < declared:
-        packets = _before_damage(packets, handle)
+    if kind == "ogg" or (kind == "avi" and num_counted < declared):
+        packets = _before_damage(packets, kind, handle)
+        declared = max(declared, num_counted)
         num_counted = sum(packet.counted for packet in packets)
     unusable: set[int] = set()
     if kind in ("mpegts", "mpeg"):
@@ -126,23 +132,26 @@ def list_packets(container: av.container.InputContainer, stream: av.VideoStream,
     return found
 
 
-def _before_damage(packets: list[Packet], handle: IO[bytes]) -> list[Packet]:
-    """Of an AVI, which numbers frames by counting them: those before the first damage, all if there is none."""
-    positions = [packet.position - avi.CHUNK_HEAD for packet in packets if packet.position]
-    damage = avi.first_damage(handle, min(positions)) if positions else None
+def _before_damage(packets: list[Packet], kind: str, handle: IO[bytes]) -> list[Packet]:
+    """Of a container that leaves no way to number frames behind damage: those before it, all if there is none."""
+    if kind == "ogg":
+        damage = next(iter(ogg.find_damage(handle)), None)
+    else:
+        positions = [packet.position - avi.CHUNK_HEAD for packet in packets if packet.position]
+        damage = avi.first_damage(handle, min(positions)) if positions else None
     if damage is None:
         return packets
-    return [packet for packet in packets if packet.position and packet.position < damage]
+    return [packet for packet in packets if packet.position is not None and packet.position < damage]
 
 
 def _breaks(handle: IO[bytes], kind: str, stream: av.VideoStream, times: Sequence[int]) -> list[Break]:
-    """Where a container shows that packets are missing; of Matroska and FLV only where the times leave a gap."""
+    """Where a container shows that packets are missing; all but transport streams only where the times leave a gap."""
     if kind == "mpegts":
         return find_breaks(handle, stream.id)
-    find = {"matroska,webm": matroska.find_damage, "flv": flash_video.find_damage}.get(kind)
+    find = _FIND_DAMAGE.get(kind)
     if find is None or not has_gap(times):
         return []
-    return [Break(position + 1, clean=False) for position in find(handle)]
+    return [Break(position, clean=False) for position in find(handle)]
 
 
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Packet]:
