@@ -23,7 +23,8 @@ from trackmill.pipeline.evaluation.report.table import print_report
 from trackmill.pipeline.evaluation.request import Options as Choices
 from trackmill.pipeline.evaluation.run import BENCHMARKS, evaluate
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.storage.files import basename, canonical, dirname
+from trackmill.pipeline.storage.output_folder import check_output_folder
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.config import Settings, build
 from trackmill.schemas.errors import InputError
@@ -85,6 +86,8 @@ def settings(options: Options) -> Settings:
     """
     kind: type[Settings] = AssociationSettings if options.benchmark == ASSOCIATION else Choices
     values = dict(options.values)
+    if options.frames is not None and not _is_range(options.frames) and _RANGE_ALIKE.fullmatch(options.frames):
+        raise InputError(f"--frames {options.frames}: give FROM:TO, such as 301:600 or 301:")
     if options.frames is not None and _is_range(options.frames):
         if kind is AssociationSettings:
             raise InputError(f"--frames {options.frames}: --benchmark {ASSOCIATION} takes all frames; see --stride")
@@ -113,14 +116,20 @@ def pictures(options: Options) -> str | None:
     return root
 
 
+_RANGE_ALIKE = re.compile(r"[\d\s:,.+-]*")
+# Else `301-600` would pass for the folder of the pictures, and all frames would be scored in silence.
+
+
 def _is_range(text: str) -> bool:
     return re.fullmatch(r"\d*:\d*", text) is not None
 
 
 def run(options: Options) -> None:
     """Evaluate, write what is asked for, print the table."""
-    for target in filter(None, (options.output, options.html)):
-        canonical(target)  # an impossible target is found before any work is done
+    for option, target in (("--output", options.output), ("--html", options.html)):
+        if target:  # an impossible one is found before any work is done
+            target = canonical(target)
+            check_output_folder(dirname(target), [basename(target)], option)
     choices = settings(options)
     if isinstance(choices, Choices):
         report = _benchmark(options, choices)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from pathlib import Path
 
 from fsspec.registry import known_implementations
 
@@ -129,8 +130,8 @@ def path_error(error: OSError) -> str:
     path = error.filename
     if error.errno is None or not isinstance(path, str):
         return ""
-    if error.errno == errno.ENOENT and os.path.islink(path):
-        return f"{path}: a link to {os.readlink(path)}, where nothing is"
+    if error.errno == errno.ENOENT and (said := _dangling_link(path)):
+        return said
     known = {
         errno.ENOENT: "no such file or folder",
         errno.EEXIST: "exists already, and is no folder",
@@ -141,6 +142,16 @@ def path_error(error: OSError) -> str:
         errno.ENOSPC: "no space is left on its disk",
     }
     return f"{path}: {known.get(error.errno) or os.strerror(error.errno).lower()}"
+
+
+def _dangling_link(path: str) -> str:
+    """The link on the way to a path that leads to nothing, as a sentence; "" where there is none."""
+    for each in (path, *map(str, Path(path).parents)):
+        if os.path.lexists(each):
+            if os.path.exists(each):
+                return ""
+            return f"{each}: a link to {os.readlink(each)}, where nothing is"
+    return ""
 
 
 def storage_environment() -> dict[str, str]:

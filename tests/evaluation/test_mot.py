@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from trackmill.pipeline.evaluation.report.report import Report, Row
 from trackmill.pipeline.evaluation.report.table import print_report
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.storage.credentials import error_text
 
 TRACKEVAL_NAMES = {"CLR_TP": "TP", "CLR_FN": "FN", "CLR_FP": "FP", "GT_Dets": "GT"}
 
@@ -280,6 +282,45 @@ def test_a_range_that_is_none(case: Path) -> None:
             run(case, frames=frames)
     with pytest.raises(ValueError, match="frames"):
         Options(frames="a:b")
+
+
+def test_a_range_without_objects_is_an_error(case: Path) -> None:
+    with pytest.raises(BadTracks, match="no object that is scored lies in --frames 301:; FROM and TO count from 1"):
+        run(case, frames="301:")
+
+
+def test_results_of_a_whole_sequence_against_half_a_ground_truth_are_said(case: Path) -> None:
+    """The numbers stay TrackEval's; a tracker's rows in the other half are no mistakes of the tracker."""
+    for name in ("A", "B"):
+        (case / "gt" / name / "seqinfo.ini").write_text("[Sequence]\nseqLength=8\n")
+        text = "".join(f"{frame},1,{100 + 10 * frame},10,20,40,0.9,-1,-1,-1\n" for frame in range(1, 9))
+        (case / "results" / f"{name}.txt").write_text(text)
+    report = run(case)
+    assert report.metrics["FP"] == 8
+    note = (
+        "A, B: 4 predictions count as false because the ground truth has rows of frames 1 to 4 only; --frames 1:4 "
+        "leaves them out"
+    )
+    assert note in report.notes
+    assert run(case, frames="1:4").metrics["FP"] == 0
+
+
+def test_a_sequence_behind_a_link_to_nothing_is_an_error(case: Path) -> None:
+    (case / "results" / "C.txt").write_text(RESULTS)
+    (case / "gt" / "C").symlink_to(case / "unmounted" / "C")
+    with pytest.raises(FileNotFoundError) as caught:
+        run(case)
+    assert error_text(caught.value) == f"{case}/gt/C: a link to {case}/unmounted/C, where nothing is"
+    assert list(run(case, sequences=("A", "B")).sequences) == ["A", "B"]
+    (case / "gt" / "A" / "img1").symlink_to(case / "unmounted")
+    assert list(run(case, sequences=("A", "B")).sequences) == ["A", "B"], "pictures are not needed"
+
+
+def test_archives_of_other_kinds_are_named(case: Path) -> None:
+    with tarfile.open(case / "results.tar.gz", "w:gz") as tar:
+        tar.add(case / "results", "results")
+    with pytest.raises(BadTracks, match=r"results.tar.gz: archives of this kind are not read; unpack it"):
+        evaluate("mot17", str(case / "gt"), str(case / "results.tar.gz"), Options())
 
 
 def test_missing_and_doubled_sequences(case: Path) -> None:

@@ -132,6 +132,25 @@ def test_frames_are_a_range_and_pictures_a_root(case: Path, capsys: pytest.Captu
     assert "takes all frames" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("frames", ["2-3", " 2:3", "3", "1,2", "2:3:4"])
+def test_what_was_meant_as_a_range_is_not_taken_for_a_folder(
+    case: Path, frames: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(case, "--frames", frames) == 2
+    assert f"--frames {frames.strip()}: give FROM:TO, such as 301:600" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("option", ["--output", "--html"])
+def test_a_folder_where_a_file_is_needed_is_told_before_the_work(
+    case: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (case / "out").mkdir()
+    assert call(case, option, str(case / "out")) == 2
+    said = capsys.readouterr()
+    assert f"{case}/out is a folder, a file of that name is to be written" in said.err and not said.out
+    assert ".part" not in said.err
+
+
 def test_own_classes_on_the_command_line(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in (case / "gt").iterdir():
         path.write_text(path.read_text() + "1,2,300,20,30,40,1,3,1\n")

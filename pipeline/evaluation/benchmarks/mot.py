@@ -91,6 +91,11 @@ def evaluate(
     report.metrics = total.row()
     report.classes = {label: counts.row() for label, counts in by_class.items()}
     if total.gt == 0:
+        if options.frames:
+            raise BadTracks(
+                f"{redact(gt)}: no object that is scored lies in --frames {options.frames}; FROM and TO count from 1, "
+                "both included"
+            )
         if rows := np.concatenate([*unscored, np.zeros(0, np.int64)]).tolist():
             raise BadTracks(f"{redact(gt)}: no row is scored: {what_was_not_scored(np.array(rows), classes)}")
         report.notes.append("no objects in the ground truth: nothing can be scored")

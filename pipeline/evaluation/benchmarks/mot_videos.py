@@ -14,6 +14,9 @@ from trackmill.pipeline.evaluation.tracks import Tracks, Video, make_tracks
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.formats.mot_text import MotRows
 
+_SHARE_ANNOTATED = 10
+"""A tenth of a sequence may be empty at its ends: people come late and leave early."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextSequence:
@@ -79,7 +82,23 @@ def read_video(sequence: TextSequence, notes: list[str]) -> Video:
         truth, predictions = (_within(tracks, *sequence.frames) for tracks in (truth, predictions))
         if num_left_out := num_left_out - len(predictions):
             notes.append(f"{num_left_out:,} predictions of other frames are left out")
+    else:
+        notes += _outside_of_truth(truth_rows, predictions, length)
     return Video(name=name, num_frames=length or last or 0, gt=truth, predictions=predictions)
+
+
+def _outside_of_truth(truth: MotRows, predictions: Tracks, length: int | None) -> list[str]:
+    """A note where many predictions lie before or after all that is annotated, as with half of a ground truth."""
+    if len(truth) == 0 or length is None:
+        return []
+    first, last = int(truth.frames.min()), int(truth.frames.max())
+    outside = len(predictions) - len(_within(predictions, first, last))
+    if not outside or first - 1 + length - last < max(2, length // _SHARE_ANNOTATED):
+        return []
+    return [
+        f"{outside:,} predictions count as false because the ground truth has rows of frames {first} to {last} only; "
+        f"--frames {first}:{last} leaves them out"
+    ]
 
 
 def _within(tracks: Tracks, first: int, last: int) -> Tracks:

@@ -15,8 +15,10 @@ from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.formats.mot_text import NUM_COLUMNS_NEEDED
 from trackmill.pipeline.formats.text_spellings import first_line, utf8
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, canonical, dirname, list_files, read_bytes
+from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, list_files, read_bytes
 from trackmill.schemas.names import nearest
+
+_OTHER_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
 
 _DOUBTFUL = ("_summary", "readme", "seqmap")
 """Ends of names of text files that lie beside result files and mostly hold no tracks. A sequence may be called so too:
@@ -41,6 +43,8 @@ def find_sequences(url: str, truth_name: str = "gt.txt", expected: Collection[st
     root = canonical(url)
     files = [file.uri for file in list_files(root)]
     if len(files) == 1 and files[0] == root:
+        if root.lower().endswith(_OTHER_ARCHIVES):
+            raise BadTracks(f"{redact(url)}: archives of this kind are not read; unpack it, or make a zip of it")
         return (
             _in_archive(root, truth_name, expected)
             if root.lower().endswith(".zip")
@@ -49,7 +53,7 @@ def find_sequences(url: str, truth_name: str = "gt.txt", expected: Collection[st
     known = set(files)
     truths = [uri for uri in files if _is_truth(uri, truth_name)]
     if truths:
-        return _unique([_of_truth(uri, known) for uri in truths])
+        return _unique([_of_truth(uri, known) for uri in [*truths, *_behind_dangling(files, truths, truth_name)]])
     archives = [uri for uri in files if uri.lower().endswith(".zip")]
     if truth_name != "gt.txt" and not archives:
         others = sorted({basename(uri) for uri in files if dirname(uri).endswith("/gt") and uri.endswith(".txt")})
@@ -125,6 +129,21 @@ def result_files(
         listed = ", ".join(basename(files[name].member or files[name].url) for name in extra[:8])
         notes.append(f"files of no sequence of the ground truth were left out: {listed}{', ...' if extra[8:] else ''}")
     return {name: files[name] for name in names}
+
+
+def _behind_dangling(files: Sequence[str], truths: Sequence[str], truth_name: str) -> list[str]:
+    """Ground truth that should lie behind links to nothing, beside the other sequences: reading it says what is wrong.
+
+    Without it a sequence whose disk is not mounted would be missing from the total in silence.
+    """
+    roots = {dirname(dirname(dirname(uri))) for uri in truths}
+    found = []
+    for uri in files:
+        name, folder = basename(uri), dirname(uri)
+        is_sequence, is_gt = folder in roots and "." not in name, name == "gt" and dirname(folder) in roots
+        if (is_sequence or is_gt) and not exists(uri):
+            found.append(f"{uri}/{truth_name}" if is_gt else f"{uri}/gt/{truth_name}")
+    return found
 
 
 def _of_truth(uri: str, known: set[str]) -> SequenceFile:
