@@ -40,7 +40,7 @@ from trackmill.pipeline.storage.files import (
     read_bytes,
 )
 from trackmill.pipeline.storage.publish import publish_bytes, publish_file, remove
-from trackmill.pipeline.storage.scratch import naming, scratch_file, sweep_scratch
+from trackmill.pipeline.storage.scratch import scratch_file, sweep_scratch
 from trackmill.pipeline.training.engines.base import Engine, EngineState
 from trackmill.pipeline.training.health import NonFinite
 from trackmill.pipeline.training.ranks import on_first_rank
@@ -119,7 +119,7 @@ def save(
         assert state is not None, "the engine gives its state to rank 0"
         try:
             return _write(output, step, state, averaged, document, keep)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 remove(folder_of(output, step))  # of a full disk it takes room that others need
             raise StorageError(_not_saved(output, step, state, averaged, error)) from error
@@ -299,7 +299,11 @@ def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
 
 
 def write_tensors(url: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> dict[str, Any]:
-    """A safetensors file, whole or not at all; returns its length and SHA-256."""
+    """A safetensors file, whole or not at all; returns its length and SHA-256.
+
+    Raises:
+        OSError: it cannot be written; says where.
+    """
     local = scratch_file(url)
     mode = local.stat().st_mode
     try:
@@ -311,8 +315,10 @@ def write_tensors(url: str, tensors: Mapping[str, Tensor], metadata: dict[str, s
             shared = values.untyped_storage().data_ptr()
             apart[name] = values.clone() if shared in seen else values
             seen.add(shared)
-        with naming(local):
+        try:
             save_file(apart, local, metadata)
+        except SafetensorError as error:
+            raise _as_os_error(error, url) from error
         local.chmod(mode)  # safetensors makes files that only their owner may read
         with open(local, "rb") as handle:
             record = {"bytes": local.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}
@@ -360,7 +366,7 @@ def _write(
 
 
 def _not_saved(
-    output: str, step: int, state: EngineState, averaged: Mapping[str, Tensor] | None, error: Exception
+    output: str, step: int, state: EngineState, averaged: Mapping[str, Tensor] | None, error: OSError
 ) -> str:
     """What people need to know when a checkpoint could not be written."""
     folder = folder_of(output, step)
@@ -375,17 +381,17 @@ def _not_saved(
         if whole:
             kept = f"the checkpoint of step {max(whole)} is kept"
     return (
-        f"the checkpoint of step {step} could not be written to {redact(folder)} ({_reason(error)}); {room}. What was "
-        f"half written is removed; {kept}"
+        f"the checkpoint of step {step} could not be written to {redact(folder)} ({error.strerror or error}); {room}. What "
+        f"was half written is removed; {kept}"
     )
 
 
-def _reason(error: Exception) -> str:
-    """In the operating system's words, without its number; safetensors has it in its text."""
+def _as_os_error(error: SafetensorError, url: str) -> OSError:
+    """What the operating system said, which safetensors has in its text alone."""
     number = re.search(r"\(os error (\d+)\)", str(error))
-    if number is not None:
-        return os.strerror(int(number[1]))
-    return str(getattr(error, "strerror", None) or error)
+    if number is None:
+        return StorageError(f"{redact(url)}: {error}")
+    return OSError(int(number[1]), os.strerror(int(number[1])), redact(url))
 
 
 def _folders(output: str) -> dict[str, set[str]]:

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of
 from trackmill.pipeline.storage.scratch import scratch_file
 from trackmill.pipeline.training import changes, checkpoint
 from trackmill.pipeline.training.checkpoint import DamagedCheckpoint, NewerCheckpoint, SavedCheckpoint
@@ -102,6 +103,15 @@ def test_a_disk_without_room_leaves_the_checkpoint_before_and_nothing_half_writt
         patch.setattr(checkpoint, "save_file", refuse)
         with pytest.raises(StorageError, match=r"\(No space left on device\); it takes .*step 4 is kept"):
             write(output, 8)
+
+
+def test_a_file_of_weights_that_cannot_be_written_says_which(tmp_path: Path) -> None:
+    """The result of a run, an export and a converted checkpoint are written so."""
+    target = tmp_path / "final" / "model.safetensors"
+    with files_up_to(64_000), pytest.raises(OSError, match="File too large") as caught:
+        checkpoint.write_tensors(str(target), {"a": torch.zeros(100_000)})
+    assert caught.value.filename == str(target) and exit_code_of(caught.value) is ExitCode.STORAGE
+    assert list(target.parent.iterdir()) == []
 
 
 def refuse(*_: Any) -> None:
