@@ -7,6 +7,8 @@ made once. All tests that start Ray stay in one process too: two clusters at onc
 from __future__ import annotations
 
 import os
+import signal
+import threading
 
 import pytest
 
@@ -15,6 +17,12 @@ from tests.summary import pytest_terminal_summary  # noqa: F401 - a hook, which 
 # Set before torch is imported, and inherited by jobs under test: on a busy machine the threads of small operators wait
 # for each other for minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A suite that was started in the background, or by nohup, has these ignored, and so has every job that it starts.
+if threading.current_thread() is threading.main_thread():
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.hookimpl(tryfirst=True)
