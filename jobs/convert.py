@@ -74,7 +74,7 @@ def convert(source: str, folder: str, card: str, variant: str | None, sha256: st
     from trackmill.models.masa.variants import metadata_of
     from trackmill.models.registry import recognise
     from trackmill.pipeline.storage.fetched import fetch_weights
-    from trackmill.pipeline.training.checkpoint import write_tensors
+    from trackmill.pipeline.training.weight_files import write_tensors
     from trackmill.pipeline.weights import build_model, read_fetched
 
     weights = fetch_weights(source, sha256)

@@ -83,7 +83,7 @@ def export(source: ExportSource, folder: str, card: str, *, size: tuple[int, int
     """
     from trackmill.models.masa.variants import metadata_of
     from trackmill.pipeline.export.card import model_card
-    from trackmill.pipeline.training.checkpoint import write_tensors
+    from trackmill.pipeline.training.weight_files import write_tensors
 
     variant = source.model.variant
     graph, compared = _graph(source, size) if onnx else (b"", None)

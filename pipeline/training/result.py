@@ -12,7 +12,7 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import join, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.tasks.base import Task, TrainingModule
-from trackmill.pipeline.training.checkpoint import check_finite, write_tensors
+from trackmill.pipeline.training.weight_files import check_finite, write_tensors
 
 
 def result_url(output: str) -> str:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of
 from trackmill.pipeline.storage.scratch import scratch_file
-from trackmill.pipeline.training import changes, checkpoint
+from trackmill.pipeline.training import changes, checkpoint, weight_files
 from trackmill.pipeline.training.checkpoint import DamagedCheckpoint, NewerCheckpoint, SavedCheckpoint
 from trackmill.pipeline.training.engines.base import EngineState
+from trackmill.pipeline.training.weight_files import write_tensors
 from trackmill.schemas.config import ConfigError, digest
 from trackmill.schemas.errors import StorageError
 
@@ -100,7 +101,7 @@ def test_a_disk_without_room_leaves_the_checkpoint_before_and_nothing_half_writt
     found = checkpoint.find(output)
     assert found is not None and found.step == 4
     with pytest.MonkeyPatch.context() as patch:  # as on a full disk
-        patch.setattr(checkpoint, "save_file", refuse)
+        patch.setattr(weight_files, "save_file", refuse)
         with pytest.raises(StorageError, match=r"\(No space left on device\); it takes .*step 4 is kept"):
             write(output, 8)
 
@@ -109,7 +110,7 @@ def test_a_file_of_weights_that_cannot_be_written_says_which(tmp_path: Path) -> 
     """The result of a run, an export and a converted checkpoint are written so."""
     target = tmp_path / "final" / "model.safetensors"
     with files_up_to(64_000), pytest.raises(OSError, match="File too large") as caught:
-        checkpoint.write_tensors(str(target), {"a": torch.zeros(100_000)})
+        write_tensors(str(target), {"a": torch.zeros(100_000)})
     assert caught.value.filename == str(target) and exit_code_of(caught.value) is ExitCode.STORAGE
     assert list(target.parent.iterdir()) == []
 
@@ -265,7 +266,7 @@ def test_the_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_tied_weights_are_stored_under_both_names(tmp_path: Path) -> None:
     shared = torch.arange(6.0)
-    checkpoint.write_tensors(str(tmp_path / "t.safetensors"), {"a": shared, "b": shared, "c": shared[2:4]})
+    write_tensors(str(tmp_path / "t.safetensors"), {"a": shared, "b": shared, "c": shared[2:4]})
     found = checkpoint.load((tmp_path / "t.safetensors").read_bytes())
     assert torch.equal(found["a"], shared)
     assert torch.equal(found["b"], shared)
