@@ -90,10 +90,10 @@ class Health:
             "a run go on with other settings). The last checkpoint is whole"
         )
         if self._in_a_row >= self._max_nonfinite:
-            raise NonFinite(f"{told}. That were {self._in_a_row} steps, one after the other; {advice}")
+            raise NonFinite(f"{told}. That makes {self._in_a_row} steps in a row; {advice}")
         if len(self._recent) >= FEWEST and share > self._max_skipped:
             raise NonFinite(
-                f"{told}. That were {sum(self._recent)} of the last {len(self._recent)} steps, more than max_skipped = "
+                f"{told}. That makes {sum(self._recent)} of the last {len(self._recent)} steps, more than max_skipped = "
                 f"{self._max_skipped:g} allows; {advice}"
             )
         return f"{told}; {self.skipped} steps were left out so far"

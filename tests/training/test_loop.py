@@ -351,7 +351,7 @@ def test_a_loss_that_is_no_number_ends_the_run_by_name(
 ) -> None:
     steps = iter(range(1, 1 << 30))
     monkeypatch.setattr(TinyTask, "poison", staticmethod(lambda: next(steps) > 14))
-    with pytest.raises(NonFinite, match=r"step 17: .*loss nan.*That were 3 steps, one after the other"):
+    with pytest.raises(NonFinite, match=r"step 17: .*loss nan.*That makes 3 steps in a row"):
         run_tiny(data, tmp_path, max_nonfinite=3, checkpoint={"every": 1})
     newest = starting_point(str(tmp_path), "auto")
     assert newest is not None
