@@ -34,7 +34,7 @@ def test_a_step_without_numbers_is_counted_and_its_samples_are_named() -> None:
 
 
 def test_gradients_that_overflow_again_and_again_end_the_run() -> None:
-    with pytest.raises(NonFinite, match=r"step 13: .*grad_norm inf.*3 steps, one after the other"):
+    with pytest.raises(NonFinite, match=r"step 13: .*grad_norm inf.*3 steps in a row"):
         watch([row(step, grad_norm=1.0 if step < 11 else math.inf) for step in range(1, 40)], Health(3, 0.5))
 
 
@@ -49,7 +49,7 @@ def test_float16_may_look_for_its_loss_scale_but_not_for_ever() -> None:
     rows = [row(step, grad_norm=math.inf, loss_scale=max(1.0, 2.0 ** (17 - step))) for step in range(1, 40)]
     health = Health(4, 0.5)
     assert watch(rows[:16], health) == [] and health.healthy and health.skipped == 16
-    with pytest.raises(NonFinite, match=r"step 20: .*4 steps, one after the other"):
+    with pytest.raises(NonFinite, match=r"step 20: .*4 steps in a row"):
         watch(rows[16:], health)
 
 
