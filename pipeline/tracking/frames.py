@@ -33,6 +33,9 @@ log = logging.getLogger("trackmill")
 DEFAULT_FPS = 25.0
 """Where neither the video nor a `seqinfo.ini` has it; it decides only how fast the written video plays."""
 
+_MOST_IN_A_ROW = 5
+"""Places behind damage at which decoding is tried before a video is given up: each try may read the whole file."""
+
 # Frames are looked at in full: detections are in pixels of the original.
 _FULL_SIZE = 1 << 30
 
@@ -89,10 +92,11 @@ class VideoFrames(FrameReader):
 
     def __iter__(self) -> Iterator[SourceFrame]:
         index: int | None = 0
+        in_a_row = 0
         while index is not None:
             try:
                 for frame in self._reader.read(range(index, self.num_frames)):
-                    index = frame.index + 1
+                    index, in_a_row = frame.index + 1, 0
                     yield SourceFrame(
                         index=frame.index,
                         number=frame.index + 1,
@@ -102,7 +106,8 @@ class VideoFrames(FrameReader):
                     )
                 return
             except BadItem as error:
-                index = self._reader.next_start(index)
+                in_a_row += 1
+                index = self._reader.next_start(index) if in_a_row < _MOST_IN_A_ROW else None
                 goes_on = f"; the next one that can is frame {index}" if index is not None else ""
                 self.problems.append(f"{error}{goes_on}")
 

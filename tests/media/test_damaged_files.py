@@ -102,6 +102,18 @@ def test_where_avi_is_damaged(tmp_path: Path) -> None:
     assert place is not None and data[place : place + 4] == b"00dc" and place <= len(data) // 2
 
 
+def test_a_video_of_which_nothing_can_be_decoded_is_given_up(tmp_path: Path) -> None:
+    path = make_numbered(tmp_path / "a.mp4", 60, gop=2, bframes=0)
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        sizes = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for position, size in sizes[1:]:
+        data[position + 5 : position + size] = bytes(size - 5)  # as if it were encrypted
+    path.write_bytes(bytes(data))
+    frames, problems, _ = tracked(path)
+    assert len(frames) <= 1 and 1 <= len(problems) <= 6
+
+
 def test_frames_that_a_recorder_left_out_are_not_missed(tmp_path: Path) -> None:
     """The same gap in the times, and a file in order."""
     times = [step for step in range(60) if not 20 <= step < 26]
