@@ -64,7 +64,7 @@ def test_a_rank_is_killed(data: str, undisturbed: Path, tmp_path: Path) -> None:
     pids = kill_rank(1, folder, process)
     printed = finish(process)
     assert "rank 1: its process is gone" in printed
-    assert "start again from the last checkpoint (time 1 of 3)" in printed
+    assert "start again from the last checkpoint (time 1 of 3 since it was saved)" in printed
     assert "train: step 17/48" in printed, "it goes on after the checkpoint, and what rank 0 says is seen"
     assert "train: step 48/48 (100%)" in printed
     assert "Traceback" not in printed
