@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, dirname, is_local
+from trackmill.pipeline.storage.files import FileInfo, dirname, has_magic, is_local
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")
@@ -23,7 +23,7 @@ Contents = Callable[[WorkItem], str | None]
 def root_of_input(url: str, files: Container[str]) -> str:
     """The folder that an input's items are named below: a folder itself, of a file or glob the one that it lies in."""
     parts = url.split("/")
-    magic = next((place for place, part in enumerate(parts) if any(mark in part for mark in "*?[")), None)
+    magic = next((place for place, part in enumerate(parts) if has_magic(part)), None)
     if magic is not None and url not in files:
         return "/".join(parts[:magic])
     return dirname(url) if url in files else url

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from trackmill.pipeline.sources import AUTO, open_source, sources_of
 from trackmill.pipeline.sources.base import ReadSettings, Source
-from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, canonical, list_files
+from trackmill.pipeline.storage.credentials import dangling_link, redact
+from trackmill.pipeline.storage.files import FileInfo, canonical, has_magic, is_local, list_files
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import unit_of_part
@@ -45,6 +45,8 @@ def list_inputs(urls: Sequence[str], source_name: str = AUTO, output: str = "") 
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="list") as pool:  # a list of inputs may hold many URLs
         for listed in pool.map(lambda url: _list(url, suffixes), urls):
             files.update((file.uri, file) for file in listed)
+    if output in map(canonical, urls):
+        raise InputError(f"{redact(output)}: is both input and output; give another --output, which may lie inside it")
     made = {root for root in map(_data_set_of, files) if root and canonical(root) not in map(canonical, urls)}
     for root in sorted(made - {output}):
         log.warning("%s: a data set that mining made lies in the input; its files are left out", redact(root))
@@ -109,14 +111,15 @@ def _check_names(items: Sequence[WorkItem], sources: Iterable[str]) -> None:
 
 def _list(url: str, suffixes: tuple[str, ...]) -> list[FileInfo]:
     uri = canonical(url)
-    is_pattern = any(mark in uri for mark in "*?[")
+    is_pattern = has_magic(uri)
     names_one_file = not is_pattern and uri.lower().endswith(suffixes)
     try:
         return list_files(uri)
     except FileNotFoundError:
         if names_one_file:
             return [FileInfo(uri, 0)]
-        raise FileNotFoundError(f"{redact(url)}: there is no such file or folder, or nothing matches") from None
+        gone = dangling_link(uri) if is_local(uri) else ""
+        raise FileNotFoundError(gone or f"{redact(url)}: there is no such file or folder, or nothing matches") from None
     except OSError:
         if names_one_file:
             return [FileInfo(uri, 0)]
@@ -125,7 +128,11 @@ def _list(url: str, suffixes: tuple[str, ...]) -> list[FileInfo]:
 
 def _nothing_to_mine(listing: Sequence[FileInfo], sources: Iterable[type[Source]]) -> str:
     shown = ", ".join(redact(file.uri) for file in listing[:3]) + (", ..." if len(listing) > 3 else "")
-    seen = f"in {len(listing)} files ({shown})" if listing else "because there is no file"
+    seen = (
+        f"in {len(listing)} files ({shown})"
+        if listing
+        else "because there is no file (hidden ones, .NAME, do not count)"
+    )
     wanted = "; ".join(source.looked_for or source.name for source in sources)
     return f"nothing to mine {seen}; looked for: {wanted}{packed_advice(file.uri for file in listing)}"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from trackmill.pipeline.media.errors import BadItem, TruncatedMedia
 from trackmill.pipeline.sources.probing import probe_files
+from trackmill.pipeline.storage.credentials import path_error
 from trackmill.pipeline.storage.files import open_for_seeking, retry
 from trackmill.pipeline.storage.names import spelt
 
@@ -110,8 +111,10 @@ def _index_or_reason(url: str) -> TarIndex | str:
         return retry(lambda: index_tar(url), url)
     except BadItem as error:
         return str(error).removeprefix(f"{url}: ")
+    except FileNotFoundError:
+        return "no such file"
     except OSError as error:
-        return f"the tar cannot be read: {error}"
+        return f"the tar cannot be read: {path_error(error) or error}"
 
 
 def is_hidden(name: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from trackmill.pipeline.media.errors import BadItem, TruncatedMedia
 from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.sources.tar_index import is_hidden
+from trackmill.pipeline.storage.credentials import path_error
 from trackmill.pipeline.storage.files import open_for_seeking, read_bytes, retry
 from trackmill.pipeline.storage.names import spelt
 
@@ -117,5 +118,7 @@ def _index_or_reason(url: str) -> dict[str, ZipEntry] | str:
         return retry(lambda: index_zip(url), url)
     except BadItem as error:
         return str(error).removeprefix(f"{url}: ")
+    except FileNotFoundError:
+        return "no such file"
     except OSError as error:
-        return f"the zip cannot be read: {error}"
+        return f"the zip cannot be read: {path_error(error) or error}"

@@ -46,6 +46,7 @@ _REFUSED = {
     "asyncwrapper",
     "async_wrapper",
 }
+_INSIDE_FILES = {"zip", "tar", "libarchive"}
 
 
 class UnsafeURL(InputError):
@@ -74,6 +75,11 @@ def check_url(url: str) -> str:
             "by its whole path"
         )
     protocol = protocol_of(url)
+    if protocol in _INSIDE_FILES:
+        raise UnsafeURL(
+            f"{shown!r} means something inside another file; give the file itself: evaluation reads zips, and mining "
+            "tars and zips with --source webdataset"
+        )
     if protocol in _REFUSED or (protocol not in _LOCAL and protocol not in known_implementations):
         raise UnsafeURL(
             f"protocol {protocol!r} of {shown!r} is not supported; use a path, file://, s3://, gs://, az:// or https://"
@@ -130,7 +136,7 @@ def path_error(error: OSError) -> str:
     path = error.filename
     if error.errno is None or not isinstance(path, str):
         return ""
-    if error.errno == errno.ENOENT and (said := _dangling_link(path)):
+    if error.errno == errno.ENOENT and (said := dangling_link(path)):
         return said
     known = {
         errno.ENOENT: "no such file or folder",
@@ -144,7 +150,7 @@ def path_error(error: OSError) -> str:
     return f"{path}: {known.get(error.errno) or os.strerror(error.errno).lower()}"
 
 
-def _dangling_link(path: str) -> str:
+def dangling_link(path: str) -> str:
     """The link on the way to a path that leads to nothing, as a sentence; "" where there is none."""
     for each in (path, *map(str, Path(path).parents)):
         if os.path.lexists(each):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import posixpath
 import random
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import IO, Any, TypeVar
 
 import fsspec
@@ -20,6 +22,7 @@ from trackmill.pipeline.storage.names import found, spelt
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 
 T = TypeVar("T")
+log = logging.getLogger("trackmill")
 
 ATTEMPTS = 5
 """How often a read or write is tried before it counts as failed."""
@@ -147,6 +150,8 @@ def filesystem(url: str) -> tuple[Any, str]:
         extra = _INSTALL.get(protocol)
         advice = f'pip install -e ".[{extra}]"' if extra else str(error)
         raise MissingPackage(f"{redact(url)} needs another package: {advice}") from error
+    except OSError as error:  # ftp:// and its like connect at once
+        raise StorageError(f"{redact(url)}: its server cannot be reached ({error.strerror or error})") from error
     return fs, str(path)
 
 
@@ -188,7 +193,8 @@ def dirname(uri: str) -> str:
 def list_files(url: str, sizes: bool = False) -> list[FileInfo]:
     """All files under a folder, matching a glob, or the one file; sorted by URI. Hidden names (`.x`) are left out.
 
-    On this machine links are followed, see `local_listing.walk`.
+    On this machine links are followed, see `local_listing.walk`. Folders that match a glob are left out, as a warning
+    says; `/**` at its end takes what is in them.
 
     Args:
         url: file, folder or glob.
@@ -197,6 +203,7 @@ def list_files(url: str, sizes: bool = False) -> list[FileInfo]:
 
     Raises:
         FileNotFoundError: there is nothing at that URL.
+        InputError: a glob matches nothing but folders.
         StorageError: a folder cannot be listed.
     """
     fs, path = filesystem(url)
@@ -208,7 +215,7 @@ def list_files(url: str, sizes: bool = False) -> list[FileInfo]:
         fs.invalidate_cache()
         if lone := _lone_file_over_http(fs, path, url):
             return {path: lone}
-        if any(mark in path for mark in "*?[") and not fs.exists(path):
+        if has_magic(path) and not fs.exists(path):
             found: dict[str, dict[str, Any]] = fs.glob(path, detail=True)
         else:
             found = fs.find(path, detail=True)
@@ -217,15 +224,25 @@ def list_files(url: str, sizes: bool = False) -> list[FileInfo]:
             found = {path: info} if info["type"] == "file" else {}
         return found
 
-    files = []
+    files, folders = [], []
+    root = "/".join(takewhile(lambda part: not has_magic(part), path.split("/")))
     for name, info in retry(look, url).items():
         name = name.split("://", 1)[-1]
-        if info["type"] == "file" and not basename(name).startswith("."):
+        if info["type"] != "file":
+            folders.append(name)
+        elif not _is_hidden_below(root, name) and not name.endswith("/"):  # consoles of stores make `folder/`
             files.append(FileInfo(scheme + name, int(info.get("size") or 0)))
+    if folders:
+        _tell_of_folders(url, [scheme + name for name in folders], bool(files))
     if sizes and protocol_of(url) in ("http", "https"):
         with ThreadPoolExecutor(_SIZES_AT_ONCE, thread_name_prefix="sizes") as pool:
             files = list(pool.map(lambda file: file if file.size else FileInfo(file.uri, _size(file.uri)), files))
     return sorted(files)
+
+
+def has_magic(path: str) -> bool:
+    """Whether a path may be a glob."""
+    return any(mark in path for mark in "*?[")
 
 
 def _size(url: str) -> int:
@@ -238,16 +255,38 @@ def _list_local(fs: Any, path: str) -> Iterator[tuple[str, int]]:
         yield from walk(path)
         return
     names = {path} if os.path.lexists(path) else set()
-    if not names and any(mark in path for mark in "*?["):
+    if not names and has_magic(path):
         # fsspec lets `**` stand inside a name, and does not look through links.
         names = {*glob.glob(path, recursive=True), *fs.glob(path)}
     if not names:
         raise FileNotFoundError(f"{path}: no such file or folder")
+    listed, folders = [], []
     for name in names:
-        if os.path.isfile(name) and not (name != path and basename(name).startswith(".")):
-            yield name, os.path.getsize(name)
+        if os.path.isdir(name):
+            folders.append(name)
         elif not os.path.exists(name):
-            raise FileNotFoundError(f"{name}: a link to {os.readlink(name)}, where nothing is")
+            if name == path:
+                raise FileNotFoundError(f"{name}: a link to {os.readlink(name)}, where nothing is")
+            listed.append((name, 0))  # as in a folder: whoever reads it says that it is gone
+        elif os.path.isfile(name) and not (name != path and basename(name).startswith(".")):
+            listed.append((name, os.path.getsize(name)))
+    if folders and "**" not in path:
+        _tell_of_folders(path, folders, bool(listed))
+    yield from listed
+
+
+def _is_hidden_below(root: str, name: str) -> bool:
+    """Whether a part of a name is hidden that was not asked for, as on this machine."""
+    return any(part.startswith(".") for part in name.removeprefix(root).split("/"))
+
+
+def _tell_of_folders(url: str, folders: list[str], files_too: bool) -> None:
+    """Say that a glob does not look into folders; a shell's own does not either, but hands them over."""
+    some = f"{redact(min(folders))}{f' and {len(folders) - 1} more' if len(folders) > 1 else ''}"
+    said = f"{redact(url)}: matches folders, such as {some}"
+    if not files_too:
+        raise InputError(f"{said}, and no file; end it with /** for what is in them")
+    log.warning("%s, which are left out; end it with /** for what is in them", said)
 
 
 def _lone_file_over_http(fs: Any, path: str, url: str) -> dict[str, Any] | None:

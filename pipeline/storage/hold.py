@@ -235,7 +235,7 @@ def _refusal(url: str, owner: Owner | None) -> str:
     root = redact(url.removesuffix(f"/{NAME}"))
     return (
         f"{root} is being written to by another process ({owner or 'its name cannot be read'}): let it end, or stop "
-        f"it, or give another --output. The hold of a dead process ends by itself within {EXPIRES_S:.0f} s."
+        f"it, or give another --output; the hold of a dead process ends by itself within {EXPIRES_S:.0f} s"
     )
 
 

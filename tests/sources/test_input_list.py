@@ -11,6 +11,7 @@ import pytest
 from tests.make_media import make_pictures
 from tests.runs import rows
 from trackmill.jobs import mine_proposals
+from trackmill.pipeline.sources.claiming import list_inputs
 from trackmill.pipeline.sources.input_list import expand_shards, read_input_list
 from trackmill.schemas.errors import InputError
 
@@ -80,3 +81,15 @@ def test_ranges_of_shards_are_written_out(tmp_path):
     assert expand_shards([f"{tmp_path}/{{1..2}}.jpg"]) == [f"{tmp_path}/{{1..2}}.jpg"], "a file of that name"
     with pytest.raises(InputError, match="should count up"):
         expand_shards(["{3..1}.tar"])
+
+
+def test_the_output_is_not_the_input_itself(tmp_path):
+    make_pictures(tmp_path / "in")
+    with pytest.raises(InputError, match="is both input and output; give another --output, which may lie inside it"):
+        list_inputs([f"{tmp_path}/in/"], output=str(tmp_path / "in"))
+
+
+def test_an_input_behind_a_link_to_nothing_names_the_link(tmp_path):
+    (tmp_path / "disk").symlink_to("unmounted")
+    with pytest.raises(FileNotFoundError, match=r"/disk: a link to unmounted, where nothing is$"):
+        list_inputs([f"{tmp_path}/disk/photos"])

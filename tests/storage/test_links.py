@@ -101,3 +101,19 @@ def test_a_link_to_nothing_says_so_where_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as raised:
         read_bytes(str(tmp_path / "b.jpg"))
     assert error_text(raised.value) == f"{tmp_path}/b.jpg: no such file or folder"
+
+
+def test_a_link_to_nothing_that_matches_a_glob_does_not_hide_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"xy")
+    (tmp_path / "z.jpg").symlink_to("gone.jpg")
+    assert [(Path(file.uri).name, file.size) for file in list_files(f"{tmp_path}/*.jpg")] == [
+        ("a.jpg", 2),
+        ("z.jpg", 0),
+    ]
+
+
+def test_a_path_through_a_link_to_nothing_names_the_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(FileNotFoundError) as caught:
+        read_bytes(f"{tmp_path}/disk/set/a.jpg")
+    assert error_text(caught.value) == f"{tmp_path}/disk: a link to {tmp_path}/unmounted, where nothing is"

@@ -15,6 +15,7 @@ from trackmill.pipeline.storage.credentials import UnsafeURL, check_url, redact,
 from trackmill.pipeline.storage.files import FileTooLarge, canonical, exists, list_files, read_bytes, retry
 from trackmill.pipeline.storage.publish import publish_bytes, publish_file
 from trackmill.pipeline.storage.scratch import scratch_file, sweep_scratch
+from trackmill.schemas.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,7 @@ from trackmill.pipeline.storage.scratch import scratch_file, sweep_scratch
         "; reboot",
         "simplecache::s3://bucket/x",  # a second URL behind the first
         "zip://a.jpg::s3://bucket/x.zip",
+        "zip://a.jpg::/data/x.zip",
         "a::b.jpg",
         "reference://x",  # fsspec protocols that wrap others or run code
         "ssh://host/x",
@@ -103,6 +105,31 @@ def test_listing_is_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> None:
     assert list_files(str(tmp_path / "b" / "2.jpg")) == found[1:]
     with pytest.raises(FileNotFoundError):
         list_files(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("store", ["folder", "memory"])
+def test_a_glob_says_that_it_leaves_folders_out(store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = str(tmp_path / "in") if store == "folder" else f"memory:///{tmp_path.name}-glob"
+    for name in ("a.jpg", "sub/b.jpg", "sub/deep/c.jpg"):
+        publish_bytes(f"{root}/{name}", b"xy")
+    names = [file.uri.removeprefix(f"{root}/") for file in list_files(f"{root}/*")]
+    assert names == ["a.jpg"]
+    assert (
+        "matches folders, such as" in caplog.text and f"{root}/sub, which are left out; end it with /**" in caplog.text
+    )
+    with pytest.raises(InputError, match=r"matches folders, such as .*/sub, and no file; end it with /\*\*"):
+        list_files(f"{root}/s*")
+    found = [file.uri.removeprefix(f"{root}/") for file in list_files(f"{root}/s*/**")]
+    assert found == ["sub/b.jpg", "sub/deep/c.jpg"]
+
+
+def test_stores_leave_out_hidden_folders_as_this_machine_does() -> None:
+    """And what consoles of stores put there for a folder without files."""
+    root = "memory:///hidden-names"
+    for name in ("a.jpg", ".thumbnails/a.jpg", "b/.ipynb_checkpoints/c.jpg", "b/.d.jpg", ".set/e.jpg"):
+        publish_bytes(f"{root}/{name}", b"xy")
+    assert [file.uri for file in list_files(root)] == [f"{root}/a.jpg"]
+    assert [file.uri for file in list_files(f"{root}/.set")] == [f"{root}/.set/e.jpg"], "it was asked for"
 
 
 def test_ranges_and_limits() -> None:
