@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import pickle
 import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +57,7 @@ def pack(part: Any) -> tuple[list[tuple[int, int]], Tensor]:
     try:
         storage = block.untyped_storage()._new_shared(end)
     except RuntimeError as error:
+        _remove_empty()
         raise SharedMemoryFull(_too_small(end, error)) from None
     block.set_(storage).resize_(end)
     target = memoryview(block.numpy().data)
@@ -69,6 +72,14 @@ def unpack(packed: tuple[list[tuple[int, int]], Tensor]) -> Any:
     whole = memoryview(block.numpy().data)
     views = [whole[begin : begin + length] for begin, length in places]
     return pickle.loads(views[-1], buffers=views[:-1])
+
+
+def _remove_empty() -> None:
+    """torch leaves the name of a block that it could not make."""
+    for path in Path("/dev/shm").glob(f"torch_{os.getpid()}_*"):
+        with contextlib.suppress(OSError):
+            if not path.stat().st_size:
+                path.unlink()
 
 
 def _too_small(size: int, error: RuntimeError) -> str:

@@ -93,8 +93,8 @@ class Health:
             raise NonFinite(f"{told}. That makes {self._in_a_row} steps in a row; {advice}")
         if len(self._recent) >= FEWEST and share > self._max_skipped:
             raise NonFinite(
-                f"{told}. That makes {sum(self._recent)} of the last {len(self._recent)} steps, more than max_skipped = "
-                f"{self._max_skipped:g} allows; {advice}"
+                f"{told}. That makes {sum(self._recent)} of the last {len(self._recent)} steps, more than "
+                f"max_skipped = {self._max_skipped:g} allows; {advice}"
             )
         return f"{told}; {self.skipped} steps were left out so far"
 

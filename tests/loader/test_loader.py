@@ -196,6 +196,7 @@ def test_examples_that_depend_on_chance_resume_exactly(catalog: Any) -> None:
 
 def test_shared_memory_without_room_is_said_in_one_sentence(catalog: Any) -> None:
     """Containers have 64 MB of it, unless they ask for more."""
+    before = set(Path("/dev/shm").glob("torch_*"))
     loader = open_loader(catalog, 8, make_example=TooLarge(), workers=1)
     with pytest.raises(
         SharedMemoryFull, match=r"/dev/shm is full: a loader worker passes on 32\.0 MB.*--shm-size"
@@ -203,6 +204,8 @@ def test_shared_memory_without_room_is_said_in_one_sentence(catalog: Any) -> Non
         next(loader)
     assert "Traceback" not in str(said.value)
     loader.close()
+    left = [path for path in Path("/dev/shm").glob("torch_*") if path not in before and not path.stat().st_size]
+    assert left == [], "names of blocks that could not be made"
 
 
 def test_packing_keeps_arrays_and_tensors() -> None:
