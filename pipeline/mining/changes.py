@@ -92,8 +92,8 @@ def with_growth(items: Sequence[WorkItem], plan: Plan | None) -> list[WorkItem]:
     planned = _planned_clips(plan)
     fresh: dict[tuple[str, str], list[WorkItem]] = defaultdict(list)
     for item in items:
-        if (item.source, _video(item.source_id)) in planned:
-            fresh[item.source, _video(item.source_id)].append(item)
+        if (item.source, video_of(item.source_id)) in planned:
+            fresh[item.source, video_of(item.source_id)].append(item)
     replaced: dict[tuple[str, str], list[WorkItem]] = {}
     for video, clips in fresh.items():
         before = planned[video]
@@ -102,7 +102,7 @@ def with_growth(items: Sequence[WorkItem], plan: Plan | None) -> list[WorkItem]:
         replaced[video] = before + _clips_behind(before, sorted(clips, key=lambda clip: clip.first_frame))
     if not replaced:
         return list(items)
-    kept = [item for item in items if (item.source, _video(item.source_id)) not in replaced]
+    kept = [item for item in items if (item.source, video_of(item.source_id)) not in replaced]
     return kept + [clip for clips in replaced.values() for clip in clips]
 
 
@@ -113,15 +113,22 @@ def _planned_clips(plan: Plan | None) -> dict[tuple[str, str], list[WorkItem]]:
     planned: dict[tuple[str, str], list[WorkItem]] = defaultdict(list)
     names = [field.name for field in dataclasses.fields(WorkItem)]
     for row in plan.table.filter(of_clips).select(names).to_pylist():
-        planned[row["source"], _video(row["source_id"])].append(WorkItem(**row))
+        planned[row["source"], video_of(row["source_id"])].append(WorkItem(**row))
     for clips in planned.values():
         clips.sort(key=lambda clip: clip.first_frame)
     return planned
 
 
-def _video(source_id: str) -> str:
+def video_of(source_id: str) -> str:
     """What a clip is cut from: a file, a member of a tar, or numbered pictures, of which a folder may hold several."""
     return source_id.rpartition("#c")[0]
+
+
+def clip_name(clip: WorkItem, number: int) -> tuple[str, str]:
+    """`source_id` and key of another clip of the same video."""
+    source_id = f"{video_of(clip.source_id)}#c{number:03d}"
+    name = clip.key.removeprefix(f"{slug(clip.source)}-")[:-_DIGEST_DIGITS]
+    return source_id, sample_key(clip.source, f"{_CLIP.sub('', name)}-c{number:03d}", source_id)
 
 
 def _same_cuts(before: Sequence[WorkItem], now: Sequence[WorkItem]) -> bool:
@@ -131,7 +138,7 @@ def _same_cuts(before: Sequence[WorkItem], now: Sequence[WorkItem]) -> bool:
 
 def _clips_behind(before: list[WorkItem], now: list[WorkItem]) -> list[WorkItem]:
     """Clips of the frames that lie behind the planned ones; none where the video is another or a shorter one."""
-    first, stride, uri = now[0], now[0].stride, redact(_video(now[0].source_id))
+    first, stride, uri = now[0], now[0].stride, redact(video_of(now[0].source_id))
     count = sum(clip.frames for clip in before)
     total = sum(clip.frames for clip in now)
     if any(clip.stride != stride for clip in before) or total <= count:
@@ -152,13 +159,12 @@ def _clips_behind(before: list[WorkItem], now: list[WorkItem]) -> list[WorkItem]
     clips = []
     for clip in cut_clips(total - count, longest):
         number = len(before) + clip.number
-        source_id = f"{_video(first.source_id)}#c{number:03d}"
-        name = first.key.removeprefix(f"{slug(first.source)}-")[:-_DIGEST_DIGITS]
+        source_id, key = clip_name(first, number)
         clips.append(
             dataclasses.replace(
                 first,
                 source_id=source_id,
-                key=sample_key(first.source, f"{_CLIP.sub('', name)}-c{number:03d}", source_id),
+                key=key,
                 frames=clip.length,
                 first_frame=(count + clip.start) * stride,
                 details=orjson.dumps(details(clip.start, clip.length), option=orjson.OPT_SORT_KEYS).decode(),

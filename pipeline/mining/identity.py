@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from trackmill.pipeline.mining.changes import clip_name, video_of
 from trackmill.pipeline.mining.places import Contents, Places, root_of_input
 from trackmill.pipeline.mining.plan import Plan
 from trackmill.pipeline.storage.credentials import redact
@@ -28,6 +29,10 @@ from trackmill.pipeline.storage.files import is_local, one_scheme
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")
+
+_CLIP = re.compile(r"#c[0-9]{3,}$")
+_LENGTHS = ("frames", "exact")
+"""Details of a clip that change with the length of its video."""
 
 _SIGNED_QUERY = re.compile(r"(?<=[^/?#])\?(?:[^#]*&)?[^#=&]*(?i:signature|sig)=[^#]*")
 
@@ -71,6 +76,7 @@ def recognise(
         return done
     planned = plan.items(0, plan.num_items) if plan else []
     found = _Found(done, {item.source_id for item in planned})
+    new = found.settle_videos(new, planned)
     new = found.settle(new, planned, _by_file)
     new = found.settle(new, planned, _by_spelling)
     files = {*sizes, *(item.uri for item in items), *(item.uri for item in planned)}
@@ -119,6 +125,32 @@ class _Found:
                 self._twice.append((item, twin))
             else:
                 self._twice.append((item, twin))
+        return left
+
+    def settle_videos(self, new: Sequence[WorkItem], planned: Sequence[WorkItem]) -> list[WorkItem]:
+        """What is left of `new` without the clips of videos that are planned under another path of the same files.
+
+        A video that grew is cut otherwise, so that its clips are told by the video and not one by one; those that are
+        not planned yet get the planned video's name, too.
+        """
+        real = _RealPaths()
+        videos = {name: clip for clip in planned if (name := real.video(clip)) is not None}
+        listed = {item.source_id for item in [*self._done.items, *new]}
+        left = []
+        for item in new:
+            clip = videos.get(name) if videos and (name := real.video(item)) is not None else None
+            if clip is None or video_of(clip.source_id) == video_of(item.source_id):
+                left.append(item)
+                continue
+            source_id, key = clip_name(clip, int(item.source_id.rpartition("#c")[2]))
+            self._twice.append((item, clip))
+            if source_id in listed:
+                continue  # the video is listed under the planned path, too, or under two other ones
+            listed.add(source_id)
+            renamed = dataclasses.replace(item, source_id=source_id, key=key)
+            if source_id in self._planned:
+                self._done.elsewhere[source_id] = renamed
+            self._done.items.append(renamed)
         return left
 
     def tell(self) -> None:
@@ -197,6 +229,15 @@ class _RealPaths:
     def details(self, item: WorkItem) -> Any:
         """What its source needs to know, with the real paths in it."""
         return self._in(orjson.loads(item.details))
+
+    def video(self, item: WorkItem) -> tuple[str, str, str] | None:
+        """What a clip is cut from, and what is the same of all its clips however long it is; None of other items."""
+        name = self.of(item) if _CLIP.search(item.source_id) else None
+        if name is None:
+            return None
+        each = {key: value for key, value in self.details(item).items() if key not in _LENGTHS}
+        same = {key: value for key, value in each.items() if not isinstance(value, list)}
+        return item.source, video_of(name), orjson.dumps(same, option=orjson.OPT_SORT_KEYS).decode()
 
     def _in(self, value: Any) -> Any:
         if isinstance(value, dict):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.make_media import make_jpeg, make_mot, make_pictures, make_video
+from tests.make_media import make_davis, make_jpeg, make_mot, make_pictures, make_video
 from tests.mining.test_identity import mine, names
 from tests.runs import rows
 from trackmill.pipeline.shards.reader import open_dataset, read_row
@@ -85,3 +85,34 @@ def test_an_output_inside_its_input_is_not_mined(tmp_path: Path, caplog: pytest.
     mine(tmp_path / "second", tmp_path)
     assert names(tmp_path / "second") == ["picture_0.jpg", "picture_1.jpg"], "another data set's files are no input"
     assert "out: a data set that mining made lies in the input; its files are left out" in caplog.text
+
+
+def test_a_video_that_grew_is_the_same_through_a_link(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each frame is in one clip, and all clips have the name that the video was planned under."""
+    video = tmp_path / "in" / "a.mp4"
+    video.parent.mkdir()
+    (tmp_path / "link").symlink_to("in")
+    make_video(video, 28)
+    mine(tmp_path / "out", tmp_path / "in", options=CLIPS)
+    for length, folders in ((51, ["link"]), (75, ["link"]), (90, ["in"]), (99, ["link", "in"])):
+        make_video(video, length)
+        mine(tmp_path / "out", *(tmp_path / folder for folder in folders), options=CLIPS)
+        assert stored_frames(tmp_path / "out") == list(range(length))
+    assert all(row.source_id.startswith(f"{video}#c") for row in rows(tmp_path / "out"))
+    assert "link and " in caplog.text and "hold the same" in caplog.text
+
+
+def test_frames_that_grew_are_the_same_through_a_link(tmp_path: Path) -> None:
+    make_davis(tmp_path / "in", num_frames=12)
+    (tmp_path / "link").symlink_to("in")
+    pictures = sorted((tmp_path / "in" / "JPEGImages" / "480p" / "bear").iterdir())
+    masks = sorted((tmp_path / "in" / "Annotations" / "480p" / "bear").iterdir())
+    for path in [*pictures[5:], *masks[5:]]:
+        path.rename(tmp_path / path.name)
+    options = ("--set", "read.frames_per_clip=4")
+    mine(tmp_path / "out", tmp_path / "in", options=options)
+    for path in [*pictures[5:], *masks[5:]]:
+        (tmp_path / path.name).rename(path)
+    mine(tmp_path / "out", tmp_path / "link", options=options)
+    assert stored_frames(tmp_path / "out") == list(range(12))
+    assert all(str(tmp_path / "in") in row.source_id for row in rows(tmp_path / "out"))
