@@ -21,12 +21,18 @@ FEWEST_FRAMES = 8
 
 _NAME = re.compile(r"^(?P<folder>.*/|)(?P<prefix>[^/]*?)(?P<number>[0-9]{1,18})(?P<suffix>\.[A-Za-z0-9]+)$", re.DOTALL)
 _IN_VIDEO_LAYOUT = re.compile(r"(^|/)JPEGImages/")
-# Cameras (the DCF standard): four characters, four digits. Albums are numbered as densely as videos.
-_CAMERA_PREFIX = re.compile(r"^[A-Z0-9_]{4}$")
+# Albums are numbered as densely as videos. Cameras write eight characters, the last four of them digits (the DCF
+# standard: IMG_0001, DSC00001, P1000001); telephones put an E before the number of an edited picture.
+_CAMERA_PREFIX = re.compile(r"^(?=.*[A-Z_])[A-Z0-9_]{1,4}$|^IMG_E$")
+_CAMERA_LENGTHS = (8, 9)
+# Telephones: the time, or the number within a burst or a day's messages (IMG_20260131_120000, PXL_..., IMG-...-WA0001).
+_PHONE_PREFIX = re.compile(r"burst|(^|[^0-9])(19|20)[0-9]{2}[01][0-9][0-3][0-9][-_]", re.IGNORECASE)
 _FRAME_PREFIX = re.compile(r"(^|[^a-z])frames?[^a-z]*$", re.IGNORECASE)
 # What is numbered like frames, and belongs to frames, but is none.
 _NO_FRAMES = re.compile(
-    r"(^|[^a-z])(masks?|annotations?|labels?|depth|flow|disparity|segm\w*)([^a-z]|$)", re.IGNORECASE
+    r"(^|[^a-z])(masks?|annotations?|labels?|depth|flow|disparity|seg|segm\w*|ground_?truths?|instances?|silhouettes?|"
+    r"panoptic|semantics?|mattes?|trimaps?|pha)([^a-z]|$)",
+    re.IGNORECASE,
 )
 _REGULAR_SHARE = 0.9
 _MOST_CHANGE = 0.12
@@ -128,15 +134,22 @@ def _regular(numbers: Sequence[int]) -> bool:
 
 def _numbered_by_a_program(sequence: FrameSequence) -> bool:
     prefix, digits = sequence.prefix, [_digits(file.uri) for file in sequence.files.values()]
-    if prefix.lower().startswith("sa_") or (_CAMERA_PREFIX.match(prefix) and max(map(len, digits)) == 4):
+    if prefix.lower().startswith("sa_") or _named_by_a_camera(prefix, max(map(len, digits))):
         return False
     if _FRAME_PREFIX.search(prefix):
         return True
+    if _PHONE_PREFIX.search(prefix):
+        return False
     width = min(map(len, digits))
     if width < 3 or all(len(each) == width for each in digits):
         return width >= 3
     # `%03d` is three digits wide up to 999, and as wide as it must be from there on.
     return any(each[0] == "0" for each in digits) and not any(each[0] == "0" for each in digits if len(each) > width)
+
+
+def _named_by_a_camera(prefix: str, num_digits: int) -> bool:
+    match = _CAMERA_PREFIX.match(prefix)
+    return match is not None and num_digits >= 4 and len(prefix) + num_digits == _CAMERA_LENGTHS[prefix == "IMG_E"]
 
 
 def _digits(uri: str) -> str:

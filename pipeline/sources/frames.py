@@ -16,10 +16,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import orjson
 from pydantic import Field
 
 from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.media.fetching import fetch_bytes
+from trackmill.pipeline.media.mask_pictures import decode_label_picture
 from trackmill.pipeline.media.picture_headers import PictureHeader, read_picture_header
 from trackmill.pipeline.sources.base import Claim, Source
 from trackmill.pipeline.sources.clips import Clip, clip_item, cut_clips, stride_for
@@ -50,6 +53,9 @@ log = logging.getLogger("trackmill")
 
 _MOST_LINES = 20
 _LOOKED_AT = 4
+_FEW_LEVELS = 32
+"""Gray frames of a video have more; masks have a level for each object."""
+
 _FRAME_MODES = ("RGB", "L", "YCbCr", "CMYK", "RGBA")
 
 
@@ -153,7 +159,19 @@ class Frames(Source):
         looked_at = [_some(each) for each in likely]
         uris = [uri for some in looked_at for uri in some]
         headers = dict(zip(uris, probe_files(uris, _header, "pictures"), strict=True))
-        return [each for each, some in zip(likely, looked_at) if _alike([headers[uri] for uri in some])]
+        alike = [(each, some) for each, some in zip(likely, looked_at) if _alike([headers[uri] for uri in some])]
+        # Masks may lie in a folder of any name: gray pictures of a few levels.
+        gray = [uri for each, some in alike if each.suffix == ".png" for uri in some if _is_gray(headers[uri])]
+        levels = dict(zip(gray, probe_files(gray, self._num_levels, "pictures"), strict=True))
+        return [each for each, some in alike if any(levels.get(uri, _FEW_LEVELS) >= _FEW_LEVELS for uri in some)]
+
+    def _num_levels(self, uri: str) -> int:
+        """How many levels a gray picture has; `_FEW_LEVELS` where it cannot be read, which reading it will say."""
+        try:
+            data = fetch_bytes(uri, max_bytes=self.settings.max_item_bytes)
+            return int(np.unique(decode_label_picture(data, uri, max_pixels=self.settings.max_pixels)[0]).size)
+        except (BadItem, OSError):
+            return _FEW_LEVELS
 
     def _items(self, sequence: FrameSequence, masks: FrameSequence | None) -> list[WorkItem]:
         labelled = {number: basename(file.uri) for number, file in masks.files.items()} if masks else {}
@@ -259,6 +277,10 @@ def _some(sequence: FrameSequence) -> list[str]:
     numbers = sequence.numbers
     places = {round(i * (len(numbers) - 1) / (_LOOKED_AT - 1)) for i in range(_LOOKED_AT)}
     return [sequence.files[numbers[place]].uri for place in sorted(places)]
+
+
+def _is_gray(header: PictureHeader | None) -> bool:
+    return header is not None and header.mode == "L"
 
 
 def _header(uri: str) -> PictureHeader | None:

@@ -182,6 +182,45 @@ def test_auto_leaves_albums_alone(tmp_path, pattern, sizes):
     assert {item.source for item in claimed(tmp_path, "auto")} == {"images"}
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "DSC{:05d}.JPG",
+        "P10{:05d}.JPG",
+        "IMG_E{:04d}.JPG",
+        "GOPR{:04d}.JPG",
+        "IMG_20260131_1200{:02d}.jpg",
+        "PXL_20260131_12000{:04d}.jpg",
+        "IMG_20260131_120000_BURST{:03d}.jpg",
+        "IMG-20260131-WA{:04d}.jpg",
+    ],
+)
+def test_bursts_of_cameras_and_telephones_are_photographs(tmp_path, pattern):
+    """Alike as frames are, so that only the names tell."""
+    make_frames(tmp_path, [pattern.format(i) for i in range(10, 22)])
+    assert {item.source for item in claimed(tmp_path, "auto")} == {"images"}
+
+
+@pytest.mark.parametrize("pattern", ["img{:05d}.jpg", "0001_{:06d}.png", "20260131_frame_{:04d}.jpg", "{:08d}.jpg"])
+def test_what_programs_write_is_a_video_beside_that(tmp_path, pattern):
+    make_frames(tmp_path, [pattern.format(i) for i in range(12)])
+    assert {item.source for item in claimed(tmp_path, "auto")} == {"frames"}
+
+
+@pytest.mark.parametrize("folder", ["GT/v", "v/seg", "v/groundtruth", "instances/v", "v/second", "v"])
+def test_gray_pictures_of_few_levels_are_no_video_and_gray_frames_are(tmp_path, folder):
+    make_frames(tmp_path / "imgs", [f"{i:05d}.jpg" for i in range(10)])
+    for i in range(10):
+        gray = make_scene(*SIZE, seed=3, step=i)[0].mean(axis=2).astype(np.uint8)
+        labels = np.zeros(SIZE, np.uint8)
+        labels[5:20, 3 + i : 20 + i] = 255
+        for path, pixels in ((tmp_path / "thermal", gray), (tmp_path / folder, labels)):
+            path.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path / f"{i:05d}.png")
+    videos = {item.uri for item in claimed(tmp_path, "auto") if item.source == "frames"}
+    assert videos == {str(tmp_path / "imgs"), str(tmp_path / "thermal")}
+
+
 def test_auto_does_not_take_masks_for_a_video(tmp_path):
     for i in range(10):
         make_labels(tmp_path / "labels_only" / f"{i:05d}.png", np.full(SIZE, i))
