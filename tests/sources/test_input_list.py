@@ -93,3 +93,15 @@ def test_an_input_behind_a_link_to_nothing_names_the_link(tmp_path):
     (tmp_path / "disk").symlink_to("unmounted")
     with pytest.raises(FileNotFoundError, match=r"/disk: a link to unmounted, where nothing is$"):
         list_inputs([f"{tmp_path}/disk/photos"])
+
+
+def test_a_list_that_is_none_is_named_in_the_error(tmp_path, capsys):
+    """A CSV with headings, and a picture in place of the list."""
+    (picture,) = make_pictures(tmp_path / "in", 1)
+    (tmp_path / "list.csv").write_text(f"path,caption\n{picture},a dog\n")
+    for wrong in (tmp_path / "list.csv", picture):
+        words = ["--input-list", str(wrong), "--output", str(tmp_path / "out"), "--executor", "inline"]
+        assert mine_proposals.main(words) == 2
+        assert (
+            f"--input-list {wrong} names it, and should have one file, folder or URL a line" in capsys.readouterr().err
+        )

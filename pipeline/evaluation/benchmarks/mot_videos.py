@@ -74,7 +74,8 @@ def read_video(sequence: TextSequence, notes: list[str]) -> Video:
         predictions = predictions.select(~predictions.ignored)
         notes.append("the results are ground truth; only its scored boxes are taken")
     elif sequence.classes.asked:
-        predictions = _results_of_classes(result_rows, sequence, notes)
+        is_other = ~np.isin(truth_rows.classes, list(sequence.classes.names)) & (truth_rows.confidence >= 1)
+        predictions = _results_of_classes(result_rows, sequence, notes, truth_has_others=bool(is_other.any()))
     else:
         predictions = _result_tracks(result_rows)
     num_left_out = len(predictions)
@@ -182,7 +183,9 @@ def _result_tracks(rows: MotRows) -> Tracks:
     return make_tracks(rows.frames - 1, rows.ids, rows.boxes, scores=rows.confidence)
 
 
-def _results_of_classes(rows: MotRows, sequence: TextSequence, notes: list[str]) -> Tracks:
+def _results_of_classes(
+    rows: MotRows, sequence: TextSequence, notes: list[str], truth_has_others: bool = False
+) -> Tracks:
     """Results of the chosen classes. Where they name no class and one was chosen, they are of that class."""
     _check_ids(rows)
     chosen = sequence.classes
@@ -193,6 +196,12 @@ def _results_of_classes(rows: MotRows, sequence: TextSequence, notes: list[str])
             notes.append(
                 "the results name no class (column 8), so every prediction is compared with each class, and "
                 "those of the others count as false; the row of all classes together is not affected"
+            )
+        elif len(rows) and truth_has_others:
+            shown = chosen.in_words(next(iter(chosen.names)))
+            notes.append(
+                f"the results name no class (column 8), so every prediction counts as one of class {shown}, though the "
+                "ground truth has other classes, too"
             )
         return make_tracks(rows.frames - 1, rows.ids, rows.boxes, labels=labels, scores=rows.confidence)
     if without.any():
