@@ -36,7 +36,7 @@ from trackmill.pipeline.sidecars.making import Made, Maker, UnitParts, make_all
 from trackmill.pipeline.sources import open_source, sources_of
 from trackmill.pipeline.sources.base import Source
 from trackmill.pipeline.sources.check import BadMedia, check_media
-from trackmill.pipeline.storage.credentials import error_text, scrub
+from trackmill.pipeline.storage.credentials import error_text, path_error, scrub
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.media import Frame, Media, ProposalSet, WorkItem
 from trackmill.schemas.receipt import ReceiptRow
@@ -130,7 +130,9 @@ class Miner:
             rows += _poisoned_rows(task)
             self._write_receipt(task, rows, writer)
         except OSError as error:
-            raise StorageFailed(scrub(f"unit {task.unit}: cannot write its output: {error}")) from error
+            raise StorageFailed(
+                scrub(f"unit {task.unit}: cannot write its output: {path_error(error) or error}")
+            ) from error
         finally:
             self.note.end()
             self._live.enter("idle")

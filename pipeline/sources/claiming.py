@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from trackmill.pipeline.sources import AUTO, open_source, sources_of
 from trackmill.pipeline.sources.base import ReadSettings, Source
-from trackmill.pipeline.storage.credentials import dangling_link, redact
+from trackmill.pipeline.storage.credentials import dangling_link, protocol_of, redact
 from trackmill.pipeline.storage.files import FileInfo, canonical, has_magic, is_local, list_files
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
@@ -138,6 +138,14 @@ def _nothing_to_mine(listing: Sequence[FileInfo], sources: Iterable[type[Source]
 
 
 def packed_advice(uris: Iterable[str]) -> str:
-    """What to say of files that no source took, if there are tars or zips among them."""
-    packed = any(uri.lower().endswith(PACKED) for uri in uris)
-    return "; --source webdataset reads pictures inside tars and zips" if packed else ""
+    """What to say of files that no source took, if there are tars or zips among them, or URLs with a signature."""
+    names = [uri.lower() for uri in uris]
+    advice = ""
+    if any(name.endswith(PACKED) for name in names):
+        advice = "; --source webdataset reads pictures inside tars and zips"
+    if any("?" in name and protocol_of(name) in ("http", "https") for name in names):
+        advice += (
+            "; what follows ? in a URL, such as a signature, is no part of a name and would be written into the data "
+            "set: give plain URLs, with credentials in the environment, or download the files"
+        )
+    return advice

@@ -192,10 +192,10 @@ def test_a_full_disk_is_no_fault_of_the_items(run: Run, monkeypatch: pytest.Monk
             pass
 
         def write(self, members: object) -> None:
-            raise OSError(28, "No space left on device")
+            raise OSError(28, "No space left on device", "/out/shards/part.tar")
 
     monkeypatch.setattr(miner_module, "ShardWriter", Full)
-    with pytest.raises(StorageFailed, match="No space left"):
+    with pytest.raises(StorageFailed, match=r"output: /out/shards/part.tar: no space is left on its disk$"):
         list(InlineExecutor(run.job(), lambda states: None).run(iter([task(run)])))
     assert rows(run) == []
 

@@ -11,8 +11,10 @@ import pytest
 from tests.make_media import make_pictures
 from tests.runs import rows
 from trackmill.jobs import mine_proposals
-from trackmill.pipeline.sources.claiming import list_inputs
+from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.sources.claiming import claim_files, list_inputs
 from trackmill.pipeline.sources.input_list import expand_shards, read_input_list
+from trackmill.pipeline.storage.files import FileInfo
 from trackmill.schemas.errors import InputError
 
 
@@ -105,3 +107,10 @@ def test_a_list_that_is_none_is_named_in_the_error(tmp_path, capsys):
         assert (
             f"--input-list {wrong} names it, and should have one file, folder or URL a line" in capsys.readouterr().err
         )
+
+
+def test_urls_with_a_signature_say_why_they_are_not_mined():
+    files = [FileInfo("https://host.example/a.jpg?sig=abcdef", 9)]
+    with pytest.raises(InputError, match="is no part of a name and would be written into the data set") as caught:
+        claim_files(files, "auto", ReadSettings())
+    assert "abcdef" not in str(caught.value)
