@@ -121,7 +121,14 @@ def scrub(text: str) -> str:
     for name, value in os.environ.items():
         if len(value) >= 6 and _SECRET_NAME.search(name) and not os.path.exists(value):
             text = text.replace(value, "***")
-    return _URL.sub(lambda match: redact(match.group(0)), text)
+    return _URL.sub(_redacted, text)
+
+
+def _redacted(match: re.Match[str]) -> str:
+    """A URL in a sentence: the marks behind it are the sentence's."""
+    text: str = match.group(0)
+    url = text.rstrip(")]};:,")
+    return redact(url) + text[len(url) :]
 
 
 def error_text(error: Exception, limit: int = 500) -> str:

@@ -94,6 +94,13 @@ def test_scrubbing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text == "signing with *** failed for https://host/x?... (see s3://bucket/y)"
 
 
+def test_scrubbing_keeps_the_sentence_around_a_url() -> None:
+    assert scrub("(https://host/a.jpg?sig=abc); then https://host/b?sig=1: gone") == (
+        "(https://host/a.jpg?...); then https://host/b?...: gone"
+    )
+    assert scrub("https://host/b?...: gone") == "https://host/b?...: gone"
+
+
 def test_listing_is_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> None:
     for name in ("b/2.jpg", "a/1.jpg", ".hidden", "b/.DS_Store"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
