@@ -232,7 +232,7 @@ def list_files(url: str, sizes: bool = False) -> list[FileInfo]:
             folders.append(name)
         elif not _is_hidden_below(root, name) and not name.endswith("/"):  # consoles of stores make `folder/`
             files.append(FileInfo(scheme + name, int(info.get("size") or 0)))
-    if folders:
+    if folders and "**" not in path:
         _tell_of_folders(url, [scheme + name for name in folders], bool(files))
     if sizes and protocol_of(url) in ("http", "https"):
         with ThreadPoolExecutor(_SIZES_AT_ONCE, thread_name_prefix="sizes") as pool:
