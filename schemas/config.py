@@ -67,7 +67,7 @@ def build(cls: type[S], values: dict[str, Any], where: str) -> S:
 def _explain(cls: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:
     dotted = ".".join(str(part) for part in location)
     if kind != "extra_forbidden":
-        return f"{dotted}: {message}"
+        return f"{dotted}: {message.removeprefix('Value error, ')}"
     owner: Any = cls
     for part in location[:-1]:
         # The place in a list of sections is no field: the section is what the list holds.

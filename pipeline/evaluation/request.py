@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import ConfigDict, Field, field_validator
@@ -18,9 +19,9 @@ class Options(Settings):
     """Compare boxes or masks; None takes the benchmark's own."""
     sequences: tuple[str, ...] | None = None
     """Only these sequences; None takes all of the ground truth."""
-    gt_file: str = Field(default="gt.txt", pattern=r"^[^/\\\\]+\.txt$")
+    gt_file: str = "gt.txt"
     """MOTChallenge text: the file in each `gt` folder, such as `gt_val_half.txt`."""
-    frames: str = Field(default="", pattern=r"^(\d*:\d*)?$")
+    frames: str = ""
     """MOTChallenge text: only the frames FROM:TO, counted from 1, both ends included; `301:` is all from 301 on. Rows
     of other frames are left out of ground truth and results alike."""
     classes: tuple[str, ...] | None = None
@@ -42,6 +43,20 @@ class Options(Settings):
     from the categories' `frequency`."""
     metrics: tuple[Literal["hota", "clear", "identity", "teta", "trackmap"], ...] | None = None
     """Compute only these families of metrics; None takes the benchmark's own."""
+
+    @field_validator("gt_file")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[^/\\]+\.txt", value):
+            raise ValueError("should be the name of a file, such as gt_val_half.txt, which lies in each gt folder")
+        return value
+
+    @field_validator("frames")
+    @classmethod
+    def _is_a_range(cls, value: str) -> str:
+        if not re.fullmatch(r"(\d*:\d*)?", value):
+            raise ValueError("should be FROM:TO, such as 301:600, or 301: for the rest from 301")
+        return value
 
     @field_validator("classes", mode="before")
     @classmethod

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from statistics import median
 
 from trackmill.pipeline.sources.images import SUFFIXES
@@ -48,6 +48,7 @@ class FrameSequence:
         suffix: how all names end, in lower case.
         files: by number, in no order.
         doubles: names whose number another file has too, such as `1.jpg` beside `01.jpg`.
+        root: the folder that all sequences of the listing lie in, whose own name tells none of them from another.
     """
 
     folder: str
@@ -55,6 +56,7 @@ class FrameSequence:
     suffix: str
     files: dict[int, FileInfo] = field(default_factory=dict)
     doubles: list[str] = field(default_factory=list)
+    root: str = ""
 
     @property
     def numbers(self) -> list[int]:
@@ -81,7 +83,15 @@ def find_sequences(files: Sequence[FileInfo]) -> list[FrameSequence]:
             sequence.doubles.append(basename(file.uri))
         else:
             sequence.files[number] = file
+    root = _common_folder([folder for folder, _, _ in found])
+    for sequence in found.values():
+        sequence.root = root
     return [found[key] for key in sorted(found)]
+
+
+def _common_folder(folders: Sequence[str]) -> str:
+    levels = zip(*(folder.split("/") for folder in {min(folders), max(folders)})) if folders else ()
+    return "/".join(first for first, *_ in takewhile(lambda level: len(set(level)) == 1, levels))
 
 
 def in_video_layout(sequence: FrameSequence) -> bool:
@@ -119,8 +129,10 @@ def looks_like_video(sequence: FrameSequence, labelled: bool = False) -> bool:
 
 
 def among_masks(sequence: FrameSequence) -> bool:
-    """Whether the folder, or the one that it lies in, is called after masks, depths, or the like."""
-    return any(_NO_FRAMES.search(part) for part in sequence.folder.split("/")[-2:])
+    """Whether the folder, or the one that it lies in below the root, is called after masks, depths, or the like."""
+    above, _, name = sequence.folder.rpartition("/")
+    names = [name] + ([basename(above)] if len(above) > len(sequence.root) else [])
+    return any(_NO_FRAMES.search(each) for each in names)
 
 
 def steps(numbers: Sequence[int]) -> Counter[int]:

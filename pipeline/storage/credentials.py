@@ -84,6 +84,8 @@ def check_url(url: str) -> str:
         raise UnsafeURL(
             f"protocol {protocol!r} of {shown!r} is not supported; use a path, file://, s3://, gs://, az:// or https://"
         )
+    if protocol not in _LOCAL and not url.partition("://")[2].strip("/"):
+        raise UnsafeURL(f"{shown!r} names no bucket and no server")
     if protocol not in _LOCAL and "@" in url.partition("://")[2].partition("/")[0]:
         raise UnsafeURL(
             f"{shown!r} holds a user name or password; put credentials into the environment (AWS_ACCESS_KEY_ID, ...)"

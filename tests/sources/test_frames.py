@@ -321,3 +321,14 @@ def test_a_test_split_without_masks_is_a_video_by_its_layout(tmp_path):
     make_frames(tmp_path / "JPEGImages" / "480p" / "cow", [f"{i:05d}.jpg" for i in range(3)])
     make_frames(tmp_path / "JPEGImages" / "holiday", [f"IMG_{i:04d}.jpg" for i in range(3)])
     assert [(item.source, item.frames) for item in claimed(tmp_path, "auto")] == [("frames", 1)] + [("images", 1)] * 3
+
+
+def test_a_word_in_the_name_of_the_whole_input_says_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "depth_project"
+    for name in ("clip1", "clip2"):
+        make_frames(root / name, [f"{number:05d}.jpg" for number in range(9)])
+    assert {item.source for item in claimed(root, "auto")} == {"frames"}
+    assert {item.source for item in claimed(root / "clip1", "auto")} == {"frames"}
+    make_frames(root / "mask" / "clip1", [f"{number:05d}.jpg" for number in range(9)])
+    sources = {item.uri.removeprefix(f"{root}/").split("/")[0]: item.source for item in claimed(root, "auto")}
+    assert sources == {"clip1": "frames", "clip2": "frames", "mask": "images"}
