@@ -117,14 +117,12 @@ class _Found:
             twin = same.get(item.source_id)
             if twin is None:
                 left.append(item)
-            elif twin.source_id in self._planned:
-                if twin.source_id not in self._done.elsewhere:
-                    renamed = dataclasses.replace(item, source_id=twin.source_id, key=twin.key)
-                    self._done.elsewhere[twin.source_id] = renamed
-                    self._done.items.append(renamed)
-                self._twice.append((item, twin))
-            else:
-                self._twice.append((item, twin))
+                continue
+            self._twice.append((item, twin))
+            if twin.source_id in self._planned and twin.source_id not in self._done.elsewhere:
+                renamed = dataclasses.replace(item, source_id=twin.source_id, key=twin.key)
+                self._done.elsewhere[twin.source_id] = renamed
+                self._done.items.append(renamed)
         return left
 
     def settle_videos(self, new: Sequence[WorkItem], planned: Sequence[WorkItem]) -> list[WorkItem]:
