@@ -31,7 +31,10 @@ def free_memory(device: torch.device) -> int:
 
 @contextlib.contextmanager
 def at_most(device: torch.device, limit: int) -> Iterator[None]:
-    """Within, this process may take so many bytes more; taking more is an error, see `is_out_of_memory`."""
+    """Within, this process may take so many bytes more; taking more is an error, see `is_out_of_memory`.
+
+    What the C library holds back of memory that was freed before does not count: a process measures at its beginning.
+    """
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.runs import TIMEOUT_S
 from tests.training.tiny_runs import make_data, tiny_recipe
 from tests.training.tiny_task import TinyModule, TinyTask
 from trackmill.pipeline.training import dry_run as module
@@ -60,7 +64,7 @@ def hungry(size: int) -> Any:
     return taking
 
 
-def test_no_more_samples_are_measured_than_half_of_the_memory_bears(
+def check_no_more_samples_are_measured_than_half_of_the_memory_bears(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TinyModule, "forward", hungry(100 * MB))
@@ -73,7 +77,7 @@ def test_no_more_samples_are_measured_than_half_of_the_memory_bears(
     assert said[5].startswith("48 steps to do: about ")
 
 
-def test_what_does_not_fit_at_all_is_said(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_what_does_not_fit_at_all_is_said(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TinyModule, "forward", hungry(900 * MB))
     monkeypatch.setattr(module, "free_memory", lambda device: 400 * MB)
     assert list(lines(data, tmp_path))[-1].startswith("a step could not be measured: a single picture takes more than")
@@ -81,7 +85,7 @@ def test_what_does_not_fit_at_all_is_said(data: str, tmp_path: Path, monkeypatch
     assert "a step is not measured: without activations alone it takes 8.6 kB" in list(lines(data, tmp_path))[-1]
 
 
-def test_a_limit_holds_and_ends() -> None:
+def check_a_limit_holds_and_ends() -> None:
     with at_most(CPU, 300 * MB):
         peak = PeakMemory(CPU)
         torch.ones(100 * MB // 4)
@@ -93,3 +97,25 @@ def test_a_limit_holds_and_ends() -> None:
     torch.empty(250 * MB)
     assert free_memory(CPU) > 0
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
+
+
+def test_limits_of_memory_in_a_process_of_its_own() -> None:
+    """All `check_...`: the C library hands out again what other tests have freed, and no limit sees that."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "python_functions=check_*",
+        __file__,
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [*command, __file__], cwd=root, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("... "), "three of them"
