@@ -24,6 +24,7 @@ TEXT = '[{"score": 0.5, "name": "Größe"}]'
         gzip.compress(TEXT.encode("utf-8-sig")),
         f"\n{TEXT}\n\n".encode(),
     ],
+    ids=["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "gzip", "empty lines"],
 )
 def test_every_encoding_reads_the_same(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.json").write_bytes(data)
