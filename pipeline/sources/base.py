@@ -7,13 +7,16 @@ into the item, so that any worker on any machine can read it without having seen
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
+import orjson
 from pydantic import Field
 
 from trackmill.pipeline.storage.files import FileInfo
 from trackmill.schemas.config import Settings
+from trackmill.schemas.keys import sample_key
 from trackmill.schemas.media import Media, WorkItem
 
 
@@ -108,3 +111,24 @@ class Source(ABC):
             NothingToStore: there is nothing in it.
             OSError: it could not be fetched.
         """
+
+
+def file_item(
+    source: str,
+    uri: str,
+    source_id: str,
+    name: str,
+    details: Mapping[str, Any],
+    offset: int = -1,
+    length: int = -1,
+) -> WorkItem:
+    """The work item of a picture that is a file, or a byte range of one; people call it `name`."""
+    return WorkItem(
+        source=source,
+        source_id=source_id,
+        key=sample_key(source, name, source_id),
+        uri=uri,
+        offset=offset,
+        length=length,
+        details=orjson.dumps(details, option=orjson.OPT_SORT_KEYS).decode(),
+    )

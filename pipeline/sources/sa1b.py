@@ -18,13 +18,12 @@ from trackmill.pipeline.media.fetching import fetch_bytes, fetch_json
 from trackmill.pipeline.media.pictures import decode_picture
 from trackmill.pipeline.media.scaling import annotations_of_frame
 from trackmill.pipeline.sources.apart import pair_apart
-from trackmill.pipeline.sources.base import Claim, Source
+from trackmill.pipeline.sources.base import Claim, Source, file_item
 from trackmill.pipeline.sources.sa1b_annotations import check_picture, sa1b_annotations
 from trackmill.pipeline.sources.tar_index import SUFFIXES as TAR_SUFFIXES
 from trackmill.pipeline.sources.tar_index import TarIndex, explain, index_tars, raise_explained
 from trackmill.pipeline.storage.files import FileInfo, basename
 from trackmill.pipeline.storage.ranges import Place
-from trackmill.schemas.keys import sample_key
 from trackmill.schemas.media import Frame, Media, WorkItem
 
 LICENSE = "SA-1B research licence"
@@ -148,15 +147,7 @@ class Sa1b(Source):
     def _item(
         self, uri: str, source_id: str, name: str, details: dict[str, Any], offset: int = -1, length: int = -1
     ) -> WorkItem:
-        return WorkItem(
-            source=self.name,
-            source_id=source_id,
-            key=sample_key(self.name, name, source_id),
-            uri=uri,
-            offset=offset,
-            length=length,
-            details=orjson.dumps(details, option=orjson.OPT_SORT_KEYS).decode(),
-        )
+        return file_item(self.name, uri, source_id, name, details, offset, length)
 
 
 def _json_name(source_id: str) -> str:

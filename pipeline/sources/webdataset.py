@@ -12,14 +12,13 @@ from typing import Any
 import orjson
 
 from trackmill.pipeline.media.fetching import fetch_bytes
-from trackmill.pipeline.sources.base import Claim, Source
+from trackmill.pipeline.sources.base import Claim, Source, file_item
 from trackmill.pipeline.sources.images import SUFFIXES as PICTURES
 from trackmill.pipeline.sources.images import picture_media
 from trackmill.pipeline.sources.tar_index import SUFFIXES as TARS
 from trackmill.pipeline.sources.tar_index import TarIndex, explain, index_tars, raise_explained
 from trackmill.pipeline.sources.zip_index import ZipEntry, index_zips, read_member
 from trackmill.pipeline.storage.files import FileInfo, basename
-from trackmill.schemas.keys import sample_key
 from trackmill.schemas.media import Media, WorkItem
 
 ZIPS = (".zip",)
@@ -88,15 +87,7 @@ class WebDataset(Source):
     def _item(self, uri: str, member: str, details: dict[str, Any], offset: int = -1, length: int = -1) -> WorkItem:
         source_id = f"{uri}#{member}" if member else uri
         name = basename(member or uri).rsplit(".", 1)[0]
-        return WorkItem(
-            source=self.name,
-            source_id=source_id,
-            key=sample_key(self.name, name, source_id),
-            uri=uri,
-            offset=offset,
-            length=length,
-            details=orjson.dumps(details, option=orjson.OPT_SORT_KEYS).decode(),
-        )
+        return file_item(self.name, uri, source_id, name, details, offset, length)
 
 
 def _is_picture(name: str) -> bool:
