@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Protocol
 
 
 @dataclass(kw_only=True)
@@ -69,9 +70,15 @@ class FileServer:
         return int(asked[1]) if asked and self.ranges and condition == self.etag else 0
 
 
+class Answers(Protocol):
+    """Answers one request, with or without a body."""
+
+    def answer(self, handler: BaseHTTPRequestHandler, body: bool) -> None: ...
+
+
 @contextmanager
-def serving(server: FileServer, name: str = "mine.pth") -> Iterator[FileServer]:
-    """The server while it runs; its address ends in `name`."""
+def listening(server: Answers) -> Iterator[str]:
+    """A server on this machine that gives one request after the other to `server`; its address, without a path."""
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -91,10 +98,17 @@ def serving(server: FileServer, name: str = "mine.pth") -> Iterator[FileServer]:
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
-    server.url = f"http://127.0.0.1:{http.server_address[1]}/{name}"
     try:
-        yield server
+        yield f"http://127.0.0.1:{http.server_address[1]}"
     finally:
         http.shutdown()
         http.server_close()
         thread.join()
+
+
+@contextmanager
+def serving(server: FileServer, name: str = "mine.pth") -> Iterator[FileServer]:
+    """The server while it runs; its address ends in `name`."""
+    with listening(server) as address:
+        server.url = f"{address}/{name}"
+        yield server

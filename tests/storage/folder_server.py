@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import html
 import re
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
+
+from tests.storage.file_server import listening
 
 MOVED = "/moved"
 """What lies below it is answered by a redirect to the same path without it."""
@@ -99,29 +100,7 @@ class FolderServer:
 @contextmanager
 def serving_folder(root: Path) -> Iterator[FolderServer]:
     """The server while it runs."""
-    server, lock = FolderServer(root=root), threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            with lock:
-                server.answer(self, body=True)
-
-        def do_HEAD(self) -> None:
-            with lock:
-                server.answer(self, body=False)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
-    thread.start()
-    server.url = f"http://127.0.0.1:{http.server_address[1]}"
-    try:
+    server = FolderServer(root=root)
+    with listening(server) as address:
+        server.url = address
         yield server
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
