@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from trackmill.pipeline.media.errors import BadItem, TruncatedMedia
 from trackmill.pipeline.sources.probing import probe_files
+from trackmill.pipeline.sources.tar_headers import MAX_NAME_BYTES, DamagedTar, TarMember, walk_headers
 from trackmill.pipeline.storage.credentials import path_error
 from trackmill.pipeline.storage.files import open_for_seeking, retry
 from trackmill.pipeline.storage.names import spelt
@@ -22,6 +22,12 @@ _COMPRESSED = {
     b"\xfd7zXZ": ("xz", "unxz"),
     b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
 }
+MAX_MEMBERS = 5_000_000
+"""Most members of a tar that is read: the largest that is known, Places365 in one tar, has 1.8 million."""
+
+MAX_NAMES_BYTES = 512 << 20
+"""Most bytes in all names of a tar's members: what an index takes in memory follows from both limits."""
+
 # Of a remote tar one block is fetched for each header; a larger one would fetch mostly pixels.
 _BLOCK_BYTES = 32 * 1024
 
@@ -79,28 +85,18 @@ def index_tar(url: str) -> TarIndex:
                     f"{url}: compressed with {program}, so that its members cannot be read in place; unpack the tar "
                     f"with `{command}` and mine that"
                 )
-        handle.seek(0)
-        offset = 0
         try:
-            with tarfile.open(fileobj=handle, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    member.name = spelt(member.name)
-                    offset = member.offset_data
-                    _enter(index, member, size)
-                    if member.name in index.bad and index.bad[member.name].truncated:
-                        return index
-                    # The list would hold every member of an 11 GB tar once more.
-                    tar.members = []  # type: ignore[attr-defined]
-                offset = tar.offset
-        except (tarfile.TarError, ValueError, UnicodeError, EOFError) as error:
-            index.bad[f"@{offset}"] = BadMember(f"not a tar, or damaged, after byte {offset}: {error}", truncated=True)
-            return index
-        # `tarfile` takes a broken header for the end; the real end is marked by a block of zeros.
-        handle.seek(offset)
-        block = handle.read(tarfile.BLOCKSIZE)
-        if len(block) < tarfile.BLOCKSIZE or any(block):
-            index.bad[f"@{offset}"] = BadMember(
-                f"the tar has no end mark at byte {offset}: it was cut short or is damaged, and what follows is lost",
+            left = MAX_NAMES_BYTES
+            for number, member in enumerate(walk_headers(handle, size)):
+                left -= len(member.name)
+                if number == MAX_MEMBERS or left < 0:
+                    limit = f"{MAX_MEMBERS} members" if left >= 0 else f"{MAX_NAMES_BYTES} bytes in its members' names"
+                    raise BadItem(f"{url}: the tar has more than {limit}; pack it into several")
+                if _enter(index, member, size):
+                    break
+        except DamagedTar as error:
+            index.bad[f"@{error.offset}"] = BadMember(
+                f"not a tar, or damaged or cut short, at byte {error.offset}: {error.reason}; what follows is lost",
                 truncated=True,
             )
     return index
@@ -146,21 +142,22 @@ def raise_explained(source_id: str, details: dict[str, Any]) -> None:
         raise kind(f"{source_id}: {details['error']}")
 
 
-def _enter(index: TarIndex, member: tarfile.TarInfo, size: int) -> None:
-    parts = member.name.split("/")
-    if member.isdir() or is_hidden(member.name):
-        return
-    if not member.isreg() or member.issparse():
-        reason = "is a link, a device or a sparse file; only plain files are read"
-    elif member.name.startswith("/") or ".." in parts:
-        reason = "has an absolute name or one with '..'; nothing outside the tar is ever meant"
-    elif member.offset_data + member.size > size:
-        left = max(0, size - member.offset_data)
-        index.bad[member.name] = BadMember(
-            f"is cut off: the tar ends after {left} of its {member.size} bytes", truncated=True
-        )
-        return
+def _enter(index: TarIndex, member: TarMember, size: int) -> bool:
+    """Put a member into the index; True where it is one that the tar ends in, so that all has been told."""
+    name = spelt(member.name)
+    if member.kind == "folder" or is_hidden(name):
+        return False
+    if len(member.name) > MAX_NAME_BYTES:
+        index.bad[f"{name[:80]}..."] = BadMember(f"has a name of more than {MAX_NAME_BYTES} bytes")
+    elif member.kind != "file":
+        index.bad[name] = BadMember("is a link, a device or a sparse file; only plain files are read")
+    elif name.startswith("/") or ".." in name.split("/"):
+        index.bad[name] = BadMember("has an absolute name or one with '..'; nothing outside the tar is ever meant")
+    elif member.offset + member.size > size:
+        left = max(0, size - member.offset)
+        reason = f"is cut off: the tar ends after {left} of its {member.size} bytes"
+        index.bad[name] = BadMember(reason, truncated=True)
+        return True
     else:
-        index.files[member.name] = TarRange(member.offset_data, member.size)
-        return
-    index.bad[member.name] = BadMember(reason)
+        index.files[name] = TarRange(member.offset, member.size)
+    return False
