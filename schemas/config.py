@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar, get_args
 
 import orjson
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import nearest
@@ -24,10 +24,22 @@ class ConfigError(InputError):
     """A setting that is unknown, of the wrong type or out of range; the text says which and how to mend it."""
 
 
-class Settings(BaseModel):
-    """Base of every section: immutable, and unknown keys are refused."""
+_LARGEST = 1e9
+"""No fraction of a second, pixel, weight or rate that a setting may mean is larger, either way; what is, overflows."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Settings(BaseModel):
+    """Base of every section: immutable, unknown keys are refused, and so are numbers that are not finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _bounded(cls, value: Any) -> Any:
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and abs(number) > _LARGEST:
+                raise ValueError(f"{number:g} is out of range: at most {_LARGEST:g} in size")
+        return value
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:

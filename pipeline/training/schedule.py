@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,7 +20,7 @@ class ScheduleSettings(Settings):
     kind: Literal["step", "cosine", "constant"] = Field("step", description="How the rate falls after the warm-up.")
     warmup_steps: int = Field(1000, ge=0, description="Steps of the linear warm-up; released: 1000. 0: none.")
     warmup_factor: float = Field(0.001, gt=0, le=1, description="Share of the peak at the first step of the warm-up.")
-    milestones: tuple[int, ...] = Field(
+    milestones: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (25_000, 34_375), description="Kind step: the rate is multiplied by `gamma` from each of these steps on."
     )
     gamma: float = Field(0.1, gt=0, le=1, description="Kind step: factor at each milestone.")

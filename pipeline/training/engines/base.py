@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -32,24 +32,27 @@ class EngineSettings(Settings):
     )
 
 
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class GroupSettings(Settings):
     """One entry of `optim.groups`."""
 
     match: str = Field(
         min_length=1, description='Names of parameters in the network, with wildcards, such as "backbone.*".'
     )
-    lr_factor: float = Field(1.0, gt=0, description="Their learning rate is that of the schedule times this.")
-    weight_decay: float | None = Field(None, ge=0, description="Theirs; left out: that of the section.")
+    lr_factor: float = Field(1.0, gt=0, le=1e6, description="Their learning rate is that of the schedule times this.")
+    weight_decay: float | None = Field(None, ge=0, le=100, description="Theirs; left out: that of the section.")
 
 
 class OptimSettings(Settings):
     """Section `optim`."""
 
     name: Literal["sgd", "adamw"] = Field("sgd", description="Released: sgd.")
-    lr: float = Field(0.08, gt=0, description="Peak learning rate, for the batch size of the recipe.")
+    lr: float = Field(0.08, gt=0, le=1000, description="Peak learning rate, for the batch size of the recipe.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd.")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Of adamw.")
-    weight_decay: float = Field(1e-4, ge=0, description="On all trained parameters, as released.")
+    betas: tuple[_Beta, _Beta] = Field((0.9, 0.999), description="Of adamw.")
+    weight_decay: float = Field(1e-4, ge=0, le=100, description="On all trained parameters, as released.")
     decay_norms: bool = Field(
         True, description="false: norms and biases, that is vectors, are not decayed, in no group."
     )
