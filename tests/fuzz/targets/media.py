@@ -1,0 +1,41 @@
+"""What targets of media share: how items are read, and an input mined as a worker does it, without a run around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.fuzz.target import Refused
+from trackmill.pipeline.media.errors import BadItem, NothingToStore
+from trackmill.pipeline.sources import open_source
+from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.sources.check import check_media
+from trackmill.pipeline.sources.claiming import claim_files, list_inputs
+from trackmill.pipeline.storage.credentials import error_text
+from trackmill.schemas.media import Media
+
+EMPTY = "nothing to mine"
+"""What an input that holds no file of a source is answered with; there is no file to name."""
+
+SETTINGS = ReadSettings(longest_side=48, frames_per_clip=4, max_pixels=4_000_000)
+
+
+def read_all(folder: Path, source: str) -> list[Media]:
+    """Every item of a folder, read.
+
+    Raises:
+        Refused: some could not be read; their reasons.
+    """
+    items, _ = claim_files(list_inputs([str(folder)], source), source, SETTINGS)
+    opened = open_source(items[0].source, SETTINGS)
+    read, reasons = [], []
+    for item in items:
+        try:
+            media = opened.read(item)
+        except (BadItem, OSError, NothingToStore) as error:
+            reasons.append(error_text(error))  # as it stands in a receipt
+        else:
+            check_media(item.source, media)
+            read.append(media)
+    if reasons:
+        raise Refused(reasons)
+    return read
