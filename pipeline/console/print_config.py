@@ -9,7 +9,7 @@ import tomlkit
 from pydantic import BaseModel
 from tomlkit.items import Table
 
-from trackmill.pipeline.storage.credentials import scrub
+from trackmill.pipeline.storage.credentials import scrub_values
 
 _WIDTH = 110
 
@@ -34,17 +34,15 @@ def _fill(table: tomlkit.TOMLDocument | Table, settings: BaseModel) -> None:
         if plain[name] is None:
             table.add(tomlkit.comment(f"{name} ="))
         else:
-            table.add(name, _scrubbed(plain[name]))
+            table.add(name, scrub_values(_with_values(plain[name])))
     for name in sections:
         section = tomlkit.table()
         _fill(section, getattr(settings, name))
         table.add(name, section)
 
 
-def _scrubbed(value: Any) -> Any:
-    """Without credentials, and without what TOML cannot write."""
+def _with_values(value: Any) -> Any:
+    """Without what TOML cannot write."""
     if isinstance(value, dict):
-        return {key: _scrubbed(each) for key, each in value.items() if each is not None}
-    if isinstance(value, list):
-        return [_scrubbed(each) for each in value if each is not None]
-    return scrub(value) if isinstance(value, str) else value
+        return {key: _with_values(each) for key, each in value.items() if each is not None}
+    return [_with_values(each) for each in value if each is not None] if isinstance(value, list) else value

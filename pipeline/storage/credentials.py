@@ -10,17 +10,18 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fsspec.registry import known_implementations
 
+from trackmill.pipeline.storage.secret_shapes import MARK, hide_shapes, is_secret_name
+from trackmill.pipeline.storage.secret_values import hide_values
 from trackmill.schemas.errors import InputError
 
 _FORWARDED = re.compile(r"^(AWS_|FSSPEC_|GOOGLE_|GCS_|AZURE_|HF_TOKEN$|HF_ENDPOINT$)")
-_SECRET_NAME = re.compile(
-    r"(SECRET|TOKEN|PASSWORD|ACCESS_KEY|ACCOUNT_KEY|CONNECTION_STRING|CREDENTIAL|SAS)", re.IGNORECASE
-)
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
+_URL = re.compile(r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://[^\s'\"<>`]+", re.IGNORECASE)
 _LOCAL = {"file", "local"}
 _SPELT_OUT = re.compile(r"^(/|\./|\.\./|~/)")
 # `simplecache::s3://bucket/x`, `zip://x::https://host/a.zip`; `s3://bucket/a::b.jpg` is a name.
@@ -119,11 +120,29 @@ def redact(url: str) -> str:
 
 
 def scrub(text: str) -> str:
-    """Take every known secret value, and the secret parts of every URL, out of a text."""
-    for name, value in os.environ.items():
-        if len(value) >= 6 and _SECRET_NAME.search(name) and not os.path.exists(value):
-            text = text.replace(value, "***")
-    return _URL.sub(_redacted, text)
+    """A text without secrets: those that this process holds, what looks like one or is called so, URLs' queries.
+
+    See `secret_values` and `secret_shapes`. Names of files, sums, keys of samples and places in stores stay.
+    """
+    text = hide_values(text)
+    if "://" in text:
+        text = _URL.sub(_redacted, text)
+    return hide_shapes(text)
+
+
+def scrub_values(value: Any) -> Any:
+    """Nested plain values without secrets, in texts and under names that say so."""
+    if isinstance(value, Mapping):
+        return {key: _scrub_named(str(key), each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [scrub_values(each) for each in value]
+    return scrub(value) if isinstance(value, str) else value
+
+
+def _scrub_named(name: str, value: Any) -> Any:
+    if isinstance(value, str) and value and is_secret_name(name):
+        return MARK
+    return scrub_values(value)
 
 
 def _redacted(match: re.Match[str]) -> str:
@@ -136,7 +155,7 @@ def _redacted(match: re.Match[str]) -> str:
 def error_text(error: Exception, limit: int = 500) -> str:
     """An error as one line that may be stored: without credentials, at most `limit` characters, never empty."""
     said = path_error(error) if isinstance(error, OSError) else ""
-    text = scrub(" ".join((said or str(error)).split())) or type(error).__name__
+    text = " ".join(scrub(said or str(error)).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field, create_model
 
 from trackmill.pipeline.loader.settings import DataSettings
-from trackmill.pipeline.storage.credentials import scrub
+from trackmill.pipeline.storage.credentials import scrub_values
 from trackmill.pipeline.tasks import task_class
 from trackmill.pipeline.tasks.base import Task
 from trackmill.pipeline.training.checkpoint import CheckpointSettings
@@ -115,7 +115,7 @@ def make_task(recipe: Recipe) -> Task:
 
 def stored_recipe(recipe: Recipe) -> dict[str, Any]:
     """The resolved recipe as nested plain values, fit to be stored: without what could be a credential."""
-    scrubbed: dict[str, Any] = _scrubbed(recipe.model_dump(mode="json"))
+    scrubbed: dict[str, Any] = scrub_values(recipe.model_dump(mode="json"))
     return scrubbed
 
 
@@ -148,11 +148,3 @@ def _recipe_class(name: str) -> type[Recipe]:
         required = any(field.is_required() for field in cls.model_fields.values())
         fields[section] = (cls, ...) if required else (cls, Field(default_factory=cls))
     return create_model("Recipe", __base__=Recipe, **fields)
-
-
-def _scrubbed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _scrubbed(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_scrubbed(each) for each in value]
-    return scrub(value) if isinstance(value, str) else value

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import orjson
 
-from trackmill.pipeline.storage.credentials import scrub
+from trackmill.pipeline.storage.credentials import scrub, scrub_values
 from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.training.telemetry.lines import JsonLines
@@ -73,7 +73,7 @@ class Telemetry:
         if last != start_step:
             self.event(f"metrics.jsonl ends at step {last:,}, and training goes on after step {start_step:,}")
         self._sinks: list[Sink] = []
-        self._start_sinks(settings, start_step, _scrubbed(config or {}))
+        self._start_sinks(settings, start_step, scrub_values(config or {}))
 
     def steps(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Numbers of finished steps, in order, at least `step` and `loss` each; see `tags.GROUPS` for other names.
@@ -224,12 +224,3 @@ class Telemetry:
         text = " ".join(scrub(text).split())
         self._progress.say(text)
         self._events.append([{"time": datetime.now(UTC).isoformat(timespec="seconds"), "text": text}])
-
-
-def _scrubbed(config: Mapping[str, Any]) -> dict[str, Any]:
-    def clean(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(name): clean(below) for name, below in value.items()}
-        return scrub(value) if isinstance(value, str) else value
-
-    return {str(name): clean(value) for name, value in config.items()}
