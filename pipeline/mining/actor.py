@@ -17,6 +17,7 @@ from trackmill.pipeline.storage.credentials import adopt_environment
 from trackmill.schemas.media import WorkItem
 
 DEVICE_LOST_EXIT = 70
+ITEM_OVERDUE_EXIT = 71
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class MinerActor:
         logging.basicConfig(level=logging.WARNING)
         adopt_environment(self._job.environment)
         self._miner = start_miner(self._job)
+        self._miner.clock.watch(self._end_overdue)
         node_id = ray.get_runtime_context().get_node_id()
         return Worker(os.getpid(), socket.gethostname(), node_id, self._miner.note.path)
 
@@ -72,7 +74,13 @@ class MinerActor:
     def stop(self) -> None:
         """End in good order: leave nothing behind."""
         if self._miner:
-            self._miner.note.remove()
+            self._miner.close()
+
+    def _end_overdue(self, position: int) -> None:
+        """Mining an item hangs, and no thread can be ended: the process is, and the note says because of what."""
+        assert self._miner is not None
+        self._miner.note.blame(position)
+        os._exit(ITEM_OVERDUE_EXIT)
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -2,7 +2,8 @@
 
 The pool reports what happened (`started`, `finished`, `failed`, `died`) and asks for `orders`. Workers are numbers that
 are never used twice. A unit that was not finished goes to the front of the queue and is done again; an item that was in
-hand at two deaths is left out from then on, alone. Only plain values pass, so every rule is tested without a cluster.
+hand at two deaths, or that a worker ended itself for, is left out from then on, alone. Only plain values pass, so every
+rule is tested without a cluster.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ DEATHS_AT_START = 3
 LOSSES_OF_A_UNIT = 20
 """Machines that may go away under a unit: they are taken back by a cloud, or a unit's worker takes them down."""
 RECYCLE_AFTER = 2000
+_OVERDUE = "mining it takes longer than `run.item_timeout_s` allows; raise that if it is meant to take so long"
 
 
 class PoolFailed(WorkFailed):
@@ -192,6 +194,13 @@ class Decisions:
 
     def _charge(self, state: _State, task: UnitTask, note: InFlight) -> None:
         poisoned = dict(task.poisoned)
+        if note.overdue is not None:
+            # Known to the second, so nobody else is suspected, and it is not tried again.
+            poisoned[note.overdue] = _OVERDUE
+            name = dict(zip(task.positions, task.items))[note.overdue].source_id
+            log.warning("worker %s ended itself, %s: %s; unit %d is done again", state.name, name, _OVERDUE, task.unit)
+            self._waiting.appendleft(replace(task, poisoned=poisoned, overdue=task.overdue | {note.overdue}))
+            return
         for position in sorted(note.positions):
             self._deaths[task.unit, position] += 1
             if self._deaths[task.unit, position] >= DEATHS_OF_AN_ITEM:

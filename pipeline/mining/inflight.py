@@ -18,15 +18,22 @@ from trackmill.pipeline.storage.scratch import scratch_folder, scratch_path
 _NOTHING = -1
 HANDS = 8
 """Items that can be in hand at once: read ahead, worked on, waiting to be written."""
-_RECORD = struct.Struct(f"<{1 + HANDS}q")
+_RECORD = struct.Struct(f"<{2 + HANDS}q")
 
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """Positions inside `unit` of the items in hand."""
+    """What a worker has in hand.
+
+    Args:
+        unit: its number.
+        positions: of the items inside the unit.
+        overdue: the one of them that takes too long, for which the worker ends itself; None if it does not.
+    """
 
     unit: int
     positions: frozenset[int]
+    overdue: int | None = None
 
 
 class InFlightNote:
@@ -38,6 +45,7 @@ class InFlightNote:
         self._lock = threading.Lock()
         self._unit = _NOTHING
         self._positions: set[int] = set()
+        self._overdue = _NOTHING
         self._write()
 
     def begin(self, unit: int) -> None:
@@ -60,13 +68,19 @@ class InFlightNote:
             self._positions.discard(position)
             self._write()
 
+    def blame(self, position: int) -> None:
+        """An item takes too long: the worker is about to end itself because of it."""
+        with self._lock:
+            self._overdue = position
+            self._write()
+
     def end(self) -> None:
         """Nothing is in hand."""
         self.begin(_NOTHING)
 
     def _write(self) -> None:
         positions = [*sorted(self._positions), *[_NOTHING] * HANDS][:HANDS]
-        os.pwrite(self._handle, _RECORD.pack(self._unit, *positions), 0)
+        os.pwrite(self._handle, _RECORD.pack(self._unit, self._overdue, *positions), 0)
 
     def remove(self) -> None:
         """The worker ends in good order."""
@@ -86,8 +100,10 @@ def peek_note(path: str) -> InFlight | None:
     """What a worker has in hand; None when there is no note or nothing is in hand."""
     try:
         with open(path, "rb") as handle:
-            unit, *hands = _RECORD.unpack(handle.read(_RECORD.size))
+            unit, overdue, *hands = _RECORD.unpack(handle.read(_RECORD.size))
     except (OSError, struct.error):
         return None
     positions = frozenset(position for position in hands if position != _NOTHING)
-    return InFlight(unit, positions) if unit != _NOTHING and positions else None
+    if unit == _NOTHING or not positions:
+        return None
+    return InFlight(unit, positions, overdue if overdue in positions else None)

@@ -43,7 +43,7 @@ class InlineExecutor:
         finally:
             finished.set()
             ticker.join()
-            miner.note.remove()
+            miner.close()
 
     def measure(self, items: list[WorkItem]) -> list[tuple[int, float, int]]:
         """See `Miner.measure`."""
@@ -51,4 +51,4 @@ class InlineExecutor:
         try:
             return miner.measure(items)
         finally:
-            miner.note.remove()
+            miner.close()

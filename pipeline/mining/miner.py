@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-import traceback
 import warnings
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -19,13 +18,12 @@ from dataclasses import dataclass, replace
 from trackmill.models.device import is_device_failure
 from trackmill.models.proposers.base import Proposer
 from trackmill.models.proposers.check import BadProposals, check_proposals
-from trackmill.models.registry import is_outside
-from trackmill.pipeline.console.blame import place_outside
-from trackmill.pipeline.media.errors import BadItem, NothingToStore
 from trackmill.pipeline.media.pictures import encode_jpeg
 from trackmill.pipeline.mining.inflight import HANDS, InFlightNote
 from trackmill.pipeline.mining.negatives import pseudo_negatives
-from trackmill.pipeline.mining.settings import MineConfig, mine_config, source_settings
+from trackmill.pipeline.mining.overdue import ItemClock
+from trackmill.pipeline.mining.reading import ItemReader, Reading, reason_of
+from trackmill.pipeline.mining.settings import MineConfig, mine_config
 from trackmill.pipeline.mining.status import LiveStatus
 from trackmill.pipeline.mining.unit import DeviceLost, MineJob, Status, StorageFailed, UnitResult, UnitTask
 from trackmill.pipeline.shards.encode import SampleCounts, Stamp, encode_sample
@@ -33,10 +31,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import read_receipt, write_receipt
 from trackmill.pipeline.shards.writer import ShardWriter
 from trackmill.pipeline.sidecars.making import Made, Maker, UnitParts, make_all
-from trackmill.pipeline.sources import open_source, sources_of
-from trackmill.pipeline.sources.base import Source
-from trackmill.pipeline.sources.check import BadMedia, check_media
-from trackmill.pipeline.storage.credentials import error_text, path_error, scrub
+from trackmill.pipeline.storage.credentials import path_error, scrub
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.media import Frame, Media, ProposalSet, WorkItem
 from trackmill.schemas.receipt import ReceiptRow
@@ -47,12 +42,11 @@ MOST_AT_ONCE = HANDS - 2
 
 @dataclass(slots=True)
 class _Read:
-    """An item after reading: either media or the error that reading it raised."""
+    """An item after reading: either media or why there is none."""
 
     position: int
     item: WorkItem
-    media: Media | None
-    error: Exception | None
+    reading: Reading
     seconds: float
 
 
@@ -68,18 +62,21 @@ class _Mined:
 
 
 class Miner:
-    """Does units; keeps one source of each kind, which may keep its last file open.
+    """Does units; items are read elsewhere, see `trackmill.pipeline.mining.reading`.
 
     Args:
         job: what to do.
         proposer: built from the settings of the job; see `trackmill.pipeline.mining.start`.
         makers: of the sidecars that are made in the same pass.
+        reader: reads the items; made from the settings of the job if there is none yet.
 
     Raises:
         ValueError: the proposer wants more items at once than a miner may hold in hand.
     """
 
-    def __init__(self, job: MineJob, proposer: Proposer, makers: Sequence[Maker] = ()) -> None:
+    def __init__(
+        self, job: MineJob, proposer: Proposer, makers: Sequence[Maker] = (), reader: ItemReader | None = None
+    ) -> None:
         if not 1 <= proposer.concurrency <= MOST_AT_ONCE:
             raise ValueError(
                 f"proposer {proposer.name}: concurrency is {proposer.concurrency}, should be 1 to {MOST_AT_ONCE}"
@@ -91,7 +88,8 @@ class Miner:
         self._fingerprint = job.fingerprint
         self._proposer = proposer
         self._makers = makers
-        self._sources: dict[str, Source] = {}
+        self._reader = reader or ItemReader(self.config)
+        self.clock = ItemClock(self.config.run.item_timeout_s)
         self._stamp = Stamp(
             proposer=f"{proposer.name}/{proposer.version}",
             fingerprint=job.fingerprint,
@@ -148,6 +146,11 @@ class Miner:
             seconds=time.perf_counter() - start,
         )
 
+    def close(self) -> None:
+        """End in good order: leave nothing behind."""
+        self._reader.close()
+        self.note.remove()
+
     def measure(self, items: Sequence[WorkItem]) -> list[tuple[int, float, int]]:
         """Mine items without writing anything: (frames, seconds, bytes) of each; (0, seconds, 0) for a bad one."""
         measured = []
@@ -156,7 +159,9 @@ class Miner:
             size = frames = 0
             # A forecast only wants the time; the run itself will quarantine the item with its reason.
             with contextlib.suppress(Exception):
-                members, counts = self._mine(item, self._source(item).read(item))
+                media = self._reader.read(item).media
+                assert media is not None
+                members, counts = self._mine(item, media)
                 make_all(self._makers, item.key, members)
                 size, frames = sum(len(data) for _, data in members), counts.frames
             measured.append((frames, time.perf_counter() - start, size))
@@ -172,27 +177,25 @@ class Miner:
             return
         with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
             ahead = reader.submit(self._read, *wanted[0]) if wanted else None
-            for (_, item), following in zip(wanted, [*wanted[1:], None]):
-                self._live.enter("reading", item.source_id)
-                assert ahead is not None
-                arrival = ahead.result()
-                ahead = reader.submit(self._read, *following) if following else None
-                yield arrival
+            try:
+                for (_, item), following in zip(wanted, [*wanted[1:], None]):
+                    self._live.enter("reading", item.source_id)
+                    assert ahead is not None
+                    arrival = ahead.result()
+                    ahead = reader.submit(self._read, *following) if following else None
+                    yield arrival
+            finally:
+                if ahead is not None and not ahead.done():
+                    self._reader.interrupt()  # nobody waits for it any more
 
     def _read(self, position: int, item: WorkItem) -> _Read:
         self.note.take(position)
         start = time.perf_counter()
-        media, error = None, None
-        try:
-            media = self._source(item).read(item)
-            if is_outside(self.config.source):
-                check_media(item.source, media)
-            for frame in media.frames:
-                frame.image.setflags(write=False)  # what a proposer writes there would be stored
-        except Exception as caught:
-            error = caught
+        reading = self._reader.read(item)
+        for frame in reading.media.frames if reading.media else ():
+            frame.image.setflags(write=False)  # what a proposer writes there would be stored
         self.note.put(position)
-        return _Read(position, item, media, error, time.perf_counter() - start)
+        return _Read(position, item, reading, time.perf_counter() - start)
 
     def _mine_ahead(self, task: UnitTask) -> Generator[_Mined, None, None]:
         """Items in order, everything done but the writing; as many at once as the proposer has a use for."""
@@ -212,6 +215,10 @@ class Miner:
 
     def _mine_item(self, task: UnitTask, arrival: _Read) -> _Mined:
         self.note.take(arrival.position)
+        with self.clock.running(arrival.position, arrival.item.frames):
+            return self._mine_read(task, arrival)
+
+    def _mine_read(self, task: UnitTask, arrival: _Read) -> _Mined:
         start = time.perf_counter()
         row = ReceiptRow(
             source_id=arrival.item.source_id,
@@ -223,20 +230,19 @@ class Miner:
             attempts=task.retry + 1,
         )
         members: list[tuple[str, bytes]] = []
-        try:
-            if arrival.error is not None:
-                raise arrival.error
-            assert arrival.media is not None
-            members, counts = self._mine(arrival.item, arrival.media)
-            row = replace(row, license=arrival.media.license, **dataclasses.asdict(counts))
-        except NothingToStore as error:
-            row = replace(row, status="skipped", reason=error_text(error), error_class=type(error).__name__)
-        except (BadProposals, BadMedia):
-            raise
-        except Exception as error:
-            if is_device_failure(error):
-                raise DeviceLost(scrub(str(error))) from error
-            row = replace(row, status="quarantined", reason=_reason(error), error_class=type(error).__name__)
+        reading = arrival.reading
+        if reading.media is None:
+            row = replace(row, status=reading.status, reason=reading.reason, error_class=reading.error_class)
+        else:
+            try:
+                members, counts = self._mine(arrival.item, reading.media)
+                row = replace(row, license=reading.media.license, **dataclasses.asdict(counts))
+            except BadProposals:
+                raise
+            except Exception as error:
+                if is_device_failure(error):
+                    raise DeviceLost(scrub(str(error))) from error
+                row = replace(row, status="quarantined", reason=reason_of(error), error_class=type(error).__name__)
         sidecars = self._make_sidecars(arrival.item, members) if members and self._makers else []
         return _Mined(arrival.item, row, members, sidecars, arrival.seconds + time.perf_counter() - start)
 
@@ -304,20 +310,6 @@ class Miner:
         ordered = [merged[position] for position in sorted(merged)]
         write_receipt(self.layout, task.unit, ordered, shards, self._fingerprint)
 
-    def _source(self, item: WorkItem) -> Source:
-        if item.source not in self._sources:
-            # Items bear the name that a source gives itself; where one from outside lies, only the settings say.
-            named = sources_of(self.config.source)
-            name = self.config.source if item.source in named and is_outside(self.config.source) else item.source
-            self._sources[item.source] = open_source(name, self.config.read, source_settings(self.config))
-        return self._sources[item.source]
-
-
-def _reason(error: Exception) -> str:
-    """The error's text, and where it was raised if that was in somebody's own code."""
-    place = "" if isinstance(error, BadItem) else place_outside("".join(traceback.format_exception(error)))
-    return error_text(error) + (f" (raised in {place})" if place else "")
-
 
 def _poisoned_rows(task: UnitTask) -> list[ReceiptRow]:
     return [
@@ -327,7 +319,7 @@ def _poisoned_rows(task: UnitTask) -> list[ReceiptRow]:
             uri=item.uri,
             status="quarantined",
             reason=task.poisoned[position],
-            error_class="WorkerDied",
+            error_class="TimeLimit" if position in task.overdue else "WorkerDied",
             unit=task.unit,
             position=position,
             attempts=task.retry + 1,

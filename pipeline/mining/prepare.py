@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trackmill.models.registry import proposer_class
+from trackmill.pipeline.isolation.limits import limited
 from trackmill.pipeline.mining.changes import store_sizes, stored_sizes, tell_changed, with_growth
 from trackmill.pipeline.mining.contents import ItemContents
 from trackmill.pipeline.mining.fingerprint import (
@@ -26,6 +27,7 @@ from trackmill.pipeline.mining.identity import Recognised, recognise
 from trackmill.pipeline.mining.places import as_spelt_now
 from trackmill.pipeline.mining.plan import Plan, PlanError, extend, listing_digest, read_plan, store_plan
 from trackmill.pipeline.mining.proposer import resolve_proposer
+from trackmill.pipeline.mining.reading import item_limits
 from trackmill.pipeline.mining.settings import MineConfig, proposer_section, proposer_settings, source_settings
 from trackmill.pipeline.mining.unit import MineJob
 from trackmill.pipeline.shards.layout import Layout
@@ -299,7 +301,8 @@ def _claim(
 ) -> tuple[list[WorkItem], list[str]]:
     config = opened.config
     pictures = as_spelt_now(stored.pictures(), opened.inputs, inputs, files) if stored else frozenset()
-    return claim_files(files, config.source, config.read, source_settings(config), pictures)
+    with limited(item_limits(config.run)):
+        return claim_files(files, config.source, config.read, source_settings(config), pictures)
 
 
 def _check_proposer(config: MineConfig, plan: Plan) -> None:

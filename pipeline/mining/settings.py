@@ -60,6 +60,20 @@ class RunSettings(Settings):
     )
     progress_s: float = Field(10.0, gt=0, description="Seconds between progress lines in a log.")
     watchdog_s: float = Field(120.0, gt=0, description="Warn, naming the stage, when no item is finished for so long.")
+    isolate: bool = Field(
+        True,
+        description="Read items, and look at files for the plan, in child processes under the two limits below; false: "
+        "in the worker itself, for a debugger.",
+    )
+    item_memory_bytes: int = Field(
+        2 << 30, ge=0, description="Most memory that reading one item may take, or it is quarantined; 0: any."
+    )
+    item_timeout_s: float = Field(
+        600.0,
+        ge=0,
+        description="Seconds that reading an item may take, and that mining it may take for each of its frames, or it "
+        "is quarantined and the process that hangs is ended; 0: any.",
+    )
     max_quarantined: str = Field("", description="Exit with 3 above this: a number, or a share like 5%.")
 
 

@@ -9,6 +9,7 @@ from trackmill.models.registry import proposer_class
 from trackmill.pipeline.mining.fingerprint import pixel_libraries
 from trackmill.pipeline.mining.miner import Miner
 from trackmill.pipeline.mining.proposer import build_proposer
+from trackmill.pipeline.mining.reading import ItemReader
 from trackmill.pipeline.mining.settings import MineConfig, mine_config, proposer_settings
 from trackmill.pipeline.mining.unit import LibrariesDiffer, MineJob
 from trackmill.pipeline.sidecars.making import Maker
@@ -24,9 +25,15 @@ def start_miner(job: MineJob) -> Miner:
     """
     config = mine_config(job.config, "job")
     check_libraries(job.libraries, config)
-    proposer = build_proposer(config.proposer, proposer_settings(config))
-    limit_threads(config.run.threads)
-    return Miner(job, proposer, [Maker(sidecar) for sidecar in job.sidecars])
+    reader = ItemReader(config)
+    reader.start()  # gets ready while models are loaded here
+    try:
+        proposer = build_proposer(config.proposer, proposer_settings(config))
+        limit_threads(config.run.threads)
+        return Miner(job, proposer, [Maker(sidecar) for sidecar in job.sidecars], reader)
+    except BaseException:
+        reader.close()
+        raise
 
 
 def check_libraries(expected: dict[str, str], config: MineConfig) -> None:

@@ -58,6 +58,7 @@ class UnitTask:
         positions: place of each item inside the whole unit.
         retry: 0 for the first time; n for the n-th `--only-quarantined` run.
         poisoned: positions that must not be touched, each with the reason why.
+        overdue: those of them that hung.
         serial: read no item ahead, so that a death can be charged to one item.
     """
 
@@ -66,6 +67,7 @@ class UnitTask:
     positions: list[int]
     retry: int = 0
     poisoned: dict[int, str] = field(default_factory=dict)
+    overdue: frozenset[int] = frozenset()
     serial: bool = False
 
 

@@ -11,8 +11,9 @@ All frames that have a mask are stored; of the others about `read.label_fps` a s
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -158,20 +159,16 @@ class Frames(Source):
         ]
         looked_at = [_some(each) for each in likely]
         uris = [uri for some in looked_at for uri in some]
-        headers = dict(zip(uris, probe_files(uris, _header, "pictures"), strict=True))
+        headers = dict(zip(uris, probe_files(uris, _header, "pictures", _nothing_known), strict=True))
         alike = [(each, some) for each, some in zip(likely, looked_at) if _alike([headers[uri] for uri in some])]
         # Masks may lie in a folder of any name: gray pictures of a few levels.
         gray = [uri for each, some in alike if each.suffix == ".png" for uri in some if _is_gray(headers[uri])]
-        levels = dict(zip(gray, probe_files(gray, self._num_levels, "pictures"), strict=True))
+        levels = dict(zip(gray, probe_files(gray, self._count_levels, "pictures", _as_many_levels), strict=True))
         return [each for each, some in alike if any(levels.get(uri, _FEW_LEVELS) >= _FEW_LEVELS for uri in some)]
 
-    def _num_levels(self, uri: str) -> int:
-        """How many levels a gray picture has; `_FEW_LEVELS` where it cannot be read, which reading it will say."""
-        try:
-            data = fetch_bytes(uri, max_bytes=self.settings.max_item_bytes)
-            return int(np.unique(decode_label_picture(data, uri, max_pixels=self.settings.max_pixels)[0]).size)
-        except (BadItem, OSError):
-            return _FEW_LEVELS
+    @property
+    def _count_levels(self) -> Callable[[str], int]:
+        return partial(_num_levels, max_bytes=self.settings.max_item_bytes, max_pixels=self.settings.max_pixels)
 
     def _items(self, sequence: FrameSequence, masks: FrameSequence | None) -> list[WorkItem]:
         labelled = {number: basename(file.uri) for number, file in masks.files.items()} if masks else {}
@@ -288,6 +285,23 @@ def _header(uri: str) -> PictureHeader | None:
         return read_picture_header(uri)
     except (BadItem, OSError):
         return None
+
+
+def _nothing_known(reason: str) -> None:
+    """Of a picture whose header could not be looked at; reading it will say why."""
+
+
+def _num_levels(uri: str, max_bytes: int, max_pixels: int) -> int:
+    """How many levels a gray picture has; `_FEW_LEVELS` where it cannot be read, which reading it will say."""
+    try:
+        data = fetch_bytes(uri, max_bytes=max_bytes)
+        return int(np.unique(decode_label_picture(data, uri, max_pixels=max_pixels)[0]).size)
+    except (BadItem, OSError):
+        return _FEW_LEVELS
+
+
+def _as_many_levels(reason: str) -> int:
+    return _FEW_LEVELS
 
 
 def _alike(headers: Sequence[PictureHeader | None]) -> bool:

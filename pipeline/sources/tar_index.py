@@ -64,7 +64,7 @@ class TarIndex:
 
 def index_tars(uris: Sequence[str]) -> Iterator[TarIndex | str]:
     """The index of each tar, in the order given; where one cannot be read, the reason why."""
-    return probe_files(uris, _index_or_reason, "tars")
+    return probe_files(uris, _index_or_reason, "tars", str)
 
 
 def index_tar(url: str) -> TarIndex:

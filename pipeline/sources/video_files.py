@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import orjson
 
@@ -49,8 +50,8 @@ SUFFIXES = (
 
 def probe_all(places: Sequence[str | Place], settings: ReadSettings) -> list[VideoHeader | str]:
     """Headers of many videos, in the order given; where one cannot be read, the reason why."""
-    names = {place if isinstance(place, str) else place.name: place for place in places}
-    return list(probe_files(list(names), lambda name: _probe(names[name], name, settings.max_item_bytes), "videos"))
+    whole = [Place(place) if isinstance(place, str) else place for place in places]
+    return list(probe_files(whole, partial(_probe, count_up_to=settings.max_item_bytes), "videos", str))
 
 
 class VideoFiles(Source):
@@ -153,8 +154,8 @@ def read_clip(
     )
 
 
-def _probe(where: str | Place, name: str, count_up_to: int) -> VideoHeader | str:
+def _probe(place: Place, count_up_to: int) -> VideoHeader | str:
     try:
-        return retry(lambda: probe(where, count_up_to), name)
+        return retry(lambda: probe(place, count_up_to), place.name)
     except (BadItem, OSError) as error:
         return str(error)

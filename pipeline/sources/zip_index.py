@@ -48,7 +48,7 @@ class ZipEntry:
 
 def index_zips(uris: Sequence[str]) -> Iterator[dict[str, ZipEntry] | str]:
     """The members of each zip by name, in the order given; where one cannot be read, the reason why."""
-    return probe_files(uris, _index_or_reason, "zips")
+    return probe_files(uris, _index_or_reason, "zips", str)
 
 
 def index_zip(url: str) -> dict[str, ZipEntry]:

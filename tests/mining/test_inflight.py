@@ -35,6 +35,15 @@ def test_a_note_tells_what_is_in_hand() -> None:
     assert not os.path.exists(note.path)
 
 
+def test_a_note_says_which_item_takes_too_long() -> None:
+    note = InFlightNote()
+    note.begin(7)
+    note.take(0)
+    note.take(1)
+    note.blame(1)
+    assert read_note(note.path) == InFlight(7, frozenset({0, 1}), overdue=1)
+
+
 def test_a_note_outlives_its_writer_and_is_read_once(tmp_path: Path) -> None:
     code = (
         "import time; from trackmill.pipeline.mining.inflight import InFlightNote; n = InFlightNote();"

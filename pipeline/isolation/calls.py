@@ -1,0 +1,158 @@
+"""One method called on many inputs in a few child processes: results in order, and a death costs one input.
+
+Each child has several inputs in hand. Where it dies, or an answer does not come, all of them are tried again, alone:
+only one that fails alone is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from trackmill.pipeline.isolation.apart import Apart
+from trackmill.pipeline.isolation.child import Call
+from trackmill.pipeline.isolation.limits import LimitReached, Limits
+from trackmill.pipeline.isolation.process import CallFailed, Child, ChildFailed, borrow, give_back
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Stands for the result of an input that took too much memory or time, or ended its process."""
+
+    reason: str
+
+
+def call_each(
+    factory: Callable[..., Any],
+    args: tuple[Any, ...],
+    method: str,
+    inputs: Sequence[Any],
+    limits: Limits,
+    *,
+    children: int,
+    at_once: int,
+) -> Iterator[Any]:
+    """Results of a method on every input, in the order given; `Refused` for one that cannot be had.
+
+    Args:
+        factory, args: what each child holds, see `trackmill.pipeline.isolation.apart.Apart`.
+        method: called with one input.
+        inputs: they are pickled.
+        limits: of each call.
+        children: processes.
+        at_once: calls in one of them.
+
+    Raises:
+        ChildFailed: no child could be started.
+    """
+    results: list[Future[Any]] = [Future() for _ in inputs]
+    group = _Group(factory, args, method, limits, at_once)
+    left = iter(range(len(inputs)))
+    with ThreadPoolExecutor(children, thread_name_prefix="apart") as pool:
+        # `left` is one iterator for all: whoever is free takes the next. The interpreter hands out each once.
+        work = [pool.submit(group.work, left, inputs, results) for _ in range(children)]
+        try:
+            for result in results:
+                yield _first(result, work)
+        finally:
+            group.stop(results)
+
+
+def _first(result: Future[Any], work: Sequence[Future[None]]) -> Any:
+    """The result, unless all who could give it have failed."""
+    while True:
+        try:
+            return result.result(timeout=0.2)
+        except TimeoutError:
+            if all(each.done() for each in work) and not result.done():
+                for each in work:
+                    each.result()
+                raise
+
+
+class _Group:
+    """What the threads that each look after one child have in common."""
+
+    def __init__(
+        self, factory: Callable[..., Any], args: tuple[Any, ...], method: str, limits: Limits, at_once: int
+    ) -> None:
+        self._factory = factory
+        self._args = args
+        self._method = method
+        self._limits = limits
+        self._at_once = at_once
+        self._stopped = False
+        self._children: set[Child] = set()
+
+    def stop(self, results: Sequence[Future[Any]]) -> None:
+        """Nobody waits for what is still to come."""
+        self._stopped = True
+        if not all(result.done() for result in results):
+            for child in self._children.copy():
+                child.interrupt()
+
+    def work(self, left: Iterator[int], inputs: Sequence[Any], results: Sequence[Future[Any]]) -> None:
+        """Keep one child busy until nothing is left."""
+        child: Child | None = None
+        in_hand: dict[int, float] = {}  # by place: when it was sent
+        try:
+            while not self._stopped:
+                while len(in_hand) < self._at_once and (place := next(left, None)) is not None:
+                    in_hand[place] = time.monotonic()
+                    child = child or self._new_child()
+                    try:
+                        child.send(Call(place, self._method, (inputs[place],)))
+                    except LimitReached:
+                        break
+                if child is None or not in_hand:
+                    break
+                try:
+                    answer = child.receive(self._seconds_left(in_hand))
+                except LimitReached:
+                    self._children.discard(child)
+                    child = None
+                    self._alone(in_hand, inputs, results)
+                    continue
+                in_hand.pop(answer.number)
+                results[answer.number].set_result(Refused(answer.failed) if answer.failed else answer.value)
+        finally:
+            if child is not None:
+                self._children.discard(child)
+                if in_hand:
+                    child.kill()
+                else:
+                    give_back(child)
+
+    def _alone(self, in_hand: dict[int, float], inputs: Sequence[Any], results: Sequence[Future[Any]]) -> None:
+        apart = Apart(self._factory, self._args, self._limits)
+        try:
+            for place in list(in_hand):
+                if self._stopped:
+                    return
+                try:
+                    result = apart.call(self._method, inputs[place])
+                except (LimitReached, CallFailed) as error:
+                    result = Refused(str(error))
+                in_hand.pop(place)
+                results[place].set_result(result)
+        finally:
+            apart.close()
+
+    def _new_child(self) -> Child:
+        child = borrow()
+        try:
+            child.begin(self._factory, self._args, self._limits, self._at_once)
+            child.wait_until_ready()
+        except ChildFailed:
+            child.kill()
+            raise
+        self._children.add(child)
+        return child
+
+    def _seconds_left(self, in_hand: dict[int, float]) -> float | None:
+        if not self._limits.seconds:
+            return None
+        return max(0.001, min(in_hand.values()) + self._limits.seconds - time.monotonic())

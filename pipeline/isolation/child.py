@@ -1,0 +1,189 @@
+"""The child: it holds one object and calls its methods, within limits, until its parent is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from trackmill.pipeline.console.output import clean, logging_to_stderr
+from trackmill.pipeline.isolation.limits import Limits
+from trackmill.pipeline.isolation.wire import Closed, receive, send
+
+_ORPHAN_CHECK_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Build an object and hold it; replaces the one before.
+
+    Args:
+        factory: gives the object; importable by its name.
+        args: of `factory`.
+        limits: of each call.
+        threads: calls at once.
+        environment, folder: the parent's own.
+    """
+
+    factory: Any
+    args: tuple[Any, ...]
+    limits: Limits
+    threads: int
+    environment: dict[str, str]
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call a method of the object; answered by an `Answer` of the same number."""
+
+    number: int
+    method: str
+    args: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a call, or of a `Begin` (number -1).
+
+    Args:
+        number: of the call.
+        value: what the method returned.
+        failed: class and text of what it raised, as one line; "" if nothing.
+        out_of_memory: it met the limit on memory, or the machine's.
+    """
+
+    number: int
+    value: Any = None
+    failed: str = ""
+    out_of_memory: bool = False
+
+
+def serve(descriptor: int) -> None:
+    """Work until the parent closes the socket, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    _be_first_when_memory_runs_out()
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    with contextlib.suppress(Closed), logging_to_stderr(), socket.socket(fileno=descriptor) as link:
+        _Server(link).run()
+    os._exit(0)  # whatever threads still do, nobody waits for it
+
+
+class _Server:
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._writing = threading.Lock()
+        self._held: Any = None
+        self._limits = Limits()
+        self._threads: ThreadPoolExecutor | None = None
+        self._at_once = 1
+
+    def run(self) -> None:
+        while True:
+            message = receive(self._link)
+            if isinstance(message, Begin):
+                self._begin(message)
+            elif self._threads is None:
+                self._call(message)
+            else:
+                self._threads.submit(self._call, message)
+
+    def _begin(self, message: Begin) -> None:
+        os.environ.clear()
+        os.environ.update(message.environment)
+        with contextlib.suppress(OSError):
+            os.chdir(message.folder)
+        if self._threads is not None:
+            self._threads.shutdown()
+        close = getattr(self._held, "close", None)
+        if close is not None:
+            close()
+        self._limits, self._at_once = message.limits, message.threads
+        self._threads = ThreadPoolExecutor(message.threads) if message.threads > 1 else None
+        _limit_memory(0)
+        try:
+            self._held = message.factory(*message.args)
+            # Behind what the object needs at all, such as libraries: this is a limit on what it reads.
+            _limit_memory(message.limits.memory_bytes)
+            answer = Answer(-1)
+        except Exception as error:
+            answer = Answer(-1, failed=_said(error))
+        self._answer(answer)
+
+    def _call(self, message: Call) -> None:
+        _limit_cpu(self._limits.seconds, self._at_once)
+        try:
+            answer = Answer(message.number, getattr(self._held, message.method)(*message.args))
+            self._answer(answer)
+        except MemoryError:
+            _limit_memory(0)  # room to say so
+            self._answer(Answer(message.number, out_of_memory=True))
+            os._exit(0)  # what is left of the memory is in pieces
+        except Exception as error:
+            self._answer(Answer(message.number, failed=_said(error)))
+
+    def _answer(self, answer: Answer) -> None:
+        with self._writing:
+            try:
+                send(self._link, answer)
+            except Closed:
+                os._exit(0)
+
+
+def _said(error: Exception) -> str:
+    return clean(f"{type(error).__name__}: {error}", 500)
+
+
+def _limit_memory(allowance: int) -> None:
+    """Cap what this process may allocate, by what it has now; 0 lifts the cap.
+
+    Data rather than address space: libraries that are loaded late, and what they only reserve, do not count.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    soft = _data_bytes() + allowance if allowance else hard
+    if hard != resource.RLIM_INFINITY:
+        soft = hard if soft == resource.RLIM_INFINITY else min(soft, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes() -> int:
+    """What this process has allocated by now; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
+    except (OSError, StopIteration, ValueError):
+        return 0
+
+
+def _limit_cpu(seconds: float, threads: int) -> None:
+    """End this process some time after the parent should have, for the case that there is no parent any more."""
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = math.ceil(used.ru_utime + used.ru_stime + (1.5 * seconds + 10) * threads) if seconds else hard
+    if hard != resource.RLIM_INFINITY and soft != resource.RLIM_INFINITY:
+        soft = min(soft, hard)
+    with contextlib.suppress(OSError, ValueError, OverflowError):
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
+def _be_first_when_memory_runs_out() -> None:
+    """Let the kernel, when the whole machine has no memory left, end this process and not one that holds a model."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as handle:
+        handle.write("1000")
+
+
+def _end_with_parent(parent: int) -> None:
+    # A closed socket says the same, unless another process of the parent's still holds a copy of it.
+    while os.getppid() == parent:
+        time.sleep(_ORPHAN_CHECK_S)
+    os._exit(0)

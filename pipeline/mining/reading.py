@@ -1,0 +1,166 @@
+"""Reading an item where bytes of strangers can do no harm: in a child process, with limits on memory and time.
+
+What comes back is either media or a verdict on the item. `run.isolate = false` reads in this process instead: the same
+results for good items, and a debugger that can follow.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trackmill.models.registry import is_outside
+from trackmill.pipeline.console.blame import place_outside
+from trackmill.pipeline.isolation.apart import Apart
+from trackmill.pipeline.isolation.limits import LimitReached, Limits, too_much_memory
+from trackmill.pipeline.isolation.process import CallFailed
+from trackmill.pipeline.media.errors import BadItem, NothingToStore
+from trackmill.pipeline.mining.settings import MineConfig, RunSettings, source_settings
+from trackmill.pipeline.sources import open_source, settings_class, sources_of
+from trackmill.pipeline.sources.base import ReadSettings, Source
+from trackmill.pipeline.sources.check import BadMedia, check_media
+from trackmill.pipeline.storage.credentials import error_text, protocol_of
+from trackmill.schemas.media import Media, WorkItem
+
+
+@dataclass(slots=True, kw_only=True)
+class Reading:
+    """What came of reading one item: media, or why there is none.
+
+    Args:
+        media: None unless `status` is `ok`.
+        status: as in a receipt.
+        error_class, reason: of what is not `ok`.
+        broken: how a source from outside broke its contract, which is no fault of the item; "" if it did not.
+    """
+
+    media: Media | None = None
+    status: Literal["ok", "quarantined", "skipped"] = "ok"
+    error_class: str = ""
+    reason: str = ""
+    broken: str = ""
+
+
+def item_limits(settings: RunSettings) -> Limits | None:
+    """What reading one item may take; None where items are read in the worker itself."""
+    return Limits(settings.item_memory_bytes, settings.item_timeout_s) if settings.isolate else None
+
+
+class ItemReader:
+    """Reads items one after the other, in a child process if limits are set.
+
+    Args:
+        config: of the run.
+    """
+
+    def __init__(self, config: MineConfig) -> None:
+        given = source_settings(config).model_dump(mode="json")
+        args = (config.source, config.read.model_dump(mode="json"), given)
+        self._args: tuple[str, dict[str, Any], dict[str, Any]] = args
+        self._here: Sources | None = None
+        limits = item_limits(config.run)
+        self._apart = Apart(Sources, args, limits) if limits is not None else None
+
+    def start(self) -> None:
+        """Get ready before the first item.
+
+        Raises:
+            ChildFailed: no child process could be started.
+        """
+        if self._apart is not None:
+            self._apart.start()
+
+    def read(self, item: WorkItem) -> Reading:
+        """Fetch and decode one item.
+
+        Raises:
+            ChildFailed: no child process could be started.
+            BadMedia: a source from outside broke its contract.
+        """
+        # What `memory://` names exists in this process alone.
+        if self._apart is None or protocol_of(item.uri) == "memory":
+            read = self._read_here
+        else:
+            read = self._read_apart
+        try:
+            reading = read(item)
+        except (LimitReached, CallFailed) as error:
+            reading = _refused(item, error)
+        if reading.broken:
+            raise BadMedia(reading.broken)
+        return reading
+
+    def _read_here(self, item: WorkItem) -> Reading:
+        self._here = self._here or Sources(*self._args)
+        try:
+            return self._here.read(item)
+        except MemoryError:
+            raise too_much_memory(Limits()) from None
+
+    def _read_apart(self, item: WorkItem) -> Reading:
+        assert self._apart is not None
+        reading: Reading = self._apart.call("read", item)
+        return reading
+
+    def interrupt(self) -> None:
+        """End what another thread is reading."""
+        if self._apart is not None:
+            self._apart.interrupt()
+
+    def close(self) -> None:
+        """Let files and the child process go."""
+        if self._apart is not None:
+            self._apart.close()
+
+
+class Sources:
+    """The sources that items are read by, one instance of each, which may keep its last file open.
+
+    Args:
+        name: what `--source` says.
+        read: `ReadSettings`, dumped.
+        own: settings of the source's own, dumped.
+    """
+
+    def __init__(self, name: str, read: dict[str, Any], own: dict[str, Any]) -> None:
+        self._name = name
+        self._settings = ReadSettings(**read)
+        self._own = settings_class(name)(**own)
+        self._names = sources_of(name)  # imports them, which is no item's time
+        self._open: dict[str, Source] = {}
+
+    def read(self, item: WorkItem) -> Reading:
+        """Media, or the verdict on an item that has none; raises `MemoryError` alone."""
+        try:
+            media = self._source(item).read(item)
+            if is_outside(self._name):
+                check_media(item.source, media)
+        except MemoryError:
+            # With the traceback goes what the call held; a limit is told by who set it.
+            raise MemoryError from None
+        except NothingToStore as error:
+            return Reading(status="skipped", error_class=type(error).__name__, reason=error_text(error))
+        except BadMedia as error:
+            return Reading(broken=str(error))
+        except Exception as error:
+            return Reading(status="quarantined", error_class=type(error).__name__, reason=reason_of(error))
+        return Reading(media=media)
+
+    def _source(self, item: WorkItem) -> Source:
+        if item.source not in self._open:
+            # Items bear the name that a source gives itself; where one from outside lies, only the settings say.
+            name = self._name if item.source in self._names and is_outside(self._name) else item.source
+            self._open[item.source] = open_source(name, self._settings, self._own)
+        return self._open[item.source]
+
+
+def reason_of(error: Exception) -> str:
+    """The error's text, and where it was raised if that was in somebody's own code."""
+    place = "" if isinstance(error, BadItem) else place_outside("".join(traceback.format_exception(error)))
+    return error_text(error) + (f" (raised in {place})" if place else "")
+
+
+def _refused(item: WorkItem, error: LimitReached | CallFailed) -> Reading:
+    reason = error_text(LimitReached(f"{item.source_id}: {error}"))
+    return Reading(status="quarantined", error_class=type(error).__name__, reason=reason)
