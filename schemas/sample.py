@@ -14,6 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
+MAX_SCANS = 100
+"""Most scans of a JPEG that is mined or read. A progressive one of libjpeg has 10, of mozjpeg some 15; libjpeg-turbo
+advises to stop at 500. Each scan costs time in proportion to the pixels, even an empty one."""
+
 KeyStr = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,80}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Box = Annotated[list[float], Field(min_length=4, max_length=4)]

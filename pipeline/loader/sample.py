@@ -9,8 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trackmill.pipeline.loader.jpeg import decode
-from trackmill.pipeline.shards.decode import MAX_PIXELS
+from trackmill.pipeline.shards.decode import MAX_PIXELS, decode_jpeg
 from trackmill.pipeline.shards.stream import BadShardMember, key_of
 from trackmill.pipeline.shards.tar import BLOCK, BadShard, header, padding, parse_header
 from trackmill.pipeline.sidecars.about import NoSidecar
@@ -99,7 +98,7 @@ class ShardSample:
         """
         name, data = self._jpegs[frame]
         try:
-            return decode(data, self.shard, name, self.height, self.width)
+            return decode_jpeg(data, self.shard, name, self.height, self.width)
         except BadShard as error:
             self.problem = str(error)
             raise

@@ -54,7 +54,7 @@ def decode_label_picture(data: bytes, name: str, *, max_pixels: int) -> tuple[ND
 def _planes(data: bytes, name: str, max_pixels: int) -> tuple[NDArray[np.generic], NDArray[np.generic] | None, bool]:
     """(H, W, C) levels without transparency, (H, W) transparency if there is any, and whether there is a palette."""
     image = open_picture(data, name, max_pixels)
-    load_pixels(image, name)
+    load_pixels(image, data, name)
     pixels = np.asarray(image)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     palette = image.mode in ("P", "PA")

@@ -25,6 +25,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from trackmill.pipeline.media.errors import BadItem, PixelLimit, TruncatedMedia
 from trackmill.pipeline.media.heif import is_heic
+from trackmill.pipeline.media.jpeg_files import check_jpeg_body, check_jpeg_header, is_plain_jpeg
 from trackmill.pipeline.media.scaling import stored_size
 
 # Pillow would warn or raise at a limit of its own. Every picture here is checked against `read.max_pixels` instead,
@@ -36,6 +37,9 @@ Image.init()
 
 # Named one by one: Pillow also knows formats that run another program (EPS) or open other files.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+
+_JPEGS = ("JPEG", "MPO")
+"""The second holds several of the first, such as a photograph and its depth; the first picture is read."""
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -91,7 +95,7 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, longest_side: int
     deep = _deep_colour(image)
     # Pillow turns a TIFF itself while loading it, and then no longer tells its orientation.
     orientation = _orientation(image) if image.format == "TIFF" else 1
-    load_pixels(image, name)
+    readable = load_pixels(image, data, name)
     rgb, converted = _to_rgb(image, name)
     conversions += ["16-bit-to-8-bit", *converted] if deep else converted
     turn = _TURNS.get(_orientation(image))
@@ -100,7 +104,8 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int, longest_side: int
     height, width = (rgb.width, rgb.height) if turn in _SIDEWAYS else (rgb.height, rgb.width)
     encoded = None
     if (rgb.height, rgb.width) == stored_size((rgb.height, rgb.width), longest_side):
-        encoded = data if not conversions and image.format == "JPEG" and is_plain_jpeg(data) else None
+        untouched = readable and not conversions and image.format == "JPEG" and is_plain_jpeg(data)
+        encoded = data if untouched else None
     pixels = scale_pixels(rgb, longest_side)
     if turn is not None:
         pixels = pixels.transpose(turn)
@@ -125,36 +130,6 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
     return out.getvalue()
 
 
-def is_plain_jpeg(data: bytes) -> bool:
-    """Whether JPEG bytes may be stored untouched, which loses nothing and costs no encoding.
-
-    Only three-channel 8-bit baseline or progressive files, which every decoder reads alike, and only without
-    anything that could tell more than the picture shows: EXIF and XMP (they hold places, dates and serial numbers),
-    IPTC, comments, embedded previews, and anything appended after the end of the picture.
-    """
-    position = 2
-    colours = False
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        segment = data[position + 4 : position + 2 + length]
-        if marker in (0xC0, 0xC1, 0xC2):
-            colours = len(segment) >= 6 and segment[0] == 8 and segment[5] == 3
-        elif marker == 0xDA:
-            # Inside coded pixels FF D9 cannot occur by chance; a second one is a preview or an appended file.
-            return colours and data.count(b"\xff\xd9") == 1 and data.endswith(b"\xff\xd9")
-        elif not (marker in (0xC4, 0xDB, 0xDD) or _harmless(marker, segment)):
-            return False
-        position += 2 + length
-    return False
-
-
-def _harmless(marker: int, segment: bytes) -> bool:
-    jfif = marker == 0xE0 and segment.startswith(b"JFIF\0")
-    profile = marker == 0xE2 and segment.startswith(b"ICC_PROFILE\0")
-    return jfif or profile or (marker == 0xEE and segment.startswith(b"Adobe"))
-
-
 def open_picture(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """A picture whose header has been read and checked; see `decode_picture` for what is raised."""
     if not data:
@@ -173,6 +148,8 @@ def open_picture(data: bytes, name: str, max_pixels: int) -> Image.Image:
         )
     if image.width < 1 or image.height < 1:
         raise BadItem(f"{name}: declares {image.width} x {image.height} pixels")
+    if image.format in _JPEGS:
+        check_jpeg_header(data, name)
     return image
 
 
@@ -194,12 +171,22 @@ def num_pictures(handle: IO[bytes]) -> int:
         return 1
 
 
-def load_pixels(image: Image.Image, name: str) -> None:
-    """Decode the pixels of an open picture; see `decode_picture` for what is raised."""
+def load_pixels(image: Image.Image, data: bytes, name: str) -> bool:
+    """Decode the pixels of an open picture; see `decode_picture` for what is raised.
+
+    Args:
+        image: from `open_picture`.
+        data: the file.
+        name: its URI, for the errors.
+
+    Returns:
+        Whether the decoder of the training loader would take the file as it is, if it is a JPEG.
+    """
     try:
         image.load()
     except BROKEN as error:
         raise _named(name, error) from error
+    return check_jpeg_body(data, name) if image.format in _JPEGS else False
 
 
 def _named(name: str, error: Exception) -> BadItem:

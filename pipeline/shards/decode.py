@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
@@ -15,7 +16,15 @@ from pydantic import ValidationError
 from trackmill.pipeline.shards.stream import BadShardMember, RawSample
 from trackmill.schemas.keys import frame_member
 from trackmill.schemas.masks import CroppedMask
-from trackmill.schemas.sample import SCHEMA_VERSION, FrameMasks, FrameRecord, MaskRecord, SampleMasks, SampleRecord
+from trackmill.schemas.sample import (
+    MAX_SCANS,
+    SCHEMA_VERSION,
+    FrameMasks,
+    FrameRecord,
+    MaskRecord,
+    SampleMasks,
+    SampleRecord,
+)
 
 T = TypeVar("T", SampleRecord, SampleMasks)
 
@@ -127,24 +136,49 @@ def parse_sample(raw: RawSample) -> Sample:
     return Sample(raw.shard, raw.offset, raw.size, record, jpegs, data.get(masks))
 
 
-def decode_jpeg(data: bytes, shard: str, member: str, height: int, width: int) -> NDArray[np.uint8]:
+def decode_jpeg(data: bytes | memoryview, shard: str, member: str, height: int, width: int) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of a JPEG that must have the given size; the size is checked before any pixel is decoded.
 
+    Strict: what libjpeg only warns of, such as data that is missing before the end mark, is an error. Pixels are those
+    of libjpeg-turbo's exact transform with smooth chroma, which Pillow uses too.
+
+    Args:
+        data: the JPEG.
+        shard, member: for messages.
+        height, width: in pixels, from the record.
+
     Raises:
-        BadMember: another size, another format, or damaged.
+        BadShardMember: another size, another format, damaged, or in more scans than `MAX_SCANS`.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            found_width, found_height = image.size
-            if (found_height, found_width) != (height, width) or found_height * found_width > MAX_PIXELS:
-                raise BadShardMember(
-                    shard, member, f"is {found_height} x {found_width}, its record says {height} x {width}; not decoded"
-                )
-            return np.asarray(image.convert("RGB"))
+        found_height, found_width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if (found_height, found_width) != (height, width) or height * width > MAX_PIXELS:
+            raise BadShardMember(
+                shard, member, f"is {found_height} x {found_width}, its record says {height} x {width}; not decoded"
+            )
+        if _is_progressive(data) and bytes(data).count(b"\xff\xda") > MAX_SCANS:
+            raise BadShardMember(shard, member, f"has more than {MAX_SCANS} scans, each of which costs time")
+        if colours in ("CMYK", "YCCK"):  # libjpeg-turbo cannot convert these to RGB, but knows whether they are whole
+            simplejpeg.decode_jpeg(data, "CMYK")
+            with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+                return np.asarray(image.convert("RGB"))
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
+        return pixels
     except BadShardMember:
         raise
     except Exception as error:  # a decoder that is fed hostile bytes raises whatever it likes
         raise BadShardMember(shard, member, f"is not a whole JPEG ({error})") from None
+
+
+def _is_progressive(data: bytes | memoryview) -> bool:
+    """Whether the header of a JPEG says that its pixels come in several scans, each finer than the one before."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return marker not in (0xC0, 0xC1)
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return True
 
 
 def _check_names(raw: RawSample, names: list[str], expected: list[str]) -> None:

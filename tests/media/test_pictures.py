@@ -12,8 +12,9 @@ from PIL import Image
 
 from tests.make_media import jpeg_bytes, make_scene
 from trackmill.pipeline.media.errors import BadItem, PixelLimit, TruncatedMedia
+from trackmill.pipeline.media.jpeg_files import is_plain_jpeg
 from trackmill.pipeline.media.mask_pictures import decode_mask_picture
-from trackmill.pipeline.media.pictures import decode_picture, encode_jpeg, is_plain_jpeg
+from trackmill.pipeline.media.pictures import decode_picture, encode_jpeg
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
