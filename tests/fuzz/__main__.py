@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.fuzz.campaign import Campaign, repeat, table
+from tests.fuzz.campaign import Campaign, grouped, repeat, table
 from tests.fuzz.outcomes import FAILURES
 from tests.fuzz.targets import TARGETS
 
@@ -50,8 +50,8 @@ def main() -> int:
         finally:
             campaign.close()
             tallies.append(campaign.tally)
-        for finding in campaign.tally.findings:
-            print(finding, flush=True)
+        for finding, count in grouped(campaign.tally.findings):
+            print(f"{finding}\n    ({count} of this kind)\n", flush=True)
         print(table([campaign.tally]).splitlines()[-1], file=sys.stderr, flush=True)
     print(table(tallies))
     return int(any(tally.findings for tally in tallies))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -146,6 +147,16 @@ def repeat(target: Target, folder: Path, module: str = MODULE) -> Outcome:
         return child.try_one(files_of(folder / "input" if (folder / "input").is_dir() else folder))
     finally:
         child.close()
+
+
+def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, int]]:
+    """The first finding of each kind, and how many there are; they are of one kind where only numbers differ."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in findings:
+        words = re.sub(r"[0-9]+|'[^']*'|\"[^\"]*\"", "", finding.outcome.text)[:80]
+        ours = re.findall(r'File "[^"]*/((?:pipeline|schemas|models|jobs)/[^"]+", line \d+)', finding.outcome.place)
+        groups.setdefault(f"{finding.outcome.kind} {words} {ours[-1:]}", []).append(finding)
+    return [(group[0], len(group)) for group in groups.values()]
 
 
 def table(tallies: Iterable[Tally]) -> str:

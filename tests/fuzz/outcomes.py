@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ _ANSWERS = (InputError, StorageError, JobError, MissingPackage)
 _RAW = ("[Errno ", "Traceback (most", " object at 0x", "<class '")
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What became of an input; the last six are always failures, `different` is where a checksum covers the change."""
 
     SAME = "same"

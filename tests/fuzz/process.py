@@ -1,4 +1,4 @@
-"""The child that inputs are tried in, seen from outside: started, watched, ended when it hangs, and its death blamed."""
+"""The child that inputs are tried in, from outside: started, watched, ended when it hangs, its death blamed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Child:
         self._process = None
 
     def _start(self) -> None:
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the child lives
         self._tried = 0
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", "TMPDIR": tempfile.gettempdir()}
         self._process = subprocess.Popen(

@@ -65,31 +65,22 @@ def _mot() -> list[Files]:
     return list(_sequences())
 
 
+def _read_sa1b(folder: Path) -> object:
+    return read_all(folder, "sa1b")
+
+
+def _read_sav(folder: Path) -> object:
+    return read_all(folder, "sav")
+
+
+def _read_mot(folder: Path) -> object:
+    return read_all(folder, "mot")
+
+
 ALL = (
-    Target(
-        name="sa1b-json",
-        seeds=_sa1b,
-        run=lambda folder: read_all(folder, "sa1b"),
-        about=(EMPTY,),
-        mutated=("*.json",),
-        share=150,
-    ),
+    Target(name="sa1b-json", seeds=_sa1b, run=_read_sa1b, mutated=("*.json",), about=(EMPTY,), share=150),
     Target(name="rle", seeds=_counts, run=_read_counts, share=80),
-    Target(
-        name="sav-json",
-        seeds=_sav_train,
-        run=lambda folder: read_all(folder, "sav"),
-        about=(EMPTY,),
-        mutated=("*.json",),
-        share=60,
-    ),
-    Target(name="sav-val", seeds=_sav_val, run=lambda folder: read_all(folder, "sav"), about=(EMPTY,), share=40),
-    Target(
-        name="mot",
-        seeds=_mot,
-        run=lambda folder: read_all(folder, "mot"),
-        about=(EMPTY,),
-        mutated=("*.txt", "*.ini"),
-        share=120,
-    ),
+    Target(name="sav-json", seeds=_sav_train, run=_read_sav, mutated=("*.json",), about=(EMPTY,), share=60),
+    Target(name="sav-val", seeds=_sav_val, run=_read_sav, about=(EMPTY,), share=40),
+    Target(name="mot", seeds=_mot, run=_read_mot, mutated=("*.txt", "*.ini"), about=(EMPTY,), share=120),
 )

@@ -63,8 +63,7 @@ def _labels() -> list[Files]:
     palette = Image.fromarray(labels)
     palette.putpalette(np.random.default_rng(0).bytes(768))
     binary = Image.fromarray((labels > 0).astype(np.uint8) * 255)
-    colours = Image.fromarray(np.stack([labels * 100, labels * 50, labels], axis=2))
-    made = {"palette": palette, "binary": binary, "bits": binary.convert("1"), "colours": colours}
+    made = {"palette": palette, "binary": binary, "bits": binary.convert("1"), "gray": Image.fromarray(labels)}
     return [{f"{name}.png": _saved(image, "PNG")} for name, image in made.items()]
 
 
