@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from tests.make_media import make_pictures, make_video
 from tests.runs import (
@@ -128,6 +129,20 @@ def test_worker_killed_twice_on_one_item(media: Path, undisturbed: Path, tmp_pat
     assert len(statuses(output)) == len(statuses(undisturbed))
     mine(*arguments, "--only-quarantined")
     assert statuses(output) == statuses(undisturbed)
+
+
+@pytest.mark.slow  # what it decides is tested without Ray in tests/mining/test_limits.py
+def test_an_item_that_mining_hangs_on_is_ended_and_blamed(tmp_path: Path) -> None:
+    """No decoder is to blame here, so the worker itself ends; its unit is done again without the item."""
+    folder, output = tmp_path / "in", tmp_path / "out"
+    make_pictures(folder, count=3, height=96, width=128)
+    Image.new("RGB", (128, 96)).save(folder / "black.png")
+    arguments = ["--input", folder, "--output", output, "--actors", 1, "--set", "run.item_timeout_s=5"]
+    printed = mine(*arguments, "--proposer", "tests.mining.hanging_proposer:Hanging")
+    assert statuses(output) == {str(path): "quarantined" if path.stem == "black" else "ok" for path in folder.iterdir()}
+    (bad,) = (row for row in rows(output) if row.status == "quarantined")
+    assert bad.error_class == "TimeLimit" and "mining it takes longer than `run.item_timeout_s`" in bad.reason
+    assert "ended itself" in printed
 
 
 def free_port() -> int:
