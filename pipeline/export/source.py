@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from torch import nn
 
 from trackmill.models.masa.model import Masa
@@ -20,6 +17,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.fetched import fetch_weights
 from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.pipeline.training import changes, checkpoint
 from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task
 from trackmill.pipeline.training.result import fill_network, read_card, result_url
@@ -216,9 +214,9 @@ def _last_row(url: str, step: int) -> dict[str, Any]:
 def _licences(data_url: str) -> dict[str, int] | None:
     """Samples by licence, from the manifest; reads only two columns, since there may be millions of rows."""
     try:
-        manifest = read_bytes(Layout(canonical(data_url)).manifest)
-        table = pq.read_table(io.BytesIO(manifest), columns=["status", "license"])
-    except (OSError, ValueError, ImportError, pa.ArrowException):
+        manifest = read_bytes(Layout(canonical(data_url)).manifest, max_bytes=MAX_TABLE_FILE_BYTES)
+        table = ParquetData(manifest).read(["status", "license"], row_bytes=8)
+    except (OSError, ValueError, ImportError):
         return None  # moved or unreachable: the card says so, and the model is exported anyway
     stored = table.filter(pc.equal(table["status"], "ok"))["license"].to_pylist()
     return dict(Counter(stored).most_common())

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 
 from trackmill.schemas.errors import InputError
 
+MAX_FRAME = 1 << 24
+"""No frame has a larger number: so many are a week at 25 frames a second. What counts frames makes room for them."""
+
 
 class FramesDoNotFit(InputError):
     """Neither the numbers nor the places of pictures go with the rows of a file."""

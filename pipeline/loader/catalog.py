@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,16 +11,24 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.reader import Dataset, open_dataset
-from trackmill.pipeline.shards.receipts import SHARD_SCHEMA, BadReceipt, done_units
+from trackmill.pipeline.shards.receipts import (
+    RECEIPT_MEMORY_FLOOR,
+    SHARD_SCHEMA,
+    BadReceipt,
+    damaged,
+    done_units,
+    listed_shards,
+    typed_table,
+)
 from trackmill.pipeline.shards.stream import index_shard
 from trackmill.pipeline.sidecars.about import Sidecars, find_sidecars
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, exists, read_bytes
+from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ShardInfo
@@ -118,12 +125,11 @@ def read_catalog(url: str) -> Catalog:
 def _read_receipts(layout: Layout, units: list[int]) -> tuple[pa.Table, list[ShardInfo]]:
     def read(unit: int) -> tuple[pa.Table, list[ShardInfo]]:
         url = layout.receipt(receipt_name(unit))
-        table = _read_table(url, _COLUMNS, "receipt")
         try:
-            entries = orjson.loads((table.schema.metadata or {})[b"trackmill.shards"])
-            return table.replace_schema_metadata(None), [ShardInfo(**entry) for entry in entries]
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(url, "receipt", error) from None
+            data = ParquetData(read_bytes(url, max_bytes=MAX_TABLE_FILE_BYTES), RECEIPT_MEMORY_FLOOR)
+            return typed_table(data, _COLUMNS), listed_shards(data.metadata)
+        except (KeyError, ValueError) as error:
+            raise damaged(url, "receipt", error) from None
 
     with ThreadPoolExecutor(_THREADS) as pool:
         receipts = list(pool.map(read, units))
@@ -131,29 +137,14 @@ def _read_receipts(layout: Layout, units: list[int]) -> tuple[pa.Table, list[Sha
 
 
 def _read_manifest(layout: Layout) -> tuple[pa.Table, list[ShardInfo]]:
-    rows = _read_table(layout.manifest, _COLUMNS, "manifest")
-    shards = _read_table(layout.manifest_shards, SHARD_SCHEMA, "manifest")
-    return rows.replace_schema_metadata(None), [ShardInfo(**row) for row in shards.to_pylist()]
+    def read(url: str, schema: pa.Schema) -> pa.Table:
+        try:
+            return typed_table(ParquetData(read_bytes(url, max_bytes=MAX_TABLE_FILE_BYTES)), schema)
+        except ValueError as error:
+            raise damaged(url, "manifest", error) from None
 
-
-def _read_table(url: str, schema: pa.Schema, what: str) -> pa.Table:
-    data = read_bytes(url)
-    try:
-        table = pq.read_table(io.BytesIO(data), columns=schema.names)
-        metadata = table.schema.metadata
-        table = table.select(schema.names).cast(schema).replace_schema_metadata(metadata)
-        if any(column.null_count for column in table.columns):
-            raise ValueError("it has empty cells")
-        return table
-    except (pa.ArrowException, KeyError, ValueError) as error:
-        raise _damaged(url, what, error) from None
-
-
-def _damaged(url: str, what: str, error: Exception) -> BadReceipt:
-    text = str(error).splitlines()[0] if str(error) else ""
-    return BadReceipt(
-        f"{redact(url)}: not a readable {what} ({type(error).__name__}: {text}); delete it and mine again"
-    )
+    shards = read(layout.manifest_shards, SHARD_SCHEMA)
+    return read(layout.manifest, _COLUMNS), [ShardInfo(**row) for row in shards.to_pylist()]
 
 
 def _shard_column(names: pa.ChunkedArray, shards: Sequence[ShardInfo], url: str) -> NDArray[np.int64]:

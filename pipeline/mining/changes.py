@@ -7,7 +7,6 @@ a longer one would be cut elsewhere: the frames behind the planned ones get clip
 from __future__ import annotations
 
 import dataclasses
-import io
 import logging
 import re
 from collections import defaultdict
@@ -17,14 +16,14 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from trackmill.pipeline.mining.plan import Plan
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import to_parquet
+from trackmill.pipeline.shards.receipts import to_parquet, typed_table
 from trackmill.pipeline.sources.clips import cut_clips
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, join, list_files, read_bytes
+from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.keys import sample_key, slug
 from trackmill.schemas.media import WorkItem
@@ -52,8 +51,9 @@ def stored_sizes(layout: Layout) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for uri in _parts(layout):
         try:
-            table = pq.read_table(io.BytesIO(read_bytes(uri)), columns=_SIZES.names)
-        except (pa.ArrowException, ValueError) as error:
+            data = ParquetData(read_bytes(uri, max_bytes=MAX_TABLE_FILE_BYTES))
+            table = typed_table(data, _SIZES, row_bytes=300)
+        except ValueError as error:
             log.warning("%s: cannot be read (%s); files that changed since are not noticed", redact(uri), error)
             continue
         for name, size in zip(table["uri"].to_pylist(), table["size"].to_pylist()):

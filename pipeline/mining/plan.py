@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from trackmill.pipeline.mining.settings import ShardSettings
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import to_parquet
+from trackmill.pipeline.shards.receipts import to_parquet, typed_table
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, join, list_files, read_bytes
+from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import WorkItem
@@ -141,16 +141,17 @@ def read_plan(layout: Layout) -> Plan | None:
         files = [file.uri for file in list_files(layout.plan) if file.uri.endswith(".parquet")]
     except FileNotFoundError:
         return None
-    tables = []
+    tables, listing = [], ""
     for uri in files:
         try:
-            tables.append(pq.read_table(io.BytesIO(read_bytes(uri))))
-        except pa.ArrowException as error:
-            raise PlanError(f"{uri}: not a readable plan ({error}); restore it or use another --output") from None
-    if not tables:
-        return None
-    listing = (tables[-1].schema.metadata or {}).get(b"trackmill.listing", b"").decode()
-    return Plan(pa.concat_tables([table.replace_schema_metadata(None) for table in tables]), listing, len(tables))
+            data = ParquetData(read_bytes(uri, max_bytes=MAX_TABLE_FILE_BYTES))
+            tables.append(typed_table(data, SCHEMA))
+            listing = data.metadata.get(b"trackmill.listing", b"").decode()
+        except ValueError as error:
+            raise PlanError(
+                f"{redact(uri)}: not a readable plan ({error}); restore it or use another --output"
+            ) from None
+    return Plan(pa.concat_tables(tables), listing, len(tables)) if tables else None
 
 
 def extend(stored: Plan | None, items: Iterable[WorkItem], settings: ShardSettings) -> tuple[Plan, pa.Table]:

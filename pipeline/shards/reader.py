@@ -6,7 +6,6 @@ Receipts are the truth; the manifest is read where there are none. A tar or a fo
 from __future__ import annotations
 
 import difflib
-import io
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +15,23 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from trackmill.pipeline.shards.decode import Sample, parse_sample
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import ROW_SCHEMA, SHARD_SCHEMA, BadReceipt, Receipt, done_units, read_receipt
+from trackmill.pipeline.shards.receipts import (
+    ROW_SCHEMA,
+    SHARD_SCHEMA,
+    BadReceipt,
+    Receipt,
+    damaged,
+    done_units,
+    read_receipt,
+    typed_rows,
+)
 from trackmill.pipeline.shards.stream import BadShardMember, ShardBytes, index_shard, raw_samples, split_piece
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, join, list_files, read_bytes
+from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo
@@ -227,12 +235,11 @@ def _path(url: str) -> str:
     return url.split("://", 1)[-1].strip("/")
 
 
-def _read_table(url: str, schema: pa.Schema) -> list[dict[str, Any]]:
+def _read_table(url: str, schema: pa.Schema) -> Iterator[dict[str, Any]]:
     try:
-        table: list[dict[str, Any]] = pq.read_table(io.BytesIO(read_bytes(url))).select(schema.names).to_pylist()
-        return table
-    except (pa.ArrowException, KeyError) as error:
-        raise BadReceipt(f"{redact(url)}: not a readable manifest ({error}); delete it and mine again") from None
+        yield from typed_rows(ParquetData(read_bytes(url, max_bytes=MAX_TABLE_FILE_BYTES)), schema)
+    except ValueError as error:
+        raise damaged(url, "manifest", error) from None
 
 
 def _nearest(key: str, keys: Iterable[str]) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, list_files, read_bytes
+from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name
@@ -23,6 +26,15 @@ _ARROW = {"str": pa.string(), "Status": pa.string(), "int": pa.int64(), "float":
 ROW_SCHEMA = pa.schema([(field.name, _ARROW[str(field.type)]) for field in dataclasses.fields(ReceiptRow)])
 SHARD_SCHEMA = pa.schema([(field.name, _ARROW[str(field.type)]) for field in dataclasses.fields(ShardInfo)])
 _LISTING_THREADS = 16
+
+RECEIPT_MEMORY_FLOOR = 128 << 20
+"""What a receipt may take in memory even if its file is small, see `trackmill.pipeline.storage.parquet`: several are
+read at once. It suffices for 100,000 items, and larger files may take more."""
+
+_ROW_BYTES = 1400
+"""What a row takes as Python objects."""
+
+_ROWS_AT_ONCE = 4096
 _RECEIPT_NAME = re.compile(r"^part-(\d{8,})\.parquet$")
 
 
@@ -70,21 +82,72 @@ def read_receipt(url: str) -> Receipt:
     Raises:
         BadReceipt: not a receipt, or damaged.
     """
-    data = read_bytes(url)
     try:
-        table = pq.read_table(io.BytesIO(data))
-        metadata = table.schema.metadata or {}
-        shards = [ShardInfo(**entry) for entry in orjson.loads(metadata[b"trackmill.shards"])]
-        columns = table.select(ROW_SCHEMA.names).cast(ROW_SCHEMA)
-        if any(column.null_count for column in columns.columns):
-            raise ValueError("it has empty cells")
-        rows = [ReceiptRow(**row) for row in columns.to_pylist()]
+        data = ParquetData(read_bytes(url, max_bytes=MAX_TABLE_FILE_BYTES), RECEIPT_MEMORY_FLOOR)
+        shards = listed_shards(data.metadata)
+        rows = [ReceiptRow(**row) for row in typed_rows(data, ROW_SCHEMA)]
         unit = int(basename(url).removeprefix("part-").removesuffix(".parquet"))
-        return Receipt(unit, rows, shards, metadata[b"trackmill.fingerprint"].decode())
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise BadReceipt(
-            f"{url}: not a readable receipt ({type(error).__name__}: {error}); delete it and mine again"
-        ) from None
+        return Receipt(unit, rows, shards, data.metadata[b"trackmill.fingerprint"].decode())
+    except (KeyError, ValueError) as error:
+        raise damaged(url, "receipt", error) from None
+
+
+def listed_shards(metadata: Mapping[bytes, bytes]) -> list[ShardInfo]:
+    """The shards that a receipt's metadata lists.
+
+    Raises:
+        KeyError: it lists none.
+        ValueError: the list is damaged.
+    """
+    entries = orjson.loads(metadata[b"trackmill.shards"])
+    if not isinstance(entries, list):
+        raise ValueError("its list of shards is none")
+    return [shard_info(entry) for entry in entries]
+
+
+def shard_info(entry: Any) -> ShardInfo:
+    """A shard as receipts and manifests write it down.
+
+    Raises:
+        ValueError: something else.
+    """
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(ShardInfo)}
+    if not isinstance(entry, dict) or {name: type(value).__name__ for name, value in entry.items()} != kinds:
+        raise ValueError(f"{str(entry)[:80]!r} should be a shard with {', '.join(kinds)}")
+    return ShardInfo(**entry)
+
+
+def typed_table(data: ParquetData, schema: pa.Schema, row_bytes: int = 0) -> pa.Table:
+    """The columns of a schema, without an empty cell.
+
+    Args:
+        data: the file.
+        schema: of texts and numbers.
+        row_bytes: see `ParquetData.read`.
+
+    Raises:
+        ValueError: a column is missing, is of another type, or has an empty cell.
+    """
+    try:
+        table = data.read(schema.names, row_bytes=row_bytes).cast(schema)
+    except pa.ArrowException as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from None
+    for name in schema.names:
+        if table[name].null_count:
+            raise ValueError(f"column {name!r} has empty cells")
+    return table
+
+
+def typed_rows(data: ParquetData, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """The rows of `typed_table`, a few thousand at a time as Python objects."""
+    for batch in typed_table(data, schema, _ROW_BYTES).to_batches(_ROWS_AT_ONCE):
+        yield from batch.to_pylist()
+
+
+def damaged(url: str, what: str, error: Exception) -> BadReceipt:
+    """The error for a receipt or manifest that cannot be read."""
+    missing = f"it says nothing of {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
+    return BadReceipt(f"{redact(url)}: not a readable {what} ({missing}); delete it and mine again")
 
 
 def done_units(layout: Layout) -> set[int]:

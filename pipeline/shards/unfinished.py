@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import done_units
+from trackmill.pipeline.shards.receipts import done_units, typed_table
 from trackmill.pipeline.storage.files import list_files, read_bytes
+from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
 
 
 def unfinished_units(layout: Layout) -> tuple[int, int]:
@@ -25,8 +23,9 @@ def unfinished_units(layout: Layout) -> tuple[int, int]:
     try:
         for file in list_files(layout.plan):
             if file.uri.endswith(".parquet"):
-                table = pq.read_table(io.BytesIO(read_bytes(file.uri)), columns=["unit"])
+                data = ParquetData(read_bytes(file.uri, max_bytes=MAX_TABLE_FILE_BYTES))
+                table = typed_table(data, pa.schema([("unit", pa.int64())]))
                 planned.update(pc.unique(table["unit"]).to_pylist())
-    except (FileNotFoundError, pa.ArrowException, KeyError):
+    except (FileNotFoundError, ValueError):
         return 0, 0
     return len(planned - set(done_units(layout))), len(planned)

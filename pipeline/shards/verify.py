@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from trackmill.pipeline.shards.check import Fault, SampleShape, check_sample
 from trackmill.pipeline.shards.reader import Dataset, open_dataset
+from trackmill.pipeline.shards.receipts import typed_table
 from trackmill.pipeline.shards.stream import BadShardMember, ShardBytes, raw_samples
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.storage.files import basename, list_files, read_bytes
+from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo
+
+_PLANNED = pa.schema([("source_id", pa.string()), ("unit", pa.int64())])
 
 Progress = Callable[[int], None]
 """Called with the number of samples looked at since the last call; from one thread at a time."""
@@ -77,8 +79,9 @@ def unfinished(dataset: Dataset) -> list[str]:
     left: Counter[int] = Counter()
     for plan in plans:
         try:
-            table = pq.read_table(io.BytesIO(read_bytes(plan)), columns=["source_id", "unit"])
-        except (pa.ArrowException, KeyError) as error:
+            data = ParquetData(read_bytes(plan, max_bytes=MAX_TABLE_FILE_BYTES))
+            table = typed_table(data, _PLANNED, row_bytes=200)
+        except ValueError as error:
             return [f"{basename(plan)}: not a readable plan ({error})"]
         for source_id, unit in zip(table["source_id"].to_pylist(), table["unit"].to_pylist()):
             left[unit] += source_id not in done

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.sidecars.columns import Column, arrow_schema
 from trackmill.pipeline.storage.files import FileTooLarge, open_for_seeking, read_bytes
+from trackmill.pipeline.storage.parquet import ParquetData, parquet_metadata
 from trackmill.schemas.errors import JobError
 from trackmill.schemas.keys import sidecar_part_name
 from trackmill.schemas.receipt import ShardInfo
@@ -29,6 +30,10 @@ MAX_PART_BYTES = 512 << 20
 MAX_TABLE_BYTES = 2 << 30
 MAX_ROWS = 20_000_000
 """Limits of one part, in the file and in memory: what is larger is refused before it is read."""
+
+PART_MEMORY_FLOOR = 256 << 20
+"""What a part may take in memory even if its file is small, see `trackmill.pipeline.storage.parquet`."""
+
 _ROW_GROUP = 1 << 16
 _METADATA = b"trackmill.sidecar"
 
@@ -171,19 +176,17 @@ def parse_part(data: bytes, where: str, columns: Sequence[Column]) -> SidecarPar
         BadPart: see `read_part`.
     """
     try:
-        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-        num_rows, num_bytes = file.metadata.num_rows, sum(group.total_byte_size for group in groups)
-        if not (0 <= num_rows <= MAX_ROWS and 0 <= num_bytes <= MAX_TABLE_BYTES):
-            raise ValueError(f"declares {num_rows} rows and {num_bytes} bytes, more than a part may have")
+        file = ParquetData(data, PART_MEMORY_FLOOR, ceiling=2 * MAX_TABLE_BYTES)  # the pages, and the table
+        if file.num_rows > MAX_ROWS:
+            raise ValueError(f"declares {file.num_rows} rows, more than the {MAX_ROWS} that a part may have")
         schema = arrow_schema(columns)
-        if not file.schema_arrow.equals(schema, check_metadata=False):
-            raise ValueError(f"has the columns {_named(file.schema_arrow)}; its sidecar.json declares {_named(schema)}")
-        about = _about((file.schema_arrow.metadata or {})[_METADATA])
-        return SidecarPart(about, file.read().combine_chunks(), where)
+        if not file.schema.equals(schema, check_metadata=False):
+            raise ValueError(f"has the columns {_named(file.schema)}; its sidecar.json declares {_named(schema)}")
+        about = _about(file.metadata[_METADATA])
+        return SidecarPart(about, file.read(schema.names).cast(schema).combine_chunks(), where)
     except BadPart:
         raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (pa.ArrowException, ValueError, KeyError, TypeError, OverflowError) as error:
         raise _damaged(where, error) from None
 
 
@@ -196,15 +199,14 @@ def read_part_about(url: str, where: str) -> PartAbout:
     """
     try:
         with open_for_seeking(url) as handle:
-            metadata = pq.read_metadata(handle).metadata
-        return _about(metadata[_METADATA])
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+            return _about(parquet_metadata(handle, handle.seek(0, io.SEEK_END))[_METADATA])
+    except (ValueError, KeyError, TypeError) as error:
         raise _damaged(where, error) from None
 
 
 def _damaged(where: str, error: Exception) -> BadPart:
-    text = str(error).splitlines()[0] if str(error) else ""
-    return BadPart(f"{where}: damaged ({type(error).__name__}: {text}); delete it and make it again")
+    text = f"it says nothing of {error.args[0]!r}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+    return BadPart(f"{where}: damaged ({text}); delete it and make it again")
 
 
 def _about(data: bytes) -> PartAbout:

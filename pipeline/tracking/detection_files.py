@@ -5,7 +5,6 @@ All of a file is read and checked at once, so that a broken row is an error befo
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +12,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from trackmill.models.detectors.base import Detector
+from trackmill.pipeline.formats.frame_numbers import MAX_FRAME
 from trackmill.pipeline.formats.json_columns import objects
 from trackmill.pipeline.formats.json_files import load_json
 from trackmill.pipeline.formats.mot_text import parse_mot_text
 from trackmill.pipeline.formats.segmentations import read_segmentation
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.parquet import ParquetData
 from trackmill.pipeline.tracking.image_table import ImageTable, image_table, read_image_table
+from trackmill.schemas.boxes import LARGEST_COORDINATE
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.masks import CroppedMask, crop_mask, decode_counts
@@ -31,6 +32,8 @@ from trackmill.schemas.masks import CroppedMask, crop_mask, decode_counts
 log = logging.getLogger("trackmill")
 
 _OBJECT = "object"
+_MASK_BYTES = 400
+"""What a row with a mask takes as Python objects, beside its text."""
 _NUMBERS = ("frame", "x0", "y0", "x1", "y1", "score")
 
 
@@ -215,31 +218,42 @@ def _coco_rows(
 
 def _parquet_rows(data: bytes, path: str) -> DetectionRows:
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(data))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: not a Parquet file: {error}") from None
-    present = set(table.column_names)
-    missing = [name for name in _NUMBERS[:5] if name not in present]
-    if missing:
-        raise InputError(f"{path}: has no column {missing[0]!r}; needed are {', '.join(_NUMBERS[:5])}")
-    columns = {name: _numbers(table.column(name), name, path) for name in _NUMBERS if name in present}
-    frames, boxes = columns["frame"], np.column_stack([columns[name] for name in _NUMBERS[1:5]])
-    _refuse(path, "frame", (frames < 0) | (frames != np.floor(frames)), "should be a whole number from 0")
+        file = ParquetData(data)
+        present = set(file.schema.names)
+        masked = "mask" in present
+        needed = (*_NUMBERS[:5], *(("height", "width", "mask") if masked else ()))
+        if missing := [name for name in needed if name not in present]:
+            why = ", where there is a column 'mask'" if missing[0] not in _NUMBERS else ""
+            raise InputError(f"has no column {missing[0]!r}; needed are {', '.join(needed)}{why}")
+        columns = [name for name in (*_NUMBERS, "name", *needed[5:]) if name in present]
+        table = file.read(columns, row_bytes=_MASK_BYTES if masked else 0)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    numbers = {name: _numbers(table.column(name), name, path) for name in _NUMBERS if name in present}
+    frames, boxes = numbers["frame"], np.column_stack([numbers[name] for name in _NUMBERS[1:5]])
+    odd = (frames < 0) | (frames != np.floor(frames)) | (frames > MAX_FRAME)
+    _refuse(path, "frame", odd, f"should be a whole number from 0 to {MAX_FRAME}")
+    far = np.any(np.abs(boxes) > LARGEST_COORDINATE, axis=1)
+    _refuse(path, "box", far, f"lies farther than {LARGEST_COORDINATE:g} pixels from the image's corner")
     _refuse(path, "x1 or y1", np.any(boxes[:, 2:] < boxes[:, :2], axis=1), "lies before x0 or y0")
     names: tuple[str, ...] = (_OBJECT,)
     labels = np.zeros(len(frames), np.int64)
     if "name" in present:
-        texts = np.array([str(text) for text in table.column("name").to_pylist()], str)
-        unique, labels = np.unique(texts, return_inverse=True)
-        names = tuple(unique.tolist()) or names
+        names, labels = _labels(table.column("name"), path)
+        names = names or (_OBJECT,)
     masks: list[Any] | None = None
-    if "mask" in present:
+    if masked:
+        for name in ("height", "width"):
+            if not pa.types.is_integer(table.column(name).type):
+                raise InputError(f"{path}: column {name!r} holds {table.column(name).type}, should hold whole numbers")
+        if not pa.types.is_string(table.column("mask").type):
+            raise InputError(f"{path}: column 'mask' holds {table.column('mask').type}, should hold COCO's counts")
         sizes = zip(*(table.column(name).to_pylist() for name in ("height", "width", "mask")), strict=True)
         masks = [{"size": [height, width], "counts": counts} if counts else None for height, width, counts in sizes]
     return DetectionRows(
         frames=frames.astype(np.int64),
         boxes=boxes,
-        scores=columns.get("score", np.ones(len(frames))),
+        scores=numbers.get("score", np.ones(len(frames))),
         labels=labels.astype(np.int64),
         names=names,
         category_ids=tuple(range(1, len(names) + 1)),
@@ -248,9 +262,21 @@ def _parquet_rows(data: bytes, path: str) -> DetectionRows:
     )
 
 
+def _labels(column: pa.ChunkedArray, path: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The names that stand in a column, sorted, and which of them each row has."""
+    if not (pa.types.is_string(column.type) or pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
+        raise InputError(f"{path}: column 'name' holds {column.type}, should hold texts")
+    coded = column.dictionary_encode(null_encoding="encode").combine_chunks()
+    texts = [str(text) for text in coded.dictionary.to_pylist()]
+    names = sorted(set(texts))
+    places = {name: place for place, name in enumerate(names)}
+    place_of = np.array([places[text] for text in texts], np.int64)
+    return tuple(names), place_of[coded.indices.to_numpy(zero_copy_only=False)] if texts else np.zeros(0, np.int64)
+
+
 def _numbers(column: pa.ChunkedArray, name: str, path: str) -> NDArray[np.float64]:
     try:
-        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)  # a null becomes NaN
+        values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)  # a null becomes NaN
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise InputError(f"{path}: column {name!r} holds {column.type}, should hold numbers") from None
     _refuse(path, name, ~np.isfinite(values), "is not finite, or missing")

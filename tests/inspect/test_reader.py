@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.make_dataset import make_dataset
+from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.shards import reader
 from trackmill.pipeline.shards.decode import parse_sample
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.reader import UnknownKey, iter_samples, open_dataset, read_sample
-from trackmill.pipeline.shards.receipts import BadReceipt, read_receipts
+from trackmill.pipeline.shards.receipts import BadReceipt, read_receipts, to_parquet
 from trackmill.pipeline.shards.stream import RawSample, ShardBytes, raw_samples
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.storage.credentials import UnsafeURL
@@ -128,6 +131,42 @@ def test_damaged_receipt_fails_unless_asked_to_go_on(tmp_path):
         open_dataset(layout.root)
     dataset = open_dataset(layout.root, keep_damaged=True)
     assert [name for name, _ in dataset.damaged] == ["part-00000001.parquet"] and len(dataset.rows) == 5
+
+
+@pytest.mark.parametrize(
+    ("shards", "said"),
+    [
+        (
+            b'[{"name": "a.tar", "num_bytes": "512", "sha256": "", "num_samples": 1}]',
+            "should be a shard with name, num_",
+        ),
+        (b'[{"name": "a.tar", "num_bytes": 5.5, "sha256": "", "num_samples": 1}]', "should be a shard with"),
+        (b'[{"name": "a.tar"}]', "should be a shard with name, num_bytes, sha256, num_samples"),
+        (b'["a.tar"]', "should be a shard"),
+        (b'{"a": 1}', "its list of shards is none"),
+        (b"[" * 3000, "not a readable receipt"),
+        (None, "it says nothing of b'trackmill.shards'"),
+    ],
+)
+def test_metadata_of_a_receipt_of_other_types_is_a_sentence(tmp_path, shards, said):
+    layout = make_dataset(str(tmp_path))
+    url = layout.receipt("part-00000001.parquet")
+    table = pq.read_table(url)
+    metadata = {b"trackmill.fingerprint": b"f"} | ({b"trackmill.shards": shards} if shards else {})
+    publish_bytes(url, to_parquet(table.replace_schema_metadata(metadata)))
+    for read in (open_dataset, read_catalog):
+        with pytest.raises(BadReceipt, match=rf"part-00000001\.parquet: not a readable receipt \(.*{said}|{said}"):
+            read(layout.root)
+
+
+def test_a_receipt_that_unfolds_is_refused(tmp_path):
+    layout = make_dataset(str(tmp_path))
+    url = layout.receipt("part-00000001.parquet")
+    table = pq.read_table(url)
+    rows = pa.array(np.zeros(200_000, np.int32))
+    publish_bytes(url, to_parquet(table.take(rows).replace_schema_metadata(table.schema.metadata)))
+    with pytest.raises(BadReceipt, match="200,000 rows would take 280,000,000 bytes in memory, more than a file of"):
+        open_dataset(layout.root)
 
 
 def test_shard_names_from_a_receipt_cannot_leave_the_data_set(tmp_path):

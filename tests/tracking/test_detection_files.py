@@ -249,3 +249,28 @@ def test_other_files(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.table({"frame": [0]}), tmp_path / "det.parquet")
     with pytest.raises(ValueError, match="has no column 'x0'"):
         read(tmp_path / "det.parquet")
+
+
+def test_parquet_of_masks_says_what_is_missing_or_wrong(tmp_path: Path) -> None:
+    table: dict[str, Any] = {
+        "frame": [0],
+        "x0": [1.0],
+        "y0": [1.0],
+        "x1": [4.0],
+        "y1": [5.0],
+        "mask": [coco_rle(np.ones((9, 9), bool))["counts"]],
+    }
+    for changes, said in (
+        ({}, "has no column 'height'; needed are .*height, width, mask, where there is a column 'mask'"),
+        ({"height": ["9"], "width": [9]}, "column 'height' holds string, should hold whole numbers"),
+        ({"height": [9], "width": [9], "mask": [3]}, "column 'mask' holds int64"),
+        ({"height": [9], "width": [9], "mask": [{"a": 1}]}, "column 'mask' holds struct"),
+        ({"mask": None, "x1": [1e308]}, "row 0: box lies farther than 1e.09 pixels"),
+        ({"mask": None, "frame": [10**18]}, "row 0: frame should be a whole number from 0 to"),
+        ({"mask": None, "frame": [[0]]}, "column 'frame' holds list"),
+        ({"mask": None, "name": [1.5]}, "column 'name' holds double, should hold texts"),
+    ):
+        columns = {name: values for name, values in {**table, **changes}.items() if values is not None}
+        pa.parquet.write_table(pa.table(columns), tmp_path / "det.parquet")
+        with pytest.raises(ValueError, match=rf"det\.parquet: {said}"):
+            read(tmp_path / "det.parquet")

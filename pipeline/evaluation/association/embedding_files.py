@@ -13,24 +13,33 @@ Rows may be in any order; rows of other sequences, frames and ids are ignored.
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from trackmill.pipeline.evaluation.association.sequences import BoxSequence
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.parquet import ParquetData
 
 ENDINGS = (".parquet", ".npz", ".npy")
 COLUMNS = ("sequence", "frame", "id", "embedding")
 MAX_BYTES = 32 << 30
 """Size limit of a file, and of the unpacked arrays of an archive."""
+
+UNPACKED_FLOOR = 512 << 20
+"""The arrays of an archive may have so many bytes, however small it is."""
+
+UNPACKED_PER_BYTE = 16
+"""They may also have so many for each byte of the archive: embeddings are hardly packed at all."""
+
+_MAX_ARRAY_HEADER = 64 << 10
 
 
 class EmbeddingFile:
@@ -53,6 +62,8 @@ class EmbeddingFile:
             columns = _parquet(data) if url.lower().endswith(".parquet") else _arrays(data)
         except BadTracks as error:
             raise BadTracks(f"{self._where}: {error}") from None
+        except MemoryError:
+            raise
         except Exception as error:  # a broken file may make these readers raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             raise BadTracks(f"{self._where}: cannot be read as a file of embeddings: {reason[:200]}") from None
@@ -107,17 +118,17 @@ class EmbeddingFile:
 
 
 def _parquet(data: bytes) -> dict[str, NDArray[Any]]:
-    file = pyarrow.parquet.ParquetFile(pa.BufferReader(data))
-    _need(file.schema_arrow.names)
-    table = file.read(columns=list(COLUMNS))
+    file = ParquetData(data)
+    _need(file.schema.names)
+    kind = file.schema.field("embedding").type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        raise BadTracks(f"embedding should be a list of numbers, found {kind}")
+    table = file.read(COLUMNS, row_bytes=64)
     for name in COLUMNS:
         if table[name].null_count:
             raise BadTracks(f"{name} is empty in {table[name].null_count:,} rows")
     text = table["sequence"].cast(pa.string())
     lists = table["embedding"].combine_chunks()
-    kind = lists.type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-        raise BadTracks(f"embedding should be a list of numbers, found {kind}")
     lengths = np.unique(pyarrow.compute.list_value_length(lists).to_numpy(zero_copy_only=False))
     if len(lengths) > 1:
         raise BadTracks(f"embedding has {lengths[0]} numbers in some rows and {lengths[-1]} in others")
@@ -134,19 +145,51 @@ def _parquet(data: bytes) -> dict[str, NDArray[Any]]:
 
 
 def _arrays(data: bytes) -> dict[str, NDArray[Any]]:
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
-                raise BadTracks(f"more than {MAX_BYTES:,} bytes when unpacked")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            _need(arrays.files)
-            return {name: arrays[name] for name in COLUMNS}
-    table = np.load(io.BytesIO(data), allow_pickle=False)
-    _need(table.dtype.names or ())
-    return {name: table[name] for name in COLUMNS}
+    if data[:2] != b"PK":
+        _hold(data[:_MAX_ARRAY_HEADER], len(data), "the array")
+        table = np.load(io.BytesIO(data), allow_pickle=False)
+        _need(table.dtype.names or ())
+        return {name: table[name] for name in COLUMNS}
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        _need(name.removesuffix(".npy") for name in archive.namelist())
+        unpacked = {name: archive.getinfo(f"{name}.npy").file_size for name in COLUMNS}
+        limit = max(UNPACKED_FLOOR, UNPACKED_PER_BYTE * len(data))
+        if sum(unpacked.values()) > min(limit, MAX_BYTES):
+            raise BadTracks(
+                f"unpacks to {sum(unpacked.values()):,} bytes, more than an archive of {len(data):,} bytes may "
+                f"({limit:,}, see UNPACKED_FLOOR and UNPACKED_PER_BYTE in pipeline/evaluation/association/"
+                "embedding_files.py)"
+            )
+        for name, size in unpacked.items():
+            with archive.open(f"{name}.npy") as member:
+                _hold(member.read(_MAX_ARRAY_HEADER), size, name)
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in COLUMNS}
+
+
+def _hold(begin: bytes, size: int, what: str) -> None:
+    """Refuse an array that says it is larger than the bytes that it has: NumPy would make room for it first.
+
+    Raises:
+        BadTracks: it holds Python objects.
+        ValueError: it is larger, or its header is damaged.
+    """
+    stream = io.BytesIO(begin)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream, max_header_size=_MAX_ARRAY_HEADER)
+    except (ValueError, RecursionError, MemoryError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"{what} has a damaged header: {said or type(error).__name__}") from None
+    if dtype.hasobject:
+        raise BadTracks(f"{what} holds Python objects, which are not read; save texts and numbers")
+    if math.prod(map(int, shape)) * dtype.itemsize > size:
+        raise ValueError(f"{what} says that its shape is {shape} of {dtype}, but it has {size:,} bytes")
 
 
 def _need(names: Any) -> None:
+    names = list(names)
     missing = [name for name in COLUMNS if name not in set(names)]
     if missing:
         raise BadTracks(
