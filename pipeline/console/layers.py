@@ -7,11 +7,12 @@ from typing import Any
 
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.signed import without_signatures
 from trackmill.schemas.config import ConfigError, merge, parse_toml
 
 
 def layered(config: str | None, assignments: Iterable[str], changes: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Nested plain values of all that was given.
+    """Nested plain values of all that was given; URLs in them have lost their signatures, which storage knows.
 
     Args:
         config: path or URL of a TOML file.
@@ -28,7 +29,8 @@ def layered(config: str | None, assignments: Iterable[str], changes: Iterable[tu
     for key, value in changes:
         if value is not None:
             values = merge(values, nested(key, value))
-    return values
+    signed_apart: dict[str, Any] = without_signatures(values)
+    return signed_apart
 
 
 def read_config(url: str) -> dict[str, Any]:

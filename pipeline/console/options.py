@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from trackmill.pipeline.console.setting_options import keywords_of_setting
+from trackmill.pipeline.storage.signed import without_signatures
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import nearest
@@ -82,6 +83,9 @@ class JobParser(argparse.ArgumentParser):
         options, rest = self.parse_known_args(arguments)
         if rest:
             self.error(f"unexpected argument {rest[0]!r}; put quotes around values with spaces")
+        for name, value in vars(options).items():
+            # Before it can be stored or shown; storage puts it back where the URL is opened.
+            setattr(options, name, without_signatures(value))
         return options
 
     def error(self, message: str) -> NoReturn:

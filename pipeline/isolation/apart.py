@@ -8,6 +8,7 @@ from typing import Any
 from trackmill.pipeline.isolation.child import Call
 from trackmill.pipeline.isolation.limits import LimitReached, Limits
 from trackmill.pipeline.isolation.process import CallFailed, Child, ChildFailed, borrow, give_back
+from trackmill.pipeline.storage.signed import signatures_in
 
 
 class Apart:
@@ -50,7 +51,7 @@ class Apart:
         child = self._ready_child()
         self._calls += 1
         try:
-            child.send(Call(self._calls, method, args))
+            child.send(Call(self._calls, method, args, signatures_in(args)))
             answer = child.receive(self._limits.seconds or None)
         except LimitReached:
             self._child = None

@@ -16,6 +16,7 @@ from trackmill.pipeline.isolation.apart import Apart
 from trackmill.pipeline.isolation.child import Call
 from trackmill.pipeline.isolation.limits import LimitReached, Limits
 from trackmill.pipeline.isolation.process import CallFailed, Child, ChildFailed, borrow, give_back
+from trackmill.pipeline.storage.signed import signatures_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class _Group:
                     in_hand[place] = time.monotonic()
                     child = child or self._new_child()
                     try:
-                        child.send(Call(place, self._method, (inputs[place],)))
+                        child.send(Call(place, self._method, (inputs[place],), signatures_in(inputs[place])))
                     except LimitReached:
                         break
                 if child is None or not in_hand:

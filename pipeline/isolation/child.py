@@ -11,12 +11,13 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from trackmill.pipeline.console.output import clean, logging_to_stderr
 from trackmill.pipeline.isolation.limits import Limits
 from trackmill.pipeline.isolation.wire import Closed, receive, send
+from trackmill.pipeline.storage.signed import adopt_signatures
 
 _ORPHAN_CHECK_S = 2.0
 
@@ -31,6 +32,7 @@ class Begin:
         limits: of each call.
         threads: calls at once.
         environment, folder: the parent's own.
+        signatures: of URLs that the arguments name, see `trackmill.pipeline.storage.signed`.
     """
 
     factory: Any
@@ -39,15 +41,17 @@ class Begin:
     threads: int
     environment: dict[str, str]
     folder: str
+    signatures: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Call a method of the object; answered by an `Answer` of the same number."""
+    """Call a method of the object; answered by an `Answer` of the same number. For `signatures` see `Begin`."""
 
     number: int
     method: str
     args: tuple[Any, ...]
+    signatures: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class _Server:
     def _begin(self, message: Begin) -> None:
         os.environ.clear()
         os.environ.update(message.environment)
+        adopt_signatures(message.signatures)
         with contextlib.suppress(OSError):
             os.chdir(message.folder)
         if self._threads is not None:
@@ -121,6 +126,7 @@ class _Server:
 
     def _call(self, message: Call) -> None:
         _limit_cpu(self._limits.seconds, self._at_once)
+        adopt_signatures(message.signatures)
         try:
             answer = Answer(message.number, getattr(self._held, message.method)(*message.args))
             self._answer(answer)

@@ -17,6 +17,7 @@ from typing import Any
 from trackmill.pipeline.isolation.child import Answer, Begin, Call
 from trackmill.pipeline.isolation.limits import Limits, ReaderDied, too_long, too_much_memory
 from trackmill.pipeline.isolation.wire import Closed, TooLarge, receive, send
+from trackmill.pipeline.storage.signed import signatures_in
 from trackmill.schemas.errors import JobError
 
 _START_S = 600.0
@@ -82,7 +83,7 @@ class Child:
         """
         self._limits = limits
         try:
-            send(self._link, Begin(factory, args, limits, threads, dict(os.environ), os.getcwd()))
+            send(self._link, Begin(factory, args, limits, threads, dict(os.environ), os.getcwd(), signatures_in(args)))
         except Closed:
             raise ChildFailed(f"a child process {self._how_it_ended()} before it was used") from None
 

@@ -24,7 +24,7 @@ from trackmill.pipeline.loader.packing import SharedMemoryFull, pack, unpack
 from trackmill.pipeline.loader.settings import DataSettings
 from trackmill.pipeline.loader.shard_files import ShardFiles
 from trackmill.pipeline.loader.stream import BatchPart, StreamReader, TooManyBad
-from trackmill.pipeline.storage.credentials import redact, storage_environment
+from trackmill.pipeline.storage.credentials import adopt_environment, redact, storage_environment
 from trackmill.pipeline.storage.files import is_local
 from trackmill.schemas.errors import JobError
 
@@ -229,7 +229,7 @@ class _Streams(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         assert worker is not None
-        os.environ.update(self._environment)
+        adopt_environment(self._environment, over=True)
         count = len(self._streams) // worker.num_workers
         own = self._streams[worker.id * count : (worker.id + 1) * count]
         files = ShardFiles(self._catalog, self._settings.cache, self._settings.cache_bytes)

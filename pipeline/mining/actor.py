@@ -14,6 +14,7 @@ from trackmill.pipeline.mining.miner import Miner
 from trackmill.pipeline.mining.start import start_miner
 from trackmill.pipeline.mining.unit import DeviceLost, MineJob, Status, UnitResult, UnitTask
 from trackmill.pipeline.storage.credentials import adopt_environment
+from trackmill.pipeline.storage.signed import adopt_signatures
 from trackmill.schemas.media import WorkItem
 
 DEVICE_LOST_EXIT = 70
@@ -60,9 +61,10 @@ class MinerActor:
             logging.exception("the device failed; this worker ends and another takes its place")
             os._exit(DEVICE_LOST_EXIT)
 
-    def measure(self, items: list[WorkItem]) -> list[tuple[int, float, int]]:
-        """See `Miner.measure`."""
+    def measure(self, items: list[WorkItem], signatures: dict[str, str]) -> list[tuple[int, float, int]]:
+        """See `Miner.measure`; `signatures` are the queries of the items' signed URLs."""
         assert self._miner is not None
+        adopt_signatures(signatures)
         return self._miner.measure(items)
 
     @ray.method(concurrency_group="status")

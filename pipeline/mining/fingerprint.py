@@ -15,7 +15,7 @@ from trackmill.models.registry import is_outside, proposer_class
 from trackmill.pipeline.mining.settings import MineConfig, proposer_settings, source_settings
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.sources import source_class
-from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.credentials import redact, scrub_values
 from trackmill.pipeline.storage.files import exists, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.config import Settings, digest, setting_differences
@@ -125,7 +125,7 @@ def store_config(layout: Layout, config: MineConfig, parts: dict[str, Any], inpu
     document = {
         "fingerprint": fingerprint(parts),
         "parts": parts,
-        "config": config.model_dump(mode="json"),
+        "config": scrub_values(config.model_dump(mode="json")),
         "inputs": [redact(url) for url in inputs],
         "trackmill": version("trackmill"),
     }

@@ -32,6 +32,7 @@ from trackmill.pipeline.shards.receipts import read_receipt, write_receipt
 from trackmill.pipeline.shards.writer import ShardWriter
 from trackmill.pipeline.sidecars.making import Made, Maker, UnitParts, make_all
 from trackmill.pipeline.storage.credentials import path_error, scrub
+from trackmill.pipeline.storage.signed import adopt_signatures
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.media import Frame, Media, ProposalSet, WorkItem
 from trackmill.schemas.receipt import ReceiptRow
@@ -112,6 +113,7 @@ class Miner:
             DeviceLost: the accelerator failed; this miner is of no more use.
         """
         start = time.perf_counter()
+        adopt_signatures(task.signatures)
         self.note.begin(task.unit)
         self._live.begin(task.unit)
         writer = ShardWriter(

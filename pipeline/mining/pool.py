@@ -27,6 +27,7 @@ from trackmill.pipeline.mining.metrics import MiningMetrics
 from trackmill.pipeline.mining.settings import RunSettings
 from trackmill.pipeline.mining.unit import MineJob, Status, UnitResult, UnitTask
 from trackmill.pipeline.ray_cluster import start_ray
+from trackmill.pipeline.storage.signed import signatures_in
 from trackmill.schemas.media import WorkItem
 
 __all__ = ["PoolFailed", "RayPool"]
@@ -122,7 +123,7 @@ class RayPool:
         slot = self._new_slot()
         try:
             ray.get(slot.call)
-            return list(ray.get(slot.actor.measure.remote(items)))
+            return list(ray.get(slot.actor.measure.remote(items, signatures_in(items))))
         except RayTaskError as error:
             raise _cause(error) from error
         finally:

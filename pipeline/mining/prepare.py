@@ -29,6 +29,7 @@ from trackmill.pipeline.mining.plan import Plan, PlanError, extend, listing_dige
 from trackmill.pipeline.mining.proposer import resolve_proposer
 from trackmill.pipeline.mining.reading import item_limits
 from trackmill.pipeline.mining.settings import MineConfig, proposer_section, proposer_settings, source_settings
+from trackmill.pipeline.mining.signatures import keep_signatures, recall_signatures
 from trackmill.pipeline.mining.unit import MineJob
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import done_units, read_receipts
@@ -132,6 +133,7 @@ def prepare_mining(
         if new is not None and new.num_rows:
             store_sizes(layout, planned.files, planned.sizes)
             store_plan(layout, plan.parts, new, planned.digest)
+        keep_signatures(layout, plan, planned.moved)
     return Run(config, layout, opened.parts, plan, planned.unclaimed, moved=planned.moved)
 
 
@@ -189,6 +191,7 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     plan, new = extend(plan, [item for item in found if item.uri in changed], config.shards)
     if new.num_rows:
         store_plan(layout, plan.parts, new, plan.listing)
+    keep_signatures(layout, plan, retried)
     return Run(config, layout, opened.parts, plan, retried=retried, first_new_unit=first_new)
 
 
@@ -213,6 +216,8 @@ class _Opened:
 def _open(config: MineConfig, output: str) -> _Opened:
     layout = Layout(canonical(output))
     stored = stored_config(layout)
+    if stored is not None:
+        recall_signatures(layout)
     before = stored["parts"] if stored else {}
     settings = proposer_settings(config)
     if before.get("proposer", {}).get("name") == proposer_class(config.proposer).name:

@@ -17,10 +17,12 @@ from trackmill.pipeline.console.output import clean
 from trackmill.pipeline.mining.forecast import Forecast, make_forecast
 from trackmill.pipeline.mining.prepare import Run
 from trackmill.pipeline.mining.progress import MiningProgress
+from trackmill.pipeline.mining.signatures import keep_signatures
 from trackmill.pipeline.mining.unit import UnitResult, UnitTask
 from trackmill.pipeline.shards.card import write_card
 from trackmill.pipeline.shards.receipts import Receipt, done_units, read_receipts, write_manifest
 from trackmill.pipeline.storage.scratch import sweep_scratch
+from trackmill.pipeline.storage.signed import signatures_in
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")
@@ -109,6 +111,7 @@ def execute(
     sweep_scratch(run.layout.shards)
     receipts = read_receipts(run.layout)
     write_manifest(run.layout, receipts)
+    keep_signatures(run.layout, run.plan, run.moved | run.retried)
     licenses = Counter(row.license for receipt in receipts for row in receipt.rows if row.status == "ok")
     write_card(run.layout, run.config.model_dump(mode="json") | {"fingerprint": run.fingerprint}, receipts, licenses)
     return _outcome(run, receipts, done_now)
@@ -145,7 +148,7 @@ def _tasks(run: Run, done: set[int], only_quarantined: bool) -> Iterator[UnitTas
     for unit in range(run.first_new_unit, run.plan.num_units):
         if unit not in done:
             items = [run.moved.get(item.source_id, item) for item in run.plan.unit(unit)]
-            yield UnitTask(unit=unit, items=items, positions=list(range(len(items))))
+            yield UnitTask(unit=unit, items=items, positions=list(range(len(items))), signatures=signatures_in(items))
 
 
 def _retry_tasks(run: Run, done: set[int]) -> Iterator[UnitTask]:
@@ -156,7 +159,10 @@ def _retry_tasks(run: Run, done: set[int]) -> Iterator[UnitTask]:
         items = [run.retried.get(item.source_id, item) for item in run.plan.unit(receipt.unit)]
         positions = [row.position for row in rows]
         retry = max(row.attempts for row in receipt.rows)
-        yield UnitTask(unit=receipt.unit, items=[items[p] for p in positions], positions=positions, retry=retry)
+        items = [items[p] for p in positions]
+        yield UnitTask(
+            unit=receipt.unit, items=items, positions=positions, retry=retry, signatures=signatures_in(items)
+        )
 
 
 def _outcome(run: Run, receipts: list[Receipt], done_now: int) -> Outcome:

@@ -44,7 +44,7 @@ class MineJob:
     config: dict[str, Any]
     fingerprint: str
     libraries: dict[str, str] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
     sidecars: tuple[SidecarJob, ...] = ()
 
 
@@ -60,6 +60,7 @@ class UnitTask:
         poisoned: positions that must not be touched, each with the reason why.
         overdue: those of them that hung.
         serial: read no item ahead, so that a death can be charged to one item.
+        signatures: queries of the items' signed URLs.
     """
 
     unit: int
@@ -69,6 +70,7 @@ class UnitTask:
     poisoned: dict[int, str] = field(default_factory=dict)
     overdue: frozenset[int] = frozenset()
     serial: bool = False
+    signatures: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -34,6 +34,11 @@ class Layout:
         return join(self.root, "plan")
 
     @property
+    def signatures(self) -> str:
+        """Queries of signed URLs, for what is not done yet; on this machine only its owner can read it."""
+        return join(self.plan, "signatures.arrow")
+
+    @property
     def listing(self) -> str:
         """Folder with the sizes of the input's files when they were planned."""
         return join(self.root, "listing")

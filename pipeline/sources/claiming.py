@@ -138,14 +138,14 @@ def _nothing_to_mine(listing: Sequence[FileInfo], sources: Iterable[type[Source]
 
 
 def packed_advice(uris: Iterable[str]) -> str:
-    """What to say of files that no source took, if there are tars or zips among them, or URLs with a signature."""
+    """What to say of files that no source took, if there are tars or zips among them, or URLs with a query."""
     names = [uri.lower() for uri in uris]
     advice = ""
     if any(name.endswith(PACKED) for name in names):
         advice = "; --source webdataset reads pictures inside tars and zips"
     if any("?" in name and protocol_of(name) in ("http", "https") for name in names):
         advice += (
-            "; what follows ? in a URL, such as a signature, is no part of a name and would be written into the data "
-            "set: give plain URLs, with credentials in the environment, or download the files"
+            "; what follows ? in a URL is no part of a name, and is taken only if it signs the URL (sig=, token=, ...): "
+            "give plain URLs, or download the files"
         )
     return advice

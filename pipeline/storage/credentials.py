@@ -8,6 +8,7 @@ receipt or message goes through `scrub`.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -18,9 +19,12 @@ from fsspec.registry import known_implementations
 
 from trackmill.pipeline.storage.secret_shapes import MARK, hide_shapes, is_secret_name
 from trackmill.pipeline.storage.secret_values import hide_values
+from trackmill.pipeline.storage.signed import adopt_signatures, signatures_for_all
 from trackmill.schemas.errors import InputError
 
 _FORWARDED = re.compile(r"^(AWS_|FSSPEC_|GOOGLE_|GCS_|AZURE_|HF_TOKEN$|HF_ENDPOINT$)")
+_SIGNED = "signed URLs"
+"""Under which queries of signed URLs stand among the variables that workers get."""
 _URL = re.compile(r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://[^\s'\"<>`]+", re.IGNORECASE)
 _LOCAL = {"file", "local"}
 _SPELT_OUT = re.compile(r"^(/|\./|\.\./|~/)")
@@ -189,11 +193,16 @@ def dangling_link(path: str) -> str:
 
 
 def storage_environment() -> dict[str, str]:
-    """Environment variables that storage clients read, to be handed to workers on other machines."""
-    return {name: value for name, value in os.environ.items() if _FORWARDED.match(name)}
+    """What storage clients need, to be handed to workers on other machines: variables, and queries of signed URLs."""
+    variables = {name: value for name, value in os.environ.items() if _FORWARDED.match(name)}
+    signed = signatures_for_all()
+    return variables | ({_SIGNED: json.dumps(signed)} if signed else {})
 
 
-def adopt_environment(variables: dict[str, str]) -> None:
-    """Take over variables from the driver; what the worker's own machine sets wins."""
+def adopt_environment(variables: Mapping[str, str], over: bool = False) -> None:
+    """Take over what `storage_environment` gave; what the worker's own machine sets wins, unless `over` says else."""
     for name, value in variables.items():
-        os.environ.setdefault(name, value)
+        if name == _SIGNED:  # not into the environment, which every program that is started from here could read
+            adopt_signatures(json.loads(value))
+        elif over or name not in os.environ:
+            os.environ[name] = value

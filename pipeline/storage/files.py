@@ -19,6 +19,7 @@ import fsspec
 from trackmill.pipeline.storage.credentials import check_url, protocol_of, redact
 from trackmill.pipeline.storage.local_listing import walk
 from trackmill.pipeline.storage.names import found, spelt
+from trackmill.pipeline.storage.signed import is_signed, with_signature, without_signature
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 
 T = TypeVar("T")
@@ -112,7 +113,7 @@ def _clearer(error: Exception, what: str) -> Exception:
 
 
 def canonical(url: str) -> str:
-    """The one spelling of a URL: checked, local paths made absolute, no trailing slash.
+    """The one spelling of a URL: checked, local paths made absolute, no trailing slash, no signature.
 
     Raises:
         UnsafeURL: see `check_url`.
@@ -121,7 +122,7 @@ def canonical(url: str) -> str:
     if protocol_of(url) in ("file", "local"):
         path = url.split("://", 1)[1] if "://" in url else url
         return spelt(os.path.abspath(os.path.expanduser(path)))
-    return one_scheme(url.rstrip("/"))
+    return one_scheme(without_signature(url).rstrip("/"))
 
 
 def one_scheme(url: str) -> str:
@@ -133,7 +134,8 @@ def one_scheme(url: str) -> str:
 def filesystem(url: str) -> tuple[Any, str]:
     """The file system of a URL and the path inside it.
 
-    The name is taken as it is: unlike fsspec's own, it never means a chain of file systems (`a::b`).
+    The name is taken as it is: unlike fsspec's own, it never means a chain of file systems (`a::b`). The path of a
+    signed URL has its query, see `trackmill.pipeline.storage.signed`.
 
     Raises:
         UnsafeURL: see `check_url`.
@@ -144,8 +146,8 @@ def filesystem(url: str) -> tuple[Any, str]:
     if is_local(url):
         return fsspec.filesystem("file"), found(canonical(url))
     try:
-        url = _hugging_face(url) if protocol == "hf" else url
-        fs, path = _as_it_is(protocol, url) if "::" in url else fsspec.core.url_to_fs(url)
+        opened = _hugging_face(url) if protocol == "hf" else with_signature(url)
+        fs, path = _as_it_is(protocol, opened) if "::" in opened else fsspec.core.url_to_fs(opened)
     except ImportError as error:
         extra = _INSTALL.get(protocol)
         advice = f'pip install -e ".[{extra}]"' if extra else str(error)
@@ -215,6 +217,11 @@ def list_files(url: str, sizes: bool = False) -> list[FileInfo]:
         fs.invalidate_cache()
         if lone := _lone_file_over_http(fs, path, url):
             return {path: lone}
+        if is_signed(url):
+            raise InputError(
+                f"{redact(url)}: is a page or a folder, and a signature is good for one file; name the files, with the "
+                "signature of each, by --input-list"
+            )
         if has_magic(path) and not fs.exists(path):
             found: dict[str, dict[str, Any]] = fs.glob(path, detail=True)
         else:
@@ -231,7 +238,7 @@ def list_files(url: str, sizes: bool = False) -> list[FileInfo]:
         if info["type"] != "file":
             folders.append(name)
         elif not _is_hidden_below(root, name) and not name.endswith("/"):  # consoles of stores make `folder/`
-            files.append(FileInfo(scheme + name, int(info.get("size") or 0)))
+            files.append(FileInfo(without_signature(scheme + name, for_all=False), int(info.get("size") or 0)))
     if folders and "**" not in path:
         _tell_of_folders(url, [scheme + name for name in folders], bool(files))
     if sizes and protocol_of(url) in ("http", "https"):

@@ -12,8 +12,13 @@ from trackmill.pipeline.storage.files import ShortRead, filesystem, is_local, re
 from trackmill.pipeline.storage.scratch import check_writable, naming, scratch_path
 
 
-def publish_bytes(url: str, data: bytes) -> None:
+def publish_bytes(url: str, data: bytes, private: bool = False) -> None:
     """Write a small file under its final name, whole or not at all.
+
+    Args:
+        url: where to.
+        data: all of it.
+        private: on this machine, nobody but its owner may read it; a store has its own rules.
 
     Raises:
         InputError: nothing can be written to `url`.
@@ -24,7 +29,7 @@ def publish_bytes(url: str, data: bytes) -> None:
     if is_local(url):
         temporary = scratch_path(path)
         try:
-            with naming(path), open(temporary, "wb") as handle:
+            with naming(path), open(temporary, "wb", opener=_private if private else None) as handle:
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())
@@ -81,6 +86,10 @@ def remove(url: str) -> None:
         return retry(take_away, url)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _check_size(fs: object, path: str, url: str, expected: int) -> None:

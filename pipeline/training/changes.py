@@ -14,6 +14,8 @@ from trackmill.schemas.names import nearest
 DATA = "data"
 """Stands for the data set in what may change."""
 _NOT_SET = "not set"
+_QUERY = "?..."
+"""What `redact` leaves of a query."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +67,10 @@ def check_fits(
     changes = []
     if document["digest"] != digest:
         for key in sorted({*before, *now}):
-            if before.get(key) != now.get(key):
+            if before.get(key) != now.get(key) and not _is_same_signed(before.get(key), now.get(key)):
                 changes.append(Change(key=key, before=before.get(key, _NOT_SET), now=now.get(key, _NOT_SET)))
         refused = [each for each in changes if not each.among(allowed)]
-        if refused or not changes:
+        if refused or (not changes and not any(_is_same_signed(before.get(key), now.get(key)) for key in now)):
             keys = " ".join(each.key for each in refused)
             shown = "; ".join(map(str, refused)) or "made by another version"
             way = f" (or add --allow-changed {keys}, which is recorded)" if refused else ""
@@ -89,6 +91,11 @@ def check_fits(
             )
         changes += others
     return changes
+
+
+def _is_same_signed(before: Any, now: Any) -> bool:
+    """Whether both are one signed URL, of which older runs tell that there was a query."""
+    return isinstance(before, str) and before.endswith(_QUERY) and before.removesuffix(_QUERY) == now
 
 
 def history_of(saved: SavedCheckpoint, changes: Sequence[Change]) -> list[dict[str, Any]]:

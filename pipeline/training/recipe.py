@@ -14,6 +14,7 @@ from pydantic import Field, create_model
 
 from trackmill.pipeline.loader.settings import DataSettings
 from trackmill.pipeline.storage.credentials import scrub_values
+from trackmill.pipeline.storage.signed import without_signatures
 from trackmill.pipeline.tasks import task_class
 from trackmill.pipeline.tasks.base import Task
 from trackmill.pipeline.training.checkpoint import CheckpointSettings
@@ -98,7 +99,7 @@ def make_recipe(values: Mapping[str, Any], where: str) -> Recipe:
         cls = _recipe_class(str(values.get("task", "masa")))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    return build(cls, dict(values), where)
+    return build(cls, without_signatures(dict(values)), where)
 
 
 def make_task(recipe: Recipe) -> Task:

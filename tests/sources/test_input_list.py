@@ -109,8 +109,8 @@ def test_a_list_that_is_none_is_named_in_the_error(tmp_path, capsys):
         )
 
 
-def test_urls_with_a_signature_say_why_they_are_not_mined():
-    files = [FileInfo("https://host.example/a.jpg?sig=abcdef", 9)]
-    with pytest.raises(InputError, match="is no part of a name and would be written into the data set") as caught:
+def test_urls_with_a_query_that_signs_nothing_say_why_they_are_not_mined():
+    files = [FileInfo("https://host.example/a.jpg?size=large", 9)]
+    with pytest.raises(InputError, match="and is taken only if it signs the URL") as caught:
         claim_files(files, "auto", ReadSettings())
-    assert "abcdef" not in str(caught.value)
+    assert "large" not in str(caught.value)

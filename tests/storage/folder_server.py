@@ -28,6 +28,7 @@ class FolderServer:
         fail_once: whether the first request for each path is answered by 500.
         refuse: paths that are answered by 403.
         pause_s: seconds before each answer.
+        signature: what every request for a file has to bring along, as S3 wants it; "" for nothing.
         url: where the root is, without a slash at the end.
         asked: requests for each path, failed ones too.
         sent: bytes of all files that were sent.
@@ -37,6 +38,7 @@ class FolderServer:
     fail_once: bool = False
     refuse: set[str] = field(default_factory=set)
     pause_s: float = 0.0
+    signature: str = ""
     url: str = ""
     asked: Counter[str] = field(default_factory=Counter)
     sent: int = 0
@@ -49,19 +51,24 @@ class FolderServer:
         target = self.root / path.removeprefix(MOVED).lstrip("/")
         if self.fail_once and self.asked[path] == 1:
             self._empty(handler, 500)
-        elif path in self.refuse:
+        elif path in self.refuse or (target.is_file() and self.query not in handler.path):
             self._empty(handler, 403)
         elif not target.exists():
             self._empty(handler, 404)
         elif path.startswith(f"{MOVED}/"):
             self._empty(handler, 302, Location=quote(path.removeprefix(MOVED)))
         elif target.is_dir():
-            names = sorted(f"{quote(each.name)}{'/' * each.is_dir()}" for each in target.iterdir())
+            names = sorted(f"{quote(each.name)}{'/' if each.is_dir() else self.query}" for each in target.iterdir())
             page = "".join(f'<a href="{name}">x</a>' for name in names)
             data = f"<html><title>{html.escape(path)}</title>{page}</html>".encode()
             self._send(handler, data, body, "text/html")
         else:
             self._file(handler, target.read_bytes(), body)
+
+    @property
+    def query(self) -> str:
+        """What signs a URL of a file now; it begins with `?`."""
+        return f"?X-Amz-Expires=60&X-Amz-Signature={self.signature}" if self.signature else ""
 
     def _file(self, handler: BaseHTTPRequestHandler, data: bytes, body: bool) -> None:
         asked = re.match(r"bytes=(\d+)-(\d*)$", handler.headers.get("Range", ""))
