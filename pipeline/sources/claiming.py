@@ -145,7 +145,7 @@ def packed_advice(uris: Iterable[str]) -> str:
         advice = "; --source webdataset reads pictures inside tars and zips"
     if any("?" in name and protocol_of(name) in ("http", "https") for name in names):
         advice += (
-            "; what follows ? in a URL is no part of a name, and is taken only if it signs the URL (sig=, token=, ...): "
+            "; what follows ? in a URL is no part of a name, and is taken only if it signs the URL (sig=, ...): "
             "give plain URLs, or download the files"
         )
     return advice
