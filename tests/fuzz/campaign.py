@@ -100,7 +100,7 @@ class Campaign:
     def try_iteration(self, iteration: int) -> Outcome:
         """Try one input and count what came."""
         number, files, change = self.draw(iteration)
-        outcome = self.judge(self._child.try_one(files), number, files, change)
+        outcome = self.judge(self._child.try_one(files, self._seeds[number]), number, files, change)
         self.tally.kinds[outcome.kind] += 1
         self.tally.peak_mb = max(self.tally.peak_mb, outcome.peak_mb)
         self.tally.slowest_s = max(self.tally.slowest_s, outcome.cpu_s)

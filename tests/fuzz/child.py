@@ -37,15 +37,15 @@ def serve(target: Target, requests: BinaryIO, answers: BinaryIO) -> None:
         _answer(answers, None)
         while True:
             try:
-                files: Files = pickle.load(requests)
+                files, names = pickle.load(requests)
             except EOFError:
                 return
-            _answer(answers, _try(target, files, root / "input"))
+            _answer(answers, _try(target, files, names, root / "input"))
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _try(target: Target, files: Files, folder: Path) -> Outcome:
+def _try(target: Target, files: Files, names: set[str], folder: Path) -> Outcome:
     # The same path every time: it stands in keys and fingerprints.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -58,7 +58,7 @@ def _try(target: Target, files: Files, folder: Path) -> Outcome:
         outcome = Outcome(kind=Kind.TRACEBACK, text=str(error)[:1500], place=str(error)[-3000:])
     except BaseException as error:
         try:
-            outcome = judge_error(error, target, files, folder)
+            outcome = judge_error(error, target, names, folder)
         except MemoryError:
             outcome = Outcome(kind=Kind.MEMORY, text="MemoryError while an error was looked at")
         with contextlib.suppress(Exception):  # frames hold what the input was unfolded to

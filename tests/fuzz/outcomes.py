@@ -88,7 +88,9 @@ def _fault_of(line: str, target: Target, names: Iterable[str]) -> str:
         return "cannot be printed"
     if raw := next((word for word in _RAW if word in line), ""):
         return f"holds {raw!r}"
-    known = [*target.about, *names, *(Path(name).name for name in names), *(Path(name).stem for name in names)]
+    known = {*target.about, *names}
+    for name in names:  # one that is gone may be named by its folder
+        known |= {Path(name).name, Path(name).stem, *Path(name).parts}
     if not any(name and name in line for name in known):
         return "names no file"
     return ""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -42,15 +43,20 @@ class Child:
         self._log: IO[bytes] | None = None
         self._tried = 0
 
-    def try_one(self, files: Files) -> Outcome:
-        """What becomes of an input; also when the child dies of it or does not come back."""
+    def try_one(self, files: Files, names: Iterable[str] = ()) -> Outcome:
+        """What becomes of an input; also when the child dies of it or does not come back.
+
+        Args:
+            files: the input.
+            names: of files that are not in it any more, which an error may name as well.
+        """
         if self._process is None or self._tried >= _INPUTS:
             self.close()
             self._start()
         assert self._process is not None and self._process.stdin is not None
         self._tried += 1
         with contextlib.suppress(BrokenPipeError):
-            pickle.dump(files, self._process.stdin)
+            pickle.dump((files, {*files, *names}), self._process.stdin)
             self._process.stdin.flush()
         return self._wait(self._target.most_cpu_s)
 

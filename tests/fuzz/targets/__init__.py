@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.fuzz.target import Target
-from tests.fuzz.targets import archives, labels, pictures
+from tests.fuzz.targets import archives, labels, pictures, tracks, videos
 
-_ALL: tuple[Target, ...] = (*pictures.ALL, *archives.ALL, *labels.ALL)
+_ALL: tuple[Target, ...] = (*pictures.ALL, *archives.ALL, *labels.ALL, *videos.ALL, *tracks.ALL)
 
 TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
 assert len(TARGETS) == len(_ALL), "two targets have one name"
