@@ -15,10 +15,12 @@ from trackmill.models.masa.model import Masa
 from trackmill.models.registry import MODELS, choose, recognise
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.documents import DamagedDocument, read_document
 from trackmill.pipeline.storage.fetched import fetch_weights
 from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
 from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
-from trackmill.pipeline.training import changes, checkpoint
+from trackmill.pipeline.training import changes, checkpoint, saved_checkpoint
+from trackmill.pipeline.training.checkpoint_document import DOCUMENT, EMA, MODEL
 from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task
 from trackmill.pipeline.training.result import fill_network, read_card, result_url
 from trackmill.pipeline.training.telemetry.lines import read_lines
@@ -122,12 +124,15 @@ def from_run(run: str, which: str) -> ExportSource:
 
 
 def _final(run: str, recipe: Recipe) -> ExportSource:
-    card = read_card(run)
+    try:
+        card = read_card(run)
+    except DamagedDocument as error:
+        raise InputError(f"{error}; the command that trained it writes it again from the last checkpoint") from None
     if card is None or not exists(result_url(run)):
         raise InputError(
             f"{redact(run)} has no result yet; to export a run that is not finished, say --checkpoint latest"
         )
-    fetched = fetch_weights(result_url(run), card["file"]["sha256"])
+    fetched = fetch_weights(result_url(run), card.file.sha256)
     read = read_fetched(fetched)
     variant = recognise(read)
     if variant is None:
@@ -138,8 +143,8 @@ def _final(run: str, recipe: Recipe) -> ExportSource:
     model = build_model(variant, read)
     metadata = _words(read.metadata)
     # Not the run's `config.json`, which may be newer: the card was written with the weights.
-    recipe = make_recipe(card["recipe"], f"{redact(run)}/final/card.json")
-    training = _training(run, recipe, card["step"], card["data"], metadata, bool(card["averaged"]))
+    recipe = make_recipe(card.recipe, f"{redact(run)}/final/card.json")
+    training = _training(run, recipe, card.step, card.data, metadata, card.averaged)
     return ExportSource(
         model=model, name="final/model.safetensors", sha256=fetched.sha256, training=training, metadata=metadata
     )
@@ -147,29 +152,30 @@ def _final(run: str, recipe: Recipe) -> ExportSource:
 
 def _stored(run: str, recipe: Recipe, which: str) -> ExportSource:
     if which == "latest":
-        stored = checkpoint.open_checkpoint(run)
+        stored = saved_checkpoint.open_checkpoint(run)
     else:
         if not which.isdigit():
             raise InputError(f"--checkpoint {which!r}: should be {', '.join(WHICH)} or the number of a step")
-        folder = checkpoint.folder_of(run, int(which))
-        if not exists(join(folder, checkpoint.DOCUMENT)):
+        folder = saved_checkpoint.folder_of(run, int(which))
+        if not exists(join(folder, DOCUMENT)):
             raise InputError(f"{redact(run)} has no checkpoint of step {which}; --checkpoint latest takes the newest")
-        stored = checkpoint.open_checkpoint(folder)
-    changes.check_fits(stored, *effective(recipe), data=stored.document["data"])
-    state, averaged = checkpoint.read_state(stored)
+        stored = saved_checkpoint.open_checkpoint(folder)
+    changes.check_fits(stored, *effective(recipe), data=stored.document.data)
+    state, averaged = saved_checkpoint.read_state(stored)
     task = make_task(recipe)
     network = fill_network(task.build(recipe.seed), {**state.parameters, **(averaged or {})})
     if not isinstance(network, Masa):
         raise InputError(f"{redact(run)} has trained no MASA but a {type(network).__name__}")
     # Frozen parts are not in the checkpoint: they were rebuilt, from files that may have changed since.
     changes.check_frozen(stored, checkpoint.frozen_digest(nn.ModuleDict({"network": network})))
-    used = checkpoint.EMA if averaged is not None else checkpoint.MODEL
+    files = stored.document.files
+    used, record = (EMA, files[EMA]) if averaged is not None else (MODEL, files[MODEL])
     metadata = _words(orjson.loads(next(iter(task.metadata().values()))))
     return ExportSource(
         model=network,
         name=f"checkpoints/{basename(stored.url)}/{used}",
-        sha256=stored.document["files"][used]["sha256"],
-        training=_training(run, recipe, stored.step, stored.document["data"], metadata, averaged is not None),
+        sha256=record.sha256,
+        training=_training(run, recipe, stored.step, stored.document.data, metadata, averaged is not None),
         metadata=metadata,
     )
 
@@ -177,11 +183,11 @@ def _stored(run: str, recipe: Recipe, which: str) -> ExportSource:
 def _recipe_of(run: str) -> Recipe:
     url = join(run, "config.json")
     try:
-        values = orjson.loads(read_bytes(url))
+        values = read_document(url)
     except FileNotFoundError:
         raise InputError(f"{redact(run)} is no training run, it has no config.json: give a run's --output") from None
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{redact(url)} is damaged: {error}") from None
+    except DamagedDocument as error:
+        raise InputError(f"{error}; the command that trained it writes it again") from None
     return make_recipe(values, redact(url))
 
 

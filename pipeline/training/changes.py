@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.training.checkpoint import SavedCheckpoint
+from trackmill.pipeline.training.saved_checkpoint import SavedCheckpoint
 from trackmill.schemas.config import ConfigError, flatten
 from trackmill.schemas.names import nearest
 
@@ -58,14 +58,14 @@ def check_fits(
             has.
     """
     where, document = redact(saved.url), saved.document
-    before, now = flatten(document["recipe"]), flatten(dict(recipe))
+    before, now = flatten(document.recipe), flatten(dict(recipe))
     known = {*before, *now, *(key.partition(".")[0] for key in (*before, *now)), DATA}
     for key in allowed:
         if key not in known:
             advice = nearest(key, sorted(known)) or "it is a key or a section of the recipe that decides the result"
             raise ConfigError(f"--allow-changed {key}: {advice}, or {DATA!r} for another data set")
     changes = []
-    if document["digest"] != digest:
+    if document.digest != digest:
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key) and not _is_same_signed(before.get(key), now.get(key)):
                 changes.append(Change(key=key, before=before.get(key, _NOT_SET), now=now.get(key, _NOT_SET)))
@@ -78,11 +78,11 @@ def check_fits(
                 f"{where} was trained with another recipe: {shown}. "
                 f"Give the same settings to go on{way}, or another --output to start anew"
             )
-    if document["data"] != data:
+    if document.data != data:
         others = [
-            Change(key=key, before=document["data"].get(key, _NOT_SET), now=value)
+            Change(key=key, before=document.data.get(key, _NOT_SET), now=value)
             for key, value in data.items()
-            if document["data"].get(key) != value
+            if document.data.get(key) != value
         ]
         if DATA not in allowed:
             raise ConfigError(
@@ -100,7 +100,7 @@ def _is_same_signed(before: Any, now: Any) -> bool:
 
 def history_of(saved: SavedCheckpoint, changes: Sequence[Change]) -> list[dict[str, Any]]:
     """What was changed during a run, by step, for the checkpoints that follow: those of before, and these."""
-    before: list[dict[str, Any]] = list(saved.document.get("history", []))
+    before: list[dict[str, Any]] = [each.model_dump() for each in saved.document.history]
     return before + [{"step": saved.step, "key": each.key, "before": each.before, "now": each.now} for each in changes]
 
 
@@ -110,7 +110,7 @@ def check_frozen(saved: SavedCheckpoint, frozen: str) -> None:
     Raises:
         ConfigError: their digest is another one.
     """
-    if saved.document["frozen"] != frozen:
+    if saved.document.frozen != frozen:
         raise ConfigError(
             f"{redact(saved.url)} was trained on top of other frozen weights; give the file that it started from"
         )

@@ -18,7 +18,6 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any
 
-import orjson
 import torch
 import torch.distributed as dist
 
@@ -29,11 +28,10 @@ from trackmill.pipeline.loader.order import Order, choose_streams, share
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.unfinished import unfinished_units
 from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.documents import DamagedDocument, publish_document
 from trackmill.pipeline.storage.files import canonical, join
-from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.tasks.base import Task, TrainingModule
-from trackmill.pipeline.training import changes, checkpoint
-from trackmill.pipeline.training.checkpoint import SavedCheckpoint
+from trackmill.pipeline.training import changes, saved_checkpoint
 from trackmill.pipeline.training.loop import TrainingResult, data_identity, total_steps, train
 from trackmill.pipeline.training.output_folder import check_output
 from trackmill.pipeline.training.parameters import (
@@ -45,7 +43,8 @@ from trackmill.pipeline.training.parameters import (
 )
 from trackmill.pipeline.training.ranks import on_first_rank
 from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task, stored_recipe
-from trackmill.pipeline.training.result import read_card
+from trackmill.pipeline.training.result import ResultCard, read_card
+from trackmill.pipeline.training.saved_checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.telemetry import require_packages
 from trackmill.schemas.config import ConfigError
 from trackmill.schemas.errors import JobError, MissingPackage
@@ -132,12 +131,12 @@ def prepare_training(
     task = make_task(recipe)
     identity = data_identity(catalog, task)
     start = starting_point(output, resume, thorough=False)
-    check_batch(recipe, catalog, ranks, checkpoint.stored_streams(start, recipe.micro_batch))
+    check_batch(recipe, catalog, ranks, saved_checkpoint.stored_streams(start, recipe.micro_batch))
     if start is not None:
         changes.check_fits(start, *effective(recipe), identity, allowed)
     total = total_steps(recipe)
-    card = read_card(output)
-    finished = start is not None and start.step >= total and card is not None and card["step"] == start.step
+    card, notices = _card(output)
+    finished = start is not None and start.step >= total and card is not None and card.step == start.step
     require_packages(recipe.telemetry)
     evaluation = task.evaluation()
     if evaluation is not None and not finished:
@@ -156,8 +155,16 @@ def prepare_training(
         total_steps=total,
         finished=finished,
         built=built,
-        notices=tuple(_notices(recipe, catalog)),
+        notices=(*notices, *_notices(recipe, catalog)),
     )
+
+
+def _card(output: str) -> tuple[ResultCard | None, list[str]]:
+    """The card of the run's result, and what people should know of it."""
+    try:
+        return read_card(output), []
+    except DamagedDocument as error:
+        return None, [f"{error}; this run writes it again"]
 
 
 def _notices(recipe: Recipe, catalog: Catalog) -> Iterator[str]:
@@ -182,10 +189,7 @@ def begin(plan: TrainingPlan) -> None:
     Raises:
         OSError: it cannot.
     """
-    publish_bytes(
-        join(plan.output, "config.json"),
-        orjson.dumps(stored_recipe(plan.recipe), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS),
-    )
+    publish_document(join(plan.output, "config.json"), stored_recipe(plan.recipe))
 
 
 def check_batch(recipe: Recipe, catalog: Catalog, ranks: int, streams: int = 0) -> Order:
@@ -193,7 +197,7 @@ def check_batch(recipe: Recipe, catalog: Catalog, ranks: int, streams: int = 0) 
 
     Args:
         recipe, catalog, ranks: see `prepare_training`.
-        streams: with which the run began, see `checkpoint.stored_streams`.
+        streams: with which the run began, see `saved_checkpoint.stored_streams`.
 
     Raises:
         ConfigError: it cannot; says which numbers fit.
@@ -235,12 +239,12 @@ def starting_point(output: str, resume: str, thorough: bool = True) -> SavedChec
         DamagedCheckpoint: none is whole.
     """
     if resume not in RESUME:
-        given = checkpoint.open_checkpoint(canonical(resume), thorough)
+        given = saved_checkpoint.open_checkpoint(canonical(resume), thorough)
         if given.url.startswith(join(output, "checkpoints")):
             return given  # set back on purpose
-        own = checkpoint.find(output, thorough)
+        own = saved_checkpoint.find(output, thorough)
         return own if own is not None and own.step > given.step else given
-    own = checkpoint.find(output, thorough)
+    own = saved_checkpoint.find(output, thorough)
     if own is not None and resume == "never":
         raise ConfigError(
             f"{redact(output)} holds a run of {own.step} steps already; go on with --resume auto, or give another "

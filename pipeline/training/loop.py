@@ -20,14 +20,14 @@ from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.loader import ShardLoader
 from trackmill.pipeline.loader.order import share
 from trackmill.pipeline.tasks.base import Task, TrainingModule
-from trackmill.pipeline.training import changes, checkpoint
-from trackmill.pipeline.training.checkpoint import SavedCheckpoint
+from trackmill.pipeline.training import changes, checkpoint, saved_checkpoint
 from trackmill.pipeline.training.ema import Ema
 from trackmill.pipeline.training.engines import make_engine
 from trackmill.pipeline.training.health import Health
 from trackmill.pipeline.training.ranks import any_rank, num_ranks, on_first_rank, this_rank
 from trackmill.pipeline.training.recipe import Recipe, effective, stored_recipe
 from trackmill.pipeline.training.result import fill_network, frozen_tensors, write_result
+from trackmill.pipeline.training.saved_checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.schedule import learning_rate
 from trackmill.pipeline.training.steps import StepRows, peak_memory, run_step
 from trackmill.pipeline.training.telemetry import Telemetry
@@ -149,14 +149,14 @@ class _Run:
         if start is not None:
             self.watchdog.stage("loading the checkpoint", self.step)
             changes.check_frozen(start, self.frozen_digest)
-            state, averaged = checkpoint.read_state(start)
+            state, averaged = saved_checkpoint.read_state(start)
             self.engine.load(state)
             if self.ema is not None and averaged is not None:
                 self.ema.load(averaged)
         self.loader = ShardLoader(
             catalog,
             recipe.data.model_copy(
-                update={"streams": recipe.data.streams or checkpoint.stored_streams(start, recipe.micro_batch)}
+                update={"streams": recipe.data.streams or saved_checkpoint.stored_streams(start, recipe.micro_batch)}
             ),
             batch_size=recipe.micro_batch,
             make_example=task.make_example(),
@@ -172,7 +172,7 @@ class _Run:
         self.health = Health(
             recipe.max_nonfinite,
             recipe.max_skipped,
-            skipped=max(0, start.step - start.document["engine"]["steps"]) if start else 0,
+            skipped=max(0, start.step - start.document.engine.steps) if start else 0,
             needed=task.needed,
             samples=self._samples_of,
         )
@@ -190,7 +190,7 @@ class _Run:
         for change in history:
             if change["step"] == self.step:
                 self.telemetry.event(f"allowed: {change['key']} was {change['before']!r}, is {change['now']!r} now")
-        others = checkpoint.other_surroundings(start, self.world) if start else ""
+        others = saved_checkpoint.other_surroundings(start, self.world) if start else ""
         if others:
             self.telemetry.event(f"saved with {others}: results may differ by rounding from those of one go")
         for line in self.loader.notices:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import orjson
-
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, filesystem, join, read_bytes
+from trackmill.pipeline.storage.documents import DamagedDocument, read_document
+from trackmill.pipeline.storage.files import canonical, filesystem, join
 from trackmill.schemas.config import ConfigError
 
 OWN = frozenset(
@@ -45,14 +44,16 @@ def check_output(output: str, data: str) -> None:
     if root == output.rstrip("/"):
         raise ConfigError(f"--output {shown} is the data set that --data names; {advice}")
     try:
-        document = orjson.loads(read_bytes(join(output, "config.json")))
+        document = read_document(join(output, "config.json"))
     except FileNotFoundError:
         document = None
-    except orjson.JSONDecodeError:
-        raise ConfigError(f"--output {shown} holds a config.json that is none of a run's; {advice}") from None
-    if isinstance(document, dict) and "task" in document:
+    except DamagedDocument as error:
+        if _names(output) & {"checkpoints", "final"}:
+            return  # of a run, which writes it again
+        raise ConfigError(f"--output {shown} holds a config.json that is none of a run's ({error}); {advice}") from None
+    if document is not None and "task" in document:
         return
-    if isinstance(document, dict) and "parts" in document:
+    if document is not None and "parts" in document:
         raise ConfigError(f"--output {shown} is a data set; {advice}")
     if document is not None:
         raise ConfigError(f"--output {shown} holds a config.json that is none of a run's; {advice}")
@@ -64,11 +65,11 @@ def check_output(output: str, data: str) -> None:
         raise ConfigError(f"--output {shown} holds something else than a run ({named}); {advice}")
 
 
-def _names(url: str) -> list[str]:
+def _names(url: str) -> set[str]:
     """Names in a folder, one level deep; none where there is no folder."""
     fs, path = filesystem(url)
     try:
         fs.invalidate_cache()
-        return [entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False)]
+        return {entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False)}
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return set()

@@ -5,14 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import join, read_bytes
-from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
+from trackmill.pipeline.storage.files import join
 from trackmill.pipeline.tasks.base import Task, TrainingModule
+from trackmill.pipeline.training.checkpoint_document import FileRecord, PastChange
 from trackmill.pipeline.training.weight_files import check_finite, write_tensors
+
+
+class ResultCard(BaseModel):
+    """`final/card.json`.
+
+    Args:
+        step, samples: how much was trained.
+        recipe: all settings, see `trackmill.pipeline.training.recipe.stored_recipe`.
+        data: what identifies the data set.
+        metrics: of the last evaluation; None for what is no number.
+        averaged: the weights are those of the moving average.
+        history: settings that were changed on the way.
+        file: length and SHA-256 of the weights.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    step: int
+    samples: int
+    recipe: dict[str, Any]
+    data: dict[str, Any]
+    metrics: dict[str, float | None]
+    averaged: bool
+    history: list[PastChange] = []
+    file: FileRecord
 
 
 def result_url(output: str) -> str:
@@ -53,19 +79,25 @@ def write_result(output: str, network: nn.Module, task: Task, card: Mapping[str,
     tensors = task.exported(network)
     check_finite(tensors, f"the result {redact(url)}")
     file = write_tensors(url, tensors, task.metadata())
-    publish_bytes(
-        _card_url(output), orjson.dumps({**card, "file": file}, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-    )
+    publish_document(_card_url(output), {**card, "file": file})
     return url
 
 
-def read_card(output: str) -> dict[str, Any] | None:
-    """The card of a run's result; None where it has none yet."""
+def read_card(output: str) -> ResultCard | None:
+    """The card of a run's result; None where it has none yet.
+
+    Raises:
+        DamagedDocument: it is not as it was written; names it.
+    """
+    url = _card_url(output)
     try:
-        card: dict[str, Any] = orjson.loads(read_bytes(_card_url(output)))
+        return ResultCard.model_validate(read_document(url))
     except FileNotFoundError:
         return None
-    return card
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DamagedDocument(f"{redact(url)} is damaged: {where}: {first['msg']}") from None
 
 
 def _card_url(output: str) -> str:

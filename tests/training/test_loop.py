@@ -19,15 +19,17 @@ from torch import nn
 
 from tests.faults.training_runs import start_training, tiny_toml
 from tests.runs import ROOT, job_environment, wait_for
-from tests.training.tiny_runs import make_data, result, rows, run_tiny, tiny_recipe
+from tests.training.tiny_runs import make_data, result, rewrite, rows, run_tiny, tiny_recipe
 from tests.training.tiny_task import TinyModule, TinyTask
+from trackmill.pipeline.export.source import from_run
+from trackmill.pipeline.storage.documents import document_bytes
 from trackmill.pipeline.tasks.base import Evaluation
 from trackmill.pipeline.training.health import NonFinite, NothingLearnt
-from trackmill.pipeline.training.launch import run_local, starting_point
-from trackmill.pipeline.training.recipe import effective
+from trackmill.pipeline.training.launch import begin, prepare_training, run_local, starting_point
+from trackmill.pipeline.training.recipe import effective, stored_recipe
 from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.schemas.config import ConfigError
-from trackmill.schemas.errors import JobError
+from trackmill.schemas.errors import InputError, JobError
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,28 @@ def test_forty_steps_and_eight_more_are_forty_eight(changes: dict[str, Any], dat
     assert json.loads((parts / last).read_text())["files"] == json.loads((whole / last).read_text())["files"]
 
 
+def test_a_card_that_rotted_is_written_again_and_a_config_that_rotted_keeps_nobody_from_going_on(
+    data: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    begin(prepare_training(tiny_recipe(data), str(tmp_path / "run"), 1, build=False))
+    card, config = tmp_path / "run/final/card.json", tmp_path / "run/config.json"
+    whole = card.read_bytes()
+    card.write_bytes(whole.replace(b'"step": 48', b'"step": 58'))
+    config.write_bytes(config.read_bytes().replace(b'"lr": 0.05', b'"lr": 0.15'))
+    plan = prepare_training(tiny_recipe(data), str(tmp_path / "run"), 1, build=False)
+    assert not plan.finished
+    assert "final/card.json is damaged: what it says is not what was written" in plan.notices[0]
+    with pytest.raises(InputError, match=r"config\.json is damaged.*the command that trained it writes it again"):
+        from_run(str(tmp_path / "run"), "final")
+    begin(plan)
+    with pytest.raises(InputError, match=r"card\.json is damaged.*writes it again from the last checkpoint"):
+        from_run(str(tmp_path / "run"), "final")
+    run_tiny(data, tmp_path / "run")
+    assert card.read_bytes() == whole
+    assert config.read_bytes() == document_bytes(stored_recipe(tiny_recipe(data)))
+
+
 def test_another_number_of_loader_workers_changes_nothing(data: str, undisturbed: Path, tmp_path: Path) -> None:
     run_tiny(data, tmp_path, max_steps=40)
     run_tiny(data, tmp_path, data={"workers": 2})
@@ -101,10 +125,9 @@ def test_other_threads_may_round_otherwise_and_that_is_said(data: str, tmp_path:
     run_tiny(data, tmp_path, max_steps=4)
     run_tiny(data, tmp_path, max_steps=6)
     path = tmp_path / "checkpoints/step-00000006/checkpoint.json"
-    document = json.loads(path.read_text())
-    threads = document["versions"]["threads"]
-    document["versions"]["threads"] = threads + 3
-    path.write_text(json.dumps({**document, "world": 8}))
+    versions = json.loads(path.read_text())["versions"]
+    threads = versions["threads"]
+    rewrite(path, versions={**versions, "threads": threads + 3}, world=8)
     run_tiny(data, tmp_path, max_steps=8)
     told = [row["text"] for row in read_lines(str(tmp_path / "events.jsonl")) if "rounding" in row["text"]]
     assert told == [
@@ -118,7 +141,7 @@ def test_a_run_keeps_the_streams_it_began_with(data: str, undisturbed: Path, tmp
     run_tiny(data, tmp_path, max_steps=16, data={"streams": 2})
     kept, digest = effective(tiny_recipe(data))
     path = tmp_path / "checkpoints/step-00000016/checkpoint.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "recipe": kept, "digest": digest}))
+    rewrite(path, recipe=kept, digest=digest)
     run_tiny(data, tmp_path)
     document = json.loads((tmp_path / "checkpoints/step-00000048/checkpoint.json").read_text())
     assert document["loader"]["streams"] == 2
@@ -463,14 +486,13 @@ def test_two_ranks_see_the_same_batches_and_one_goes_on_from_them(data: str, und
 
 def _run_with_other_frozen_weights(data: str, output: Path) -> None:
     path = output / "checkpoints/step-00000003/checkpoint.json"
-    document = json.loads(path.read_text())
     changed = tiny_recipe(data, model={"frozen_seed": 12})
     kept, digest = effective(changed)
-    path.write_text(json.dumps({**document, "recipe": kept, "digest": digest}))
+    before = rewrite(path, recipe=kept, digest=digest)
     try:
         run_local(changed, str(output), device="cpu")
     finally:
-        path.write_text(json.dumps(document))
+        rewrite(path, **before)
 
 
 def _raise(error: BaseException) -> Callable[..., None]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.make_dataset import make_dataset
 from tests.training.tiny_task import TINY as TASK
+from trackmill.pipeline.storage.documents import document_bytes, read_document
 from trackmill.pipeline.training.launch import run_local
 from trackmill.pipeline.training.loop import TrainingResult
 from trackmill.pipeline.training.recipe import Recipe, make_recipe
@@ -41,6 +42,13 @@ def tiny_recipe(url: str, **changes: Any) -> Recipe:
 def run_tiny(url: str, output: Path, **changes: Any) -> TrainingResult:
     """Train in this process."""
     return run_local(tiny_recipe(url, **changes), str(output), device="cpu")
+
+
+def rewrite(path: Path, **changes: Any) -> dict[str, Any]:
+    """Change a document of a run as if the run had written it so; returns what it said before."""
+    before = read_document(str(path))
+    path.write_bytes(document_bytes({**before, **changes}))
+    return before
 
 
 def rows(output: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,79 @@
+"""Small JSON documents that vouch for themselves: their key `checksum` is a SHA-256 over all that they say.
+
+A flipped bit in a file of weights shows against the SHA-256 that a document holds. Who holds that of the document? It
+does so itself: one bit of it can say another step, another recipe or another hash, and still be JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.files import FileTooLarge, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.errors import InputError
+
+CHECKSUM = "checksum"
+MAX_DOCUMENT_BYTES = 64 << 20
+"""A longer document is refused before it is read; that of the largest known run has some kilobytes."""
+
+
+class DamagedDocument(InputError):
+    """A document that is no JSON object, or says something else than was written; the text names it."""
+
+
+def document_bytes(values: Mapping[str, Any]) -> bytes:
+    """A document as it is written: indented, keys sorted, with its checksum.
+
+    Raises:
+        TypeError: a value that JSON does not have.
+    """
+    checksum = _checksum(values)
+    return orjson.dumps({**values, CHECKSUM: checksum}, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+
+
+def publish_document(url: str, values: Mapping[str, Any]) -> None:
+    """Write a document, whole or not at all; raises what `publish_bytes` raises."""
+    publish_bytes(url, document_bytes(values))
+
+
+def read_document(url: str) -> dict[str, Any]:
+    """What a document says, without its checksum. Those of older versions have none, and are taken as they are.
+
+    Raises:
+        DamagedDocument: see there.
+        FileNotFoundError: there is none.
+        OSError: could not be read.
+    """
+    shown = redact(url)
+    try:
+        data = read_bytes(url, max_bytes=MAX_DOCUMENT_BYTES)
+    except FileTooLarge as error:
+        raise DamagedDocument(f"{error}: it is none of ours") from None
+    except IsADirectoryError:
+        raise DamagedDocument(f"{shown} is a folder, not a JSON document") from None
+    try:
+        values = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise DamagedDocument(f"{shown} cannot be read: it is damaged, or no JSON at all ({error})") from None
+    if not isinstance(values, dict):
+        raise DamagedDocument(f"{shown} cannot be read: it is damaged, or no JSON object at all")
+    recorded = values.pop(CHECKSUM, None)
+    if recorded is None:
+        return values
+    try:
+        found = _checksum(values)
+    except (TypeError, ValueError):  # nested deeper than anything that was written
+        found = ""
+    if recorded != found:
+        raise DamagedDocument(f"{shown} is damaged: what it says is not what was written (its checksum differs)")
+    return values
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    # Over the content, not the bytes, so that another spelling of the same, as by a formatter, is still the same.
+    return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
