@@ -11,6 +11,8 @@ from av.stream import Disposition
 
 from trackmill.pipeline.media import avi
 from trackmill.pipeline.media.errors import BadItem, TruncatedMedia
+from trackmill.pipeline.media.limits import MAX_FRAMES, MAX_PIXELS
+from trackmill.pipeline.media.mp4_index import check_index
 
 # Only formats that hold their own pixels. FFmpeg also reads playlists, whatever their file is called, and would fetch
 # any URL that one names.
@@ -29,14 +31,19 @@ def average_rate(times: Sequence[int], stream: av.VideoStream) -> float:
     return (len(times) - 1) / float((max(times) - min(times)) * stream.time_base)
 
 
-def open_video(handle: IO[bytes], name: str) -> tuple[av.container.InputContainer, av.VideoStream]:
+def open_video(
+    handle: IO[bytes], name: str, *, max_frames: int = MAX_FRAMES, max_pixels: int = MAX_PIXELS
+) -> tuple[av.container.InputContainer, av.VideoStream]:
     """Open the first video stream of a file that is no cover picture.
 
     Args:
         handle: seekable; it must stay open as long as the container is used.
         name: URI, for the errors.
+        max_frames: refused, before FFmpeg looks, where the index of an MP4 or MOV declares more.
+        max_pixels: of one frame; nothing larger is decoded, neither to find out what the stream is nor later.
 
     Raises:
+        FrameLimit: more than `max_frames`.
         TruncatedMedia: empty, or an MP4 without its index.
         BadItem: not a video, or pictures alone.
     """
@@ -44,11 +51,16 @@ def open_video(handle: IO[bytes], name: str) -> tuple[av.container.InputContaine
     head = handle.read(12)
     if not head:
         raise TruncatedMedia(f"{name}: the file is empty")
+    check_index(handle, name, max_frames)
     handle.seek(0)
+    # The coded pixels may claim another size than the container; twice leaves room for a decoder's padding.
+    limits = {"max_pixels": str(2 * max_pixels), "threads": "1"}
     # A transport stream may be joined from pieces that number their streams differently.
-    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none", "merge_pmt_versions": "1"}
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none", "merge_pmt_versions": "1", **limits}
     try:
         container = av.open(handle, "r", options=options, metadata_errors="ignore")
+    except MemoryError:
+        raise
     except FFmpegError as error:
         if head[4:8] == b"ftyp":
             raise TruncatedMedia(f"{name}: no index (moov) in this MP4 or MOV file; was it cut short?") from error
@@ -67,6 +79,7 @@ def open_video(handle: IO[bytes], name: str) -> tuple[av.container.InputContaine
         raise BadItem(f"{name}: the video is in a codec that this build of FFmpeg cannot decode")
     # One thread: the number of threads is limited by worker, and some decoders differ by it where data is damaged.
     stream.codec_context.thread_count = 1
+    stream.codec_context.options = {"max_pixels": limits["max_pixels"]}
     return container, stream
 
 

@@ -25,5 +25,14 @@ class PixelLimit(BadItem):
     """A picture or video declares more pixels than `read.max_pixels`: perhaps a decompression bomb."""
 
 
+class FrameLimit(BadItem):
+    """A video has, or declares, more frames than `read.max_frames`: what is known of each takes memory."""
+
+
+def too_many_frames(name: str, count: int, most: int) -> FrameLimit:
+    """For a video that has, or declares, `count` frames or more."""
+    return FrameLimit(f"{name}: has {count} frames, more than `read.max_frames` = {most}")
+
+
 class NothingToStore(Exception):
     """The item holds no frame (it lies past the end of a video of unknown length): skipped, not an error."""

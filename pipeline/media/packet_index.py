@@ -7,6 +7,7 @@ what is known of frame 100 elsewhere must not land on frame 99.
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO
@@ -17,6 +18,8 @@ from av.error import FFmpegError
 from trackmill.pipeline.media import avi, flash_video, matroska, ogg
 from trackmill.pipeline.media.containers import MOST_FPS, average_rate, declared_frames, frame_rate
 from trackmill.pipeline.media.cut_short import is_cut_short
+from trackmill.pipeline.media.errors import too_many_frames
+from trackmill.pipeline.media.limits import MAX_FRAMES
 from trackmill.pipeline.media.lost_packets import damaged_packets, has_gap, lost_times, near_breaks
 from trackmill.pipeline.media.packets import Packet, join_recordings, put_in_order
 from trackmill.pipeline.media.transport_stream import Break, find_breaks
@@ -56,8 +59,7 @@ class PacketIndex:
         fps: the rate at which frames come; 0 where it is not known.
         times: (num_frames,) presentation times, ascending; None: there are none, and frames are counted as they come
             out of the decoder.
-        index: of each presentation time.
-        order: place in the order of decoding, by presentation and decoding time.
+        places: place in the order of decoding, by presentation and decoding time.
         keyframes: those that a seek may look for, by index; none in joined recordings, whose times repeat.
         starts: indices that decoding can begin at, ascending; of joined recordings too.
         shifts: (place, shift): from that packet on, the shift is added to times, since recordings were joined.
@@ -69,13 +71,18 @@ class PacketIndex:
     missing: int = 0
     fps: float = 0.0
     times: list[int] | None = None
-    index: dict[int, int] = field(default_factory=dict)
     places: dict[tuple[int | None, int | None], int] = field(default_factory=dict)
     keyframes: list[Keyframe] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     shifts: list[tuple[int, int]] = field(default_factory=list)
     unreadable: set[int] = field(default_factory=set)
     untrusted: set[int] = field(default_factory=set)
+
+    def index_of(self, time: int) -> int | None:
+        """Index of the frame that is shown at this time; None where there is none."""
+        times = self.times or []
+        row = bisect.bisect_left(times, time)
+        return row if row < len(times) and times[row] == time else None
 
     def next_start(self, index: int) -> int | None:
         """The next frame that does not refer to one that cannot be decoded; None where there is none."""
@@ -91,12 +98,30 @@ class PacketIndex:
         return self.shifts[row][1] if row >= 0 else 0
 
 
-def list_packets(container: av.container.InputContainer, stream: av.VideoStream, handle: IO[bytes]) -> PacketIndex:
-    """Read all packets of a video stream, decoding none; the container is at its end afterwards."""
+def list_packets(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    handle: IO[bytes],
+    name: str = "",
+    max_frames: int = MAX_FRAMES,
+) -> PacketIndex:
+    """Read all packets of a video stream, decoding none; the container is at its end afterwards.
+
+    Args:
+        container, stream: see `trackmill.pipeline.media.containers.open_video`.
+        handle: what they read from.
+        name: URI, for the error.
+        max_frames: most packets that are listed: each takes some 400 bytes of memory.
+
+    Raises:
+        FrameLimit: there are more than `max_frames`.
+    """
     found = PacketIndex()
     kind = container.format.name
     declared = declared_frames(container, stream, handle)
-    packets = list(_packets(container, stream))
+    packets = list(itertools.islice(_packets(container, stream), max_frames + 1))
+    if len(packets) > max_frames:
+        raise too_many_frames(name, len(packets), max_frames)
     num_counted = sum(packet.counted for packet in packets)
     if kind == "ogg" or (kind == "avi" and num_counted < declared):
         packets = _before_damage(packets, kind, handle)
@@ -171,6 +196,8 @@ def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> 
             # Pictures of a GIF or APNG are drawn over those before; FFmpeg calls all of them keyframes.
             is_key = packet.is_keyframe and (place == 0 or kind not in ("gif", "apng"))
             yield Packet(place, packet.pts, packet.dts, packet.pos, is_key, shown, counted=visible)
+    except MemoryError:
+        raise
     except FFmpegError:
         pass  # what can still be read counts; a frame beyond it says that the video ends early
 
@@ -204,17 +231,17 @@ def _index(found: PacketIndex, packets: Sequence[Packet], damaged: set[int], bre
         lost += at_end
     found.times = sorted([packet.pts for packet in shown if packet.pts is not None] + lost)
     found.num_frames = len(found.times)
-    found.index = {pts: i for i, pts in enumerate(found.times)}
-    found.unreadable = {found.index[pts] for pts in lost}
-    found.unreadable |= {
-        found.index[packet.pts] for packet in shown if packet.place in damaged and packet.pts is not None
-    }
+    hurt = [*lost, *(packet.pts for packet in shown if packet.place in damaged)]
+    found.unreadable = {row for pts in hurt if pts is not None and (row := found.index_of(pts)) is not None}
     for packet in packets:
         # Where an edit list shows a part twice, two packets may bear the same times: no seek may begin at either.
         times_of = (packet.pts, packet.dts)
         found.places[times_of] = UNKNOWN_PLACE if times_of in found.places else packet.place
-        if packet.is_key and packet.shown and packet.pts in found.index:
-            found.keyframes.append(Keyframe(found.index[packet.pts], packet.place, packet.pts, packet.dts))
+        if not (packet.is_key and packet.shown) or packet.pts is None:
+            continue
+        row = found.index_of(packet.pts)
+        if row is not None:
+            found.keyframes.append(Keyframe(row, packet.place, packet.pts, packet.dts))
     found.keyframes.sort(key=lambda keyframe: keyframe.index)
     found.starts = [keyframe.index for keyframe in found.keyframes]
     if found.shifts:

@@ -24,6 +24,7 @@ from PIL import Image
 
 from trackmill.pipeline.media.containers import open_video
 from trackmill.pipeline.media.errors import DamagedFrame, PixelLimit, TruncatedMedia
+from trackmill.pipeline.media.limits import MAX_FRAMES
 from trackmill.pipeline.media.packet_index import UNKNOWN_PLACE, Keyframe, list_packets
 from trackmill.pipeline.media.pictures import scale_pixels
 
@@ -62,17 +63,22 @@ class VideoReader:
         name: URI, for the errors.
         max_pixels: refused, before decoding, when the header declares more in one frame.
         longest_side: frames are scaled down to it as they are decoded, so a clip of them is never held at full size.
+        max_frames: refused when there are more, since what is known of each takes memory.
 
     Raises:
+        FrameLimit: more than `max_frames`.
         PixelLimit: more than `max_pixels`.
         TruncatedMedia: the index of the file is missing, or no packet is left.
         BadItem: not a video of a known container.
     """
 
-    def __init__(self, handle: IO[bytes], name: str, *, max_pixels: int, longest_side: int) -> None:
+    def __init__(
+        self, handle: IO[bytes], name: str, *, max_pixels: int, longest_side: int, max_frames: int = MAX_FRAMES
+    ) -> None:
         self._handle = handle
         self._name = name
         self._max_pixels = max_pixels
+        self._max_frames = max_frames
         self._longest_side = longest_side
         self._frames: Iterator[av.VideoFrame] | None = None
         self._reached = -1
@@ -81,7 +87,7 @@ class VideoReader:
         self._open()
         size = self._stream.codec_context
         self._check_pixels(size.height, size.width)
-        self._index = list_packets(self._container, self._stream, self._handle)
+        self._index = list_packets(self._container, self._stream, self._handle, self._name, max_frames)
         self.fps = self._index.fps
         self.num_frames = self._index.num_frames
         self.missing = self._index.missing
@@ -112,9 +118,9 @@ class VideoReader:
         return self._index.next_start(index)
 
     def _open(self) -> None:
-        self._container, self._stream = open_video(self._handle, self._name)
-        # The coded pixels may claim another size than the container; twice leaves room for a decoder's padding.
-        self._stream.codec_context.options = {"max_pixels": str(2 * self._max_pixels)}
+        self._container, self._stream = open_video(
+            self._handle, self._name, max_frames=self._max_frames, max_pixels=self._max_pixels
+        )
 
     def _fetch(self, index: int) -> av.VideoFrame:
         total = self.num_frames + self.missing
@@ -129,6 +135,8 @@ class VideoReader:
             try:
                 begin()
                 frame = self._decode_to(index)
+            except MemoryError:
+                raise
             except FFmpegError as error:
                 self._frames, self._reason = None, str(error.strerror)
                 continue
@@ -192,6 +200,8 @@ class VideoReader:
                 continue
             try:
                 yield from packet.decode()
+            except MemoryError:
+                raise
             except FFmpegError as error:
                 self._reason, hurt = str(error.strerror), True
 
@@ -202,7 +212,7 @@ class VideoReader:
             if self._index.times is None:
                 position: int | None = self._reached + 1
             else:
-                position = None if frame.pts is None else self._index.index.get(frame.pts)
+                position = None if frame.pts is None else self._index.index_of(frame.pts)
             if position is None:
                 continue
             self._reached = position

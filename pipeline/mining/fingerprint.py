@@ -15,6 +15,7 @@ from trackmill.models.registry import is_outside, proposer_class
 from trackmill.pipeline.mining.settings import MineConfig, proposer_settings, source_settings
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.sources import source_class
+from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.storage.credentials import redact, scrub_values
 from trackmill.pipeline.storage.files import exists, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
@@ -42,6 +43,9 @@ def fingerprint_parts(config: MineConfig, implementation: dict[str, str]) -> dic
     settings.pop("weights", None)
     implementation = {name: value for name, value in implementation.items() if name != "weights"}
     proposer = proposer_class(config.proposer)
+    read = config.read.model_dump(mode="json")
+    if read["max_frames"] == ReadSettings().max_frames:
+        del read["max_frames"]  # younger than data sets that have to be gone on with
     # By their own names and not by where their code lies, which may move.
     parts = {
         "schema_version": SCHEMA_VERSION,
@@ -51,7 +55,7 @@ def fingerprint_parts(config: MineConfig, implementation: dict[str, str]) -> dic
             "settings": settings,
             "implementation": implementation,
         },
-        "read": config.read.model_dump(mode="json"),
+        "read": read,
         "shards": config.shards.model_dump(mode="json"),
         "negatives": config.negatives.model_dump(mode="json"),
         "libraries": pixel_libraries(),

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from pydantic import Field
 
+from trackmill.pipeline.media.limits import MAX_FRAMES, MAX_PIXELS
 from trackmill.pipeline.storage.files import FileInfo
 from trackmill.schemas.config import Settings
 from trackmill.schemas.keys import sample_key
@@ -28,7 +29,12 @@ class ReadSettings(Settings):
     )
     jpeg_quality: int = Field(92, ge=1, le=100, description="Of frames that are encoded anew.")
     max_pixels: int = Field(
-        100_000_000, gt=0, description="A frame that declares more is quarantined before it is decoded."
+        MAX_PIXELS, gt=0, description="A frame that declares more is quarantined before it is decoded."
+    )
+    max_frames: int = Field(
+        MAX_FRAMES,
+        gt=0,
+        description="A video with more frames is quarantined: what is known of each takes some 400 bytes of memory.",
     )
     max_item_bytes: int = Field(4 << 30, gt=0, description="A file larger than this is quarantined, not downloaded.")
     frames_per_clip: int = Field(

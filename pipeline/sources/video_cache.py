@@ -68,7 +68,11 @@ class VideoCache:
         handle, sha256, num_bytes = self._fetch(place)
         try:
             reader = VideoReader(
-                handle, place.name, max_pixels=self._settings.max_pixels, longest_side=self._settings.longest_side
+                handle,
+                place.name,
+                max_pixels=self._settings.max_pixels,
+                longest_side=self._settings.longest_side,
+                max_frames=self._settings.max_frames,
             )
         except BaseException:
             handle.close()

@@ -51,7 +51,7 @@ SUFFIXES = (
 def probe_all(places: Sequence[str | Place], settings: ReadSettings) -> list[VideoHeader | str]:
     """Headers of many videos, in the order given; where one cannot be read, the reason why."""
     whole = [Place(place) if isinstance(place, str) else place for place in places]
-    return list(probe_files(whole, partial(_probe, count_up_to=settings.max_item_bytes), "videos", str))
+    return list(probe_files(whole, partial(_probe, settings=settings), "videos", str))
 
 
 class VideoFiles(Source):
@@ -154,8 +154,13 @@ def read_clip(
     )
 
 
-def _probe(place: Place, count_up_to: int) -> VideoHeader | str:
+def _probe(place: Place, settings: ReadSettings) -> VideoHeader | str:
     try:
-        return retry(lambda: probe(place, count_up_to), place.name)
+        return retry(
+            lambda: probe(
+                place, settings.max_item_bytes, max_frames=settings.max_frames, max_pixels=settings.max_pixels
+            ),
+            place.name,
+        )
     except (BadItem, OSError) as error:
         return str(error)

@@ -37,6 +37,8 @@ _FINAL = (
     ValueError,
     ImportError,
     NotImplementedError,
+    MemoryError,
+    RecursionError,
 )
 _INSTALL = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http", "hf": "hf"}
 _SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}

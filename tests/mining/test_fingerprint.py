@@ -32,6 +32,7 @@ def parts(values: dict[str, Any], implementation: dict[str, str] = IMPLEMENTATIO
         {"read": {"jpeg_quality": 80}},  # other bytes
         {"read": {"frames_per_clip": 10}},  # other clips
         {"read": {"license": "CC0-1.0"}},  # other records
+        {"read": {"max_frames": 1000}},  # other items are quarantined
         {"negatives": {"max_iou": 0.3}},  # other negatives
         {"shards": {"max_bytes": 1000}},  # other shards
         {"graph": {"sigma": 1.2}},  # other proposals
@@ -54,6 +55,11 @@ def test_what_changes_the_output_changes_the_fingerprint(values: dict[str, Any])
 )
 def test_what_does_not_change_it_does_not(values: dict[str, Any]) -> None:
     assert fingerprint(parts(values)) == fingerprint(parts({}))
+
+
+def test_a_setting_younger_than_data_sets_is_left_out_at_its_default() -> None:
+    assert "max_frames" not in parts({})["read"] and "max_pixels" in parts({})["read"]
+    assert parts({"read": {"max_frames": 4_000_000}}) == parts({})
 
 
 def test_another_library_is_another_fingerprint() -> None:
