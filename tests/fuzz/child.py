@@ -79,6 +79,10 @@ def _peak_mb() -> int:
     return max(int(found[0]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) >> 10
 
 
+def _address_space() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
 def _forget_peak() -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -93,13 +97,14 @@ def main() -> None:
     """Serve the target that the command line names."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable()
     faulthandler.register(STACKS, all_threads=True)
     module, name = sys.argv[1:]
-    targets: dict[str, Target] = importlib.import_module(module).TARGETS
-    serve(targets[name], sys.stdin.buffer, answers)
+    target: Target = importlib.import_module(module).TARGETS[name]
+    libraries = _address_space() if target.torch and importlib.import_module("torch") else 0
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES + libraries, MOST_BYTES + libraries))
+    serve(target, sys.stdin.buffer, answers)
 
 
 if __name__ == "__main__":

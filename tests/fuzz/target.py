@@ -49,6 +49,7 @@ class Target:
         share: how many inputs the test suite tries.
         most_cpu_s: an input that takes more is a hang. Far above what any takes, also on a slow machine.
         rename: whether files are renamed as well.
+        torch: whether it needs PyTorch, whose libraries alone take gigabytes of address space; they do not count.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Target:
     share: int = 60
     most_cpu_s: float = 30.0
     rename: bool = False
+    torch: bool = False
 
 
 def files_of(folder: Path) -> Files:
