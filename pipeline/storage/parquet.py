@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trackmill.pipeline.storage.parquet_pages import chunk_pages
+from trackmill.pipeline.storage.parquet_seal import SEAL_BYTES, BrokenSeal, check_end, check_seal
 from trackmill.schemas.errors import InputError
 
 MAX_FOOTER_BYTES = 8 << 20
@@ -67,7 +68,10 @@ class ParquetData:
         self._limit = self._limit if ceiling is None else min(self._limit, ceiling)
         self._footer = _footer(io.BytesIO(data), len(data))
         try:
+            check_seal(data)
             self.schema: pa.Schema = self._footer.schema.to_arrow_schema()
+        except BrokenSeal as error:
+            raise BadParquet(f"damaged: {error}") from None
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(error) from None
         self.num_rows: int = self._footer.num_rows
@@ -194,12 +198,17 @@ def _footer(handle: IO[bytes], size: int) -> pq.FileMetaData:
     if length > MAX_FOOTER_BYTES:
         raise BadParquet(f"its footer has {length:,} bytes, more than the limit of {MAX_FOOTER_BYTES:,}")
     try:
-        handle.seek(size - 8 - length)
+        before = min(SEAL_BYTES, size - 8 - length)
+        handle.seek(size - 8 - length - before)
+        end = handle.read(before + length) + ending
+        check_end(end)
         # The footer alone: nothing that stands in it can make the parser read elsewhere.
-        alone = io.BytesIO(_ENDING + handle.read(length) + ending)
+        alone = io.BytesIO(_ENDING + end[before:])
         return pq.ParquetFile(
             alone, thrift_string_size_limit=MAX_FOOTER_BYTES, thrift_container_size_limit=MAX_FOOTER_ENTRIES
         ).metadata
+    except BrokenSeal as error:
+        raise BadParquet(f"damaged: {error}") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, MemoryError):
             raise

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from trackmill.pipeline.storage.files import filesystem, is_local
+from trackmill.pipeline.storage.parquet_seal import seal_file
 from trackmill.pipeline.storage.publish import publish_file, remove
 from trackmill.pipeline.storage.scratch import scratch_file
 from trackmill.pipeline.tracking.image_table import ImageTable
@@ -77,7 +78,8 @@ class TrackWriter(ABC):
 
     def abandon(self) -> None:
         """Leave nothing behind."""
-        self._close()
+        with contextlib.suppress(OSError):
+            self._close()  # of a full disk it tries once more to write what is left
         if self.streamed and is_local(self.url):
             partial = filesystem(self.partial_url)[1]
             with contextlib.suppress(OSError):
@@ -257,7 +259,9 @@ class ParquetWriter(TrackWriter):
         super().__init__(url)
         self._names, self._category_ids = names, category_ids
         self._rows: list[tuple[Any, ...]] = []
-        self._writer = pyarrow.parquet.ParquetWriter(self._scratch, self.SCHEMA, compression="zstd")
+        self._writer = pyarrow.parquet.ParquetWriter(
+            self._scratch, self.SCHEMA, compression="zstd", write_page_checksum=True
+        )
 
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
         """See `TrackWriter.write`."""
@@ -273,6 +277,8 @@ class ParquetWriter(TrackWriter):
 
     def _write_end(self) -> None:
         self._flush()
+        self._writer.close()
+        seal_file(self._scratch)
 
     def _close(self) -> None:
         self._writer.close()

@@ -120,7 +120,7 @@ KEY = rf"{P}images-pic\d-[0-9a-f]{{16}}: "
 FAULTS = [
     # name, what is done, what is said
     # bytes
-    ("flipped bit in a page", flip, rf"{P}damaged \(damaged: the checksum"),
+    ("flipped bit in a page", flip, rf"{P}damaged \(damaged: its checksum"),
     ("cut off", cut, rf"{P}damaged"),
     ("no Parquet", lambda s: path_of(s).write_bytes(b"x" * 900), rf"{P}damaged"),
     ("a column less", another_column, rf"{P}damaged .*has the columns key string, .*; its sidecar\.json declares"),
