@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from trackmill.pipeline.isolation.child import Call
-from trackmill.pipeline.isolation.limits import LimitReached, Limits
+from trackmill.pipeline.isolation.limits import LimitReached, Limits, too_much_memory
 from trackmill.pipeline.isolation.process import CallFailed, Child, ChildFailed, borrow, give_back
 from trackmill.pipeline.storage.signed import signatures_in
+
+
+class Calls(Protocol):
+    """Calls methods of an object that is held somewhere."""
+
+    def call(self, method: str, *args: Any) -> Any:
+        """What the method returns."""
+
+    def ask(self, method: str, *args: Any) -> None:
+        """Begin a call whose result `answer` gives; other things may be done meanwhile."""
+
+    def answer(self) -> Any:
+        """The result of what was asked last."""
+
+    def close(self) -> None:
+        """Let the object go; another call builds it anew."""
 
 
 class Apart:
@@ -28,6 +45,7 @@ class Apart:
         self._limits = limits
         self._child: Child | None = None
         self._is_ready = False
+        self._is_asked = False
         self._calls = 0
 
     def start(self) -> None:
@@ -45,20 +63,51 @@ class Apart:
 
         Raises:
             LimitReached: (a subclass) it took too much memory or time, or its process died.
+            InputError, OSError: what the method raised.
+            CallFailed: the method raised another error.
             ChildFailed: no child could be started, or the object could not be built.
-            CallFailed: the method raised an error.
         """
+        self.ask(method, *args)
+        return self.answer()
+
+    def ask(self, method: str, *args: Any) -> None:
+        """Begin a call; see `call`."""
         child = self._ready_child()
         self._calls += 1
-        try:
+        self._is_asked = True
+        with contextlib.suppress(LimitReached):  # `answer` says so
             child.send(Call(self._calls, method, args, signatures_in(args)))
-            answer = child.receive(self._limits.seconds or None)
+
+    def answer(self) -> Any:
+        """The result of what was asked last; see `call`."""
+        assert self._child is not None and self._is_asked, "nothing was asked"
+        self._is_asked = False
+        try:
+            answer = self._child.receive(self._limits.seconds or None)
         except LimitReached:
             self._child = None
             raise
+        if answer.raised is not None:
+            raise answer.raised
         if answer.failed:
             raise CallFailed(answer.failed)
         return answer.value
+
+    def interrupt(self) -> None:
+        """End a call that another thread is waiting for: it raises `LimitReached` there."""
+        if self._child is not None:
+            self._child.interrupt()
+
+    def close(self) -> None:
+        """Let the object go; another call builds it anew."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        if self._is_ready and not self._is_asked:
+            give_back(child)
+        else:
+            child.kill()
+        self._is_asked = False
 
     def _ready_child(self) -> Child:
         self.start()
@@ -73,17 +122,41 @@ class Apart:
             self._is_ready = True
         return self._child
 
-    def interrupt(self) -> None:
-        """End a call that another thread is waiting for: it raises `LimitReached` there."""
-        if self._child is not None:
-            self._child.interrupt()
+
+class Here:
+    """The same calls on an object in this process, without limits: for a debugger, and for what only exists here."""
+
+    def __init__(self, factory: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._factory = factory
+        self._args = args
+        self._held: Any = None
+        self._asked: tuple[str, tuple[Any, ...]] | None = None
+
+    def call(self, method: str, *args: Any) -> Any:
+        """What the method returns.
+
+        Raises:
+            MemoryLimit: this process has no memory left.
+            Exception: what the method raised.
+        """
+        self._held = self._held or self._factory(*self._args)
+        try:
+            return getattr(self._held, method)(*args)
+        except MemoryError:
+            raise too_much_memory(Limits()) from None
+
+    def ask(self, method: str, *args: Any) -> None:
+        """Remember a call."""
+        self._asked = method, args
+
+    def answer(self) -> Any:
+        """Do what was asked last; see `call`."""
+        assert self._asked is not None, "nothing was asked"
+        (method, args), self._asked = self._asked, None
+        return self.call(method, *args)
 
     def close(self) -> None:
-        """Let the object go; another `call` would build it anew."""
-        child, self._child = self._child, None
-        if child is None:
-            return
-        if self._is_ready:
-            give_back(child)
-        else:
-            child.kill()
+        """Let the object go; another call builds it anew."""
+        held, self._held = self._held, None
+        if close := getattr(held, "close", None):
+            close()

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from trackmill.pipeline.isolation.apart import Apart
-from trackmill.pipeline.isolation.child import Call
+from trackmill.pipeline.isolation.child import Answer, Call
 from trackmill.pipeline.isolation.limits import LimitReached, Limits
 from trackmill.pipeline.isolation.process import CallFailed, Child, ChildFailed, borrow, give_back
 from trackmill.pipeline.storage.signed import signatures_in
+from trackmill.schemas.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,12 @@ def _first(result: Future[Any], work: Sequence[Future[None]]) -> Any:
                 raise
 
 
+def _result(answer: Answer) -> Any:
+    if answer.raised is not None or answer.failed:
+        return Refused(answer.failed or str(answer.raised))
+    return answer.value
+
+
 class _Group:
     """What the threads that each look after one child have in common."""
 
@@ -118,7 +125,7 @@ class _Group:
                     self._alone(in_hand, inputs, results)
                     continue
                 in_hand.pop(answer.number)
-                results[answer.number].set_result(Refused(answer.failed) if answer.failed else answer.value)
+                results[answer.number].set_result(_result(answer))
         finally:
             if child is not None:
                 self._children.discard(child)
@@ -135,7 +142,7 @@ class _Group:
                     return
                 try:
                     result = apart.call(self._method, inputs[place])
-                except (LimitReached, CallFailed) as error:
+                except (InputError, OSError, CallFailed) as error:
                     result = Refused(str(error))
                 in_hand.pop(place)
                 results[place].set_result(result)

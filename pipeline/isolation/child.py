@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import pickle
 import resource
 import signal
 import socket
@@ -14,10 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of
 from trackmill.pipeline.console.output import clean, logging_to_stderr
 from trackmill.pipeline.isolation.limits import Limits
 from trackmill.pipeline.isolation.wire import Closed, receive, send
+from trackmill.pipeline.storage.credentials import error_text
 from trackmill.pipeline.storage.signed import adopt_signatures
+from trackmill.schemas.errors import InputError, StorageError
 
 _ORPHAN_CHECK_S = 2.0
 
@@ -61,12 +65,14 @@ class Answer:
     Args:
         number: of the call.
         value: what the method returned.
-        failed: class and text of what it raised, as one line; "" if nothing.
+        raised: an error that says what is wrong with an input, or with storage.
+        failed: class and text of any other error, as one line; "" if there was none.
         out_of_memory: it met the limit on memory, or the machine's.
     """
 
     number: int
     value: Any = None
+    raised: Exception | None = None
     failed: str = ""
     out_of_memory: bool = False
 
@@ -134,6 +140,8 @@ class _Server:
             _limit_memory(0)  # room to say so
             self._answer(Answer(message.number, out_of_memory=True))
             os._exit(0)  # what is left of the memory is in pieces
+        except (InputError, OSError) as error:
+            self._answer(Answer(message.number, raised=_portable(error)))
         except Exception as error:
             self._answer(Answer(message.number, failed=_said(error)))
 
@@ -143,6 +151,19 @@ class _Server:
                 send(self._link, answer)
             except Closed:
                 os._exit(0)
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that says the same in the parent, where no traceback tells whose file it is about."""
+    if isinstance(error, OSError) and not error.filename and exit_code_of(error) is ExitCode.STORAGE:
+        return StorageError(error_text(error))
+    try:
+        again = pickle.loads(pickle.dumps(error))
+        if type(again) is type(error) and str(again) == str(error):
+            return error
+    except Exception:  # a class whose arguments are not those that it keeps
+        pass
+    return StorageError(str(error)) if isinstance(error, OSError) else InputError(str(error))
 
 
 def _said(error: Exception) -> str:

@@ -17,10 +17,12 @@ class Limits:
     Args:
         memory_bytes: beyond what the child holds before its first call; 0: as much as there is.
         seconds: on the clock; 0: as long as it takes.
+        section: of the settings that both come from, `item_memory_bytes` and `item_timeout_s`; for messages.
     """
 
     memory_bytes: int = 0
     seconds: float = 0.0
+    section: str = "run"
 
 
 class LimitReached(InputError):
@@ -28,11 +30,11 @@ class LimitReached(InputError):
 
 
 class MemoryLimit(LimitReached):
-    """Reading an input takes more than `run.item_memory_bytes`."""
+    """Reading an input takes more than `item_memory_bytes`."""
 
 
 class TimeLimit(LimitReached):
-    """An input takes longer than `run.item_timeout_s`."""
+    """Reading an input takes longer than `item_timeout_s`."""
 
 
 class ReaderDied(LimitReached):
@@ -44,16 +46,16 @@ def too_much_memory(limits: Limits) -> MemoryLimit:
     if not limits.memory_bytes:
         return MemoryLimit("reading it takes more memory than this machine has left")
     return MemoryLimit(
-        f"reading it takes more memory than `run.item_memory_bytes` = {limits.memory_bytes}; raise that if it is meant "
-        "to be so large"
+        f"reading it takes more memory than `{limits.section}.item_memory_bytes` = {limits.memory_bytes}; raise that "
+        "if it is meant to be so large"
     )
 
 
-def too_long(seconds: float, what: str = "reading it") -> TimeLimit:
+def too_long(limits: Limits) -> TimeLimit:
     """For an input that met the limit on time."""
     return TimeLimit(
-        f"{what} takes longer than `run.item_timeout_s` = {seconds:g}; raise that if it is meant to take so long, or "
-        "if storage is slow"
+        f"reading it takes longer than `{limits.section}.item_timeout_s` = {limits.seconds:g}; raise that if it is "
+        "meant to take so long, or if storage is slow"
     )
 
 

@@ -126,14 +126,14 @@ class Child:
             answer: Answer = receive(self._link, seconds=seconds, max_bytes=most)
         except TimeoutError:
             self.kill()
-            raise too_long(self._limits.seconds) from None
+            raise too_long(self._limits) from None
         except TooLarge:
             self.kill()
             raise too_much_memory(self._limits) from None
         except Closed:
             how = self._how_it_ended()
             if how == _OUT_OF_TIME:
-                raise too_long(self._limits.seconds) from None
+                raise too_long(self._limits) from None
             raise ReaderDied(f"the process that read it {how}") from None
         if answer.out_of_memory:
             self.kill()

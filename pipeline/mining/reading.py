@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from trackmill.models.registry import is_outside
 from trackmill.pipeline.console.blame import place_outside
-from trackmill.pipeline.isolation.apart import Apart
-from trackmill.pipeline.isolation.limits import LimitReached, Limits, too_much_memory
+from trackmill.pipeline.isolation.apart import Apart, Calls, Here
+from trackmill.pipeline.isolation.limits import LimitReached, Limits
 from trackmill.pipeline.isolation.process import CallFailed
 from trackmill.pipeline.media.errors import BadItem, NothingToStore
 from trackmill.pipeline.mining.settings import MineConfig, RunSettings, source_settings
@@ -57,8 +57,7 @@ class ItemReader:
     def __init__(self, config: MineConfig) -> None:
         given = source_settings(config).model_dump(mode="json")
         args = (config.source, config.read.model_dump(mode="json"), given)
-        self._args: tuple[str, dict[str, Any], dict[str, Any]] = args
-        self._here: Sources | None = None
+        self._here = Here(Sources, args)
         limits = item_limits(config.run)
         self._apart = Apart(Sources, args, limits) if limits is not None else None
 
@@ -80,27 +79,15 @@ class ItemReader:
         """
         # What `memory://` names exists in this process alone.
         if self._apart is None or protocol_of(item.uri) == "memory":
-            read = self._read_here
+            calls: Calls = self._here
         else:
-            read = self._read_apart
+            calls = self._apart
         try:
-            reading = read(item)
+            reading: Reading = calls.call("read", item)
         except (LimitReached, CallFailed) as error:
             reading = _refused(item, error)
         if reading.broken:
             raise BadMedia(reading.broken)
-        return reading
-
-    def _read_here(self, item: WorkItem) -> Reading:
-        self._here = self._here or Sources(*self._args)
-        try:
-            return self._here.read(item)
-        except MemoryError:
-            raise too_much_memory(Limits()) from None
-
-    def _read_apart(self, item: WorkItem) -> Reading:
-        assert self._apart is not None
-        reading: Reading = self._apart.call("read", item)
         return reading
 
     def interrupt(self) -> None:
@@ -110,6 +97,7 @@ class ItemReader:
 
     def close(self) -> None:
         """Let files and the child process go."""
+        self._here.close()
         if self._apart is not None:
             self._apart.close()
 

@@ -3,6 +3,8 @@
 A frame that cannot be read never stops the rest from being tracked, but is never passed over in silence: what happened
 is collected in `FrameReader.problems`, and the frames after it keep their numbers. A picture file is skipped by itself,
 an unreadable frame of a video together with those that refer to it.
+
+Frames are decoded in a child process, within limits, while those before are tracked.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from pydantic import Field
 from trackmill.pipeline.formats.frame_numbers import FramesDoNotFit, row_shift
 from trackmill.pipeline.formats.seqinfo import DEFAULT_FPS as SEQUENCE_FPS
 from trackmill.pipeline.formats.seqinfo import parse_seqinfo
+from trackmill.pipeline.isolation.apart import Apart, Calls, Here
+from trackmill.pipeline.isolation.limits import LimitReached, Limits
 from trackmill.pipeline.media.errors import BadItem
-from trackmill.pipeline.media.fetching import fetch_bytes
-from trackmill.pipeline.media.pictures import decode_picture, num_pictures
-from trackmill.pipeline.media.videos import VideoReader
+from trackmill.pipeline.media.videos import VideoFrame
 from trackmill.pipeline.sources import images, video_files
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, canonical, join, list_files, open_for_seeking, read_bytes
+from trackmill.pipeline.storage.files import basename, canonical, join, list_files, read_bytes
+from trackmill.pipeline.tracking.decoding import FrameDecoder, OpenedVideo, VideoPart
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.tracking import SourceFrame
@@ -36,15 +39,29 @@ DEFAULT_FPS = 25.0
 _MOST_IN_A_ROW = 5
 """Places behind damage at which decoding is tried before a video is given up: each try may read the whole file."""
 
-# Frames are looked at in full: detections are in pixels of the original.
-_FULL_SIZE = 1 << 30
-
 
 class ReadLimits(Settings):
-    """What is refused before it is decoded."""
+    """What is refused before it is decoded, and what decoding may cost."""
 
     max_pixels: int = Field(100_000_000, gt=0, description="Of one frame; perhaps a decompression bomb.")
     max_item_bytes: int = Field(4 << 30, gt=0, description="Of one picture file.")
+    isolate: bool = Field(
+        True,
+        description="Decode in a child process under the two limits below; false: in this one, for a debugger.",
+    )
+    item_memory_bytes: int = Field(
+        2 << 30, ge=0, description="Most memory that decoding a picture or a video may take; 0: any."
+    )
+    item_timeout_s: float = Field(
+        600.0, ge=0, description="Seconds that the next frames may take to be decoded; 0: any."
+    )
+
+    def decoder(self) -> Calls:
+        """Who opens and decodes, a `FrameDecoder`."""
+        args = (self.max_pixels, self.max_item_bytes)
+        if not self.isolate:
+            return Here(FrameDecoder, args)
+        return Apart(FrameDecoder, args, Limits(self.item_memory_bytes, self.item_timeout_s, section="read"))
 
 
 class FrameReader(ABC):
@@ -76,45 +93,53 @@ class FrameReader(ABC):
 
 
 class VideoFrames(FrameReader):
-    """Every frame of a video file; a remote one is fetched in blocks as it is decoded."""
+    """Every frame of a video file.
 
-    def __init__(self, url: str, settings: ReadLimits) -> None:
-        self._url = url
-        self._handle = open_for_seeking(url)
+    Args:
+        url: of the file.
+        decoder: see `ReadLimits.decoder`; closed with this reader.
+    """
+
+    def __init__(self, url: str, decoder: Calls) -> None:
+        self._url, self._decoder = url, decoder
         try:
-            self._reader = VideoReader(
-                self._handle, redact(url), max_pixels=settings.max_pixels, longest_side=_FULL_SIZE
-            )
-        except BaseException:
-            self._handle.close()
-            raise
-        super().__init__(_stem(url), self._reader.fps or DEFAULT_FPS, self._reader.num_frames + self._reader.missing)
+            opened: OpenedVideo = decoder.call("open_video", url)
+        except LimitReached as error:
+            raise BadItem(f"{redact(url)}: {error}") from None
+        self._fps = opened.fps
+        super().__init__(_stem(url), opened.fps or DEFAULT_FPS, opened.num_frames + opened.missing)
 
     def __iter__(self) -> Iterator[SourceFrame]:
         index: int | None = 0
         in_a_row = 0
+        self._decoder.ask("read_video", 0)
         while index is not None:
             try:
-                for frame in self._reader.read(range(index, self.num_frames)):
-                    index, in_a_row = frame.index + 1, 0
-                    yield SourceFrame(
-                        index=frame.index,
-                        number=frame.index + 1,
-                        time_s=frame.time_s if self._reader.fps else frame.index / self.fps,
-                        image=frame.image,
-                        file_name=f"{self.name}/{frame.index:06d}",
-                    )
+                part: VideoPart = self._decoder.answer()
+                in_a_row = (0 if part.frames else in_a_row) + bool(part.problem)
+                index = part.next_index if in_a_row < _MOST_IN_A_ROW else None
+                if index is not None:
+                    self._decoder.ask("read_video", index)
+            except LimitReached as error:
+                self.problems.append(f"{redact(self._url)}: the frames from {index} on are left out: {error}")
                 return
-            except BadItem as error:
-                in_a_row += 1
-                index = self._reader.next_start(index) if in_a_row < _MOST_IN_A_ROW else None
+            yield from map(self._frame, part.frames)
+            if part.problem:
                 goes_on = f"; the next one that can is frame {index}" if index is not None else ""
-                self.problems.append(f"{error}{goes_on}")
+                self.problems.append(f"{part.problem}{goes_on}")
+
+    def _frame(self, frame: VideoFrame) -> SourceFrame:
+        return SourceFrame(
+            index=frame.index,
+            number=frame.index + 1,
+            time_s=frame.time_s if self._fps else frame.index / self.fps,
+            image=frame.image,
+            file_name=f"{self.name}/{frame.index:06d}",
+        )
 
     def close(self) -> None:
         """Free the decoder and the file."""
-        self._reader.close()
-        self._handle.close()
+        self._decoder.close()
 
 
 class PictureFrames(FrameReader):
@@ -124,12 +149,12 @@ class PictureFrames(FrameReader):
         folder: URL of the folder.
         files: names in it, and the number of each frame.
         name, fps: see `FrameReader`.
-        settings: limits of reading.
+        decoder: see `ReadLimits.decoder`; closed with this reader.
     """
 
-    def __init__(self, folder: str, files: list[tuple[str, int]], name: str, fps: float, settings: ReadLimits) -> None:
+    def __init__(self, folder: str, files: list[tuple[str, int]], name: str, fps: float, decoder: Calls) -> None:
         super().__init__(name, fps, len(files))
-        self._folder, self._settings = folder, settings
+        self._folder, self._decoder = folder, decoder
         self._number(files)
 
     def _number(self, files: list[tuple[str, int]]) -> None:
@@ -156,16 +181,25 @@ class PictureFrames(FrameReader):
             self._number([(name, number + shift) for name, number in self._files])
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        limits = self._settings
         for index, (name, number) in enumerate(self._files):
             url = join(self._folder, name)
             try:
-                data = fetch_bytes(url, max_bytes=limits.max_item_bytes)
-                picture = decode_picture(data, redact(url), max_pixels=limits.max_pixels, longest_side=_FULL_SIZE)
+                # The first one was not asked for while another one was tracked.
+                image = self._decoder.answer() if index else self._decoder.call("read_picture", url)
+            except LimitReached as error:
+                self.problems.append(f"{redact(url)}: {error}")
+                image = None
             except (BadItem, FileNotFoundError) as error:
                 self.problems.append(str(error))
-                continue
-            yield SourceFrame(index=index, number=number, time_s=index / self.fps, image=picture.image, file_name=name)
+                image = None
+            if index + 1 < len(self._files):
+                self._decoder.ask("read_picture", join(self._folder, self._files[index + 1][0]))
+            if image is not None:
+                yield SourceFrame(index=index, number=number, time_s=index / self.fps, image=image, file_name=name)
+
+    def close(self) -> None:
+        """Free the decoder."""
+        self._decoder.close()
 
 
 def open_frames(url: str, settings: ReadLimits | None = None) -> FrameReader:
@@ -181,13 +215,21 @@ def open_frames(url: str, settings: ReadLimits | None = None) -> FrameReader:
         BadItem: (a ValueError) a video without a readable frame.
         OSError: it could not be read.
     """
-    settings = settings or ReadLimits()
+    decoder = (settings or ReadLimits()).decoder()
+    try:
+        return _open(url, decoder)
+    except BaseException:
+        decoder.close()
+        raise
+
+
+def _open(url: str, decoder: Calls) -> FrameReader:
     root = canonical(url)
     files = [file.uri for file in list_files(root)]
     if files == [root]:
-        if not root.lower().endswith(images.SUFFIXES) or _is_animated(root):
-            return VideoFrames(root, settings)
-        return PictureFrames(root.rpartition("/")[0], [(basename(root), 1)], _stem(root), DEFAULT_FPS, settings)
+        if not root.lower().endswith(images.SUFFIXES) or _is_animated(root, decoder):
+            return VideoFrames(root, decoder)
+        return PictureFrames(root.rpartition("/")[0], [(basename(root), 1)], _stem(root), DEFAULT_FPS, decoder)
     seqinfo = join(root, "seqinfo.ini")
     folder, fps = _seqinfo(seqinfo) if seqinfo in files else ("img1", SEQUENCE_FPS)
     sequence = join(root, folder)
@@ -197,21 +239,21 @@ def open_frames(url: str, settings: ReadLimits | None = None) -> FrameReader:
         if numbered[0][1] == 0:  # MOTChallenge counts frames from 1
             log.warning("%s: the pictures begin with %s: it is frame 1 here", redact(sequence), numbered[0][0])
             numbered = [(name, number + 1) for name, number in numbered]
-        return PictureFrames(sequence, numbered, basename(root), fps, settings)
+        return PictureFrames(sequence, numbered, basename(root), fps, decoder)
     pictures = _pictures_in(root, files)
-    if len(pictures) == 1 and _is_animated(join(root, pictures[0])):
-        return VideoFrames(join(root, pictures[0]), settings)
+    if len(pictures) == 1 and _is_animated(join(root, pictures[0]), decoder):
+        return VideoFrames(join(root, pictures[0]), decoder)
     if pictures:
         numbered = [(name, index + 1) for index, name in enumerate(sorted(pictures, key=_natural))]
-        return PictureFrames(root, numbered, basename(root), DEFAULT_FPS, settings)
+        return PictureFrames(root, numbered, basename(root), DEFAULT_FPS, decoder)
     videos = [uri for uri in files if uri.rpartition("/")[0] == root and uri.lower().endswith(video_files.SUFFIXES)]
     if len(videos) == 1:
-        return VideoFrames(videos[0], settings)
+        return VideoFrames(videos[0], decoder)
     found = f"{len(videos)} videos and no pictures" if videos else "neither pictures nor a video"
     raise InputError(f"{redact(url)}: holds {found}; give one video, a folder of pictures, or a MOTChallenge sequence")
 
 
-def _is_animated(url: str) -> bool:
+def _is_animated(url: str, decoder: Calls) -> bool:
     """Whether a GIF or PNG holds more than one picture.
 
     Raises:
@@ -219,8 +261,10 @@ def _is_animated(url: str) -> bool:
     """
     if not url.lower().endswith((".gif", ".png", ".webp", ".avif", ".tif", ".tiff")):
         return False
-    with open_for_seeking(url) as handle:
-        number = num_pictures(handle)
+    try:
+        number: int = decoder.call("count_pictures", url)
+    except LimitReached as error:
+        raise BadItem(f"{redact(url)}: {error}") from None
     if number > 1 and not url.lower().endswith((".gif", ".png")):
         raise InputError(f"{redact(url)}: holds {number} pictures, which cannot be tracked as they are; make an MP4")
     return number > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,30 @@ def test_images_are_uint8_rgb(tmp_path: Path) -> None:
     (frame,) = open_frames(str(tmp_path))
     assert frame.image.dtype == np.uint8
     assert frame.image.shape == (60, 100, 3)
+
+
+def test_a_picture_that_takes_too_much_memory_is_left_out_by_itself(tmp_path: Path) -> None:
+    for number, side in enumerate((20, 6000, 20)):
+        Image.new("RGB", (side, side), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    reader = open_frames(str(tmp_path), ReadLimits(item_memory_bytes=64 << 20))
+    with contextlib.closing(reader):
+        assert [frame.image[0, 0, 0] for frame in reader] == [0, 2]
+    (problem,) = reader.problems
+    assert problem.startswith(str(tmp_path / "1.png"))
+    assert "more memory than `read.item_memory_bytes` = 67108864" in problem
+
+
+def test_a_video_that_takes_too_long_to_open_says_by_which_limit(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "clip.mp4", 2)
+    with pytest.raises(ValueError, match=r"clip.mp4: reading it takes longer than `read.item_timeout_s` = 1e-06"):
+        open_frames(str(video), ReadLimits(item_timeout_s=1e-6))
+
+
+def test_frames_are_the_same_here_and_in_a_child(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "clip.mp4", 12)
+    found = []
+    for isolate in (True, False):
+        with contextlib.closing(open_frames(str(video), ReadLimits(isolate=isolate))) as reader:
+            found.append([(frame.index, frame.time_s, frame.image.tobytes()) for frame in reader])
+    assert found[0] == found[1]
+    assert len(found[0]) == 12
