@@ -13,7 +13,7 @@ from typing import Any, Literal
 from trackmill.models.registry import is_outside
 from trackmill.pipeline.console.blame import place_outside
 from trackmill.pipeline.isolation.apart import Apart, Calls, Here
-from trackmill.pipeline.isolation.limits import LimitReached, Limits
+from trackmill.pipeline.isolation.limits import LimitReached, Limits, ReaderDied
 from trackmill.pipeline.isolation.process import CallFailed
 from trackmill.pipeline.media.errors import BadItem, NothingToStore
 from trackmill.pipeline.mining.settings import MineConfig, RunSettings, source_settings
@@ -83,7 +83,11 @@ class ItemReader:
         else:
             calls = self._apart
         try:
-            reading: Reading = calls.call("read", item)
+            try:
+                reading: Reading = calls.call("read", item)
+            except ReaderDied:
+                # Once more: whoever ended it, such as a kernel without memory, may have meant somebody else.
+                reading = calls.call("read", item)
         except (LimitReached, CallFailed) as error:
             reading = _refused(item, error)
         if reading.broken:

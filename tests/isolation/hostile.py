@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,11 @@ class Reader:
                 pass
         if what == "crash":
             os.abort()
+        if what.startswith("crash once, "):
+            marker = Path(what.removeprefix("crash once, "))
+            if not marker.exists():
+                marker.touch()
+                os.abort()
         if what == "read address 0":
             ctypes.string_at(0)
         if what == "eat":

@@ -40,6 +40,7 @@ def test_an_item_that_costs_too_much_is_quarantined_by_the_limits_name(tmp_path:
     folder.mkdir()
     for name, what in FILES.items():
         (folder / f"{name}.odd").write_text(what)
+    (folder / "g.odd").write_text(f"crash once, {tmp_path / 'marker'}")
     values = {
         "source": "tests.mining.hostile_source:Hostile",
         "run": {"executor": "inline", "item_memory_bytes": 300 << 20, "item_timeout_s": 3},
@@ -47,7 +48,7 @@ def test_an_item_that_costs_too_much_is_quarantined_by_the_limits_name(tmp_path:
     rows = mined(prepare_mining(mine_config(values, "test"), [str(folder)], str(tmp_path / "out")))
     assert {name: row.status for name, row in rows.items()} == {
         name: "ok" if what == "good" else "quarantined" for name, what in FILES.items()
-    }
+    } | {"g": "ok"}
     assert rows["b"].error_class == "MemoryLimit" and "`run.item_memory_bytes` = 314572800" in rows["b"].reason
     assert rows["d"].error_class == "ReaderDied" and "crashed (SIGABRT)" in rows["d"].reason
     assert rows["e"].error_class == "TimeLimit" and "`run.item_timeout_s` = 3;" in rows["e"].reason
