@@ -74,7 +74,12 @@ class Sav(Source):
             bad = [self._bad_item(uri, member, details) for member, details in explain(index)]
             members = {} if isinstance(index, str) else index.files
             inside = _groups(Place(uri, place.offset, place.length, name) for name, place in members.items())
-            inside = {stem: each for stem, each in inside.items() if "video" in each or self._is_ours(stem, each)}
+            told = set() if isinstance(index, str) else set(_groups(Place(uri, member=name) for name in index.bad))
+            inside = {
+                stem: each
+                for stem, each in inside.items()
+                if "video" in each or (stem not in told and self._is_ours(stem, each))
+            }
             if not bad and not any("video" in group for group in inside.values()):
                 bad.append(self._bad_item(uri, "", {"error": f"the tar holds no MP4 among its {len(members)} files"}))
             claim.items += bad

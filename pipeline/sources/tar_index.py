@@ -8,7 +8,7 @@ from typing import Any
 
 from trackmill.pipeline.media.errors import BadItem, TruncatedMedia
 from trackmill.pipeline.sources.probing import probe_files
-from trackmill.pipeline.sources.tar_headers import MAX_NAME_BYTES, DamagedTar, TarMember, walk_headers
+from trackmill.pipeline.sources.tar_headers import BLOCK, MAX_NAME_BYTES, DamagedTar, TarMember, walk_headers
 from trackmill.pipeline.storage.credentials import path_error
 from trackmill.pipeline.storage.files import open_for_seeking, retry
 from trackmill.pipeline.storage.names import spelt
@@ -53,7 +53,7 @@ class TarIndex:
     """The members of a tar by name.
 
     Args:
-        files: regular files; of two with one name the later, as when unpacking.
+        files: regular files; of two members with one name the later counts, as when unpacking.
         bad: links, devices, unsafe names, the member that is cut off. A tar that cannot be walked to its end has an
             entry `@N`, N being the byte where it stops making sense.
     """
@@ -147,6 +147,11 @@ def _enter(index: TarIndex, member: TarMember, size: int) -> bool:
     name = spelt(member.name)
     if member.kind == "folder" or is_hidden(name):
         return False
+    if not name:
+        index.bad[f"@{member.offset - BLOCK}"] = BadMember("there is a member that has no name")
+        return False
+    index.files.pop(name, None)
+    index.bad.pop(name, None)
     if len(member.name) > MAX_NAME_BYTES:
         index.bad[f"{name[:80]}..."] = BadMember(f"has a name of more than {MAX_NAME_BYTES} bytes")
     elif member.kind != "file":

@@ -17,7 +17,8 @@ from trackmill.pipeline.sources.images import SUFFIXES as PICTURES
 from trackmill.pipeline.sources.images import picture_media
 from trackmill.pipeline.sources.tar_index import SUFFIXES as TARS
 from trackmill.pipeline.sources.tar_index import TarIndex, explain, index_tars, raise_explained
-from trackmill.pipeline.sources.zip_index import ZipEntry, index_zips, read_member
+from trackmill.pipeline.sources.zip_directory import ZipEntry
+from trackmill.pipeline.sources.zip_index import index_zips, read_member
 from trackmill.pipeline.storage.files import FileInfo, basename
 from trackmill.schemas.media import Media, WorkItem
 

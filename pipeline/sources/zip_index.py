@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import struct
-import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from trackmill.pipeline.media.errors import BadItem, TruncatedMedia
 from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.sources.tar_index import is_hidden
+from trackmill.pipeline.sources.zip_directory import MEMBER, MEMBER_MAGIC, BadZip, ZipEntry, read_directory
 from trackmill.pipeline.storage.credentials import path_error
 from trackmill.pipeline.storage.files import open_for_seeking, read_bytes, retry
 from trackmill.pipeline.storage.names import spelt
 
-_HEADER = struct.Struct("<4s5H3L2H")
-_MAGIC = b"PK\x03\x04"
-_ENCRYPTED = 1
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_STORED, _DEFLATED = 0, 8
 
-
-@dataclass(frozen=True, slots=True)
-class ZipEntry:
-    """What the directory says of one member.
-
-    Args:
-        offset: of the member's own header.
-        packed, size: its bytes in the zip, and when unpacked.
-        method: 0 stored, 8 deflated, others are not read.
-        crc: CRC-32 of the unpacked bytes.
-        encrypted: whether a password is needed.
-    """
-
-    offset: int
-    packed: int
-    size: int
-    method: int
-    crc: int
-    encrypted: bool
-
-    def as_details(self) -> dict[str, Any]:
-        """For the details of an item; `ZipEntry(**details)` gives it back."""
-        return asdict(self)
+MAX_NAMES_BYTES = 512 << 20
+"""Most bytes in all names of a zip's members: what an index takes in memory follows from it."""
 
 
 def index_zips(uris: Sequence[str]) -> Iterator[dict[str, ZipEntry] | str]:
@@ -58,24 +31,20 @@ def index_zip(url: str) -> dict[str, ZipEntry]:
         BadItem: not a zip, or damaged.
         OSError: could not be fetched.
     """
+    found: dict[str, ZipEntry] = {}
+    left = MAX_NAMES_BYTES
     with open_for_seeking(url) as handle:
         try:
-            with zipfile.ZipFile(handle) as archive:
-                infos = archive.infolist()
-        except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError, EOFError) as error:
-            raise BadItem(f"{url}: not a zip, or cut short, since its directory cannot be read: {error}") from error
-    return {
-        spelt(info.filename): ZipEntry(
-            info.header_offset,
-            info.compress_size,
-            info.file_size,
-            info.compress_type,
-            info.CRC,
-            bool(info.flag_bits & _ENCRYPTED),
-        )
-        for info in infos
-        if not info.is_dir() and not is_hidden(info.filename)
-    }
+            for raw, entry in read_directory(handle):
+                name = spelt(raw)
+                left -= len(raw)
+                if left < 0:
+                    raise BadZip(f"its members' names have more than {MAX_NAMES_BYTES} bytes; pack it into several")
+                if name and not name.endswith("/") and not is_hidden(name):
+                    found[name] = entry
+        except BadZip as error:
+            raise BadItem(f"{url}: not a zip, or one that is damaged or cut short: {error}") from None
+    return found
 
 
 def read_member(uri: str, entry: ZipEntry, name: str, max_bytes: int) -> bytes:
@@ -93,15 +62,16 @@ def read_member(uri: str, entry: ZipEntry, name: str, max_bytes: int) -> bytes:
     """
     if entry.encrypted:
         raise BadItem(f"{name}: is encrypted; unpack the zip with its password and mine the files")
-    if entry.method not in _METHODS:
+    if entry.method not in (_STORED, _DEFLATED):
         raise BadItem(f"{name}: is packed by method {entry.method}; only stored and deflated members are read")
     if max(entry.size, entry.packed) > max_bytes:
         raise BadItem(f"{name}: {entry.size} bytes, more than `read.max_item_bytes` = {max_bytes}")
-    magic, *_, name_length, extra_length = _HEADER.unpack(read_bytes(uri, entry.offset, _HEADER.size))
-    if magic != _MAGIC:
+    header = read_bytes(uri, entry.offset, MEMBER.size) if entry.offset >= 0 else b""
+    if len(header) < MEMBER.size or not header.startswith(MEMBER_MAGIC):
         raise BadItem(f"{name}: the zip is damaged: there is no member at byte {entry.offset}")
-    data = read_bytes(uri, entry.offset + _HEADER.size + name_length + extra_length, entry.packed)
-    if entry.method == zipfile.ZIP_DEFLATED:
+    name_length, extra_length = MEMBER.unpack(header)[9:11]
+    data = read_bytes(uri, entry.offset + MEMBER.size + name_length + extra_length, entry.packed)
+    if entry.method == _DEFLATED:
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, entry.size + 1)
         except zlib.error as error:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.sources.claiming import claim_all
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.sources import tar_headers, tar_index
+from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.sources.tar_headers import MAX_EXTENDED_BYTES
 from trackmill.pipeline.sources.tar_index import TarIndex, index_tar
 
@@ -196,6 +198,32 @@ def test_a_very_long_name_is_that_members_fault_alone(tmp_path):
     index = index_of(tmp_path, long + member(b"a.jpg", b"1") + ZEROS)
     assert list(index.files) == ["a.jpg"]
     assert [bad.reason for bad in index.bad.values()] == ["has a name of more than 4096 bytes"]
+
+
+def test_of_two_members_with_one_name_the_later_counts(tmp_path):
+    file, link = member(b"a.jpg", b"1"), header(b"a.jpg", 0, b"2")
+    assert ranges(index_of(tmp_path, link + file + ZEROS)) == {"a.jpg": (1024, 1)}
+    index = index_of(tmp_path, file + link + ZEROS)
+    assert not index.files and list(index.bad) == ["a.jpg"]
+    for data in (link + file, file + link, file + file):
+        index_of(tmp_path, data + ZEROS)
+        (item,) = claim_all([str(tmp_path / "a.tar")], "webdataset", ReadSettings())[0]
+        assert item.source_id.endswith("a.tar#a.jpg"), data
+
+
+def test_a_member_without_a_name_is_told_of(tmp_path):
+    index = index_of(tmp_path, member(b"", b"1") + member(b"a.jpg", b"1") + ZEROS)
+    assert list(index.files) == ["a.jpg"] and "no name" in index.bad["@0"].reason
+    assert len(claim_all([str(tmp_path / "a.tar")], "webdataset", ReadSettings())[0]) == 1
+
+
+@pytest.mark.parametrize("kind", [b"2", b"0"])
+def test_a_video_that_is_bad_beside_good_annotations_is_one_item(tmp_path, kind):
+    size = 0 if kind == b"2" else 1 << 40
+    data = member(b"sav_000001_manual.json", b"{}") + header(b"sav_000001.mp4", 0, kind, base256(size))
+    (tmp_path / "sav_000.tar").write_bytes(data + ZEROS)
+    (item,) = claim_all([str(tmp_path / "sav_000.tar")], "sav", ReadSettings())[0]
+    assert "sav_000001.mp4" in item.source_id
 
 
 def test_a_tar_of_too_many_members_says_so(tmp_path, monkeypatch):
