@@ -124,8 +124,12 @@ def _parts(value: Any, folder: str) -> Iterator[bytes]:
         yield from sorted(b"".join(_parts(each, folder)) for each in value)
     elif hasattr(value, "model_dump"):
         yield from _parts(value.model_dump(), folder)
-    elif hasattr(value, "to_pylist"):
-        yield from _parts(value.to_pylist(), folder)
+    elif hasattr(value, "to_batches"):
+        yield str(value.schema.remove_metadata()).encode()
+        # In pieces, since a million rows of Python objects would take more memory than what is tested.
+        for batch in value.combine_chunks().to_batches(max_chunksize=4096):
+            for column in batch.columns:
+                yield repr(column.to_pylist()).encode("utf-8", "surrogateescape")
     elif hasattr(value, "detach"):
         import torch
 

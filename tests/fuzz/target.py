@@ -48,7 +48,7 @@ class Target:
         about: names that an error may give instead of a file's, such as the key of a setting.
         share: how many inputs the test suite tries.
         most_cpu_s: an input that takes more is a hang. Far above what any takes, also on a slow machine.
-        rename: whether files are renamed as well.
+        rename: share of the inputs in which a file is renamed.
         torch: whether it needs PyTorch, whose libraries alone take gigabytes of address space; they do not count.
     """
 
@@ -61,7 +61,7 @@ class Target:
     about: tuple[str, ...] = ()
     share: int = 60
     most_cpu_s: float = 30.0
-    rename: bool = False
+    rename: float = 0.0
     torch: bool = False
 
 

@@ -50,18 +50,18 @@ class Change(Enum):
     NAME = "name"
 
 
-def mutate(rng: Random, files: Files, patterns: tuple[str, ...], rename: bool = False) -> tuple[Files, Change]:
+def mutate(rng: Random, files: Files, patterns: tuple[str, ...], rename: float = 0.0) -> tuple[Files, Change]:
     """A copy of the files, changed; which change is the strongest of those made.
 
     Args:
         rng: draws everything.
         files: the seed.
         patterns: of the files that may be changed.
-        rename: whether their names may be.
+        rename: how often a name is changed, 0 to 1.
     """
     mutated, change = dict(files), Change.BYTES
     known = sorted(name for name in files if any(fnmatch(name, pattern) for pattern in patterns))
-    if rename and rng.random() < 0.4:
+    if rng.random() < rename:
         mutated = names.rename(rng, mutated, known)
         if rng.random() < 0.8:
             return mutated, Change.NAME
