@@ -70,7 +70,8 @@ def judge_error(error: BaseException, target: Target, names: Iterable[str], fold
     place = "".join(traceback.format_exception(error))[-3000:]
     if isinstance(error, MemoryError):
         return Outcome(kind=Kind.MEMORY, text=str(error), place=place)
-    told = error.errno is None if isinstance(error, FileNotFoundError) else False
+    # Without a number it is not the operating system's: somebody wrote the text for people.
+    told = isinstance(error, OSError) and error.errno is None
     if not isinstance(error, (*_ANSWERS, *target.others)) and not told:
         return Outcome(kind=Kind.TRACEBACK, text=f"{type(error).__name__}: {error}"[:500], place=place)
     # What ends a job is printed by its frame, which lets no control code and no second line through.

@@ -33,10 +33,10 @@ def _job(name: str, *words: str) -> Callable[[Path], object]:
         if odd:
             raise Broken(f"printed {odd}: {text}")
         lines = [line for line in told.splitlines() if line.startswith("error: ")]
-        if len(lines) > 1 or (code == 2 and not lines):
-            raise Broken(f"{len(lines)} lines say why the job ended: {told}")
-        if lines:
-            raise Refused([lines[0].removeprefix("error: ")])
+        if code == 2 and len(lines) != 1:
+            raise Broken(f"{len(lines)} lines say what the mistake is: {told}")
+        if lines or code:  # of faults that a check lists, each line is judged where the check itself is a target
+            raise Refused([line.removeprefix("error: ") for line in lines])
         return code
 
     return run

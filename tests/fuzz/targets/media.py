@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
-from tests.fuzz.target import Refused
+from tests.fuzz.target import Broken, Refused
 from trackmill.pipeline.media.errors import BadItem, NothingToStore
 from trackmill.pipeline.sources import open_source
-from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.sources.base import ReadSettings, Source
 from trackmill.pipeline.sources.check import check_media
 from trackmill.pipeline.sources.claiming import claim_files, list_inputs
 from trackmill.pipeline.storage.credentials import error_text
@@ -19,6 +20,11 @@ EMPTY = "nothing to mine"
 SETTINGS = ReadSettings(longest_side=48, frames_per_clip=4, max_pixels=4_000_000)
 
 
+@cache
+def _source(name: str) -> Source:
+    return open_source(name, SETTINGS)
+
+
 def read_all(folder: Path, source: str) -> list[Media]:
     """Every item of a folder, read.
 
@@ -26,11 +32,13 @@ def read_all(folder: Path, source: str) -> list[Media]:
         Refused: some could not be read; their reasons.
     """
     items, _ = claim_files(list_inputs([str(folder)], source), source, SETTINGS)
-    opened = open_source(items[0].source, SETTINGS)
+    odd = [text for item in items for text in (item.source_id, item.key, item.uri) if not text.isprintable()]
+    if odd:
+        raise Broken(f"{odd[0]!r} goes into receipts, logs and pages, and cannot be printed")
     read, reasons = [], []
     for item in items:
         try:
-            media = opened.read(item)
+            media = _source(item.source).read(item)
         except (BadItem, OSError, NothingToStore) as error:
             reasons.append(error_text(error))  # as it stands in a receipt
         else:
