@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
+from trackmill.pipeline.console.exit_codes import ExitCode
+from trackmill.pipeline.console.output import clean, complain
 from trackmill.pipeline.mining.start import start_miner
 from trackmill.pipeline.mining.unit import MineJob, Status, UnitResult, UnitTask
 from trackmill.schemas.media import WorkItem
@@ -29,6 +32,7 @@ class InlineExecutor:
             StorageFailed, DeviceLost: see `Miner.run_unit`; units done so far stay done.
         """
         miner = start_miner(self._job)
+        miner.clock.watch(lambda position: _end_overdue(miner.status.source_id))
         finished = threading.Event()
 
         def tick() -> None:
@@ -52,3 +56,14 @@ class InlineExecutor:
             return miner.measure(items)
         finally:
             miner.close()
+
+
+def _end_overdue(source_id: str) -> None:
+    # No thread can be ended, so who waits for this one would wait for ever.
+    complain(
+        clean(
+            f"{source_id}: mining it takes longer than `run.item_timeout_s` allows, and nothing in this process can "
+            "end it; --executor ray ends the worker, leaves the item out and goes on. What is done stays done"
+        )
+    )
+    os._exit(ExitCode.FAILED)

@@ -62,7 +62,11 @@ class Claim:
 
 
 class Source(ABC):
-    """Reads one kind of data set. One instance lives in each worker; it may keep the last file open."""
+    """Reads one kind of data set.
+
+    Items are read by an instance in a child process of each worker, which may keep its last file open; what it keeps is
+    lost where a call is ended because of `run.item_memory_bytes` or `run.item_timeout_s`.
+    """
 
     name: str
     """What its items are called by: the beginning of their keys, and what stands in every record."""

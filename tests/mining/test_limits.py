@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.make_media import make_pictures
+from tests.runs import mine
 from trackmill.pipeline.isolation.limits import Limits, limited
 from trackmill.pipeline.mining.decisions import Decisions
 from trackmill.pipeline.mining.inflight import InFlight
@@ -130,3 +132,13 @@ def test_an_item_that_a_worker_ended_itself_for_is_left_out_at_once(caplog: pyte
     assert list(again.poisoned) == [1] and again.overdue == {1}
     assert not again.serial, "nobody else is suspected"
     assert "1.jpg: mining it takes longer than `run.item_timeout_s` allows" in caplog.text
+
+
+def test_in_one_process_an_item_that_hangs_ends_the_job_and_is_named(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "in", count=1)
+    Image.new("RGB", (64, 48)).save(tmp_path / "in" / "black.png")
+    arguments = ["--input", tmp_path / "in", "--output", tmp_path / "out", "--executor", "inline"]
+    arguments += ["--proposer", "tests.mining.hanging_proposer:Hanging", "--set", "run.item_timeout_s=3"]
+    printed = mine(*arguments, expect=1)
+    assert "black.png: mining it takes longer than `run.item_timeout_s` allows" in printed
+    assert "--executor ray ends the worker" in printed
