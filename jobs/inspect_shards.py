@@ -84,7 +84,7 @@ def _sample(dataset: Dataset, options: Options) -> None:
     if options.overlay:
         publish_bytes(options.overlay, draw_sample(sample, more=_more(dataset, options)))
         print(f"wrote {redact(options.overlay)}", file=sys.stderr)
-    print(sample.record.model_dump_json()) if options.json else print_tables(sample_parts(sample))
+    print(json.dumps(sample.record.model_dump(mode="json"))) if options.json else print_tables(sample_parts(sample))
 
 
 def _verify(dataset: Dataset, as_json: bool) -> ExitCode:

@@ -1,4 +1,9 @@
-"""Lines for people, without credentials and control codes: results on stdout, everything else on stderr."""
+"""Lines for people, without credentials and control codes: results on stdout, everything else on stderr.
+
+Whatever a job prints goes through one door, `PrintableStream`, which stands in place of both streams while it runs:
+also what argparse, libraries and Python itself say. Who rewrites a line or colours a table takes the stream behind the
+door, see `behind_the_door`, and cleans the texts in it.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,11 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO, cast
 
 from trackmill.pipeline.storage.credentials import scrub
+from trackmill.pipeline.storage.names import printable
 
 
 def say(line: str) -> None:
@@ -36,21 +42,68 @@ def complain(line: str) -> None:
 
 def clean(text: str, limit: int = 4000) -> str:
     """Text that may hold anything, such as names inside a file, as one line: no credentials, no control codes."""
-    line = " ".join(scrub(text).split())
-    line = "".join(char if char.isprintable() else "?" for char in line)
+    line = printable(" ".join(scrub(text).split()))
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def write_any_text() -> None:
     """Let a stream that knows few characters, such as an ASCII terminal, get `\\xe9` for what it lacks."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def discard_stdout() -> None:
     """Send what is still to be printed nowhere: the reader of a pipe, such as `head`, has seen enough."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class PrintableStream:
+    """A text stream that gets printable characters and line breaks only, and no secrets; all else is the stream's own.
+
+    Args:
+        behind: where the text goes.
+    """
+
+    def __init__(self, behind: TextIO) -> None:
+        self.behind = behind
+
+    def write(self, text: str) -> int:
+        """Write a text; what cannot be shown is spelt, as in `\\x1b`."""
+        self.behind.write(printable(scrub(text.replace("\r\n", "\n")), "\n\t"))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.behind, name)
+
+
+def behind_the_door(stream: TextIO) -> TextIO:
+    """The stream that takes control codes; who writes there cleans names and messages."""
+    return stream.behind if isinstance(stream, PrintableStream) else stream
+
+
+def put_the_door() -> None:
+    """Put a `PrintableStream` before what is `sys.stdout` and `sys.stderr` now, if none stands there."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, PrintableStream):
+            setattr(sys, name, cast(TextIO, PrintableStream(stream)))
+
+
+@contextlib.contextmanager
+def printing_through_the_door() -> Iterator[None]:
+    """Within, `sys.stdout` and `sys.stderr` are a `PrintableStream` each."""
+    before = sys.stdout, sys.stderr
+    put_the_door()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 @contextlib.contextmanager
@@ -86,17 +139,14 @@ class _StderrHandler(logging.Handler):
     """To whatever `sys.stderr` is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(_without_codes(scrub(self.format(record))), file=sys.stderr, flush=True)
-
-
-def _without_codes(text: str) -> str:
-    """Without what moves a terminal's cursor or colours it, as names of files may; lines stay lines."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
+        with contextlib.suppress(BrokenPipeError):
+            _write(self.format(record), sys.stderr)
 
 
 def _write(line: str, stream: TextIO) -> None:
     try:
-        print(_without_codes(scrub(line)), file=stream, flush=True)
+        # Lines behind the first are indented, so that none can pass for one that a job began.
+        print(printable(scrub(line), "\n\t").replace("\n", "\n  "), file=stream, flush=True)
     except BrokenPipeError:
         if stream is not sys.stdout:
             raise

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TextIO
 
+from trackmill.pipeline.console.output import behind_the_door
+
 
 class ProgressLine:
     """Counts things and says so at most once in `interval_s`; silent when the work ends before that.
@@ -28,7 +30,7 @@ class ProgressLine:
     ) -> None:
         self.done = 0
         self._total, self._what, self._things, self._interval_s = total, what, things, interval_s
-        self._stream = stream or sys.stderr
+        self._stream = behind_the_door(stream or sys.stderr)
         self._begin = self._last = time.monotonic()
         self._wrote = False
 

@@ -11,10 +11,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from trackmill.pipeline.console.output import behind_the_door
 from trackmill.pipeline.inspect.statistics import Histogram, Statistics
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.names import printable
 from trackmill.schemas.receipt import ReceiptRow
 
 _MAX_SHARDS = 40
@@ -26,7 +28,7 @@ _COUNTS = ("frames", "objects", "proposals", "negatives", "refused")
 
 def print_tables(parts: Sequence[RenderableType], stream: TextIO | None = None) -> None:
     """Print: in colour on a terminal, as plain text of 160 columns elsewhere, whatever the environment asks for."""
-    stream = stream or sys.stdout
+    stream = behind_the_door(stream or sys.stdout)
     if stream.isatty():
         console = Console(file=stream, highlight=False)
     else:
@@ -37,7 +39,7 @@ def print_tables(parts: Sequence[RenderableType], stream: TextIO | None = None) 
 
 def cell(text: object, limit: int = 200) -> Text:
     """Untrusted text: no markup, no control codes, at most `limit` characters."""
-    clean = "".join(c if c.isprintable() else "?" for c in str(text))
+    clean = printable(str(text))
     return Text(clean if len(clean) <= limit else clean[: limit - 1] + "…")
 
 

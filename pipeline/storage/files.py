@@ -18,7 +18,7 @@ import fsspec
 
 from trackmill.pipeline.storage.credentials import check_url, protocol_of, redact
 from trackmill.pipeline.storage.local_listing import walk
-from trackmill.pipeline.storage.names import found, spelt
+from trackmill.pipeline.storage.names import found, found_in_store, spelt
 from trackmill.pipeline.storage.signed import is_signed, with_signature, without_signature
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 
@@ -156,7 +156,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         raise MissingPackage(f"{redact(url)} needs another package: {advice}") from error
     except OSError as error:  # ftp:// and its like connect at once
         raise StorageError(f"{redact(url)}: its server cannot be reached ({error.strerror or error})") from error
-    return fs, str(path)
+    return fs, found_in_store(str(path), fs.exists)
 
 
 def _as_it_is(protocol: str, url: str) -> tuple[Any, Any]:
@@ -240,7 +240,8 @@ def list_files(url: str, sizes: bool = False) -> list[FileInfo]:
         if info["type"] != "file":
             folders.append(name)
         elif not _is_hidden_below(root, name) and not name.endswith("/"):  # consoles of stores make `folder/`
-            files.append(FileInfo(without_signature(scheme + name, for_all=False), int(info.get("size") or 0)))
+            uri = spelt(without_signature(scheme + name, for_all=False))
+            files.append(FileInfo(uri, int(info.get("size") or 0)))
     if folders and "**" not in path:
         _tell_of_folders(url, [scheme + name for name in folders], bool(files))
     if sizes and protocol_of(url) in ("http", "https"):

@@ -1,29 +1,81 @@
-"""Names of files on this machine that are not UTF-8: spelt so that they can be shown, stored, and found again."""
+r"""Names that cannot be shown: spelt so that they can be printed, stored, and found again.
+
+A name on a disk is any bytes without `/` and NUL, one in a tar or a store any at all: bytes that are no UTF-8, line
+breaks that forge a line of a log, escape sequences that rewrite a terminal, marks that turn the order of letters round.
+Each byte of such a character is written as `\x1b`, and everybody deals with that spelling from then on; only who opens
+a file turns it back.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 
-_SPELT_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
+_UNSEEN = re.compile(
+    "[\0-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e007f\ud800-\udfff]"
+)
+"""Control and format characters, line and paragraph marks, and bytes that are no UTF-8 as Python has them. A list of
+its own: `str.isprintable` learns new characters with each Python, and a name is spelt alike for ever."""
+
+_SPELT = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def spelt(name: str) -> str:
-    r"""A name in which each byte that is no UTF-8 is written as `\xe9`; any other name as it is.
+    r"""A name in which each byte that cannot be shown is written as `\xe9`; any other name as it is.
 
     Args:
-        name: as Python has it from the operating system or from a tar, where such bytes are lone surrogates.
+        name: as Python has it from the operating system or from a tar, where bytes that are no UTF-8 are lone
+            surrogates.
     """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(name).decode("utf-8", "backslashreplace")
-    return name
+    if name.isascii() and name.isprintable():
+        return name
+    return _UNSEEN.sub(_bytes_of, name)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text as a terminal may get it: spelt, and so are spaces and letters that Python does not know; `keep` stays."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else _spell(char) for char in text)
 
 
 def found(path: str) -> str:
-    r"""The path that `spelt` made this one of, if it is there; a name may really hold `\xe9`."""
+    r"""The path on this machine that `spelt` made this one of, if it is there; a name may really hold `\xe9`.
+
+    Folders count one by one, so that the path of a file that is still to be written leads into the right one.
+    """
     if "\\x" not in path or os.path.lexists(path):
         return path
-    raw = os.fsdecode(_SPELT_BYTE.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(path)))
-    return raw if os.path.lexists(raw) else path
+    return _found_parts(path, os.path.lexists)
+
+
+def found_in_store(path: str, exists: Callable[[str], bool]) -> str:
+    """Likewise in a store, whose names have no folders: as it is, or with everything turned back."""
+    raw = _turned_back(path) if "\\x" in path else path
+    return raw if raw != path and spelt(raw) == path and not exists(path) and exists(raw) else path
+
+
+def _found_parts(path: str, exists: Callable[[str], bool]) -> str:
+    done = "/" if path.startswith("/") else ""
+    for part in path.strip("/").split("/"):
+        plain, raw = os.path.join(done, part), os.path.join(done, _turned_back(part))
+        done = raw if not exists(plain) and exists(raw) else plain
+    return done
+
+
+def _turned_back(name: str) -> str:
+    raw = _SPELT.sub(lambda match: bytes([int(match[1], 16)]), name.encode("utf-8", "surrogateescape"))
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _bytes_of(match: re.Match[str]) -> str:
+    return _spell(match.group(0))
+
+
+def _spell(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))

@@ -94,7 +94,7 @@ def test_text_is_plain_where_there_is_no_terminal(dataset, monkeypatch):
 def test_untrusted_text_brings_neither_markup_nor_control_codes():
     out = io.StringIO()
     print_tables([cell("[bold]a[/bold]\x1b[31m\nb")], out)
-    assert out.getvalue() == "[bold]a[/bold]?[31m?b\n"
+    assert out.getvalue() == "[bold]a[/bold]\\x1b[31m\\x0ab\n"
 
 
 def test_progress_is_silent_for_short_work_and_tells_rate_for_long():

@@ -31,7 +31,8 @@ def test_pictures_videos_tars_and_folders_of_odd_names_are_mined(tmp_path, capsy
     assert mine(tmp_path / "in", tmp_path / "out") == 0
     mined = rows(tmp_path / "out")
     assert {row.status for row in mined} == {"ok"} and len(mined) == len(NAMES) + 1 + 1 + 2 + 1
-    assert {Path(row.source_id).name for row in mined} >= set(NAMES)
+    assert {Path(row.source_id).name for row in mined} >= set(map(spelt, NAMES))
+    assert all(row.source_id.isprintable() and row.uri.isprintable() for row in mined)
 
 
 def test_a_broken_file_of_an_odd_name_is_one_item_and_one_line(tmp_path, capsys):
@@ -40,7 +41,7 @@ def test_a_broken_file_of_an_odd_name_is_one_item_and_one_line(tmp_path, capsys)
     assert mine(tmp_path / "in", tmp_path / "out") == 0
     assert sorted(row.status for row in rows(tmp_path / "out")) == ["ok", "quarantined"]
     printed = "".join(capsys.readouterr())
-    assert "a error: b?[31m::.jpg: BadItem" in printed and "\x1b" not in printed
+    assert r"a\x0aerror: b\x1b[31m::.jpg: BadItem" in printed and "\x1b" not in printed
     assert not any(line.startswith("error") for line in printed.splitlines())
 
 

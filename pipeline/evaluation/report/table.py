@@ -13,8 +13,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from trackmill.pipeline.console.output import behind_the_door
 from trackmill.pipeline.evaluation.report.report import ANY_CLASS, Report, Row
 from trackmill.pipeline.evaluation.request import Options
+from trackmill.pipeline.storage.names import printable as spelt_printable
 from trackmill.pipeline.storage.credentials import scrub
 
 MAX_SEQUENCES, MAX_CLASSES = 200, 40
@@ -68,7 +70,7 @@ def print_report(report: Report, *, width: int | None = None) -> None:
 
 def print_parts(parts: Callable[[int], Iterable[RenderableType]], width: int | None = None) -> None:
     """Print what `parts` gives for a number of columns; see `print_report`."""
-    stream = sys.stdout
+    stream = behind_the_door(sys.stdout)
     if stream.isatty():
         console = Console(file=stream, highlight=False)
         width = width or console.width
@@ -133,7 +135,7 @@ def format_number(value: float | int | None) -> str:
 
 def printable(value: object, limit: int = _MAX_NAME) -> str:
     """Untrusted text made safe to show: of bounded length, without control characters or credentials."""
-    text = "".join(c if c.isprintable() else "?" for c in scrub(str(value)))
+    text = spelt_printable(scrub(str(value)))
     return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 

@@ -20,6 +20,7 @@ from ray.exceptions import RayError
 
 from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of
 from trackmill.pipeline.storage.credentials import adopt_environment, redact, scrub
+from trackmill.pipeline.storage.names import printable
 from trackmill.pipeline.training.health import NonFinite, NothingLearnt
 from trackmill.pipeline.training.launch import worker
 from trackmill.pipeline.training.loop import TrainingResult
@@ -120,7 +121,7 @@ class Rank:
                 )
             except Exception as error:
                 lines = scrub(traceback.format_exc())
-                print(lines, file=sys.__stderr__, flush=True)
+                print(printable(lines, "\n\t"), file=sys.__stderr__, flush=True)
                 code = exit_code_of(error)
                 plain = code is ExitCode.MISTAKE or isinstance(error, (NonFinite, NothingLearnt, BadLosses))
                 raise RankFailed(
