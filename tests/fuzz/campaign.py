@@ -98,8 +98,11 @@ class Campaign:
         return number, files, change
 
     def try_iteration(self, iteration: int) -> Outcome:
-        """Try one input and count what came."""
-        number, files, change = self.draw(iteration)
+        """Try the input of an iteration and count what came."""
+        return self.try_files(iteration, *self.draw(iteration))
+
+    def try_files(self, iteration: int, number: int, files: Files, change: Change) -> Outcome:
+        """Try one input, made out of the seed `number`, and count what came."""
         outcome = self.judge(self._child.try_one(files, self._seeds[number]), number, files, change)
         self.tally.kinds[outcome.kind] += 1
         self.tally.peak_mb = max(self.tally.peak_mb, outcome.peak_mb)

@@ -20,7 +20,7 @@ from tests.fuzz.child import STACKS
 from tests.fuzz.outcomes import Kind, Outcome
 from tests.fuzz.target import Files, Target
 
-_TICK_S = 0.5
+_TICK_S = 0.2
 _WALL_FACTOR = 6
 """A child that waits and uses no processor time is given so much longer."""
 _INPUTS = 400
@@ -105,7 +105,7 @@ class Child:
             cpu_s, wall_s = _cpu_s(self._process.pid) - used, time.monotonic() - begun
             if cpu_s > most_cpu_s or wall_s > most_cpu_s * _WALL_FACTOR:
                 os.kill(self._process.pid, STACKS)
-                time.sleep(1)
+                time.sleep(0.3)  # until it is written
                 outcome = self._ended(Kind.HANG, f"no answer after {cpu_s:.0f} CPU s and {wall_s:.0f} s")
                 return dataclasses.replace(outcome, cpu_s=cpu_s)
 

@@ -160,7 +160,7 @@ def _other(rng: Random, kind: Any, value: Any) -> Any:
             else rng.choice((0, 1, 2**31 - 1))
         )
     if pa.types.is_floating(kind):
-        return float(rng.choice([each for each in HUGE if abs(each) < 1e309 or each != each]))
+        return rng.choice([each for each in HUGE if isinstance(each, float)])
     if pa.types.is_string(kind):
         return rng.choice([*(text for text in TEXTS if "\ud800" not in text), f"{value}x", f"../{value}"])
     if pa.types.is_binary(kind):

@@ -139,7 +139,7 @@ ALL = (
             *("make_sidecar", "@/data", "other", "--producer", "tests.sidecars.producers:Brightness"),
             *("--executor", "inline"),
         ),
-        about=("data", "other"),
+        about=("data", "other", "named above"),
         share=20,
         torch=True,
     ),
