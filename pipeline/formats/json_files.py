@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
-import zlib
 from typing import Any
 
 import orjson
 
 from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.packed import gunzipped
 from trackmill.pipeline.formats.text_spellings import utf8
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, list_files, read_bytes
 
 MAX_JSON_BYTES = 8 << 30
-"""More than any benchmark's file after decompression; a gzip bomb ends here."""
+"""More than any benchmark's file, also after unpacking."""
+
+PARSED_FLOOR = 1536 << 20
+"""The values of every file may take so many bytes in memory."""
+
+PARSED_PER_BYTE = 20
+"""They may also take so many for each byte of the file. Track files and annotations take 4 to 12."""
+
+_MOST_PER_BYTE = 40
+"""No file takes more: lists in lists take 33."""
 
 
 def load_json(url: str) -> Any:
@@ -25,14 +34,23 @@ def load_json(url: str) -> Any:
         FileNotFoundError: no such file.
         OSError: could not be read.
     """
-    data = read_bytes(url)
+    data: bytes | bytearray = read_bytes(url, max_bytes=MAX_JSON_BYTES)
     if data[:2] == b"\x1f\x8b":
-        data = _gunzip(data, url)
+        data = gunzipped(bytes(data), redact(url), MAX_JSON_BYTES)
     if b"\0" in data[:4] or data.startswith(b"\xff\xfe"):
-        data = utf8(data, url)
-    data = data.removeprefix(b"\xef\xbb\xbf")
+        data = utf8(bytes(data), url)
+    if data.startswith(b"\xef\xbb\xbf"):
+        data = data[3:]
+    limit = max(PARSED_FLOOR, PARSED_PER_BYTE * len(data))
+    if len(data) * _MOST_PER_BYTE > limit and (cost := _cost(data)) > limit:
+        raise BadTracks(
+            f"{redact(url)}: its values would take about {cost:,} bytes in memory, more than {len(data):,} of JSON "
+            f"may ({limit:,}, see PARSED_FLOOR and PARSED_PER_BYTE in pipeline/formats/json_files.py)"
+        )
     try:
         return orjson.loads(data)
+    except SystemError as error:  # how its parser says that there is no memory
+        raise MemoryError(f"{redact(url)}: its values do not fit") from error
     except orjson.JSONDecodeError as error:
         raise BadTracks(f"{redact(url)}: not valid JSON{_fault(data, error)}") from None
 
@@ -54,7 +72,7 @@ def json_files(url: str) -> list[FileInfo]:
     return found
 
 
-def _fault(data: bytes, error: orjson.JSONDecodeError) -> str:
+def _fault(data: bytes | bytearray, error: orjson.JSONDecodeError) -> str:
     """Where JSON is broken, what stands there, and what to do."""
     try:
         text = data.decode()
@@ -79,19 +97,8 @@ def _fault(data: bytes, error: orjson.JSONDecodeError) -> str:
     return f": line {error.lineno}, column {error.colno}: {advice}; near {shown!r}"
 
 
-def _gunzip(data: bytes, url: str) -> bytes:
-    parts, total = [], 0
-    while data:
-        member = zlib.decompressobj(wbits=31)
-        try:
-            part = member.decompress(data, MAX_JSON_BYTES - total)
-        except zlib.error as error:
-            raise BadTracks(f"{redact(url)}: a broken gzip file: {error}") from None
-        total += len(part)
-        if not member.eof:
-            if total >= MAX_JSON_BYTES:
-                raise BadTracks(f"{redact(url)}: more than {MAX_JSON_BYTES:,} bytes when unpacked")
-            raise BadTracks(f"{redact(url)}: a gzip file that ends early; copy it again")
-        parts.append(part)
-        data = member.unused_data.lstrip(b"\0")
-    return b"".join(parts)
+def _cost(data: bytes | bytearray) -> int:
+    """Bytes that the values take in memory once they are parsed, by a count of the marks; about right, or too much."""
+    lists, objects, values = data.count(b"["), data.count(b"{"), data.count(b'":')
+    texts = max(0, data.count(b'"') // 2 - values)  # keys are shared
+    return 72 * lists + 72 * objects + 160 * min(objects, values) + 25 * values + 60 * texts + 32 * data.count(b",")

@@ -7,8 +7,11 @@ as they are, as TrackEval does, although the specification counts pixels from 1.
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +19,21 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from trackmill.pipeline.formats.errors import BadTracks
-from trackmill.pipeline.formats.text_spellings import first_line, utf8, with_commas
+from trackmill.pipeline.formats.frame_numbers import MAX_FRAME
+from trackmill.pipeline.formats.text_spellings import each_piece, first_line, utf8, with_commas
 from trackmill.pipeline.storage.credentials import redact
+from trackmill.schemas.boxes import LARGEST_COORDINATE
 
 NUM_COLUMNS_NEEDED = 7
 _MAX_COLUMNS = 64
+
+MAX_TEXT_BYTES = 128 << 20
+"""Size limit of a text file of tracks or detections, also after unpacking. Its rows take up to 14 times as much in
+memory. The longest of MOTChallenge has 30 MB."""
+
+MAX_LINE_BYTES = 1 << 16
+"""Size limit of a line."""
+
 _USUAL_COLUMNS = 10
 _NUMBER = re.compile(rb"\s*[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf|infinity)\s*", re.IGNORECASE)
 """What the parser in C takes for a number; Python's `float` takes more, such as `1_0`."""
@@ -75,7 +88,11 @@ def parse_mot_text(data: bytes, url: str, *, identities: bool = True) -> MotRows
             finite, a frame or id that is not whole, a frame below 1, a negative width or height, an id twice in a
             frame.
     """
-    text = with_commas(utf8(data, url))
+    if len(data) > MAX_TEXT_BYTES:
+        raise BadTracks(f"{redact(url)}: {len(data):,} bytes, more than the limit of {MAX_TEXT_BYTES:,}; split it")
+    text = utf8(data, url)
+    _refuse_long_lines(text, url)
+    text = with_commas(text)
     first = first_line(text)
     if not first:
         return _no_rows(url)
@@ -91,11 +108,13 @@ def parse_mot_text(data: bytes, url: str, *, identities: bool = True) -> MotRows
             f"these look like decimal commas; write 10.5, or part columns with semicolons: {_shown(first)}"
         )
     cells = _numbers(text, num_columns, url)
+    with np.errstate(over="ignore"):  # refused below
+        far_sides = cells[2] + cells[4], cells[3] + cells[5]
     rows = MotRows(
         url=url,
         frames=_whole(cells[0], "frame", text, url),
         ids=_whole(cells[1], "id", text, url) if identities else np.full(len(cells[1]), -1),
-        boxes=np.column_stack([cells[2], cells[3], cells[2] + cells[4], cells[3] + cells[5]]),
+        boxes=np.column_stack([cells[2], cells[3], *far_sides]),
         confidence=cells[6],
         classes=_classes(cells),
         num_columns=num_columns,
@@ -107,13 +126,25 @@ def parse_mot_text(data: bytes, url: str, *, identities: bool = True) -> MotRows
     return rows
 
 
+def _refuse_long_lines(text: bytes, url: str) -> None:
+    begin = 0
+    while len(text) - begin > MAX_LINE_BYTES:
+        end = max(text.rfind(mark, begin, begin + MAX_LINE_BYTES) for mark in (b"\n", b"\r"))
+        if end < 0:
+            line = text.count(b"\n", 0, begin) + 1
+            raise BadTracks(
+                f"{redact(url)}: line {line} is longer than {MAX_LINE_BYTES:,} bytes; this is no track file"
+            )
+        begin = end + 1
+
+
 def _numbers(text: bytes, num_columns: int, url: str) -> list[NDArray[np.float64]]:
     """All columns, by one call of a parser in C; only if it fails is the line looked for in Python."""
     try:
         cells = _parse(text, num_columns)
     except pa.ArrowInvalid:
         # A comma or blanks at the end of a line are harmless, but are a column, or a row, to the parser.
-        text = re.sub(rb"(?m),?[ \t]*$", b"", text)
+        text = each_piece(lambda piece: re.sub(rb"(?m),?[ \t]*$", b"", piece), text)
         try:
             cells = _parse(text, num_columns)
         except pa.ArrowInvalid as error:
@@ -140,7 +171,7 @@ def _parse(text: bytes, num_columns: int) -> list[NDArray[np.float64]]:
 
 
 def _fault(text: bytes, num_columns: int, url: str) -> BadTracks | None:
-    for number, line in enumerate(text.split(b"\n"), start=1):
+    for number, line in enumerate(_lines(text), start=1):
         if not line.strip():
             continue
         where, shown = f"{redact(url)}: line {number}", _shown(line)
@@ -166,7 +197,8 @@ def _whole(column: NDArray[np.float64], name: str, text: bytes, url: str) -> NDA
     odd = np.flatnonzero((column != np.floor(column)) | (np.abs(column) > _MAX_NUMBER))
     if odd.size:
         line = _line_of(text, int(odd[0]))
-        raise BadTracks(f"{redact(url)}: line {line}: the {name} should be a whole number, found {column[odd[0]]}")
+        fault = f"should be a whole number below 2^53, found {column[odd[0]]:.17g}"
+        raise BadTracks(f"{redact(url)}: line {line}: the {name} {fault}")
     return column.astype(np.int64)
 
 
@@ -183,6 +215,13 @@ def _check(rows: MotRows, width: NDArray[np.float64], height: NDArray[np.float64
     odd = np.flatnonzero((width < 0) | (height < 0))
     if odd.size:
         raise BadTracks(f"{rows.where(int(odd[0]))}: the box has a negative width or height")
+    odd = np.flatnonzero((np.abs(rows.boxes) > LARGEST_COORDINATE).any(axis=1))
+    if odd.size:
+        fault = f"the box lies farther than {LARGEST_COORDINATE:g} pixels from the image's corner"
+        raise BadTracks(f"{rows.where(int(odd[0]))}: {fault}")
+    odd = np.flatnonzero(rows.frames > MAX_FRAME)
+    if odd.size:
+        raise BadTracks(f"{rows.where(int(odd[0]))}: frame {rows.frames[odd[0]]}, but the largest may be {MAX_FRAME}")
     odd = np.flatnonzero(rows.frames < 1)
     if odd.size:
         raise BadTracks(f"{rows.where(int(odd[0]))}: frame {rows.frames[odd[0]]}, but frames count from 1")
@@ -209,8 +248,13 @@ def _has_duplicates(frames: NDArray[np.int64], ids: NDArray[np.int64]) -> bool:
 
 def _line_of(text: bytes, row: int) -> int:
     """Line number, from 1, of a row, blank lines being none."""
-    filled = [number for number, line in enumerate(text.split(b"\n"), start=1) if line.strip()]
-    return filled[row]
+    filled = (number for number, line in enumerate(_lines(text), start=1) if line.strip())
+    return next(islice(filled, row, None))
+
+
+def _lines(text: bytes) -> Iterator[bytes]:
+    """The lines one by one: a list of a hundred million would take gigabytes."""
+    return (line.removesuffix(b"\n") for line in io.BytesIO(text))
 
 
 def _no_rows(url: str) -> MotRows:

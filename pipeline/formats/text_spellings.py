@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
@@ -12,6 +13,7 @@ _BLANKS = bytes.maketrans(b"\f\v", b"  ")
 """Form feeds and vertical tabs part pages, not columns."""
 _TEXT = bytes([9, 10, 11, 12, 13, *range(32, 256)])
 """All characters but control codes."""
+_PIECE = 1 << 20
 _FEWEST = 6
 """A line with so many semicolons (or blanks) has its columns parted by them."""
 
@@ -56,8 +58,21 @@ def with_commas(data: bytes) -> bytes:
     if parted or b"," not in first:
         if b"," in data:
             data = data.replace(b",", b".")
-        data = re.sub(rb"[ \t;]+", b",", re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", data))
+        data = each_piece(lambda piece: re.sub(rb"[ \t;]+", b",", re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", piece)), data)
     return data
+
+
+def each_piece(change: Callable[[bytes], bytes], data: bytes) -> bytes:
+    """Whole lines, about a megabyte of them at a time, changed and joined again.
+
+    A regular expression notes each place that it replaces: those of a whole file would take gigabytes.
+    """
+    pieces, begin = [], 0
+    while begin < len(data):
+        end = data.find(b"\n", begin + _PIECE) + 1 or len(data)
+        pieces.append(change(data[begin:end]))
+        begin = end
+    return b"".join(pieces)
 
 
 def first_line(data: bytes) -> bytes:

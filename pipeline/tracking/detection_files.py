@@ -18,11 +18,11 @@ from trackmill.models.detectors.base import Detector
 from trackmill.pipeline.formats.frame_numbers import MAX_FRAME
 from trackmill.pipeline.formats.json_columns import objects
 from trackmill.pipeline.formats.json_files import load_json
-from trackmill.pipeline.formats.mot_text import parse_mot_text
+from trackmill.pipeline.formats.mot_text import MAX_TEXT_BYTES, parse_mot_text
 from trackmill.pipeline.formats.segmentations import read_segmentation
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
-from trackmill.pipeline.storage.parquet import ParquetData
+from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.pipeline.tracking.image_table import ImageTable, image_table, read_image_table
 from trackmill.schemas.boxes import LARGEST_COORDINATE
 from trackmill.schemas.detections import Detections
@@ -144,12 +144,12 @@ def read_detections(
     """
     name = redact(url).lower()
     if name.endswith((".txt", ".csv")):
-        return FileDetections(_mot_rows(read_bytes(url), url), min_score)
+        return FileDetections(_mot_rows(read_bytes(url, max_bytes=MAX_TEXT_BYTES), url), min_score)
     if name.endswith((".json", ".json.gz")):
         table = read_image_table(images, video, file_names) if images else None
         return FileDetections(_coco_rows(load_json(url), redact(url), video, file_names, table), min_score)
     if name.endswith(".parquet"):
-        return FileDetections(_parquet_rows(read_bytes(url), redact(url)), min_score)
+        return FileDetections(_parquet_rows(read_bytes(url, max_bytes=MAX_TABLE_FILE_BYTES), redact(url)), min_score)
     raise InputError(f"{redact(url)}: detections are read from .txt (MOTChallenge), .json (COCO) and .parquet files")
 
 

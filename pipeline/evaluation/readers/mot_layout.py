@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
-from trackmill.pipeline.evaluation.readers.mot_sequence_file import SequenceFile, gunzipped, member_names, unpacked
+from trackmill.pipeline.evaluation.readers.mot_sequence_file import SequenceFile, member_names, unpacked
 from trackmill.pipeline.formats.errors import BadTracks
-from trackmill.pipeline.formats.mot_text import NUM_COLUMNS_NEEDED
+from trackmill.pipeline.formats.mot_text import MAX_TEXT_BYTES, NUM_COLUMNS_NEEDED
+from trackmill.pipeline.formats.packed import gunzipped
 from trackmill.pipeline.formats.text_spellings import first_line, utf8
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, list_files, read_bytes
@@ -59,7 +60,7 @@ def find_sequences(url: str, truth_name: str = "gt.txt", expected: Collection[st
         others = sorted({basename(uri) for uri in files if dirname(uri).endswith("/gt") and uri.endswith(".txt")})
         advice = nearest(truth_name, others) or f"found in gt folders: {', '.join(others[:8]) or 'nothing'}"
         raise BadTracks(f"{redact(url)}: no SEQUENCE/gt/{truth_name}; {advice}")
-    texts = [uri for uri in files if _holds_tracks(uri, expected, partial(read_bytes, uri))]
+    texts = [uri for uri in files if _holds_tracks(uri, expected, partial(read_bytes, uri, max_bytes=MAX_TEXT_BYTES))]
     direct = [uri for uri in texts if dirname(uri) == root]
     if archives and (not texts or truth_name != "gt.txt"):
         # One submission, or an export of each task, as CVAT makes them.
@@ -228,7 +229,7 @@ def _holds_tracks(name: str, expected: Collection[str], read: Callable[[], bytes
 def _begins_like_tracks(data: bytes) -> bool:
     """Whether the first line is a row of numbers."""
     try:
-        text = utf8(gunzipped(data, "") if data.startswith(b"\x1f\x8b") else data, "")
+        text = utf8(bytes(gunzipped(data, "", MAX_TEXT_BYTES)) if data.startswith(b"\x1f\x8b") else data, "")
     except BadTracks:
         return False
     cells = re.split(rb"[,;\s]+", first_line(text))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import configparser
-import gzip
-import io
 import posixpath
-import zipfile
-import zlib
 from dataclasses import dataclass
 
 from trackmill.pipeline.formats.errors import BadTracks
-from trackmill.pipeline.formats.mot_text import MotRows, parse_mot_text
+from trackmill.pipeline.formats.mot_text import MAX_TEXT_BYTES, MotRows, parse_mot_text
+from trackmill.pipeline.formats.packed import gunzipped, member_bytes, open_archive
 from trackmill.pipeline.formats.text_spellings import utf8
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import dirname, read_bytes
 
-MAX_TEXT_BYTES = 1 << 30
-"""Size limit of a text file of tracks, also after unpacking: it stops zip bombs."""
+MAX_ARCHIVE_BYTES = 512 << 20
+"""Size limit of an archive of track files."""
 
 _MOST_ARCHIVES = 2
 _ARCHIVES: dict[str, bytes] = {}
@@ -56,7 +53,7 @@ class SequenceFile:
         where = f"{self.url}/{self.member}" if self.member else self.url
         text = unpacked(self.url, self.member) if self.member else read_bytes(self.url, max_bytes=MAX_TEXT_BYTES)
         if where.lower().endswith(".gz"):
-            text = gunzipped(text, where)
+            text = bytes(gunzipped(text, redact(where), MAX_TEXT_BYTES))
         return parse_mot_text(text, where)
 
     def length(self) -> int | None:
@@ -119,11 +116,8 @@ def member_names(url: str) -> list[str]:
         OSError: it cannot be read.
     """
     _ARCHIVES.pop(url, None)
-    try:
-        with zipfile.ZipFile(io.BytesIO(_archive(url))) as archive:
-            return archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise BadTracks(f"{redact(url)}: not a zip archive: {error}") from None
+    with open_archive(_archive(url), redact(url)) as archive:
+        return archive.namelist()
 
 
 def unpacked(url: str, member: str) -> bytes:
@@ -133,35 +127,13 @@ def unpacked(url: str, member: str) -> bytes:
         BadTracks: it cannot be unpacked, or is too large.
         OSError: the archive cannot be read.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(_archive(url))) as archive, archive.open(member) as handle:
-            text = handle.read(MAX_TEXT_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-        raise BadTracks(f"{redact(url)}: cannot unpack {member}: {error}") from None
-    if len(text) > MAX_TEXT_BYTES:
-        raise BadTracks(f"{redact(url)}: {member} unpacks to more than {MAX_TEXT_BYTES:,} bytes")
-    return text
-
-
-def gunzipped(data: bytes, where: str) -> bytes:
-    """What was compressed.
-
-    Raises:
-        BadTracks: it cannot be unpacked, or is too large.
-    """
-    try:
-        with gzip.open(io.BytesIO(data)) as handle:
-            text = handle.read(MAX_TEXT_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadTracks(f"{redact(where)}: cannot be unpacked: {error}") from None
-    if len(text) > MAX_TEXT_BYTES:
-        raise BadTracks(f"{redact(where)}: unpacks to more than {MAX_TEXT_BYTES:,} bytes")
-    return text
+    with open_archive(_archive(url), redact(url)) as archive:
+        return bytes(member_bytes(archive, member, redact(url), MAX_TEXT_BYTES))
 
 
 def _archive(url: str) -> bytes:
     if url not in _ARCHIVES:
-        data = read_bytes(url, max_bytes=MAX_TEXT_BYTES)
+        data = read_bytes(url, max_bytes=MAX_ARCHIVE_BYTES)
         while len(_ARCHIVES) >= _MOST_ARCHIVES:
             del _ARCHIVES[next(iter(_ARCHIVES))]
         _ARCHIVES[url] = data
