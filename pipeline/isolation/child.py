@@ -24,6 +24,8 @@ from trackmill.pipeline.storage.signed import adopt_signatures
 from trackmill.schemas.errors import InputError, StorageError
 
 _ORPHAN_CHECK_S = 2.0
+_RESERVED_BYTES = 8 << 30
+"""Address space that libraries and threads may reserve, beyond what is allocated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,21 +175,23 @@ def _said(error: Exception) -> str:
 def _limit_memory(allowance: int) -> None:
     """Cap what this process may allocate, by what it has now; 0 lifts the cap.
 
-    Data rather than address space: libraries that are loaded late, and what they only reserve, do not count.
+    What counts is data: libraries that are loaded late, and what they only reserve, do not. Address space has a wider
+    cap, for kernels that do not count data.
     """
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    soft = _data_bytes() + allowance if allowance else hard
-    if hard != resource.RLIM_INFINITY:
-        soft = hard if soft == resource.RLIM_INFINITY else min(soft, hard)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    for kind, line, slack in ((resource.RLIMIT_DATA, "VmData:", 0), (resource.RLIMIT_AS, "VmSize:", _RESERVED_BYTES)):
+        hard = resource.getrlimit(kind)[1]
+        soft = _bytes_now(line) + allowance + slack if allowance else hard
+        if hard != resource.RLIM_INFINITY:
+            soft = hard if soft == resource.RLIM_INFINITY else min(soft, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(kind, (soft, hard))
 
 
-def _data_bytes() -> int:
-    """What this process has allocated by now; 0 where the system does not tell."""
+def _bytes_now(line: str) -> int:
+    """What this process has by now; 0 where the system does not tell."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
+            return next(int(each.split()[1]) * 1024 for each in status if each.startswith(line))
     except (OSError, StopIteration, ValueError):
         return 0
 
