@@ -24,6 +24,7 @@ class ReceiptRow:
         position: place of the item inside the unit.
         shard: file name under `shards/`, empty when nothing was stored.
         offset, size: byte range of the sample inside the shard; read it alone and it is a valid piece of tar.
+        checksum: XXH3-64 of that range as a signed number; 0 where an older version wrote the receipt.
         frames, objects, proposals, negatives, refused: counts over the sample.
         license: of the stored sample.
         attempts: 1, and one more for each `--only-quarantined` run.
@@ -49,6 +50,7 @@ class ReceiptRow:
     license: str = ""
     attempts: int = 1
     seconds: float = 0.0
+    checksum: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,7 +101,7 @@ def write_samples(
                 item, media, [p for p, _ in found], [n for _, n in found], STAMP, lambda frame: jpeg_bytes(frame.image)
             )
             shard, offset, size = writer.write(members)
-            place = {"shard": shard, "offset": offset, "size": size}
+            place = {"shard": shard, "offset": offset, "size": size, "checksum": writer.checksum}
             rows.append(make_row(item, unit, position, license=media.license, **place, **dataclasses.asdict(counts)))
     return rows, writer.shards
 

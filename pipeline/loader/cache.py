@@ -7,6 +7,7 @@ lock on its unfinished file; the lock ends with the process, and then the next p
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -19,9 +20,11 @@ from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import filesystem, read_bytes, retry
 from trackmill.schemas.config import ConfigError
+from trackmill.schemas.errors import StorageError
 from trackmill.schemas.receipt import ShardInfo
 
 CHUNK_BYTES = 32 << 20
+_HASHED_AT_ONCE = 4 << 20
 _PART = ".part"
 _POLL_S = 0.05
 # Only such files are counted or removed; all others in the folder belong to the user.
@@ -47,6 +50,26 @@ def check_length(url: str, shard: ShardInfo) -> None:
 def other_length(shard: ShardInfo, found: int) -> BadShard:
     """The error for a shard of `found` bytes that should have more or fewer."""
     return BadShard(f"{shard.name}: has {found} bytes, not {shard.num_bytes} as recorded; mine its unit again")
+
+
+def other_hash(shard: ShardInfo, found: str) -> BadShard:
+    """The error for a shard of another SHA-256."""
+    return BadShard(
+        f"{shard.name}: is damaged: its SHA-256 is {found}, its receipt says {shard.sha256}; mine its unit again"
+    )
+
+
+def file_sha256(descriptor: int) -> str:
+    """SHA-256 of a whole open file, wherever it stands."""
+    found, offset = hashlib.sha256(), 0
+    while block := os.pread(descriptor, _HASHED_AT_ONCE, offset):
+        found.update(block)
+        offset += len(block)
+    return found.hexdigest()
+
+
+class CacheFull(StorageError):
+    """There is no room on the disk of the cache; the text says what to do."""
 
 
 class ShardCache:
@@ -75,25 +98,39 @@ class ShardCache:
         except OSError as error:
             raise ConfigError(f"data.cache: {folder!r} cannot be made ({error.strerror})") from None
 
-    def open(self, url: str, shard: ShardInfo) -> int:
+    def open(self, url: str, shard: ShardInfo, check: bool = False) -> int:
         """A file descriptor of a whole shard, which is fetched if necessary; the caller closes it.
 
         Args:
             url: URL of the shard.
             shard: its entry in the catalog.
+            check: hash what lies in the cache already, and fetch it again where it has rotted. What is fetched is
+                always hashed.
 
         Raises:
-            BadShard: see `check_length`.
+            BadShard: see `check_length`, or its SHA-256 is another one, twice.
+            CacheFull: there is no room for it.
             OSError: the shard cannot be fetched.
         """
-        identity = hashlib.sha256(f"{url}\n{shard.num_bytes}\n{shard.sha256}".encode()).hexdigest()[:16]
-        path = self._folder / f"cached-{identity}-{shard.name}"
+        path = self._path(url, shard)
         while True:
             descriptor = self._open_whole(path, shard.num_bytes)
+            if descriptor is not None and check and shard.sha256 and file_sha256(descriptor) != shard.sha256:
+                os.close(descriptor)
+                path.unlink(missing_ok=True)
+                descriptor = None
             if descriptor is None:
                 descriptor = self._fetch(path, url, shard)
             if descriptor is not None:
                 return descriptor
+
+    def forget(self, url: str, shard: ShardInfo) -> None:
+        """Remove a shard that turned out to be damaged; the next who opens it fetches it."""
+        self._path(url, shard).unlink(missing_ok=True)
+
+    def _path(self, url: str, shard: ShardInfo) -> Path:
+        identity = hashlib.sha256(f"{url}\n{shard.num_bytes}\n{shard.sha256}".encode()).hexdigest()[:16]
+        return self._folder / f"cached-{identity}-{shard.name}"
 
     def _open_whole(self, path: Path, size: int) -> int | None:
         try:
@@ -123,12 +160,13 @@ class ShardCache:
                 return None
             check_length(url, shard)
             self._make_room(descriptor, part, size)
-            for begin in range(0, size, CHUNK_BYTES):
-                data = memoryview(read_bytes(url, begin, min(CHUNK_BYTES, size - begin)))
-                while data:
-                    written = os.pwrite(descriptor, data, begin)
-                    data, begin = data[written:], begin + written
-            os.fsync(descriptor)
+            found = self._copy(url, shard, descriptor)
+            if shard.sha256 and found != shard.sha256:  # damaged on its way, perhaps
+                found = self._copy(url, shard, descriptor)
+                if found != shard.sha256:
+                    raise other_hash(shard, found)
+            with self._telling_of_room(shard):
+                os.fsync(descriptor)
             with self._alone():  # a file that is renamed while others sum up sizes could be missed
                 os.replace(part, path)
             fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -139,6 +177,30 @@ class ShardCache:
                     part.unlink()
             os.close(descriptor)
             raise
+
+    def _copy(self, url: str, shard: ShardInfo, descriptor: int) -> str:
+        """Fetch all of a shard into an open file; returns the SHA-256 of what came."""
+        found = hashlib.sha256()
+        for begin in range(0, shard.num_bytes, CHUNK_BYTES):
+            data = memoryview(read_bytes(url, begin, min(CHUNK_BYTES, shard.num_bytes - begin)))
+            found.update(data)
+            with self._telling_of_room(shard):
+                while data:
+                    written = os.pwrite(descriptor, data, begin)
+                    data, begin = data[written:], begin + written
+        return found.hexdigest()
+
+    @contextlib.contextmanager
+    def _telling_of_room(self, shard: ShardInfo) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise CacheFull(
+                f"data.cache {self._folder}: no room for {shard.name} of {shard.num_bytes:,} bytes ({error.strerror}); "
+                f"free some, lower data.cache_bytes ({self._limit:,}), or name a folder on another disk"
+            ) from error
 
     def _make_room(self, descriptor: int, part: Path, size: int) -> None:
         """Reserve space for the shard: evict others, then give the unfinished file its full length."""

@@ -38,7 +38,7 @@ _COLUMNS = pa.schema(
         ("key", pa.string()),
         ("status", pa.string()),
         ("shard", pa.string()),
-        *((name, pa.int64()) for name in ("offset", "size", "frames", "objects", "proposals")),
+        *((name, pa.int64()) for name in ("offset", "size", "frames", "objects", "proposals", "checksum")),
     ]
 )
 _THREADS = 16
@@ -56,6 +56,7 @@ class Catalog:
         offsets: (N,) int64 bytes, where the sample begins in its shard.
         sizes: (N,) int64 bytes, headers and padding included.
         frames: (N,) int32 number of frames, 1 for a picture.
+        checksums: (N,) int64, see `trackmill.schemas.receipt.ReceiptRow`; 0 where no receipt holds one.
         left_out: number of samples without a box, which are of no use in training; N does not count them.
         fingerprint: SHA-256 over names, sizes and hashes of the shards and the places of the samples; it does not
             depend on the URL or on sidecars.
@@ -69,6 +70,7 @@ class Catalog:
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     frames: NDArray[np.int32]
+    checksums: NDArray[np.int64]
     left_out: int
     fingerprint: str
     sidecars: Sidecars
@@ -116,7 +118,8 @@ def read_catalog(url: str) -> Catalog:
         return _read_tars(open_dataset(url))
     stored = rows.filter(pc.equal(rows["status"], "ok"))
     with_boxes = stored.filter(pc.greater(pc.add(stored["objects"], stored["proposals"]), 0))
-    columns = {name: with_boxes[name].to_numpy().astype(np.int64, copy=False) for name in ("offset", "size", "frames")}
+    names = ("offset", "size", "frames", "checksum")
+    columns = {name: with_boxes[name].to_numpy().astype(np.int64, copy=False) for name in names}
     dataset = Dataset(url, layout, [], shards, None)
     places = _shard_column(with_boxes["shard"], shards, url)
     return _catalog(dataset, places, columns, with_boxes["key"], len(stored) - len(with_boxes))
@@ -166,6 +169,7 @@ def _read_tars(dataset: Dataset) -> Catalog:
     flat = [entry for entries in entries_of for entry in entries]
     numbers = np.array([entry[1:] for entry in flat], np.int64).reshape(-1, 3)
     columns = {name: numbers[:, i] for i, name in enumerate(("offset", "size", "frames"))}
+    columns["checksum"] = np.zeros(len(flat), np.int64)
     return _catalog(dataset, places, columns, pa.chunked_array([pa.array([e[0] for e in flat], pa.string())]), 0)
 
 
@@ -201,6 +205,7 @@ def _catalog(
         offsets=np.ascontiguousarray(offsets),
         sizes=np.ascontiguousarray(sizes),
         frames=columns["frames"][order].astype(np.int32),
+        checksums=np.ascontiguousarray(columns["checksum"][order]),
         left_out=left_out,
         fingerprint=digest.hexdigest(),
         sidecars=Sidecars(root=dataset.url) if dataset.layout is None else find_sidecars(dataset.layout),

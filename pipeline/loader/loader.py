@@ -98,7 +98,7 @@ class ShardLoader(Iterator[Any]):
         self._ahead: Ahead | None = None
         self._pin = ahead
         # Made here even when workers make their own, so that wrong settings fail at once.
-        self._files = ShardFiles(catalog, settings.cache, settings.cache_bytes)
+        self._files = ShardFiles(catalog, settings)
         streams_of = _Streams(catalog, settings, self.order, streams, make_example, self._max_bad, batches_done)
         self._iterator: Any = None
         if self.workers:
@@ -232,7 +232,7 @@ class _Streams(IterableDataset[Any]):
         adopt_environment(self._environment, over=True)
         count = len(self._streams) // worker.num_workers
         own = self._streams[worker.id * count : (worker.id + 1) * count]
-        files = ShardFiles(self._catalog, self._settings.cache, self._settings.cache_bytes)
+        files = ShardFiles(self._catalog, self._settings)
         try:
             for part in self.parts(own, files):
                 yield _packed(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import chain
 from typing import Any
 
@@ -37,12 +38,15 @@ class ShardSample:
         shard: file name of the tar, for messages.
         offset: offset of the piece in the tar, in bytes.
         tables: the sidecars of the data set; None without any, as for a folder of tars.
+        compare: compare each frame with the SHA-256 in the record before it is decoded.
 
     Raises:
         BadShard: the bytes are not one whole sample of a known schema version.
     """
 
-    def __init__(self, piece: bytes, shard: str, offset: int, tables: SidecarTables | None = None) -> None:
+    def __init__(
+        self, piece: bytes, shard: str, offset: int, tables: SidecarTables | None = None, compare: bool = False
+    ) -> None:
         self._tables = tables
         names, parts = _members(piece, shard, offset)
         self._member = names.pop()
@@ -78,6 +82,7 @@ class ShardSample:
         if not 0 < self.height * self.width <= MAX_PIXELS or self.height < 0:
             raise self._bad(f"declares frames of {self.height} x {self.width}")
         self._jpegs = list(zip(names, parts))[:count]
+        self._sums = [frame.get("sha256") for frame in self._frames] if compare else []
         self._parsed: tuple[_Proposals, _Objects | None] | None = None
         if count == 1:
             # A picture's boxes are always needed. They are parsed now, while the record is in the CPU's caches. Then
@@ -94,10 +99,12 @@ class ShardSample:
         """(H, W, 3) uint8 RGB of one frame; every call decodes it again.
 
         Raises:
-            BadShardMember: not a whole JPEG of the declared size.
+            BadShardMember: not a whole JPEG of the declared size, or not the one that was stored.
         """
         name, data = self._jpegs[frame]
         try:
+            if self._sums and hashlib.sha256(data).hexdigest() != self._sums[frame]:
+                raise BadShardMember(self.shard, name, "is damaged: its SHA-256 is not the recorded one")
             return decode_jpeg(data, self.shard, name, self.height, self.width)
         except BadShard as error:
             self.problem = str(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from trackmill.schemas.config import Settings
@@ -27,6 +29,12 @@ class DataSettings(Settings):
     cache: str = Field("", description="Local folder that keeps remote shards, shared by all processes of a machine.")
     cache_bytes: int = Field(
         64 << 30, gt=0, description="Limit of that folder; the least recently used shards go first."
+    )
+    verify: Literal["samples", "frames", "off"] = Field(
+        "samples",
+        description="samples: the bytes of each sample against the checksum in its receipt, at no price that shows; of "
+        "data sets that older versions mined, each shard against its SHA-256 when a process first opens it, or frames "
+        "where it opens none. frames: each JPEG against the SHA-256 in its record. off: only what decoding notices.",
     )
     max_bad: float = Field(
         0.05, ge=0, le=1, description="Share of bad samples in the data set above which the run stops and names some."

@@ -175,7 +175,8 @@ class StreamReader:
         info = self._catalog.shards[self._files.shard_of(sample)]
         try:
             piece = self._files.piece(stream, sample)
-            return ShardSample(bytes(piece), info.name, int(self._catalog.offsets[sample]), self._files.tables)
+            frames = self._files.compares_frames(sample)
+            return ShardSample(bytes(piece), info.name, int(self._catalog.offsets[sample]), self._files.tables, frames)
         except BadShard as error:
             self._count(sample, str(error))
             return None

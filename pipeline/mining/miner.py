@@ -266,7 +266,7 @@ class Miner:
             self._live.enter("writing", mined.item.source_id)
             shard, offset, size = writer.write(mined.members)
             parts.add(row.key, mined.sidecars)
-            row = replace(row, shard=shard, offset=offset, size=size)
+            row = replace(row, shard=shard, offset=offset, size=size, checksum=writer.checksum)
         self.note.put(row.position)
         self._live.item_done(mined.item.frames, row.status == "quarantined")
         return replace(row, seconds=round(mined.seconds + time.perf_counter() - start, 4))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from trackmill.pipeline.shards.decode import Sample, decode_jpeg, parse_sample
 from trackmill.pipeline.shards.stream import BadShardMember, RawSample
+from trackmill.pipeline.shards.tar import raw_checksum
 from trackmill.schemas.masks import CroppedMask, decode_mask
 from trackmill.schemas.receipt import ReceiptRow
 from trackmill.schemas.sample import FrameRecord, SampleRecord, Stored
@@ -54,7 +55,7 @@ def check_sample(raw: RawSample, row: ReceiptRow | None) -> tuple[list[Fault], S
     faults = list(_check_frames(sample))
     faults += _check_masks(sample)
     if row is not None:
-        faults += _check_row(sample, row)
+        faults += _check_row(raw, sample, row)
     return faults, sample.record
 
 
@@ -125,7 +126,7 @@ def _bad_mask(masks: Sequence[CroppedMask | None], areas: list[int] | None, stor
     return ""
 
 
-def _check_row(sample: Sample, row: ReceiptRow) -> Iterator[Fault]:
+def _check_row(raw: RawSample, sample: Sample, row: ReceiptRow) -> Iterator[Fault]:
     member = f"{sample.key}.json"
     record = sample.record
     counts = {
@@ -142,6 +143,8 @@ def _check_row(sample: Sample, row: ReceiptRow) -> Iterator[Fault]:
         yield Fault(sample.shard, member, f"comes from {record.origin.source_id!r}, its receipt says {row.source_id!r}")
     if record.origin.license != row.license:
         yield Fault(sample.shard, member, f"has licence {record.origin.license!r}, its receipt says {row.license!r}")
+    if row.checksum and row.checksum != raw_checksum(raw.members):
+        yield Fault(sample.shard, member, "its checksum is not that of its receipt")
     if (sample.offset, sample.size) != (row.offset, row.size):
         place, recorded = (
             f"{size} bytes at {offset}" for offset, size in ((sample.offset, sample.size), (row.offset, row.size))

@@ -26,6 +26,9 @@ from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 _ARROW = {"str": pa.string(), "Status": pa.string(), "int": pa.int64(), "float": pa.float64()}
 ROW_SCHEMA = pa.schema([(field.name, _ARROW[str(field.type)]) for field in dataclasses.fields(ReceiptRow)])
 SHARD_SCHEMA = pa.schema([(field.name, _ARROW[str(field.type)]) for field in dataclasses.fields(ShardInfo)])
+ADDED_LATER = {"checksum": 0}
+"""Columns that receipts of older versions do not have, each with the value that says so."""
+
 _LISTING_THREADS = 16
 
 RECEIPT_MEMORY_FLOOR = 128 << 20
@@ -127,16 +130,20 @@ def typed_table(data: ParquetData, schema: pa.Schema, row_bytes: int = 0) -> pa.
         row_bytes: see `ParquetData.read`.
 
     Raises:
-        ValueError: a column is missing, is of another type, or has an empty cell.
+        ValueError: a column is missing (but those of `ADDED_LATER`), is of another type, or has an empty cell.
     """
+    there = [name for name in schema.names if name in data.schema.names or name not in ADDED_LATER]
     try:
-        table = data.read(schema.names, row_bytes=row_bytes).cast(schema)
+        table = data.read(there, row_bytes=row_bytes).cast(pa.schema([schema.field(name) for name in there]))
     except pa.ArrowException as error:
         raise ValueError(" ".join(str(error).split())[:200]) from None
-    for name in schema.names:
+    for name in there:
         if table[name].null_count:
             raise ValueError(f"column {name!r} has empty cells")
-    return table
+    for name in schema.names:
+        if name not in there:
+            table = table.append_column(schema.field(name), pa.repeat(pa.scalar(ADDED_LATER[name]), len(table)))
+    return table.select(schema.names)
 
 
 def typed_rows(data: ParquetData, schema: pa.Schema) -> Iterator[dict[str, Any]]:

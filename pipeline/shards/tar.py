@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import IO
 
+from xxhash import xxh3_64, xxh3_64_intdigest
+
 from trackmill.schemas.errors import InputError
 
 BLOCK = 512
@@ -101,6 +103,39 @@ def _octal(field: bytes) -> int | None:
     # int() would also take a sign, blanks and underscores, and a negative size would walk in circles.
     digits = field.rstrip(b" \0")
     return int(digits, 8) if _OCTAL.match(digits) else None
+
+
+def checksum(data: bytes | memoryview) -> int:
+    """What a receipt keeps of a sample's byte range: its XXH3-64 as a signed number, and 1 instead of 0."""
+    return _signed(xxh3_64_intdigest(data))
+
+
+def _signed(digest: int) -> int:
+    return (digest - (1 << 64) if digest >> 63 else digest) or 1
+
+
+class Checksum:
+    """`checksum` of bytes that come piece by piece."""
+
+    def __init__(self) -> None:
+        self._sum = xxh3_64()
+
+    def write(self, data: bytes) -> None:
+        """Add a piece."""
+        self._sum.update(data)
+
+    def value(self) -> int:
+        """Of all pieces so far."""
+        return _signed(self._sum.intdigest())
+
+
+def raw_checksum(members: list[tuple[str, bytes]]) -> int:
+    """`checksum` of the byte range in which these members lie, as `TarWriter` writes them."""
+    found = Checksum()
+    writer = TarWriter(found)  # type: ignore[arg-type]
+    for name, data in members:
+        writer.add(name, data)
+    return found.value()
 
 
 class TarWriter:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.tar import END, TarWriter, member_size
+from trackmill.pipeline.shards.tar import END, Checksum, TarWriter, member_size
 from trackmill.pipeline.storage.files import exists
 from trackmill.pipeline.storage.publish import publish_file, remove
 from trackmill.pipeline.storage.scratch import naming, scratch_file
@@ -24,9 +24,11 @@ class _Hashing:
     def __init__(self, handle: IO[bytes]) -> None:
         self.handle = handle
         self.sha256 = hashlib.sha256()
+        self.sample = Checksum()
 
     def write(self, data: bytes) -> int:
         self.sha256.update(data)
+        self.sample.write(data)
         return self.handle.write(data)
 
 
@@ -54,6 +56,8 @@ class ShardWriter:
         on_publish: Callable[[str], None] | None = None,
     ) -> None:
         self.shards: list[ShardInfo] = []
+        self.checksum = 0
+        """Of the sample that was written last, see `trackmill.schemas.receipt.ReceiptRow`."""
         self._layout = layout
         self._unit, self._retry = unit, retry
         self._max_bytes, self._max_samples = max_bytes, max_samples
@@ -85,10 +89,12 @@ class ShardWriter:
             self._start()
         assert self._scratch is not None
         offset = self._tar.position
+        self._hashing.sample = Checksum()
         with naming(self._scratch):
             for name, data in members:
                 self._tar.add(name, data)
         self._num_samples += 1
+        self.checksum = self._hashing.sample.value()
         return self._name, offset, size
 
     def _close(self) -> None:

@@ -71,6 +71,7 @@ NO_EFFECT = (
     "data.prefetch",
     "data.cache",
     "data.cache_bytes",
+    "data.verify",
     "data.max_bad",
     "checkpoint",
     "telemetry",

@@ -81,7 +81,8 @@ def make_samples(root: str, count: int, height: int, width: int) -> list[tuple[b
             item = make_item("images", f"pic{number:05d}")
             members, _ = encode_sample(item, media, [proposals], [[]], STAMP, lambda _, data=out: data.getvalue())
             shard, offset, size = writer.write(members)
-            rows.append(make_row(item, 0, number, shard=shard, offset=offset, size=size, frames=1, proposals=NUM_BOXES))
+            place = {"shard": shard, "offset": offset, "size": size, "checksum": writer.checksum}
+            rows.append(make_row(item, 0, number, **place, frames=1, proposals=NUM_BOXES))
             data = dict(members)
             members_of.append((data[f"{item.key}.jpg"], data[f"{item.key}.json"]))
     write_receipt(layout, 0, rows, writer.shards, FINGERPRINT)

@@ -56,7 +56,7 @@ def test_bad_samples_are_replaced_counted_and_named(root: Path, workers: int) ->
     catalog = read_catalog(str(root))
     clean = two_epochs(open_loader(catalog))
     bad = {spoil_jpeg(catalog, 3), spoil_json(catalog, 11), spoil_header(catalog, 20)}
-    loader = open_loader(catalog, workers=workers, max_bad=0.2)
+    loader = open_loader(catalog, workers=workers, max_bad=0.2, verify="off")
     seen = two_epochs(loader)
     loader.close()
     assert loader.bad == 3, "met again in the second epoch, counted once"
@@ -110,7 +110,7 @@ def test_samples_of_a_damaged_shard_are_bad(root: Path, damage: str) -> None:
 def test_too_many_bad_samples_end_the_run_with_their_names(root: Path, workers: int) -> None:
     catalog = read_catalog(str(root))
     bad = [spoil_jpeg(catalog, sample) for sample in (2, 9, 16)]
-    loader = open_loader(catalog, workers=workers, max_bad=0.1)
+    loader = open_loader(catalog, workers=workers, max_bad=0.1, verify="off")
     with pytest.raises(TooManyBad, match=r"3 of 26 samples cannot be used, more than data.max_bad") as raised:
         two_epochs(loader)
     loader.close()

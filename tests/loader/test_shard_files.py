@@ -22,6 +22,7 @@ from tests.s3_server import forget_connections, s3_server
 from trackmill.pipeline.loader import cache as cache_module
 from trackmill.pipeline.loader.cache import ShardCache
 from trackmill.pipeline.loader.catalog import Catalog, read_catalog
+from trackmill.pipeline.loader.settings import DataSettings
 from trackmill.pipeline.loader.shard_files import ShardFiles
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.schemas.config import ConfigError
@@ -72,7 +73,7 @@ def test_what_is_cached_is_not_fetched_again(
 
 
 def test_memory_is_let_go_with_its_window(in_memory: Catalog) -> None:
-    files = ShardFiles(in_memory, "", 1)
+    files = ShardFiles(in_memory, DataSettings())
     files.need(0, [np.array([0, 3, 1]), np.array([12, 10])])
     assert set(files._held[0].runs) == {(0, 3), (10, 12)}
     assert len(files.piece(0, 3)) == in_memory.sizes[3]
@@ -86,7 +87,7 @@ def test_memory_is_let_go_with_its_window(in_memory: Catalog) -> None:
 def test_local_files_are_closed_with_their_windows(tmp_path: Path) -> None:
     catalog = read_catalog(make_shards(str(tmp_path)).root)
     before = len(os.listdir("/proc/self/fd"))
-    files = ShardFiles(catalog, "", 1)
+    files = ShardFiles(catalog, DataSettings())
     for shard in range(len(catalog.shards)):
         sample = int(catalog.first[shard])
         files.need(0, [np.array([sample])])
@@ -104,7 +105,7 @@ def test_damaged_remote_shards_are_bad(in_memory: Catalog, tmp_path: Path, cache
         store.rm(path)
     else:
         store.pipe(path, store.cat(path)[:-2048])
-    files = ShardFiles(in_memory, str(tmp_path) if cached else "", 1 << 30)
+    files = ShardFiles(in_memory, DataSettings(cache=str(tmp_path) if cached else ""))
     files.need(0, [np.arange(len(in_memory))])
     for _ in range(2):
         with pytest.raises(BadShard, match=f"{in_memory.shards[0].name}: (is missing|has .* bytes, not)"):
