@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import IO
 
@@ -58,7 +59,7 @@ def open_video(
     # A transport stream may be joined from pieces that number their streams differently.
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none", "merge_pmt_versions": "1", **limits}
     try:
-        container = av.open(handle, "r", options=options, metadata_errors="ignore")
+        container = av.open(_Seeking(handle), "r", options=options, metadata_errors="ignore")
     except MemoryError:
         raise
     except FFmpegError as error:
@@ -81,6 +82,25 @@ def open_video(
     stream.codec_context.thread_count = 1
     stream.codec_context.options = {"max_pixels": limits["max_pixels"]}
     return container, stream
+
+
+class _Seeking:
+    """A file as FFmpeg reads it: damaged headers send it to places that no file has, which ends that attempt alone."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self.read, self.tell = handle.read, handle.tell
+        self._seek = handle.seek
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """The new position; -1, which FFmpeg takes for an error, where there is no such place."""
+        try:
+            return self._seek(offset, whence)
+        except (ValueError, OverflowError):
+            return -1
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return -1
 
 
 def shown_samples(container: av.container.InputContainer, stream: av.VideoStream) -> int:

@@ -222,6 +222,8 @@ def _warning(data: bytes) -> str:
         wanted = "CMYK" if colours in ("CMYK", "YCCK") else "GRAY"
         simplejpeg.decode_jpeg(data, wanted, min_height=1, min_width=1, min_factor=_SHRUNK)
     except Exception as error:  # the decoder may raise anything on hostile bytes
+        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+            raise MemoryError(str(error)) from None  # which is no fault of the picture
         return str(error) or type(error).__name__
     return ""
 

@@ -14,8 +14,10 @@ Every picture comes out as 8-bit RGB. What had to be done to it is listed by nam
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import IO, cast
 
@@ -27,6 +29,7 @@ from trackmill.pipeline.media.errors import BadItem, PixelLimit, TruncatedMedia
 from trackmill.pipeline.media.heif import is_heic
 from trackmill.pipeline.media.jpeg_files import check_jpeg_body, check_jpeg_header, is_plain_jpeg
 from trackmill.pipeline.media.scaling import stored_size
+from trackmill.pipeline.media.tiff_files import check_tiff_header
 
 # Pillow would warn or raise at a limit of its own. Every picture here is checked against `read.max_pixels` instead,
 # from its header; set once at import, so no thread ever sees it change.
@@ -54,8 +57,10 @@ _TURNS = {
 _SIDEWAYS = {_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]}
 _PLAIN_NAMES = {"1": "gray-to-rgb", "L": "gray-to-rgb", "P": "palette-to-rgb", "CMYK": "cmyk-to-rgb"}
 # What a broken header or body makes Pillow raise, over all its plugins.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError)
-BROKEN = (*_DECODE_ERRORS, struct.error, AttributeError, AssertionError, NotImplementedError, ZeroDivisionError)
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, RuntimeError)
+BROKEN = (*_DECODE_ERRORS, struct.error, zlib.error, AttributeError, AssertionError)
+
+_STRIP_PIXELS = 1 << 22
 
 
 @dataclass(slots=True, kw_only=True)
@@ -134,6 +139,7 @@ def open_picture(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """A picture whose header has been read and checked; see `decode_picture` for what is raised."""
     if not data:
         raise TruncatedMedia(f"{name}: the file is empty")
+    check_tiff_header(data, name)
     formats = ("HEIF",) if is_heic(data[:64], name) else FORMATS
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
@@ -166,7 +172,7 @@ def _has_more_frames(data: bytes, kind: str | None) -> bool:
 def num_pictures(handle: IO[bytes]) -> int:
     """How many pictures a file holds, as an animated GIF does; 1 where it cannot be read."""
     try:
-        return int(getattr(Image.open(handle), "n_frames", 1))
+        return int(getattr(Image.open(handle, formats=FORMATS), "n_frames", 1))
     except BROKEN:
         return 1
 
@@ -191,6 +197,8 @@ def load_pixels(image: Image.Image, data: bytes, name: str) -> bool:
 
 def _named(name: str, error: Exception) -> BadItem:
     text = str(error) or type(error).__name__
+    if "out of memory" in text or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        raise MemoryError(text)  # which is no fault of the picture
     if isinstance(error, EOFError) or "truncated" in text.lower():
         return TruncatedMedia(f"{name}: the picture ends early: {text}")
     return BadItem(f"{name}: the picture is broken: {text}")
@@ -217,9 +225,7 @@ def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
                 conversions.append("gray-to-rgb")
             elif mode in ("P", "PA"):
                 conversions.append("palette-to-rgb")
-            layer = image.convert("RGBA")
-            white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-            return Image.alpha_composite(white, layer).convert("RGB"), [*conversions, "alpha-over-white"]
+            return _over_white(image), [*conversions, "alpha-over-white"]
         if mode == "RGB":
             return image, conversions
         return image.convert("RGB"), [*conversions, _PLAIN_NAMES.get(mode, f"{mode.lower()}-to-rgb")]
@@ -227,11 +233,25 @@ def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
         raise BadItem(f"{name}: pixels of mode {mode} cannot be converted to RGB: {error}") from error
 
 
+def _over_white(image: Image.Image) -> Image.Image:
+    # In strips: a hundred million pixels would take two gigabytes otherwise.
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        layer = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        rgb.paste(Image.alpha_composite(white, layer).convert("RGB"), (0, top))
+    return rgb
+
+
 def _from_sixteen_bit(image: Image.Image, name: str) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise BadItem(f"{name}: 32-bit pixels have no defined white; convert the picture to 8 or 16 bit")
-    gray = ((values + 128) // 257).astype(np.uint8)
+    gray = np.empty(values.shape, np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        gray[top : top + rows] = (values[top : top + rows].astype(np.int64) + 128) // 257
     return Image.fromarray(gray).convert("RGB")
 
 

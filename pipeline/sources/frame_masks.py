@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,14 @@ _MASK_FOLDERS = ("Annotations", "Annotations_unsupervised")
 # The second is what DAVIS calls its unsupervised track; it counts where the first has nothing of a video.
 _MASK_FOLDER = re.compile(r"^(?P<root>.*/|)(?:Annotations|Annotations_unsupervised)(?P<video>/.*|)$", re.DOTALL)
 _FRAME_FOLDER = re.compile(r"^(?P<root>.*/|)JPEGImages(/.*|)$", re.DOTALL)
+
+MOST_COVERED = 300
+"""How often the boxes of all objects may cover a frame: each of the 255 that a palette has could be as large as it."""
+
+MOST_REGIONS = 100_000
+"""Separate regions of `VOID` in one frame; DAVIS has a handful."""
+
+_LARGEST_NUMBER = 65_535
 
 VOID = 255
 """DAVIS: neither an object nor background. In gray pictures that hold nothing else it is the one object instead."""
@@ -95,13 +103,27 @@ def read_frame_mask(uri: str, settings: ReadSettings) -> FrameMask:
     """
     data = fetch_or_missing(uri, f"{uri}: was there when the work was planned, and is missing now", settings)
     labels, palette = decode_label_picture(data, uri, max_pixels=settings.max_pixels)
-    objects: dict[int, CroppedMask] = {}
-    for number in np.unique(labels).tolist():
-        crop = crop_mask(labels == number) if number else None
-        if crop is not None:
-            objects[number] = crop
     height, width = labels.shape
-    return FrameMask(height, width, objects, _regions(labels == VOID), palette)
+    return FrameMask(height, width, _objects(labels, uri), _regions(labels == VOID, uri), palette)
+
+
+def _objects(labels: NDArray[np.int64], uri: str) -> dict[int, CroppedMask]:
+    """Each number's pixels; looked for in its own box only, since there may be hundreds of them."""
+    if labels.min() < 0 or labels.max() > _LARGEST_NUMBER:
+        raise BadItem(f"{uri}: its pixels hold numbers beyond 0 to {_LARGEST_NUMBER}: it is no mask of objects")
+    places = [(number, place) for number, place in enumerate(ndimage.find_objects(labels), 1) if place is not None]
+    covered = sum((rows.stop - rows.start) * (columns.stop - columns.start) for _, (rows, columns) in places)
+    if covered > MOST_COVERED * labels.size:
+        raise BadItem(
+            f"{uri}: the boxes of its {len(places)} numbers cover the frame {covered // labels.size} times, "
+            f"{MOST_COVERED} times at most: it is no mask of objects"
+        )
+    objects: dict[int, CroppedMask] = {}
+    for number, (rows, columns) in places:
+        crop = crop_mask(labels[rows, columns] == number)
+        assert crop is not None, "a number has pixels in its box"
+        objects[number] = replace(crop, x=crop.x + columns.start, y=crop.y + rows.start)
+    return objects
 
 
 def are_black_and_white(masks: list[FrameMask]) -> bool:
@@ -134,7 +156,10 @@ def annotations_of_mask(mask: FrameMask, height: int, width: int, black_and_whit
     )
 
 
-def _regions(inside: NDArray[np.bool_]) -> Boxes:
-    found = ndimage.find_objects(ndimage.label(inside)[0])
+def _regions(inside: NDArray[np.bool_], uri: str) -> Boxes:
+    labels, number = ndimage.label(inside)
+    if number > MOST_REGIONS:
+        raise BadItem(f"{uri}: {VOID} stands in {number} separate regions, {MOST_REGIONS} at most: it is no mask")
+    found = ndimage.find_objects(labels)
     boxes = [[columns.start, rows.start, columns.stop, rows.stop] for rows, columns in found]
     return np.array(boxes, np.float32).reshape(-1, 4)
