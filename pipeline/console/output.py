@@ -1,8 +1,8 @@
 """Lines for people, without credentials and control codes: results on stdout, everything else on stderr.
 
-Whatever a job prints goes through one door, `PrintableStream`, which stands in place of both streams while it runs:
-also what argparse, libraries and Python itself say. Who rewrites a line or colours a table takes the stream behind the
-door, see `behind_the_door`, and cleans the texts in it.
+Whatever a job prints goes through a `PrintableStream`, which stands in place of both streams while it runs: also what
+argparse, libraries and Python itself say. Who rewrites a line or colours a table takes the stream behind it, see
+`raw_stream`, and cleans the texts in it.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ class PrintableStream:
         return getattr(self.behind, name)
 
 
-def behind_the_door(stream: TextIO) -> TextIO:
+def raw_stream(stream: TextIO) -> TextIO:
     """The stream that takes control codes; who writes there cleans names and messages."""
     return stream.behind if isinstance(stream, PrintableStream) else stream
 
 
-def put_the_door() -> None:
+def install_printable_streams() -> None:
     """Put a `PrintableStream` before what is `sys.stdout` and `sys.stderr` now, if none stands there."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -96,10 +96,10 @@ def put_the_door() -> None:
 
 
 @contextlib.contextmanager
-def printing_through_the_door() -> Iterator[None]:
+def printable_streams() -> Iterator[None]:
     """Within, `sys.stdout` and `sys.stderr` are a `PrintableStream` each."""
     before = sys.stdout, sys.stderr
-    put_the_door()
+    install_printable_streams()
     try:
         yield
     finally:

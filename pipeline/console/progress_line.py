@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from trackmill.pipeline.console.output import behind_the_door
+from trackmill.pipeline.console.output import raw_stream
 
 
 class ProgressLine:
@@ -30,7 +30,7 @@ class ProgressLine:
     ) -> None:
         self.done = 0
         self._total, self._what, self._things, self._interval_s = total, what, things, interval_s
-        self._stream = behind_the_door(stream or sys.stderr)
+        self._stream = raw_stream(stream or sys.stderr)
         self._begin = self._last = time.monotonic()
         self._wrote = False
 

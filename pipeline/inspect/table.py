@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trackmill.pipeline.console.output import behind_the_door
+from trackmill.pipeline.console.output import raw_stream
 from trackmill.pipeline.inspect.statistics import Histogram, Statistics
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset
@@ -28,7 +28,7 @@ _COUNTS = ("frames", "objects", "proposals", "negatives", "refused")
 
 def print_tables(parts: Sequence[RenderableType], stream: TextIO | None = None) -> None:
     """Print: in colour on a terminal, as plain text of 160 columns elsewhere, whatever the environment asks for."""
-    stream = behind_the_door(stream or sys.stdout)
+    stream = raw_stream(stream or sys.stdout)
     if stream.isatty():
         console = Console(file=stream, highlight=False)
     else:

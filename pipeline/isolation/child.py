@@ -9,6 +9,7 @@ import pickle
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trackmill.pipeline.console.exit_codes import ExitCode, exit_code_of
-from trackmill.pipeline.console.output import clean, logging_to_stderr
+from trackmill.pipeline.console.output import clean, logging_to_stderr, printable_streams
 from trackmill.pipeline.isolation.limits import Limits
 from trackmill.pipeline.isolation.wire import Closed, receive, send
 from trackmill.pipeline.storage.credentials import error_text
@@ -85,7 +86,13 @@ def serve(descriptor: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     _be_first_when_memory_runs_out()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    with contextlib.suppress(Closed), logging_to_stderr(), socket.socket(fileno=descriptor) as link:
+    _silence_decoders()
+    with (
+        contextlib.suppress(Closed),
+        printable_streams(),
+        logging_to_stderr(),
+        socket.socket(fileno=descriptor) as link,
+    ):
         _Server(link).run()
     os._exit(0)  # whatever threads still do, nobody waits for it
 
@@ -211,6 +218,15 @@ def _be_first_when_memory_runs_out() -> None:
     """Let the kernel, when the whole machine has no memory left, end this process and not one that holds a model."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as handle:
         handle.write("1000")
+
+
+def _silence_decoders() -> None:
+    """Leave standard error to Python: what decoders say in C may hold anything, and exceptions say what matters."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    sys.stdout = sys.stderr
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
 
 
 def _end_with_parent(parent: int) -> None:

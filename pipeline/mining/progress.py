@@ -11,7 +11,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from trackmill.pipeline.console.output import behind_the_door, put_the_door
+from trackmill.pipeline.console.output import install_printable_streams, raw_stream
 from trackmill.pipeline.console.words import duration
 from trackmill.pipeline.mining.unit import Status, UnitResult
 
@@ -49,7 +49,7 @@ class MiningProgress:
         self._earlier_items, self._earlier_frames = done_items, done_frames
         self._items, self._frames, self._quarantined = done_items, done_frames, quarantined
         self._interval_s, self._watchdog_s = interval_s, watchdog_s
-        self._stream = behind_the_door(stream or sys.stderr)
+        self._stream = raw_stream(stream or sys.stderr)
         self._clock = clock
         self._begin = self._last_line = self._last_advance = clock()
         self._seen = (done_items, 0)
@@ -66,7 +66,7 @@ class MiningProgress:
             )
             self._task = self._bar.add_task(self.line(), total=max(total_frames, 1), completed=done_frames)
             self._bar.start()
-            put_the_door()  # the bar has put streams of its own there, which print above it
+            install_printable_streams()  # the bar has put streams of its own there, which print above it
 
     def unit_done(self, result: UnitResult) -> None:
         """A unit is complete."""

@@ -58,3 +58,8 @@ class Reader:
 
     def pixels(self, megabytes: int) -> np.ndarray:
         return np.full((megabytes, 1024, 1024), 7, np.uint8)
+
+    def say(self, in_python: str, in_c: str) -> None:
+        print(in_python)
+        os.write(1, in_c.encode())
+        os.write(2, in_c.encode())

@@ -81,6 +81,12 @@ def test_an_object_that_cannot_be_built() -> None:
         Apart(Reader, (True,), LIMITS).call("read", "a")
 
 
+def test_what_a_decoder_says_in_c_reaches_no_terminal(apart: Apart, capfd: pytest.CaptureFixture[str]) -> None:
+    apart.call("say", "from Python \x1b[2J", "from C \x1b[2J")
+    told = capfd.readouterr()
+    assert told.out == "" and told.err == "from Python \\x1b[2J\n"
+
+
 def test_a_child_is_used_again_without_what_it_held() -> None:
     first = Apart(Reader, (), LIMITS)
     pid = first.call("where")[0]

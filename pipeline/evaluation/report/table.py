@@ -13,11 +13,11 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from trackmill.pipeline.console.output import behind_the_door
+from trackmill.pipeline.console.output import raw_stream
 from trackmill.pipeline.evaluation.report.report import ANY_CLASS, Report, Row
 from trackmill.pipeline.evaluation.request import Options
-from trackmill.pipeline.storage.names import printable as spelt_printable
 from trackmill.pipeline.storage.credentials import scrub
+from trackmill.pipeline.storage.names import printable as spelt_printable
 
 MAX_SEQUENCES, MAX_CLASSES = 200, 40
 """Largest number of printed rows; `--out` has all of them."""
@@ -70,7 +70,7 @@ def print_report(report: Report, *, width: int | None = None) -> None:
 
 def print_parts(parts: Callable[[int], Iterable[RenderableType]], width: int | None = None) -> None:
     """Print what `parts` gives for a number of columns; see `print_report`."""
-    stream = behind_the_door(sys.stdout)
+    stream = raw_stream(sys.stdout)
     if stream.isatty():
         console = Console(file=stream, highlight=False)
         width = width or console.width

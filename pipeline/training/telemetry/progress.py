@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
-from trackmill.pipeline.console.output import behind_the_door, clean
+from trackmill.pipeline.console.output import clean, raw_stream
 from trackmill.pipeline.console.words import duration
 
 _WINDOW_S = 120.0
@@ -37,7 +37,7 @@ class TrainingProgress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total, self._step, self._samples = total_steps, start_step, samples_per_step
-        self._stream, self._clock = behind_the_door(stream or sys.stderr), clock
+        self._stream, self._clock = raw_stream(stream or sys.stderr), clock
         self._rewrites = self._stream.isatty()
         self._interval_s = 0.5 if self._rewrites else interval_s
         self._last_line = -float("inf")
