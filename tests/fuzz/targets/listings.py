@@ -70,6 +70,7 @@ def _server(folder: Path) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
+        listener.shutdown(socket.SHUT_RDWR)  # else the thread waits in `accept` for good
         listener.close()
         files.time = time  # type: ignore[attr-defined]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 from tests.fuzz.target import Broken, Refused
 from trackmill.pipeline.media.errors import BadItem, NothingToStore
 from trackmill.pipeline.sources import open_source
-from trackmill.pipeline.sources.base import ReadSettings, Source
+from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.sources.check import check_media
 from trackmill.pipeline.sources.claiming import claim_files, list_inputs
 from trackmill.pipeline.storage.credentials import error_text
@@ -18,11 +17,6 @@ EMPTY = "nothing to mine"
 """What an input that holds no file of a source is answered with; there is no file to name."""
 
 SETTINGS = ReadSettings(longest_side=48, frames_per_clip=4, max_pixels=4_000_000)
-
-
-@cache
-def _source(name: str) -> Source:
-    return open_source(name, SETTINGS)
 
 
 def read_all(folder: Path, source: str) -> list[Media]:
@@ -35,10 +29,11 @@ def read_all(folder: Path, source: str) -> list[Media]:
     odd = [text for item in items for text in (item.source_id, item.key, item.uri) if not text.isprintable()]
     if odd:
         raise Broken(f"{odd[0]!r} goes into receipts, logs and pages, and cannot be printed")
+    opened = {source: open_source(source, SETTINGS) for source in {item.source for item in items}}
     read, reasons = [], []
     for item in items:
         try:
-            media = _source(item.source).read(item)
+            media = opened[item.source].read(item)
         except (BadItem, OSError, NothingToStore) as error:
             reasons.append(error_text(error))  # as it stands in a receipt
         else:

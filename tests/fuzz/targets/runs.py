@@ -51,7 +51,7 @@ def _checkpoints() -> list[Files]:
 
 
 def _resume(folder: Path) -> object:
-    from trackmill.pipeline.training.checkpoint import find, read_state
+    from trackmill.pipeline.training.saved_checkpoint import find, read_state
 
     saved = find(str(folder))
     if saved is None:
