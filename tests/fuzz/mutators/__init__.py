@@ -41,6 +41,9 @@ BY_SUFFIX: dict[str, tuple[Mutator, ...]] = {
 }
 """Changes of structure, by the end of a file's name; of the ends that fit, the longest counts."""
 
+MOST_BYTES = 8 << 20
+"""Of one file: several changes that each make it larger would only test how long good data takes."""
+
 
 class Change(Enum):
     """What was changed: bytes as disks and networks damage them, or structure, written anew with its checksums."""
@@ -71,14 +74,16 @@ def mutate(rng: Random, files: Files, patterns: tuple[str, ...], rename: float =
         name = rng.choice(known)
         structural = structure_of(name)
         if structural and rng.random() < 0.65:
-            mutated[name] = change_structure(rng, mutated[name], structural)
-            change = Change.STRUCTURE
+            changed = change_structure(rng, mutated[name], structural)
+            if len(changed) <= MOST_BYTES:
+                mutated[name], change = changed, Change.STRUCTURE
         elif len(known) > 1 and rng.random() < 0.06:
             mutated.pop(name)
             known.remove(name)
             change = Change.STRUCTURE
         else:
-            mutated[name] = rng.choice(raw.BYTES)(rng, mutated[name])
+            changed = rng.choice(raw.BYTES)(rng, mutated[name])
+            mutated[name] = changed if len(changed) <= MOST_BYTES else mutated[name]
     return mutated, change
 
 
