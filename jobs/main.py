@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 
 import trackmill
+from trackmill.pipeline.console.encoding import use_utf8
 from trackmill.pipeline.console.exit_codes import ExitCode
+from trackmill.pipeline.console.failures import report_failure
 from trackmill.pipeline.console.leaving import leave
-from trackmill.pipeline.console.output import clean, complain
+from trackmill.pipeline.console.output import clean, complain, discard_stdout, printable_streams
 from trackmill.schemas.names import nearest
 
 COMMANDS = {
@@ -28,7 +30,20 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first word names; returns the exit code."""
+    if arguments is None:
+        use_utf8()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with printable_streams():
+            return _main(words)
+    except BrokenPipeError:
+        discard_stdout()
+        return ExitCode.FINE
+    except BaseException as error:  # a package that is missing or broken, Ctrl-C while one is imported
+        return report_failure(error, words[0] if words and words[0] in COMMANDS else "trackmill", words[1:], "")
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return ExitCode.FINE if words else ExitCode.MISTAKE

@@ -16,11 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import trackmill
+from trackmill.pipeline.console.encoding import use_utf8
 from trackmill.pipeline.console.exit_codes import ExitCode
-from trackmill.pipeline.console.failures import report_failure
+from trackmill.pipeline.console.failures import failing_threads_are_told, report_failure
 from trackmill.pipeline.console.layers import layered
 from trackmill.pipeline.console.options import JobParser, Options
-from trackmill.pipeline.console.output import discard_stdout, logging_to_stderr, write_any_text
+from trackmill.pipeline.console.output import (
+    discard_stdout,
+    flush_stdout,
+    logging_to_stderr,
+    printable_streams,
+)
 from trackmill.pipeline.console.signals import stopped_by_sigterm
 from trackmill.schemas.config import Settings
 
@@ -86,33 +92,47 @@ class Job:
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run from a command line (default: of this process); returns the exit code and raises nothing."""
+        if arguments is None:
+            use_utf8()
         words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
         running = False
-        write_any_text()
-        try:
-            with stopped_by_sigterm(), logging_to_stderr():
-                options = self.read(words)
-                running = True
-                if self.resolve is not None and options.print_config:
-                    from trackmill.pipeline.console.print_config import as_toml
 
-                    print(as_toml(self.resolve(options)))
+        def started() -> None:
+            nonlocal running
+            running = True
+
+        try:
+            with stopped_by_sigterm(), printable_streams(), logging_to_stderr(), failing_threads_are_told():
+                try:
+                    return self._run(words, started)
+                except SystemExit as ended:
+                    if not running:  # --help and --version
+                        flush_stdout()
+                        return ExitCode.FINE
+                    error = RuntimeError(f"something called sys.exit({ended.code!r}) in the middle of the work")
+                    return report_failure(error.with_traceback(ended.__traceback__), self.name, words, self.goes_on)
+                except BrokenPipeError:
+                    discard_stdout()
                     return ExitCode.FINE
-                code = self.run(options)
-                sys.stdout.flush()
-                return ExitCode.FINE if code is None else code
-        except SystemExit as ended:
-            if not running:  # --help and --version
-                return ExitCode.FINE
-            error = RuntimeError(f"something called sys.exit({ended.code!r}) in the middle of the work")
-            return report_failure(error.with_traceback(ended.__traceback__), self.name, words, self.goes_on)
-        except BrokenPipeError:
-            discard_stdout()
-            return ExitCode.FINE
-        except (Exception, KeyboardInterrupt) as error:
-            with contextlib.suppress(BrokenPipeError):
-                sys.stdout.flush()
+                except BaseException as error:
+                    with contextlib.suppress(OSError):
+                        flush_stdout()
+                    return report_failure(error, self.name, words, self.goes_on)
+        except BaseException as error:  # a signal while the frame itself is put up or taken down
             return report_failure(error, self.name, words, self.goes_on)
+
+    def _run(self, words: Sequence[str], started: Callable[[], None]) -> int:
+        options = self.read(words)
+        started()
+        if self.resolve is not None and options.print_config:
+            from trackmill.pipeline.console.print_config import as_toml
+
+            print(as_toml(self.resolve(options)))
+            flush_stdout()
+            return ExitCode.FINE
+        code = self.run(options)
+        flush_stdout()
+        return ExitCode.FINE if code is None else code
 
 
 def _import(path: str) -> type[Settings] | None:

@@ -88,6 +88,11 @@ class JobParser(argparse.ArgumentParser):
             setattr(options, name, without_signatures(value))
         return options
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse passes over a disk that is full.
+        if message and file is not None:
+            file.write(message)
+
     def error(self, message: str) -> NoReturn:
         """See `argparse`; raised, so that it is printed like every other mistake."""
         raise InputError(f"{message}; all options: {self.prog} --help")

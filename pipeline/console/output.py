@@ -18,6 +18,7 @@ from typing import Any, TextIO, cast
 
 from trackmill.pipeline.storage.credentials import scrub
 from trackmill.pipeline.storage.names import printable
+from trackmill.schemas.errors import StorageError
 
 
 def say(line: str) -> None:
@@ -40,10 +41,17 @@ def complain(line: str) -> None:
     _write(f"error: {line}", sys.stderr)
 
 
-def clean(text: str, limit: int = 4000) -> str:
-    """Text that may hold anything, such as names inside a file, as one line: no credentials, no control codes."""
+def clean(text: str, limit: int = 900) -> str:
+    """Text that may hold anything, such as names inside a file, as one line: no credentials, no control codes.
+
+    Of a line with more than `limit` characters the middle is left out: who is meant stands at its beginning, and what
+    to do at its end.
+    """
     line = printable(" ".join(scrub(text).split()))
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+    if len(line) <= limit:
+        return line
+    end = (limit - 3) // 3
+    return f"{line[: limit - 3 - end]} … {line[len(line) - end :]}"
 
 
 def write_any_text() -> None:
@@ -55,7 +63,26 @@ def write_any_text() -> None:
 
 def discard_stdout() -> None:
     """Send what is still to be printed nowhere: the reader of a pipe, such as `head`, has seen enough."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be no file at all, or closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def flush_stdout() -> None:
+    """Let what was printed go out now.
+
+    Raises:
+        BrokenPipeError: nobody reads it.
+        StorageError: it goes to a file, which could not be written.
+    """
+    if sys.stdout is None or sys.stdout.closed:  # the process was started without one
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_stdout()
+        raise StorageError(f"what is printed cannot be written: {error.strerror or error}") from error
 
 
 class PrintableStream:
@@ -70,8 +97,16 @@ class PrintableStream:
 
     def write(self, text: str) -> int:
         """Write a text; what cannot be shown is spelt, as in `\\x1b`."""
-        self.behind.write(printable(scrub(text.replace("\r\n", "\n")), "\n\t"))
+        self._write(printable(scrub(text.replace("\r\n", "\n")), "\n\t"))
         return len(text)
+
+    def _write(self, text: str) -> None:
+        try:
+            self.behind.write(text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StorageError(f"what is printed cannot be written: {error.strerror or error}") from error
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write several texts."""
@@ -99,6 +134,7 @@ def install_printable_streams() -> None:
 def printable_streams() -> Iterator[None]:
     """Within, `sys.stdout` and `sys.stderr` are a `PrintableStream` each."""
     before = sys.stdout, sys.stderr
+    write_any_text()
     install_printable_streams()
     try:
         yield
