@@ -175,7 +175,7 @@ class ShardFiles:
         if found != expected:
             raise BadShard(
                 f"{info.name}: the sample of {size} bytes at byte {offset} is damaged: its checksum is "
-                f"{found & _64_BITS:016x}, its receipt says {expected & _64_BITS:016x}; mine its unit again"
+                f"{found & _64_BITS:x}, its receipt says {expected & _64_BITS:x}"
             )
         return piece
 
