@@ -17,6 +17,7 @@ from typing import Any
 
 from fsspec.registry import known_implementations
 
+from trackmill.pipeline.storage.names import printable
 from trackmill.pipeline.storage.secret_shapes import MARK, hide_shapes, is_secret_name
 from trackmill.pipeline.storage.secret_values import hide_values
 from trackmill.pipeline.storage.signed import adopt_signatures, signatures_for_all
@@ -157,9 +158,9 @@ def _redacted(match: re.Match[str]) -> str:
 
 
 def error_text(error: Exception, limit: int = 500) -> str:
-    """An error as one line that may be stored: without credentials, at most `limit` characters, never empty."""
+    """An error as one printable line that may be stored: no credentials, at most `limit` characters, never empty."""
     said = path_error(error) if isinstance(error, OSError) else ""
-    text = " ".join(scrub(said or str(error)).split()) or type(error).__name__
+    text = printable(" ".join(scrub(said or str(error)).split())) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

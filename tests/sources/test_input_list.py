@@ -35,7 +35,7 @@ def test_names_are_relative_to_the_list_and_comments_are_passed_over(tmp_path):
 def test_names_that_end_with_zero_bytes_may_hold_line_breaks(tmp_path):
     (tmp_path / "list").write_bytes(b"a\nb.jpg\0#c.jpg\0caf\xe9.jpg\0")
     names = [Path(name).name for name in read_input_list(str(tmp_path / "list"))]
-    assert names == ["a\nb.jpg", "#c.jpg", r"caf\xe9.jpg"]
+    assert names == [r"a\x0ab.jpg", "#c.jpg", r"caf\xe9.jpg"]
 
 
 def test_standard_input(tmp_path, monkeypatch):
