@@ -26,6 +26,9 @@ MAX_RUNS = 1 << 24
 """More runs than any frame needs; below it, sums of 35-bit differences stay within 64 bits."""
 
 
+_SPARE = 64  # characters
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CroppedMask:
     """A mask cut out of its frame.
@@ -43,32 +46,47 @@ class CroppedMask:
     counts: str
 
 
-def parse_counts(counts: str | bytes) -> Runs:
+def parse_counts(counts: str | bytes, pixels: int | None = None) -> Runs:
     """Decode COCO's compressed counts (six-bit groups, each third and later run stored as a difference).
 
+    Args:
+        counts: the text.
+        pixels: of the mask, where that is known: a text that is longer than any mask of so many pixels needs is
+            refused before it is looked at.
+
     Raises:
-        ValueError: a character outside the alphabet, or a string that ends inside a number.
+        ValueError: a character outside the alphabet, a string that ends inside a number, or one that is too long.
     """
-    raw = np.frombuffer(counts.encode("latin-1") if isinstance(counts, str) else counts, np.uint8)
+    # A second character takes a difference of 16 pixels, and all differences together at most twice the pixels.
+    if pixels is not None and len(counts) > 2 * pixels + _SPARE:
+        raise ValueError(f"mask has run lengths of {len(counts)} characters, more than {pixels} pixels can need")
+    try:
+        raw = np.frombuffer(counts.encode("latin-1") if isinstance(counts, str) else counts, np.uint8)
+    except UnicodeEncodeError:
+        raise ValueError("run lengths hold a character outside COCO's alphabet") from None
     if raw.size == 0:
         return np.zeros(0, np.int64)
-    groups = raw.astype(np.int64) - 48
-    if groups.min() < 0 or groups.max() > 63:
+    groups = raw - np.uint8(48)
+    if groups.max() > 63:
         raise ValueError("run lengths hold a character outside COCO's alphabet")
     last = (groups & 0x20) == 0
     if not last[-1]:
         raise ValueError("run lengths end in the middle of a number")
+    count = int(np.count_nonzero(last))
+    if count > MAX_RUNS:
+        raise ValueError(f"mask has {count} runs, more than {MAX_RUNS}")
     ends = np.flatnonzero(last)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
-    if lengths.max() > 7:
+    longest = int(lengths.max())
+    if longest > 7:
         raise ValueError("run lengths hold a number of more than 32 bits")
-    if ends.size > MAX_RUNS:
-        raise ValueError(f"mask has {ends.size} runs, more than {MAX_RUNS}")
-    place = np.arange(raw.size) - np.repeat(starts, lengths)
-    values = np.add.reduceat((groups & 0x1F) << (5 * place), starts)
+    values = (groups[starts] & 0x1F).astype(np.int64)
+    for place in range(1, longest):
+        longer = lengths > place
+        values[longer] += (groups[starts[longer] + place] & 0x1F).astype(np.int64) << (5 * place)
     negative = (groups[ends] & 0x10) != 0
-    values = values - np.where(negative, np.int64(1) << (5 * lengths), 0)
+    values[negative] -= np.int64(1) << (5 * lengths[negative])
     # From the fourth number on, each is the difference to the run two before it: two interleaved running sums.
     values[1::2] = np.cumsum(values[1::2])
     if values.size > 2:
@@ -121,7 +139,7 @@ def decode_counts(counts: str | bytes, height: int, width: int) -> Mask:
     Raises:
         ValueError: counts that are broken or do not fill the frame.
     """
-    runs = parse_counts(counts)
+    runs = parse_counts(counts, height * width)
     check_runs(runs, height, width)
     values = (np.arange(runs.size) % 2).astype(bool)
     return np.repeat(values, runs).reshape((height, width), order="F")
@@ -219,6 +237,6 @@ def decode_mask(crop: CroppedMask, height: int, width: int) -> Mask:
     if not inside or crop.width <= 0 or crop.height <= 0:
         raise ValueError(f"leaves its frame: {crop.height} x {crop.width} at ({crop.x}, {crop.y})")
     # Each run is compared by itself, since a sum of hostile runs can wrap around to the right number.
-    if (parse_counts(crop.counts) > crop.height * crop.width).any():
+    if (parse_counts(crop.counts, crop.height * crop.width) > crop.height * crop.width).any():
         raise ValueError(f"has a run longer than its {crop.height} x {crop.width} pixels")
     return decode_counts(crop.counts, crop.height, crop.width)

@@ -74,6 +74,8 @@ class Objects(_Record):
     def _one_length(self) -> Objects:
         if not len(self.boxes) == len(self.ids) == len(self.scores):
             raise ValueError("boxes, ids and scores of objects differ in length")
+        if any(not -(1 << 63) <= identity < 1 << 63 for identity in self.ids):
+            raise ValueError("an id does not fit in 64 bits")
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from typing import Any
 
 import orjson
@@ -11,8 +12,18 @@ from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.storage.files import FileTooLarge, read_bytes
 from trackmill.pipeline.storage.ranges import Place
 
-MAX_ANNOTATION_BYTES = 256 << 20
-"""Largest annotation file that is parsed: SA-V's are a few MB, and parsed JSON takes ten times its size in memory."""
+MAX_ANNOTATION_BYTES = 64 << 20
+"""Largest annotation file that is parsed: SA-V's are a few MB, and parsed JSON takes up to 22 times its size in memory
+(a list of empty objects)."""
+
+MAX_OBJECTS = 10_000
+"""Most annotated objects of a picture or a video: SA-1B has some hundred a picture, at most some five hundred."""
+
+_EXACT = 1 << 53
+"""Up to here every whole number is a float of its own."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
 def fetch_bytes(uri: str, offset: int = -1, length: int = -1, *, max_bytes: int) -> bytes:
@@ -68,15 +79,31 @@ def required(record: Any, key: str, kind: type | tuple[type, ...], where: str) -
     return value
 
 
+def shown(value: Any) -> str:
+    """A value for a message: a list of a million numbers, or a text of a megabyte, is cut."""
+    return _SHORT.repr(value)
+
+
 def whole_number(value: Any, where: str) -> int:
     """An integer that JSON may hold as `848.0`.
 
     Raises:
-        BadItem: it is not a whole number.
+        BadItem: it is not a whole number, or one that is stored in 64 bits (of a float, in 53) as another.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
-        raise BadItem(f"{where}: expected a whole number, found {value!r}")
+    is_number = not isinstance(value, bool) and isinstance(value, int | float)
+    if not is_number or not (isinstance(value, int) or (math.isfinite(value) and value.is_integer())):
+        raise BadItem(f"{where}: expected a whole number, found {shown(value)}")
+    check_whole(value, where)
     return int(value)
+
+
+def check_whole(value: float, where: str) -> None:
+    """Raise `BadItem` for a whole number that would become another one when it is stored."""
+    if not (-(1 << 63) <= value < 1 << 63) or (isinstance(value, float) and abs(value) > _EXACT):
+        raise BadItem(
+            f"{where}: {shown(value)} is too large: whole numbers are stored in 64 bits, and those that are written "
+            "with a point are exact up to 2 to the 53"
+        )
 
 
 def confidence(value: Any, where: str) -> float:
@@ -86,5 +113,5 @@ def confidence(value: Any, where: str) -> float:
         BadItem: it is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadItem(f"{where}: expected a score, found {value!r}")
+        raise BadItem(f"{where}: expected a score, found {shown(value)}")
     return min(1.0, max(0.0, float(value)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trackmill.pipeline.media.errors import BadItem
-from trackmill.pipeline.media.fetching import whole_number
+from trackmill.pipeline.media.fetching import shown, whole_number
 from trackmill.schemas.masks import CroppedMask, Runs, check_runs, format_counts, mask_runs, parse_counts, runs_box
 
 
@@ -31,16 +31,18 @@ def crop_rle(segmentation: Any, height: int, width: int, where: str) -> CroppedM
         raise BadItem(f"{where}: the segmentation should be an object with 'size' and 'counts'")
     size = segmentation["size"]
     if not isinstance(size, list) or len(size) != 2:
-        raise BadItem(f"{where}: the segmentation's 'size' should be [height, width], found {size!r}")
+        raise BadItem(f"{where}: the segmentation's 'size' should be [height, width], found {shown(size)}")
     if [whole_number(side, f"{where}: size of the segmentation") for side in size] != [height, width]:
         raise BadItem(
             f"{where}: the mask was made for {size[0]} x {size[1]} pixels (height x width), the image has "
             f"{height} x {width}"
         )
     try:
-        runs = _runs(segmentation["counts"], where)
+        runs = _runs(segmentation["counts"], height * width, where)
         check_runs(runs, height, width)
-    except (ValueError, OverflowError) as error:
+    except BadItem:
+        raise
+    except ValueError as error:
         raise BadItem(f"{where}: {error}") from None
     return crop_runs(runs, height)
 
@@ -63,9 +65,13 @@ def crop_runs(runs: Runs, height: int) -> CroppedMask | None:
     return CroppedMask(x=x0, y=y0, height=y1 - y0, width=x1 - x0, counts=counts)
 
 
-def _runs(counts: Any, where: str) -> Runs:
+def _runs(counts: Any, pixels: int, where: str) -> Runs:
     if isinstance(counts, str):
-        return parse_counts(counts)
+        return parse_counts(counts, pixels)
+    if isinstance(counts, list) and len(counts) > pixels + 2:
+        raise BadItem(f"{where}: the mask has {len(counts)} runs, more than {pixels} pixels can have")
     if isinstance(counts, list) and all(type(count) is int for count in counts):
+        if any(not 0 <= count <= pixels for count in counts):
+            raise BadItem(f"{where}: the mask has a run that is negative or longer than the {pixels} pixels")
         return np.array(counts, np.int64)
     raise BadItem(f"{where}: the segmentation's 'counts' should be text or a list of whole numbers")

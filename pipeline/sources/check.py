@@ -52,6 +52,9 @@ def _check_annotations(where: str, annotations: Annotations, height: int, width:
     for name, length in lengths.items():
         if length != count:
             raise BadMedia(f"{where}: {count} annotated boxes, but {length} {name}")
+    for identity in annotations.ids:
+        if not -(1 << 63) <= identity < 1 << 63:
+            raise BadMedia(f"{where}: id {identity} does not fit in 64 bits")
     for name, boxes in (("boxes", annotations.boxes), ("ignore", annotations.ignore)):
         boxes = np.asarray(boxes, np.float64)
         if boxes.shape != (len(boxes), 4) or not np.isfinite(boxes).all():

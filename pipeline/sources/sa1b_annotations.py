@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from trackmill.pipeline.media.errors import BadItem
-from trackmill.pipeline.media.fetching import confidence, required, whole_number
+from trackmill.pipeline.media.fetching import MAX_OBJECTS, confidence, required, shown, whole_number
 from trackmill.pipeline.media.rle import crop_rle
 from trackmill.schemas.boxes import clip_boxes, from_xywh
 from trackmill.schemas.masks import CroppedMask
 from trackmill.schemas.media import Annotations
 
+_MOST_DIGITS = 20
 _OFFICIAL = re.compile(r"^sa_(\d+)$", re.IGNORECASE)
 
 
@@ -33,7 +34,10 @@ def sa1b_annotations(document: dict[str, Any], height: int, width: int, where: s
     ids: list[int] = []
     scores: list[float] = []
     masks: list[CroppedMask | None] = []
-    for position, record in enumerate(required(document, "annotations", list, where)):
+    records = required(document, "annotations", list, where)
+    if len(records) > MAX_OBJECTS:
+        raise BadItem(f"{where}: {len(records)} annotations, more than the {MAX_OBJECTS} that a picture may have")
+    for position, record in enumerate(records):
         place = f"{where}: annotation {position}"
         identity = whole_number(required(record, "id", (int, float), place), f"{place}: 'id'")
         place = f"{where}: annotation {position} (id {identity})"
@@ -68,12 +72,12 @@ def check_picture(document: dict[str, Any], picture: str, height: int, width: in
     stated = image.get("file_name")
     if isinstance(stated, str) and stated and _stem(stated).casefold() != stem.casefold():
         raise BadItem(
-            f"{where}: its JSON belongs to another picture: image.file_name is {stated!r}; put the right JSON there, "
-            "or mend file_name if only the picture was renamed"
+            f"{where}: its JSON belongs to another picture: image.file_name is {shown(stated)}; put the right JSON "
+            "there, or mend file_name if only the picture was renamed"
         )
     number, stated = _OFFICIAL.match(stem), image.get("image_id")
     if isinstance(stated, str) and stated.isdecimal():
-        stated = int(stated)
+        stated = int(stated[:_MOST_DIGITS])
     if number and isinstance(stated, int | float) and stated != int(number[1]):
         raise BadItem(
             f"{where}: its JSON belongs to another picture: image.image_id is {stated}; put the right JSON there, or "
@@ -95,5 +99,5 @@ def _box(record: dict[str, Any], place: str) -> list[float]:
     box = required(record, "bbox", list, place)
     numbers = len(box) == 4 and all(isinstance(side, int | float) and not isinstance(side, bool) for side in box)
     if not numbers or not all(math.isfinite(side) for side in box) or box[2] < 0 or box[3] < 0:
-        raise BadItem(f"{place}: 'bbox' should be [x, y, width, height], found {box!r}")
+        raise BadItem(f"{place}: 'bbox' should be [x, y, width, height], found {shown(box)}")
     return [float(side) for side in box]

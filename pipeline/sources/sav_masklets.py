@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from trackmill.pipeline.media.errors import BadItem
-from trackmill.pipeline.media.fetching import confidence, fetch_json, required, whole_number
+from trackmill.pipeline.media.fetching import (
+    MAX_OBJECTS,
+    check_whole,
+    confidence,
+    fetch_json,
+    required,
+    shown,
+    whole_number,
+)
 from trackmill.pipeline.media.rle import crop_rle
 from trackmill.pipeline.storage.files import basename
 from trackmill.pipeline.storage.ranges import Place
@@ -54,14 +62,18 @@ class Masklets:
         name = basename(uri.rpartition("#")[2])[: -len(f"_{kind}.json")]
         if isinstance(stated, str) and stated and stated.casefold() != name.casefold():
             raise BadItem(
-                f"{uri}: belongs to another video: video_id is {stated!r}; put the right JSON there, or mend video_id "
-                "if only the files were renamed"
+                f"{uri}: belongs to another video: video_id is {shown(stated)}; put the right JSON there, or mend "
+                "video_id if only the files were renamed"
             )
         frames = required(document, "masklet", list, uri)
-        ids = [whole_number(value, f"{uri}: 'masklet_id'") for value in required(document, "masklet_id", list, uri)]
+        stated_ids = required(document, "masklet_id", list, uri)
+        if len(stated_ids) > MAX_OBJECTS:
+            raise BadItem(f"{uri}: {len(stated_ids)} masklets, more than the {MAX_OBJECTS} that a video may have")
+        ids = [whole_number(value, f"{uri}: 'masklet_id'") for value in stated_ids]
         if len(set(ids)) != len(ids):
             raise BadItem(f"{uri}: 'masklet_id' holds an id twice")
         offset = AUTO_ID_OFFSET if kind == "auto" else 0
+        check_whole(max(ids, default=0) + offset, f"{uri}: 'masklet_id'")
         stability = document.get("masklet_stability_score")
         # The manual file has one null for each object there instead of a list for each frame.
         scored = isinstance(stability, list) and bool(stability) and isinstance(stability[0], list)
