@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from functools import cache
 from random import Random
 from typing import Any
@@ -149,9 +150,16 @@ JSON: tuple[Mutator, ...] = (
 )
 
 
+_UNFOLDED = 4 << 20
+"""What unfolds to more is left as it is: here too it would take memory and time."""
+
+
 def _repack(change: Mutator) -> Mutator:
     def repacked(rng: Random, data: bytes) -> bytes:
-        return gzip.compress(change(rng, gzip.decompress(data)), 1, mtime=0)
+        unpacked = zlib.decompressobj(wbits=31).decompress(data, _UNFOLDED)
+        if len(unpacked) == _UNFOLDED:
+            raise ValueError("unfolds already")
+        return gzip.compress(change(rng, unpacked), 1, mtime=0)
 
     return repacked
 
