@@ -81,7 +81,7 @@ def parse_counts(counts: str | bytes, pixels: int | None = None) -> Runs:
     longest = int(lengths.max())
     if longest > 7:
         raise ValueError("run lengths hold a number of more than 32 bits")
-    values = (groups[starts] & 0x1F).astype(np.int64)
+    values: Runs = (groups[starts] & 0x1F).astype(np.int64)
     for place in range(1, longest):
         longer = lengths > place
         values[longer] += (groups[starts[longer] + place] & 0x1F).astype(np.int64) << (5 * place)
