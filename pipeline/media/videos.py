@@ -11,6 +11,8 @@ matrix is followed for turns by 90, 180 and 270 degrees only, not for mirroring.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -145,6 +147,9 @@ class VideoReader:
             self._reason = self._reason if frame is None else "its data is damaged"
         self._frames = None
         reason = self._reason or "the decoder leaves it out"
+        if reason == os.strerror(errno.EINVAL):
+            # All that FFmpeg says where coded pixels are more than twice the limit, which it was given.
+            reason = f"it is damaged, or has far more pixels than `read.max_pixels` = {self._max_pixels}"
         raise DamagedFrame(f"{self._name}: frame {index} of {total} cannot be decoded: {reason}")
 
     def _beginnings(self, index: int) -> Iterator[Callable[[], None]]:
