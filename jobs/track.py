@@ -143,16 +143,21 @@ def make_writers(
 
     names, ids = model.names, model.category_ids
     writers: list[TrackWriter] = []
-    for form in dict.fromkeys(options.format):
-        url = join(output, f"{reader.name}.{SUFFIXES[form]}")
-        if form == "mot":
-            writers.append(MotWriter(url, ids))
-        elif form == "parquet":
-            writers.append(ParquetWriter(url, names, ids))
-        else:
-            writers.append(CocoWriter(url, reader.name, names, ids, table, bare=form == "tao"))
-    if options.save_video:
-        writers.append(VideoWriter(join(output, f"{reader.name}.mp4"), reader.fps, config.draw))
+    try:
+        for form in dict.fromkeys(options.format):
+            url = join(output, f"{reader.name}.{SUFFIXES[form]}")
+            if form == "mot":
+                writers.append(MotWriter(url, ids))
+            elif form == "parquet":
+                writers.append(ParquetWriter(url, names, ids))
+            else:
+                writers.append(CocoWriter(url, reader.name, names, ids, table, bare=form == "tao"))
+        if options.save_video:
+            writers.append(VideoWriter(join(output, f"{reader.name}.mp4"), reader.fps, config.draw))
+    except BaseException:
+        for writer in writers:
+            writer.abandon()
+        raise
     return writers
 
 

@@ -10,12 +10,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 from torch.multiprocessing import get_context
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from trackmill.pipeline.console.room import too_little_room, too_little_shared_memory
 from trackmill.pipeline.loader.ahead import Ahead, pinned
 from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.contract import Collate, MakeExample
@@ -309,6 +311,13 @@ def keep_memory() -> None:
 def _notices(catalog: Catalog, settings: DataSettings, order: Order, own: int, workers: int) -> Iterator[str]:
     if workers != settings.workers:
         yield f"data.workers: {workers} instead of {settings.workers}, since {own} streams of a rank are shared equally"
+    if workers and (said := too_little_shared_memory()):
+        yield f"{said}, or set data.workers = 0"
+    if settings.cache and not is_local(catalog.url):
+        used = sum(path.stat().st_size for path in Path(settings.cache).expanduser().glob("cached-*"))
+        most = min(settings.cache_bytes, sum(shard.num_bytes for shard in catalog.shards))
+        if said := too_little_room(settings.cache, most - used, "what data.cache will hold"):
+            yield f"{said}: lower data.cache_bytes, which is {settings.cache_bytes:,}, or name a folder on another disk"
     if not is_local(catalog.url) and not settings.cache:
         samples = min(order.window, order.stream_length) * own
         gigabytes = 2 * samples * float(catalog.sizes.mean()) / 1e9

@@ -57,7 +57,7 @@ def pack(part: Any) -> tuple[list[tuple[int, int]], Tensor]:
     try:
         storage = block.untyped_storage()._new_shared(end)
     except RuntimeError as error:
-        _remove_empty()
+        _remove_failed()
         raise SharedMemoryFull(_too_small(end, error)) from None
     block.set_(storage).resize_(end)
     target = memoryview(block.numpy().data)
@@ -74,11 +74,15 @@ def unpack(packed: tuple[list[tuple[int, int]], Tensor]) -> Any:
     return pickle.loads(views[-1], buffers=views[:-1])
 
 
-def _remove_empty() -> None:
-    """torch leaves the name of a block that it could not make."""
+def _remove_failed() -> None:
+    """torch leaves the name of a block that it could not make, and with it the room that it got so far.
+
+    A block that was made has no name any more where descriptors are passed on, which is how torch does it by default.
+    """
+    named = torch.multiprocessing.get_sharing_strategy() != "file_descriptor"
     for path in Path("/dev/shm").glob(f"torch_{os.getpid()}_*"):
         with contextlib.suppress(OSError):
-            if not path.stat().st_size:
+            if not named or not path.stat().st_size:
                 path.unlink()
 
 

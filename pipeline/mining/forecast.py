@@ -27,6 +27,7 @@ class Forecast:
         gpu_hours: GPUs times hours; 0 without GPUs.
         num_bytes: expected size of all shards.
         price: GPU-hours times the price of one; None without a price.
+        free: bytes that are free where the shards go; None where nobody knows.
     """
 
     items: int
@@ -41,6 +42,7 @@ class Forecast:
     gpu_hours: float
     num_bytes: float
     price: float | None
+    free: int | None = None
 
     def lines(self) -> list[str]:
         """The forecast for people."""
@@ -50,11 +52,17 @@ class Forecast:
             f"timed      {self.timed} items here{failed}: {self.seconds_per_frame:.3f} s a frame on one worker",
             f"time       {duration(self.seconds)} on {self.workers} workers ({self.seconds / 3600:.2f} h)",
             f"GPU-hours  {self.gpu_hours:.2f}" + ("" if self.gpus else " (no GPU in this pool)"),
-            f"output     {readable_bytes(self.num_bytes)} in about {self.units} shards",
+            f"output     {readable_bytes(self.num_bytes)} in about {self.units} shards{self._room()}",
         ]
         if self.price is not None:
             text.append(f"price      {self.price:.2f} USD")
         return text
+
+    def _room(self) -> str:
+        if self.free is None:
+            return ""
+        enough = "" if self.free >= self.num_bytes else ": TOO LITTLE"
+        return f" ({readable_bytes(self.free)} are free there{enough})"
 
 
 def pick_items(plan: Plan) -> dict[str, list[WorkItem]]:

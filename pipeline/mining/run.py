@@ -6,6 +6,7 @@ both give the same bytes.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from itertools import chain
 from typing import Protocol
 
 from trackmill.pipeline.console.output import clean
+from trackmill.pipeline.console.room import free_bytes, too_little_room
 from trackmill.pipeline.mining.forecast import Forecast, make_forecast
 from trackmill.pipeline.mining.prepare import Run
 from trackmill.pipeline.mining.progress import MiningProgress
@@ -71,7 +73,8 @@ class Outcome:
 
 def forecast(run: Run, executor: Executor, workers: int, gpus: float, usd_per_gpu_hour: float | None) -> Forecast:
     """What `run` will take; see `trackmill.pipeline.mining.forecast`."""
-    return make_forecast(run.plan, executor.measure, workers, gpus, usd_per_gpu_hour)
+    made = make_forecast(run.plan, executor.measure, workers, gpus, usd_per_gpu_hour)
+    return dataclasses.replace(made, free=free_bytes(run.layout.root))
 
 
 def execute(
@@ -97,9 +100,19 @@ def execute(
     tasks = _tasks(run, done, only_quarantined)
     first = next(tasks, None)
     results = start_executor().run(chain([first], tasks)) if first else iter(())
-    done_now = record = 0
+    done_now = record = written = 0
+    told_of_room = False
     for result in results:
         done_now += 1
+        written += result.num_bytes
+        left = max(0, run.plan.num_units - len(done) - done_now)
+        if (
+            not only_quarantined
+            and not told_of_room
+            and (said := too_little_room(run.layout.root, written * left // done_now, f"the rest, {left} units,"))
+        ):
+            log.warning("%s: free some before it is full", said)
+            told_of_room = True
         progress.unit_done(result)
         for source_id, error_class, reason in result.quarantined[: max(0, _QUARANTINED_TOLD - record)]:
             log.warning("quarantined: %s: %s: %s", clean(source_id), error_class, clean(reason))

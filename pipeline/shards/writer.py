@@ -90,7 +90,7 @@ class ShardWriter:
         assert self._scratch is not None
         offset = self._tar.position
         self._hashing.sample = Checksum()
-        with naming(self._scratch):
+        with naming(self._scratch.with_name(self._name)):
             for name, data in members:
                 self._tar.add(name, data)
         self._num_samples += 1
@@ -99,7 +99,7 @@ class ShardWriter:
 
     def _close(self) -> None:
         assert self._scratch is not None
-        with naming(self._scratch):
+        with naming(self._scratch.with_name(self._name)):
             self._tar.finish()
             self._handle.flush()
             self._handle.close()

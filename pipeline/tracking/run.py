@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from trackmill.pipeline.storage.scratch import naming
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.frames import FrameReader
 from trackmill.pipeline.tracking.timing import StageTimes
@@ -82,7 +83,8 @@ def track_video(
         for frame, tracked in _tracked(reader, model, batch_size, result.times):
             with result.times.stage("write", 1):
                 for writer in writers:
-                    writer.write(frame, tracked)
+                    with naming(writer.url):
+                        writer.write(frame, tracked)
             result.num_frames += 1
             result.num_detections += tracked.num_detections
             result.num_tracked += len(tracked)

@@ -20,7 +20,7 @@ import pyarrow.parquet
 from trackmill.pipeline.storage.files import filesystem, is_local
 from trackmill.pipeline.storage.parquet_seal import seal_file
 from trackmill.pipeline.storage.publish import publish_file, remove
-from trackmill.pipeline.storage.scratch import scratch_file
+from trackmill.pipeline.storage.scratch import naming, scratch_file
 from trackmill.pipeline.tracking.image_table import ImageTable
 from trackmill.schemas.masks import CroppedMask, format_counts, mask_area, to_coco_rle
 from trackmill.schemas.tracking import SourceFrame, TrackedObjects
@@ -88,8 +88,9 @@ class TrackWriter(ABC):
         self._scratch.unlink(missing_ok=True)
 
     def _publish(self, url: str) -> None:
-        self._write_end()
-        self._close()
+        with naming(self.url):
+            self._write_end()
+            self._close()
         if url == self.partial_url:
             remove(url)  # it may be the scratch file's second name already, and then a rename would do nothing
         publish_file(self._scratch, url)
@@ -259,9 +260,14 @@ class ParquetWriter(TrackWriter):
         super().__init__(url)
         self._names, self._category_ids = names, category_ids
         self._rows: list[tuple[Any, ...]] = []
-        self._writer = pyarrow.parquet.ParquetWriter(
-            self._scratch, self.SCHEMA, compression="zstd", write_page_checksum=True
-        )
+        try:
+            with naming(url):  # the first bytes of the file are written here
+                self._writer = pyarrow.parquet.ParquetWriter(
+                    self._scratch, self.SCHEMA, compression="zstd", write_page_checksum=True
+                )
+        except OSError:
+            self._scratch.unlink(missing_ok=True)
+            raise
 
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
         """See `TrackWriter.write`."""

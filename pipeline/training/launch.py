@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from trackmill.pipeline.console.room import too_little_room
 from trackmill.pipeline.console.signals import STOP_SIGNALS
 from trackmill.pipeline.loader.catalog import Catalog, read_catalog
 from trackmill.pipeline.loader.loader import keep_memory
@@ -47,7 +48,7 @@ from trackmill.pipeline.training.result import ResultCard, read_card
 from trackmill.pipeline.training.saved_checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.telemetry import require_packages
 from trackmill.schemas.config import ConfigError
-from trackmill.schemas.errors import JobError, MissingPackage
+from trackmill.schemas.errors import JobError, MissingPackage, StorageError
 
 RESUME = ("auto", "never")
 COLLECTIVE_TIMEOUT = timedelta(hours=6)
@@ -121,7 +122,7 @@ def prepare_training(
 
     Raises:
         ValueError: settings do not fit each other, the data, the checkpoint or the number of ranks.
-        OSError: the data set, the weights or the checkpoint cannot be read.
+        OSError: the data set, the weights or the checkpoint cannot be read, or there is no room for a checkpoint.
     """
     output = canonical(output)
     if not recipe.data.url:
@@ -145,11 +146,14 @@ def prepare_training(
         raise MissingPackage('engine deepspeed needs a package that is not installed: pip install -e ".[deepspeed]"')
     built = BuiltTask(task=task, module=task.build(recipe.seed)) if start is None and build else None
     module = built.module if built is not None else outline(task, recipe.seed)
+    parameters = count_parameters(module)
+    if not finished:
+        notices += _check_room(recipe, output, parameters)
     return TrainingPlan(
         recipe=recipe,
         output=output,
         catalog=catalog,
-        parameters=count_parameters(module),
+        parameters=parameters,
         groups=count_groups(module, recipe.optim),
         start=start,
         total_steps=total,
@@ -165,6 +169,20 @@ def _card(output: str) -> tuple[ResultCard | None, list[str]]:
         return read_card(output), []
     except DamagedDocument as error:
         return None, [f"{error}; this run writes it again"]
+
+
+def _check_room(recipe: Recipe, output: str, parameters: Sequence[ParameterCount]) -> list[str]:
+    """Whether checkpoints will fit: not even one is an error, fewer than will lie there are worth a line."""
+    copies = 1 + (2 if recipe.optim.name == "adamw" else 1) + bool(recipe.ema.decay)
+    one = 4 * copies * sum(each.trainable for each in parameters)  # float32
+    if said := too_little_room(output, one, "a checkpoint"):
+        raise StorageError(f"{said}; free some, or give another --output")
+    # The new one is whole before the oldest goes.
+    most = recipe.checkpoint.keep + 1
+    said = too_little_room(
+        output, most * one, f"a run that keeps {recipe.checkpoint.keep} checkpoints (checkpoint.keep)"
+    )
+    return [said] if said else []
 
 
 def _notices(recipe: Recipe, catalog: Catalog) -> Iterator[str]:
