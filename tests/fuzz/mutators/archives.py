@@ -8,6 +8,7 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -164,18 +165,24 @@ def zip_contents(rng: Random, data: bytes) -> bytes:
 
 
 def zip_bomb(rng: Random, data: bytes) -> bytes:
-    """A member that unfolds a thousandfold, or very many members, or one that says it is small."""
-    out = io.BytesIO(data)
-    with zipfile.ZipFile(out, "a", zipfile.ZIP_DEFLATED) as archive:
-        name = archive.namelist()[0] if archive.namelist() else "a.json"
-        kind = rng.randrange(3)
+    """A member that unfolds a thousandfold, or very many members, or an innocent one beside a huge one."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        name = archive.namelist()[0]
+    return _bomb(name, rng.randrange(3))
+
+
+@cache
+def _bomb(name: str, kind: int) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         if kind == 0:
-            archive.writestr(f"big{name}", b"[" + b"[]," * 60_000_000 + b"0]", compresslevel=1)
+            archive.writestr(zipfile.ZipInfo(f"big{name}"), b"[" + b"[]," * 60_000_000 + b"0]", zipfile.ZIP_DEFLATED)
         elif kind == 1:
             for number in range(20_000):
-                archive.writestr(f"{number}{name}", b"")
+                archive.writestr(zipfile.ZipInfo(f"{number}{name}"), b"")
         else:
-            archive.writestr(name, b"\0" * 100_000_000, compresslevel=1)
+            archive.writestr(zipfile.ZipInfo(name), b"")
+            archive.writestr(zipfile.ZipInfo(f"x/../{name}"), b"\0" * 100_000_000, zipfile.ZIP_DEFLATED)
     return out.getvalue()
 
 

@@ -34,6 +34,11 @@ def _seeds() -> list[Files]:
     return [_made()]
 
 
+def _with_and_without_receipts() -> list[Files]:
+    """The manifest alone is what a copy of a data set may have."""
+    return [_made(), {name: data for name, data in _made().items() if "/receipts/" not in name}]
+
+
 def _verify(folder: Path) -> object:
     from trackmill.pipeline.shards.reader import open_dataset
     from trackmill.pipeline.shards.verify import unfinished, verify
@@ -109,7 +114,14 @@ ALL = (
     Target(name="shard", seeds=_seeds, run=_verify, mutated=("*/shards/*",), covered="all", share=100),
     Target(name="receipt", seeds=_seeds, run=_verify, mutated=("*/receipts/*", "*/manifest/*"), share=80),
     Target(name="plan", seeds=_seeds, run=_open, mutated=("*/plan/*", "*/config.json", "*/README.md"), share=60),
-    Target(name="catalog", seeds=_seeds, run=_catalog, torch=True, mutated=("*/receipts/*", "*/manifest/*"), share=60),
+    Target(
+        name="catalog",
+        seeds=_with_and_without_receipts,
+        run=_catalog,
+        torch=True,
+        mutated=("*/receipts/*", "*/manifest/*"),
+        share=60,
+    ),
     Target(name="loader", seeds=_seeds, run=_load, torch=True, mutated=("*/shards/*",), share=60),
     Target(name="sidecar", seeds=_seeds, run=_tables, mutated=("*/sidecars/*",), covered="bytes", share=80),
 )
