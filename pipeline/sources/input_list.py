@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -16,6 +17,9 @@ from trackmill.schemas.errors import InputError
 STDIN = "-"
 _MOST_BYTES = 1 << 30
 _MOST_SHARDS = 1_000_000
+_MOST_CHARACTERS = 1 << 29
+"""Of all names that ranges make, each with its `_OVERHEAD` in memory: five million names of usual length."""
+_OVERHEAD = 57
 _RANGE = re.compile(r"\{([0-9]{1,12})\.\.([0-9]{1,12})\}")
 
 
@@ -55,20 +59,42 @@ def expand_shards(urls: Iterable[str]) -> list[str]:
     """Inputs with `{000000..000147}` written out, as WebDataset and shells read it; others as they are.
 
     Raises:
-        InputError: a range that counts down, or makes more than a million names.
+        InputError: a range that counts down, or more names than `_MOST_SHARDS` or `_MOST_CHARACTERS` allow.
     """
     expanded: list[str] = []
+    left = _MOST_CHARACTERS
     for url in urls:
-        match = _RANGE.search(url)
-        if match is None or (is_local(url) and os.path.lexists(url)):
+        if _RANGE.search(url) is None or (is_local(url) and os.path.lexists(url)):
             expanded.append(url)
             continue
-        first, last = int(match[1]), int(match[2])
-        if not first <= last < first + _MOST_SHARDS:
-            raise InputError(f"{redact(url)}: {match[0]} should count up, over at most {_MOST_SHARDS} names")
-        names = (f"{number:0{len(match[1])}d}" for number in range(first, last + 1))
-        expanded += expand_shards(f"{url[: match.start()]}{name}{url[match.end() :]}" for name in names)
+        parts, count = _parts(url)
+        left -= count * (len(url) + _OVERHEAD)
+        if left < 0:
+            raise InputError(f"{_shown(url)}: its ranges, with those before, make more names than fit into memory")
+        expanded += map("".join, itertools.product(*parts))
     return expanded
+
+
+def _parts(url: str) -> tuple[list[list[str]], int]:
+    """What stands in each place of a name with ranges, and how many names that makes."""
+    pieces = _RANGE.split(url)
+    parts: list[list[str]] = []
+    count = 1
+    for text, begin, end in zip(pieces[::3], pieces[1::3], pieces[2::3]):
+        first, last = int(begin), int(end)
+        count *= last + 1 - first
+        if last < first or count > _MOST_SHARDS:
+            raise InputError(
+                f"{_shown(url)}: {{{begin}..{end}}} should count up, and all ranges of a name together make at most "
+                f"{_MOST_SHARDS} names"
+            )
+        parts += [[text], [f"{number:0{len(begin)}d}" for number in range(first, last + 1)]]
+    return [*parts, [pieces[-1]]], count
+
+
+def _shown(url: str) -> str:
+    shown = redact(url)
+    return shown if len(shown) <= 200 else f"{shown[:100]}…{shown[-100:]}"
 
 
 def _placed(name: str, folder: str) -> str:

@@ -156,9 +156,10 @@ def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, int]]:
     """The first finding of each kind, and how many there are; they are of one kind where only numbers differ."""
     groups: dict[str, list[Finding]] = {}
     for finding in findings:
-        words = re.sub(r"[0-9]+|'[^']*'|\"[^\"]*\"", "", finding.outcome.text)[:80]
         ours = re.findall(r'File "[^"]*/((?:pipeline|schemas|models|jobs)/[^"]+", line \d+)', finding.outcome.place)
-        groups.setdefault(f"{finding.outcome.kind} {words} {ours[-1:]}", []).append(finding)
+        name, _, words = finding.outcome.text.partition(":")
+        where = ours[-1] if ours else re.sub(r"\d+", "", words)[:60]
+        groups.setdefault(f"{finding.outcome.kind} {name[:60]} {where}", []).append(finding)
     return [(group[0], len(group)) for group in groups.values()]
 
 

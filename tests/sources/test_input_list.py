@@ -85,6 +85,16 @@ def test_ranges_of_shards_are_written_out(tmp_path):
         expand_shards(["{3..1}.tar"])
 
 
+def test_ranges_that_would_fill_the_memory_are_refused_before_they_are_written_out():
+    for name in ("{0..999}/{0..999}/{0..999}.tar", "{0..999999999999}.tar", "{0..1}" * 1000):
+        with pytest.raises(InputError, match="at most 1000000 names") as error:
+            expand_shards([name])
+        assert len(str(error.value)) < 400
+    with pytest.raises(InputError, match="more names than fit into memory"):
+        expand_shards(["x" * 100 + "{0..999999}.tar"] * 4)
+    assert expand_shards(["{0..0}" * 3000]) == ["0" * 3000], "many ranges of one name are one name"
+
+
 def test_the_output_is_not_the_input_itself(tmp_path):
     make_pictures(tmp_path / "in")
     with pytest.raises(InputError, match="is both input and output; give another --output, which may lie inside it"):
