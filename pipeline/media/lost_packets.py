@@ -24,17 +24,25 @@ def damaged_packets(packets: Sequence[Packet], breaks: Sequence[Break]) -> set[i
     """Places of packets that lost data, or that refer to such: up to the next keyframe, and what is shown before it."""
     damaged: set[int] = set()
     positions = [packet.position or 0 for packet in packets]
+    begin, end = 0, 0  # rows of the last stretch up to a keyframe; most breaks of a bad recording lie in it
+    keys: set[int] = set()
     for gap in breaks:
         after = bisect.bisect_left(positions, gap.position)
         row = after if gap.clean else max(0, after - 1)
         if row < len(packets) and not gap.clean:
             damaged.add(packets[row].place)
             row += 1
-        while row < len(packets) and not packets[row].is_key:
-            damaged.add(packets[row].place)
-            row += 1
-        if row == len(packets) or (gap.clean and row == after):
+        if begin <= row < end:
+            row = end
+        else:
+            begin = row
+            while row < len(packets) and not packets[row].is_key:
+                damaged.add(packets[row].place)
+                row += 1
+            end = row
+        if row == len(packets) or (gap.clean and row == after) or row in keys:
             continue
+        keys.add(row)
         key = packets[row]
         for packet in packets[row + 1 :]:
             if packet.is_key or packet.pts is None or key.pts is None:
@@ -53,10 +61,12 @@ def has_gap(times: Sequence[int]) -> bool:
 def near_breaks(damaged: set[int], breaks: Sequence[Break]) -> Callable[[Packet, Packet], bool]:
     """Whether frames may be missing between two frames, given the damaged packets' places and the breaks."""
 
+    positions = sorted(gap.position for gap in breaks)
+
     def near(before: Packet, after: Packet) -> bool:
         low, high = sorted((before.position or 0, after.position or 0))
         hurt = before.place in damaged or after.place in damaged
-        return hurt or any(low < gap.position <= high for gap in breaks)
+        return hurt or bisect.bisect_right(positions, low) < bisect.bisect_right(positions, high)
 
     return near
 

@@ -5,6 +5,7 @@ FFmpeg passes over what it cannot read and goes on at the next cluster, without 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import IO
 
@@ -35,15 +36,15 @@ def missing_bytes(handle: IO[bytes]) -> int:
         handle.seek(before)
 
 
-def find_damage(handle: IO[bytes]) -> list[int]:
+def find_damage(handle: IO[bytes], most: int) -> list[int]:
     """Places in the file just within elements behind which no other one follows, though one should.
 
-    Such an element may be whole, or be what lacks its end: then bytes of the next ones were taken for its own. The
-    handle's position stays as it is.
+    Such an element may be whole, or be what lacks its end: then bytes of the next ones were taken for its own. After
+    `most` places no more are looked for. The handle's position stays as it is.
     """
     before = handle.tell()
     try:
-        return list(_damage(handle, handle.seek(0, 2)))
+        return list(itertools.islice(_damage(handle, handle.seek(0, 2)), most))
     finally:
         handle.seek(before)
 

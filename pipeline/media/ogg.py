@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 from typing import IO
 
 _HEAD = 27
 _MOST_OF_PAGE = _HEAD + 255 + 255 * 255
-_SEARCHED_AT_ONCE = 1 << 20
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def find_damage(handle: IO[bytes]) -> list[int]:
-    """Where pages begin behind which others are missing or wrong; the handle's position stays as it is."""
+def first_damage(handle: IO[bytes]) -> int | None:
+    """Where the last page begins behind which others are missing or wrong; None where all is in order.
+
+    The handle's position stays as it is.
+    """
     before = handle.tell()
     try:
-        return list(_damage(handle, handle.seek(0, 2)))
+        return _first_damage(handle, handle.seek(0, 2))
     finally:
         handle.seek(before)
 
 
-def _damage(handle: IO[bytes], end: int) -> Iterator[int]:
-    position: int | None = 0
-    last = 0
+def _first_damage(handle: IO[bytes], end: int) -> int | None:
+    position = last = 0
     numbers: dict[bytes, int] = {}
-    while position is not None and position < end:
+    while position < end:
         handle.seek(position)
         page = handle.read(_MOST_OF_PAGE)
         size = _size(page)
         if not size or _checksum(page[:size]) != int.from_bytes(page[22:26], "little"):
-            yield last
-            position = _next_page(handle, position + 1)
-            continue
+            return last
         stream, number = page[14:18], int.from_bytes(page[18:22], "little")
         begins = page[5] & 0x02  # another recording may be joined behind the first
         if not begins and number != numbers.get(stream, number - 1) + 1:
-            yield last
+            return last
         numbers[stream] = number
         last, position = position, position + size
+    return None
 
 
 def _size(page: bytes) -> int:
@@ -53,15 +52,3 @@ def _checksum(page: bytes) -> int:
     """CRC-32 with the highest bit first, begun with 0: zlib's, on mirrored bits."""
     mirrored = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED)
     return int(f"{zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF:032b}"[::-1], 2)
-
-
-def _next_page(handle: IO[bytes], position: int) -> int | None:
-    while True:
-        handle.seek(position)
-        data = handle.read(_SEARCHED_AT_ONCE)
-        place = data.find(b"OggS")
-        if place >= 0:
-            return position + place
-        if len(data) < _SEARCHED_AT_ONCE:
-            return None
-        position += len(data) - 3

@@ -18,7 +18,7 @@ from av.error import FFmpegError
 from trackmill.pipeline.media import avi, flash_video, matroska, ogg
 from trackmill.pipeline.media.containers import MOST_FPS, average_rate, declared_frames, frame_rate
 from trackmill.pipeline.media.cut_short import is_cut_short
-from trackmill.pipeline.media.errors import too_many_frames
+from trackmill.pipeline.media.errors import BadItem, too_many_frames
 from trackmill.pipeline.media.limits import MAX_FRAMES
 from trackmill.pipeline.media.lost_packets import damaged_packets, has_gap, lost_times, near_breaks
 from trackmill.pipeline.media.packets import Packet, join_recordings, put_in_order
@@ -30,7 +30,10 @@ UNKNOWN_PLACE = 1 << 62
 _REORDERED = 4
 """Frames that may be decoded before one that is shown earlier, in files as encoders write them."""
 
-_FIND_DAMAGE: dict[str, Callable[[IO[bytes]], list[int]]] = {
+_MOST_DAMAGE = 10_000
+"""Places where a file is damaged; one with more is no video any more."""
+
+_FIND_DAMAGE: dict[str, Callable[[IO[bytes], int], list[int]]] = {
     "matroska,webm": matroska.find_damage,
     "flv": flash_video.find_damage,
 }
@@ -115,6 +118,7 @@ def list_packets(
 
     Raises:
         FrameLimit: there are more than `max_frames`.
+        BadItem: it is damaged in more places than anyone would read on behind.
     """
     found = PacketIndex()
     kind = container.format.name
@@ -150,7 +154,7 @@ def list_packets(
         uncertain = min(num_shown, _REORDERED) if found.missing and stream.codec_context.has_b_frames else 0
         found.num_frames, found.missing = num_shown - uncertain, found.missing + uncertain
         return found
-    breaks = _breaks(handle, kind, stream, times)
+    breaks = _breaks(handle, kind, stream, times, name)
     if kind == "mpegts" and found.missing and packets:
         breaks.append(Break((packets[-1].position or 0) + 1, clean=False))  # the last one lacks its end
     _index(found, packets, unusable | damaged_packets(packets, breaks), breaks)
@@ -160,7 +164,7 @@ def list_packets(
 def _before_damage(packets: list[Packet], kind: str, handle: IO[bytes]) -> list[Packet]:
     """Of a container that leaves no way to number frames behind damage: those before it, all if there is none."""
     if kind == "ogg":
-        damage = next(iter(ogg.find_damage(handle)), None)
+        damage = ogg.first_damage(handle)
     else:
         positions = [packet.position - avi.CHUNK_HEAD for packet in packets if packet.position]
         damage = avi.first_damage(handle, min(positions)) if positions else None
@@ -169,14 +173,17 @@ def _before_damage(packets: list[Packet], kind: str, handle: IO[bytes]) -> list[
     return [packet for packet in packets if packet.position is not None and packet.position < damage]
 
 
-def _breaks(handle: IO[bytes], kind: str, stream: av.VideoStream, times: Sequence[int]) -> list[Break]:
+def _breaks(handle: IO[bytes], kind: str, stream: av.VideoStream, times: Sequence[int], name: str) -> list[Break]:
     """Where a container shows that packets are missing; all but transport streams only where the times leave a gap."""
     if kind == "mpegts":
         return find_breaks(handle, stream.id)
     find = _FIND_DAMAGE.get(kind)
     if find is None or not has_gap(times):
         return []
-    return [Break(position, clean=False) for position in find(handle)]
+    positions = find(handle, _MOST_DAMAGE + 1)
+    if len(positions) > _MOST_DAMAGE:
+        raise BadItem(f"{name}: is damaged in more than {_MOST_DAMAGE} places")
+    return [Break(position, clean=False) for position in positions]
 
 
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Packet]:

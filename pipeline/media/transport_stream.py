@@ -17,7 +17,7 @@ _SYNC = 0x47
 _SIZE = 188
 _STRIDES = (188, 192, 204)  # plain, with time codes in front (M2TS), with check bytes behind
 _TIME_CODE = 4
-_PACKETS_AT_ONCE = 1 << 16
+_FEWEST_AT_ONCE, _PACKETS_AT_ONCE = 1 << 8, 1 << 16
 _SURE = 5  # so many packets in a row have their mark in place
 
 
@@ -92,9 +92,11 @@ def _blocks(handle: IO[bytes]) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
     """Position, stride and packets (N, 188) of each run of whole packets; stride 0 where bytes are none."""
     end = handle.seek(0, 2)
     position, stride = 0, 0
+    at_once = _FEWEST_AT_ONCE  # behind damage there may soon be more
     while position + _SIZE <= end:
         handle.seek(position)
-        data = np.frombuffer(handle.read(_PACKETS_AT_ONCE * 204), np.uint8)
+        data = np.frombuffer(handle.read(at_once * 204), np.uint8)
+        at_once = min(2 * at_once, _PACKETS_AT_ONCE)
         if not stride:
             found = _next_packets(data)
             if found is None:
@@ -114,7 +116,7 @@ def _blocks(handle: IO[bytes]) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
         position += whole * stride
         if len(wrong):
             yield position, 0, np.zeros((0, _SIZE), np.uint8)
-            position, stride = position + 1, 0
+            position, stride, at_once = position + 1, 0, _FEWEST_AT_ONCE
 
 
 def _next_packets(data: NDArray[np.uint8]) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ matrix is followed for turns by 90, 180 and 270 degrees only, not for mirroring.
 
 from __future__ import annotations
 
+import bisect
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -153,8 +154,9 @@ class VideoReader:
         raise DamagedFrame(f"{self._name}: frame {index} of {total} cannot be decoded: {reason}")
 
     def _beginnings(self, index: int) -> Iterator[Callable[[], None]]:
-        before = [keyframe for keyframe in self._index.keyframes if keyframe.index <= index]
-        nearest = before[-1] if before else None
+        keyframes = self._index.keyframes
+        row = bisect.bisect_right(keyframes, index, key=lambda keyframe: keyframe.index) - 1
+        nearest = keyframes[row] if row >= 0 else None
         ahead = self._frames is not None and self._reached < index
         if ahead and (nearest is None or nearest.index - self._reached <= _WORTH_A_SEEK):
             yield lambda: None

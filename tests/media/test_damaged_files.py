@@ -60,22 +60,22 @@ def test_no_frame_gets_the_number_of_another_one(tmp_path: Path, name: str, dama
 
 def test_where_matroska_is_damaged(tmp_path: Path) -> None:
     data = make_numbered(tmp_path / "a.mkv", 30, gop=5).read_bytes()
-    assert matroska.find_damage(io.BytesIO(data)) == []
+    assert matroska.find_damage(io.BytesIO(data), 9) == []
     handle = io.BytesIO(damaged(data, "noise"))
     handle.seek(5)
-    (place,) = matroska.find_damage(handle)
+    (place,) = matroska.find_damage(handle, 9)
     assert len(data) // 4 < place < len(data) * 3 // 4 and handle.tell() == 5
     # Somebody's own element between two others is none of our business, nor is empty space.
     cluster = data.index(b"\x1f\x43\xb6\x75")
     for own in (b"\x42\xf9\x83abc", b"\xec\x85\0\0\0\0\0"):
-        assert matroska.find_damage(io.BytesIO(data[:cluster] + own + data[cluster:])) == []
+        assert matroska.find_damage(io.BytesIO(data[:cluster] + own + data[cluster:]), 9) == []
 
 
 def test_where_flv_is_damaged(tmp_path: Path) -> None:
     path = make_numbered(tmp_path / "a.flv", 30, gop=5)
     data = path.read_bytes()
-    assert flash_video.find_damage(io.BytesIO(data)) == []
-    (place,) = flash_video.find_damage(io.BytesIO(damaged(data, "zeros")))
+    assert flash_video.find_damage(io.BytesIO(data), 9) == []
+    (place,) = flash_video.find_damage(io.BytesIO(damaged(data, "zeros")), 9)
     with av.open(str(path)) as container:
         positions = [packet.pos for packet in container.demux(video=0) if packet.size]
     assert place - 1 in positions and place <= len(data) // 2
@@ -84,14 +84,14 @@ def test_where_flv_is_damaged(tmp_path: Path) -> None:
 def test_where_ogg_is_damaged(tmp_path: Path) -> None:
     path = make_numbered(tmp_path / "a.ogv", 30, gop=5, codec="libvpx", bframes=0, container="ogg")
     data = path.read_bytes()
-    assert ogg.find_damage(io.BytesIO(data)) == []
+    assert ogg.first_damage(io.BytesIO(data)) is None
     pages = [at for at in range(len(data)) if data.startswith(b"OggS", at)]
     middle = len(pages) // 2
     flipped = bytearray(data)
     flipped[pages[middle] + 200] ^= 1
-    assert ogg.find_damage(io.BytesIO(flipped))[0] == pages[middle - 1], "the checksum is another one"
+    assert ogg.first_damage(io.BytesIO(flipped)) == pages[middle - 1], "the checksum is another one"
     without = data[: pages[middle]] + data[pages[middle + 1] :]
-    assert ogg.find_damage(io.BytesIO(without)) == [pages[middle - 1]], "a page is not there"
+    assert ogg.first_damage(io.BytesIO(without)) == pages[middle - 1], "a page is not there"
 
 
 def test_where_avi_is_damaged(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 from av.error import FFmpegError
 
 from tests.make_media import make_video
-from trackmill.pipeline.media import packet_index
+from trackmill.pipeline.media import lost_packets, packet_index, transport_stream
 from trackmill.pipeline.media.containers import open_video
 from trackmill.pipeline.media.errors import BadItem, DamagedFrame, FrameLimit, PixelLimit
+from trackmill.pipeline.media.packets import Packet
+from trackmill.pipeline.media.transport_stream import Break
 from trackmill.pipeline.media.video_headers import probe
 from trackmill.pipeline.media.videos import VideoReader
 
@@ -94,3 +97,32 @@ def test_want_of_memory_is_no_damage(tmp_path, monkeypatch, where):
         monkeypatch.setattr(reader, "_decode", decode)
         with pytest.raises(MemoryError):
             list(reader.read([3]))
+
+
+def test_a_transport_stream_out_of_step_at_every_turn_is_walked_to_its_end(tmp_path):
+    data = make_video(tmp_path / "a.ts", 30).read_bytes()
+    packets = [data[place : place + 188] for place in range(0, len(data), 188)] * 40
+    runs = [b"".join(packets[place : place + 8]) for place in range(0, len(packets), 8)]
+    breaks = transport_stream.find_breaks(io.BytesIO(b"x".join(runs)), 0x100)
+    assert len(breaks) >= len(runs) - 2, "each strange byte is a break, but perhaps the last ones"
+
+
+def test_breaks_without_number_hurt_each_frame_once():
+    packets = [
+        Packet(place, place, place, 188 * place, place == 0, shown=True, counted=True) for place in range(20_000)
+    ]
+    breaks = [Break(188 * place, clean=False) for place in range(2, 20_000)]
+    assert lost_packets.damaged_packets(packets, breaks) == set(range(1, 20_000))
+    near = lost_packets.near_breaks(set(), [breaks[0], breaks[-1]])
+    assert near(packets[1], packets[2]) and not near(packets[2], packets[3]) and near(packets[50], packets[19_999])
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.flv"])
+def test_a_video_damaged_in_more_places_than_anyone_would_count_is_none(tmp_path, monkeypatch, name):
+    path = make_video(tmp_path / name, 10, times=[0, 1, 2, 3, 20, 21, 22, 23, 24, 25])
+    piece = b"\x1f\x43\xb6\x75" if name == "a.mkv" else b"\x12\0\0\4\0\0\0\0\0\0\0abcd\0\0\0\x0fx"
+    path.write_bytes(path.read_bytes() + piece * 400)
+    assert probe(str(path)).num_frames >= 10
+    monkeypatch.setattr(packet_index, "_MOST_DAMAGE", 20)
+    with pytest.raises(BadItem, match=rf"{name}: is damaged in more than 20 places"):
+        probe(str(path))
