@@ -17,7 +17,8 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.sources import source_class
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.storage.credentials import redact, scrub_values
-from trackmill.pipeline.storage.files import exists, read_bytes
+from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
+from trackmill.pipeline.storage.files import exists
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.config import Settings, digest, setting_differences
 from trackmill.schemas.errors import InputError
@@ -89,13 +90,15 @@ def stored_config(layout: Layout) -> dict[str, Any] | None:
     if not exists(layout.config):
         return None
     try:
-        document = orjson.loads(read_bytes(layout.config))
+        document = read_document(layout.config)
         if "parts" not in document and "task" in document:
             raise SettingsChanged(f"--output {redact(layout.root)} is a training run; give the data set its own folder")
         return {"parts": dict(document["parts"]), "inputs": list(document["inputs"])}
     except SettingsChanged:
         raise
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+    except DamagedDocument as error:
+        raise SettingsChanged(f"{error}; restore it or use another --output") from None
+    except (KeyError, TypeError, ValueError):
         raise SettingsChanged(f"{redact(layout.config)} is not readable; restore it or use another --output") from None
 
 
@@ -135,4 +138,4 @@ def store_config(layout: Layout, config: MineConfig, parts: dict[str, Any], inpu
     }
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
     publish_bytes(layout.json_schemas, orjson.dumps(json_schemas(), option=options))
-    publish_bytes(layout.config, orjson.dumps(document, option=options))
+    publish_document(layout.config, document)

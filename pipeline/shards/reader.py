@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from trackmill.pipeline.shards.decode import Sample, parse_sample
@@ -30,6 +29,7 @@ from trackmill.pipeline.shards.receipts import (
 )
 from trackmill.pipeline.shards.stream import BadShardMember, ShardBytes, index_shard, raw_samples, split_piece
 from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.documents import read_document
 from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, join, list_files, read_bytes
 from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.schemas.errors import InputError
@@ -89,17 +89,11 @@ class Dataset:
         """`config.json`; empty where there is none.
 
         Raises:
-            ValueError: it is not a JSON object.
+            DamagedDocument: it is not what was written.
         """
         if self.layout is None or not exists(self.layout.config):
             return {}
-        try:
-            config = orjson.loads(read_bytes(self.layout.config))
-        except orjson.JSONDecodeError as error:
-            raise InputError(f"{redact(self.layout.config)}: not JSON ({error})") from None
-        if not isinstance(config, dict):
-            raise InputError(f"{redact(self.layout.config)}: not a JSON object")
-        return config
+        return read_document(self.layout.config)
 
     def shard_url(self, name: str) -> str:
         """URL of a shard.

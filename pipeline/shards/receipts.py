@@ -39,6 +39,7 @@ _ROW_BYTES = 1400
 """What a row takes as Python objects."""
 
 _ROWS_AT_ONCE = 4096
+_LONGEST_NAME = 200
 _RECEIPT_NAME = re.compile(r"^part-(\d{8,})\.parquet$")
 
 
@@ -118,6 +119,8 @@ def shard_info(entry: Any) -> ShardInfo:
     kinds = {field.name: str(field.type) for field in dataclasses.fields(ShardInfo)}
     if not isinstance(entry, dict) or {name: type(value).__name__ for name, value in entry.items()} != kinds:
         raise ValueError(f"{str(entry)[:80]!r} should be a shard with {', '.join(kinds)}")
+    if len(entry["name"]) > _LONGEST_NAME:
+        raise ValueError(f"no shard is called {entry['name'][:40]!r}..., of {len(entry['name']):,} characters")
     return ShardInfo(**entry)
 
 

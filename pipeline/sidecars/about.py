@@ -16,8 +16,8 @@ from trackmill.pipeline.sidecars.producer import Producer
 from trackmill.pipeline.sidecars.producers import PRODUCERS
 from trackmill.pipeline.sidecars.requests import NAME, Request, check_sidecar_name
 from trackmill.pipeline.storage.credentials import redact, scrub
-from trackmill.pipeline.storage.files import basename, dirname, exists, list_files, read_bytes
-from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
+from trackmill.pipeline.storage.files import basename, dirname, exists, list_files
 from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.schemas.config import Settings, digest, setting_differences
 from trackmill.schemas.errors import InputError
@@ -171,9 +171,7 @@ def begin_sidecar(layout: Layout, request: Request, dataset: str, store: bool = 
         _check_same(layout, read_about(layout, name), about)
     elif store:
         document = about.model_dump(mode="json")
-        publish_bytes(
-            layout.sidecar_about(name), orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-        )
+        publish_document(layout.sidecar_about(name), document)
     if store:
         sweep_scratch(layout.sidecar(name))
     return SidecarJob(
@@ -195,7 +193,7 @@ def read_about(layout: Layout, name: str) -> About:
     """
     url = layout.sidecar_about(check_sidecar_name(name))
     try:
-        document = orjson.loads(read_bytes(url, max_bytes=_MAX_ABOUT_BYTES))
+        document = read_document(url, _MAX_ABOUT_BYTES)
         found = document.get("sidecar_version")
         if found != SIDECAR_VERSION:
             raise SidecarError(
@@ -208,6 +206,8 @@ def read_about(layout: Layout, name: str) -> About:
         return about
     except SidecarError:
         raise
+    except DamagedDocument as error:
+        raise SidecarError(f"{error}; restore it, or {_anew(name)}") from None
     except ValidationError as error:
         first = error.errors()[0]
         what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

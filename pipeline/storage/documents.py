@@ -41,7 +41,7 @@ def publish_document(url: str, values: Mapping[str, Any]) -> None:
     publish_bytes(url, document_bytes(values))
 
 
-def read_document(url: str) -> dict[str, Any]:
+def read_document(url: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> dict[str, Any]:
     """What a document says, without its checksum. Those of older versions have none, and are taken as they are.
 
     Raises:
@@ -51,7 +51,7 @@ def read_document(url: str) -> dict[str, Any]:
     """
     shown = redact(url)
     try:
-        data = read_bytes(url, max_bytes=MAX_DOCUMENT_BYTES)
+        data = read_bytes(url, max_bytes=max_bytes)
     except FileTooLarge as error:
         raise DamagedDocument(f"{error}: it is none of ours") from None
     except IsADirectoryError:

@@ -23,6 +23,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from trackmill.models.masa import load
+from trackmill.pipeline.shards.receipts import ADDED_LATER
 from trackmill.pipeline.sources.packaged import packaged_media
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,12 +143,12 @@ def compare_exports(older: Checkout, newer: Checkout, folder: Path) -> None:
 
 
 def _mined(root: Path) -> dict[str, object]:
-    """Digest of each shard, rows of each receipt and plan, the fingerprint of the settings."""
+    """Digest of each shard, rows of each receipt as older ones have them, of each plan, and the fingerprint."""
     found: dict[str, object] = {path.name: _sha256(path) for path in sorted((root / "shards").iterdir())}
     for path in sorted((root / "receipts").iterdir()):
         table = pq.read_table(path)
         found[f"receipt {path.name}"] = table.drop_columns(
-            [name for name in table.column_names if name in _TIMES]
+            [name for name in table.column_names if name in (*_TIMES, *ADDED_LATER)]
         ).to_pylist()
     for path in sorted((root / "plan").iterdir()):
         found[f"plan {path.name}"] = pq.read_table(path).to_pylist()

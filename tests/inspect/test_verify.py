@@ -226,7 +226,7 @@ DAMAGES = [
     ("deleted shard", lambda s: Path(s.shard(SHARD)).unlink(), rf"{SHARD}: is missing; delete receipts/part-00000000"),
     ("tar that no receipt names", orphan, r"part-00000007\.tar: no receipt: its unit is unfinished"),
     ("damaged receipt", break_receipt, r"part-00000001\.parquet: .*not a"),
-    ("config that is no JSON", lambda s: Path(s.config).write_bytes(b"{"), r"config\.json: .*not JSON"),
+    ("config that is no JSON", lambda s: Path(s.config).write_bytes(b"{"), r"config\.json: .*no JSON at all"),
     # hostile headers
     ("path that climbs", crafted_name("../x.jpg"), rf"{SHARD}: .*'\.\./x\.jpg'"),
     ("absolute path", crafted_name("/etc/x.jpg"), rf"{SHARD}: .*'/etc/x\.jpg'"),

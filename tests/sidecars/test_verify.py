@@ -25,6 +25,7 @@ from trackmill.pipeline.sidecars.about import find_sidecars, read_about
 from trackmill.pipeline.sidecars.part import PartAbout, part_bytes, read_part
 from trackmill.pipeline.sidecars.run import make_sidecar
 from trackmill.pipeline.sidecars.verify import SidecarCheck
+from trackmill.pipeline.storage.documents import document_bytes, read_document
 
 PRODUCER = "tests.sidecars.producers:Brightness"
 PART = "part-00000000.parquet"
@@ -110,7 +111,7 @@ def swapped(layout: Layout) -> None:
 def edit_json(**changes: Any) -> Callable[[Layout], None]:
     def apply(layout: Layout) -> None:
         path = Path(layout.sidecar_about("brightness"))
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        path.write_bytes(document_bytes(read_document(str(path)) | changes))
 
     return apply
 
@@ -153,6 +154,13 @@ FAULTS = [
         "later version",
         edit_json(sidecar_version=2),
         r"sidecars/brightness.*has sidecar version 2; this program reads 1",
+    ),
+    (
+        "flipped bit in the description",
+        lambda s: Path(s.sidecar_about("brightness")).write_bytes(
+            Path(s.sidecar_about("brightness")).read_bytes().replace(b"float32", b"float22")
+        ),
+        r"sidecar\.json is damaged: what it says is not what was written",
     ),
     ("odd description", edit_json(columns=[]), r"sidecars/brightness: .*has at least one column"),
 ]
