@@ -8,6 +8,7 @@ so that bytes of two versions do not meet.
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +16,7 @@ from fsspec.asyn import sync
 
 from trackmill.pipeline.storage.credentials import protocol_of, redact
 from trackmill.pipeline.storage.files import ShortRead, retry
+from trackmill.pipeline.storage.limits import MAX_DOWNLOAD_BYTES, FileTooLarge, Pace, check_plain
 
 _RANGE = 16 << 20
 """Bytes in one ranged read of an object store."""
@@ -25,7 +27,7 @@ _AT_ONCE = 4
 _CHUNK = 1 << 20
 
 _CONNECT_S, _SILENCE_S = 30, 60
-"""How long a server may take to answer, and to send the next bytes. There is no limit for the whole body."""
+"""How long a server may take to answer, and to send the next bytes. The whole body has a least rate, see `Pace`."""
 
 _STRONG_ETAG = re.compile(r'^"[^"]*"$')
 _CONTENT_RANGE = re.compile(r"^bytes (\d+)-\d+/(\d+)$")
@@ -111,10 +113,18 @@ async def _stream(
             handle.truncate(0)
             handle.seek(0)
             whole = response.content_length
+        check_plain(response.headers, url)
         if size is not None and whole is not None and whole != size:
             raise ObjectChanged(f"{redact(url)}: has {whole} bytes now, had {size} before")
+        left = MAX_DOWNLOAD_BYTES if size is None else size - handle.tell()
+        pace = Pace(redact(url))
         async for chunk in response.content.iter_chunked(_CHUNK):
+            left -= len(chunk)
+            if left < 0:
+                limit = f"the limit of {MAX_DOWNLOAD_BYTES:,} bytes" if size is None else f"its {size:,} bytes"
+                raise FileTooLarge(f"{redact(url)}: the server sends more than {limit}")
             handle.write(chunk)
+            pace.arrived(len(chunk), time.monotonic())
 
 
 def check_status(status: int, url: str) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import posixpath
 import random
+import stat
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from typing import IO, Any, TypeVar
 import fsspec
 
 from trackmill.pipeline.storage.credentials import check_url, protocol_of, redact
+from trackmill.pipeline.storage.limits import MAX_BODY_BYTES
+from trackmill.pipeline.storage.limits import FileTooLarge as FileTooLarge
 from trackmill.pipeline.storage.local_listing import walk
 from trackmill.pipeline.storage.names import found, found_in_store, spelt
 from trackmill.pipeline.storage.signed import is_signed, with_signature, without_signature
@@ -52,10 +55,6 @@ _ADVICE = {
 
 class ShortRead(StorageError):
     """Fewer bytes arrived than the file has."""
-
-
-class FileTooLarge(InputError):
-    """A file is larger than the limit it is read under."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -111,6 +110,8 @@ def _clearer(error: Exception, what: str) -> Exception:
         return error if " " in str(error) else FileNotFoundError(f"{redact(what)}: no such file or folder")
     if status is not None and 400 <= status < 500 and status not in (408, 429):
         return PermissionError(f"{redact(what)}: the server refuses (HTTP {status})")
+    if type(cause).__name__ == "TooManyRedirects":  # its text holds addresses
+        return StorageError(f"{redact(what)}: the server sends from one address to the next without end")
     return ConnectionError(f"HTTP {status}" if status is not None else f"{type(cause).__name__}: {cause}")
 
 
@@ -149,7 +150,12 @@ def filesystem(url: str) -> tuple[Any, str]:
         return fsspec.filesystem("file"), found(canonical(url))
     try:
         opened = _hugging_face(url) if protocol == "hf" else with_signature(url)
-        fs, path = _as_it_is(protocol, opened) if "::" in opened else fsspec.core.url_to_fs(opened)
+        if protocol in ("http", "https"):
+            from trackmill.pipeline.storage.http_files import HttpFiles
+
+            fs, path = HttpFiles(), opened
+        else:
+            fs, path = _as_it_is(protocol, opened) if "::" in opened else fsspec.core.url_to_fs(opened)
     except ImportError as error:
         extra = _INSTALL.get(protocol)
         advice = f'pip install -e ".[{extra}]"' if extra else str(error)
@@ -324,7 +330,7 @@ def read_bytes(url: str, offset: int = -1, length: int = -1, max_bytes: int | No
     Args:
         url: the file.
         offset, length: byte range; both -1 for the whole file.
-        max_bytes: refuse a file or range longer than this.
+        max_bytes: refuse a file or range longer than this; None: a whole file longer than `MAX_BODY_BYTES`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -332,6 +338,10 @@ def read_bytes(url: str, offset: int = -1, length: int = -1, max_bytes: int | No
         OSError: still failing after `ATTEMPTS` attempts (`ShortRead` when bytes were missing).
     """
     fs, path = filesystem(url)
+    limit = MAX_BODY_BYTES if max_bytes is None and offset < 0 else max_bytes
+    if is_local(url):
+        return retry(lambda: _read_local(path, url, offset, length, limit), url)
+    whole = {"max_bytes": limit} if protocol_of(url) in ("http", "https") else {}
 
     def read() -> bytes:
         if offset >= 0:
@@ -340,14 +350,40 @@ def read_bytes(url: str, offset: int = -1, length: int = -1, max_bytes: int | No
             # Length and bytes are asked for apart, so that a connection cut in the middle is noticed.
             size = fs.info(path).get("size")
             expected = -1 if size is None else int(size)
-        if max_bytes is not None and expected > max_bytes:
-            raise FileTooLarge(f"{redact(url)}: {expected} bytes, more than the limit of {max_bytes}")
-        data: bytes = fs.cat_file(path, start=offset, end=offset + length) if offset >= 0 else fs.cat_file(path)
+        if limit is not None and expected > limit:
+            raise _too_large(url, expected, limit)
+        data: bytes = (
+            fs.cat_file(path, start=offset, end=offset + length) if offset >= 0 else fs.cat_file(path, **whole)
+        )
         if expected >= 0 and len(data) != expected:
             raise ShortRead(f"{redact(url)}: {len(data)} of {expected} bytes arrived")
         return data
 
     return retry(read, url)
+
+
+def _read_local(path: str, url: str, offset: int, length: int, limit: int | None) -> bytes:
+    """Bytes of a file of this machine; a pipe or a device, which have no length, is read up to the limit."""
+    with open(path, "rb") as handle:
+        status = os.fstat(handle.fileno())
+        has_length = stat.S_ISREG(status.st_mode)
+        expected = length if offset >= 0 else status.st_size
+        if limit is not None and has_length and expected > limit:
+            raise _too_large(url, expected, limit)
+        if has_length and offset + expected > status.st_size:
+            raise ShortRead(f"{redact(url)}: {max(0, status.st_size - offset)} of {expected} bytes are there")
+        if offset > 0:
+            handle.seek(offset)
+        data = handle.read(expected if has_length or limit is None else limit + 1)
+        if not has_length and limit is not None and len(data) > limit:
+            raise FileTooLarge(f"{redact(url)}: more than {limit:,} bytes, the limit it is read under")
+        if has_length and len(data) != expected:
+            raise ShortRead(f"{redact(url)}: {len(data)} of {expected} bytes arrived")
+        return data
+
+
+def _too_large(url: str, size: int, limit: int) -> FileTooLarge:
+    return FileTooLarge(f"{redact(url)}: {size} bytes, more than the limit of {limit}")
 
 
 def open_for_seeking(url: str, block_size: int = 256 * 1024) -> IO[bytes]:

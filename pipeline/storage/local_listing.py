@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from trackmill.pipeline.storage.limits import MAX_LISTED_FILES, MAX_LISTING_DEPTH, ListingTooLarge
 from trackmill.schemas.errors import StorageError
 
 MOST_LINKS = 8
@@ -22,11 +23,17 @@ def walk(folder: str) -> Iterator[tuple[str, int]]:
     Raises:
         StorageError: a folder cannot be listed, or more than `MOST_LINKS` links lead to it; names it. A short listing
             would pass for a whole one.
+        ListingTooLarge: more folders lie in each other, or more files in all, than a listing may have.
     """
-    yield from _walk(folder, frozenset(), 0)
+    for number, found in enumerate(_walk(folder, frozenset(), 0)):
+        if number == MAX_LISTED_FILES:
+            raise ListingTooLarge(f"{folder}: more than {MAX_LISTED_FILES:,} files; name fewer folders at once")
+        yield found
 
 
 def _walk(folder: str, above: frozenset[tuple[int, int]], links: int) -> Iterator[tuple[str, int]]:
+    if len(above) >= MAX_LISTING_DEPTH:
+        raise ListingTooLarge(f"{folder}: {MAX_LISTING_DEPTH} folders lie in each other; name the folder that you mean")
     try:
         place = os.stat(folder)
         if (place.st_dev, place.st_ino) in above:
