@@ -28,6 +28,17 @@ _LARGEST = 1e9
 """No fraction of a second, pixel, weight or rate that a setting may mean is larger, either way; what is, overflows."""
 
 
+MOST_LEVELS = 32
+"""Lists and sections inside each other; the deepest setting has four."""
+_MOST_NAMED = 8
+"""Mistakes that one message names; more are counted."""
+_LONGEST_KEY = 120
+
+
+class ExcessiveToml(ConfigError):
+    """TOML that no setting needs: nested without end, or a number of thousands of digits."""
+
+
 class Settings(BaseModel):
     """Base of every section: immutable, unknown keys are refused, and so are numbers that are not finite."""
 
@@ -47,11 +58,47 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
 
     Raises:
         ConfigError: not TOML; names `where` and the line.
+        ExcessiveToml: (one of these) nested deeper than `MOST_LEVELS`, or a number of thousands of digits.
     """
     try:
-        return tomllib.loads(text)
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not valid TOML: {error}") from None
+        raise ConfigError(f"{where}: not valid TOML: {shortened(str(error), 300)}") from None
+    except RecursionError:
+        raise ExcessiveToml(_too_deep(where)) from None
+    except ValueError:  # what Python says of them begins to explain its own options
+        raise ExcessiveToml(f"{where}: holds a number of thousands of digits") from None
+    require_levels(values, where)
+    return values
+
+
+def require_levels(values: dict[str, Any], where: str) -> None:
+    """Refuse values that nest deeper than `MOST_LEVELS`, which whoever walks through them could not.
+
+    Raises:
+        ExcessiveToml: names the key.
+    """
+    level: list[tuple[str, Any]] = list(values.items())
+    for _ in range(MOST_LEVELS):
+        level = [(key, each) for key, value in level for each in _inside(value)]
+    if level:
+        raise ExcessiveToml(_too_deep(f"{where}: {shortened(level[0][0], _LONGEST_KEY)}"))
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, or its beginning and its end with a mark between them."""
+    half = length // 2
+    return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _too_deep(where: str) -> str:
+    return f"{where}: more than {MOST_LEVELS} lists or sections inside each other, which no setting has"
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -72,12 +119,14 @@ def build(cls: type[S], values: dict[str, Any], where: str) -> S:
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(cls, detail["loc"], detail["type"], detail["msg"]) for detail in error.errors()]
-        raise ConfigError(f"{where}: " + "; ".join(lines)) from None
+        mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+        lines = [_explain(cls, each["loc"], each["type"], each["msg"]) for each in mistakes[:_MOST_NAMED]]
+        more = f"; and {len(mistakes) - _MOST_NAMED} more mistakes" if len(mistakes) > _MOST_NAMED else ""
+        raise ConfigError(f"{where}: {'; '.join(lines)}{more}") from None
 
 
 def _explain(cls: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:
-    dotted = ".".join(str(part) for part in location)
+    dotted = shortened(".".join(str(part) for part in location), _LONGEST_KEY)
     if kind != "extra_forbidden":
         return f"{dotted}: {message.removeprefix('Value error, ')}"
     owner: Any = cls

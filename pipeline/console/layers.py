@@ -8,7 +8,7 @@ from typing import Any
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.storage.signed import without_signatures
-from trackmill.schemas.config import ConfigError, merge, parse_toml
+from trackmill.schemas.config import MOST_LEVELS, ConfigError, ExcessiveToml, merge, parse_toml, shortened
 
 
 def layered(config: str | None, assignments: Iterable[str], changes: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -46,11 +46,16 @@ def assignment(text: str) -> dict[str, Any]:
     """`optim.lr=0.02` as nested values; the value is TOML, and a word without quotes is text."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r}: should be KEY=VALUE, such as section.key=3")
+        raise ConfigError(f"--set {shortened(repr(text), 200)}: should be KEY=VALUE, such as section.key=3")
+    where = f"--set {shortened(key.strip(), 100)}"
     try:
-        parsed = parse_toml(f"value = {value.strip()}", "--set")["value"]
+        parsed = parse_toml(f"value = {value.strip()}", where)["value"]
+    except ExcessiveToml:
+        raise
     except ConfigError:
         parsed = value.strip()
+    if key.count(".") >= MOST_LEVELS:
+        raise ConfigError(f"{where}: no setting lies in so many sections")
     return nested(key.strip(), parsed)
 
 

@@ -71,6 +71,8 @@ def _layers(source: str, folder: Path | None, shown: str) -> list[_Layer]:
             values = parse_toml(read_bytes(source).decode(), where)
         except FileNotFoundError:
             raise ConfigError(named_by) from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{where}: not a text file; a recipe is TOML") from None
         base = values.pop("base", None)
         for key in values:  # `base` is no key of the recipe itself, whose own hint would leave it out
             if isinstance(values[key], str) and (hint := nearest(key, ["base"])):

@@ -144,3 +144,12 @@ def test_mistakes_are_named_with_their_file(files: dict[str, str], message: str,
 def test_what_the_command_line_says_wrong_is_not_blamed_on_a_base(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"^recipe roof: unknown key 'optim\.momentun'"):
         load_recipe("roof", {"optim": {"momentun": 1}}, folder)
+
+
+def test_a_recipe_and_a_base_that_are_no_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('base = "below"\n')
+    (tmp_path / "below.toml").write_bytes(b"task = 'masa' # \xff\xfe")
+    with pytest.raises(ConfigError, match=r"recipe .*below\.toml: not a text file; a recipe is TOML"):
+        load_recipe(str(tmp_path / "mine.toml"), {})
+    with pytest.raises(ConfigError, match=r"recipe .*below\.toml: not a text file; a recipe is TOML"):
+        load_recipe(str(tmp_path / "below.toml"), {})
