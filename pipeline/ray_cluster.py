@@ -3,6 +3,10 @@
 A loaded machine may need minutes for what Ray waits half a minute for, and some of Ray's waits are fixed: then
 `ray.init` raises, leaves half a cluster behind, and a second call often succeeds. Where a cluster does not answer it
 waits for many minutes and cannot be interrupted. So it runs in a thread of its own, with a limit and one more try.
+
+Whoever reaches the ports of a Ray may run code with the rights of its user. So a Ray of our own listens on this machine
+alone, wants a token that lives as long as this process, sends no statistics of its use to anybody, and its workers
+inherit no secrets but those of storage and telemetry.
 """
 
 from __future__ import annotations
@@ -11,11 +15,14 @@ import atexit
 import contextlib
 import logging
 import os
+import re
+import secrets
 import socket
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -24,6 +31,8 @@ from urllib.parse import urlsplit
 import psutil
 
 import trackmill
+from trackmill.pipeline.storage.credentials import scrub
+from trackmill.pipeline.storage.secret_values import is_secret_variable
 from trackmill.schemas.errors import JobError
 
 log = logging.getLogger("trackmill")
@@ -34,6 +43,12 @@ PATIENCE = {
     "RAY_gcs_server_port_wait_time_s": "180",
 }
 """Variables that make Ray's processes wait longer for each other; what the user has set stays."""
+
+_PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0"}
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Switched off, Ray's processes use 127.0.0.1 and listen there alone. On Windows and macOS that is Ray's default, so
+that no firewall asks; `ray.init` itself turns a loopback address into one that others can reach."""
+_NEEDED = re.compile(r"^(AWS_|FSSPEC_|GOOGLE_|GCS_|AZURE_|HF_|WANDB_|MLFLOW_|RAY_)")
 
 _TRIES = 2
 _CONNECT_S = 30.0
@@ -49,7 +64,10 @@ class RayUnavailable(JobError):
 def start_ray(timeout_s: float = 600.0, without: str = "") -> None:
     """Join the cluster of `RAY_ADDRESS` (`ray job submit` sets it), or else start a Ray of our own on this machine.
 
-    Workers of our own Ray import the code beside this driver, and modules of the folder that the driver runs in.
+    Workers of our own Ray import the code beside this driver, and modules of the folder that the driver runs in. They
+    inherit the environment without what is called a secret there: only variables that storage, W&B and MLflow read, and
+    those that `TRACKMILL_KEEP_ENV` names (`TRACKMILL_KEEP_ENV="MY_API_KEY OTHER_TOKEN"`), stay. How a cluster is
+    guarded is the cluster's matter: `RAY_AUTH_MODE` has to be the same here as there.
 
     Args:
         timeout_s: limit of all tries together; a try that fails before it is repeated once.
@@ -61,7 +79,7 @@ def start_ray(timeout_s: float = 600.0, without: str = "") -> None:
     deadline = time.monotonic() + timeout_s
     address = os.environ.get("RAY_ADDRESS", "")
     joining = bool(address) and address != "local"
-    for name, value in PATIENCE.items():
+    for name, value in {**PATIENCE, **_PRIVATE}.items():
         os.environ.setdefault(name, value)
     # Ray guards a local cluster with a token that it makes and finds by itself; that is no news to anybody.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
@@ -73,7 +91,7 @@ def start_ray(timeout_s: float = 600.0, without: str = "") -> None:
     for attempt in range(1, _TRIES + 1):
         before = {child.pid for child in _children()}
         try:
-            with contextlib.nullcontext() if joining else _own_code_first():
+            with contextlib.nullcontext() if joining else _for_ourselves():
                 if joining:
                     _check_answers(address, deadline)
                 _init(options, deadline)
@@ -111,7 +129,8 @@ def _init(options: dict[str, Any], deadline: float) -> None:
 
     def call() -> None:
         try:
-            ray.init(**options)
+            with _without_secret_words():
+                ray.init(**options)
         except BaseException as error:
             with contextlib.suppress(Exception):
                 ray.shutdown()
@@ -135,6 +154,17 @@ def _init(options: dict[str, Any], deadline: float) -> None:
         log.info("still waiting for Ray, since %.0f s", time.monotonic() - begin)
 
 
+@contextlib.contextmanager
+def _without_secret_words() -> Iterator[None]:
+    """Within, the command line has no signature and no password in it: Ray keeps it, and its dashboard shows it."""
+    words = sys.argv
+    sys.argv = [scrub(word) for word in words]
+    try:
+        yield
+    finally:
+        sys.argv = words
+
+
 def _check_answers(address: str, deadline: float) -> None:
     """Raise `ConnectionError` where nothing listens at `host:port`, which Ray itself would try for many minutes."""
     try:
@@ -156,20 +186,43 @@ def _check_answers(address: str, deadline: float) -> None:
 
 
 @contextlib.contextmanager
-def _own_code_first() -> Iterator[None]:
-    """Lets Ray's processes, which inherit our environment, import the checkout that this driver runs from."""
+def _for_ourselves() -> Iterator[None]:
+    """The environment that Ray inherits: our own code first, this machine alone, no secrets but needed ones."""
+    from ray._private import ray_constants
+
     root = Path(trackmill.__file__).resolve().parent.parent
-    before = os.environ.get("PYTHONPATH")
+    changes: dict[str, str | None] = {name: None for name in os.environ if _stays_here(name)}
     # An installed package is found anyway, and its folder in front would put every package before the standard library.
     if (root / "pipeline" / "ray_cluster.py").is_file():
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), before)))
+        changes["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    changes[_LOOPBACK] = "0"
+    # Where nobody has set the mode, Ray wants tokens for a cluster that `ray.init` starts; setting it here would be too
+    # late. Not the token of ~/.ray, which Ray writes where all users of this machine may read it.
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    before = {name: os.environ.get(name) for name in changes}
+    was_reachable = ray_constants.ENABLE_RAY_CLUSTER
+    _set(changes)
+    ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop("PYTHONPATH", None)
+        ray_constants.ENABLE_RAY_CLUSTER = was_reachable
+        _set(before)
+
+
+def _stays_here(name: str) -> bool:
+    """Whether a variable is a secret that workers have no need of."""
+    kept = os.environ.get("TRACKMILL_KEEP_ENV", "").replace(",", " ").split()
+    return is_secret_variable(name) and not _NEEDED.match(name) and name not in kept
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
         else:
-            os.environ["PYTHONPATH"] = before
+            os.environ[name] = value
 
 
 def _is_initialized() -> bool:

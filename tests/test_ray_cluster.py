@@ -199,25 +199,49 @@ def look():
 
 for _ in range(2):
     print(*ray.get(look.remote()), flush=True)
+
+import os, psutil
+
+@ray.remote
+def secrets():
+    return sorted(name for name in os.environ if name.startswith("TEST_"))
+
+processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+ports = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+print(len(ports) > 3, {{ip.removeprefix("::ffff:") for ip in ports}}, ray.get(secrets.remote()))
+print(os.environ.get("RAY_AUTH_MODE", "token"), len(os.environ["RAY_AUTH_TOKEN"]), os.environ["TEST_API_KEY"])
+folder = ray._private.worker._global_node.get_session_dir_path()
+for path in [os.path.join(base, name) for base, _, names in os.walk(folder) for name in names]:
+    if os.path.isfile(path) and any(word in open(path, "rb").read() for word in (b"plantedkey", b"plantedsignature")):
+        print("found in", path)
 ray.shutdown()
 """
 
 
 @pytest.mark.ray
-def test_a_real_start_runs_the_code_beside_the_driver(tmp_path: Path) -> None:
-    """Driven from a folder with modules of its own, among them a `models` like so many have."""
+def test_a_real_start_runs_the_code_beside_the_driver_on_this_machine_alone(tmp_path: Path) -> None:
+    """Driven from a folder with modules of its own, among them a `models` like so many have.
+
+    It listens on this machine alone and wants a token; workers do not get what is called a secret, and what stands on
+    the command line is not in Ray's folder.
+    """
+    environment = {name: value for name, value in job_environment().items() if name != "RAY_AUTH_MODE"}
+    environment["TRACKMILL_KEEP_ENV"] = "TEST_MINE_TOKEN"
     (tmp_path / "my_module.py").write_text("WORD = 'mine'\n")
     (tmp_path / "models.py").write_text("WORD = 'theirs'\n")
     done = subprocess.run(
-        [sys.executable, "-c", _REAL.format(root=str(ROOT))],
+        [sys.executable, "-c", _REAL.format(root=str(ROOT)), "https://host/a.pth?X-Amz-Signature=plantedsignature1"],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
-        env=job_environment(),
+        env=environment | {"TEST_API_KEY": "plantedkey77", "TEST_MINE_TOKEN": "abcdef77", "TEST_PLAIN": "1"},
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines() == [f"{ROOT / 'pipeline' / '__init__.py'} mine theirs"] * 2
+    code, alone, guarded, *found = done.stdout.splitlines()[1:]
+    assert [done.stdout.splitlines()[0], code] == [f"{ROOT / 'pipeline' / '__init__.py'} mine theirs"] * 2
+    assert alone == "True {'127.0.0.1'} ['TEST_MINE_TOKEN', 'TEST_PLAIN']"
+    assert guarded == "token 64 plantedkey77" and found == []
     assert "SIGTERM" not in done.stderr
 
 

@@ -76,11 +76,12 @@ def _snapshot() -> tuple[tuple[str, str], ...]:
 
 
 def _may_hold_one(name: str, value: str) -> bool:
-    return len(value) >= _SHORTEST and (_is_secret(name) or "@" in value or "=" in value or "{" in value)
+    return len(value) >= _SHORTEST and (is_secret_variable(name) or "@" in value or "=" in value or "{" in value)
 
 
 @lru_cache(maxsize=4096)
-def _is_secret(name: str) -> bool:
+def is_secret_variable(name: str) -> bool:
+    """Whether a variable of the environment is called as those are that hold a secret."""
     if _NAME_OF_ANOTHER_THING.search(name):
         return False
     return bool(_NAME.search(name) or _NAME_OF_A_KEY.search(name))
@@ -110,7 +111,9 @@ def _of_variable(name: str, value: str) -> Iterator[str]:
         with contextlib.suppress(ValueError, RecursionError):
             yield from _inside(json.loads(value))
     # A path is where a secret lies, and none.
-    if not _is_secret(name) or (value.startswith(("/", "~", ".")) and os.path.exists(os.path.expanduser(value))):
+    if not is_secret_variable(name) or (
+        value.startswith(("/", "~", ".")) and os.path.exists(os.path.expanduser(value))
+    ):
         return
     if _NAME.search(name) or looks_random(value):
         yield value
