@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from tests.make_media import make_jpeg
+from trackmill.jobs.mine_proposals import main
 from trackmill.pipeline.console.words import readable_bytes
 from trackmill.pipeline.mining.forecast import make_forecast, pick_items
 from trackmill.pipeline.mining.plan import Plan, extend
 from trackmill.pipeline.mining.settings import ShardSettings
 from trackmill.schemas.media import WorkItem
 
+FREE = (None, 300_000, 200_000)
 SECONDS_A_FRAME = {"images": 0.5, "videos": 2.0}
 
 
@@ -45,6 +52,28 @@ def test_each_source_counts_by_its_own_speed_and_share() -> None:
     assert found.seconds_per_frame == pytest.approx(work / 300)
     assert 0 < found.failed < found.timed
     assert any("could not be mined" in line for line in found.lines())
+
+
+def test_room_that_will_not_suffice_is_said() -> None:
+    found = make_forecast(make_plan(), measure, workers=4, gpus=0, usd_per_gpu_hour=None)
+    shown = [next(line for line in replace(found, free=free).lines() if line.startswith("output")) for free in FREE]
+    assert shown == [
+        "output     300.0 kB in about 30 shards",
+        "output     300.0 kB in about 30 shards (300.0 kB are free there)",
+        "output     300.0 kB in about 30 shards (200.0 kB are free there: TOO LITTLE)",
+    ]
+
+
+def test_while_mining_goes_on_a_disk_that_fills_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(6):
+        make_jpeg(tmp_path / "in" / f"{number}.jpg", 60, 80, seed=number)
+    monkeypatch.setattr("trackmill.pipeline.console.room.free_bytes", lambda url: 1000)
+    words = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--executor", "inline"]
+    assert main([*words, "--set", "shards.unit_frames=2"]) == 0
+    (said,) = [text for text in caplog.messages if "are free on its disk" in text]
+    assert re.search(r"out: the rest, 2 units, takes about .* kB, and 1\.0 kB are free on its disk: free some", said)
 
 
 def test_more_workers_than_units_do_not_help() -> None:

@@ -114,6 +114,23 @@ def test_a_card_that_rotted_is_written_again_and_a_config_that_rotted_keeps_nobo
     assert config.read_bytes() == document_bytes(stored_recipe(tiny_recipe(data)))
 
 
+@pytest.mark.parametrize("name", ["checkpoint.json", "optimizer.safetensors"])
+def test_a_run_goes_on_from_the_checkpoint_before_one_that_rotted_and_says_so(
+    name: str, data: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    run_tiny(data, tmp_path, max_steps=24)
+    path = tmp_path / "checkpoints/step-00000024" / name
+    rotten = bytearray(path.read_bytes())
+    rotten[len(rotten) // 2] ^= 1
+    path.write_bytes(rotten)
+    said: list[str] = []
+    run_local(tiny_recipe(data), str(tmp_path), device="cpu", notice=said.append)
+    (line,) = said
+    assert line.startswith("passed over a checkpoint: ") and f"step-00000024/{name}" in line
+    assert rows(tmp_path) == rows(undisturbed)
+    assert result(tmp_path) == result(undisturbed)
+
+
 def test_another_number_of_loader_workers_changes_nothing(data: str, undisturbed: Path, tmp_path: Path) -> None:
     run_tiny(data, tmp_path, max_steps=40)
     run_tiny(data, tmp_path, data={"workers": 2})
