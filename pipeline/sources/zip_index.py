@@ -10,8 +10,9 @@ from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.sources.tar_index import is_hidden
 from trackmill.pipeline.sources.zip_directory import MEMBER, MEMBER_MAGIC, BadZip, ZipEntry, read_directory
 from trackmill.pipeline.storage.credentials import path_error
-from trackmill.pipeline.storage.files import open_for_seeking, read_bytes, retry
+from trackmill.pipeline.storage.files import is_local, open_for_seeking, read_bytes, retry
 from trackmill.pipeline.storage.names import spelt
+from trackmill.pipeline.storage.ranges import Place, open_place
 
 _STORED, _DEFLATED = 0, 8
 
@@ -66,11 +67,13 @@ def read_member(uri: str, entry: ZipEntry, name: str, max_bytes: int) -> bytes:
         raise BadItem(f"{name}: is packed by method {entry.method}; only stored and deflated members are read")
     if max(entry.size, entry.packed) > max_bytes:
         raise BadItem(f"{name}: {entry.size} bytes, more than `read.max_item_bytes` = {max_bytes}")
-    header = read_bytes(uri, entry.offset, MEMBER.size) if entry.offset >= 0 else b""
+    header = _read(uri, entry.offset, MEMBER.size) if entry.offset >= 0 else b""
     if len(header) < MEMBER.size or not header.startswith(MEMBER_MAGIC):
         raise BadItem(f"{name}: the zip is damaged: there is no member at byte {entry.offset}")
     name_length, extra_length = MEMBER.unpack(header)[9:11]
-    data = read_bytes(uri, entry.offset + MEMBER.size + name_length + extra_length, entry.packed)
+    data = _read(uri, entry.offset + MEMBER.size + name_length + extra_length, entry.packed)
+    if len(data) < entry.packed:
+        raise TruncatedMedia(f"{name}: {len(data)} of {entry.packed} packed bytes are there: the zip is damaged")
     if entry.method == _DEFLATED:
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, entry.size + 1)
@@ -81,6 +84,14 @@ def read_member(uri: str, entry: ZipEntry, name: str, max_bytes: int) -> bytes:
     if len(data) > entry.size or zlib.crc32(data) != entry.crc:
         raise BadItem(f"{name}: its bytes are not those that were packed (another checksum): the zip is damaged")
     return data
+
+
+def _read(uri: str, offset: int, length: int) -> bytes:
+    """A range of the zip; of a file on this machine what there is of it, since trying again would bring no more."""
+    if not is_local(uri):
+        return read_bytes(uri, offset, length)
+    with open_place(Place(uri, offset, length)) as handle:
+        return handle.read()
 
 
 def _index_or_reason(url: str) -> dict[str, ZipEntry] | str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.media.errors import BadItem, TruncatedMedia
 from trackmill.pipeline.sources import zip_directory, zip_index
 from trackmill.pipeline.sources.zip_directory import BadZip, ZipEntry, read_directory
 from trackmill.pipeline.sources.zip_index import index_zip, read_member
@@ -130,6 +130,14 @@ def test_a_member_that_is_not_there_is_damage(tmp_path, offset):
     entry = ZipEntry(offset, 5, 5, 0, 0, encrypted=False)
     with pytest.raises(BadItem, match=f"x: the zip is damaged: there is no member at byte {offset}"):
         read_member(str(path), entry, "x", 1000)
+
+
+def test_a_member_whose_own_header_leads_behind_the_end_is_told_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "a.zip"
+    path.write_bytes(edited(GOOD, b"PK\3\4", 26, b"\xff\xff"))
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("nothing is tried again"))
+    with pytest.raises(TruncatedMedia, match=r"x: 0 of \d+ packed bytes are there: the zip is damaged"):
+        read_member(str(path), index_zip(str(path))["a.jpg"], "x", 1000)
 
 
 def test_any_mutated_directory_is_read_or_refused():
