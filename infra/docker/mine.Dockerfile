@@ -1,7 +1,9 @@
 # Image for mining on a cluster: Ray's own image plus Trackmill's pinned dependencies.
 # Build from the repository's root: docker build -f infra/docker/mine.Dockerfile -t trackmill-mine:0.1.0 .
 # The tag's Ray version must equal the pin in constraints.txt (tests/infra checks it): driver and cluster must agree.
-FROM rayproject/ray:2.60.0-py311-gpu
+# RAY_DIGEST pins what the tag stands for: --build-arg RAY_DIGEST=@sha256:... (infra/README.md says how to get it).
+ARG RAY_DIGEST=""
+FROM rayproject/ray:2.60.0-py311-gpu${RAY_DIGEST}
 
 WORKDIR /home/ray/trackmill
 COPY --chown=ray:users pyproject.toml setup.py constraints.txt README.md LICENSE ./
@@ -13,7 +15,11 @@ COPY --chown=ray:users jobs jobs
 
 RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[sam,s3,gcs,http]"
 
-# Ray turns token authentication on by itself when it finds a token; say which mode is meant (infra/README.md).
-ENV RAY_AUTH_MODE=disabled \
+# Whoever reaches Ray's ports without its token is refused (infra/README.md); Ray tells nobody that it is used.
+ENV RAY_AUTH_MODE=token \
+    RAY_USAGE_STATS_ENABLED=0 \
     PYTHONUNBUFFERED=1 \
     TRACKMILL_CACHE=/tmp/trackmill-cache
+
+# Not root: the user of Ray's image, by number, so that Kubernetes can tell.
+USER 1000:100

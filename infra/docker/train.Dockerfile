@@ -1,7 +1,9 @@
 # Image for training on a cluster: Ray's own image plus Trackmill's pinned dependencies and DeepSpeed's operators, built.
 # Build from the repository's root: docker build -f infra/docker/train.Dockerfile -t trackmill-train:0.1.0 .
 # The tag's Ray version must equal the pin in constraints.txt (tests/infra checks it): driver and cluster must agree.
-FROM rayproject/ray:2.60.0-py311-gpu
+# RAY_DIGEST pins what the tag stands for: --build-arg RAY_DIGEST=@sha256:... (infra/README.md says how to get it).
+ARG RAY_DIGEST=""
+FROM rayproject/ray:2.60.0-py311-gpu${RAY_DIGEST}
 
 # The operators are compiled where they are used: a compiler for those of the CPU, ninja comes with the extra.
 USER root
@@ -23,8 +25,12 @@ RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[train,
 ENV TORCH_EXTENSIONS_DIR=/home/ray/torch-extensions
 RUN DS_ACCELERATOR=cpu python -c "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as B; B().load()"
 
-# Ray turns token authentication on by itself when it finds a token; say which mode is meant (infra/README.md).
-ENV RAY_AUTH_MODE=disabled \
+# Whoever reaches Ray's ports without its token is refused (infra/README.md); Ray tells nobody that it is used.
+ENV RAY_AUTH_MODE=token \
+    RAY_USAGE_STATS_ENABLED=0 \
     PYTHONUNBUFFERED=1 \
     NO_ALBUMENTATIONS_UPDATE=1 \
     TRACKMILL_CACHE=/tmp/trackmill-cache
+
+# Not root: the user of Ray's image, by number, so that Kubernetes can tell.
+USER 1000:100
