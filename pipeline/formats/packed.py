@@ -55,6 +55,10 @@ def gunzipped(data: bytes, where: str, max_bytes: int) -> bytes | bytearray:
     return unpacked
 
 
+_UNPACKING = (zipfile.BadZipFile, RuntimeError, ValueError, OverflowError, EOFError, OSError, struct.error)
+"""What `zipfile` raises on damaged fields: places before the beginning, other packing, passwords."""
+
+
 def open_archive(data: bytes, where: str) -> zipfile.ZipFile:
     """A zip archive, once its list of members is known to be short enough.
 
@@ -66,7 +70,7 @@ def open_archive(data: bytes, where: str) -> zipfile.ZipFile:
         raise BadTracks(f"{where}: its list of members has {size:,} bytes, more than {MAX_DIRECTORY_BYTES:,}")
     try:
         return zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OSError) as error:
+    except _UNPACKING as error:
         raise BadTracks(f"{where}: not a zip archive: {error}") from None
 
 
@@ -91,8 +95,11 @@ def member_bytes(archive: zipfile.ZipFile, name: str, where: str, max_bytes: int
                 unpacked += chunk
                 if len(unpacked) > limit:
                     raise BadTracks(f"{where}: {name} {_too_large(packed, limit, max_bytes)}")
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, OSError, struct.error) as error:
-        raise BadTracks(f"{where}: cannot unpack {name}: {error}") from None
+    except BadTracks:
+        raise
+    except (*_UNPACKING, zlib.error, lzma.LZMAError) as error:
+        known = isinstance(error, (zipfile.BadZipFile, RuntimeError))
+        raise BadTracks(f"{where}: cannot unpack {name}: {error if known else 'the archive is damaged'}") from None
     return unpacked
 
 

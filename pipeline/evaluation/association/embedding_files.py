@@ -179,9 +179,8 @@ def _hold(begin: bytes, size: int, what: str) -> None:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(stream, max_header_size=_MAX_ARRAY_HEADER)
-    except (ValueError, RecursionError, MemoryError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise ValueError(f"{what} has a damaged header: {said or type(error).__name__}") from None
+    except (ValueError, RecursionError, MemoryError):  # whose words are those of a parser of Python
+        raise ValueError(f"{what} has a damaged header") from None
     if dtype.hasobject:
         raise BadTracks(f"{what} holds Python objects, which are not read; save texts and numbers")
     if math.prod(map(int, shape)) * dtype.itemsize > size:
