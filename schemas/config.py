@@ -28,6 +28,9 @@ _LARGEST = 1e9
 """No fraction of a second, pixel, weight or rate that a setting may mean is larger, either way; what is, overflows."""
 
 
+MAX_CONFIG_BYTES = 1 << 20
+"""Of a file of settings, and of one value on the command line. Recipes have a few kB."""
+
 MOST_LEVELS = 32
 """Lists and sections inside each other; the deepest setting has four."""
 _MOST_NAMED = 8
@@ -60,6 +63,8 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         ConfigError: not TOML; names `where` and the line.
         ExcessiveToml: (one of these) nested deeper than `MOST_LEVELS`, or a number of thousands of digits.
     """
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ExcessiveToml(f"{where}: {len(text):,} characters, more than {MAX_CONFIG_BYTES:,}, the limit of settings")
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -80,7 +85,10 @@ def require_levels(values: dict[str, Any], where: str) -> None:
     """
     level: list[tuple[str, Any]] = list(values.items())
     for _ in range(MOST_LEVELS):
-        level = [(key, each) for key, value in level for each in _inside(value)]
+        for key, value in level:
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ExcessiveToml(f"{where}: {shortened(key, _LONGEST_KEY)}: a whole number of more than 64 bits")
+        level = [(_full(key, name), each) for key, value in level for name, each in _inside(value)]
     if level:
         raise ExcessiveToml(_too_deep(f"{where}: {shortened(level[0][0], _LONGEST_KEY)}"))
 
@@ -91,10 +99,14 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
 
 
-def _inside(value: Any) -> list[Any]:
+def _inside(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+        return list(value.items())
+    return [("", each) for each in value] if isinstance(value, list) else []
+
+
+def _full(key: str, name: str) -> str:
+    return f"{key}.{name}" if name and len(key) < _LONGEST_KEY else key
 
 
 def _too_deep(where: str) -> str:

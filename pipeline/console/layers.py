@@ -8,7 +8,15 @@ from typing import Any
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.storage.signed import without_signatures
-from trackmill.schemas.config import MOST_LEVELS, ConfigError, ExcessiveToml, merge, parse_toml, shortened
+from trackmill.schemas.config import (
+    MAX_CONFIG_BYTES,
+    MOST_LEVELS,
+    ConfigError,
+    ExcessiveToml,
+    merge,
+    parse_toml,
+    shortened,
+)
 
 
 def layered(config: str | None, assignments: Iterable[str], changes: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -36,7 +44,7 @@ def layered(config: str | None, assignments: Iterable[str], changes: Iterable[tu
 def read_config(url: str) -> dict[str, Any]:
     """A TOML file as nested plain values."""
     try:
-        text = read_bytes(url).decode()
+        text = read_bytes(url, max_bytes=MAX_CONFIG_BYTES).decode()
     except UnicodeDecodeError:
         raise ConfigError(f"--config {redact(url)}: not a text file; give settings as TOML") from None
     return parse_toml(text, redact(url))

@@ -11,7 +11,7 @@ from typing import Any
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, join, read_bytes
 from trackmill.pipeline.training.recipe import Recipe, make_recipe
-from trackmill.schemas.config import ConfigError, merge, parse_toml
+from trackmill.schemas.config import MAX_CONFIG_BYTES, ConfigError, merge, parse_toml
 from trackmill.schemas.names import nearest
 
 SUFFIX = ".toml"
@@ -68,7 +68,7 @@ def _layers(source: str, folder: Path | None, shown: str) -> list[_Layer]:
             raise ConfigError(f"{shown}: its bases run in a circle: {circle}")
         above.append(source)
         try:
-            values = parse_toml(read_bytes(source).decode(), where)
+            values = parse_toml(read_bytes(source, max_bytes=MAX_CONFIG_BYTES).decode(), where)
         except FileNotFoundError:
             raise ConfigError(named_by) from None
         except UnicodeDecodeError:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from trackmill.pipeline.console.layers import assignment
 from trackmill.pipeline.training.recipe import make_recipe
-from trackmill.schemas.config import ConfigError, Settings, build
+from trackmill.schemas.config import ConfigError, Settings, build, parse_toml
 
 
 class _Section(Settings):
@@ -47,3 +48,35 @@ def test_whole_numbers_keep_their_own_limits() -> None:
 def test_an_optimiser_that_could_only_overflow_is_refused_by_its_key(values: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         make_recipe({"optim": values}, "recipe")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("value = " + "[" * 5000 + "]" * 5000, "more than 32 lists or sections"),
+        (".".join(["a"] * 3000) + " = 1", "more than 32 lists or sections"),
+        ("value = " + "{a = " * 2000 + "1" + "}" * 2000, "more than 32 lists or sections"),
+        (f"[optim]\nlr = {2**63}", "optim.lr: a whole number of more than 64 bits"),
+        (f"[[optim.groups]]\nlr = [1, -{2**70}]", "optim.groups.lr: a whole number of more than 64 bits"),
+        ("a = 1 # " + "x" * (1 << 20), "characters, more than 1,048,576"),
+    ],
+)
+def test_settings_without_end_are_a_sentence(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^run\.toml: .*{said}") as caught:
+        parse_toml(text, "run.toml")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x=" + "[" * 3000, "--set x: more than 32"),
+        (f"x.y={2**64}", "--set x.y: value: a whole number of more than 64 bits"),
+        ("x=" + "7" * 5000, "--set x: holds a number of thousands of digits"),
+        ("x=" + "y" * (2 << 20), "--set x: .* characters, more than"),
+    ],
+)
+def test_assignments_without_end_are_a_sentence(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        assignment(text)
+    assert len(str(caught.value)) < 300
