@@ -17,9 +17,11 @@ from trackmill.models.registry import MODELS, Choice, find_detector, find_model
 from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.models.weights.errors import MissingPackage
 from trackmill.models.weights.read import read_checkpoint
+from trackmill.pipeline.storage.documents import DamagedDocument, read_document
 from trackmill.pipeline.storage.fetched import Weights, fetch_weights
 from trackmill.pipeline.storage.files import exists
 from trackmill.schemas.errors import InputError, StorageError
+from trackmill.schemas.published import BadWeights
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +48,25 @@ def read_weights(url: str | os.PathLike[str], sha256: str = "") -> Checkpoint:
 
 def read_fetched(weights: Weights) -> Checkpoint:
     """As `read_weights`, of a file that was fetched: for those who need its name and its SHA-256 too."""
+    _check_card(weights)
     return read_checkpoint(weights.path, where=weights.where, verified=True)
+
+
+def _check_card(weights: Weights) -> None:
+    """Compare the result of a training run with the card beside it, which holds its SHA-256."""
+    card = weights.path.with_name("card.json")
+    if weights.path.name != "model.safetensors" or weights.path.parent.name != "final" or not card.is_file():
+        return
+    try:
+        record = read_document(str(card)).get("file")
+    except (DamagedDocument, OSError):
+        return  # of a card that cannot be read the run itself complains
+    wanted = record.get("sha256") if isinstance(record, dict) else None
+    if wanted and wanted != weights.sha256:
+        raise BadWeights(
+            f"{weights.where}: damaged or replaced: its SHA-256 is {weights.sha256}, the card beside it says {wanted}; "
+            "the command that trained it writes both again"
+        )
 
 
 def build_model(

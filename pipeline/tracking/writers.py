@@ -44,6 +44,7 @@ class TrackWriter(ABC):
     def __init__(self, url: str) -> None:
         self.url = url
         self._scratch = scratch_file(url)
+        self._shown: os.stat_result | None = None
         if self.streamed:
             self._show_partial()
 
@@ -80,10 +81,10 @@ class TrackWriter(ABC):
         """Leave nothing behind."""
         with contextlib.suppress(OSError):
             self._close()  # of a full disk it tries once more to write what is left
-        if self.streamed and is_local(self.url):
+        if self._shown is not None:
             partial = filesystem(self.partial_url)[1]
             with contextlib.suppress(OSError):
-                if os.path.samefile(partial, self._scratch):
+                if os.path.samestat(os.stat(partial), self._shown):
                     os.unlink(partial)
         self._scratch.unlink(missing_ok=True)
 
@@ -103,6 +104,7 @@ class TrackWriter(ABC):
         with contextlib.suppress(OSError):  # not every file system has links; a stop then still keeps the file
             remove(self.partial_url)
             os.link(self._scratch, partial)
+            self._shown = os.stat(partial)
 
     def _write_end(self) -> None:  # noqa: B027  lines of text need none
         """Write what follows the last frame."""

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from trackmill.pipeline.console.room import too_little_room
+from trackmill.pipeline.console.room import too_little_room, too_little_shared_memory
 from trackmill.pipeline.console.signals import STOP_SIGNALS
 from trackmill.pipeline.loader.catalog import Catalog, read_catalog
 from trackmill.pipeline.loader.loader import keep_memory
@@ -44,7 +44,7 @@ from trackmill.pipeline.training.parameters import (
 )
 from trackmill.pipeline.training.ranks import on_first_rank
 from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task, stored_recipe
-from trackmill.pipeline.training.result import ResultCard, read_card
+from trackmill.pipeline.training.result import ResultCard, is_whole, read_card, result_url
 from trackmill.pipeline.training.saved_checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.telemetry import require_packages
 from trackmill.schemas.config import ConfigError
@@ -138,6 +138,9 @@ def prepare_training(
     total = total_steps(recipe)
     card, notices = _card(output)
     finished = start is not None and start.step >= total and card is not None and card.step == start.step
+    if finished and card is not None and not is_whole(output, card):
+        finished = False
+        notices.append(f"{redact(result_url(output))} is not what its card says: this run writes it again")
     require_packages(recipe.telemetry)
     evaluation = task.evaluation()
     if evaluation is not None and not finished:
@@ -159,7 +162,7 @@ def prepare_training(
         total_steps=total,
         finished=finished,
         built=built,
-        notices=(*notices, *_notices(recipe, catalog)),
+        notices=(*notices, *_notices(recipe, catalog, ranks)),
     )
 
 
@@ -185,8 +188,10 @@ def _check_room(recipe: Recipe, output: str, parameters: Sequence[ParameterCount
     return [said] if said else []
 
 
-def _notices(recipe: Recipe, catalog: Catalog) -> Iterator[str]:
+def _notices(recipe: Recipe, catalog: Catalog, ranks: int) -> Iterator[str]:
     """What people may not have meant."""
+    if ranks > 1 and (said := too_little_shared_memory()):
+        yield f"{said}; ranks of one machine exchange gradients there too"
     steps = recipe.schedule.steps
     if recipe.max_steps > steps:
         yield (

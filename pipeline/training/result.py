@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
-from trackmill.pipeline.storage.files import join
+from trackmill.pipeline.storage.files import filesystem, is_local, join
 from trackmill.pipeline.tasks.base import Task, TrainingModule
 from trackmill.pipeline.training.checkpoint_document import FileRecord, PastChange
 from trackmill.pipeline.training.weight_files import check_finite, write_tensors
@@ -81,6 +82,18 @@ def write_result(output: str, network: nn.Module, task: Task, card: Mapping[str,
     file = write_tensors(url, tensors, task.metadata())
     publish_document(_card_url(output), {**card, "file": file})
     return url
+
+
+def is_whole(output: str, card: ResultCard) -> bool:
+    """Whether the weights are those that a card vouches for; of a store only their length is looked at."""
+    fs, path = filesystem(result_url(output))
+    try:
+        if not is_local(output):
+            return int(fs.info(path)["size"]) == card.file.bytes
+        with open(path, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest() == card.file.sha256
+    except OSError:
+        return False
 
 
 def read_card(output: str) -> ResultCard | None:

@@ -26,6 +26,7 @@ from trackmill.pipeline.shards.receipts import write_receipt
 from trackmill.pipeline.storage.documents import publish_document
 from trackmill.pipeline.storage.fetched import fetch_weights
 from trackmill.pipeline.storage.scratch import naming
+from trackmill.pipeline.tracking.video_writer import VideoWriter
 from trackmill.pipeline.tracking.writers import CocoWriter, MotWriter, ParquetWriter, TrackWriter
 from trackmill.schemas.receipt import ShardInfo
 
@@ -81,6 +82,7 @@ WRITES: dict[str, Write] = {
     "tracks as text": tracks(lambda url: MotWriter(url, [1])),
     "tracks as Parquet": tracks(lambda url: ParquetWriter(url, ["a"], [1])),
     "tracks as JSON": tracks(lambda url: CocoWriter(url, "video", ["a"], [1])),
+    "tracks as video": tracks(lambda url: VideoWriter(url, 25.0)),
     "cached shard": cached,
     "fetched weights": weights,
 }

@@ -28,6 +28,7 @@ from trackmill.pipeline.training.health import NonFinite, NothingLearnt
 from trackmill.pipeline.training.launch import begin, prepare_training, run_local, starting_point
 from trackmill.pipeline.training.recipe import effective, stored_recipe
 from trackmill.pipeline.training.telemetry.lines import read_lines
+from trackmill.pipeline.weights import read_weights
 from trackmill.schemas.config import ConfigError
 from trackmill.schemas.errors import InputError, JobError
 
@@ -112,6 +113,24 @@ def test_a_card_that_rotted_is_written_again_and_a_config_that_rotted_keeps_nobo
     run_tiny(data, tmp_path / "run")
     assert card.read_bytes() == whole
     assert config.read_bytes() == document_bytes(stored_recipe(tiny_recipe(data)))
+
+
+def test_weights_of_a_result_that_rotted_are_refused_and_written_again(
+    data: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    weights = run / "final/model.safetensors"
+    read_weights(weights)
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"final/model\.safetensors: damaged or replaced: .* the card beside it says"):
+        read_weights(weights)
+    plan = prepare_training(tiny_recipe(data), str(run), 1, build=False)
+    assert not plan.finished and "is not what its card says: this run writes it again" in plan.notices[0]
+    run_tiny(data, run)
+    assert weights.read_bytes() == whole
+    assert prepare_training(tiny_recipe(data), str(run), 1, build=False).finished
 
 
 @pytest.mark.parametrize("name", ["checkpoint.json", "optimizer.safetensors"])
