@@ -206,8 +206,13 @@ def _take(url: str, hold: Hold, expired: bytes | None) -> None:
         remove(url)
     try:
         hold.folders = _make_folders(os.path.dirname(path))
-        with open(path, "xb") as handle:
-            handle.write(hold.document())
+        with open(path, "xb", buffering=0) as handle:
+            try:
+                handle.write(hold.document())
+                os.fsync(handle.fileno())
+            except OSError:
+                os.unlink(path)  # of a full disk: an empty one would hold up the next process until it expires
+                raise
     except FileExistsError as error:
         if (found := _read(url)) is not None:
             raise OutputHeld(_refusal(url, _owner(found))) from None
@@ -215,6 +220,9 @@ def _take(url: str, hold: Hold, expired: bytes | None) -> None:
     except NotADirectoryError as error:
         raise InputError(f"{error.filename}: part of this path is a file; give another --output") from None
     except OSError as error:
+        for folder in hold.folders:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
         raise StorageError(
             f"{os.path.dirname(path)}: the output cannot be written to ({error.strerror}); give another --output"
         ) from error

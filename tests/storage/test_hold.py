@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -160,6 +161,24 @@ def test_a_job_that_writes_nothing_leaves_no_folder(tmp_path: Path) -> None:
     with holding(str(tmp_path / "a" / "b"), "mine"):
         (tmp_path / "a" / "b" / "shard.tar").touch()
     assert (tmp_path / "a" / "b" / "shard.tar").exists()
+
+
+def test_a_disk_without_room_for_a_hold_leaves_none_that_the_next_process_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with (
+            pytest.raises(StorageError, match=r"cannot be written to \(No space left"),
+            holding(f"{tmp_path}/a/b", "m"),
+        ):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    with holding(f"{tmp_path}/a/b", "m"):
+        pass
 
 
 def test_an_output_that_is_a_file_or_cannot_be_made_says_so(tmp_path: Path) -> None:
