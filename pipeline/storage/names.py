@@ -12,31 +12,24 @@ import os
 import re
 from collections.abc import Callable
 
-_UNSEEN = re.compile(
-    "[\0-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
-    "\U0001d173-\U0001d17a\U000e0000-\U000e007f\ud800-\udfff]"
-)
-"""Control and format characters, line and paragraph marks, and bytes that are no UTF-8 as Python has them. A list of
-its own: `str.isprintable` learns new characters with each Python, and a name is spelt alike for ever."""
-
 _SPELT = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def spelt(name: str) -> str:
     r"""A name in which each byte that cannot be shown is written as `\xe9`; any other name as it is.
 
+    What can be shown is what `str.isprintable` says, so that a character of a newer Unicode may be spelt by an older
+    Python; mining recognises its file by either spelling.
+
     Args:
         name: as Python has it from the operating system or from a tar, where bytes that are no UTF-8 are lone
             surrogates.
     """
-    if name.isascii() and name.isprintable():
-        return name
-    return _UNSEEN.sub(_bytes_of, name)
+    return printable(name)
 
 
 def printable(text: str, keep: str = "") -> str:
-    """A text as a terminal may get it: spelt, and so are spaces and letters that Python does not know; `keep` stays."""
+    """A text as a terminal may get it, in which characters of `keep` stay."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in keep else _spell(char) for char in text)
@@ -69,10 +62,6 @@ def _found_parts(path: str, exists: Callable[[str], bool]) -> str:
 def _turned_back(name: str) -> str:
     raw = _SPELT.sub(lambda match: bytes([int(match[1], 16)]), name.encode("utf-8", "surrogateescape"))
     return raw.decode("utf-8", "surrogateescape")
-
-
-def _bytes_of(match: re.Match[str]) -> str:
-    return _spell(match.group(0))
 
 
 def _spell(char: str) -> str:

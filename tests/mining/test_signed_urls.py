@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pyarrow.feather as feather
 import pytest
 
 from tests.make_media import make_pictures
+from tests.runs import mine as mine_by_process
 from tests.runs import rows
 from tests.storage.folder_server import FolderServer, serving_folder
 from trackmill.jobs import mine_proposals
@@ -88,6 +91,25 @@ def test_a_list_of_signed_urls(
     printed += "".join(capsys.readouterr())
     for signature in (FIRST, SECOND):
         assert signature.encode() not in everything(tmp_path / "out") and signature not in printed
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ray_gets_signatures_and_keeps_none(server: FolderServer, tmp_path: Path) -> None:
+    """The sibling without mining, of Ray's folder alone, is in `tests/test_ray_cluster.py`."""
+    (server.root / "picture_1.jpg").write_bytes(b"no picture")
+    listed = str(write_list(server, tmp_path / "list.txt"))
+    folder = Path(tempfile.mkdtemp(prefix="tm-"))  # short, for the names of Ray's sockets
+    words = ["--input-list", listed, "--workers", "1", f"--input={server.url}/picture_0.jpg{server.query}"]
+    try:
+        printed = mine_by_process("--output", tmp_path / "out", *words, RAY_TMPDIR=str(folder), WANDB_API_KEY=SECOND)
+        assert sorted(row.status for row in rows(tmp_path / "out")) == ["ok", "ok", "quarantined"]
+        left = everything(folder)
+        assert len(left) > 1000
+        for secret in (FIRST, SECOND):
+            assert secret.encode() not in left and secret not in printed
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_page_whose_links_are_signed(server: FolderServer, tmp_path: Path) -> None:

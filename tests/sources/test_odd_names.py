@@ -15,6 +15,14 @@ from trackmill.pipeline.storage.files import list_files, read_bytes
 from trackmill.pipeline.storage.names import found, spelt
 
 NAMES = ["a::b.jpg", "a\nb.jpg", "a\t.jpg", "\x1b[31m.jpg", "|p.jpg", "a#b.jpg", "q?x=1.jpg", "[1]*.jpg", "ü.jpg"]
+NAMES += [
+    "-rf.jpg",
+    "\u202egpj.jpg",
+    "a\u200bb\ufeff.jpg",
+    "a\u3000b\u00a0c.jpg",
+    "\u07b2\x85\x7f.jpg",
+    "é" * 125 + ".jpg",
+]
 
 
 def mine(folder: Path, output: Path) -> int:
@@ -33,6 +41,21 @@ def test_pictures_videos_tars_and_folders_of_odd_names_are_mined(tmp_path, capsy
     assert {row.status for row in mined} == {"ok"} and len(mined) == len(NAMES) + 1 + 1 + 2 + 1
     assert {Path(row.source_id).name for row in mined} >= set(map(spelt, NAMES))
     assert all(row.source_id.isprintable() and row.uri.isprintable() for row in mined)
+
+
+def test_a_data_set_that_holds_names_as_they_were_goes_on(tmp_path, monkeypatch, capsys):
+    """Older versions stored what cannot be shown; the spelling of now is recognised as the same file."""
+    for name in ("a\nb.jpg", "a\u3000b.jpg", "\x1b[31m.jpg"):
+        make_jpeg(tmp_path / "in" / name)
+    with monkeypatch.context() as before:
+        for module in ("files", "names"):
+            before.setattr(f"trackmill.pipeline.storage.{module}.spelt", lambda name: name)
+        assert mine(tmp_path / "in", tmp_path / "out") == 0
+    keys = sorted(row.key for row in rows(tmp_path / "out"))
+    assert any("\n" in row.source_id for row in rows(tmp_path / "out"))
+    assert mine(tmp_path / "in", tmp_path / "out") == 0
+    assert sorted(row.key for row in rows(tmp_path / "out")) == keys
+    assert "nothing was left to do" in capsys.readouterr().out
 
 
 def test_a_broken_file_of_an_odd_name_is_one_item_and_one_line(tmp_path, capsys):
