@@ -26,7 +26,7 @@ def from_header(header: Mapping[str, str] | None, where: str) -> dict[str, Any]:
     written = (header or {}).get(_KEY, "{}")
     try:
         facts = json.loads(written)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):
         raise InputError(f"{where}: its metadata {_KEY!r} is not what trackmill writes: {written[:80]}")

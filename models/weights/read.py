@@ -38,6 +38,15 @@ _COUNTERS = ("n_averaged", "steps")
 _TRAINER_LEFTOVERS = re.compile(r"(mmengine|mmcv|mmdet|numpy)\.[\w.]+|(builtins\.)?getattr|_codecs\.encode")
 """What mmengine stores beside the tensors: its log, made of these. Read as nothing, see `_leftover`."""
 
+MAX_HEADER_BYTES = 16 << 20
+"""Of the header of a safetensors file: 100,000 tensors have 10 MB."""
+
+MAX_PICKLE_BYTES = 256 << 20
+"""Of what a `.pth` holds beside the values of tensors. mmengine's training logs have some 10 MB."""
+
+_MOST_REPEATED = 64 << 20
+"""A tensor of so many bytes may hold fewer, as a broadcast one does."""
+
 _SAVE = "save it again with torch.save(model.state_dict(), path)"
 
 
@@ -116,7 +125,19 @@ def state_dict_of(loaded: Any, where: str = "the weights") -> dict[str, Tensor]:
     others = [name for name, values in state.items() if not isinstance(values, tensor)]
     if others:
         raise BadWeights(f"{where}: {len(others)} entries are no tensors: {', '.join(others[:5])}; {_SAVE}")
+    # A tensor may repeat a few bytes a billion times; whoever adds its values up would never end.
+    repeated = [name for name, values in state.items() if _is_repeated(values)]
+    if repeated:
+        raise BadWeights(
+            f"{where}: {repeated[0]} says that it has {state[repeated[0]].numel():,} values, and holds fewer"
+        )
     return state
+
+
+def _is_repeated(values: Tensor) -> bool:
+    plain = not values.is_sparse and not values.is_quantized and values.device.type == "cpu"
+    num_bytes = values.numel() * values.element_size()
+    return plain and num_bytes > _MOST_REPEATED and num_bytes > values.untyped_storage().nbytes()
 
 
 def _inside(loaded: Any) -> Mapping[Any, Any] | None:
@@ -138,6 +159,8 @@ def _no_checkpoint(start: bytes) -> str:
         return "the file is empty; fetch it again"
     if start.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the file itself; `git lfs pull` fetches that"
+    if not start.startswith((b"PK", b"\x80")) and start.lstrip()[:1] not in (b"<", b"{"):
+        return "not loaded, because it is damaged or no checkpoint: neither of torch.save nor safetensors"
     if start.lstrip().startswith((b"<", b"{")):
         return "a web page or a server's answer, not a checkpoint; open the link in a browser to see what it says"
     return ""
@@ -157,6 +180,10 @@ def _check_sums(path: Path, where: str) -> None:
 
 def _read_safetensors(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
     _torch()
+    with open(path, "rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise BadWeights(f"{where}: a header of {length:,} bytes, more than {MAX_HEADER_BYTES:,}; it is damaged")
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
@@ -187,6 +214,7 @@ def _read_torch(path: Path, where: str) -> Any:
         # Only tensors and plain containers are made, whatever the file asks for.
         if not zipfile.is_zipfile(path):  # torch before 1.6
             return torch.load(path, map_location="cpu", weights_only=True)
+        _check_records(path)
         beside = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         foreign = [name for name in beside if not _TRAINER_LEFTOVERS.fullmatch(name)]
         if foreign:
@@ -194,13 +222,29 @@ def _read_torch(path: Path, where: str) -> Any:
         with torch.serialization.safe_globals([(_Leftover, _full_name(name)) for name in beside]):
             # Mapped, not read: the parts of a detector that tracking has no use for are never touched.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except OSError:
+    except MemoryError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the operating system's, and not what the reader makes of a broken file
         raise BadWeights(
             f"{where}: not loaded, because it is damaged or holds more than tensors ({_first_cause(error)}); if it is "
             f"yours, {_SAVE}"
         ) from None
+
+
+def _check_records(path: Path) -> None:
+    """Refuse records that unfold: torch.save packs none of them, and the reader makes room for what they say.
+
+    Raises:
+        BadWeights: one is packed, or the pickle is larger than any list of tensors.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED:
+                raise BadWeights(f"its record {record.filename[:80]!r} is packed")
+            if record.filename.endswith(".pkl") and record.file_size > MAX_PICKLE_BYTES:
+                raise BadWeights(f"its list of tensors has {record.file_size:,} bytes, more than {MAX_PICKLE_BYTES:,}")
 
 
 def _first_cause(error: Exception) -> str:
