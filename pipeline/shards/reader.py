@@ -28,6 +28,7 @@ from trackmill.pipeline.shards.receipts import (
     typed_rows,
 )
 from trackmill.pipeline.shards.stream import BadShardMember, ShardBytes, index_shard, raw_samples, split_piece
+from trackmill.pipeline.shards.tar import checksum
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import read_document
 from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, join, list_files, read_bytes
@@ -168,6 +169,8 @@ def read_row(dataset: Dataset, row: ReceiptRow) -> Sample:
             row.shard, f"{row.key}.json", f"has no place in its receipt: {row.size} bytes at {row.offset}"
         )
     piece = read_bytes(dataset.shard_url(row.shard), row.offset, row.size)
+    if row.checksum and checksum(piece) != row.checksum:
+        raise BadShardMember(row.shard, f"{row.key}.json", "is damaged: the checksum in its receipt is another")
     sample = parse_sample(split_piece(piece, row.shard, row.offset))
     if sample.key != row.key:
         raise BadShardMember(

@@ -124,7 +124,7 @@ def test_a_damaged_sample_is_named_and_the_others_shown(tmp_path):
     data[row.offset + 512 : row.offset + 532] = b"x" * 20
     path.write_bytes(data)
     html = contact_sheet(dataset)
-    assert html.count("<article") == 5 and f"{row.key}.jpg: is not a whole JPEG" in html
+    assert html.count("<article") == 5 and f"{row.key}.json: is damaged: the checksum" in html
 
 
 def test_an_empty_set_and_tars_alone_have_sheets_too(tmp_path, dataset):
