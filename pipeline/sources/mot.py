@@ -23,6 +23,7 @@ from trackmill.pipeline.sources.base import Claim, ReadSettings, Source
 from trackmill.pipeline.sources.clips import clip_item, cut_clips, num_kept, stride_for
 from trackmill.pipeline.sources.frame_files import FrameFile, read_frame_files
 from trackmill.pipeline.sources.mot_rows import GroundTruth, read_ground_truth
+from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, basename, dirname, join, read_bytes
 from trackmill.schemas.media import Annotations, Media, WorkItem
@@ -56,6 +57,7 @@ class Mot(Source):
                 folders.setdefault(match["folder"], {})[int(match["number"])] = match["name"]
         claim = Claim()
         apart = _truths_apart(listed, sequences)
+        begun: list[tuple[str, str, dict[int, str], dict[str, Any]]] = []
         for sequence, folders in sequences.items():
             seqinfo = join(sequence, "seqinfo.ini")
             image_folder, fps, problem = _seqinfo(seqinfo) if seqinfo in listed else ("img1", DEFAULT_FPS, "")
@@ -66,11 +68,22 @@ class Mot(Source):
             truth = apart.get(sequence, join(sequence, "gt", "gt.txt"))
             claim.used.update(join(sequence, folder, name) for name in frames.values())
             claim.used.update({seqinfo, truth, join(sequence, "det", "det.txt")} & listed)
-            names = [frames[number] for number in sorted(frames)]
-            common = {"fps": fps, "frames": len(names), "gt": truth if truth in listed else None, "problem": problem}
-            if truth in listed and min(frames) != 1:
-                common |= self._numbering(sequence, truth, sorted(frames))
-            claim.items += self._items(sequence, folder, names, common)
+            common: dict[str, Any] = {
+                "fps": fps,
+                "frames": len(frames),
+                "gt": truth if truth in listed else None,
+                "problem": problem,
+            }
+            begun.append((sequence, folder, frames, common))
+        odd = [common["gt"] for _, _, frames, common in begun if common["gt"] and min(frames) != 1]
+        # Somebody's text, which is parsed where nothing else can be hurt.
+        read = probe_files(odd, _frames_with_rows, "ground truths", lambda reason: None) if odd else []
+        rows = dict(zip(odd, read, strict=True))
+        for sequence, folder, frames, common in begun:
+            numbers = sorted(frames)
+            if (found := rows.get(common["gt"])) is not None:
+                common |= self._numbering(sequence, common["gt"], numbers, found)
+            claim.items += self._items(sequence, folder, [frames[number] for number in numbers], common)
         return claim
 
     def read(self, item: WorkItem) -> Media:
@@ -107,14 +120,12 @@ class Mot(Source):
             items.append(clip_item(self.name, join(sequence, folder), basename(sequence), clip, stride, details))
         return items
 
-    def _numbering(self, sequence: str, truth: str, numbers: list[int]) -> dict[str, Any]:
+    def _numbering(self, sequence: str, truth: str, numbers: list[int], rows: list[int]) -> dict[str, Any]:
         """What is added to the numbers of pictures that do not begin at 1, or why that cannot be said."""
         try:
-            shift = row_shift(numbers, read_ground_truth(truth))
+            shift = row_shift(numbers, rows)
         except FramesDoNotFit as error:
             return {"problem": f"{truth}: {error}"}
-        except BadItem:
-            return {}  # reading an item says what is wrong with the file
         if not shift:
             return {}
         log.warning(
@@ -131,6 +142,14 @@ class Mot(Source):
             self._ground_truth = (truth, read_ground_truth(truth))
         rows = self._ground_truth[1].get(number)
         return rows.clipped(height, width) if rows is not None else Annotations()
+
+
+def _frames_with_rows(truth: str) -> list[int] | None:
+    """Numbers of the frames in a `gt.txt`; None where it is no good, which reading an item explains."""
+    try:
+        return list(read_ground_truth(truth))
+    except BadItem:
+        return None
 
 
 def _image_folder(sequence: str, stated: str, folders: Collection[str]) -> str | None:

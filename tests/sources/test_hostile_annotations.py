@@ -10,13 +10,13 @@ import numpy as np
 import orjson
 import pytest
 
-from tests.make_media import make_sa1b_folder, make_sav_train
+from tests.make_media import make_mot, make_sa1b_folder, make_sav_train
 from tests.sources.claiming import claim_all
 from trackmill.pipeline.media import fetching
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import fetch_json, shown, whole_number
 from trackmill.pipeline.media.rle import crop_rle
-from trackmill.pipeline.sources import mot_rows, open_source
+from trackmill.pipeline.sources import mot, mot_rows, open_source
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.sources.check import BadMedia, check_media
 from trackmill.pipeline.sources.mot_rows import read_ground_truth
@@ -167,3 +167,14 @@ def test_a_picture_beside_hostile_annotations_is_one_item(tmp_path):
     (item,) = claim_all([str(tmp_path)], "auto", SETTINGS)[0]
     with pytest.raises(BadItem, match=r"annotation 0: 'id': 18446744073709551615 is too large"):
         open_source("sa1b", SETTINGS).read(item)
+
+
+def test_ground_truth_that_has_to_be_read_for_the_plan_is_read_within_limits(tmp_path, monkeypatch):
+    make_mot(tmp_path, num_frames=4)
+    (sequence,) = tmp_path.rglob("img1")
+    for picture in sorted(sequence.iterdir()):
+        picture.rename(sequence / f"{int(picture.stem) - 1:06d}{picture.suffix}")
+    asked = []
+    monkeypatch.setattr(mot, "probe_files", lambda uris, probe, things, refuse: asked.append(uris) or [refuse("slow")])
+    items = claim_all([str(tmp_path)], "mot", SETTINGS)[0]
+    assert len(asked) == 1 and asked[0][0].endswith("gt.txt") and len(items) == 1
