@@ -15,7 +15,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from trackmill.schemas.errors import InputError
-from trackmill.schemas.names import nearest
+from trackmill.schemas.names import nearest, shortened
 
 S = TypeVar("S", bound="Settings")
 
@@ -91,12 +91,6 @@ def require_levels(values: dict[str, Any], where: str) -> None:
         level = [(_full(key, name), each) for key, value in level for name, each in _inside(value)]
     if level:
         raise ExcessiveToml(_too_deep(f"{where}: {shortened(level[0][0], _LONGEST_KEY)}"))
-
-
-def shortened(text: str, length: int) -> str:
-    """The text, or its beginning and its end with a mark between them."""
-    half = length // 2
-    return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
 
 
 def _inside(value: Any) -> list[tuple[str, Any]]:

@@ -20,6 +20,12 @@ def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
     return f"did you mean {prefix + close[0]!r}?" if close else ""
 
 
+def shortened(text: str, length: int) -> str:
+    """The text, or its beginning and its end with a mark between them: what a message quotes may be of any length."""
+    half = length // 2
+    return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
+
+
 def require_known(what: str, name: str, known: Iterable[str]) -> str:
     """`name`, if it is known.
 

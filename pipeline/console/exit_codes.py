@@ -15,6 +15,7 @@ _STORAGE = "trackmill.pipeline.storage."
 _PROGRAM = (*(Path(__file__).resolve().parents[2] / name for name in ("jobs", "models", "pipeline", "schemas")),)
 """Where our own files lie; one that is missing there was given by nobody."""
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
+_NO_MEMORY = ("can't allocate memory", "not enough memory")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE}
 
 
@@ -62,7 +63,10 @@ def exit_code_of(error: BaseException) -> ExitCode | None:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether the machine's or the device's memory did not suffice; by name, since PyTorch may not be imported here."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    # What PyTorch raises on a CPU has no class of its own.
+    return type(error) is RuntimeError and any(said in str(error) for said in _NO_MEMORY)
 
 
 def _of_somebodys_file(error: OSError) -> bool:

@@ -15,8 +15,8 @@ from trackmill.schemas.config import (
     ExcessiveToml,
     merge,
     parse_toml,
-    shortened,
 )
+from trackmill.schemas.names import shortened
 
 
 def layered(config: str | None, assignments: Iterable[str], changes: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,9 +11,12 @@ from trackmill.pipeline.shards.decode import Sample, decode_jpeg, parse_sample
 from trackmill.pipeline.shards.stream import BadShardMember, RawSample
 from trackmill.pipeline.shards.tar import raw_checksum
 from trackmill.schemas.masks import CroppedMask, decode_mask
+from trackmill.schemas.names import shortened
 from trackmill.schemas.receipt import ReceiptRow
 from trackmill.schemas.sample import FrameRecord, SampleRecord, Stored
 
+_LONGEST_PART = 300
+"""Characters of a fault's place, and of what is wrong: both may quote what a damaged file holds."""
 _ROUNDING = 0.01
 """Boxes are stored to a hundredth of a pixel, so one may end that much past the border."""
 
@@ -27,7 +30,7 @@ class Fault:
     what: str
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.shard, self.member, self.what) if part)
+        return ": ".join(shortened(part, _LONGEST_PART) for part in (self.shard, self.member, self.what) if part)
 
 
 class SampleShape(NamedTuple):

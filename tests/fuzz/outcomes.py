@@ -101,11 +101,12 @@ def digest(value: object, folder: Path) -> str:
     """SHA-256 of what was understood; the folder's path in texts is no difference."""
     hashed = hashlib.sha256()
     for part in _parts(value, str(folder)):
-        hashed.update(b"%d:" % len(part) + part)
+        hashed.update(b"%d:" % len(part))
+        hashed.update(part)
     return hashed.hexdigest()
 
 
-def _parts(value: Any, folder: str) -> Iterator[bytes]:
+def _parts(value: Any, folder: str) -> Iterator[Any]:
     yield type(value).__name__.encode()
     if value is None or isinstance(value, (bool, int, float, complex, str)):
         yield str(value).replace(folder, "").encode("utf-8", "surrogateescape")
@@ -127,10 +128,9 @@ def _parts(value: Any, folder: str) -> Iterator[bytes]:
         yield from _parts(value.model_dump(), folder)
     elif hasattr(value, "to_batches"):
         yield str(value.schema.remove_metadata()).encode()
-        # In pieces, since a million rows of Python objects would take more memory than what is tested.
-        for batch in value.combine_chunks().to_batches(max_chunksize=4096):
-            for column in batch.columns:
-                yield repr(column.to_pylist()).encode("utf-8", "surrogateescape")
+        # In pieces, and without Python objects, which would take more memory than what is tested.
+        for batch in value.to_batches(max_chunksize=256):
+            yield batch.serialize()
     elif hasattr(value, "detach"):
         import torch
 

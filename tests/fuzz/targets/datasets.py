@@ -111,17 +111,17 @@ def _tables(folder: Path) -> object:
 
 
 ALL = (
-    Target(name="shard", seeds=_seeds, run=_verify, mutated=("*/shards/*",), covered="all", share=100),
-    Target(name="receipt", seeds=_seeds, run=_verify, mutated=("*/receipts/*", "*/manifest/*"), share=80),
-    Target(name="plan", seeds=_seeds, run=_open, mutated=("*/plan/*", "*/config.json", "*/README.md"), share=60),
+    Target(name="shard", seeds=_seeds, run=_verify, mutated=("*/shards/*",), covered="all", share=50),
+    Target(name="receipt", seeds=_seeds, run=_verify, mutated=("*/receipts/*", "*/manifest/*"), share=30),
+    Target(name="plan", seeds=_seeds, run=_open, mutated=("*/plan/*", "*/config.json", "*/README.md"), share=25),
     Target(
         name="catalog",
         seeds=_with_and_without_receipts,
         run=_catalog,
         torch=True,
         mutated=("*/receipts/*", "*/manifest/*"),
-        share=60,
+        share=25,
     ),
-    Target(name="loader", seeds=_seeds, run=_load, torch=True, mutated=("*/shards/*",), share=60),
-    Target(name="sidecar", seeds=_seeds, run=_tables, mutated=("*/sidecars/*",), covered="bytes", share=80),
+    Target(name="loader", seeds=_seeds, run=_load, torch=True, mutated=("*/shards/*",), share=30),
+    Target(name="sidecar", seeds=_seeds, run=_tables, mutated=("*/sidecars/*",), covered="bytes", share=40),
 )

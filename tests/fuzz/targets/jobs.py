@@ -124,7 +124,7 @@ ALL = (
         run=_job("evaluate", "--benchmark", "tao", "--workers", "1", *_SCORE),
         share=30,
     ),
-    Target(name="job-track", seeds=_frames, run=_track, about=("v",), share=20, torch=True),
+    Target(name="job-track", seeds=_frames, run=_track, about=("v", "out of memory"), share=6, torch=True),
     Target(
         name="job-train-config",
         seeds=_recipes,
