@@ -24,6 +24,7 @@ from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     from trackmill.pipeline.inspect.overlay import More
+    from trackmill.pipeline.inspect.selection import Unreadable
     from trackmill.pipeline.shards.reader import Dataset
 
 
@@ -47,7 +48,8 @@ def add_options(p: JobParser) -> None:
 
 
 def run(options: Options) -> ExitCode:
-    """Look; `ExitCode.FAILED` where --verify finds faults."""
+    """Look; `ExitCode.FAILED` where --verify finds faults, `INCOMPLETE` where shards could not be read."""
+    from trackmill.pipeline.inspect.selection import Unreadable
     from trackmill.pipeline.inspect.table import dataset_parts, print_tables
     from trackmill.pipeline.shards.reader import open_dataset
 
@@ -62,12 +64,15 @@ def run(options: Options) -> ExitCode:
         _sample(dataset, options)
         return ExitCode.FINE
     # What is written comes before what is printed: the reader of a pipe may have seen enough, and then nothing is lost.
-    sheet = _sheet(dataset, options) if options.html else ""
-    code = ExitCode.FINE
+    unreadable = Unreadable()
+    sheet = _sheet(dataset, options, unreadable) if options.html else ""
     if options.stats:
-        _statistics(dataset, options)
+        _statistics(dataset, options, unreadable)
+    for line in unreadable.lines():
+        warn(clean(line, 300))
+    code = ExitCode.INCOMPLETE if unreadable.reasons else ExitCode.FINE
     if options.verify:
-        code = _verify(dataset, options.json)
+        code = _verify(dataset, options.json) or code
     if not (options.stats or options.verify):
         print(json.dumps(_summary(dataset))) if options.json else print_tables(dataset_parts(dataset))
     if sheet:
@@ -110,31 +115,33 @@ def _verify(dataset: Dataset, as_json: bool) -> ExitCode:
     return ExitCode.FAILED if faults else ExitCode.FINE
 
 
-def _statistics(dataset: Dataset, options: Options) -> None:
+def _statistics(dataset: Dataset, options: Options, unreadable: Unreadable) -> None:
     from trackmill.pipeline.inspect.statistics import collect
     from trackmill.pipeline.inspect.table import cell, print_tables, statistics_parts
     from trackmill.pipeline.sidecars.showing import summarise_sidecars, summary_lines
 
     progress = ProgressLine(min(len(dataset.stored), options.max_samples or len(dataset.stored)), "read")
-    statistics = collect(dataset, options.max_samples, progress)
+    statistics = collect(dataset, options.max_samples, progress, unreadable)
     progress.close()
     sidecars = summarise_sidecars(dataset)
     if options.json:
         # A data set without sidecars says what it always said.
-        more = {"sidecars": [vars(sidecar) for sidecar in sidecars]} if sidecars else {}
+        more: dict[str, object] = {"sidecars": [vars(sidecar) for sidecar in sidecars]} if sidecars else {}
+        more |= {"unreadable": unreadable.reasons} if unreadable.reasons else {}
         print(json.dumps(statistics.as_dict() | more))
         return
     lines = [cell(line, 600) for sidecar in sidecars for line in summary_lines(sidecar)]
     print_tables([*statistics_parts(statistics), *lines])
 
 
-def _sheet(dataset: Dataset, options: Options) -> str:
+def _sheet(dataset: Dataset, options: Options, unreadable: Unreadable) -> str:
     """Write the contact sheet; returns a line that says so."""
     from trackmill.pipeline.inspect.contact_sheet import write_contact_sheet
 
     count = options.max_samples or 60
     progress = ProgressLine(min(len(dataset.stored), count), "drew")
-    num_bytes = write_contact_sheet(dataset, options.html, count, progress=progress, more=_more(dataset, options))
+    more = _more(dataset, options)
+    num_bytes = write_contact_sheet(dataset, options.html, count, progress=progress, more=more, unreadable=unreadable)
     progress.close()
     return f"contact sheet: {redact(options.html)} ({num_bytes / 1e6:.1f} MB), open it in a browser"
 

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from trackmill.pipeline.inspect.overlay import More
-from trackmill.pipeline.inspect.selection import evenly_spaced, select_rows
+from trackmill.pipeline.inspect.selection import Unreadable, evenly_spaced, select_rows
 from trackmill.pipeline.media.drawing.layers import FAINT, FIRM, Ink, label_map, labels_png
 from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, SIDECAR, css, identity_colour
 from trackmill.pipeline.shards.decode import Sample
@@ -77,6 +77,7 @@ def write_contact_sheet(
     max_bytes: int = 32 << 20,
     progress: Callable[[int], None] | None = None,
     more: More | None = None,
+    unreadable: Unreadable | None = None,
 ) -> int:
     """Write the sheet of a data set.
 
@@ -87,14 +88,15 @@ def write_contact_sheet(
         max_bytes: no further sample is added once the pictures are this large; one sample more is the overshoot.
         progress: called with 1 after each sample.
         more: further boxes of each frame, a layer of their own.
+        unreadable: receives shards that are missing or damaged; the sheet names them in place of their pictures.
 
     Returns:
         Length of the file in bytes.
 
     Raises:
-        OSError: a shard could not be read or the file not be written.
+        BadShard, OSError: no shard could be read, or the file not be written.
     """
-    html = contact_sheet(dataset, max_samples, max_bytes, progress, more).encode("utf-8", "replace")
+    html = contact_sheet(dataset, max_samples, max_bytes, progress, more, unreadable).encode("utf-8", "replace")
     publish_bytes(url, html)
     return len(html)
 
@@ -105,20 +107,32 @@ def contact_sheet(
     max_bytes: int = 32 << 20,
     progress: Callable[[int], None] | None = None,
     more: More | None = None,
+    unreadable: Unreadable | None = None,
 ) -> str:
     """The sheet as HTML; arguments as in `write_contact_sheet`. A damaged sample is named in place of its pictures."""
     cards: list[dict[str, Any]] = []
-    num_bytes = 0
+    num_bytes = num_read = 0
+    unreadable, bad_samples = unreadable or Unreadable(), Unreadable()
     for row in select_rows(dataset.stored, max_samples):
         if num_bytes >= max_bytes:
             break
-        try:
-            cards.append(_card(read_row(dataset, row), more))
-        except BadShard as error:
-            cards.append({"key": row.key, "uri": _shown(redact(row.uri)), "fault": _shown(error), "views": []})
+        fault = unreadable.reasons.get(row.shard, "")
+        if not fault:
+            try:
+                cards.append(_card(read_row(dataset, row), more))
+                num_read += 1
+            except BadShard as error:  # of this sample; others of its shard may be whole
+                fault = str(error)
+                bad_samples.add(row.shard, error)
+            except OSError as error:
+                unreadable.add(row.shard, error)
+                fault = unreadable.reasons[row.shard]
+        if fault:
+            cards.append({"key": row.key, "uri": _shown(redact(row.uri)), "fault": _shown(fault), "views": []})
         num_bytes += sum(len(v.picture) + sum(map(len, v.masks.values())) for v in cards[-1]["views"])
         if progress:
             progress(1)
+    unreadable.raise_if_nothing(num_read + len(bad_samples.reasons))
     environment = Environment(
         loader=PackageLoader("trackmill.pipeline.inspect", "."),
         autoescape=True,

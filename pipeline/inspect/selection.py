@@ -5,7 +5,37 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from trackmill.pipeline.shards.tar import BadShard
 from trackmill.schemas.receipt import ReceiptRow
+
+
+class Unreadable:
+    """Shards that could not be read while a data set was looked at, each with its reason.
+
+    One of them keeps nobody from looking at the others; where nothing can be read, its error is raised.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+        self._first: Exception | None = None
+
+    def add(self, shard: str, error: BadShard | OSError) -> None:
+        """Note what is wrong with a shard; what was noted first stays."""
+        self._first = self._first or error
+        said = "the file is missing" if isinstance(error, FileNotFoundError) else str(error)
+        self.reasons.setdefault(shard, said)
+
+    def raise_if_nothing(self, num_read: int) -> None:
+        """Raise the first error where no sample was read."""
+        if self._first is not None and not num_read:
+            raise self._first
+
+    def lines(self) -> list[str]:
+        """A line for each shard."""
+        return [
+            f"{said if said.startswith(shard) else f'{shard}: {said}'}; samples of it are left out"
+            for shard, said in self.reasons.items()
+        ]
 
 
 def source_of(key: str) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from trackmill.pipeline.inspect.selection import select_rows
+from trackmill.pipeline.inspect.selection import Unreadable, select_rows
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset, iter_samples, read_row
+from trackmill.pipeline.shards.tar import BadShard
 from trackmill.schemas.boxes import box_areas, iou_matrix
 
 NEAR_DUPLICATE_IOU = 0.9
@@ -82,7 +83,10 @@ class Statistics:
 
 
 def collect(
-    dataset: Dataset, max_samples: int | None = None, progress: Callable[[int], None] | None = None
+    dataset: Dataset,
+    max_samples: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    unreadable: Unreadable | None = None,
 ) -> Statistics:
     """Read samples and count.
 
@@ -90,9 +94,11 @@ def collect(
         dataset: what to look at.
         max_samples: read only so many, the same ones every time; None streams over all of them.
         progress: called with 1 after each sample.
+        unreadable: receives shards that are missing or damaged, and the others are counted; None: they are errors.
 
     Raises:
         BadShard: a sample is damaged; `trackmill.pipeline.shards.verify` finds all that are.
+        OSError: a shard could not be read. With `unreadable` both only where no shard can be.
     """
     statistics = Statistics(samples_stored=len(dataset.stored))
     for row in dataset.rows:
@@ -103,10 +109,12 @@ def collect(
     if lengths:
         statistics.bytes_stored, statistics.bytes_per_sample_max = sum(lengths), max(lengths)
         statistics.bytes_per_sample_median = int(median(lengths))
-    for sample in _samples(dataset, max_samples):
+    for sample in _samples(dataset, max_samples, unreadable):
         add_sample(statistics, sample)
         if progress:
             progress(1)
+    if unreadable is not None:
+        unreadable.raise_if_nothing(statistics.samples_read)
     return statistics
 
 
@@ -143,10 +151,18 @@ def count_near_duplicates(boxes: np.ndarray) -> int:
     return int(np.triu(iou_matrix(boxes, boxes) > NEAR_DUPLICATE_IOU, k=1).any(axis=0).sum())
 
 
-def _samples(dataset: Dataset, max_samples: int | None) -> Iterator[Sample]:
+def _samples(dataset: Dataset, max_samples: int | None, unreadable: Unreadable | None) -> Iterator[Sample]:
     if max_samples is None or max_samples >= len(dataset.stored):
-        for shard in dataset.shards:
-            yield from iter_samples(dataset, shard)
+        parts = [(shard.name, iter_samples(dataset, shard)) for shard in dataset.shards]
     else:
-        for row in select_rows(dataset.stored, max_samples):
-            yield read_row(dataset, row)
+        rows = select_rows(dataset.stored, max_samples)
+        parts = [(row.shard, (read_row(dataset, each) for each in (row,))) for row in rows]
+    for shard, samples in parts:
+        if unreadable is not None and shard in unreadable.reasons:
+            continue
+        try:
+            yield from samples
+        except (BadShard, OSError) as error:
+            if unreadable is None:
+                raise
+            unreadable.add(shard, error)

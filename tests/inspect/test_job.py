@@ -34,6 +34,24 @@ def test_table_by_default_from_any_folder(dataset, tmp_path):
     assert "part-00000001.tar" in result.stdout and "7 items: 5 ok, 1 quarantined, 1 skipped" in result.stdout
 
 
+@pytest.mark.parametrize("count", [[], ["--max-samples", "4"]])
+def test_a_missing_shard_is_named_and_the_rest_is_shown(dataset, tmp_path, capsys, count):
+    lost = Path(dataset.shard_url(dataset.shards[0].name))
+    lost.unlink()
+    arguments = [dataset.url, "--html", str(tmp_path / "sheet.html"), "--stats", "--json", *count]
+    assert main(arguments) == 3
+    shown = capsys.readouterr()
+    statistics = json.loads(shown.out)
+    assert 0 < statistics["samples_read"] < len(dataset.stored)
+    assert statistics["unreadable"] == {lost.name: "the file is missing"}
+    assert f"{lost.name}: the file is missing; samples of it are left out" in shown.err
+    assert "the file is missing" in (tmp_path / "sheet.html").read_text()
+    for shard in dataset.shards[1:]:
+        Path(dataset.shard_url(shard.name)).unlink()
+    assert main(arguments) == 2
+    assert lost.name in capsys.readouterr().err
+
+
 def test_error_of_the_user_is_one_line_without_traceback(tmp_path):
     result = run("nothing", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
