@@ -181,6 +181,7 @@ def missing_path() -> BaseException:
         pytest.param(FileNotFoundError(errno.ENOENT, "No such file", "/home/me/data.json"), 2, id="opened elsewhere"),
         pytest.param(JobError("x"), 1, id="work failed"),
         pytest.param(MemoryError(), 1, id="out of memory"),
+        pytest.param(RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, id="PyTorch out of memory"),
         pytest.param(type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), 1, id="GPU out of memory"),
         pytest.param(StorageError("x"), 4, id="storage"),
         pytest.param(OSError(errno.ENOSPC, "No space left on device"), 4, id="disk full"),

@@ -104,9 +104,10 @@ def test_metadata_of_another_variant_or_of_others_is_told(state: State, tmp_path
     save_file(few, path, metadata_of(VARIANTS["masa_r50"]))
     with pytest.raises(ValueError, match="look like masa_r50, not masa_lite0"):
         trackmill.models.masa.load("masa_lite0", path)
-    save_file(few, path, {"trackmill": "[1]"})
-    with pytest.raises(ValueError, match="is not what trackmill writes"):
-        trackmill.models.masa.load("masa_lite0", path)
+    for other in ("[1]", "[" * 200_000, "{", "9" * 5000):
+        save_file(few, path, {"trackmill": other})
+        with pytest.raises(ValueError, match="is not what trackmill writes"):
+            trackmill.models.masa.load("masa_lite0", path)
     save_file(state, path, {"format": "pt"})
     assert_loaded(trackmill.models.masa.load("masa_lite0", path), state)
 
