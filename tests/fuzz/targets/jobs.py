@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from tempfile import gettempdir
 
-from tests.fuzz.target import Broken, Files, Refused, Target
+from tests.fuzz.target import Broken, Files, Refused, Target, files_of, write_files
 from tests.fuzz.targets import archives, datasets, labels, settings, tracks, videos
 from tests.fuzz.targets.media import EMPTY
 from tests.make_media import jpeg_bytes, make_scene
 
 _CODES = {0, 1, 2, 3, 4}
+_MINE = ("--input", "@/in", "--output", "@/out", "--executor", "inline", "--config", "@/run.toml")
 
 
 def _job(name: str, *words: str) -> Callable[[Path], object]:
@@ -72,6 +77,32 @@ def _media() -> list[Files]:
     return [{**inputs, **toml}]
 
 
+@cache
+def _mined() -> list[Files]:
+    """What a finished run left, beside other inputs for the same command."""
+    from trackmill.pipeline.shards.layout import Layout
+    from trackmill.pipeline.shards.receipts import read_receipts, write_manifest, write_receipt
+
+    (files,) = _media()
+    # Always the same place, since the names of inputs decide what is written.
+    root = Path(gettempdir(), f"trackmill-fuzz-{os.getuid()}")
+    shutil.rmtree(root, ignore_errors=True)
+    try:
+        write_files(files, root)
+        words = [word.replace("@", str(root)) for word in _MINE]
+        code, _, told = _captured(lambda: import_module("trackmill.jobs.mine_proposals").JOB.main(words))
+        assert code == 0, told
+        layout = Layout(str(root / "out"))
+        receipts = read_receipts(layout)
+        for receipt in receipts:  # without what differs from one time to the next
+            rows = [replace(row, seconds=0.0) for row in receipt.rows]
+            write_receipt(layout, receipt.unit, rows, receipt.shards, receipt.fingerprint)
+        write_manifest(layout, read_receipts(layout))
+        return [files_of(root)]
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
 def _frames() -> list[Files]:
     detections = [files for files in tracks.ALL[-1].seeds() if "detections.json" not in files]
     frames = {f"v/{i:06d}.jpg": jpeg_bytes(make_scene(24, 32, step=i)[0]) for i in range(1, 4)}
@@ -88,7 +119,6 @@ def _recipes() -> list[Files]:
     return [{**files, "set.json": json.dumps(["optim.lr=0.1"]).encode()} for files in settings.ALL[1].seeds()]
 
 
-_MINE = ("--input", "@/in", "--output", "@/out", "--executor", "inline", "--config", "@/run.toml")
 _SCORE = ("--gt", "@/gt/gt.json", "--results", "@/results/results.json", "--output", "@/report.json")
 
 ALL = (
@@ -98,6 +128,16 @@ ALL = (
         run=_job("mine_proposals", *_MINE),
         about=(EMPTY, "--config", "out"),
         rename=0.4,
+        share=8,
+        most_cpu_s=120,
+        torch=True,
+    ),
+    Target(
+        name="job-mine-again",
+        seeds=_mined,
+        run=_job("mine_proposals", *_MINE),
+        mutated=("out/plan/*", "out/config.json", "out/receipts/*", "out/listing/*", "out/manifest/*"),
+        about=("out",),
         share=8,
         most_cpu_s=120,
         torch=True,
