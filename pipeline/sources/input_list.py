@@ -38,8 +38,10 @@ def read_input_list(where: str) -> list[str]:
             UTF-16).
         OSError: could not be read.
     """
-    data = sys.stdin.buffer.read() if where == STDIN else read_bytes(where, max_bytes=_MOST_BYTES)
+    data = sys.stdin.buffer.read(_MOST_BYTES + 1) if where == STDIN else read_bytes(where, max_bytes=_MOST_BYTES)
     shown = "standard input" if where == STDIN else redact(where)
+    if len(data) > _MOST_BYTES:
+        raise InputError(f"--input-list {shown}: more than {_MOST_BYTES:,} bytes")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(f"--input-list {shown}: is UTF-16 text; save it as UTF-8")
     # Bytes that are no UTF-8 are part of a name.

@@ -161,6 +161,7 @@ def _mot_rows(data: bytes, url: str) -> DetectionRows:
     if len(rows) and (scores == -1).all():
         log.warning("%s: every score is -1, unknown: taken as 1", redact(url))
         scores = np.ones_like(scores)
+    _refuse_large(scores, rows.where)
     return DetectionRows(
         frames=rows.frames - 1,
         boxes=rows.boxes,
@@ -202,12 +203,15 @@ def _coco_rows(
     for row, number in enumerate(classes.tolist()):
         if number not in places:
             raise InputError(f"{rows.where(row, 'category_id')}: there is no category {number} in categories")
+    boxes, scores = rows.boxes(), rows.numbers("score") if rows.has("score") else np.ones(len(rows))
+    _refuse_far(boxes, lambda row: rows.where(row, "bbox"))
+    _refuse_large(scores, lambda row: rows.where(row, "score"))
     has_masks = rows.has("segmentation")
     mine = np.flatnonzero(frames >= 0)
     return DetectionRows(
         frames=frames[mine],
-        boxes=rows.boxes()[mine],
-        scores=(rows.numbers("score") if rows.has("score") else np.ones(len(rows)))[mine],
+        boxes=boxes[mine],
+        scores=scores[mine],
         labels=np.array([places[number] for number in classes.tolist()], np.int64)[mine],
         names=names,
         category_ids=category_ids,
@@ -233,8 +237,8 @@ def _parquet_rows(data: bytes, path: str) -> DetectionRows:
     frames, boxes = numbers["frame"], np.column_stack([numbers[name] for name in _NUMBERS[1:5]])
     odd = (frames < 0) | (frames != np.floor(frames)) | (frames > MAX_FRAME)
     _refuse(path, "frame", odd, f"should be a whole number from 0 to {MAX_FRAME}")
-    far = np.any(np.abs(boxes) > LARGEST_COORDINATE, axis=1)
-    _refuse(path, "box", far, f"lies farther than {LARGEST_COORDINATE:g} pixels from the image's corner")
+    _refuse_far(boxes, lambda row: f"{path}: row {row}")
+    _refuse_large(numbers.get("score", np.zeros(0)), lambda row: f"{path}: row {row}")
     _refuse(path, "x1 or y1", np.any(boxes[:, 2:] < boxes[:, :2], axis=1), "lies before x0 or y0")
     names: tuple[str, ...] = (_OBJECT,)
     labels = np.zeros(len(frames), np.int64)
@@ -281,6 +285,18 @@ def _numbers(column: pa.ChunkedArray, name: str, path: str) -> NDArray[np.float6
         raise InputError(f"{path}: column {name!r} holds {column.type}, should hold numbers") from None
     _refuse(path, name, ~np.isfinite(values), "is not finite, or missing")
     return np.asarray(values, np.float64)
+
+
+def _refuse_far(boxes: NDArray[np.floating], where: Callable[[int], str]) -> None:
+    for row in np.flatnonzero(np.any(np.abs(boxes) > LARGEST_COORDINATE, axis=1))[:1].tolist():
+        fault = f"the box lies farther than {LARGEST_COORDINATE:g} pixels from the image's corner"
+        raise InputError(f"{where(row)}: {fault}")
+
+
+def _refuse_large(scores: NDArray[np.floating], where: Callable[[int], str]) -> None:
+    """Refuse scores that are infinite in 32 bits."""
+    for row in np.flatnonzero(np.abs(scores) > np.finfo(np.float32).max)[:1].tolist():
+        raise InputError(f"{where(row)}: the score should be a number of 32 bits, found {scores[row]:g}")
 
 
 def _refuse(path: str, name: str, bad: NDArray[Any], fault: str) -> None:

@@ -154,6 +154,11 @@ def test_one_file_with_any_name(case: Path) -> None:
         ("gt/A/seqinfo.ini", "nothing", "seqinfo.ini: should hold a section"),
         ("gt/A/seqinfo.ini", "[Sequence]\nseqLength=many\n", "seqinfo.ini: should hold a section"),
         ("gt/A/seqinfo.ini", "[Sequence]\nseqLength=0\n", "seqinfo.ini: seqLength is 0"),
+        (
+            "gt/A/seqinfo.ini",
+            "[Sequence]\nseqLength=99999999999\n",
+            "seqinfo.ini: seqLength is 99999999999, should be 1",
+        ),
         ("results/sub/A.txt", RESULTS, None),
         ("results/A.txt", "\x00\x01", "A.txt: not a text file"),
     ],

@@ -599,3 +599,15 @@ def test_results_are_counted_from_one_and_over_files(tmp_path):
     assert [video.id for video in truth.videos] == [1, 2, 3]
     whole = replace(truth, entries={})
     assert read_results(str(tmp_path / "parts"), whole).keys() == found.keys()
+
+
+def test_a_thousand_videos_of_endless_length(tmp_path: Path) -> None:
+    videos = [
+        {"id": number, "name": f"v{number}", "length": 1 << 24, "height": 9, "width": 9} for number in range(1000)
+    ]
+    truth = {"videos": videos, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    with pytest.raises(
+        BadTracks, match=r"gt\.json: its videos have 16,777,216,000 frames in all, more than 16,777,216"
+    ):
+        read_truth(str(tmp_path / "gt.json"))

@@ -265,7 +265,7 @@ def test_parquet_of_masks_says_what_is_missing_or_wrong(tmp_path: Path) -> None:
         ({"height": ["9"], "width": [9]}, "column 'height' holds string, should hold whole numbers"),
         ({"height": [9], "width": [9], "mask": [3]}, "column 'mask' holds int64"),
         ({"height": [9], "width": [9], "mask": [{"a": 1}]}, "column 'mask' holds struct"),
-        ({"mask": None, "x1": [1e308]}, "row 0: box lies farther than 1e.09 pixels"),
+        ({"mask": None, "x1": [1e308]}, "row 0: the box lies farther than 1e.09 pixels"),
         ({"mask": None, "frame": [10**18]}, "row 0: frame should be a whole number from 0 to"),
         ({"mask": None, "frame": [[0]]}, "column 'frame' holds list"),
         ({"mask": None, "name": [1.5]}, "column 'name' holds double, should hold texts"),
@@ -274,3 +274,25 @@ def test_parquet_of_masks_says_what_is_missing_or_wrong(tmp_path: Path) -> None:
         pa.parquet.write_table(pa.table(columns), tmp_path / "det.parquet")
         with pytest.raises(ValueError, match=rf"det\.parquet: {said}"):
             read(tmp_path / "det.parquet")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bbox": [6e8, 1, 6e8, 1]}, r"annotations\[0\]\.bbox: the box lies farther than 1e.09 pixels"),
+        ({"bbox": [1, 1, 1, 1.8e19]}, r"annotations\[0\]\.bbox: should be"),
+        ({"score": 1e300}, r"annotations\[0\]\.score: the score should be a number of 32 bits, found 1e.300"),
+    ],
+)
+def test_numbers_of_json_that_no_frame_holds_are_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    content = coco()
+    content["annotations"][0].update(changes)
+    (tmp_path / "det.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"det\.json: {said}"):
+        read(tmp_path / "det.json")
+
+
+def test_scores_of_text_that_are_infinite_in_32_bits(tmp_path: Path) -> None:
+    (tmp_path / "det.txt").write_text("1,-1,1,1,5,5,1\n1,-1,1,1,5,5,1e300\n")
+    with pytest.raises(ValueError, match=r"det\.txt: line 2: the score should be a number of 32 bits"):
+        read(tmp_path / "det.txt")

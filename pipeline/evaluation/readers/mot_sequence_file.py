@@ -7,6 +7,7 @@ import posixpath
 from dataclasses import dataclass
 
 from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.frame_numbers import MAX_FRAME
 from trackmill.pipeline.formats.mot_text import MAX_TEXT_BYTES, MotRows, parse_mot_text
 from trackmill.pipeline.formats.packed import gunzipped, member_bytes, open_archive
 from trackmill.pipeline.formats.text_spellings import utf8
@@ -77,8 +78,8 @@ class SequenceFile:
             length = int(parser["Sequence"]["seqLength"])
         except (configparser.Error, KeyError, ValueError, UnicodeDecodeError):
             raise BadTracks(f"{where}: should hold a section [Sequence] with seqLength=<number of frames>") from None
-        if length < 1:
-            raise BadTracks(f"{where}: seqLength is {length}, should be 1 or more")
+        if not 1 <= length <= MAX_FRAME:
+            raise BadTracks(f"{where}: seqLength is {str(length)[:40]}, should be 1 to {MAX_FRAME}")
         return length
 
     def place_of_seqinfo(self) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trackmill.pipeline.formats.errors import BadTracks
+from trackmill.pipeline.formats.frame_numbers import MAX_FRAME
 from trackmill.pipeline.formats.json_files import json_files, load_json
 from trackmill.pipeline.formats.segmentations import MAX_PIXELS, brief
 from trackmill.pipeline.storage.credentials import redact
@@ -20,7 +21,8 @@ from trackmill.pipeline.storage.credentials import redact
 ONE_CLASS = 1
 """Label of every track where classes are not distinguished."""
 
-_MAX_FRAMES = 1 << 24
+_MAX_FRAMES = MAX_FRAME
+"""Of a video, and of all videos of a file. The largest data sets of this form have 200,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,9 @@ def read_truth(url: str, *, one_class: bool = False) -> VisTruth:
                 value=value,
             )
             entries.setdefault(_video_id(value, where, videos), []).append(entry)
+    total = sum(video.num_frames for video in videos.values())
+    if total > _MAX_FRAMES:
+        raise BadTracks(f"{redact(url)}: its videos have {total:,} frames in all, more than {_MAX_FRAMES:,}")
     return VisTruth(
         videos=_named_apart([videos[number] for number in sorted(videos)]),
         categories=_names_apart(categories),
