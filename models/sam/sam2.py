@@ -29,6 +29,9 @@ _BACKBONES = {
 }
 """Channels of the first stage and number of blocks of the four stages; they identify a variant."""
 
+_MAX_CONFIG_BYTES = 1 << 20
+"""Of `config.json`, which has a few kB; what is longer is none."""
+
 _FAMILIES = {
     "sam2": "sam2",
     "sam2_video": "sam2",
@@ -233,8 +236,9 @@ def _family(folder: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: give a folder that transformers saved")
     try:
-        kind = json.loads(path.read_text()).get("model_type")
-    except (ValueError, AttributeError):
+        with open(path, "rb") as handle:
+            kind = json.loads(handle.read(_MAX_CONFIG_BYTES)).get("model_type")
+    except (ValueError, AttributeError, RecursionError):
         raise InputError(f"{path}: not what transformers writes; copy the folder again") from None
     if kind not in _FAMILIES:
         raise InputError(f"{path}: its model_type is {kind!r}, known are {', '.join(_FAMILIES)}")

@@ -14,7 +14,7 @@ from trackmill.pipeline.formats.segmentations import brief
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
 
-MAX_BYTES = 1 << 24
+MAX_BYTES = 1 << 20
 """Size limit of a list of classes; real lists are far smaller."""
 
 _NAMES = ("classes", "names", "CLASS", "CLASSES")
