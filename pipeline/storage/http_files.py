@@ -196,7 +196,16 @@ async def _chunks(response: Any, url: str) -> AsyncIterator[bytes]:
         StorageError: next to nothing arrives.
     """
     pace = Pace(redact(url))
-    async for chunk in response.content.iter_chunked(_CHUNK):
+    arriving = response.content.iter_chunked(_CHUNK)
+    while True:
+        try:
+            # A clock of our own: aiohttp stops its own where a connection ends in the middle of a damaged chunk.
+            async with asyncio.timeout(ANSWER_S):
+                chunk = await anext(arriving, b"")
+        except TimeoutError:
+            raise StorageError(f"{redact(url)}: the server sends nothing for {ANSWER_S} s") from None
+        if not chunk:
+            return
         pace.arrived(len(chunk), time.monotonic())
         yield chunk
 

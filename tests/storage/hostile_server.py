@@ -60,6 +60,12 @@ class HostileServer:
             self._send(handler, b"0")
             self._pause.wait(0.02)  # tests replace `time.sleep`
 
+    def broken_chunks(self, handler: BaseHTTPRequestHandler, body: bool) -> None:
+        """Lengths of chunks where their bytes should be, and then the connection ends."""
+        self._head(handler, Transfer_Encoding="chunked")
+        self._send(handler, b"5\r\n" * 3000 if body else b"0\r\n\r\n")
+        handler.close_connection = True
+
     def too_short(self, handler: BaseHTTPRequestHandler, body: bool) -> None:
         """Less than was promised."""
         self._head(handler, Content_Length="1000")

@@ -69,6 +69,15 @@ def test_a_server_that_drips_is_given_up(server: tuple[HostileServer, str], monk
         read_bytes(f"{url}/drips")
 
 
+def test_a_body_that_is_damaged_and_ends_is_not_waited_for(
+    server: tuple[HostileServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, url = server
+    monkeypatch.setattr(http_files, "ANSWER_S", 0.3)
+    with pytest.raises(StorageError, match="/broken_chunks: "):
+        read_bytes(f"{url}/broken_chunks")
+
+
 def test_folders_of_a_web_server_that_nest_for_ever(
     server: tuple[HostileServer, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,8 +46,9 @@ def _answers() -> list[Files]:
 def _server(folder: Path) -> Iterator[str]:
     """Serves a folder, or one answer for everything; a connection an answer. Waiting for another attempt costs nothing
     while it runs."""
-    from trackmill.pipeline.storage import files
+    from trackmill.pipeline.storage import files, http_files
 
+    http_files.ANSWER_S = 1  # a minute tells no more
     listener = socket.create_server(("127.0.0.1", 0))
     whole = folder / "answer.txt"
 
