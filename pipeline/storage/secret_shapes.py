@@ -82,7 +82,7 @@ _NETRC = re.compile(r"(?i)(\blogin\s+\S+\s+password\s+)(\S+)")
 
 _QUERY = re.compile(
     r"(?i)([?&;]|&amp;|%3F|%26|\\u0026|\\x26)([a-z][\w.-]{0,60})(=|%3D|\\u003d|\\x3d)"
-    r"((?:(?!%26|\\u0026|\\x26|\\n)[^&\s'\"<>#;)\]}])+)"
+    r"((?:(?!%26|\\u0026|\\x26|\\n)[^&\s'\"<>#;)\]}`])+)"
 )
 _QUERY_NAME = re.compile(
     r"(?i)(?:x-(?:amz|goog|oss|cos|ms|obs)-(?:signature|credential|security-token)|.*signature|sig|(?:.*[_-])?token"
@@ -175,7 +175,8 @@ def _assigned(match: re.Match[str]) -> str:
 
 
 def _query(match: re.Match[str]) -> str:
-    return f"{match[1]}{match[2]}{match[3]}{MARK}" if is_secret_query(match[2]) else match.group(0)
+    named = is_secret_query(match[2]) and not re.fullmatch(r"\.{3,}[,.]?|…", match[4])
+    return f"{match[1]}{match[2]}{match[3]}{MARK}" if named else match.group(0)
 
 
 def _bearer(match: re.Match[str]) -> str:
