@@ -100,7 +100,7 @@ _WEAK = r"token|signature|(?<![A-Za-z])pwd|(?<![A-Za-z])auth"
 _ASSIGNED = re.compile(
     rf"(?i)(?:(?P<strong>(?:{_STRONG})(?:[_-]?id)?)|(?P<weak>{_WEAK}))[_-]?\d{{0,3}}"
     r"(?P<between>\\*['\"]?\]?\s*(?::=|=>|==|=|:|%3D|%3A|\\u003d)\s*(?:SecretStr\()?b?)"
-    r"(?:(?P<quote>\\*['\"])(?P<quoted>(?:(?!(?P=quote)).){0,8192})|(?P<bare>(?!['\"\\{\[(])[^\s'\",;&)\]}\\]+)"
+    r"(?:(?P<quote>\\*['\"])(?P<quoted>(?:(?!(?P=quote)).){0,8192})|(?P<bare>(?!['\"\\{\[(])[^\s'\",;&)\]}\\`]+)"
     r"(?P<end>[ \t]*(?:[\n,;)\]}\\'\"]|$))?)",
     re.DOTALL,
 )
