@@ -223,7 +223,10 @@ def _read_torch(path: Path, where: str) -> Any:
             # Mapped, not read: the parts of a detector that tracking has no use for are never touched.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except MemoryError:
-        raise
+        raise BadWeights(
+            f"{where}: loading its {path.stat().st_size:,} bytes asks for more memory than there is; the file is "
+            "damaged, or too large for this machine"
+        ) from None
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # the operating system's, and not what the reader makes of a broken file
