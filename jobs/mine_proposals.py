@@ -90,13 +90,13 @@ def run(options: Options) -> ExitCode:
         raise InputError("--only-quarantined goes with neither --plan-only nor --limit: it retries what is quarantined")
 
     from trackmill.pipeline.sidecars.requests import request_sidecars
-    from trackmill.pipeline.storage.hold import holding
+    from trackmill.pipeline.storage.output_lock import locked
 
     sidecars = request_sidecars(options.sidecar, options.values.get("sidecars", {}))
     if options.plan_only:
         return work(options, config, sidecars, lambda: None)
-    with holding(canonical(options.output), JOB.name) as hold:
-        return work(options, config, sidecars, hold.check)
+    with locked(canonical(options.output), JOB.name) as lock:
+        return work(options, config, sidecars, lock.check)
 
 
 def work(options: Options, config: MineConfig, sidecars: list[Request], check: Callable[[], None]) -> ExitCode:

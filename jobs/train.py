@@ -25,7 +25,7 @@ from trackmill.schemas.config import ConfigError, merge
 from trackmill.schemas.names import nearest
 
 if TYPE_CHECKING:
-    from trackmill.pipeline.storage.hold import HoldLost
+    from trackmill.pipeline.storage.output_lock import LockLost
     from trackmill.pipeline.training.launch import TrainingPlan
     from trackmill.pipeline.training.loop import TrainingResult
     from trackmill.pipeline.training.recipe import Recipe
@@ -127,9 +127,9 @@ def run(options: Options) -> ExitCode:
     if rank:
         return start(options, plan, launcher, ranks, str(place))
 
-    from trackmill.pipeline.storage.hold import holding
+    from trackmill.pipeline.storage.output_lock import locked
 
-    with holding(plan.output, JOB.name, on_lost=leave_at_once):
+    with locked(plan.output, JOB.name, on_lost=leave_at_once):
         begin(plan)
         return start(options, plan, launcher, ranks, str(place))
 
@@ -166,7 +166,7 @@ def start(options: Options, plan: TrainingPlan, launcher: str, ranks: int, devic
     return summarise(rank, plan, result)
 
 
-def leave_at_once(lost: HoldLost) -> None:
+def leave_at_once(lost: LockLost) -> None:
     """End this process where it stands: a checkpoint that it still wrote would lie in another process's run."""
     console.complain(str(lost))
     os._exit(ExitCode.FAILED)

@@ -1,4 +1,4 @@
-"""From what `--weights` said to tensors in a model: fetched once, read safely, fitted whole. Every door comes here.
+"""From what `--weights` said to tensors in a model: fetched once, read safely, fitted whole. For all jobs.
 
     checkpoint = read_weights("s3://models/masa_r50.pth")     # tensors by name
     network = build_model("masa_r50", "hf://org/repo/masa_r50.pth", "cuda")

@@ -1,1 +1,1 @@
-"""Calls in child processes with limits on memory and time: bytes of strangers cannot kill or stop who reads them."""
+"""Calls in child processes with limits on memory and time: untrusted input cannot crash or block the caller."""

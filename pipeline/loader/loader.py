@@ -17,7 +17,7 @@ import torch
 from torch.multiprocessing import get_context
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from trackmill.pipeline.console.room import too_little_room, too_little_shared_memory
+from trackmill.pipeline.console.disk_space import too_little_disk_space, too_little_shared_memory
 from trackmill.pipeline.loader.ahead import Ahead, pinned
 from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.contract import Collate, MakeExample
@@ -316,7 +316,7 @@ def _notices(catalog: Catalog, settings: DataSettings, order: Order, own: int, w
     if settings.cache and not is_local(catalog.url):
         used = sum(path.stat().st_size for path in Path(settings.cache).expanduser().glob("cached-*"))
         most = min(settings.cache_bytes, sum(shard.num_bytes for shard in catalog.shards))
-        if said := too_little_room(settings.cache, most - used, "what data.cache will hold"):
+        if said := too_little_disk_space(settings.cache, most - used, "what data.cache will hold"):
             yield f"{said}: lower data.cache_bytes, which is {settings.cache_bytes:,}, or name a folder on another disk"
     if not is_local(catalog.url) and not settings.cache:
         samples = min(order.window, order.stream_length) * own

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from trackmill.pipeline.media.errors import BadItem, FrameLimit, too_many_frames
 
 _BEGINNINGS = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"sidx", b"moof", b"uuid"}
-_HOLD_BOXES = {
+_CONTAINER_BOXES = {
     *(b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"dinf", b"udta", b"tref"),
     *(b"moof", b"traf", b"mvex", b"mfra", b"gmin", b"clip", b"tapt"),
 }
@@ -129,7 +129,7 @@ class _Walk:
         if kind == b"trak":
             self.check_track()
             self._track = _Track()
-        if kind in _HOLD_BOXES:
+        if kind in _CONTAINER_BOXES:
             self.boxes(handle, body, end, depth + 1)
             return
         handle.seek(body)

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from trackmill.models.registry import is_outside
 from trackmill.pipeline.console.blame import place_outside
-from trackmill.pipeline.isolation.apart import Apart, Calls, Here
 from trackmill.pipeline.isolation.limits import LimitReached, Limits, ReaderDied
 from trackmill.pipeline.isolation.process import CallFailed
+from trackmill.pipeline.isolation.remote_object import Calls, LocalObject, RemoteObject
 from trackmill.pipeline.media.errors import BadItem, NothingToStore
 from trackmill.pipeline.mining.settings import MineConfig, RunSettings, source_settings
 from trackmill.pipeline.sources import open_source, settings_class, sources_of
@@ -57,9 +57,9 @@ class ItemReader:
     def __init__(self, config: MineConfig) -> None:
         given = source_settings(config).model_dump(mode="json")
         args = (config.source, config.read.model_dump(mode="json"), given)
-        self._here = Here(Sources, args)
+        self._local = LocalObject(Sources, args)
         limits = item_limits(config.run)
-        self._apart = Apart(Sources, args, limits) if limits is not None else None
+        self._remote = RemoteObject(Sources, args, limits) if limits is not None else None
 
     def start(self) -> None:
         """Get ready before the first item.
@@ -67,8 +67,8 @@ class ItemReader:
         Raises:
             ChildFailed: no child process could be started.
         """
-        if self._apart is not None:
-            self._apart.start()
+        if self._remote is not None:
+            self._remote.start()
 
     def read(self, item: WorkItem) -> Reading:
         """Fetch and decode one item.
@@ -78,15 +78,15 @@ class ItemReader:
             BadMedia: a source from outside broke its contract.
         """
         # What `memory://` names exists in this process alone.
-        if self._apart is None or protocol_of(item.uri) == "memory":
-            calls: Calls = self._here
+        if self._remote is None or protocol_of(item.uri) == "memory":
+            calls: Calls = self._local
         else:
-            calls = self._apart
+            calls = self._remote
         try:
             try:
                 reading: Reading = calls.call("read", item)
             except ReaderDied:
-                # Once more: whoever ended it, such as a kernel without memory, may have meant somebody else.
+                # Once more: the process may have been killed for another reason, such as a machine without free memory.
                 reading = calls.call("read", item)
         except (LimitReached, CallFailed) as error:
             reading = _refused(item, error)
@@ -96,14 +96,14 @@ class ItemReader:
 
     def interrupt(self) -> None:
         """End what another thread is reading."""
-        if self._apart is not None:
-            self._apart.interrupt()
+        if self._remote is not None:
+            self._remote.interrupt()
 
     def close(self) -> None:
         """Let files and the child process go."""
-        self._here.close()
-        if self._apart is not None:
-            self._apart.close()
+        self._local.close()
+        if self._remote is not None:
+            self._remote.close()
 
 
 class Sources:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
+from trackmill.pipeline.console.disk_space import free_bytes, too_little_disk_space
 from trackmill.pipeline.console.output import clean
-from trackmill.pipeline.console.room import free_bytes, too_little_room
 from trackmill.pipeline.mining.forecast import Forecast, make_forecast
 from trackmill.pipeline.mining.prepare import Run
 from trackmill.pipeline.mining.progress import MiningProgress
@@ -109,7 +109,7 @@ def execute(
         if (
             not only_quarantined
             and not told_of_room
-            and (said := too_little_room(run.layout.root, written * left // done_now, f"the rest, {left} units,"))
+            and (said := too_little_disk_space(run.layout.root, written * left // done_now, f"the rest, {left} units,"))
         ):
             log.warning("%s: free some before it is full", said)
             told_of_room = True

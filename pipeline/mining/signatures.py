@@ -1,6 +1,6 @@
-"""Queries of signed URLs among the inputs: they stay in the plan, until what they are for is done.
+"""Queries of signed URLs among the inputs: they stay in the plan until their items are done.
 
-See `trackmill.pipeline.storage.signed` for why nobody else has them.
+`trackmill.pipeline.storage.signed` explains why they are stored nowhere else.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def keep_signatures(layout: Layout, plan: Plan, elsewhere: Mapping[str, WorkItem
     feather.write_feather(table, buffer, compression="zstd")
     publish_bytes(layout.signatures, buffer.getvalue(), private=True)
     if not there:
-        readable = "which only you can read" if is_local(layout.root) else "and whoever reads that can read the inputs"
+        readable = "which only you can read" if is_local(layout.root) else "and who can read it can read the inputs"
         log.info(
             "%d signatures of the inputs' URLs are kept in %s, %s, until their items are done",
             len(kept),

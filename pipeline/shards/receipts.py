@@ -17,7 +17,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, list_files, read_bytes
 from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
-from trackmill.pipeline.storage.parquet_seal import sealed
+from trackmill.pipeline.storage.parquet_checksum import with_checksum
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name
@@ -51,7 +51,7 @@ def to_parquet(table: pa.Table) -> bytes:
     """A table as Parquet bytes, with checksums of the pages and of the whole."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    return sealed(buffer.getvalue())
+    return with_checksum(buffer.getvalue())
 
 
 def rows_table(rows: Iterable[ReceiptRow]) -> pa.Table:

@@ -22,7 +22,7 @@ from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.sidecars.columns import Column, arrow_schema
 from trackmill.pipeline.storage.files import FileTooLarge, open_for_seeking, read_bytes
 from trackmill.pipeline.storage.parquet import ParquetData, parquet_metadata
-from trackmill.pipeline.storage.parquet_seal import sealed
+from trackmill.pipeline.storage.parquet_checksum import with_checksum
 from trackmill.schemas.errors import JobError
 from trackmill.schemas.keys import sidecar_part_name
 from trackmill.schemas.receipt import ShardInfo
@@ -143,7 +143,7 @@ def part_bytes(about: PartAbout, table: pa.Table) -> bytes:
         row_group_size=_ROW_GROUP,
         write_page_checksum=True,
     )
-    data = sealed(buffer.getvalue())
+    data = with_checksum(buffer.getvalue())
     if table.num_rows > MAX_ROWS or table.nbytes > MAX_TABLE_BYTES or len(data) > MAX_PART_BYTES:
         raise JobError(
             f"sidecar {about.name}, unit {about.unit}: {table.num_rows} rows in {len(data)} bytes are more than a part "

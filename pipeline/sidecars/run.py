@@ -17,7 +17,7 @@ from trackmill.pipeline.sidecars.part_work import PartResult, PartTask, SidecarW
 from trackmill.pipeline.sidecars.requests import request_sidecar
 from trackmill.pipeline.sidecars.tables import OtherShards, check_maker, check_shard
 from trackmill.pipeline.storage.credentials import redact, storage_environment
-from trackmill.pipeline.storage.hold import holding
+from trackmill.pipeline.storage.output_lock import locked
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import shard_numbers
 from trackmill.schemas.receipt import ShardInfo
@@ -78,7 +78,7 @@ def make_sidecar(
         InputError: an unknown producer or setting, or shards without receipts.
         SidecarError: begun with other settings, or a part that is there describes other shards; names it.
         BadRows: the producer broke its contract.
-        OutputHeld: another process makes this sidecar.
+        OutputLocked: another process makes this sidecar.
         OSError: storage failed for good. What is made stays made.
     """
     dataset = open_dataset(root)
@@ -96,12 +96,12 @@ def make_sidecar(
         on_start(len(todo), sum(max(0, shard.num_samples) for task in todo for shard in task.shards))
     if todo:
         work = SidecarWork(root=layout.root, dataset=fingerprint, job=job, environment=storage_environment())
-        with holding(layout.sidecar(name), "sidecar") as hold:
+        with locked(layout.sidecar(name), "sidecar") as lock:
             for result in _results(work, todo, executor, workers):
                 outcome.made.append(result)
                 if on_part:
                     on_part(result)
-                hold.check()
+                lock.check()
     return outcome
 
 

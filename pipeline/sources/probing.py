@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from trackmill.pipeline.console.progress_line import ProgressLine
-from trackmill.pipeline.isolation.calls import Refused, call_each
+from trackmill.pipeline.isolation.call_each import Refused, call_each
 from trackmill.pipeline.isolation.limits import limits_in_force
 from trackmill.pipeline.storage.credentials import protocol_of
 from trackmill.pipeline.storage.ranges import Place

@@ -1,7 +1,7 @@
-"""Small JSON documents that vouch for themselves: their key `checksum` is a SHA-256 over all that they say.
+"""Small JSON documents with a checksum: their key `checksum` is a SHA-256 over all other keys and values.
 
-A flipped bit in a file of weights shows against the SHA-256 that a document holds. Who holds that of the document? It
-does so itself: one bit of it can say another step, another recipe or another hash, and still be JSON.
+Documents such as `checkpoint.json` hold the SHA-256 of other files. Their own checksum detects a flipped bit in the
+document itself, which may give another step, recipe or hash and still be valid JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_DOCUMENT_BYTES = 64 << 20
 
 
 class DamagedDocument(InputError):
-    """A document that is no JSON object, or says something else than was written; the text names it."""
+    """A document that is no JSON object, or does not match its checksum; the text names it."""
 
 
 def document_bytes(values: Mapping[str, Any]) -> bytes:
@@ -42,10 +42,10 @@ def publish_document(url: str, values: Mapping[str, Any]) -> None:
 
 
 def read_document(url: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> dict[str, Any]:
-    """What a document says, without its checksum. Those of older versions have none, and are taken as they are.
+    """The values of a document, without its checksum. Documents of older versions have none and are accepted without.
 
     Raises:
-        DamagedDocument: see there.
+        DamagedDocument: too large, not a JSON object, or its checksum differs.
         FileNotFoundError: there is none.
         OSError: could not be read.
     """
@@ -75,5 +75,5 @@ def read_document(url: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> dict[str, An
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
-    # Over the content, not the bytes, so that another spelling of the same, as by a formatter, is still the same.
+    # Over the content, not the bytes, so that a document that was only reformatted still matches.
     return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()

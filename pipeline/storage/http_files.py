@@ -1,8 +1,8 @@
-"""Files behind HTTP, from servers that nobody vouches for: bodies and listings have limits, and a clock.
+"""Files behind HTTP, from untrusted servers: limits on bytes, files, depth and time of bodies and listings.
 
-fsspec's own client reads a body to its end, however far that is, unpacks it where the server packed it, and follows
-links of listings for ever. This one stops at what was asked for, takes bytes as they are stored, gives up where a
-server sends next to nothing, and counts folders and files.
+fsspec's own client reads a body of any length, decompresses it where the server compressed it, and follows links of
+listings without end. This one stops at the range that was asked for, asks for uncompressed bytes, gives up on a server
+that sends next to nothing, and counts folders and files.
 """
 
 from __future__ import annotations

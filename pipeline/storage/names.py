@@ -1,9 +1,9 @@
-r"""Names that cannot be shown: spelt so that they can be printed, stored, and found again.
+r"""Names with unprintable characters: escaped so that they can be printed, stored, and mapped back to the file.
 
 A name on a disk is any bytes without `/` and NUL, one in a tar or a store any at all: bytes that are no UTF-8, line
 breaks that forge a line of a log, escape sequences that rewrite a terminal, marks that turn the order of letters round.
-Each byte of such a character is written as `\x1b`, and everybody deals with that spelling from then on; only who opens
-a file turns it back.
+Each byte of such a character is escaped as `\x1b`. The program uses the escaped name everywhere, and unescapes it only
+where it opens a file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def found(path: str) -> str:
-    r"""The path on this machine that `spelt` made this one of, if it is there; a name may really hold `\xe9`.
+    r"""The path on this machine whose escaped form (`spelt`) this is, if it exists; a name may really hold `\xe9`.
 
     Folders count one by one, so that the path of a file that is still to be written leads into the right one.
     """

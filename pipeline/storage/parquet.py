@@ -1,9 +1,9 @@
-"""Parquet from anybody: what a file will take in memory is known before a row of it is decoded.
+"""Reading of untrusted Parquet: the memory that a file will take is known before a row of it is decoded.
 
 A file of kilobytes may hold gigabytes: pages that are packed, one text that a dictionary repeats a million times, runs
-of one number. And its footer may say otherwise. So the footer has a limit of its own, the headers of all pages are
-read (`parquet_pages`), and texts stay places in a dictionary until the sum of their
-lengths is known. Checksums of pages are compared where a file has them.
+of one number. The footer may declare something else. So the footer has its own size limit, the headers of all pages
+are read (`parquet_pages`), and texts stay dictionary-encoded until the sum of their lengths is known. Checksums of
+pages and of the file (`parquet_checksum`) are checked where a file has them.
 
 What a file may take grows with its own size, since a real table of millions of rows is a file of many megabytes.
 """
@@ -19,8 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trackmill.pipeline.storage.parquet_checksum import (
+    CHECKSUM_BYTES,
+    ChecksumMismatch,
+    check_file_checksum,
+    check_footer_checksum,
+)
 from trackmill.pipeline.storage.parquet_pages import chunk_pages
-from trackmill.pipeline.storage.parquet_seal import SEAL_BYTES, BrokenSeal, check_end, check_seal
 from trackmill.schemas.errors import InputError
 
 MAX_FOOTER_BYTES = 8 << 20
@@ -46,7 +51,7 @@ _LEVELS, _LIST_LEVELS = 4, 12
 class BadParquet(InputError):
     """A file that is no Parquet, is damaged, has other columns, or unfolds beyond its limit; the text does not name it.
 
-    Whoever reads a file says which it is and what to do.
+    The caller adds the name of the file and what to do.
     """
 
 
@@ -68,9 +73,9 @@ class ParquetData:
         self._limit = self._limit if ceiling is None else min(self._limit, ceiling)
         self._footer = _footer(io.BytesIO(data), len(data))
         try:
-            check_seal(data)
+            check_file_checksum(data)
             self.schema: pa.Schema = self._footer.schema.to_arrow_schema()
-        except BrokenSeal as error:
+        except ChecksumMismatch as error:
             raise BadParquet(f"damaged: {error}") from None
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(error) from None
@@ -105,13 +110,13 @@ class ParquetData:
             if not _is_plain(self.schema.field(name).type):
                 raise BadParquet(f"column {name!r} holds {str(self.schema.field(name).type)[:80]}")
         taken = self.num_rows * row_bytes
-        self._hold(taken, f"{self.num_rows:,} rows")
+        self._check_memory(taken, f"{self.num_rows:,} rows")
         texts = [name for name in columns if _is_text(self.schema.field(name).type)]
         dictionaries = []
         for name in columns:
             chunks = self._chunks(name)
             taken += chunks.memory
-            self._hold(taken, f"column {name!r} and those before it")
+            self._check_memory(taken, f"column {name!r} and those before it")
             if name in texts and chunks.can_stay_dictionary:
                 dictionaries.append(self._places[name][0])
         try:
@@ -126,7 +131,7 @@ class ParquetData:
                 raise BadParquet(f"has {len(table)} rows of {self.num_rows}")
             for name in texts:
                 taken += sum(_text_bytes(chunk) for chunk in table[name].chunks)
-                self._hold(taken, f"column {name!r} and those before it")
+                self._check_memory(taken, f"column {name!r} and those before it")
             whole = [table[name].cast(pa.string()) if name in texts else table[name] for name in columns]
             return pa.table(whole, names=list(columns))
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -134,7 +139,7 @@ class ParquetData:
                 raise
             raise _unreadable(error) from None
 
-    def _hold(self, taken: int, what: str) -> None:
+    def _check_memory(self, taken: int, what: str) -> None:
         if taken > self._limit:
             raise BadParquet(
                 f"{what} would take {taken:,} bytes in memory, more than a file of {len(self._data):,} bytes may "
@@ -160,7 +165,7 @@ class ParquetData:
                 )
             memory += pages.memory_bytes(width, _is_text(self.schema.field(name).type))
             can_stay_dictionary &= pages.can_stay_dictionary
-            self._hold(memory, f"column {name!r}")
+            self._check_memory(memory, f"column {name!r}")
         return _Chunks(memory, can_stay_dictionary)
 
 
@@ -198,16 +203,16 @@ def _footer(handle: IO[bytes], size: int) -> pq.FileMetaData:
     if length > MAX_FOOTER_BYTES:
         raise BadParquet(f"its footer has {length:,} bytes, more than the limit of {MAX_FOOTER_BYTES:,}")
     try:
-        before = min(SEAL_BYTES, size - 8 - length)
+        before = min(CHECKSUM_BYTES, size - 8 - length)
         handle.seek(size - 8 - length - before)
         end = handle.read(before + length) + ending
-        check_end(end)
+        check_footer_checksum(end)
         # The footer alone: nothing that stands in it can make the parser read elsewhere.
         alone = io.BytesIO(_ENDING + end[before:])
         return pq.ParquetFile(
             alone, thrift_string_size_limit=MAX_FOOTER_BYTES, thrift_container_size_limit=MAX_FOOTER_ENTRIES
         ).metadata
-    except BrokenSeal as error:
+    except ChecksumMismatch as error:
         raise BadParquet(f"damaged: {error}") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, MemoryError):

@@ -1,8 +1,8 @@
-"""Signed URLs: everybody calls them by the URL without its query, and the query is put back where bytes are fetched.
+"""Signed URLs: the program uses the URL without its query everywhere, and adds the query again where bytes are fetched.
 
-A query with a signature lets whoever reads it fetch the file, and is another one each day. So it is taken off at the
-door, where a URL is given or listed, and kept in this process; names, records, settings and logs never had it. Workers
-get the queries that they need from the driver, beside the credentials of its environment.
+A query with a signature is a secret: anybody who reads it can fetch the file. It also changes with each signature. So
+it is removed where a URL is given or listed, and kept in this process; it never reaches names, records, settings or
+logs. Workers get the queries that they need from the driver, with the credentials of its environment.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from pydantic import Field
 from trackmill.pipeline.formats.frame_numbers import FramesDoNotFit, row_shift
 from trackmill.pipeline.formats.seqinfo import DEFAULT_FPS as SEQUENCE_FPS
 from trackmill.pipeline.formats.seqinfo import parse_seqinfo
-from trackmill.pipeline.isolation.apart import Apart, Calls, Here
 from trackmill.pipeline.isolation.limits import LimitReached, Limits
+from trackmill.pipeline.isolation.remote_object import Calls, LocalObject, RemoteObject
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.videos import VideoFrame
 from trackmill.pipeline.sources import images, video_files
@@ -60,8 +60,8 @@ class ReadLimits(Settings):
         """Who opens and decodes, a `FrameDecoder`."""
         args = (self.max_pixels, self.max_item_bytes)
         if not self.isolate:
-            return Here(FrameDecoder, args)
-        return Apart(FrameDecoder, args, Limits(self.item_memory_bytes, self.item_timeout_s, section="read"))
+            return LocalObject(FrameDecoder, args)
+        return RemoteObject(FrameDecoder, args, Limits(self.item_memory_bytes, self.item_timeout_s, section="read"))
 
 
 class FrameReader(ABC):

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from trackmill.pipeline.storage.files import filesystem, is_local
-from trackmill.pipeline.storage.parquet_seal import seal_file
+from trackmill.pipeline.storage.parquet_checksum import add_checksum
 from trackmill.pipeline.storage.publish import publish_file, remove
 from trackmill.pipeline.storage.scratch import naming, scratch_file
 from trackmill.pipeline.tracking.image_table import ImageTable
@@ -286,7 +286,7 @@ class ParquetWriter(TrackWriter):
     def _write_end(self) -> None:
         self._flush()
         self._writer.close()
-        seal_file(self._scratch)
+        add_checksum(self._scratch)
 
     def _close(self) -> None:
         self._writer.close()

@@ -159,7 +159,7 @@ def _write(
 ) -> str:
     folder = folder_of(output, step)
     check_finite({**state.parameters, **state.moments, **(averaged or {})}, f"the checkpoint of step {step}")
-    # A damaged one of the same step may be there, whose document must not vouch for the new files.
+    # A damaged checkpoint of the same step may be there, and its document must not stand beside the new files.
     if is_newer(folder):
         raise NewerCheckpoint(
             f"{redact(folder)} was written by a newer version of Trackmill, and is left alone: give another --output"

@@ -1,4 +1,4 @@
-"""`checkpoint.json`: what a checkpoint says of itself, as one strict model that vouches for itself and its files."""
+"""`checkpoint.json`: a strict model of what a checkpoint is, with a checksum of itself and of each of its files."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def read_checkpoint_document(folder: str) -> CheckpointDocument:
         values = read_document(join(folder, DOCUMENT))
     except DamagedDocument as error:
         raise DamagedCheckpoint(str(error)) from None
-    # Only of a document that vouches for itself, or of a version that gave it no checksum: a flipped bit is no version.
+    # Only after the checksum was verified (or of an older document that has none): a flipped bit is no newer version.
     version = values.get("format")
     if type(version) is int and version > FORMAT:
         raise NewerCheckpoint(

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from trackmill.pipeline.console.room import too_little_room, too_little_shared_memory
+from trackmill.pipeline.console.disk_space import too_little_disk_space, too_little_shared_memory
 from trackmill.pipeline.console.signals import STOP_SIGNALS
 from trackmill.pipeline.loader.catalog import Catalog, read_catalog
 from trackmill.pipeline.loader.loader import keep_memory
@@ -178,11 +178,11 @@ def _check_room(recipe: Recipe, output: str, parameters: Sequence[ParameterCount
     """Whether checkpoints will fit: not even one is an error, fewer than will lie there are worth a line."""
     copies = 1 + (2 if recipe.optim.name == "adamw" else 1) + bool(recipe.ema.decay)
     one = 4 * copies * sum(each.trainable for each in parameters)  # float32
-    if said := too_little_room(output, one, "a checkpoint"):
+    if said := too_little_disk_space(output, one, "a checkpoint"):
         raise StorageError(f"{said}; free some, or give another --output")
     # The new one is whole before the oldest goes.
     most = recipe.checkpoint.keep + 1
-    said = too_little_room(
+    said = too_little_disk_space(
         output, most * one, f"a run that keeps {recipe.checkpoint.keep} checkpoints (checkpoint.keep)"
     )
     return [said] if said else []

@@ -65,7 +65,7 @@ def fill_network(module: TrainingModule, tensors: Mapping[str, Tensor]) -> nn.Mo
 
 
 def write_result(output: str, network: nn.Module, task: Task, card: Mapping[str, Any]) -> str:
-    """Write the weights, then the card that vouches for them; returns the URL of the weights. Rank 0 only.
+    """Write the weights, then the card with their SHA-256; returns the URL of the weights. Rank 0 only.
 
     Args:
         output: root of the run.
@@ -85,7 +85,7 @@ def write_result(output: str, network: nn.Module, task: Task, card: Mapping[str,
 
 
 def is_whole(output: str, card: ResultCard) -> bool:
-    """Whether the weights are those that a card vouches for; of a store only their length is looked at."""
+    """Whether the weights have the SHA-256 of the card; in a store only their length is compared."""
     fs, path = filesystem(result_url(output))
     try:
         if not is_local(output):

@@ -1,7 +1,7 @@
 """Checkpoints read back: which one is the newest whole one, and what is in it.
 
-A checkpoint is whole when its document vouches for itself (`checkpoint_document`) and each file has the length and the
-SHA-256 that the document says. One that is not is passed over for the one before, and named.
+A checkpoint is whole when its document matches its own checksum (`checkpoint_document`) and each file has the length
+and the SHA-256 that the document records. A damaged one is reported, and the one before is used.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _check(folder: str, thorough: bool) -> CheckpointDocument:
 def _read(folder: str, name: str, record: FileRecord) -> bytes:
     data = read_bytes(join(folder, name))
     if len(data) != record.bytes or hashlib.sha256(data).hexdigest() != record.sha256:
-        raise DamagedCheckpoint(f"{redact(folder)}/{name} is damaged: its SHA-256 is not the one that was written down")
+        raise DamagedCheckpoint(f"{redact(folder)}/{name} is damaged: its SHA-256 is not the recorded one")
     return data
 
 

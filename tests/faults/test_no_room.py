@@ -19,7 +19,7 @@ import pytest
 from tests.make_dataset import FINGERPRINT, make_item, make_media, write_samples
 from tests.runs import ROOT
 from tests.tracking.make_tracking import source_frame, tracked_objects
-from trackmill.pipeline.console.room import free_bytes, too_little_room, too_little_shared_memory
+from trackmill.pipeline.console.disk_space import free_bytes, too_little_disk_space, too_little_shared_memory
 from trackmill.pipeline.loader.cache import ShardCache
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import write_receipt
@@ -178,11 +178,11 @@ def test_shared_memory_that_is_full_kills_no_worker_and_is_given_back() -> None:
 
 
 def test_what_will_not_fit_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert free_bytes("s3://bucket/out") is None and too_little_room("s3://bucket/out", 1 << 60, "all") == ""
+    assert free_bytes("s3://bucket/out") is None and too_little_disk_space("s3://bucket/out", 1 << 60, "all") == ""
     assert (free_bytes(str(tmp_path / "not/there/yet")) or 0) > 0
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(64 << 20, 0, 2_000_000))
-    said = too_little_room(str(tmp_path / "out"), 3_000_000, "a checkpoint")
+    said = too_little_disk_space(str(tmp_path / "out"), 3_000_000, "a checkpoint")
     assert said == f"{tmp_path}/out: a checkpoint takes about 3.0 MB, and 2.0 MB are free on its disk"
-    assert too_little_room(str(tmp_path), 2_000_000, "a checkpoint") == ""
+    assert too_little_disk_space(str(tmp_path), 2_000_000, "a checkpoint") == ""
     assert too_little_shared_memory().startswith("/dev/shm has 67.1 MB in all") and not too_little_shared_memory(1000)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.make_numbered import frames_read, numbered_picture
-from tests.media.doors import mined, tracked
+from tests.media.read_frames import mined, tracked
 from tests.sources.claiming import claim_all
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.tracking.frames import open_frames

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.make_numbered import make_numbered
-from tests.media.doors import mined, tracked
+from tests.media.read_frames import mined, tracked
 from trackmill.pipeline.media.cut_short import is_cut_short
 
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.make_numbered import make_numbered
-from tests.media.doors import mined, tracked
+from tests.media.read_frames import mined, tracked
 from trackmill.pipeline.media import avi, flash_video, matroska, ogg
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.make_numbered import frames_read, make_numbered
-from tests.media.doors import mined, tracked
+from tests.media.read_frames import mined, tracked
 from trackmill.pipeline.media.transport_stream import find_breaks
 from trackmill.pipeline.media.video_headers import probe
 

@@ -10,7 +10,7 @@ from av.stream import Disposition
 from PIL import Image
 
 from tests.make_numbered import copy_packets, make_numbered, numbered_picture
-from tests.media.doors import mined, tracked
+from tests.media.read_frames import mined, tracked
 from tests.media.test_headers_that_say_little import Pipe
 from trackmill.pipeline.media.video_headers import probe
 from trackmill.pipeline.tracking.frames import open_frames

@@ -69,7 +69,7 @@ def test_while_mining_goes_on_a_disk_that_fills_is_said_once(
 ) -> None:
     for number in range(6):
         make_jpeg(tmp_path / "in" / f"{number}.jpg", 60, 80, seed=number)
-    monkeypatch.setattr("trackmill.pipeline.console.room.free_bytes", lambda url: 1000)
+    monkeypatch.setattr("trackmill.pipeline.console.disk_space.free_bytes", lambda url: 1000)
     words = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--executor", "inline"]
     assert main([*words, "--set", "shards.unit_frames=2"]) == 0
     (said,) = [text for text in caplog.messages if "are free on its disk" in text]

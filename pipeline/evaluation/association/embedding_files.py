@@ -146,7 +146,7 @@ def _parquet(data: bytes) -> dict[str, NDArray[Any]]:
 
 def _arrays(data: bytes) -> dict[str, NDArray[Any]]:
     if data[:2] != b"PK":
-        _hold(data[:_MAX_ARRAY_HEADER], len(data), "the array")
+        _check_array_header(data[:_MAX_ARRAY_HEADER], len(data), "the array")
         table = np.load(io.BytesIO(data), allow_pickle=False)
         _need(table.dtype.names or ())
         return {name: table[name] for name in COLUMNS}
@@ -162,12 +162,12 @@ def _arrays(data: bytes) -> dict[str, NDArray[Any]]:
             )
         for name, size in unpacked.items():
             with archive.open(f"{name}.npy") as member:
-                _hold(member.read(_MAX_ARRAY_HEADER), size, name)
+                _check_array_header(member.read(_MAX_ARRAY_HEADER), size, name)
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return {name: arrays[name] for name in COLUMNS}
 
 
-def _hold(begin: bytes, size: int, what: str) -> None:
+def _check_array_header(begin: bytes, size: int, what: str) -> None:
     """Refuse an array that says it is larger than the bytes that it has: NumPy would make room for it first.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One writer for one output: the second is refused by name, a dead owner's hold ends, a lost one is noticed."""
+"""One writer for one output: the second is refused by name, a dead owner's lock ends, a lost one is noticed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import orjson
 import pytest
 
 from tests.s3_server import s3_server
-from trackmill.pipeline.storage import hold as hold_module
+from trackmill.pipeline.storage import output_lock
 from trackmill.pipeline.storage.files import read_bytes
-from trackmill.pipeline.storage.hold import NAME, HoldLost, OutputHeld, holding
+from trackmill.pipeline.storage.output_lock import NAME, LockLost, OutputLocked, locked
 from trackmill.pipeline.storage.processes import is_alive, machine, started_at
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError, StorageError
@@ -25,8 +25,8 @@ from trackmill.schemas.errors import InputError, StorageError
 ROOT = Path(__file__).resolve().parents[2]
 _HOLDER = """
 import sys, time
-from trackmill.pipeline.storage.hold import holding
-with holding(sys.argv[1], "mine"):
+from trackmill.pipeline.storage.output_lock import locked
+with locked(sys.argv[1], "mine"):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -50,13 +50,13 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beats that a test can wait for."""
-    monkeypatch.setattr(hold_module, "BEAT_S", 0.1)
-    monkeypatch.setattr(hold_module, "EXPIRES_S", 1.5)
-    monkeypatch.setattr(hold_module, "_SETTLE_S", 0.05)
+    monkeypatch.setattr(output_lock, "BEAT_S", 0.1)
+    monkeypatch.setattr(output_lock, "EXPIRES_S", 1.5)
+    monkeypatch.setattr(output_lock, "_SETTLE_S", 0.05)
 
 
 def _foreign(**changes: object) -> bytes:
-    """The hold of a process on another machine."""
+    """The lock of a process on another machine."""
     document = {
         "job": "train",
         "host": "node-7",
@@ -72,10 +72,10 @@ def _foreign(**changes: object) -> bytes:
 
 def test_the_second_process_is_told_who_holds_the_output(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with (
-        pytest.raises(OutputHeld, match=rf"out is being written to .*job mine, process {holder.pid} on "),
-        holding(str(tmp_path / "out"), "train"),
+        pytest.raises(OutputLocked, match=rf"out is being written to .*job mine, process {holder.pid} on "),
+        locked(str(tmp_path / "out"), "train"),
     ):
-        raise AssertionError("two processes hold one output")
+        raise AssertionError("two processes lock one output")
     assert orjson.loads((tmp_path / "out" / NAME).read_bytes())["pid"] == holder.pid
 
 
@@ -84,7 +84,7 @@ def test_the_hold_of_a_killed_process_of_this_machine_ends_at_once(
 ) -> None:
     holder.kill()
     holder.wait()
-    with holding(str(tmp_path / "out"), "mine"):
+    with locked(str(tmp_path / "out"), "mine"):
         assert orjson.loads((tmp_path / "out" / NAME).read_bytes())["pid"] == os.getpid()
     assert f"its owner is dead (job mine, process {holder.pid} on" in caplog.text
     assert not (tmp_path / "out" / NAME).exists()
@@ -93,7 +93,7 @@ def test_the_hold_of_a_killed_process_of_this_machine_ends_at_once(
 def test_a_number_that_another_process_has_by_now_is_not_its_owner(tmp_path: Path) -> None:
     ours = _foreign(machine=machine(), pid=os.getpid(), started="0-12345")
     (tmp_path / NAME).write_bytes(ours)
-    with holding(str(tmp_path), "mine"):
+    with locked(str(tmp_path), "mine"):
         pass
 
 
@@ -110,7 +110,7 @@ def test_an_owner_elsewhere_that_beats_is_alive(tmp_path: Path, quick: None) -> 
     thread = threading.Thread(target=beat)
     thread.start()
     try:
-        with pytest.raises(OutputHeld, match="process 41 on node-7"), holding(str(tmp_path), "mine"):
+        with pytest.raises(OutputLocked, match="process 41 on node-7"), locked(str(tmp_path), "mine"):
             pass
     finally:
         done.set()
@@ -120,26 +120,26 @@ def test_an_owner_elsewhere_that_beats_is_alive(tmp_path: Path, quick: None) -> 
 @pytest.mark.parametrize("document", [_foreign(), b"", b"{", b'{"pid": true}'])
 def test_an_owner_elsewhere_that_does_not_beat_is_dead(tmp_path: Path, quick: None, document: bytes) -> None:
     (tmp_path / NAME).write_bytes(document)
-    with holding(str(tmp_path), "mine") as hold:
-        hold.check()
+    with locked(str(tmp_path), "mine") as lock:
+        lock.check()
     assert not (tmp_path / NAME).exists()
 
 
 def test_who_has_lost_its_output_stops(tmp_path: Path, quick: None) -> None:
     noticed = threading.Event()
-    lost: list[HoldLost] = []
+    lost: list[LockLost] = []
 
-    def note(error: HoldLost) -> None:
+    def note(error: LockLost) -> None:
         lost.append(error)
         noticed.set()
 
-    with holding(str(tmp_path), "mine", on_lost=note) as hold:
+    with locked(str(tmp_path), "mine", on_lost=note) as lock:
         publish_bytes(str(tmp_path / NAME), _foreign())
         assert noticed.wait(60)
-        with pytest.raises(HoldLost, match=r"job train, process 41 on node-7.* has taken the output over"):
-            hold.check()
+        with pytest.raises(LockLost, match=r"job train, process 41 on node-7.* has taken the output over"):
+            lock.check()
     assert len(lost) == 1
-    assert (tmp_path / NAME).read_bytes() == _foreign(), "the new owner's hold is not ours to remove"
+    assert (tmp_path / NAME).read_bytes() == _foreign(), "the new owner's lock is not ours to remove"
 
 
 def test_an_output_on_s3_is_held_too(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,17 +148,17 @@ def test_an_output_on_s3_is_held_too(quick: None, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         fsspec.filesystem("s3").mkdir("bucket")
-        with holding("s3://bucket/held", "mine"):
+        with locked("s3://bucket/held", "mine"):
             assert orjson.loads(read_bytes(f"s3://bucket/held/{NAME}"))["job"] == "mine"
-            with pytest.raises(OutputHeld, match="job mine"), holding("s3://bucket/held", "train"):
+            with pytest.raises(OutputLocked, match="job mine"), locked("s3://bucket/held", "train"):
                 pass
 
 
 def test_a_job_that_writes_nothing_leaves_no_folder(tmp_path: Path) -> None:
-    with holding(str(tmp_path / "a" / "b"), "mine"):
+    with locked(str(tmp_path / "a" / "b"), "mine"):
         assert (tmp_path / "a" / "b" / NAME).exists()
     assert not (tmp_path / "a").exists()
-    with holding(str(tmp_path / "a" / "b"), "mine"):
+    with locked(str(tmp_path / "a" / "b"), "mine"):
         (tmp_path / "a" / "b" / "shard.tar").touch()
     assert (tmp_path / "a" / "b" / "shard.tar").exists()
 
@@ -173,11 +173,11 @@ def test_a_disk_without_room_for_a_hold_leaves_none_that_the_next_process_waits_
         patch.setattr(os, "fsync", full)
         with (
             pytest.raises(StorageError, match=r"cannot be written to \(No space left"),
-            holding(f"{tmp_path}/a/b", "m"),
+            locked(f"{tmp_path}/a/b", "m"),
         ):
             pass
     assert list(tmp_path.iterdir()) == []
-    with holding(f"{tmp_path}/a/b", "m"):
+    with locked(f"{tmp_path}/a/b", "m"):
         pass
 
 
@@ -185,10 +185,10 @@ def test_an_output_that_is_a_file_or_cannot_be_made_says_so(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with (
         pytest.raises(InputError, match="file is a file, but the output is a folder"),
-        holding(f"{tmp_path}/file", "m"),
+        locked(f"{tmp_path}/file", "m"),
     ):
         pass
-    with pytest.raises(StorageError, match="/proc/y: the output cannot be written to"), holding("/proc/y", "mine"):
+    with pytest.raises(StorageError, match="/proc/y: the output cannot be written to"), locked("/proc/y", "mine"):
         pass
 
 

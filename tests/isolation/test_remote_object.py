@@ -9,32 +9,34 @@ from pathlib import Path
 import pytest
 
 from tests.isolation.hostile import Reader
-from trackmill.pipeline.isolation.apart import Apart
 from trackmill.pipeline.isolation.limits import Limits, MemoryLimit, ReaderDied, TimeLimit
 from trackmill.pipeline.isolation.process import CallFailed, ChildFailed
+from trackmill.pipeline.isolation.remote_object import RemoteObject
 
 LIMITS = Limits(memory_bytes=300 << 20, seconds=60)
 
 
 @pytest.fixture
-def apart() -> Iterator[Apart]:
-    made = Apart(Reader, (), LIMITS)
+def remote() -> Iterator[RemoteObject]:
+    made = RemoteObject(Reader, (), LIMITS)
     yield made
     made.close()
 
 
-def test_it_works_elsewhere_and_remembers(apart: Apart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_works_elsewhere_and_remembers(
+    remote: RemoteObject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRACKMILL_TESTED", "yes")
     monkeypatch.chdir(tmp_path)
-    pid, folder, value = apart.call("where")
+    pid, folder, value = remote.call("where")
     assert pid != os.getpid()
     assert (folder, value) == (str(tmp_path), "yes"), "as in the parent at this time"
-    assert apart.call("read", "a") == "A"
-    assert apart.call("count") == 1
+    assert remote.call("read", "a") == "A"
+    assert remote.call("count") == 1
 
 
-def test_arrays_come_whole_and_may_be_written_to(apart: Apart) -> None:
-    pixels = apart.call("pixels", 20)
+def test_arrays_come_whole_and_may_be_written_to(remote: RemoteObject) -> None:
+    pixels = remote.call("pixels", 20)
     assert pixels.shape == (20, 1024, 1024) and (pixels == 7).all()
     pixels[0] = 1
 
@@ -51,48 +53,48 @@ def test_arrays_come_whole_and_may_be_written_to(apart: Apart) -> None:
         ("no pickle", CallFailed, "Can't|pickle"),
     ],
 )
-def test_what_a_call_can_do_wrong(apart: Apart, what: str, error: type[Exception], text: str) -> None:
+def test_what_a_call_can_do_wrong(remote: RemoteObject, what: str, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
-        apart.call("read", what)
-    assert apart.call("read", "next") == "NEXT", "the next input is read as if nothing had happened"
+        remote.call("read", what)
+    assert remote.call("read", "next") == "NEXT", "the next input is read as if nothing had happened"
 
 
 @pytest.mark.parametrize("what", ["hang", "burn"])
 def test_a_call_that_hangs_is_ended(what: str) -> None:
-    apart = Apart(Reader, (), Limits(seconds=0.5))
+    remote = RemoteObject(Reader, (), Limits(seconds=0.5))
     with pytest.raises(TimeLimit, match=r"longer than `run.item_timeout_s` = 0.5;"):
-        apart.call("read", what)
-    assert apart.call("read", "next") == "NEXT"
-    apart.close()
+        remote.call("read", what)
+    assert remote.call("read", "next") == "NEXT"
+    remote.close()
 
 
-def test_an_answer_that_is_larger_than_its_call_may_be_is_not_taken(apart: Apart) -> None:
+def test_an_answer_that_is_larger_than_its_call_may_be_is_not_taken(remote: RemoteObject) -> None:
     # No reader that keeps to its limit can send this; one that was taken over could try.
-    apart.start()
-    assert apart._child is not None
-    apart._ready_child()
-    apart._child._limits = Limits(memory_bytes=1)
+    remote.start()
+    assert remote._child is not None
+    remote._ready_child()
+    remote._child._limits = Limits(memory_bytes=1)
     with pytest.raises(MemoryLimit):
-        apart.call("pixels", 257)
+        remote.call("pixels", 257)
 
 
 def test_an_object_that_cannot_be_built() -> None:
     with pytest.raises(ChildFailed, match="could not start: ValueError: no such source"):
-        Apart(Reader, (True,), LIMITS).call("read", "a")
+        RemoteObject(Reader, (True,), LIMITS).call("read", "a")
 
 
-def test_what_a_decoder_says_in_c_reaches_no_terminal(apart: Apart, capfd: pytest.CaptureFixture[str]) -> None:
-    apart.call("say", "from Python \x1b[2J", "from C \x1b[2J")
+def test_what_a_decoder_says_in_c_reaches_no_terminal(remote: RemoteObject, capfd: pytest.CaptureFixture[str]) -> None:
+    remote.call("say", "from Python \x1b[2J", "from C \x1b[2J")
     told = capfd.readouterr()
     assert told.out == "" and told.err == "from Python \\x1b[2J\n"
 
 
 def test_a_child_is_used_again_without_what_it_held() -> None:
-    first = Apart(Reader, (), LIMITS)
+    first = RemoteObject(Reader, (), LIMITS)
     pid = first.call("where")[0]
     first.call("read", "a")
     first.close()
-    second = Apart(Reader, (), LIMITS)
+    second = RemoteObject(Reader, (), LIMITS)
     assert second.call("where")[0] == pid
     assert second.call("count") == 0
     second.close()

@@ -1,4 +1,4 @@
-"""Whether there is room for what is going to be written, said while nothing is lost yet."""
+"""Checks of free disk space and shared memory before a job writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import filesystem, is_local
 
 SHARED_MEMORY = Path("/dev/shm")
-"""Through which processes of one machine pass each other tensors. A container has 64 MB of it unless told otherwise."""
+"""Processes of one machine pass tensors through it. A container has 64 MB by default."""
 LITTLE_SHARED_MEMORY = 256 << 20
 
 
@@ -25,7 +25,7 @@ def free_bytes(url: str) -> int | None:
     return None
 
 
-def too_little_room(url: str, needed: int, what: str) -> str:
+def too_little_disk_space(url: str, needed: int, what: str) -> str:
     """One line where a disk has not as many bytes free as will be needed; empty where it has, or where nobody knows.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.isolation.hostile import Reader
-from trackmill.pipeline.isolation.calls import Refused, call_each
+from trackmill.pipeline.isolation.call_each import Refused, call_each
 from trackmill.pipeline.isolation.limits import Limits
 from trackmill.pipeline.isolation.process import ChildFailed
 

@@ -18,7 +18,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.reader import open_dataset
 from trackmill.pipeline.shards.receipts import BadReceipt, read_receipt, read_receipts, to_parquet, write_manifest
 from trackmill.pipeline.storage.parquet import BadParquet, ParquetData, parquet_metadata
-from trackmill.pipeline.storage.parquet_seal import SEAL_BYTES, seal_file, sealed
+from trackmill.pipeline.storage.parquet_checksum import CHECKSUM_BYTES, add_checksum, with_checksum
 
 TABLE = pa.table({"key": ["a", "b", "c"] * 50, "size": np.arange(150)}).replace_schema_metadata({b"made": b"here"})
 
@@ -33,7 +33,7 @@ def every_flip(data: bytes, step: int = 1) -> list[bytes]:
     return flipped
 
 
-def test_other_programs_read_a_sealed_table_as_it_is(tmp_path: Path) -> None:
+def test_other_programs_read_a_table_with_a_checksum_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     path.write_bytes(to_parquet(TABLE))
     for found in (pq.read_table(path), pq.ParquetFile(path, page_checksum_verification=True).read()):
@@ -41,16 +41,16 @@ def test_other_programs_read_a_sealed_table_as_it_is(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     pq.write_table(TABLE, buffer, compression="zstd", write_page_checksum=True)
     path.write_bytes(buffer.getvalue())
-    seal_file(path)
-    assert path.read_bytes() == sealed(buffer.getvalue()) == to_parquet(TABLE)
-    assert path.stat().st_size == len(buffer.getvalue()) + SEAL_BYTES
+    add_checksum(path)
+    assert path.read_bytes() == with_checksum(buffer.getvalue()) == to_parquet(TABLE)
+    assert path.stat().st_size == len(buffer.getvalue()) + CHECKSUM_BYTES
 
 
 def test_no_flipped_bit_of_a_table_goes_unnoticed() -> None:
     data = to_parquet(TABLE)
     mark = data.index(b"trackmill.sha256")
     for place, changed in enumerate(every_flip(data)):
-        if mark <= place < mark + 16:  # a seal that is none: as a file of an older version
+        if mark <= place < mark + 16:  # its mark is damaged: read as a file of an older version
             assert ParquetData(changed).read(["key", "size"]).equals(TABLE.replace_schema_metadata(None))
             continue
         with pytest.raises(BadParquet, match=r"damaged|not a Parquet file|not a readable|footer"):

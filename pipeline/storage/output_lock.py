@@ -1,6 +1,6 @@
 """One writer for one output: a small file says which process writes there, and beats while that process lives.
 
-A second process is refused, with the name of the first. A dead owner's hold ends: at once where the process can be
+A second process is refused, with the name of the first. A dead owner's lock ends: at once where the process can be
 looked up, because it ran on this machine; elsewhere after `EXPIRES_S` without a beat. No clock is compared with
 another machine's: who comes second watches whether the file changes.
 """
@@ -38,11 +38,11 @@ _SETTLE_S = 1.0
 """An object store has no "create if absent" that all of them know: who wrote looks once more after so long."""
 
 
-class OutputHeld(JobError):
+class OutputLocked(JobError):
     """Another process writes to this output; the text says which."""
 
 
-class HoldLost(JobError):
+class LockLost(JobError):
     """Another process has taken the output over; this one must not write there any more."""
 
 
@@ -56,7 +56,7 @@ class Owner:
         machine: what tells machines and their process namespaces apart, see `processes.machine`.
         started: when the process began, see `processes.started_at`: another one may have its number later.
         since: local time at which it took the output, for people.
-        token: of this hold alone.
+        token: of this lock alone.
     """
 
     job: str
@@ -71,8 +71,8 @@ class Owner:
         return f"job {self.job}, process {self.pid} on {self.host}, since {self.since}"
 
 
-class Hold:
-    """An output that this process holds; see `holding`.
+class OutputLock:
+    """The lock of this process on an output; see `locked`.
 
     Args:
         url: of the file.
@@ -80,7 +80,7 @@ class Hold:
         on_lost: called from a thread, once, when somebody else has taken the output over.
     """
 
-    def __init__(self, url: str, owner: Owner, on_lost: Callable[[HoldLost], None] | None = None) -> None:
+    def __init__(self, url: str, owner: Owner, on_lost: Callable[[LockLost], None] | None = None) -> None:
         self._url = url
         self._owner = owner
         self._on_lost = on_lost
@@ -88,11 +88,11 @@ class Hold:
         """Made for it, the deepest first: they go with it where nothing else was written to them."""
         self._beats = 0
         self._ended = threading.Event()
-        self._lost: HoldLost | None = None
-        self._thread = threading.Thread(target=self._beat_on, name="hold", daemon=True)
+        self._lost: LockLost | None = None
+        self._thread = threading.Thread(target=self._beat_on, name="output-lock", daemon=True)
 
     def check(self) -> None:
-        """Raise `HoldLost` if the output is somebody else's by now."""
+        """Raise `LockLost` if the output is somebody else's by now."""
         if self._lost is not None:
             raise self._lost
 
@@ -105,7 +105,7 @@ class Hold:
         self._ended.set()
         self._thread.join()
         if self._lost is None:
-            with contextlib.suppress(OSError):  # what was made is whole; the hold runs out by itself
+            with contextlib.suppress(OSError):  # what was made is whole; the lock expires by itself
                 remove(self._url)
                 for folder in self.folders:
                     os.rmdir(folder)
@@ -120,7 +120,7 @@ class Hold:
             try:
                 owner = _owner(_read(self._url))
                 if owner is not None and owner.token != self._owner.token:
-                    self._lost = HoldLost(
+                    self._lost = LockLost(
                         f"{redact(self._url)}: {owner} has taken the output over; this process stops writing to it"
                     )
                     if self._on_lost is not None:
@@ -129,20 +129,21 @@ class Hold:
                 self._beats += 1
                 publish_bytes(self._url, self.document())
             except OSError as error:
-                log.warning("%s: the hold could not be renewed: %s", redact(self._url), error)
+                log.warning("%s: the lock could not be renewed: %s", redact(self._url), error)
 
 
 @contextlib.contextmanager
-def holding(output: str, job: str, on_lost: Callable[[HoldLost], None] | None = None) -> Iterator[Hold]:
-    """Hold an output as long as the block runs.
+def locked(output: str, job: str, on_lost: Callable[[LockLost], None] | None = None) -> Iterator[OutputLock]:
+    """Lock an output as long as the block runs.
 
     Args:
         output: root URL of the output.
         job: name of the job that writes there.
-        on_lost: see `Hold`; without it, call `Hold.check` before each write that must not come from two processes.
+        on_lost: see `OutputLock`; without it, call `OutputLock.check` before each write that must not come from two
+            processes.
 
     Raises:
-        OutputHeld: another process holds it.
+        OutputLocked: another process holds it.
         InputError: it is a file, or on a web server.
         OSError: it cannot be written to.
     """
@@ -157,25 +158,25 @@ def holding(output: str, job: str, on_lost: Callable[[HoldLost], None] | None = 
         since=datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
         token=os.urandom(8).hex(),
     )
-    hold = Hold(url, owner, on_lost)
+    lock = OutputLock(url, owner, on_lost)
     found = _read(url)
     if found is not None:
         _wait_for_the_dead(url, found)
         log.warning("%s: its owner is dead (%s); this process goes on there", redact(output), _owner(found) or "?")
-    _take(url, hold, found)
-    hold.begin()
+    _take(url, lock, found)
+    lock.begin()
     try:
-        yield hold
+        yield lock
     finally:
-        hold.end()
+        lock.end()
 
 
 def _wait_for_the_dead(url: str, found: bytes) -> None:
-    """Return when the owner of a hold is dead; raise `OutputHeld` when it lives."""
+    """Return when the owner of a lock is dead; raise `OutputLocked` when it lives."""
     owner = _owner(found)
     if owner is not None and owner.machine == machine():
         if is_alive(owner.pid, owner.started):
-            raise OutputHeld(_refusal(url, owner))
+            raise OutputLocked(_refusal(url, owner))
         return
     log.warning(
         "%s is held by another machine (%s): looking for %.0f s whether that is alive",
@@ -190,37 +191,37 @@ def _wait_for_the_dead(url: str, found: bytes) -> None:
         if now is None:
             return
         if now != found:
-            raise OutputHeld(_refusal(url, _owner(now)))
+            raise OutputLocked(_refusal(url, _owner(now)))
 
 
-def _take(url: str, hold: Hold, expired: bytes | None) -> None:
+def _take(url: str, lock: OutputLock, expired: bytes | None) -> None:
     if not is_local(url):
-        publish_bytes(url, hold.document())
+        publish_bytes(url, lock.document())
         time.sleep(_SETTLE_S)
         now = _read(url)
-        if now is not None and now != hold.document():
-            raise OutputHeld(_refusal(url, _owner(now)))
+        if now is not None and now != lock.document():
+            raise OutputLocked(_refusal(url, _owner(now)))
         return
     path = filesystem(url)[1]
     if expired is not None and _read(url) == expired:
         remove(url)
     try:
-        hold.folders = _make_folders(os.path.dirname(path))
+        lock.folders = _make_folders(os.path.dirname(path))
         with open(path, "xb", buffering=0) as handle:
             try:
-                handle.write(hold.document())
+                handle.write(lock.document())
                 os.fsync(handle.fileno())
             except OSError:
-                os.unlink(path)  # of a full disk: an empty one would hold up the next process until it expires
+                os.unlink(path)  # of a full disk: an empty one would block the next process until it expires
                 raise
     except FileExistsError as error:
         if (found := _read(url)) is not None:
-            raise OutputHeld(_refusal(url, _owner(found))) from None
+            raise OutputLocked(_refusal(url, _owner(found))) from None
         raise InputError(f"{error.filename} is a file, but the output is a folder; give another --output") from None
     except NotADirectoryError as error:
         raise InputError(f"{error.filename}: part of this path is a file; give another --output") from None
     except OSError as error:
-        for folder in hold.folders:
+        for folder in lock.folders:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
         raise StorageError(
@@ -243,7 +244,7 @@ def _refusal(url: str, owner: Owner | None) -> str:
     root = redact(url.removesuffix(f"/{NAME}"))
     return (
         f"{root} is being written to by another process ({owner or 'its name cannot be read'}): let it end, or stop "
-        f"it, or give another --output; the hold of a dead process ends by itself within {EXPIRES_S:.0f} s"
+        f"it, or give another --output; the lock of a dead process ends by itself within {EXPIRES_S:.0f} s"
     )
 
 

@@ -1,4 +1,4 @@
-"""The same file goes through every door: averaged weights that a parallel trainer wrapped, from a path or a URL."""
+"""Every entry point reads the same file: averaged weights that a parallel trainer wrapped, from a path or a URL."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def put(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         torch.save(wrapped(tensors), tmp_path / "mine.pth")
         if request.param == "path":
             return str(tmp_path / "mine.pth")
-        url = f"memory://doors-{os.urandom(4).hex()}/mine.pth"
+        url = f"memory://entry-points-{os.urandom(4).hex()}/mine.pth"
         fsspec.filesystem("memory").pipe_file(url, (tmp_path / "mine.pth").read_bytes())
         return url
 
@@ -99,7 +99,7 @@ def _task(model: ModelSettings) -> MasaTask:
     return MasaTask(model, ObjectSettings(), ViewSettings(), LossSection(), EvaluationSettings())
 
 
-DOORS = {
+ENTRY_POINTS = {
     "track": _track,
     "export": _export,
     "convert": _convert,
@@ -109,19 +109,19 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS.values(), ids=ENTRY_POINTS)
 def test_one_file_through_every_door_of_masa(
-    door: Callable[[str, Path], State | None], put: Callable[[State], str], state: State, tmp_path: Path
+    entry_point: Callable[[str, Path], State | None], put: Callable[[State], str], state: State, tmp_path: Path
 ) -> None:
     (tmp_path / "out").mkdir()
-    tensors = door(put(state), tmp_path / "out")
+    tensors = entry_point(put(state), tmp_path / "out")
     if tensors is not None:
         assert tensors and all(torch.equal(each, state[name]) for name, each in tensors.items())
 
     odd = state | {STEM: state[STEM].clone()}
     odd[STEM][0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match=rf"mine\.pth: 1 with NaN or infinity: {STEM} \(1 of 864 values\)"):
-        door(put(odd), tmp_path / "out")
+        entry_point(put(odd), tmp_path / "out")
 
 
 class Trap:
@@ -142,13 +142,15 @@ def _detect(source: str, folder: Path) -> None:
     build_detector(SMALL, source, names=["nothing", "thing"])
 
 
-@pytest.mark.parametrize("door", [*DOORS.values(), _mine, _detect], ids=[*DOORS, "mine", "track --detections"])
-def test_no_door_runs_code_of_a_file(
-    door: Callable[[str, Path], object], put: Callable[[State], str], state: State, tmp_path: Path
+@pytest.mark.parametrize(
+    "entry_point", [*ENTRY_POINTS.values(), _mine, _detect], ids=[*ENTRY_POINTS, "mine", "track --detections"]
+)
+def test_no_entry_point_runs_code_of_a_file(
+    entry_point: Callable[[str, Path], object], put: Callable[[State], str], state: State, tmp_path: Path
 ) -> None:
     sprung = tmp_path / "sprung"
     with pytest.raises(ValueError, match=r"mine\.pth: not loaded, because it is damaged or holds more than tensors"):
-        door(put(state | {"trap": Trap(sprung)}), tmp_path)
+        entry_point(put(state | {"trap": Trap(sprung)}), tmp_path)
     assert not sprung.exists()
 
 

@@ -1,7 +1,7 @@
-"""One method called on many inputs in a few child processes: results in order, and a death costs one input.
+"""One method called on many inputs in a few child processes: results in order; a crash costs one input.
 
-Each child has several inputs in hand. Where it dies, or an answer does not come, all of them are tried again, alone:
-only one that fails alone is refused.
+Each child works on several inputs at once. When it dies or exceeds its time, each of these inputs is tried again by
+itself, and only one that fails again is refused.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from trackmill.pipeline.isolation.apart import Apart
 from trackmill.pipeline.isolation.child import Answer, Call
 from trackmill.pipeline.isolation.limits import LimitReached, Limits
 from trackmill.pipeline.isolation.process import CallFailed, Child, ChildFailed, borrow, give_back
+from trackmill.pipeline.isolation.remote_object import RemoteObject
 from trackmill.pipeline.storage.signed import signatures_in
 from trackmill.schemas.errors import InputError
 
@@ -37,10 +37,10 @@ def call_each(
     children: int,
     at_once: int,
 ) -> Iterator[Any]:
-    """Results of a method on every input, in the order given; `Refused` for one that cannot be had.
+    """Results of a method for every input, in the order given; `Refused` in place of one that failed.
 
     Args:
-        factory, args: what each child holds, see `trackmill.pipeline.isolation.apart.Apart`.
+        factory, args: builds the object of each child, see `trackmill.pipeline.isolation.remote_object.RemoteObject`.
         method: called with one input.
         inputs: they are pickled.
         limits: of each call.
@@ -53,8 +53,8 @@ def call_each(
     results: list[Future[Any]] = [Future() for _ in inputs]
     group = _Group(factory, args, method, limits, at_once)
     left = iter(range(len(inputs)))
-    with ThreadPoolExecutor(children, thread_name_prefix="apart") as pool:
-        # `left` is one iterator for all: whoever is free takes the next. The interpreter hands out each once.
+    with ThreadPoolExecutor(children, thread_name_prefix="remote") as pool:
+        # `left` is one iterator for all: a thread that is free takes the next one. `next` gives each only once.
         work = [pool.submit(group.work, left, inputs, results) for _ in range(children)]
         try:
             for result in results:
@@ -64,7 +64,7 @@ def call_each(
 
 
 def _first(result: Future[Any], work: Sequence[Future[None]]) -> Any:
-    """The result, unless all who could give it have failed."""
+    """The result, or the error of the threads if all of them have failed."""
     while True:
         try:
             return result.result(timeout=0.2)
@@ -82,7 +82,7 @@ def _result(answer: Answer) -> Any:
 
 
 class _Group:
-    """What the threads that each look after one child have in common."""
+    """What the threads share; each thread serves one child."""
 
     def __init__(
         self, factory: Callable[..., Any], args: tuple[Any, ...], method: str, limits: Limits, at_once: int
@@ -96,7 +96,7 @@ class _Group:
         self._children: set[Child] = set()
 
     def stop(self, results: Sequence[Future[Any]]) -> None:
-        """Nobody waits for what is still to come."""
+        """Stop: the remaining results are not wanted."""
         self._stopped = True
         if not all(result.done() for result in results):
             for child in self._children.copy():
@@ -135,19 +135,19 @@ class _Group:
                     give_back(child)
 
     def _alone(self, in_hand: dict[int, float], inputs: Sequence[Any], results: Sequence[Future[Any]]) -> None:
-        apart = Apart(self._factory, self._args, self._limits)
+        remote = RemoteObject(self._factory, self._args, self._limits)
         try:
             for place in list(in_hand):
                 if self._stopped:
                     return
                 try:
-                    result = apart.call(self._method, inputs[place])
+                    result = remote.call(self._method, inputs[place])
                 except (InputError, OSError, CallFailed) as error:
                     result = Refused(str(error))
                 in_hand.pop(place)
                 results[place].set_result(result)
         finally:
-            apart.close()
+            remote.close()
 
     def _new_child(self) -> Child:
         child = borrow()

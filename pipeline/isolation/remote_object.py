@@ -1,4 +1,4 @@
-"""An object that lives in a child process, as seen from here: one call at a time, a new child after each death."""
+"""An object in a child process, called from the parent: one call at a time, and a new child after one has died."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from trackmill.pipeline.storage.signed import signatures_in
 
 
 class Calls(Protocol):
-    """Calls methods of an object that is held somewhere."""
+    """Calls methods of an object, in this process or in a child."""
 
     def call(self, method: str, *args: Any) -> Any:
         """What the method returns."""
 
     def ask(self, method: str, *args: Any) -> None:
-        """Begin a call whose result `answer` gives; other things may be done meanwhile."""
+        """Begin a call and return at once; `answer` gives its result."""
 
     def answer(self) -> Any:
         """The result of what was asked last."""
 
     def close(self) -> None:
-        """Let the object go; another call builds it anew."""
+        """Release the object; another call builds a new one."""
 
 
-class Apart:
-    """Calls methods of an object that a child process holds.
+class RemoteObject:
+    """Calls methods of an object that lives in a child process.
 
-    What the object remembers from one call to the next is lost where a call is ended: the next one builds it anew.
+    The object loses its state when a call reaches a limit: the next call builds a new one.
 
     Args:
         factory: gives the object; importable by its name.
@@ -49,7 +49,7 @@ class Apart:
         self._calls = 0
 
     def start(self) -> None:
-        """Let the child build the object now, while other things are done here.
+        """Let the child begin to build the object, and return at once.
 
         Raises:
             ChildFailed: no child could be started.
@@ -99,7 +99,7 @@ class Apart:
             self._child.interrupt()
 
     def close(self) -> None:
-        """Let the object go; another call builds it anew."""
+        """Release the object; another call builds a new one."""
         child, self._child = self._child, None
         if child is None:
             return
@@ -123,8 +123,8 @@ class Apart:
         return self._child
 
 
-class Here:
-    """The same calls on an object in this process, without limits: for a debugger, and for what only exists here."""
+class LocalObject:
+    """The same calls on an object in this process, without limits: for a debugger, and for `memory://` files."""
 
     def __init__(self, factory: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._factory = factory
@@ -156,7 +156,7 @@ class Here:
         return self.call(method, *args)
 
     def close(self) -> None:
-        """Let the object go; another call builds it anew."""
+        """Release the object; another call builds a new one."""
         held, self._held = self._held, None
         if close := getattr(held, "close", None):
             close()

@@ -1,0 +1,94 @@
+"""A SHA-256 of a whole Parquet file, stored inside the file where other readers of Parquet ignore it.
+
+The Parquet format has checksums for the contents of pages only. Nothing detects a flipped bit in a page header or in
+the footer, which has the schema, the offsets of the columns and the metadata. Readers find the footer from the end of
+the file, and the pages from the footer, so they ignore bytes between the last page and the footer (page indices and
+Bloom filters are stored there too). The checksum block is stored there:
+
+    "PAR1" | pages | mark (16 bytes) | SHA-256 of all before the mark | SHA-256 of that and the footer | footer | ending
+
+There are two digests because some readers only fetch the end of a file. Files of older versions and of other programs
+have no checksum block, and are accepted without one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+_MARK = b"trackmill.sha256"
+_SUM = hashlib.sha256().digest_size
+CHECKSUM_BYTES = len(_MARK) + 2 * _SUM
+_ENDING_BYTES = 8
+_BLOCK = 8 << 20
+
+
+class ChecksumMismatch(ValueError):
+    """The bytes of a file do not match its checksum."""
+
+
+def with_checksum(data: bytes) -> bytes:
+    """The bytes of a Parquet file, with the checksum block added."""
+    begin = _footer_begin(data[-_ENDING_BYTES:], len(data))
+    return data[:begin] + _block(hashlib.sha256(data[:begin]).digest(), data[begin:]) + data[begin:]
+
+
+def add_checksum(path: Path) -> None:
+    """Add the checksum block to a Parquet file, in place.
+
+    Raises:
+        OSError: the file could not be read or written; it may be damaged then.
+    """
+    size = path.stat().st_size
+    with open(path, "r+b") as handle:
+        handle.seek(size - _ENDING_BYTES)
+        begin = _footer_begin(handle.read(), size)
+        handle.seek(0)
+        pages, left = hashlib.sha256(), begin
+        while left and (block := handle.read(min(left, _BLOCK))):
+            pages.update(block)
+            left -= len(block)
+        footer = handle.read()
+        handle.seek(begin)
+        handle.write(_block(pages.digest(), footer) + footer)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def check_file_checksum(data: bytes) -> None:
+    """Check the bytes of a whole Parquet file; one without a checksum block passes.
+
+    Raises:
+        ChecksumMismatch: the digest differs.
+    """
+    begin = _footer_begin(data[-_ENDING_BYTES:], len(data))
+    place = begin - CHECKSUM_BYTES
+    if place < 0 or not data.startswith(_MARK, place):
+        return
+    check_footer_checksum(data[place:])
+    if hashlib.sha256(memoryview(data)[:place]).digest() != data[place + len(_MARK) : place + len(_MARK) + _SUM]:
+        raise ChecksumMismatch("its checksum is another one")
+
+
+def check_footer_checksum(end: bytes) -> None:
+    """Check the footer alone.
+
+    Args:
+        end: the file from `CHECKSUM_BYTES` before the footer on; passes if it does not begin with a checksum block.
+
+    Raises:
+        ChecksumMismatch: the digest differs.
+    """
+    if end.startswith(_MARK) and end[:CHECKSUM_BYTES] != _block(
+        end[len(_MARK) : len(_MARK) + _SUM], end[CHECKSUM_BYTES:]
+    ):
+        raise ChecksumMismatch("the checksum of its footer is another one")
+
+
+def _block(pages: bytes, footer: bytes) -> bytes:
+    return _MARK + pages + hashlib.sha256(pages + footer).digest()
+
+
+def _footer_begin(ending: bytes, size: int) -> int:
+    return size - _ENDING_BYTES - int.from_bytes(ending[:4], "little")
