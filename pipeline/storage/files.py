@@ -22,6 +22,7 @@ from trackmill.pipeline.storage.limits import MAX_BODY_BYTES
 from trackmill.pipeline.storage.limits import FileTooLarge as FileTooLarge
 from trackmill.pipeline.storage.local_listing import walk
 from trackmill.pipeline.storage.names import found, found_in_store, spelt
+from trackmill.pipeline.storage.pipes import open_local
 from trackmill.pipeline.storage.signed import is_signed, with_signature, without_signature
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 
@@ -364,7 +365,7 @@ def read_bytes(url: str, offset: int = -1, length: int = -1, max_bytes: int | No
 
 def _read_local(path: str, url: str, offset: int, length: int, limit: int | None) -> bytes:
     """Bytes of a file of this machine; a pipe or a device, which have no length, is read up to the limit."""
-    with open(path, "rb") as handle:
+    with open_local(path) as handle:
         status = os.fstat(handle.fileno())
         has_length = stat.S_ISREG(status.st_mode)
         expected = length if offset >= 0 else status.st_size
@@ -390,7 +391,7 @@ def open_for_seeking(url: str, block_size: int = 256 * 1024) -> IO[bytes]:
     """A seekable file for reading headers: remote bytes are fetched in blocks of `block_size` as they are touched."""
     fs, path = filesystem(url)
     if is_local(url):
-        return open(path, "rb")
+        return open_local(path)
 
     def begin() -> IO[bytes]:
         handle: IO[bytes] = fs.open(path, "rb", block_size=block_size, cache_type="blockcache")
