@@ -4,8 +4,8 @@ A loaded machine may need minutes for what Ray waits half a minute for, and some
 `ray.init` raises, leaves half a cluster behind, and a second call often succeeds. Where a cluster does not answer it
 waits for many minutes and cannot be interrupted. So it runs in a thread of its own, with a limit and one more try.
 
-Whoever reaches the ports of a Ray may run code with the rights of its user. So a Ray of our own listens on this machine
-alone, wants a token that lives as long as this process, sends no statistics of its use to anybody, and its workers
+Everybody who can reach the ports of a Ray can run code with the rights of its user. So a Ray that a job starts listens
+on this machine alone, requires a token that is valid for this process only, sends no usage statistics, and its workers
 inherit no secrets but those of storage and telemetry.
 """
 

@@ -78,7 +78,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
 
 
 def require_levels(values: dict[str, Any], where: str) -> None:
-    """Refuse values that nest deeper than `MOST_LEVELS`, which whoever walks through them could not.
+    """Refuse values that nest deeper than `MOST_LEVELS`: recursive code could not walk them.
 
     Raises:
         ExcessiveToml: names the key.

@@ -125,7 +125,7 @@ def state_dict_of(loaded: Any, where: str = "the weights") -> dict[str, Tensor]:
     others = [name for name, values in state.items() if not isinstance(values, tensor)]
     if others:
         raise BadWeights(f"{where}: {len(others)} entries are no tensors: {', '.join(others[:5])}; {_SAVE}")
-    # A tensor may repeat a few bytes a billion times; whoever adds its values up would never end.
+    # A tensor with stride 0 may repeat a few bytes a billion times; a sum over its values would never end.
     repeated = [name for name, values in state.items() if _is_repeated(values)]
     if repeated:
         raise BadWeights(

@@ -1,8 +1,8 @@
 """Lines for people, without credentials and control codes: results on stdout, everything else on stderr.
 
 Whatever a job prints goes through a `PrintableStream`, which stands in place of both streams while it runs: also what
-argparse, libraries and Python itself say. Who rewrites a line or colours a table takes the stream behind it, see
-`raw_stream`, and cleans the texts in it.
+argparse, libraries and Python itself say. Code that rewrites a line or colours a table writes to the original stream,
+see `raw_stream`, and cleans the texts itself.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class PrintableStream:
         self.behind = behind
 
     def write(self, text: str) -> int:
-        """Write a text; what cannot be shown is spelt, as in `\\x1b`."""
+        """Write a text; unprintable characters are escaped, as in `\\x1b`."""
         self._write(printable(scrub(text.replace("\r\n", "\n")), "\n\t"))
         return len(text)
 

@@ -1,4 +1,4 @@
-"""The child: it holds one object and calls its methods, within limits, until its parent is gone."""
+"""The child process: it builds one object and calls its methods, within limits, until its parent ends."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Limits:
 
 
 class LimitReached(InputError):
-    """An input took more than it may, or ended the process that read it: the input is to blame, nobody else."""
+    """An input exceeded a limit, or crashed the process that read it; it is quarantined."""
 
 
 class MemoryLimit(LimitReached):

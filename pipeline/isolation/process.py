@@ -1,4 +1,4 @@
-"""The parent's side of a child: started once, lent to one user after the other, replaced when it dies."""
+"""Child processes, from the parent's side: started once, reused by other callers, replaced when they die."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _START_S = 600.0
 """A child is ready in half a second; a machine that is overloaded may take long."""
 
 _SLACK_BYTES = 256 << 20
-"""What an answer may be larger than the memory that its call may take: nothing that is right ever is."""
+"""What an answer may be larger than the memory that its call may take: no valid answer is larger."""
 
 _MOST_IDLE = 4
 
@@ -66,11 +66,11 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Process id."""
         return self._process.pid
 
     def begin(self, factory: Callable[..., Any], args: tuple[Any, ...], limits: Limits, threads: int = 1) -> None:
-        """Let it build and hold an object; it is there once `wait_until_ready` returns.
+        """Let the child build an object; it exists once `wait_until_ready` returns.
 
         Args:
             factory: importable by its name.
@@ -103,7 +103,7 @@ class Child:
             raise ChildFailed(f"a child process could not start: {answer.failed}")
 
     def send(self, call: Call) -> None:
-        """Let it call a method.
+        """Send a call of a method to the child.
 
         Raises:
             ReaderDied: the process is gone.
@@ -141,7 +141,7 @@ class Child:
         return answer
 
     def interrupt(self) -> None:
-        """End the process, from any thread: who waits for an answer gets `ReaderDied`."""
+        """End the process, from any thread: a thread that waits for an answer gets `ReaderDied`."""
         self._process.kill()
 
     def kill(self) -> None:
@@ -151,7 +151,7 @@ class Child:
         self._process.wait()
 
     def close(self) -> None:
-        """End it in good order: it ends when its socket does."""
+        """End the process by closing its socket."""
         self._link.close()
         try:
             self._process.wait(timeout=1)
@@ -192,7 +192,7 @@ def borrow() -> Child:
 
 
 def give_back(child: Child) -> None:
-    """Keep a child that is well, without its object, for the next who needs one."""
+    """Keep a child that works, without its object, for the next caller."""
     try:
         child.begin(dict, (), Limits())
         child.wait_until_ready()

@@ -26,7 +26,7 @@ from trackmill.pipeline.mining.places import Contents, Places, root_of_input
 from trackmill.pipeline.mining.plan import Plan
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import is_local, one_scheme
-from trackmill.pipeline.storage.names import found, spelt
+from trackmill.pipeline.storage.names import escaped, existing_path
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")
@@ -246,10 +246,10 @@ class _RealPaths:
         return self._path(value) if isinstance(value, str) and value.startswith("/") else value
 
     def _path(self, path: str) -> str:
-        path = found(path)
+        path = existing_path(path)
         folder, _, name = path.rpartition("/")
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder or "/")
         joined = os.path.join(self._folders[folder], name)
-        # Names that cannot be shown were not spelt in plans of before.
-        return spelt(os.path.realpath(joined) if os.path.islink(joined) else joined)
+        # Plans of older versions have unprintable names without escapes.
+        return escaped(os.path.realpath(joined) if os.path.islink(joined) else joined)

@@ -1,4 +1,4 @@
-"""Reading an item where bytes of strangers can do no harm: in a child process, with limits on memory and time.
+"""Reading of untrusted items in a child process, with limits on memory and time.
 
 What comes back is either media or a verdict on the item. `run.isolate = false` reads in this process instead: the same
 results for good items, and a debugger that can follow.

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, dirname, is_local, join, read_bytes
-from trackmill.pipeline.storage.names import spelt
+from trackmill.pipeline.storage.names import escaped
 from trackmill.pipeline.storage.signed import without_signature
 from trackmill.schemas.errors import InputError
 
@@ -54,7 +54,7 @@ def read_input_list(where: str) -> list[str]:
     if not names:
         raise InputError(f"--input-list {shown}: names no input; write one file, folder or URL a line")
     folder = "." if where == STDIN else dirname(canonical(where))
-    return list(dict.fromkeys(spelt(without_signature(_placed(name, folder), for_all=False)) for name in names))
+    return list(dict.fromkeys(escaped(without_signature(_placed(name, folder), for_all=False)) for name in names))
 
 
 def expand_shards(urls: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.sources.tar_headers import BLOCK, MAX_NAME_BYTES, DamagedTar, TarMember, walk_headers
 from trackmill.pipeline.storage.credentials import path_error
 from trackmill.pipeline.storage.files import open_for_seeking, retry
-from trackmill.pipeline.storage.names import spelt
+from trackmill.pipeline.storage.names import escaped
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 """What is taken for a tar, by the end of its name in lower case; compressed ones only to say what to do."""
@@ -144,7 +144,7 @@ def raise_explained(source_id: str, details: dict[str, Any]) -> None:
 
 def _enter(index: TarIndex, member: TarMember, size: int) -> bool:
     """Put a member into the index; True where it is one that the tar ends in, so that all has been told."""
-    name = spelt(member.name)
+    name = escaped(member.name)
     if member.kind == "folder" or is_hidden(name):
         return False
     if not name:

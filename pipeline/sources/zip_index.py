@@ -11,7 +11,7 @@ from trackmill.pipeline.sources.tar_index import is_hidden
 from trackmill.pipeline.sources.zip_directory import MEMBER, MEMBER_MAGIC, BadZip, ZipEntry, read_directory
 from trackmill.pipeline.storage.credentials import path_error
 from trackmill.pipeline.storage.files import is_local, open_for_seeking, read_bytes, retry
-from trackmill.pipeline.storage.names import spelt
+from trackmill.pipeline.storage.names import escaped
 from trackmill.pipeline.storage.ranges import Place, open_place
 
 _STORED, _DEFLATED = 0, 8
@@ -37,7 +37,7 @@ def index_zip(url: str) -> dict[str, ZipEntry]:
     with open_for_seeking(url) as handle:
         try:
             for raw, entry in read_directory(handle):
-                name = spelt(raw)
+                name = escaped(raw)
                 left -= len(raw)
                 if left < 0:
                     raise BadZip(f"its members' names have more than {MAX_NAMES_BYTES} bytes; pack it into several")

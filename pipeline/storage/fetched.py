@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from trackmill.pipeline.storage.credentials import protocol_of, redact
 from trackmill.pipeline.storage.download import ObjectChanged, check_status, download
 from trackmill.pipeline.storage.files import basename, canonical, filesystem, is_local, retry
-from trackmill.pipeline.storage.names import found
+from trackmill.pipeline.storage.names import existing_path
 from trackmill.pipeline.storage.publish import publish_file
 from trackmill.pipeline.storage.scratch import scratch_file, sweep_scratch
 from trackmill.schemas.errors import StorageError
@@ -76,7 +76,7 @@ def fetch_weights(url: str, sha256: str = "") -> Weights:
     """
     url = canonical(url)
     if is_local(url):
-        path = Path(found(url))
+        path = Path(existing_path(url))
         if not path.is_file():
             raise FileNotFoundError(f"no checkpoint at {path}; check the path, or give a URL")
         return _checked(path, path.name, sha256, str(path))

@@ -21,7 +21,7 @@ from trackmill.pipeline.storage.credentials import check_url, protocol_of, redac
 from trackmill.pipeline.storage.limits import MAX_BODY_BYTES
 from trackmill.pipeline.storage.limits import FileTooLarge as FileTooLarge
 from trackmill.pipeline.storage.local_listing import walk
-from trackmill.pipeline.storage.names import found, found_in_store, spelt
+from trackmill.pipeline.storage.names import escaped, existing_in_store, existing_path
 from trackmill.pipeline.storage.pipes import open_local
 from trackmill.pipeline.storage.signed import is_signed, with_signature, without_signature
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
@@ -125,7 +125,7 @@ def canonical(url: str) -> str:
     check_url(url)
     if protocol_of(url) in ("file", "local"):
         path = url.split("://", 1)[1] if "://" in url else url
-        return spelt(os.path.abspath(os.path.expanduser(path)))
+        return escaped(os.path.abspath(os.path.expanduser(path)))
     return one_scheme(without_signature(url).rstrip("/"))
 
 
@@ -148,7 +148,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     check_url(url)
     protocol = protocol_of(url)
     if is_local(url):
-        return fsspec.filesystem("file"), found(canonical(url))
+        return fsspec.filesystem("file"), existing_path(canonical(url))
     try:
         opened = _hugging_face(url) if protocol == "hf" else with_signature(url)
         if protocol in ("http", "https"):
@@ -163,7 +163,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         raise MissingPackage(f"{redact(url)} needs another package: {advice}") from error
     except OSError as error:  # ftp:// and its like connect at once
         raise StorageError(f"{redact(url)}: its server cannot be reached ({error.strerror or error})") from error
-    return fs, found_in_store(str(path), fs.exists)
+    return fs, existing_in_store(str(path), fs.exists)
 
 
 def _as_it_is(protocol: str, url: str) -> tuple[Any, Any]:
@@ -219,7 +219,7 @@ def list_files(url: str, sizes: bool = False) -> list[FileInfo]:
     """
     fs, path = filesystem(url)
     if is_local(url):
-        return sorted(FileInfo(spelt(name), size) for name, size in _list_local(fs, path))
+        return sorted(FileInfo(escaped(name), size) for name, size in _list_local(fs, path))
     scheme = f"{protocol_of(url)}://"
 
     def look() -> dict[str, dict[str, Any]]:
@@ -247,7 +247,7 @@ def list_files(url: str, sizes: bool = False) -> list[FileInfo]:
         if info["type"] != "file":
             folders.append(name)
         elif not _is_hidden_below(root, name) and not name.endswith("/"):  # consoles of stores make `folder/`
-            uri = spelt(without_signature(scheme + name, for_all=False))
+            uri = escaped(without_signature(scheme + name, for_all=False))
             files.append(FileInfo(uri, int(info.get("size") or 0)))
     if folders and "**" not in path:
         _tell_of_folders(url, [scheme + name for name in folders], bool(files))

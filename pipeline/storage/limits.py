@@ -1,4 +1,4 @@
-"""What reading and listing may take, from any place: bytes, files, folders in each other, and time."""
+"""Limits of reading and listing from any storage: bytes, files, nested folders, and time."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ MAX_DOWNLOAD_BYTES = 64 << 30
 """Of a checkpoint whose server does not say how long it is."""
 
 MAX_LISTING_DEPTH = 64
-"""Folders in each other. File systems of people seldom have more than a dozen."""
+"""Nested folders. Real file systems seldom have more than a dozen."""
 
 ANSWER_S = 60
 """How long a server may take to answer, and to send the next bytes."""
 
 MIN_BYTES_PER_S = 256
-"""What a server has to send at least, over every `PACE_S` seconds: else a body of one byte a second takes for ever."""
+"""What a server has to send at least, over every `PACE_S` seconds: else a body of one byte a second never ends."""
 
 PACE_S = 60
 
@@ -39,14 +39,14 @@ class FileTooLarge(InputError):
 
 
 class ListingTooLarge(InputError):
-    """A listing has more files, pages or folders in each other than it may have."""
+    """A listing has more files, pages or nested folders than a limit allows."""
 
 
 class Pace:
-    """Whether a body arrives as fast as it has to.
+    """Checks that a body arrives at a minimum speed.
 
     Args:
-        where: what it is called in errors.
+        where: name of the body in errors.
     """
 
     def __init__(self, where: str) -> None:
@@ -74,10 +74,10 @@ class Pace:
 
 
 def check_plain(headers: Mapping[str, str], url: str) -> None:
-    """Look at the headers of an answer that should hold a file's own bytes.
+    """Check that a response has no content encoding (compression).
 
     Raises:
-        StorageError: they are packed, so that nobody knows how many there are.
+        StorageError: the body is compressed, so its decompressed length is unknown.
     """
     packed = headers.get("Content-Encoding", "identity").strip().lower()
     if packed not in ("", "identity"):

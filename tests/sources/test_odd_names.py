@@ -12,7 +12,7 @@ from tests.make_media import add_member, jpeg_bytes, make_jpeg, make_mot, make_s
 from tests.runs import rows
 from trackmill.jobs import mine_proposals
 from trackmill.pipeline.storage.files import list_files, read_bytes
-from trackmill.pipeline.storage.names import found, spelt
+from trackmill.pipeline.storage.names import escaped, existing_path
 
 NAMES = ["a::b.jpg", "a\nb.jpg", "a\t.jpg", "\x1b[31m.jpg", "|p.jpg", "a#b.jpg", "q?x=1.jpg", "[1]*.jpg", "ü.jpg"]
 NAMES += [
@@ -39,7 +39,7 @@ def test_pictures_videos_tars_and_folders_of_odd_names_are_mined(tmp_path, capsy
     assert mine(tmp_path / "in", tmp_path / "out") == 0
     mined = rows(tmp_path / "out")
     assert {row.status for row in mined} == {"ok"} and len(mined) == len(NAMES) + 1 + 1 + 2 + 1
-    assert {Path(row.source_id).name for row in mined} >= set(map(spelt, NAMES))
+    assert {Path(row.source_id).name for row in mined} >= set(map(escaped, NAMES))
     assert all(row.source_id.isprintable() and row.uri.isprintable() for row in mined)
 
 
@@ -49,7 +49,7 @@ def test_a_data_set_that_holds_names_as_they_were_goes_on(tmp_path, monkeypatch,
         make_jpeg(tmp_path / "in" / name)
     with monkeypatch.context() as before:
         for module in ("files", "names"):
-            before.setattr(f"trackmill.pipeline.storage.{module}.spelt", lambda name: name)
+            before.setattr(f"trackmill.pipeline.storage.{module}.escaped", lambda name: name)
         assert mine(tmp_path / "in", tmp_path / "out") == 0
     keys = sorted(row.key for row in rows(tmp_path / "out"))
     assert any("\n" in row.source_id for row in rows(tmp_path / "out"))
@@ -93,7 +93,7 @@ def test_spelling_and_finding_again(tmp_path, name):
     (tmp_path / os.fsdecode(name)).write_bytes(b"x")
     (file,) = list_files(str(tmp_path))
     file.uri.encode()
-    assert found(file.uri) == str(tmp_path / os.fsdecode(name)) and spelt(file.uri) == file.uri
+    assert existing_path(file.uri) == str(tmp_path / os.fsdecode(name)) and escaped(file.uri) == file.uri
     assert read_bytes(file.uri) == b"x"
 
 

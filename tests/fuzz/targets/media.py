@@ -12,7 +12,7 @@ from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.sources.check import check_media
 from trackmill.pipeline.sources.claiming import claim_files, list_inputs
 from trackmill.pipeline.storage.credentials import error_text
-from trackmill.pipeline.storage.names import spelt
+from trackmill.pipeline.storage.names import escaped
 from trackmill.schemas.media import Media
 
 EMPTY = "nothing to mine"
@@ -32,7 +32,7 @@ def read_all(folder: Path, source: str) -> list[Media]:
         items, _ = claim_files(list_inputs([str(folder)], source), source, SETTINGS)
     except MemoryError:
         raise Refused([f"{EMPTY}: {too_much_memory(_LIMITS)}"]) from None
-    odd = [text for item in items for text in (item.source_id, item.key, item.uri) if spelt(text) != text]
+    odd = [text for item in items for text in (item.source_id, item.key, item.uri) if escaped(text) != text]
     if odd:
         raise Broken(f"{odd[0]!r} goes into receipts, logs and pages, and cannot be printed")
     opened = {source: open_source(source, SETTINGS) for source in {item.source for item in items}}
