@@ -254,6 +254,8 @@ def _first_cause(error: Exception) -> str:
     # Only the cause, or else the first sentence: torch goes on to recommend weights_only=False, just what not to do.
     if isinstance(error, BadWeights):
         return str(error)
+    if isinstance(error, OSError):
+        return f"reading fails where its directory leads: {(error.strerror or str(error)).lower()}"
     text = str(error).strip()
     sentence = re.search(r"WeightsUnpickler error: (.+?)(?:\. |\n|$)", text) or re.match(r"(.+?)(?:\. |\n|$)", text)
     return f"{type(error).__name__}: {sentence.group(1)}" if sentence else type(error).__name__

@@ -26,6 +26,7 @@ from trackmill.pipeline.storage.parquet_checksum import (
     check_footer_checksum,
 )
 from trackmill.pipeline.storage.parquet_pages import chunk_pages
+from trackmill.pipeline.storage.names import printable
 from trackmill.schemas.errors import InputError
 
 MAX_FOOTER_BYTES = 8 << 20
@@ -260,7 +261,7 @@ def _text_bytes(chunk: pa.Array) -> int:
 
 
 def _unreadable(error: Exception) -> BadParquet:
-    said = " ".join(str(error).split())[:200] or type(error).__name__
+    said = printable(" ".join(str(error).split()))[:200] or type(error).__name__
     if "checksum verification failed" in said:
         return BadParquet("damaged: the checksum of a page is another one")
     return BadParquet(f"not a readable Parquet file: {said}")

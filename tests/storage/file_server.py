@@ -76,6 +76,13 @@ class Answers(Protocol):
     def answer(self, handler: BaseHTTPRequestHandler, body: bool) -> None: ...
 
 
+class _QuietServer(ThreadingHTTPServer):
+    """Says nothing of clients that hang up, as those that read to a limit do."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
 @contextmanager
 def listening(server: Answers) -> Iterator[str]:
     """A server on this machine that gives one request after the other to `server`; its address, without a path."""
@@ -95,7 +102,7 @@ def listening(server: Answers) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = _QuietServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     try:

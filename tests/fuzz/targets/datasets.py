@@ -112,16 +112,19 @@ def _tables(folder: Path) -> object:
 
 ALL = (
     Target(name="shard", seeds=_seeds, run=_verify, mutated=("*/shards/*",), covered="all", share=50),
-    Target(name="receipt", seeds=_seeds, run=_verify, mutated=("*/receipts/*", "*/manifest/*"), share=30),
-    Target(name="plan", seeds=_seeds, run=_open, mutated=("*/plan/*", "*/config.json", "*/README.md"), share=25),
+    Target(
+        name="receipt", seeds=_seeds, run=_verify, mutated=("*/receipts/*", "*/manifest/*"), covered="bytes", share=30
+    ),
+    Target(name="plan", seeds=_seeds, run=_open, mutated=("*/plan/*", "*/config.json"), covered="bytes", share=25),
     Target(
         name="catalog",
         seeds=_with_and_without_receipts,
         run=_catalog,
         torch=True,
         mutated=("*/receipts/*", "*/manifest/*"),
+        covered="bytes",
         share=25,
     ),
-    Target(name="loader", seeds=_seeds, run=_load, torch=True, mutated=("*/shards/*",), share=30),
+    Target(name="loader", seeds=_seeds, run=_load, torch=True, mutated=("*/shards/*",), covered="all", share=30),
     Target(name="sidecar", seeds=_seeds, run=_tables, mutated=("*/sidecars/*",), covered="bytes", share=40),
 )
