@@ -263,5 +263,5 @@ def _text_bytes(chunk: pa.Array) -> int:
 def _unreadable(error: Exception) -> BadParquet:
     said = printable(" ".join(str(error).split()))[:200] or type(error).__name__
     if "checksum verification failed" in said:
-        return BadParquet("damaged: the checksum of a page is another one")
+        return BadParquet("damaged: the checksum of a page differs")
     return BadParquet(f"not a readable Parquet file: {said}")

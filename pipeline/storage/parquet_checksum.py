@@ -68,7 +68,7 @@ def check_file_checksum(data: bytes) -> None:
         return
     check_footer_checksum(data[place:])
     if hashlib.sha256(memoryview(data)[:place]).digest() != data[place + len(_MARK) : place + len(_MARK) + _SUM]:
-        raise ChecksumMismatch("its checksum is another one")
+        raise ChecksumMismatch("its checksum differs")
 
 
 def check_footer_checksum(end: bytes) -> None:
@@ -83,7 +83,7 @@ def check_footer_checksum(end: bytes) -> None:
     if end.startswith(_MARK) and end[:CHECKSUM_BYTES] != _block(
         end[len(_MARK) : len(_MARK) + _SUM], end[CHECKSUM_BYTES:]
     ):
-        raise ChecksumMismatch("the checksum of its footer is another one")
+        raise ChecksumMismatch("the checksum of its footer differs")
 
 
 def _block(pages: bytes, footer: bytes) -> bytes:

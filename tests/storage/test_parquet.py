@@ -113,7 +113,7 @@ def test_a_flipped_bit_is_found_where_pages_have_checksums() -> None:
         bombs.written(pa.table({"frame": np.arange(1000)}), write_page_checksum=True, use_dictionary=False)
     )
     data[300] ^= 1
-    with pytest.raises(BadParquet, match="damaged: the checksum of a page is another one"):
+    with pytest.raises(BadParquet, match="damaged: the checksum of a page differs"):
         ParquetData(bytes(data)).read(["frame"])
 
 
