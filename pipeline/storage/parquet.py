@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trackmill.pipeline.storage.names import printable
 from trackmill.pipeline.storage.parquet_checksum import (
     CHECKSUM_BYTES,
     ChecksumMismatch,
@@ -26,7 +27,6 @@ from trackmill.pipeline.storage.parquet_checksum import (
     check_footer_checksum,
 )
 from trackmill.pipeline.storage.parquet_pages import chunk_pages
-from trackmill.pipeline.storage.names import printable
 from trackmill.schemas.errors import InputError
 
 MAX_FOOTER_BYTES = 8 << 20
