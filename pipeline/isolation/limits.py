@@ -26,7 +26,7 @@ class Limits:
 
 
 class LimitReached(InputError):
-    """An input exceeded a limit, or crashed the process that read it; it is quarantined."""
+    """An input exceeded a limit, or crashed the process that read it: the fault lies with the input."""
 
 
 class MemoryLimit(LimitReached):
