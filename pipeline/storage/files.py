@@ -105,6 +105,9 @@ def _clearer(error: Exception, what: str) -> Exception:
     if not isinstance(error, FileNotFoundError) or error.errno is not None:
         return error
     cause = error.__cause__
+    # A damaged answer bears a status too, 400, which no server sent.
+    if cause is not None and type(cause.__cause__).__module__ == "aiohttp.http_exceptions":
+        return ConnectionError("what the server answers is no HTTP, or is damaged")
     status = getattr(cause, "status", None)
     if type(cause).__module__.partition(".")[0] != "aiohttp" or status in (404, 410):
         # An address may carry a signature.

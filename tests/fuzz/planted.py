@@ -49,7 +49,7 @@ def _run(folder: Path) -> object:
     if word == b"control codes":
         raise Refused(["planted.txt: \x1b[2J"])
     if word == b"endless text":
-        raise InputError("planted.txt: " + "x" * 5000)
+        raise Refused(["planted.txt: " + "x" * 5000])
     if word == b"other data":
         return [0]
     if word == b"memory":
