@@ -25,6 +25,7 @@ from trackmill.pipeline.console.output import (
     discard_stdout,
     flush_stdout,
     logging_to_stderr,
+    open_standard_streams,
     printable_streams,
 )
 from trackmill.pipeline.console.signals import stopped_by_sigterm
@@ -93,6 +94,7 @@ class Job:
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run from a command line (default: of this process); returns the exit code and raises nothing."""
         if arguments is None:
+            open_standard_streams()
             use_utf8()
         words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
         running = False

@@ -61,6 +61,24 @@ def write_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def open_standard_streams() -> None:
+    """Give a process that was started without them (`>&- 2>&-`) streams that lead nowhere.
+
+    The next file that it opens would stand in their place, and get what libraries print.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - as long as we live
+
+
 def discard_stdout() -> None:
     """Send what is still to be printed nowhere: the reader of a pipe, such as `head`, has seen enough."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be no file at all, or closed

@@ -14,7 +14,7 @@ from typing import Any
 
 from trackmill.pipeline.isolation.child import Answer, Call
 from trackmill.pipeline.isolation.limits import LimitReached, Limits
-from trackmill.pipeline.isolation.process import CallFailed, Child, ChildFailed, borrow, give_back
+from trackmill.pipeline.isolation.process import CallFailed, Child, give_back, ready_child
 from trackmill.pipeline.isolation.remote_object import RemoteObject
 from trackmill.pipeline.storage.signed import signatures_in
 from trackmill.schemas.errors import InputError
@@ -150,13 +150,7 @@ class _Group:
             remote.close()
 
     def _new_child(self) -> Child:
-        child = borrow()
-        try:
-            child.begin(self._factory, self._args, self._limits, self._at_once)
-            child.wait_until_ready()
-        except ChildFailed:
-            child.kill()
-            raise
+        child = ready_child(self._factory, self._args, self._limits, self._at_once)
         self._children.add(child)
         return child
 

@@ -38,6 +38,10 @@ class ChildFailed(JobError):
     """A child process could not be started, or the object that it should hold could not be built."""
 
 
+class ChildKilled(ChildFailed):
+    """A signal ended the process before it held its object, which says nothing of the object: another one may do."""
+
+
 class CallFailed(JobError):
     """A method that was called in a child raised an error, which it should not: a bug, told with class and text."""
 
@@ -79,26 +83,28 @@ class Child:
             threads: calls at once.
 
         Raises:
-            ChildFailed: the process is gone.
+            ChildKilled: the process is gone.
         """
         self._limits = limits
         try:
             send(self._link, Begin(factory, args, limits, threads, dict(os.environ), os.getcwd(), signatures_in(args)))
         except Closed:
-            raise ChildFailed(f"a child process {self._how_it_ended()} before it was used") from None
+            raise ChildKilled(f"a child process {self._how_it_ended()} before it was used") from None
 
     def wait_until_ready(self) -> None:
         """Wait for what `begin` started.
 
         Raises:
-            ChildFailed: the factory raised something, or the process died.
+            ChildFailed: the factory raised something, or the process died (`ChildKilled` where a signal ended it).
         """
         try:
             answer: Answer = receive(self._link, seconds=_START_S)
         except TimeoutError:
             raise ChildFailed(f"a child process did not start within {_START_S:g} s") from None
         except (Closed, TooLarge):
-            raise ChildFailed(f"a child process {self._how_it_ended()} while it started") from None
+            how = self._how_it_ended()
+            killed = (self._process.returncode or 0) < 0 and how != _OUT_OF_TIME
+            raise (ChildKilled if killed else ChildFailed)(f"a child process {how} while it started") from None
         if answer.failed:
             raise ChildFailed(f"a child process could not start: {answer.failed}")
 
@@ -177,6 +183,7 @@ class Child:
 
 
 _OUT_OF_TIME = "used up its time"
+_STARTS = 4
 _idle: list[Child] = []
 _lock = threading.Lock()
 
@@ -189,6 +196,37 @@ def borrow() -> Child:
             if child.key == key:
                 return _idle.pop(place)
     return Child()
+
+
+def ready_child(
+    factory: Callable[..., Any],
+    args: tuple[Any, ...],
+    limits: Limits,
+    threads: int = 1,
+    begun: Child | None = None,
+) -> Child:
+    """A child that holds an object; one that is killed while it starts is replaced, a few times.
+
+    Args:
+        factory, args, limits, threads: see `Child.begin`.
+        begun: a child for which `begin` was called with the same.
+
+    Raises:
+        ChildFailed: see `Child.wait_until_ready`.
+    """
+    for left in reversed(range(_STARTS)):
+        child = begun or borrow()
+        try:
+            if begun is None:
+                child.begin(factory, args, limits, threads)
+            child.wait_until_ready()
+            return child
+        except ChildFailed as error:
+            child.kill()
+            begun = None
+            if not left or not isinstance(error, ChildKilled):
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def give_back(child: Child) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from trackmill.pipeline.isolation.child import Call
 from trackmill.pipeline.isolation.limits import LimitReached, Limits, too_much_memory
-from trackmill.pipeline.isolation.process import CallFailed, Child, ChildFailed, borrow, give_back
+from trackmill.pipeline.isolation.process import CallFailed, Child, ChildKilled, borrow, give_back, ready_child
 from trackmill.pipeline.storage.signed import signatures_in
 
 
@@ -55,8 +55,10 @@ class RemoteObject:
             ChildFailed: no child could be started.
         """
         if self._child is None:
-            self._child, self._is_ready = borrow(), False
-            self._child.begin(self._factory, self._args, self._limits)
+            child = borrow()
+            with contextlib.suppress(ChildKilled):  # the first call takes another one
+                child.begin(self._factory, self._args, self._limits)
+                self._child, self._is_ready = child, False
 
     def call(self, method: str, *args: Any) -> Any:
         """What the method returns; arguments and result are pickled.
@@ -110,15 +112,9 @@ class RemoteObject:
         self._is_asked = False
 
     def _ready_child(self) -> Child:
-        self.start()
-        assert self._child is not None
-        if not self._is_ready:
-            try:
-                self._child.wait_until_ready()
-            except ChildFailed:
-                self._child.kill()
-                self._child = None
-                raise
+        if self._child is None or not self._is_ready:
+            begun, self._child = self._child, None
+            self._child = ready_child(self._factory, self._args, self._limits, begun=begun)
             self._is_ready = True
         return self._child
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from tests.console.test_job import failing, job
@@ -110,6 +111,20 @@ def test_a_process_without_streams() -> None:
         assert (
             subprocess.run(["sh", "-c", command, sys.executable, script], timeout=120, check=False).returncode == code
         )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_job_works_without_streams(tmp_path: Path, closed: str) -> None:
+    Image.new("RGB", (64, 48), "gray").save(tmp_path / "a.png")
+    command = (
+        f'exec "$0" jobs/mine_proposals.py --executor inline --input {tmp_path}/a.png --output {tmp_path}/out {closed}'
+    )
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable], cwd=ROOT, capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stdout + done.stderr
+    assert (tmp_path / "out" / "manifest" / "shards.parquet").is_file()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this machine has no /dev/full")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.isolation.hostile import Reader
+from trackmill.pipeline.isolation import process, remote_object
 from trackmill.pipeline.isolation.limits import Limits, MemoryLimit, ReaderDied, TimeLimit
-from trackmill.pipeline.isolation.process import CallFailed, ChildFailed
+from trackmill.pipeline.isolation.process import CallFailed, Child, ChildFailed, give_back
 from trackmill.pipeline.isolation.remote_object import RemoteObject
 
 LIMITS = Limits(memory_bytes=300 << 20, seconds=60)
@@ -33,6 +35,36 @@ def test_it_works_elsewhere_and_remembers(
     assert (folder, value) == (str(tmp_path), "yes"), "as in the parent at this time"
     assert remote.call("read", "a") == "A"
     assert remote.call("count") == 1
+
+
+def test_a_child_that_is_killed_while_it_starts_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Child] = []
+    waits = Child.wait_until_ready
+
+    def wait_after_a_kill(child: Child) -> None:
+        started.append(child)
+        if len(started) < 3:
+            child.interrupt()
+        waits(child)
+
+    monkeypatch.setattr(Child, "wait_until_ready", wait_after_a_kill)
+    for module in (process, remote_object):
+        monkeypatch.setattr(module, "borrow", Child)  # an idle one would be ready before it is killed
+    made = RemoteObject(Reader, (), LIMITS)
+    made.start()
+    assert made.call("read", "a") == "A"
+    made.close()
+    with pytest.raises(ChildFailed, match=r"was ended \(SIGKILL\).* while it started"):
+        monkeypatch.setattr(Child, "wait_until_ready", lambda child: (child.interrupt(), waits(child))[1])
+        RemoteObject(Reader, (), LIMITS).call("read", "a")
+
+
+def test_a_child_that_was_killed_while_it_was_idle_is_replaced(remote: RemoteObject) -> None:
+    child = Child()
+    give_back(child)
+    os.kill(child.pid, signal.SIGKILL)
+    remote.start()
+    assert remote.call("read", "a") == "A"
 
 
 def test_arrays_come_whole_and_may_be_written_to(remote: RemoteObject) -> None:
