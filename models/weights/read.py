@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.models.weights.errors import BadWeights, MissingPackage
 from trackmill.models.weights.metadata import from_header
+from trackmill.models.weights.records import ShortRecord, check_lengths
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.published import check_sums, promised_md5, promised_sha256
 
@@ -221,7 +222,9 @@ def _read_torch(path: Path, where: str) -> Any:
             raise BadWeights(f"it asks for {', '.join(sorted(foreign)[:5])}")
         with torch.serialization.safe_globals([(_Leftover, _full_name(name)) for name in beside]):
             # Mapped, not read: the parts of a detector that tracking has no use for are never touched.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        check_lengths(path)
+        return loaded
     except MemoryError:
         raise BadWeights(
             f"{where}: loading its {path.stat().st_size:,} bytes asks for more memory than there is; the file is "
@@ -252,7 +255,7 @@ def _check_records(path: Path) -> None:
 
 def _first_cause(error: Exception) -> str:
     # Only the cause, or else the first sentence: torch goes on to recommend weights_only=False, just what not to do.
-    if isinstance(error, BadWeights):
+    if isinstance(error, BadWeights | ShortRecord):
         return str(error)
     if isinstance(error, OSError):
         return f"reading fails where its directory leads: {(error.strerror or str(error)).lower()}"

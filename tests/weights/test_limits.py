@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 from trackmill.models.weights.errors import BadWeights  # noqa: E402
 from trackmill.models.weights.read import as_checkpoint, read_checkpoint  # noqa: E402
+from trackmill.models.weights.records import check_lengths  # noqa: E402
 
 STATE = {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2, dtype=torch.float16)}
 
@@ -57,6 +59,30 @@ def test_a_tensor_that_repeats_its_bytes_without_end(tmp_path: Path, legacy: boo
     refused(tmp_path / "a.pth", "a says that it has 1,099,511,627,776 values, and holds fewer")
     torch.save({"a": torch.ones(1).expand(5)}, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     assert read_checkpoint(tmp_path / "a.pth")["a"].tolist() == [1] * 5
+
+
+def test_a_record_that_is_shorter_than_its_tensor(tmp_path: Path) -> None:
+    """Mapped, torch would take what lies behind it in the file."""
+    torch.save(STATE, tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as source, zipfile.ZipFile(tmp_path / "a.pth", "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name)[:20] if name.endswith("data/0") else source.read(name))
+    refused(tmp_path / "a.pth", "its record data/0 has 20 of 48 bytes")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"state_dict": OrderedDict(STATE), "meta": {"epoch": 3, "names": ("a", "b"), "set": {1, 2}}},
+        {"a": STATE["a.weight"][1:, :2], "b": STATE["a.weight"], "c": torch.nn.Parameter(torch.ones(3))},
+        {"a": torch.ones(3, dtype=torch.bfloat16), "b": torch.ones(2, dtype=torch.complex64), "c": torch.ones(0)},
+        {"a": torch.ones(4, dtype=torch.int8).double(), "b": torch.ones(2, dtype=torch.bool)},
+        torch.nn.Linear(3, 2).state_dict(),
+    ],
+)
+def test_whole_files_of_many_kinds_pass(tmp_path: Path, state: object) -> None:
+    torch.save(state, tmp_path / "a.pth")
+    check_lengths(tmp_path / "a.pth")
 
 
 def test_records_that_unfold(tmp_path: Path) -> None:
