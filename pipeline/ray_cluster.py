@@ -32,7 +32,7 @@ import psutil
 
 import trackmill
 from trackmill.pipeline.storage.credentials import scrub
-from trackmill.pipeline.storage.secret_values import is_secret_variable
+from trackmill.pipeline.storage.secrets.values import is_secret_variable
 from trackmill.schemas.errors import JobError
 
 log = logging.getLogger("trackmill")

@@ -7,7 +7,7 @@ from typing import Any
 
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
-from trackmill.pipeline.storage.signed import without_signatures
+from trackmill.pipeline.storage.secrets.signed_urls import without_signatures
 from trackmill.schemas.config import (
     MAX_CONFIG_BYTES,
     MOST_LEVELS,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from trackmill.pipeline.console.setting_options import keywords_of_setting
-from trackmill.pipeline.storage.signed import without_signatures
+from trackmill.pipeline.storage.secrets.signed_urls import without_signatures
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import nearest

@@ -16,7 +16,7 @@ from trackmill.pipeline.isolation.child import Answer, Call
 from trackmill.pipeline.isolation.limits import LimitReached, Limits
 from trackmill.pipeline.isolation.process import CallFailed, Child, give_back, ready_child
 from trackmill.pipeline.isolation.remote_object import RemoteObject
-from trackmill.pipeline.storage.signed import signatures_in
+from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
 from trackmill.schemas.errors import InputError
 
 

@@ -21,7 +21,7 @@ from trackmill.pipeline.console.output import clean, logging_to_stderr, printabl
 from trackmill.pipeline.isolation.limits import Limits
 from trackmill.pipeline.isolation.wire import Closed, receive, send
 from trackmill.pipeline.storage.credentials import error_text
-from trackmill.pipeline.storage.signed import adopt_signatures
+from trackmill.pipeline.storage.secrets.signed_urls import adopt_signatures
 from trackmill.schemas.errors import InputError, StorageError
 
 _ORPHAN_CHECK_S = 2.0
@@ -39,7 +39,7 @@ class Begin:
         limits: of each call.
         threads: calls at once.
         environment, folder: the parent's own.
-        signatures: of URLs that the arguments name, see `trackmill.pipeline.storage.signed`.
+        signatures: of URLs that the arguments name, see `trackmill.pipeline.storage.secrets.signed_urls`.
     """
 
     factory: Any

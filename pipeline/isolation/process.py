@@ -17,7 +17,7 @@ from typing import Any
 from trackmill.pipeline.isolation.child import Answer, Begin, Call
 from trackmill.pipeline.isolation.limits import Limits, ReaderDied, too_long, too_much_memory
 from trackmill.pipeline.isolation.wire import Closed, TooLarge, receive, send
-from trackmill.pipeline.storage.signed import signatures_in
+from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
 from trackmill.schemas.errors import JobError
 
 _START_S = 600.0

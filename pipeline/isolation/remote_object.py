@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from trackmill.pipeline.isolation.child import Call
 from trackmill.pipeline.isolation.limits import LimitReached, Limits, too_much_memory
 from trackmill.pipeline.isolation.process import CallFailed, Child, ChildKilled, borrow, give_back, ready_child
-from trackmill.pipeline.storage.signed import signatures_in
+from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
 
 
 class Calls(Protocol):

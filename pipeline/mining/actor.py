@@ -14,7 +14,7 @@ from trackmill.pipeline.mining.miner import Miner
 from trackmill.pipeline.mining.start import start_miner
 from trackmill.pipeline.mining.unit import DeviceLost, MineJob, Status, UnitResult, UnitTask
 from trackmill.pipeline.storage.credentials import adopt_environment
-from trackmill.pipeline.storage.signed import adopt_signatures
+from trackmill.pipeline.storage.secrets.signed_urls import adopt_signatures
 from trackmill.schemas.media import WorkItem
 
 DEVICE_LOST_EXIT = 70

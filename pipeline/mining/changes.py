@@ -23,7 +23,7 @@ from trackmill.pipeline.shards.receipts import to_parquet, typed_table
 from trackmill.pipeline.sources.clips import cut_clips
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, join, list_files, read_bytes
-from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
+from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.keys import sample_key, slug
 from trackmill.schemas.media import WorkItem

@@ -32,7 +32,7 @@ from trackmill.pipeline.shards.receipts import read_receipt, write_receipt
 from trackmill.pipeline.shards.writer import ShardWriter
 from trackmill.pipeline.sidecars.making import Made, Maker, UnitParts, make_all
 from trackmill.pipeline.storage.credentials import path_error, scrub
-from trackmill.pipeline.storage.signed import adopt_signatures
+from trackmill.pipeline.storage.secrets.signed_urls import adopt_signatures
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.media import Frame, Media, ProposalSet, WorkItem
 from trackmill.schemas.receipt import ReceiptRow

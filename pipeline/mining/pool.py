@@ -27,7 +27,7 @@ from trackmill.pipeline.mining.metrics import MiningMetrics
 from trackmill.pipeline.mining.settings import RunSettings
 from trackmill.pipeline.mining.unit import MineJob, Status, UnitResult, UnitTask
 from trackmill.pipeline.ray_cluster import start_ray
-from trackmill.pipeline.storage.signed import signatures_in
+from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
 from trackmill.schemas.media import WorkItem
 
 __all__ = ["PoolFailed", "RayPool"]

@@ -24,7 +24,7 @@ from trackmill.pipeline.mining.unit import UnitResult, UnitTask
 from trackmill.pipeline.shards.card import write_card
 from trackmill.pipeline.shards.receipts import Receipt, done_units, read_receipts, write_manifest
 from trackmill.pipeline.storage.scratch import sweep_scratch
-from trackmill.pipeline.storage.signed import signatures_in
+from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")

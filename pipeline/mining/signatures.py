@@ -1,6 +1,6 @@
 """Queries of signed URLs among the inputs: they stay in the plan until their items are done.
 
-`trackmill.pipeline.storage.signed` explains why they are stored nowhere else.
+`trackmill.pipeline.storage.secrets.signed_urls` explains why they are stored nowhere else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trackmill.pipeline.shards.receipts import done_units, read_receipts
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import exists, is_local, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes, remove
-from trackmill.pipeline.storage.signed import adopt_signatures, any_signed, signatures_in
+from trackmill.pipeline.storage.secrets.signed_urls import adopt_signatures, any_signed, signatures_in
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")

@@ -32,7 +32,7 @@ from trackmill.pipeline.shards.tar import checksum
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import read_document
 from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, join, list_files, read_bytes
-from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
+from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, list_files, read_bytes
-from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
-from trackmill.pipeline.storage.parquet_checksum import with_checksum
+from trackmill.pipeline.storage.parquet.checksum import with_checksum
+from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import done_units, typed_table
 from trackmill.pipeline.storage.files import list_files, read_bytes
-from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
+from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
 
 
 def unfinished_units(layout: Layout) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from trackmill.pipeline.shards.receipts import typed_table
 from trackmill.pipeline.shards.stream import BadShardMember, ShardBytes, raw_samples
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.storage.files import basename, list_files, read_bytes
-from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
+from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 

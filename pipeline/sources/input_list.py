@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, dirname, is_local, join, read_bytes
 from trackmill.pipeline.storage.names import escaped
-from trackmill.pipeline.storage.signed import without_signature
+from trackmill.pipeline.storage.secrets.signed_urls import without_signature
 from trackmill.schemas.errors import InputError
 
 STDIN = "-"

@@ -18,9 +18,9 @@ from typing import Any
 from fsspec.registry import known_implementations
 
 from trackmill.pipeline.storage.names import printable
-from trackmill.pipeline.storage.secret_shapes import MARK, hide_shapes, is_secret_name
-from trackmill.pipeline.storage.secret_values import hide_values
-from trackmill.pipeline.storage.signed import adopt_signatures, signatures_for_all
+from trackmill.pipeline.storage.secrets.shapes import MARK, hide_shapes, is_secret_name
+from trackmill.pipeline.storage.secrets.signed_urls import adopt_signatures, signatures_for_all
+from trackmill.pipeline.storage.secrets.values import hide_values
 from trackmill.schemas.errors import InputError
 
 _FORWARDED = re.compile(r"^(AWS_|FSSPEC_|GOOGLE_|GCS_|AZURE_|HF_TOKEN$|HF_ENDPOINT$)")
@@ -127,7 +127,7 @@ def redact(url: str) -> str:
 def scrub(text: str) -> str:
     """A text without secrets: those that this process holds, what looks like one or is called so, URLs' queries.
 
-    See `secret_values` and `secret_shapes`. Names of files, sums, keys of samples and places in stores stay.
+    See `secrets.values` and `secrets.shapes`. Names of files, sums, keys of samples and places in stores stay.
     """
     text = hide_values(text)
     if "://" in text:

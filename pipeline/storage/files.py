@@ -23,7 +23,7 @@ from trackmill.pipeline.storage.limits import FileTooLarge as FileTooLarge
 from trackmill.pipeline.storage.local_listing import walk
 from trackmill.pipeline.storage.names import escaped, existing_in_store, existing_path
 from trackmill.pipeline.storage.pipes import open_local
-from trackmill.pipeline.storage.signed import is_signed, with_signature, without_signature
+from trackmill.pipeline.storage.secrets.signed_urls import is_signed, with_signature, without_signature
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 
 T = TypeVar("T")
@@ -142,7 +142,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     """The file system of a URL and the path inside it.
 
     The name is taken as it is: unlike fsspec's own, it never means a chain of file systems (`a::b`). The path of a
-    signed URL has its query, see `trackmill.pipeline.storage.signed`.
+    signed URL has its query, see `trackmill.pipeline.storage.secrets.signed_urls`.
 
     Raises:
         UnsafeURL: see `check_url`.

@@ -22,7 +22,7 @@ from trackmill.pipeline.formats.mot_text import MAX_TEXT_BYTES, parse_mot_text
 from trackmill.pipeline.formats.segmentations import read_segmentation
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
-from trackmill.pipeline.storage.parquet import MAX_TABLE_FILE_BYTES, ParquetData
+from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.pipeline.tracking.image_table import ImageTable, image_table, read_image_table
 from trackmill.schemas.boxes import LARGEST_COORDINATE
 from trackmill.schemas.detections import Detections

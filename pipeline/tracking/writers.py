@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from trackmill.pipeline.storage.files import filesystem, is_local
-from trackmill.pipeline.storage.parquet_checksum import add_checksum
+from trackmill.pipeline.storage.parquet.checksum import add_checksum
 from trackmill.pipeline.storage.publish import publish_file, remove
 from trackmill.pipeline.storage.scratch import naming, scratch_file
 from trackmill.pipeline.tracking.image_table import ImageTable

@@ -14,7 +14,7 @@ from pydantic import Field, create_model
 
 from trackmill.pipeline.loader.settings import DataSettings
 from trackmill.pipeline.storage.credentials import scrub_values
-from trackmill.pipeline.storage.signed import without_signatures
+from trackmill.pipeline.storage.secrets.signed_urls import without_signatures
 from trackmill.pipeline.tasks import task_class
 from trackmill.pipeline.tasks.base import Task
 from trackmill.pipeline.training.checkpoint import CheckpointSettings

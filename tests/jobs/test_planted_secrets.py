@@ -25,7 +25,7 @@ from trackmill.jobs import convert, evaluate, export, inspect_shards, mine_propo
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.variants import VARIANTS
 from trackmill.pipeline.sources.images import Images
-from trackmill.pipeline.storage import signed
+from trackmill.pipeline.storage.secrets import signed_urls
 
 pytest.importorskip("aiohttp", reason='needs pip install -e ".[http]"')
 SIGNATURE = "5ec4e7" + drawn(58, HEX)
@@ -46,8 +46,8 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("FSSPEC_S3", json.dumps(FSSPEC))
-    monkeypatch.setattr(signed, "_queries", {})
-    monkeypatch.setattr(signed, "_for_all", set())
+    monkeypatch.setattr(signed_urls, "_queries", {})
+    monkeypatch.setattr(signed_urls, "_for_all", set())
     monkeypatch.setenv("TRACKMILL_CACHE", str(tmp_path / "left" / "cache"))
     (tmp_path / "left" / "temporary").mkdir(parents=True)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "left" / "temporary"))

@@ -16,9 +16,9 @@ from tests.runs import mine as mine_by_process
 from tests.runs import rows
 from tests.storage.folder_server import FolderServer, serving_folder
 from trackmill.jobs import mine_proposals
-from trackmill.pipeline.storage import signed
 from trackmill.pipeline.storage.files import read_bytes
-from trackmill.pipeline.storage.signed import SignaturesDiffer, with_signature, without_signature
+from trackmill.pipeline.storage.secrets import signed_urls
+from trackmill.pipeline.storage.secrets.signed_urls import SignaturesDiffer, with_signature, without_signature
 
 FIRST, SECOND = "5f3c09d1e2b84a76first", "88e1d0c2b3a4958second"
 
@@ -29,8 +29,8 @@ def _as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signed, "_queries", {})
-    monkeypatch.setattr(signed, "_for_all", set())
+    monkeypatch.setattr(signed_urls, "_queries", {})
+    monkeypatch.setattr(signed_urls, "_for_all", set())
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.storage import parquet_bombs as bombs
-from trackmill.pipeline.storage import parquet
-from trackmill.pipeline.storage.parquet import BadParquet, ParquetData, parquet_metadata
+from trackmill.pipeline.storage.parquet import reading as parquet
+from trackmill.pipeline.storage.parquet.reading import BadParquet, ParquetData, parquet_metadata
 
 TABLE = pa.table(
     {
@@ -150,7 +150,7 @@ READ_ALL = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 from tests.storage.test_parquet import BOMBS, FLOOR
-from trackmill.pipeline.storage.parquet import BadParquet, ParquetData
+from trackmill.pipeline.storage.parquet.reading import BadParquet, ParquetData
 for name in sys.argv[1:]:
     try:
         file = ParquetData(open(name, "rb").read(), FLOOR)

@@ -17,8 +17,8 @@ from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.reader import open_dataset
 from trackmill.pipeline.shards.receipts import BadReceipt, read_receipt, read_receipts, to_parquet, write_manifest
-from trackmill.pipeline.storage.parquet import BadParquet, ParquetData, parquet_metadata
-from trackmill.pipeline.storage.parquet_checksum import CHECKSUM_BYTES, add_checksum, with_checksum
+from trackmill.pipeline.storage.parquet.checksum import CHECKSUM_BYTES, add_checksum, with_checksum
+from trackmill.pipeline.storage.parquet.reading import BadParquet, ParquetData, parquet_metadata
 
 TABLE = pa.table({"key": ["a", "b", "c"] * 50, "size": np.arange(150)}).replace_schema_metadata({b"made": b"here"})
 

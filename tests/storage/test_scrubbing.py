@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from trackmill.pipeline.storage.credentials import scrub, scrub_values
-from trackmill.pipeline.storage.secret_values import keep_secret
+from trackmill.pipeline.storage.secrets.values import keep_secret
 
 ROOT = Path(__file__).resolve().parents[2]
 _LETTERS = string.ascii_letters + string.digits

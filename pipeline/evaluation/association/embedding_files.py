@@ -26,7 +26,7 @@ from trackmill.pipeline.evaluation.association.sequences import BoxSequence
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
-from trackmill.pipeline.storage.parquet import ParquetData
+from trackmill.pipeline.storage.parquet.reading import ParquetData
 
 ENDINGS = (".parquet", ".npz", ".npy")
 COLUMNS = ("sequence", "frame", "id", "embedding")

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from trackmill.pipeline.storage.secret_shapes import is_secret_query
-from trackmill.pipeline.storage.secret_values import keep_secret
+from trackmill.pipeline.storage.secrets.shapes import is_secret_query
+from trackmill.pipeline.storage.secrets.values import keep_secret
 from trackmill.schemas.errors import InputError
 
 _WITHIN = re.compile(r'https?://[^"]+', re.IGNORECASE)

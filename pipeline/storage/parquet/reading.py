@@ -2,8 +2,8 @@
 
 A file of kilobytes may hold gigabytes: pages that are packed, one text that a dictionary repeats a million times, runs
 of one number. The footer may declare something else. So the footer has its own size limit, the headers of all pages
-are read (`parquet_pages`), and texts stay dictionary-encoded until the sum of their lengths is known. Checksums of
-pages and of the file (`parquet_checksum`) are checked where a file has them.
+are read (`pages`), and texts stay dictionary-encoded until the sum of their lengths is known. Checksums of
+pages and of the file (`checksum`) are checked where a file has them.
 
 What a file may take grows with its own size, since a real table of millions of rows is a file of many megabytes.
 """
@@ -20,13 +20,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trackmill.pipeline.storage.names import printable
-from trackmill.pipeline.storage.parquet_checksum import (
+from trackmill.pipeline.storage.parquet.checksum import (
     CHECKSUM_BYTES,
     ChecksumMismatch,
     check_file_checksum,
     check_footer_checksum,
 )
-from trackmill.pipeline.storage.parquet_pages import chunk_pages
+from trackmill.pipeline.storage.parquet.pages import chunk_pages
 from trackmill.schemas.errors import InputError
 
 MAX_FOOTER_BYTES = 8 << 20
@@ -144,7 +144,7 @@ class ParquetData:
         if taken > self._limit:
             raise BadParquet(
                 f"{what} would take {taken:,} bytes in memory, more than a file of {len(self._data):,} bytes may "
-                f"({self._limit:,}, see MEMORY_FLOOR and MEMORY_PER_BYTE in pipeline/storage/parquet.py)"
+                f"({self._limit:,}, see MEMORY_FLOOR and MEMORY_PER_BYTE in pipeline/storage/parquet/reading.py)"
             )
 
     def _chunks(self, name: str) -> _Chunks:

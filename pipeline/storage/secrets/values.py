@@ -18,7 +18,7 @@ from urllib.parse import quote, quote_plus, unquote
 
 import fsspec.config
 
-from trackmill.pipeline.storage.secret_shapes import MARK, is_secret_name, looks_random
+from trackmill.pipeline.storage.secrets.shapes import MARK, is_secret_name, looks_random
 
 _SHORTEST = 6
 """Characters of a value that is looked for: a shorter one would be found in ordinary words."""

@@ -1,6 +1,6 @@
 """Secrets that can be told by how they look, or by the name that stands before them, in any text.
 
-Nothing here knows what this machine's secrets are; `secret_values` does. Each rule is asked only where one of its hints
+Nothing here knows what this machine's secrets are; `values` does. Each rule is asked only where one of its hints
 stands in the text, so that an ordinary line costs some dozens of substring searches.
 """
 
