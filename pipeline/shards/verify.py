@@ -54,6 +54,7 @@ def verify(
     faults = [Fault(name, "", what) for name, what in dataset.damaged]
     faults += _check_rows(dataset)
     faults += _check_fingerprints(dataset)
+    faults += _check_manifest(dataset)
     on_disk = _listing(dataset)
     known = {shard.name for shard in dataset.shards} if dataset.receipts or dataset.recorded is not None else set()
     if dataset.layout is not None:
@@ -89,6 +90,20 @@ def unfinished(dataset: Dataset) -> list[str]:
     if not items:
         return []
     return [f"{items} planned items in {units} units have no receipt yet; run the mining command again to finish them"]
+
+
+def _check_manifest(dataset: Dataset) -> Iterator[Fault]:
+    """The tables that hold all receipts end to end: whoever reads them, and no receipt, must not be misled."""
+    if dataset.layout is None:
+        return
+    for url in (dataset.layout.manifest, dataset.layout.manifest_shards):
+        try:
+            ParquetData(read_bytes(url, max_bytes=MAX_TABLE_FILE_BYTES))
+        except FileNotFoundError:
+            continue  # not written yet
+        except (OSError, ValueError) as error:
+            what = f"damaged ({error}); run the mining command again, which writes it anew"
+            yield Fault(f"manifest/{basename(url)}", "", what)
 
 
 class _ShardCheck:

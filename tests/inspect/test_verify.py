@@ -325,6 +325,16 @@ def test_shards_without_any_receipt_are_unfinished(layout):
     ) and "unfinished" in faults_of(layout)
 
 
+@pytest.mark.parametrize("name", ["items.parquet", "shards.parquet"])
+def test_a_damaged_manifest_is_found_and_written_anew(layout, name):
+    path = Path(layout.root) / "manifest" / name
+    whole = path.read_bytes()
+    for data in (whole[: len(whole) // 2], whole[:40] + bytes([whole[40] ^ 1]) + whole[41:], b""):
+        path.write_bytes(data)
+        (fault,) = verify(layout.root)
+        assert fault.shard == f"manifest/{name}" and "run the mining command again" in fault.what
+
+
 def test_planned_items_without_receipt_are_a_warning(layout):
     write_plan(layout, [(make_item("images", "late"), 5)], "plan-001.parquet")
     (warning,) = unfinished(open_dataset(layout.root))
