@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
@@ -20,9 +21,16 @@ def open_local(path: str) -> IO[bytes]:
 
     Raises:
         InputError: a named pipe into which nobody writes; plain `open` would wait for that without end.
+        FileNotFoundError: as of `open`, or a link that leads back to itself: there is no file, now or later.
         OSError: as of `open`.
     """
-    if path.startswith(_HANDED_OVER) or not stat.S_ISFIFO(os.stat(path).st_mode):
+    try:
+        is_pipe = not path.startswith(_HANDED_OVER) and stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise FileNotFoundError(f"{path}: a link that leads back to itself") from None
+    if not is_pipe:
         return open(path, "rb")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:

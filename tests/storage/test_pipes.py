@@ -44,3 +44,9 @@ def test_a_pipe_that_is_handed_over_may_take_its_time(tmp_path: Path, monkeypatc
     assert read_bytes(f"/dev/fd/{reading}", max_bytes=100) == b"said"
     os.close(reading)
     timer.join()
+
+
+def test_a_link_that_leads_back_to_itself_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").symlink_to("a.json")
+    with pytest.raises(FileNotFoundError, match=r"a\.json: a link that leads back to itself"):
+        read_bytes(str(tmp_path / "a.json"))
