@@ -167,7 +167,7 @@ def summarise(outcome: mining.Outcome, output: str, allowed: str) -> ExitCode:
     say(f"done: {outcome.items} items ({counts}); {done}, {outcome.units} in all")
     say(f"{outcome.frames} frames, {outcome.proposals} proposals, {outcome.negatives} negatives")
     size = readable_bytes(outcome.num_bytes)
-    say(f"{outcome.shards} shards, {size} in {redact(output)} (fingerprint {outcome.fingerprint})")
+    say(f"{outcome.shards} shards, {size} in {clean(redact(output))} (fingerprint {outcome.fingerprint})")
     if outcome.frames and not outcome.proposals:
         warn(f"not one proposal in {outcome.frames} frames: look at the proposer's weights and thresholds")
     quarantined = outcome.statuses.get("quarantined", 0)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.models.weights.errors import BadWeights, MissingPackage
 from trackmill.models.weights.metadata import from_header
-from trackmill.models.weights.records import ShortRecord, check_lengths
+from trackmill.models.weights.records import DamagedRecord, ShortRecord, check_crcs, check_lengths
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.published import check_sums, promised_md5, promised_sha256
 
@@ -79,7 +79,7 @@ def read_checkpoint(source: str | os.PathLike[str], *, where: str = "", verified
         return Checkpoint(tensors=state_dict_of(tensors, where), metadata=from_header(header, where), where=where)
     if reason := _no_checkpoint(start):
         raise BadWeights(f"{where}: {reason}")
-    return Checkpoint(tensors=state_dict_of(_read_torch(path, where), where), where=where)
+    return Checkpoint(tensors=state_dict_of(_read_torch(path, where, verified), where), where=where)
 
 
 def as_checkpoint(weights: str | os.PathLike[str] | Mapping[str, Tensor]) -> Checkpoint:
@@ -209,13 +209,15 @@ class _Leftover:
         pass
 
 
-def _read_torch(path: Path, where: str) -> Any:
+def _read_torch(path: Path, where: str, verified: bool) -> Any:
     torch = _torch()
     try:
         # Only tensors and plain containers are made, whatever the file asks for.
         if not zipfile.is_zipfile(path):  # torch before 1.6
             return torch.load(path, map_location="cpu", weights_only=True)
         _check_records(path)
+        if not verified:
+            check_crcs(path)
         beside = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         foreign = [name for name in beside if not _TRAINER_LEFTOVERS.fullmatch(name)]
         if foreign:
@@ -255,7 +257,7 @@ def _check_records(path: Path) -> None:
 
 def _first_cause(error: Exception) -> str:
     # Only the cause, or else the first sentence: torch goes on to recommend weights_only=False, just what not to do.
-    if isinstance(error, BadWeights | ShortRecord):
+    if isinstance(error, BadWeights | ShortRecord | DamagedRecord):
         return str(error)
     if isinstance(error, OSError):
         return f"reading fails where its directory leads: {(error.strerror or str(error)).lower()}"

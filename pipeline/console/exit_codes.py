@@ -65,6 +65,8 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether the machine's or the device's memory did not suffice; by name, since PyTorch may not be imported here."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
+    if isinstance(error, ImportError) and "failed to map segment" in str(error):
+        return True  # of a library that is loaded
     # What PyTorch raises on a CPU has no class of its own.
     return type(error) is RuntimeError and any(said in str(error) for said in _NO_MEMORY)
 

@@ -70,6 +70,27 @@ def test_a_record_that_is_shorter_than_its_tensor(tmp_path: Path) -> None:
     refused(tmp_path / "a.pth", "its record data/0 has 20 of 48 bytes")
 
 
+def test_a_flipped_bit_is_another_weight(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(STATE, path)
+    data = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        (record,) = (each for each in archive.infolist() if each.filename.endswith("data/0"))
+    place = data.index(STATE["a.weight"].numpy().tobytes(), record.header_offset)
+    path.write_bytes(data[: place + 5] + bytes([data[place + 5] ^ 16]) + data[place + 6 :])
+    refused(path, "the checksum of its record .*data/0 differs")
+
+
+def test_a_file_that_was_written_without_checksums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(STATE, tmp_path / "a.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    tensors = read_checkpoint(tmp_path / "a.pth")
+    assert torch.equal(tensors["a.weight"], STATE["a.weight"])
+
+
 @pytest.mark.parametrize(
     "state",
     [
