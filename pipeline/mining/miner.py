@@ -20,8 +20,8 @@ from trackmill.models.proposers.base import Proposer
 from trackmill.models.proposers.check import BadProposals, check_proposals
 from trackmill.pipeline.media.pictures import encode_jpeg
 from trackmill.pipeline.mining.inflight import HANDS, InFlightNote
+from trackmill.pipeline.mining.item_clock import ItemClock
 from trackmill.pipeline.mining.negatives import pseudo_negatives
-from trackmill.pipeline.mining.overdue import ItemClock
 from trackmill.pipeline.mining.reading import ItemReader, Reading, reason_of
 from trackmill.pipeline.mining.settings import MineConfig, mine_config
 from trackmill.pipeline.mining.status import LiveStatus

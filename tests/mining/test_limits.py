@@ -14,7 +14,7 @@ from tests.runs import mine
 from trackmill.pipeline.isolation.limits import Limits, limited
 from trackmill.pipeline.mining.decisions import Decisions
 from trackmill.pipeline.mining.inflight import InFlight
-from trackmill.pipeline.mining.overdue import ItemClock
+from trackmill.pipeline.mining.item_clock import ItemClock
 from trackmill.pipeline.mining.prepare import Run, prepare_mining
 from trackmill.pipeline.mining.settings import mine_config
 from trackmill.pipeline.mining.start import start_miner
