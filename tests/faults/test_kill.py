@@ -70,6 +70,7 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow  # the test of one item kills two actors
 def test_actor_killed(media: Path, undisturbed: Path, tmp_path: Path) -> None:
     process = start_mining(*options(media, tmp_path))
     wait_for(lambda: receipts_written(tmp_path) >= 1, "the first unit", process)

@@ -122,6 +122,7 @@ def exported(output: Path) -> bytes:
 
 
 @pytest.mark.ray
+@pytest.mark.slow  # a minute; tasks from outside in this process, and other runs on ranks of Ray, are in `make test`
 @pytest.mark.timeout(1800)
 def test_here_in_loader_workers_and_on_ranks_of_ray(elsewhere: Path, tmp_path: Path) -> None:
     """Begun on this machine, gone on with on a rank of Ray, and the same to the bit as without a stop."""
