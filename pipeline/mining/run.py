@@ -22,7 +22,9 @@ from trackmill.pipeline.mining.progress import MiningProgress
 from trackmill.pipeline.mining.signatures import keep_signatures
 from trackmill.pipeline.mining.unit import UnitResult, UnitTask
 from trackmill.pipeline.shards.card import write_card
+from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import Receipt, done_units, read_receipts, write_manifest
+from trackmill.pipeline.storage.files import basename, list_files
 from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
 from trackmill.schemas.media import WorkItem
@@ -123,6 +125,7 @@ def execute(
     # Once more: a worker of a killed run may have outlived the sweep at the start.
     sweep_scratch(run.layout.shards)
     receipts = read_receipts(run.layout)
+    _warn_of_lost_shards(run.layout, receipts)
     write_manifest(run.layout, receipts)
     keep_signatures(run.layout, run.plan, run.moved | run.retried)
     licenses = Counter(row.license for receipt in receipts for row in receipt.rows if row.status == "ok")
@@ -153,6 +156,24 @@ def begin_progress(run: Run, only_quarantined: bool = False) -> MiningProgress:
         interval_s=settings.progress_s,
         watchdog_s=settings.watchdog_s,
     )
+
+
+def _warn_of_lost_shards(layout: Layout, receipts: list[Receipt]) -> None:
+    """A unit counts as done by its receipt; one whose shard was removed or cut since is not mined again by itself."""
+    try:
+        there = {basename(file.uri): file.size for file in list_files(layout.shards)}
+    except FileNotFoundError:
+        there = {}
+    recorded = [shard for receipt in receipts for shard in receipt.shards]
+    lost = [shard.name for shard in recorded if there.get(shard.name) != shard.num_bytes]
+    if lost:
+        log.warning(
+            "%d of %d shards are missing or have another length than their receipts say, such as %s: restore them, or "
+            "delete their receipts and run again; inspect --verify checks all",
+            len(lost),
+            len(recorded),
+            clean(lost[0]),
+        )
 
 
 def _tasks(run: Run, done: set[int], only_quarantined: bool) -> Iterator[UnitTask]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,6 @@ class Reader:
         print(in_python)
         os.write(1, in_c.encode())
         os.write(2, in_c.encode())
+
+    def caps(self) -> tuple[int, int]:
+        return resource.getrlimit(resource.RLIMIT_DATA)[0], resource.getrlimit(resource.RLIMIT_AS)[0]

@@ -67,6 +67,12 @@ def test_a_child_that_was_killed_while_it_was_idle_is_replaced(remote: RemoteObj
     assert remote.call("read", "a") == "A"
 
 
+def test_a_child_has_its_caps_before_it_reads(remote: RemoteObject) -> None:
+    data, address_space = remote.call("caps")
+    assert LIMITS.memory_bytes < data < LIMITS.memory_bytes + (1 << 30)
+    assert LIMITS.memory_bytes < address_space < LIMITS.memory_bytes + (16 << 30)
+
+
 def test_arrays_come_whole_and_may_be_written_to(remote: RemoteObject) -> None:
     pixels = remote.call("pixels", 20)
     assert pixels.shape == (20, 1024, 1024) and (pixels == 7).all()
