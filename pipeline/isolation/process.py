@@ -250,7 +250,16 @@ def _key() -> tuple[Any, ...]:
     A forked process is another parent: its children are its own.
     """
     storage = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "FSSPEC_", "GOOGLE_"))}
-    return os.getpid(), tuple(map(str, sys.path)), tuple(sorted(storage.items()))
+    return os.getpid(), tuple(map(str, sys.path)), tuple(sorted(storage.items())), _standard_error()
+
+
+def _standard_error() -> tuple[int, int]:
+    """Where standard error leads now: a child keeps the one that it was started with."""
+    try:
+        found = os.fstat(2)
+    except OSError:  # it is closed
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 @atexit.register

@@ -127,6 +127,19 @@ def test_what_a_decoder_says_in_c_reaches_no_terminal(remote: RemoteObject, capf
     assert told.out == "" and told.err == "from Python \\x1b[2J\n"
 
 
+def test_a_child_that_was_started_before_speaks_where_standard_error_leads_now(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with capfd.disabled():
+        before = RemoteObject(Reader, (), LIMITS)
+        before.call("count")
+        before.close()  # from here on it waits for another caller
+    with_captured = RemoteObject(Reader, (), LIMITS)
+    with_captured.call("say", "here", "")
+    with_captured.close()
+    assert capfd.readouterr().err == "here\n"
+
+
 def test_a_child_is_used_again_without_what_it_held() -> None:
     first = RemoteObject(Reader, (), LIMITS)
     pid = first.call("where")[0]
