@@ -70,7 +70,7 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.slow  # the test of one item kills two actors
+@pytest.mark.slow  # the test of a node kills an actor too
 def test_actor_killed(media: Path, undisturbed: Path, tmp_path: Path) -> None:
     process = start_mining(*options(media, tmp_path))
     wait_for(lambda: receipts_written(tmp_path) >= 1, "the first unit", process)
@@ -104,6 +104,7 @@ def test_driver_killed(media: Path, undisturbed: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow  # who is to blame is decided in tests/mining without Ray
 def test_worker_killed_twice_on_one_item(media: Path, undisturbed: Path, tmp_path: Path) -> None:
     """The system's killer strikes whenever one item is in hand: that item is quarantined, its neighbours are not."""
     output = tmp_path / "out"

@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FolderServer]:
-    monkeypatch.setattr(storage_files.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
     with serving_folder(folder) as running:
         yield running
 

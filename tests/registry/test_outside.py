@@ -229,7 +229,7 @@ def test_a_proposer_that_does_what_it_may_not(
     assert re.search(message, printed.out + printed.err)
 
 
-@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
 def test_mining_with_a_proposer_and_its_checkpoint(theirs: str, tmp_path: Path, executor: str) -> None:
     make_pictures(tmp_path / "pictures")
     torch.save({"state_dict": {"side": torch.tensor(6)}}, tmp_path / "corner.pth")

@@ -28,7 +28,7 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder, and no pauses."""
     monkeypatch.setenv("TRACKMILL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr("trackmill.pipeline.storage.files.pause", lambda seconds: None)
     return tmp_path / "cache" / "weights"
 
 

@@ -16,7 +16,7 @@ pytest.importorskip("aiohttp")
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_files.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
 
 
 def test_a_lone_file_is_listed_by_its_length_alone() -> None:

@@ -22,7 +22,7 @@ pytest.importorskip("aiohttp")
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[HostileServer, str]]:
-    monkeypatch.setattr(storage_files.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
     server = HostileServer()
     with listening(server) as address:
         yield server, address
@@ -137,7 +137,7 @@ def test_a_device_without_end_and_a_pipe(tmp_path: Path) -> None:
 def test_a_range_behind_the_end_of_a_file_makes_no_room_for_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_files.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
     (tmp_path / "a").write_bytes(b"0123")
     with pytest.raises(StorageError, match="2 of 1099511627776 bytes are there"):
         read_bytes(str(tmp_path / "a"), 2, 1 << 40)

@@ -158,13 +158,13 @@ def test_a_read_that_comes_up_short_is_tried_again(monkeypatch: pytest.MonkeyPat
             raise answer
         return answer
 
-    monkeypatch.setattr(storage_files.time, "sleep", lambda _: None)
+    monkeypatch.setattr(storage_files, "pause", lambda _: None)
     monkeypatch.setattr(fs, "cat_file", cat_file)
     assert read_bytes("memory://storage/short") == b"0123456789"
 
 
 def test_giving_up_names_the_file_and_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_files.time, "sleep", lambda _: None)
+    monkeypatch.setattr(storage_files, "pause", lambda _: None)
     calls = []
 
     def broken() -> None:
@@ -178,7 +178,7 @@ def test_giving_up_names_the_file_and_the_cause(monkeypatch: pytest.MonkeyPatch)
 
 def test_missing_credentials_say_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     exceptions = pytest.importorskip("botocore.exceptions")
-    monkeypatch.setattr(storage_files.time, "sleep", lambda _: None)
+    monkeypatch.setattr(storage_files, "pause", lambda _: None)
 
     def nobody() -> None:
         raise exceptions.NoCredentialsError
