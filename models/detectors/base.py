@@ -26,6 +26,10 @@ class Detector(ABC):
     category_ids: tuple[int, ...]
     """For files: the id of each label's category in the data set that the detector speaks of; K of them, constant."""
 
+    applies: frozenset[str] = frozenset()
+    """Options (`trackmill.models.detectors.options.DetectorOptions`) that it keeps itself, because they change how it
+    works and not just what is left of its detections. Whoever builds it by name applies the others behind it."""
+
     @abstractmethod
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
         """Detections of each image.
