@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.sidecars.columns import Column, check_columns
 from trackmill.pipeline.sidecars.producer import Producer
 from trackmill.pipeline.sidecars.producers import PRODUCERS
+from trackmill.pipeline.sidecars.files import checked_names, publish_files, stored_files
 from trackmill.pipeline.sidecars.requests import NAME, Request, check_sidecar_name
 from trackmill.pipeline.storage.credentials import redact, scrub
 from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
@@ -51,6 +53,14 @@ class About(BaseModel):
     settings: dict[str, Any] = Field(description="All settings of the producer, also those that change no row.")
     trackmill: str = Field(description="Release that began it.")
 
+    @property
+    def files(self) -> dict[str, str]:
+        """SHA-256 of the files beside the parts, by name; see `trackmill.pipeline.sidecars.files`."""
+        files = self.parts.get("files", {})
+        if not isinstance(files, dict):
+            raise ValueError("parts.files is no object")
+        return files
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SidecarJob:
@@ -63,6 +73,7 @@ class SidecarJob:
         libraries: versions and hashes that the worker must have too, by name.
         fingerprint: of what makes the sidecar.
         uses_gpu: whether the producer gains from a GPU.
+        files: see `trackmill.pipeline.sidecars.producer.Producer.shared_files`.
     """
 
     name: str
@@ -71,6 +82,7 @@ class SidecarJob:
     libraries: dict[str, str] = field(default_factory=dict)
     fingerprint: str = ""
     uses_gpu: bool = False
+    files: dict[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +136,9 @@ def fingerprint_parts(producer: type[Producer], settings: Settings) -> dict[str,
         producer: its class.
         settings: as `Producer.resolve` returned them.
     """
-    kept = settings.model_dump(mode="json", exclude=set(producer.not_in_fingerprint))
+    fields = type(settings).model_fields
+    later = {name for name in producer.left_out_at_default if getattr(settings, name) == fields[name].get_default()}
+    kept = settings.model_dump(mode="json", exclude=set(producer.not_in_fingerprint) | later)
     return {
         "producer": {
             "name": producer.name,
@@ -157,6 +171,11 @@ def begin_sidecar(layout: Layout, request: Request, dataset: str, store: bool = 
     name, producer, settings = request.name, request.kind, request.settings
     columns = check_columns(producer.columns, f"producer {producer.name}")
     parts = orjson.loads(orjson.dumps(fingerprint_parts(producer, settings)))
+    before = _begun(layout, name)
+    there = stored_files(layout, name, before.files) if before else {}
+    files = dict(producer.shared_files(settings, there))
+    if files:
+        parts["files"] = {file: hashlib.sha256(files[file]).hexdigest() for file in sorted(files)}
     plain = {"sidecar_version": SIDECAR_VERSION, "columns": [column.model_dump() for column in columns], **parts}
     about = About(
         name=name,
@@ -167,9 +186,12 @@ def begin_sidecar(layout: Layout, request: Request, dataset: str, store: bool = 
         settings=_without_credentials(settings.model_dump(mode="json")),
         trackmill=version("trackmill"),
     )
-    if exists(layout.sidecar_about(name)) and _has_parts(layout, name):
-        _check_same(layout, read_about(layout, name), about)
+    if before and _has_parts(layout, name):
+        _check_same(layout, before, about)
+        if store:
+            publish_files(layout, name, files, there)
     elif store:
+        publish_files(layout, name, files, there)
         document = about.model_dump(mode="json")
         publish_document(layout.sidecar_about(name), document)
     if store:
@@ -180,7 +202,8 @@ def begin_sidecar(layout: Layout, request: Request, dataset: str, store: bool = 
         settings=settings.model_dump(mode="json"),
         libraries={**parts["libraries"], **parts["producer"]["implementation"]},
         fingerprint=about.fingerprint,
-        uses_gpu=producer.uses_gpu,
+        uses_gpu=producer.gains_from_gpu(settings),
+        files=files,
     )
 
 
@@ -203,6 +226,7 @@ def read_about(layout: Layout, name: str) -> About:
         if about.name != name:
             raise ValueError(f"says its name is {about.name!r}")
         check_columns(about.columns, "columns")
+        checked_names(about.files)
         return about
     except SidecarError:
         raise
@@ -257,6 +281,18 @@ def command(root: str, name: str, producer: str = "") -> str:
     if producer not in PRODUCERS:
         producer = "my_package.my_module:Class"
     return f"trackmill sidecar {redact(root)} {name}" + (f" --producer {producer}" if producer != name else "")
+
+
+def _begun(layout: Layout, name: str) -> About | None:
+    """What is written of a sidecar that was begun; of one that has no part yet a damaged `sidecar.json` does not count."""
+    if not exists(layout.sidecar_about(name)):
+        return None
+    try:
+        return read_about(layout, name)
+    except SidecarError:
+        if _has_parts(layout, name):
+            raise
+        return None
 
 
 def _has_parts(layout: Layout, name: str) -> bool:

@@ -15,7 +15,7 @@ from trackmill.pipeline.shards.stream import RawSample
 from trackmill.pipeline.sidecars.about import SidecarJob, libraries
 from trackmill.pipeline.sidecars.columns import check_columns
 from trackmill.pipeline.sidecars.part import PartAbout, PartRows, Quarantined, part_bytes
-from trackmill.pipeline.sidecars.producer import BadRows, check_rows
+from trackmill.pipeline.sidecars.producer import BadRows, CountedRows, check_counts, check_rows
 from trackmill.pipeline.sidecars.producers import producer_class
 from trackmill.pipeline.storage.credentials import error_text
 from trackmill.pipeline.storage.files import exists
@@ -58,7 +58,7 @@ class Maker:
                 f"sidecar {job.name}: worker {socket.gethostname()} has {', '.join(wrong)}; use one image for all"
             )
         self.columns = check_columns(kind.columns, f"producer {kind.name}")
-        self._producer = kind(settings)
+        self._producer = kind.build(settings, job.files)
         self._lock = threading.Lock()
 
     def make(self, sample: Sample) -> Made:
@@ -77,7 +77,8 @@ class Maker:
             if is_device_failure(error):
                 raise
             return Quarantined(key=sample.key, error_class=type(error).__name__, reason=error_text(error))
-        return check_rows(self._producer.name, self.columns, sample, rows)
+        name = self._producer.name
+        return CountedRows(check_rows(name, self.columns, sample, rows), check_counts(name, sample, rows))
 
 
 class UnitParts:
@@ -158,6 +159,7 @@ def _about(
         shards=tuple(shards),
         samples=rows.samples,
         quarantined=tuple(rows.quarantined),
+        counts=dict(sorted(rows.counts.items())),
     )
 
 

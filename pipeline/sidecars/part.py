@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,8 @@ class PartAbout:
         shards: those that it describes, in order.
         samples: number of samples in them.
         quarantined: samples without rows because the producer failed on them.
+        counts: what the producer counted over the other samples, see `CountedRows`; sidecars made before there were
+            counts, and of producers that count nothing, have none.
     """
 
     name: str
@@ -73,6 +76,7 @@ class PartAbout:
     shards: tuple[ShardInfo, ...]
     samples: int
     quarantined: tuple[Quarantined, ...] = field(default=())
+    counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def file_name(self) -> str:
@@ -93,6 +97,7 @@ class PartRows:
         self._counts: list[int] = []
         self._values: dict[str, list[Any]] = {name: [] for name in ("frame", *(column.name for column in columns))}
         self.quarantined: list[Quarantined] = []
+        self.counts: Counter[str] = Counter()
         self.samples = 0
 
     @property
@@ -108,6 +113,8 @@ class PartRows:
             return
         self._keys.append(key)
         self._counts.append(len(rows["frame"]))
+        for name, count in getattr(rows, "counts", {}).items():
+            self.counts[name] += count
         for name, values in self._values.items():
             values.append(rows[name])
 
@@ -134,7 +141,7 @@ def part_bytes(about: PartAbout, table: pa.Table) -> bytes:
     Raises:
         JobError: it is larger than a part may be; names it.
     """
-    metadata = dict(table.schema.metadata or {}) | {_METADATA: orjson.dumps(dataclasses.asdict(about))}
+    metadata = dict(table.schema.metadata or {}) | {_METADATA: _metadata(about)}
     buffer = io.BytesIO()
     pq.write_table(
         table.replace_schema_metadata(metadata),
@@ -187,7 +194,7 @@ def parse_part(data: bytes, where: str, columns: Sequence[Column]) -> SidecarPar
         return SidecarPart(about, file.read(schema.names).cast(schema).combine_chunks(), where)
     except BadPart:
         raise
-    except (pa.ArrowException, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (pa.ArrowException, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise _damaged(where, error) from None
 
 
@@ -201,7 +208,7 @@ def read_part_about(url: str, where: str) -> PartAbout:
     try:
         with open_for_seeking(url) as handle:
             return _about(parquet_metadata(handle, handle.seek(0, io.SEEK_END))[_METADATA])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(where, error) from None
 
 
@@ -210,10 +217,20 @@ def _damaged(where: str, error: Exception) -> BadPart:
     return BadPart(f"{where}: damaged ({text}); delete it and make it again")
 
 
+def _metadata(about: PartAbout) -> bytes:
+    values = dataclasses.asdict(about)
+    if not about.counts:
+        del values["counts"]  # as before there were counts
+    return orjson.dumps(values)
+
+
 def _about(data: bytes) -> PartAbout:
     values = orjson.loads(data)
     values["shards"] = tuple(ShardInfo(**entry) for entry in values["shards"])
     values["quarantined"] = tuple(Quarantined(**entry) for entry in values["quarantined"])
+    counts = values.setdefault("counts", {})
+    if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
+        raise ValueError("its counts are no whole numbers")
     return PartAbout(**values)
 
 

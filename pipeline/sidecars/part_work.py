@@ -38,6 +38,7 @@ class PartResult:
         samples, rows, num_bytes: what it holds.
         quarantined: (key, error class, reason) of the first samples that the producer failed on.
         num_quarantined: how many there are.
+        counts: what the producer counted, see `trackmill.pipeline.sidecars.producer.CountedRows`.
         failed: why the part could not be made; empty when all is well.
     """
 
@@ -47,6 +48,7 @@ class PartResult:
     num_bytes: int = 0
     quarantined: list[tuple[str, str, str]] = field(default_factory=list)
     num_quarantined: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
     failed: str = ""
 
 
@@ -98,4 +100,5 @@ def make_part(layout: Layout, maker: Maker, dataset: str, task: PartTask) -> Par
         num_bytes=num_bytes,
         quarantined=shown,
         num_quarantined=len(rows.quarantined),
+        counts=dict(rows.counts),
     )

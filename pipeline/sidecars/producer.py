@@ -22,6 +22,23 @@ from trackmill.schemas.errors import JobError
 Rows = Mapping[str, Any]
 """`frame`, (N,) whole numbers that never decrease, and one array of N values (a box: four) for each own column."""
 
+
+class CountedRows(dict[str, Any]):
+    """Rows of a sample, and counts that a producer keeps of its work there, such as what it left out and why.
+
+    They are summed into each part's own metadata. Two names have a meaning that `--verify` tests: `kept` is the number
+    of rows, `frames` that of the sample's frames.
+
+    Args:
+        rows: see `Rows`.
+        counts: whole numbers from 0, by name.
+    """
+
+    def __init__(self, rows: Rows, counts: Mapping[str, int]) -> None:
+        super().__init__(rows)
+        self.counts = dict(counts)
+
+
 _TOLERANCE = 0.01
 """Pixels by which a box may leave its frame: boxes are stored to a hundredth of a pixel."""
 _KINDS = {"bool": "b", "int32": "iu", "int64": "iu", "float32": "fiu", "float64": "fiu", "box": "fiu"}
@@ -53,6 +70,10 @@ class Producer(ABC):
     not_in_fingerprint: frozenset[str] = frozenset()
     """Settings that change no row, such as the place of a checkpoint, the device or the batch size."""
 
+    left_out_at_default: frozenset[str] = frozenset()
+    """Settings that came after sidecars had been made without them: where one has its default, it is not part of the
+    fingerprint, and those sidecars go on."""
+
     Config: type[Settings] = Settings
 
     @abstractmethod
@@ -66,7 +87,7 @@ class Producer(ABC):
             sample: record, masks and JPEGs as they are stored; its `shard` and `offset` are for messages only.
 
         Returns:
-            See `Rows`. A frame without rows is fine, and so is a sample without any.
+            See `Rows`, or `CountedRows`. A frame without rows is fine, and so is a sample without any.
 
         Raises:
             Exception: the sample cannot be used; it is quarantined in this sidecar, with the error as its reason.
@@ -82,6 +103,38 @@ class Producer(ABC):
         return config
 
     @classmethod
+    def gains_from_gpu(cls, config: Any) -> bool:
+        """Whether a GPU helps with these settings; `uses_gpu` where they do not matter."""
+        return cls.uses_gpu
+
+    @classmethod
+    def shared_files(cls, config: Any, stored: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Files that must be the same bytes on every worker although machines would make them a little different.
+
+        Called once, on the driver. They lie in the sidecar's folder, their SHA-256 are part of its fingerprint, and
+        workers get them by `build`.
+
+        Args:
+            config: as `resolve` returned it.
+            stored: those of this sidecar if it was begun before; give back what still fits, since this machine need
+                not make the same.
+
+        Returns:
+            Bytes by file name, such as `vocabulary.npz`.
+        """
+        return {}
+
+    @classmethod
+    def build(cls, config: Any, files: Mapping[str, bytes]) -> Producer:
+        """A producer on the machine that runs it.
+
+        Args:
+            config: as `resolve` returned it.
+            files: as `shared_files` gave them.
+        """
+        return cls(config)
+
+    @classmethod
     def implementation(cls, config: Any) -> dict[str, str]:
         """What besides the settings decides the rows (library and version, SHA-256 of weights), by name.
 
@@ -89,6 +142,19 @@ class Producer(ABC):
             config: as `resolve` returned it.
         """
         return {}
+
+
+def check_counts(producer: str, sample: Sample, rows: Rows) -> dict[str, int]:
+    """The counts that came with the rows of a sample; none where none did.
+
+    Raises:
+        BadRows: one of them is no whole number from 0.
+    """
+    counts: Mapping[str, Any] = getattr(rows, "counts", {})
+    for name, count in counts.items():
+        if not isinstance(name, str) or isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise BadRows(f"{producer}: {sample.key}: count {name!r} should be a whole number from 0, found {count!r}")
+    return dict(counts)
 
 
 def check_rows(producer: str, columns: tuple[Column, ...], sample: Sample, rows: Rows) -> dict[str, Any]:

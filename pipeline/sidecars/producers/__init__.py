@@ -8,10 +8,12 @@ from trackmill.models.registry import choose, import_object, is_outside, require
 from trackmill.pipeline.sidecars.producer import Producer
 from trackmill.pipeline.sidecars.producers.chains import ChainProducer
 from trackmill.pipeline.sidecars.producers.detections import DetectionProducer
+from trackmill.pipeline.sidecars.producers.negatives import NegativeProducer
 
 PRODUCERS: dict[str, type[Producer]] = {
     "chains": ChainProducer,
     "detections": DetectionProducer,
+    "negatives": NegativeProducer,
 }
 
 

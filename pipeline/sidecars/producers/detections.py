@@ -63,7 +63,7 @@ class DetectionProducer(Producer):
 
     def __init__(self, config: DetectionSettings) -> None:
         self._config = config
-        self._detector = _build(config)
+        self._detector = load_detector(config)
 
     def rows(self, sample: Sample) -> Rows:
         """See `Producer.rows`; frames are decoded a batch at a time."""
@@ -133,7 +133,7 @@ class DetectionProducer(Producer):
         return Detections(boxes=cut[best], scores=found.scores[best], labels=found.labels[best], names=found.names)
 
 
-def _build(config: DetectionSettings) -> Any:
+def load_detector(config: DetectionSettings) -> Any:
     from trackmill.models.detectors.frame_scaling import FrameScaling
 
     device = choose_device(config.device)
