@@ -20,7 +20,7 @@ def overlapping_objects(boxes: Boxes, objects: Boxes, max_iou: float) -> NDArray
         objects: (G, 4), in the same pixels.
         max_iou: 0.5 in the paper.
     """
-    near: NDArray[np.bool_] = (iou_matrix(boxes, objects) >= max_iou).any(axis=1)
+    near: NDArray[np.bool_] = np.any(iou_matrix(boxes, objects) >= max_iou, axis=1)
     return near
 
 
@@ -39,5 +39,5 @@ def inside_ignored(boxes: Boxes, regions: Boxes, max_share: float) -> NDArray[np
     high = np.minimum(boxes[:, None, 2:], regions[None, :, 2:])
     sides = np.clip(high - low, 0, None)
     shares = sides[..., 0] * sides[..., 1] / np.maximum(box_areas(boxes)[:, None], 1e-9)  # (N, K)
-    inside: NDArray[np.bool_] = (shares >= max_share).any(axis=1)
+    inside: NDArray[np.bool_] = np.any(shares >= max_share, axis=1)
     return inside

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.sidecars.columns import Column, check_columns
+from trackmill.pipeline.sidecars.files import checked_names, publish_files, stored_files
 from trackmill.pipeline.sidecars.producer import Producer
 from trackmill.pipeline.sidecars.producers import PRODUCERS
-from trackmill.pipeline.sidecars.files import checked_names, publish_files, stored_files
 from trackmill.pipeline.sidecars.requests import NAME, Request, check_sidecar_name
 from trackmill.pipeline.storage.credentials import redact, scrub
 from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
@@ -284,7 +284,7 @@ def command(root: str, name: str, producer: str = "") -> str:
 
 
 def _begun(layout: Layout, name: str) -> About | None:
-    """What is written of a sidecar that was begun; of one that has no part yet a damaged `sidecar.json` does not count."""
+    """What is written of a sidecar that was begun; without a part yet, a damaged `sidecar.json` does not count."""
     if not exists(layout.sidecar_about(name)):
         return None
     try:

@@ -1,6 +1,6 @@
-"""Files in the folder of a sidecar beside its parts: what every worker must have as the same bytes, such as a vocabulary.
+"""Files in the folder of a sidecar beside its parts: what all workers must have as the same bytes, like a vocabulary.
 
-A producer names them (`Producer.shared_files`); `sidecar.json` holds their SHA-256, and workers get the bytes themselves.
+A producer names them (`Producer.shared_files`), `sidecar.json` holds their SHA-256, and workers get the bytes.
 """
 
 from __future__ import annotations

@@ -58,6 +58,10 @@ def request_of(name: str, weights: str = "") -> Request:
         return request_sidecar("proposals", "detections", settings)
     if name == "corners":
         return request_sidecar("corners", "detections", {"detector": "tests.sidecars.test_contract:Corners"})
+    if name == "negatives":
+        return request_sidecar("negatives", "", {"detector": "tests.sidecars.test_contract:Corners"})
+    if name == "proposals":
+        return request_sidecar("negatives", "", {"detector": "proposals"})
     if name == "chains":
         return request_sidecar("chains", "", {"min_length": 1})
     return request_sidecar("brightness", "tests.sidecars.producers:Brightness", {})
@@ -70,7 +74,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return [read_row(dataset, row) for row in dataset.stored]
 
 
-@pytest.mark.parametrize("name", ["chains", "corners", pytest.param("masa", marks=pytest.mark.slow), "brightness"])
+@pytest.mark.parametrize(
+    "name", ["chains", "corners", "negatives", "proposals", pytest.param("masa", marks=pytest.mark.slow), "brightness"]
+)
 def test_every_producer(name: str, samples: list[Sample], request: pytest.FixtureRequest) -> None:
     asked = request_of(name, request.getfixturevalue("masa_weights") if name == "masa" else "")
     kind = asked.kind
@@ -92,7 +98,7 @@ def test_every_producer(name: str, samples: list[Sample], request: pytest.Fixtur
 
 
 def test_every_producer_of_the_registry_is_tested() -> None:
-    assert set(PRODUCERS) == {"chains", "detections"}
+    assert set(PRODUCERS) == {"chains", "detections", "negatives"}
 
 
 def test_detections_are_kept_best_first_inside_the_frame(samples: list[Sample]) -> None:

@@ -55,7 +55,7 @@ class DetectionProducer(Producer):
     # Which detector it is stands in `implementation`, by its name and not by its module; its weights by their SHA-256.
     not_in_fingerprint = frozenset({"detector", "weights", "device"})
     Config = DetectionSettings
-    columns = (
+    columns: tuple[Column, ...] = (
         Column(name="box", dtype="box", unit="px", description="The detection, cut at the border of the frame."),
         Column(name="score", dtype="float32", description="Confidence; the best of a frame comes first."),
         Column(name="label", dtype="string", description="Name of the class."),

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +67,7 @@ class NegativeProducer(DetectionProducer):
     name = "negatives"
     version = 1
     Config = NegativeSettings
-    columns = (
+    columns: tuple[Column, ...] = (
         Column(name="box", dtype="box", unit="px", description="The detection, cut at the border of the frame."),
         Column(name="score", dtype="float32", description="Confidence; the best of a frame comes first."),
         Column(name="label", dtype="string", description="Name of the class; empty for proposals, which have none."),
@@ -84,7 +83,7 @@ class NegativeProducer(DetectionProducer):
         """See `Producer.rows`; with counts of what was left out, by reason."""
         frames, boxes, scores, labels = [], [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)], []
         annotated = annotated_frames(sample)
-        counts = Counter({name: 0 for name in (KEPT, LOW, OUTSIDE, OVERLAPS)})
+        counts = Counter(dict.fromkeys((KEPT, LOW, OUTSIDE, OVERLAPS), 0))
         counts[FRAMES] = len(sample.record.frames)
         counts[NOT_ANNOTATED] = counts[FRAMES] - len(annotated)
         found = self._proposals if self._config.detector == PROPOSALS else self._detections
@@ -105,32 +104,28 @@ class NegativeProducer(DetectionProducer):
         return CountedRows(rows, counts)
 
     @classmethod
-    def gains_from_gpu(cls, config: NegativeSettings) -> bool:
+    def gains_from_gpu(cls, config: DetectionSettings) -> bool:
         """See `Producer.gains_from_gpu`."""
         return config.detector != PROPOSALS
 
     @classmethod
-    def resolve(cls, config: NegativeSettings) -> Any:
+    def resolve(cls, config: DetectionSettings) -> DetectionSettings:
         """See `Producer.resolve`."""
         return config if config.detector == PROPOSALS else super().resolve(config)
 
     @classmethod
-    def implementation(cls, config: NegativeSettings) -> dict[str, str]:
+    def implementation(cls, config: DetectionSettings) -> dict[str, str]:
         """See `Producer.implementation`."""
         return {"detector": PROPOSALS} if config.detector == PROPOSALS else super().implementation(config)
 
-    def _detections(
-        self, sample: Sample, numbers: list[int], counts: Counter[str]
-    ) -> Iterator[tuple[int, Detections]]:
+    def _detections(self, sample: Sample, numbers: list[int], counts: Counter[str]) -> Iterator[tuple[int, Detections]]:
         """The detector's, a batch of frames at a time. All frames of a sample are equally large."""
         for begin in range(0, len(numbers), self._config.batch_size):
             batch = numbers[begin : begin + self._config.batch_size]
             images = [sample.image(number) for number in batch]
             yield from zip(batch, self._detector.detect(images, batch), strict=True)
 
-    def _proposals(
-        self, sample: Sample, numbers: list[int], counts: Counter[str]
-    ) -> Iterator[tuple[int, Detections]]:
+    def _proposals(self, sample: Sample, numbers: list[int], counts: Counter[str]) -> Iterator[tuple[int, Detections]]:
         """The stored ones that were negatives when they were mined; mining knew of ignored regions, shards do not."""
         for number in numbers:
             frame = sample.record.frames[number]
@@ -164,7 +159,7 @@ class NegativeProducer(DetectionProducer):
 
 
 def annotated_frames(sample: Sample) -> list[int]:
-    """Positions of the frames of which the data set lists the objects; in one without objects it says there are none."""
+    """Positions of the frames of which the data set lists the objects, were it none."""
     if not sample.record.origin.annotated:
         return []
     return [number for number, frame in enumerate(sample.record.frames) if frame.objects is not None]
