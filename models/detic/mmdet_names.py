@@ -58,8 +58,8 @@ _PAIRS: tuple[tuple[str, str], ...] = (
 
 _MERGING = ".downsample.reduction.weight", ".downsample.norm.weight", ".downsample.norm.bias"
 
-_TELLING = ("neck.lateral_convs.", "rpn_head.reg_convs.", "roi_head.bbox_head.0.fc_cls.")
-"""Beginnings that a detector in mmdetection's form has, and nothing else that is likely to be given."""
+_TELLING = ("rpn_head.reg_convs.", "roi_head.bbox_head.0.fc_cls.linear.")
+"""Beginnings that a Detic in mmdetection's form has, and hardly another detector of mmdetection."""
 
 
 def has_mmdet_names(names: Iterable[str]) -> bool:

@@ -21,13 +21,22 @@ from trackmill.schemas.names import nearest
 IMAGENET = "imagenet"
 """What `weights` may say for masa_lite0."""
 
+_DETIC = "a plain Detic checkpoint"
+
 _RELATIVES = {
     "image_encoder.pos_embed": "a plain SAM checkpoint",
-    "backbone.bottom_up.patch_embed.proj.weight": "a plain Detic checkpoint",
+    "backbone.bottom_up.patch_embed.proj.weight": _DETIC,
+    "backbone.bottom_up.base.conv1.weight": _DETIC,
+    "roi_head.bbox_head.0.fc_cls.linear.weight": _DETIC,
     "backbone.stages.0.blocks.0.norm1.weight": "a plain detector with a Swin backbone",
     "fc.weight": "an ImageNet classifier",
 }
 """Keys of files that are easily taken for MASA's."""
+
+_MENDS = {
+    _DETIC: "; it finds objects as --detections detic:FILE, and training starts from it as model.backbone_weights",
+}
+"""What such a file is good for."""
 
 
 def load_model(
@@ -94,4 +103,5 @@ def check_variant(checkpoint: Checkpoint, variant: Variant) -> None:
         )
     for key, what in _RELATIVES.items():
         if found is None and key in checkpoint.tensors:
-            raise InputError(f"{checkpoint.where}: these weights look like {what}, not {variant.name} of MASA")
+            mend = _MENDS.get(what, "")
+            raise InputError(f"{checkpoint.where}: these weights look like {what}, not {variant.name} of MASA{mend}")

@@ -87,6 +87,9 @@ class Variant:
         return "detector.backbone." if self.frozen else "backbone."
 
 
+_DETICS_OWN = "roi_head.bbox_head.0.fc_cls.linear.weight"
+"""In a Detic that stands alone, whose ResNet-50 has in mmdetection's form the names of MASA's."""
+
 _TABLE = "stages.0.blocks.0.attn.w_msa.relative_position_bias_table"
 
 
@@ -185,7 +188,7 @@ def recognise(tensors: Mapping[str, Tensor]) -> str | None:
     """Name of the variant whose weights these are, as far as one key and its shape tell; None for others."""
     for variant in VARIANTS.values():
         key, shape = variant.fingerprint
-        if key in tensors and tuple(tensors[key].shape) == shape:
+        if key in tensors and tuple(tensors[key].shape) == shape and _DETICS_OWN not in tensors:
             return variant.name
     return None
 

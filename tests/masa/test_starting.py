@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from torchvision.models import resnet50, resnet101
 import trackmill.models.masa
 from tests.masa.rebuild import read_manifest
 from trackmill.models.backbones.lite0 import imagenet_lite0
+from trackmill.models.detic.mmdet_names import to_mmdet
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.starting import start_backbone
 from trackmill.models.masa.variants import VARIANTS
@@ -115,10 +117,57 @@ def test_imagenet_weights_of_the_small_backbone() -> None:
     assert all(torch.equal(found[name], values) for name, values in wanted.items())
 
 
-def test_detics_own_names_are_recognised_and_refused() -> None:
-    state = {each["name"]: torch.zeros(1) for each in read_manifest("detic_swinb")["entries"]}
-    with pytest.raises(ValueError, match="a Detic checkpoint of its own code, whose names are other ones"):
-        start_backbone(_empty("masa_detic"), state)
+def _detics_tensors(manifest: str) -> State:
+    """Names, shapes and numbers of the backbone of a Detic of its own code, and something of its heads."""
+    entries = read_manifest(manifest)["entries"]
+    shapes = {each["name"]: each["shape"] for each in entries if each["name"].startswith("backbone.bottom_up.")}
+    state = {
+        name: torch.arange(math.prod(shape), dtype=torch.float32).view(shape)
+        if len(shape) == 1 or ".downsample." in name
+        else torch.full(shape, float(place))
+        for place, (name, shape) in enumerate(shapes.items())
+        if not name.endswith((".relative_position_index", "num_batches_tracked"))
+    }
+    return state | {"roi_heads.box_predictor.0.cls_score.linear.weight": torch.zeros(512, 1024)}
+
+
+def test_a_detic_of_its_own_code() -> None:
+    """Its names become MASA's, and what merges patches comes in MASA's order."""
+    model = _empty("masa_detic")
+    for name, values in model.state_dict().items():
+        if not name.endswith(".relative_position_index"):
+            values.zero_()
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    index = "stages.0.blocks.0.attn.w_msa.relative_position_index"
+    assert f"detector.backbone.{index}" in before
+    theirs = _detics_tensors("detic_swinb")
+    assert start_backbone(model, {"model": theirs}) == "a Detic checkpoint"
+    after = model.state_dict()
+    changed = [name for name, values in after.items() if not torch.equal(values, before[name])]
+    assert all(name.startswith("detector.backbone.") for name in changed) and len(changed) > 300
+    merging = theirs["backbone.bottom_up.layers.1.downsample.reduction.weight"]  # (512, 4 * 256)
+    found = after["detector.backbone.stages.1.downsample.reduction.weight"]
+    # Channel 3 of the cell in the second row, first column: the second of four blocks there, 4 * 3 + 2 here.
+    assert torch.equal(found[:, 4 * 3 + 2], merging[:, 256 + 3])
+    # The same in mmdetection's names.
+    again = _empty("masa_detic")
+    again.load_state_dict(before)
+    assert start_backbone(again, to_mmdet(theirs)) == "a Detic checkpoint in mmdetection's form"
+    assert all(torch.equal(values, after[name]) for name, values in again.state_dict().items())
+
+
+def test_the_resnet_of_a_detic() -> None:
+    theirs = _detics_tensors("detic_r50")
+    model = _empty("masa_r50")
+    before = _before(model)
+    wanted = {name.replace("bottom_up.base.", ""): values for name, values in theirs.items() if ".bottom_up." in name}
+    wanted = {name: values for name, values in wanted.items() if not name.startswith("backbone.fc.")}
+    for given in (theirs, to_mmdet(theirs)):
+        model.load_state_dict(before)
+        assert start_backbone(model, given).startswith("a Detic checkpoint")
+        _assert_started(model, before, wanted)
+    with pytest.raises(ValueError, match="a Detic checkpoint, with the backbone resnet50; masa_detic has swin_b_"):
+        start_backbone(_empty("masa_detic"), theirs)
 
 
 def _tables(length: int) -> State:

@@ -179,11 +179,24 @@ def test_a_variants_fingerprint_is_in_its_state_dict(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "said"),
-    [("image_encoder.pos_embed", "plain SAM"), ("backbone.bottom_up.patch_embed.proj.weight", "plain Detic")],
+    [
+        ("image_encoder.pos_embed", "plain SAM"),
+        ("backbone.bottom_up.patch_embed.proj.weight", r"plain Detic .*; it finds objects as --detections detic:FILE"),
+        ("backbone.bottom_up.base.conv1.weight", "plain Detic"),
+        ("roi_head.bbox_head.0.fc_cls.linear.weight", "plain Detic"),
+    ],
 )
 def test_checkpoints_of_the_detectors_alone_are_recognised(key: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         trackmill.models.masa.load("masa_detic", {key: torch.zeros(1)})
+
+
+def test_a_detic_of_mmdetection_on_resnet_is_no_masa_r50() -> None:
+    """The names of its backbone are those of MASA's."""
+    key, shape = VARIANTS["masa_r50"].fingerprint
+    state = {key: torch.zeros(shape), "roi_head.bbox_head.0.fc_cls.linear.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match="look like a plain Detic checkpoint, not masa_r50"):
+        trackmill.models.masa.load("masa_r50", state)
 
 
 def test_detic_weights_load_with_the_detector_around_them() -> None:

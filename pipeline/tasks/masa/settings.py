@@ -22,7 +22,8 @@ class ModelSettings(Settings):
         "empty: fresh.",
     )
     backbone_weights: str = Field(
-        "", description="A checkpoint of which only the backbone is taken: SAM's, torchvision's ResNet-50, MASA's."
+        "",
+        description="A checkpoint of which only the backbone is taken: SAM's, Detic's, MASA's, a ResNet-50.",
     )
     freeze: tuple[str, ...] = Field(
         (), description="Parts that are not trained, as named in the state dict: backbone, masa_adapter, rpn_head, ..."
