@@ -7,7 +7,7 @@ Jobs, export, conversion, tracking and evaluation ask here and name no model the
     choice.frame_size()                             # (1024, 1024): at what size it looks at frames
 
     recognise(checkpoint)                           # "masa_r50": whose tensors these are, or None
-    find_detector("torchvision:fasterrcnn_resnet50_fpn_v2", {"min_score": 0.3})
+    find_detector("hf:PekingU/rtdetr_r50vd", {"min_score": 0.3, "classes": "person,dog", "max_boxes": 50})
     proposer_class("sam")                           # the class, with `Config`, `version`, `uses_gpu`, ...
 
 `choices=` and help texts come from the dictionaries: `list(MODELS)`, `MODELS["masa_r50"].summary`. Files and URLs are
@@ -25,6 +25,8 @@ What a name stands for is a module or a class that offers
 and, if there is something to say,
 
 - `frame_size(config)`: (longer, shorter) side in pixels at which a model looks at frames, (1024, 1024) otherwise;
+- `own_detectors(config)`: of a model, detectors that lie in its checkpoint and work on its maps: the name that
+  `--detections` says and where the class is. Such a class is a detector as any, and `build` takes `features=...`;
 - `default_weights(config)`: URL of published weights that are taken when none are named, "" otherwise;
 - `features(network, scaling, device)`: maps of a batch of frames that embedding, detection and masks share;
 - `segmenter(features)`: what draws masks from those maps, or raises `ValueError`.
@@ -48,6 +50,7 @@ from trackmill.schemas.names import nearest
 if TYPE_CHECKING:
     import torch
 
+    from trackmill.models.detectors.base import Detector
     from trackmill.models.proposers.base import Proposer
     from trackmill.schemas.config import Settings
 
@@ -73,6 +76,8 @@ class Entry:
         published: names of the checkpoint files that its authors publish.
         argument: the setting that `name:ARGUMENT` fills in, such as which of torchvision's detectors; "" if there is
             none.
+        argument_is_weights: that the argument is no setting but the checkpoint, and may be given apart from the name.
+        argument_is_folder: that the argument is a model folder, which the thing reads itself: weights and all.
         on_features: of a detector, that it works on the feature maps of the model: `build` takes `features=...`.
     """
 
@@ -83,6 +88,8 @@ class Entry:
     words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     published: tuple[str, ...] = ()
     argument: str = ""
+    argument_is_weights: bool = False
+    argument_is_folder: bool = False
     on_features: bool = False
 
     def load(self) -> Any:
@@ -112,6 +119,20 @@ MODELS: dict[str, Entry] = {
 """What `--model` may say."""
 
 DETECTORS: dict[str, Entry] = {
+    "detic": Entry(
+        target="trackmill.models.detic.detector:DeticDetector",
+        summary="detic:WEIGHTS, Detic with any vocabulary; without weights the one inside the model (masa_detic)",
+        extra="masa",
+        argument="weights",
+        argument_is_weights=True,
+    ),
+    "hf": Entry(
+        target="trackmill.models.detectors.hf_detector:HfDetector",
+        summary="hf:MODEL_OR_FOLDER, an object detector of transformers, Grounding DINO among them",
+        extra="hf-detectors",
+        argument="model",
+        argument_is_folder=True,
+    ),
     "masa": Entry(
         target="trackmill.models.masa.detector:MasaProposals",
         summary="the proposal head of the model that tracks (MASA): objects of no class",
@@ -170,7 +191,7 @@ class Choice:
         Args:
             tensors: by name, a `trackmill.models.weights.read.Checkpoint` or any mapping; None: fresh weights.
             device: where it is put.
-            shared: `features`, for a detector that works on the model's maps.
+            shared: what the thing gets beside its weights, see `DetectorChoice.build`.
 
         Raises:
             ValueError: tensors that do not fit; names each.
@@ -205,9 +226,116 @@ def find_model(name: str, settings: Mapping[str, Any] | None = None) -> Choice:
     return _find("model", name, MODELS, settings)
 
 
-def find_detector(name: str, settings: Mapping[str, Any] | None = None) -> Choice:
-    """As `find_model`, for a key of `DETECTORS`, `torchvision:NAME`, or `my_package.my_module:Class`."""
-    return _find("detector", name, DETECTORS, settings)
+@dataclass(frozen=True, kw_only=True)
+class DetectorChoice(Choice):
+    """A detector that was looked up: it has the options of `DetectorOptions`, whoever wrote it.
+
+    Args:
+        weights: what the name itself says of the checkpoint, a path or URL (`detic:WEIGHTS`); "" otherwise.
+        options: those options that the detector knows nothing of; they are applied behind it.
+        where: what errors call it.
+    """
+
+    weights: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
+
+    @property
+    def takes_vocabulary(self) -> bool:
+        """Whether `classes` become vectors, and `build` takes `vocabulary=...`."""
+        return bool(getattr(self.offer, "takes_vocabulary", False))
+
+    def build(
+        self, tensors: Mapping[str, torch.Tensor] | None = None, device: str | torch.device = "cpu", **shared: Any
+    ) -> Detector:
+        """The detector, with all of its options; see `Choice.build`.
+
+        Args:
+            tensors: as there.
+            device: as there.
+            shared: `features`, of a detector that works on the model's maps; `vocabulary`, of one that takes it.
+
+        Raises:
+            InputError: it is no `Detector`, or does not know a class that is asked for.
+        """
+        from trackmill.models.detectors.base import Detector
+        from trackmill.models.detectors.options import OPTIONS, DetectorOptions, with_options
+
+        built = super().build(tensors, device, **shared)
+        if not isinstance(built, Detector):
+            raise InputError(
+                f"{self.where}: {type(built).__name__} is no Detector; derive it from "
+                "trackmill.models.detectors.base.Detector"
+            )
+        if isinstance(self.config, DetectorOptions):
+            return with_options(built, dict(self.config), built.applies, self.where)
+        # What a class of somebody else has among its own settings, it keeps itself.
+        own = frozenset(OPTIONS) & set(type(self.config).model_fields)
+        return with_options(built, self.options, own | built.applies, self.where)
+
+
+def find_detector(name: str, settings: Mapping[str, Any] | None = None) -> DetectorChoice:
+    """As `find_model`, for a key of `DETECTORS`, `KEY:ARGUMENT`, or `my_package.my_module:Class`.
+
+    Args:
+        name: what `--detections` said.
+        settings: of its `Config`, and the options that every detector has, see
+            `trackmill.models.detectors.options.DetectorOptions`.
+
+    Raises:
+        ValueError: see `find_model`.
+    """
+    from trackmill.schemas.config import Settings
+
+    entry, offer, argument = _look_up("detector", name, DETECTORS)
+    return _detector_choice(name, entry, offer, argument, settings, getattr(offer, "Config", Settings))
+
+
+def own_detector(model: Choice, name: str, settings: Mapping[str, Any] | None = None) -> DetectorChoice | None:
+    """The detector of that name that lies inside a model; None where the model has none.
+
+    Args:
+        model: the model, looked up.
+        name: what `--detections` said.
+        settings: as of `find_detector`.
+
+    Raises:
+        ValueError: settings that are wrong.
+    """
+    offered = getattr(model.offer, "own_detectors", None)
+    targets: Mapping[str, str] = offered(model.config) if offered else {}
+    if name not in targets:
+        return None
+    entry = Entry(target=targets[name], summary=f"inside {model.name}", extra=model.entry.extra, on_features=True)
+    return _detector_choice(name, entry, entry.load(), "", settings, entry.load().Config)
+
+
+def _detector_choice(
+    name: str, entry: Entry, offer: Any, argument: str, settings: Mapping[str, Any] | None, config: type[Settings]
+) -> DetectorChoice:
+    from trackmill.models.detectors.options import OPTIONS, DetectorOptions
+    from trackmill.schemas.config import build
+
+    values, where = dict(settings or {}), f"detector {shown_name(name)}"
+    unknown = [key for key in OPTIONS if key in values and key not in config.model_fields]
+    options = build(DetectorOptions, {key: values.pop(key) for key in unknown}, where).model_dump()
+    if argument and not entry.argument_is_weights:
+        values = {entry.argument: argument, **values}
+    return DetectorChoice(
+        name=name,
+        offer=offer,
+        entry=entry,
+        config=build(config, {**entry.options, **values}, where),
+        weights=argument if entry.argument_is_weights else "",
+        options=options,
+        where=where,
+    )
+
+
+def shown_name(name: str) -> str:
+    """The name of a detector for messages: of a URL behind it no more than what it is called."""
+    key, argument = _split(name, DETECTORS)
+    return f"{key}:{argument.partition('?')[0].rpartition('@')[2]}" if "://" in argument else name
 
 
 def names_detector(text: str) -> bool:
@@ -335,23 +463,26 @@ def require_class(found: Any, base: type[T], what: str, name: str, attributes: M
 def _find(what: str, name: str, known: Mapping[str, Entry], settings: Mapping[str, Any] | None) -> Choice:
     from trackmill.schemas.config import Settings, build
 
-    key, argument = _split(name, known)
-    if key in known:
-        entry, offer = known[key], known[key].load()
-    elif is_outside(name):
-        likely = [f"{each}:{name.partition(':')[2]}" for each in known if known[each].argument]
-        entry, offer = Entry(target=name, summary="somebody else's"), import_object(name, what, likely)
-    else:
-        entry = known[choose(what, name, known)]
-        offer = entry.load()
-    values = dict(entry.options)
-    if entry.argument:
-        if not argument:
-            raise InputError(f"{what} {name!r}: say which one: {key}:{entry.argument.upper()}")
-        values[entry.argument] = argument
-    values |= settings or {}
+    entry, offer, argument = _look_up(what, name, known)
+    values = {**entry.options, **({entry.argument: argument} if argument else {}), **(settings or {})}
     config = getattr(offer, "Config", Settings)
     return Choice(name=name, offer=offer, entry=entry, config=build(config, values, f"{what} {name}"))
+
+
+def _look_up(what: str, name: str, known: Mapping[str, Entry]) -> tuple[Entry, Any, str]:
+    """What the dictionary says of a name, the module or class itself, and what follows the colon."""
+    key, argument = _split(name, known)
+    if key in known:
+        entry = known[key]
+        # Before anything is imported: which one it is may be all that is missing.
+        if entry.argument and not argument and not entry.argument_is_weights:
+            raise InputError(f"{what} {name!r}: say which one: {key}:{entry.argument.upper()}")
+        return entry, entry.load(), argument
+    if is_outside(name):
+        likely = [f"{each}:{name.partition(':')[2]}" for each in known if known[each].argument]
+        return Entry(target=name, summary="somebody else's"), import_object(name, what, likely), ""
+    entry = known[choose(what, name, known)]
+    return entry, entry.load(), ""
 
 
 def _split(name: str, known: Mapping[str, Entry]) -> tuple[str, str]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trackmill.models.registry import MODELS, Choice, find_detector, find_model
+from trackmill.models.registry import MODELS, Choice, DetectorChoice, find_detector, find_model, own_detector
 from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.models.weights.errors import MissingPackage
 from trackmill.models.weights.read import read_checkpoint
@@ -25,6 +26,9 @@ from trackmill.schemas.published import BadWeights
 
 if TYPE_CHECKING:
     import torch
+
+    from trackmill.models.detectors.base import Detector
+    from trackmill.models.detic.vocabulary import Vocabulary
 
 RANDOM = "none"
 """What may be said instead of a file for random weights, where published ones are taken otherwise."""
@@ -94,32 +98,135 @@ def build_model(
 
 
 def build_detector(
-    name: str, weights: str | None = None, device: str | torch.device = "cpu", shared: Mapping[str, Any] | None = None,
+    name: str | DetectorChoice,
+    weights: str | None = None,
+    device: str | torch.device = "cpu",
+    shared: Mapping[str, Any] | None = None,
     **settings: Any,
-) -> Any:  # fmt: skip
+) -> Detector:
     """A detector of the registry, or of somebody else.
 
     Args:
-        name: a key of `trackmill.models.registry.DETECTORS`, `torchvision:NAME`, or `my_package.my_module:Class`.
-        weights: a path or URL of its checkpoint; None: published ones, where there are some; `none`: random ones.
+        name: a key of `trackmill.models.registry.DETECTORS`, `KEY:ARGUMENT` such as `detic:WEIGHTS` or
+            `hf:MODEL_OR_FOLDER`, or `my_package.my_module:Class`; or what `choose_detector` gave.
+        weights: a path or URL of its checkpoint; None: what its name says, or published ones, where there are some;
+            `none`: random ones.
         device: where it is put.
-        shared: `features`, for a detector that works on the feature maps of the model (`Entry.on_features`).
-        settings: of the detector's `Config`.
+        shared: `features`, for a detector that works on the feature maps of the model (`Entry.on_features`);
+            `vocabulary`, for one that takes it (`DetectorChoice.takes_vocabulary`).
+        settings: of the detector's `Config`, and the options of all detectors; `classes` and `text_weights` as
+            `choose_detector` takes them.
 
     Raises:
         ValueError, OSError, ImportError: see `build_model`.
     """
-    choice = find_detector(name, settings)
-    source = None if weights == RANDOM else weights or choice.default_weights() or None
+    shared = dict(shared or {})
+    if isinstance(name, str):
+        name, vocabulary = choose_detector(name, settings)
+        if vocabulary is not None:
+            shared.setdefault("vocabulary", vocabulary.read())
+    source = detector_weights(name, weights)
     try:
-        tensors = None if source is None else read_weights(source)
+        tensors = None if not source or source == RANDOM else read_weights(source)
     except OSError as error:
-        if weights:
+        if weights or name.weights:
             raise
         raise StorageError(
-            f"the published weights of {name}: {error} (--detector-weights FILE; {RANDOM}: random ones)"
+            f"the published weights of {name.name}: {error} (--detector-weights FILE; {RANDOM}: random ones)"
         ) from error
-    return _built(choice, tensors, device, **(shared or {}))
+    detector: Detector = _built(name, tensors, device, **shared)
+    return detector
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyRequest:
+    """Classes of a detector that compares boxes with vectors, not yet turned into vectors.
+
+    Args:
+        classes: names (a list, or with commas between), `lvis`, or a file; see
+            `trackmill.pipeline.vocabulary.read_vocabulary`.
+        text_weights: of the text encoder that turns names into vectors; "": as `read_vocabulary` chooses.
+    """
+
+    classes: str | tuple[str, ...]
+    text_weights: str = ""
+
+    def read(self) -> Vocabulary:
+        """The vectors and names; see `read_vocabulary` for what is raised."""
+        from trackmill.pipeline.vocabulary import read_vocabulary
+
+        return read_vocabulary(self.classes, self.text_weights or None)
+
+
+def choose_detector(
+    name: str, settings: Mapping[str, Any] | None = None, model: Choice | None = None
+) -> tuple[DetectorChoice, VocabularyRequest | None]:
+    """Look a detector up, and see what its classes come to; nothing large is read.
+
+    Args:
+        name: see `build_detector`.
+        settings: of its `Config` and the options of all detectors. `classes`: a list of names, or a text that
+            `--classes` takes: names with commas between, or a file. `text_weights`: see `VocabularyRequest`.
+        model: the model that tracks; a detector of that name that lies inside it goes before the registry's.
+
+    Returns:
+        The choice, and the vocabulary that is to be read and handed to it, None where there is none.
+
+    Raises:
+        ValueError: no such name, or settings that are wrong.
+        OSError: a file of names could not be read.
+    """
+    values = dict(settings or {})
+    classes, text_weights = values.pop("classes", None), values.pop("text_weights", "")
+
+    def look_up() -> DetectorChoice:
+        inside = None if model is None else own_detector(model, name, values)
+        return inside or find_detector(name, values)
+
+    choice = look_up()
+    if choice.takes_vocabulary:
+        if classes is None:
+            if text_weights:
+                raise InputError(f"{choice.where}: text_weights turn names into vectors: name the classes (--classes)")
+            return choice, None
+        given = classes if isinstance(classes, str) else tuple(classes)
+        return choice, VocabularyRequest(classes=given, text_weights=text_weights)
+    if text_weights:
+        raise InputError(f"{choice.where}: it compares no text vectors, so it has no use for text_weights")
+    if classes is not None:
+        values["classes"] = read_classes(classes)
+        choice = look_up()
+    return choice, None
+
+
+def read_classes(classes: Any) -> tuple[str, ...]:
+    """Names of classes: a list, a text with commas between them, or a file with a name a line.
+
+    Raises:
+        InputError: no names, or the same one twice.
+        OSError: the file could not be read.
+    """
+    from trackmill.pipeline.vocabulary import read_class_names
+
+    return read_class_names(classes)
+
+
+def detector_weights(choice: DetectorChoice, weights: str | None = None) -> str:
+    """Where a detector's checkpoint is: as given, in its name, or published; `none`: random; "": it needs none.
+
+    Raises:
+        InputError: it needs a checkpoint and none is named, or two are.
+    """
+    if weights and choice.weights and weights != choice.weights:
+        raise InputError(f"{choice.where}: its name says which weights; leave --detector-weights out")
+    if weights and choice.entry.argument_is_folder:
+        raise InputError(f"{choice.where}: its weights are in the model's folder; leave --detector-weights out")
+    source = weights or choice.weights or choice.default_weights()
+    if not source and choice.entry.argument_is_weights:
+        inside = [name for name in MODELS if own_detector(find_model(name), choice.name) is not None]
+        models = f", or track with the model that has it inside: --model {' or '.join(inside)}" if inside else ""
+        raise InputError(f"{choice.where}: name its weights: {choice.name}:PATH or {choice.name}:URL{models}")
+    return source
 
 
 def choose_model(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from trackmill.models.detectors.base import Detector
 from trackmill.schemas.boxes import box_areas
@@ -41,6 +41,14 @@ class DetectorOptions(Settings):
         None, description="Whether NMS removes boxes of other classes too; false: each class for itself."
     )
     max_boxes: int | None = Field(None, ge=1, description="Most detections of an image; the best stay.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, values: Any) -> Any:
+        """None is the detector's own default, also where that is a number."""
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if value is not None or key not in OPTIONS}
 
     @field_validator("classes", mode="before")
     @classmethod

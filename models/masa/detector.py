@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from trackmill.models.detectors.base import Detector
+from trackmill.models.detectors.options import DetectorOptions
 from trackmill.models.masa.frame_features import FrameFeatures
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.rpn_inference import DetectionSettings
-from trackmill.schemas.config import Settings
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 
 log = logging.getLogger("trackmill")
 
 
-class MasaProposalSettings(Settings):
+class MasaProposalSettings(DetectorOptions):
     """MASA's own proposal head as a detector. Defaults: the paper's section 3.2.3 and appendix (segment everything)."""
 
     max_boxes: int = Field(300, ge=1, description="Boxes a frame. Released where no masks are asked for: 50.")
@@ -52,6 +52,8 @@ class MasaProposals(Detector):
     """
 
     Config = MasaProposalSettings
+    # Before the object head, in this order; classes are for whoever builds it to filter, and there is one.
+    applies = frozenset({"min_score", "nms_iou", "class_agnostic_nms", "max_boxes"})
 
     names = ("object",)
     category_ids = (1,)
