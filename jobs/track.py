@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
-from trackmill.models.registry import MODELS, is_outside
+from trackmill.models.registry import MODELS, detector_forms, is_outside
 from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
@@ -38,8 +38,9 @@ def add_options(p: JobParser) -> None:
     add = p.option
     add("--video", required=True, metavar="URL", help="a video, a folder of pictures, or a MOTChallenge sequence")
     sources = (
-        "a file (MOTChallenge .txt, COCO .json, .parquet), torchvision:NAME, masa: its own proposal head, or your own "
-        "my_package.my_module:Class; an end-to-end model needs none"
+        f"a file (MOTChallenge .txt, COCO .json, .parquet), {', '.join(detector_forms())}, or your own "
+        "my_package.my_module:Class; masa is the model's own proposal head, detic alone the detector inside masa_detic; "
+        "an end-to-end model needs none"
     )
     add("--detections", metavar="WHAT", help=sources)
     add("--output", required=True, metavar="FOLDER", help="gets NAME.txt, NAME.json, NAME.parquet, NAME.mp4")
@@ -52,7 +53,10 @@ def add_options(p: JobParser) -> None:
     add("--format", nargs="+", type=OneOf(SUFFIXES), default=["mot"], metavar="NAME", help=forms)
     add("--save-video", action="store_true", help="write an mp4 with boxes, masks, ids and trails")
     add("--masks", action="store_true", help="segment what is tracked with SAM's decoder (masa_sam_*)")
-    add("--min-score", type=float, metavar="X", help="leave out detections below it")
+    add("--min-score", type=float, metavar="X", help="leave out detections below it; default: as the detector says")
+    wanted = "what to look for: person,dog, a file with a name a line, for detic also .npy, .npz or lvis; default: all"
+    add("--classes", metavar="WHAT", help=wanted)
+    add("--text-weights", metavar="URL", help="of CLIP ViT-B/32, which turns names of --classes into vectors for detic")
     add("--detector-weights", metavar="URL", help="of a detector that is named; default: published; none: random")
     add("--images", metavar="FILE", help="COCO-VID or TAO file that says which image id each frame has")
     add("--name", metavar="NAME", help="of the sequence; default: of the file or folder")
@@ -97,6 +101,8 @@ def run(options: Options) -> ExitCode:
             weights=options.weights,
             detections=options.detections if from_file is None else from_file,
             detector_weights=options.detector_weights,
+            classes=options.classes,
+            text_weights=options.text_weights,
             masks=options.masks,
             tracker=options.tracker,
             device=options.device,

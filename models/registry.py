@@ -41,7 +41,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trackmill.schemas.errors import InputError
@@ -234,11 +234,13 @@ class DetectorChoice(Choice):
         weights: what the name itself says of the checkpoint, a path or URL (`detic:WEIGHTS`); "" otherwise.
         options: those options that the detector knows nothing of; they are applied behind it.
         where: what errors call it.
+        inside: that it lies in the checkpoint of the model that tracks, whose tensors it gets.
     """
 
     weights: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
+    inside: bool = False
 
     @property
     def takes_vocabulary(self) -> bool:
@@ -307,7 +309,8 @@ def own_detector(model: Choice, name: str, settings: Mapping[str, Any] | None = 
     if name not in targets:
         return None
     entry = Entry(target=targets[name], summary=f"inside {model.name}", extra=model.entry.extra, on_features=True)
-    return _detector_choice(name, entry, entry.load(), "", settings, entry.load().Config)
+    choice = _detector_choice(name, entry, entry.load(), "", settings, entry.load().Config)
+    return replace(choice, inside=True)
 
 
 def _detector_choice(
@@ -341,6 +344,11 @@ def shown_name(name: str) -> str:
 def names_detector(text: str) -> bool:
     """Whether `--detections` names a detector; otherwise it is a file."""
     return _split(text, DETECTORS)[0] in DETECTORS or is_outside(text)
+
+
+def detector_forms() -> list[str]:
+    """What `--detections` may say, for help texts: `masa`, `torchvision:NAME`, ..."""
+    return [f"{key}:{entry.argument.upper()}" if entry.argument else key for key, entry in DETECTORS.items()]
 
 
 def proposer_class(name: str) -> type[Proposer]:

@@ -191,12 +191,11 @@ def choose_detector(
             return choice, None
         given = classes if isinstance(classes, str) else tuple(classes)
         return choice, VocabularyRequest(classes=given, text_weights=text_weights)
-    if text_weights:
-        raise InputError(f"{choice.where}: it compares no text vectors, so it has no use for text_weights")
     if classes is not None:
         values["classes"] = read_classes(classes)
-        choice = look_up()
-    return choice, None
+    if text_weights:
+        values["text_weights"] = text_weights  # perhaps a setting of its own; unknown to most
+    return look_up(), None
 
 
 def read_classes(classes: Any) -> tuple[str, ...]:

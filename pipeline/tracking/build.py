@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trackmill.models.association import Tracker
 from trackmill.models.detectors.base import Detector
-from trackmill.models.detectors.score_filter import ScoreFilter
+from trackmill.models.detectors.options import DetectorOptions, with_options
 from trackmill.models.device import choose_device
 from trackmill.models.embedders.base import Embedder, EmbeddingNetwork, SharedFeatures
 from trackmill.models.registry import (
     DEFAULT_FRAME_SIZE,
-    DETECTORS,
     MODELS,
     Choice,
-    find_detector,
+    DetectorChoice,
+    detector_forms,
     find_model,
     names_detector,
 )
@@ -25,13 +25,27 @@ from trackmill.pipeline.tracking.detection_files import FileDetections, read_det
 from trackmill.pipeline.tracking.frames import FrameReader, PictureFrames
 from trackmill.pipeline.tracking.settings import SizeSettings, TrackConfig, make_tracker
 from trackmill.pipeline.tracking.two_stage import GivenDetections, TwoStage
-from trackmill.pipeline.weights import build_detector, build_model, choose_model
+from trackmill.pipeline.weights import (
+    VocabularyRequest,
+    build_detector,
+    build_model,
+    choose_detector,
+    choose_model,
+    detector_weights,
+    read_classes,
+    read_weights,
+)
+from trackmill.schemas.config import build
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
     from trackmill.models.detectors.frame_scaling import FrameScaling
+
+
+FILE = "file:"
+"""What may stand before a file of detections, as it has to for detections of sidecars."""
 
 
 def model_scaling(name: str, size: SizeSettings) -> FrameScaling:
@@ -45,6 +59,7 @@ def read_file_detections(
     """Detections that are in a file; None where `detections` names a detector or nothing. See `read_detections`."""
     if detections is None or names_detector(detections):
         return None
+    detections = detections.removeprefix(FILE)
     least = float("-inf") if min_score is None else min_score
     found = read_detections(detections, reader.name, reader.file_names, images, least)
     if isinstance(reader, PictureFrames) and redact(detections).lower().endswith((".txt", ".csv")):
@@ -58,6 +73,8 @@ def make_video_model(
     weights: str | None = None,
     detections: str | Detector | None = None,
     detector_weights: str | None = None,
+    classes: str | Sequence[str] | None = None,
+    text_weights: str | None = None,
     masks: bool = False,
     tracker: str | Tracker = "tao",
     device: str = "auto",
@@ -71,13 +88,18 @@ def make_video_model(
         model: a name of `trackmill.models.registry.MODELS`, or `my_package.my_module:Class`; or an object: a network
             with `embed(images, boxes)`, an `Embedder`, or a `VideoModel`.
         weights: path or URL of a named model's checkpoint, or a word that it knows; None: random weights.
-        detections: `masa`, `torchvision:NAME` or `my_package.my_module:Class`; or a detector, such as what
-            `read_file_detections` gives; None: the model is an end-to-end tracker.
-        detector_weights: path or URL of a named detector's checkpoint; None: its published ones, `none`: random.
+        detections: a name of `trackmill.models.registry.DETECTORS`, such as `masa`, `detic:WEIGHTS` or
+            `hf:MODEL_OR_FOLDER`, or `my_package.my_module:Class`; or a detector, such as what `read_file_detections`
+            gives; None: the model is an end-to-end tracker.
+        detector_weights: path or URL of a named detector's checkpoint; None: what its name says, or its published
+            ones; `none`: random.
+        classes: what is looked for, see `trackmill.pipeline.weights.choose_detector`; None: as `config.detector` and
+            the detector say.
+        text_weights: path or URL of what turns names of classes into vectors, of a detector that compares them.
         masks: whether the model's segmenter cuts out what is tracked.
         tracker: a name in `PRESETS`, or a tracker; an end-to-end tracker has no use for it.
         device: see `trackmill.models.device.choose_device`.
-        min_score: detections of a named detector below it are left out; None: the detector's own choice.
+        min_score: detections below it are left out; None: the detector's own choice.
         scaling: size at which frames are looked at; None: as `config.size` and the model say.
         config: all other settings.
 
@@ -93,8 +115,18 @@ def make_video_model(
         _check_masks(choice)
     rule = _tracker(tracker, config)
     place = choose_device(device)
-    wanted = _wanted_detector(detections, detector_weights, config)
-    built: Any = build_model(model, weights, place, **config.model) if isinstance(model, str) else model
+    said = {"classes": classes, "text_weights": text_weights, "min_score": min_score}
+    options = {**config.detector, **{key: value for key, value in said.items() if value is not None}}
+    wanted = _wanted_detector(detections, detector_weights, options, choice, config)
+    built: Any = model
+    tensors: Any = None
+    if isinstance(model, str):
+        source = choose_model(model, weights, **config.model)[1]
+        # Read once where the detector lies in the same file.
+        tensors = (
+            read_weights(source) if wanted is not None and wanted[0].inside and isinstance(source, str) else source
+        )
+        built = build_model(model, weights if tensors is source else tensors, place, **config.model)
 
     name = model if isinstance(model, str) else type(model).__name__
     if isinstance(built, VideoModel):
@@ -108,11 +140,11 @@ def make_video_model(
     if detections is None:
         raise InputError(
             f"--detections: {name} describes boxes and finds none: give a file, my_package.my_module:Class or one of "
-            f"{', '.join(DETECTORS)}"
+            f"{', '.join(detector_forms())}"
         )
     features: SharedFeatures | None = None
     embedder: Embedder
-    if masks or (wanted is not None and wanted.entry.on_features):
+    if masks or (wanted is not None and wanted[0].entry.on_features):
         features = _features(name, choice, built, scaling or _scaling(choice, config.size), place)
         embedder = features.embedder()
     elif isinstance(built, Embedder):
@@ -124,10 +156,10 @@ def make_video_model(
 
         embedder = ScaledEmbedder(built, scaling or _scaling(choice, config.size), place)
     if wanted is not None:
-        detector = _built_detector(wanted, detector_weights, min_score, place, features, config)
+        detector = _built_detector(wanted, detector_weights, place, features, tensors)
     else:
         assert isinstance(detections, Detector)
-        detector = detections
+        detector = _with_options(detections, options)
     segmenter = choice.offer.segmenter(features) if masks and choice is not None else None
     return TwoStage(detector, embedder, rule, segmenter)
 
@@ -172,47 +204,61 @@ def _features(
 
 
 def _wanted_detector(
-    detections: str | Detector | None, detector_weights: str | None, config: TrackConfig
-) -> Choice | None:
+    detections: str | Detector | None,
+    weights: str | None,
+    options: Mapping[str, Any],
+    model: Choice | None,
+    config: TrackConfig,
+) -> tuple[DetectorChoice, VocabularyRequest | None] | None:
     """The detector that is named, with its settings checked; None where detections come from elsewhere."""
     if isinstance(detections, str):
-        wanted = find_detector(detections, config.detector)
-        if wanted.entry.on_features:
-            return find_detector(detections, {**config.proposals, **config.detector})
-        if config.proposals:
-            raise InputError(f"--set proposals: goes with the model's own proposals, not with {detections}")
-        return wanted
-    for option, given in (
-        ("--detector-weights", detector_weights),
-        ("--set detector", config.detector),
+        # With weights of its own it is the registry's, beside the model.
+        owner = None if weights else model
+        wanted = choose_detector(detections, options, owner)
+        choice = wanted[0]
+        if choice.inside or not choice.entry.on_features:
+            if config.proposals:
+                raise InputError(f"--set proposals: goes with the model's own proposals, not with {choice.where}")
+            if not choice.inside:
+                detector_weights(choice, weights)
+            return wanted
+        return choose_detector(detections, {**config.proposals, **options}, owner)
+    given = set(options) - {"min_score"} if detections is None else set()
+    for option, wrong in (
+        ("--detector-weights", weights),
+        ("--classes", given == {"classes"}),
+        ("--text-weights", given == {"text_weights"}),
+        ("--set detector", given),
         ("--set proposals", config.proposals),
     ):
-        if given:
+        if wrong:
             raise InputError(f"{option}: goes with a detector that --detections names; there is none")
     return None
 
 
 def _built_detector(
-    wanted: Choice,
+    wanted: tuple[DetectorChoice, VocabularyRequest | None],
     weights: str | None,
-    min_score: float | None,
     device: torch.device,
     features: SharedFeatures | None,
-    config: TrackConfig,
+    tensors: Any,
 ) -> Detector:
-    on_features = wanted.entry.on_features
-    settings: dict[str, Any] = {**config.proposals, **config.detector} if on_features else dict(config.detector)
-    knows_scores = "min_score" in type(wanted.config).model_fields
-    if min_score is not None and knows_scores:
-        settings["min_score"] = min_score
-    shared: Mapping[str, Any] = {"features": features} if on_features else {}
-    detector = build_detector(wanted.name, weights, device, shared, **settings)
-    if not isinstance(detector, Detector):
-        raise InputError(
-            f"--detections {wanted.name}: {type(detector).__name__} is no Detector; derive it from "
-            "trackmill.models.detectors.base.Detector"
-        )
-    return ScoreFilter(detector, min_score) if min_score is not None and not knows_scores else detector
+    choice, vocabulary = wanted
+    shared: dict[str, Any] = {"features": features} if choice.entry.on_features else {}
+    if vocabulary is not None:
+        shared["vocabulary"] = vocabulary.read()
+    if not choice.inside:
+        return build_detector(choice, weights, device, shared)
+    detector: Detector = choice.build(tensors, device, **shared)
+    return detector
+
+
+def _with_options(detector: Detector, options: dict[str, Any]) -> Detector:
+    """Detections that come from a file, or from whoever calls, behind the options of all detectors."""
+    if isinstance(options.get("classes"), str):
+        options["classes"] = read_classes(options["classes"])
+    checked = build(DetectorOptions, options, "--set detector (of detections that are given)")
+    return with_options(detector, dict(checked), name="--detections")
 
 
 def _refuse_stages(

@@ -41,7 +41,9 @@ class TrackConfig(Settings):
         default_factory=dict, description="Settings of the tracker, by their official names."
     )
     detector: dict[str, Any] = Field(
-        default_factory=dict, description="Settings of the detector that --detections names."
+        default_factory=dict,
+        description="Of every detector: min_score, classes, nms_iou, class_agnostic_nms, max_boxes; and the settings of "
+        "the one that --detections names.",
     )
     model: dict[str, Any] = Field(default_factory=dict, description="Settings of the model that --model names.")
 
