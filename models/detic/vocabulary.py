@@ -1,7 +1,7 @@
 """A vocabulary: the vectors of C classes, by which an open-vocabulary detector scores boxes, and the classes' names.
 
 vocabulary = as_vocabulary(np.load("classes.npy"))      # (C, 512); named "class 0", "class 1", ...
-vocabulary = as_vocabulary("lvis")                      # whatever `--classes` takes, see `trackmill.pipeline.vocabulary`
+vocabulary = as_vocabulary("lvis")                      # or whatever else `--classes` takes
 vocabulary = as_vocabulary(["person", "traffic light"], text_weights="ViT-B-32.pt")
 """
 

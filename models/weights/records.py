@@ -6,10 +6,10 @@ torch compares neither: a flipped bit is another weight, and behind a record tha
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import struct
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +34,34 @@ def check_lengths(path: Path) -> None:
             lengths[record.filename] = min(record.file_size, lengths.get(record.filename, record.file_size))
         for name in lengths:
             if name == _LIST or name.endswith(f"/{_LIST}"):
-                _Lengths(_stored(path, archive.getinfo(name)), name.removesuffix(_LIST), lengths).load()
+                _Lengths(stored_bytes(path, archive.getinfo(name)), name.removesuffix(_LIST), lengths).load()
 
 
-def _stored(path: Path, record: zipfile.ZipInfo) -> bytes:
+def stored_bytes(path: Path, record: zipfile.ZipInfo) -> bytes:
     """The bytes of a record that is not packed, whatever its checksum says."""
     with open(path, "rb") as handle:
-        handle.seek(record.header_offset)
-        header = handle.read(_LOCAL_HEADER.size)
-        name, extra = _LOCAL_HEADER.unpack(header)[-2:]
-        handle.seek(name + extra, os.SEEK_CUR)
+        handle.seek(place_of(path, record))
         return handle.read(record.file_size)
+
+
+def place_of(path: Path, record: zipfile.ZipInfo) -> int:
+    """Where in the file the bytes of a record begin."""
+    with open(path, "rb") as handle:
+        handle.seek(record.header_offset)
+        name, extra = _LOCAL_HEADER.unpack(handle.read(_LOCAL_HEADER.size))
+    return record.header_offset + _LOCAL_HEADER.size + int(name) + int(extra)
 
 
 class DamagedRecord(ValueError):
     """A record has another CRC-32 than the zip says, as others have not."""
 
 
-def check_crcs(path: Path) -> None:
+def check_crcs(path: Path, only: Collection[str] | None = None) -> None:
     """Compare each record with its CRC-32; reads the whole file, about a gigabyte a second.
+
+    Args:
+        path: of the zip.
+        only: names of the records that are compared; None: all.
 
     Files whose writer was told to compute none (`torch.serialization.set_crc32_options`) have not one that is right,
     and are passed.
@@ -63,6 +72,8 @@ def check_crcs(path: Path) -> None:
     right, wrong = 0, []
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
+            if only is not None and record.filename not in only:
+                continue
             try:
                 with archive.open(record) as handle:
                     while handle.read(_CHUNK_BYTES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import pickle
 import sys
@@ -27,7 +28,7 @@ from tests.shared_data import DATA, needs_data
 from trackmill.models.backbones.lite0 import imagenet_lite0
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.variants import VARIANTS, metadata_of, recognise
-from trackmill.models.weights.read import read_checkpoint
+from trackmill.models.weights.read import as_checkpoint, read_checkpoint
 from trackmill.pipeline.weights import build_model, read_weights
 
 State = dict[str, Tensor]
@@ -75,17 +76,22 @@ def test_wrappers_come_off(state: State, wrap: Callable[[State], Any], tmp_path:
     assert_loaded(trackmill.models.masa.load("masa_lite0", wrap(state)), state)
 
 
-def test_a_url_is_not_fetched_by_a_model_but_by_the_pipeline(
+def test_a_url_is_fetched_by_the_pipeline_for_a_model_too(
     state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRACKMILL_CACHE", str(tmp_path / "cache"))
     url = f"memory://masa-{os.urandom(4).hex()}/lite0.safetensors"
     save_file(state, tmp_path / "one.safetensors")
     fsspec.filesystem("memory").pipe_file(url, (tmp_path / "one.safetensors").read_bytes())
-    with pytest.raises(ValueError, match=r"trackmill\.pipeline\.weights\.read_weights\(url\) fetches it") as raised:
-        trackmill.models.masa.load("masa_lite0", f"{url}?signature=secret")
-    assert "secret" not in str(raised.value)
+    assert_loaded(trackmill.models.masa.load("masa_lite0", url), state)
+    assert_loaded(trackmill.models.masa.load("masa_lite0", f"file://{tmp_path / 'one.safetensors'}"), state)
     assert_loaded(trackmill.models.masa.load("masa_lite0", read_weights(url)), state)
+    # The one fetches, the other reads files of this machine alone.
+    for load, user in itertools.product((as_checkpoint, read_checkpoint), ("", "user:hush@")):
+        with pytest.raises((FileNotFoundError, ValueError), match=r"check the URL|read_weights|credentials") as told:
+            load(f"memory://{user}nowhere/a.pth?signature=sesame")
+        said = str(raised.value)
+        assert "memory://nowhere/a.pth" in said and "sesame" not in said and "hush" not in said
     assert_loaded(build_model("masa_lite0", url), state)
 
 
