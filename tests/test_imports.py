@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pipeline.isolation",),
     ("pipeline.weights", "pipeline.inspect", "pipeline.sources"),
     ("pipeline.sidecars",),
-    ("pipeline.loader", "pipeline.mining", "pipeline.tracking"),
+    ("pipeline.audit", "pipeline.loader", "pipeline.mining", "pipeline.tracking"),
     ("pipeline.evaluation",),
     ("pipeline.tasks",),
     ("pipeline.training",),

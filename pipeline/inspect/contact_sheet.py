@@ -7,8 +7,6 @@ once `max_bytes` are reached.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +18,13 @@ from PIL import Image
 
 from trackmill.pipeline.inspect.overlay import More
 from trackmill.pipeline.inspect.selection import Unreadable, evenly_spaced, select_rows
+from trackmill.pipeline.inspect.thumbnails import Mark, data_uri, jpeg_bytes, shown
 from trackmill.pipeline.media.drawing.layers import FAINT, FIRM, Ink, label_map, labels_png
 from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, SIDECAR, css, identity_colour
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset, read_row
 from trackmill.pipeline.shards.tar import BadShard
-from trackmill.pipeline.storage.credentials import redact, scrub
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.config import flatten
 from trackmill.schemas.masks import CroppedMask
@@ -43,21 +42,6 @@ LAYERS = [
     ("refused", "refused"),
 ]
 """Layers of every sheet, and what their switches say."""
-_MAX_TEXT = 400
-_JPEG_QUALITY = 78
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A box on a thumbnail: place in stored pixels, colour, what a pointer resting on it shows, what is written."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    colour: str
-    title: str
-    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +112,7 @@ def contact_sheet(
                 unreadable.add(row.shard, error)
                 fault = unreadable.reasons[row.shard]
         if fault:
-            cards.append({"key": row.key, "uri": _shown(redact(row.uri)), "fault": _shown(fault), "views": []})
+            cards.append({"key": row.key, "uri": shown(redact(row.uri)), "fault": shown(fault), "views": []})
         num_bytes += sum(len(v.picture) + sum(map(len, v.masks.values())) for v in cards[-1]["views"])
         if progress:
             progress(1)
@@ -141,7 +125,7 @@ def contact_sheet(
     )
     environment.filters["count"] = lambda number: f"{number:,}"
     return environment.get_template("contact_sheet.html.j2").render(
-        title=_shown(redact(dataset.url)),
+        title=shown(redact(dataset.url)),
         cards=cards,
         figures=_figures(dataset),
         settings=_settings(dataset),
@@ -163,18 +147,18 @@ def contact_sheet(
 def _card(sample: Sample, more: More | None) -> dict[str, Any]:
     record = sample.record
     count = len(record.frames)
-    shown = evenly_spaced(count, STRIP_FRAMES)
+    views = evenly_spaced(count, STRIP_FRAMES)
     scores = [score for frame in record.frames for score in frame.proposals.scores]
     refused: Counter[str] = Counter()
     for frame in record.frames:
         refused.update(frame.proposals.refused)
     return {
         "key": record.key,
-        "uri": _shown(redact(record.origin.uri)),
+        "uri": shown(redact(record.origin.uri)),
         "fault": "",
         "kind": record.kind,
-        "source": _shown(record.origin.source),
-        "license": _shown(record.origin.license),
+        "source": shown(record.origin.source),
+        "license": shown(record.origin.license),
         "size": f"{record.stored.width} × {record.stored.height}",
         "original": f"{record.origin.width} × {record.origin.height}",
         "width": record.stored.width,
@@ -187,8 +171,8 @@ def _card(sample: Sample, more: More | None) -> dict[str, Any]:
         "num_proposals": len(scores),
         "num_negatives": sum(len(frame.proposals.negatives) for frame in record.frames),
         "scores": f"{min(scores):.2f} – {max(scores):.2f}" if scores else "",
-        "refused": [(_shown(reason), number) for reason, number in refused.most_common()],
-        "views": [_view(sample, number, PICTURE_WIDTH if count == 1 else STRIP_WIDTH, more) for number in shown],
+        "refused": [(shown(reason), number) for reason, number in refused.most_common()],
+        "views": [_view(sample, number, PICTURE_WIDTH if count == 1 else STRIP_WIDTH, more) for number in views],
     }
 
 
@@ -213,7 +197,7 @@ def _view(sample: Sample, number: int, width: int, more: More | None) -> Thumbna
     kept = [i for i in range(len(proposals.boxes)) if i not in negatives]
     marks = {
         "refused": [
-            mark(box, REFUSED, f"refused: {_shown(reason)}")
+            mark(box, REFUSED, f"refused: {shown(reason)}")
             for box, reason in list(zip(proposals.refused_boxes, proposals.refused_reasons))[:MAX_BOXES]
         ],
         "proposals": [proposal(i, PROPOSAL, "proposal") for i in kept[:MAX_BOXES]],
@@ -228,7 +212,7 @@ def _view(sample: Sample, number: int, width: int, more: More | None) -> Thumbna
     if more is not None:
         extra = more(sample, number)
         marks["sidecar"] = [
-            mark(box, colour, _shown(title))
+            mark(box, colour, shown(title))
             for box, colour, title in list(zip(extra.boxes.tolist(), extra.colours, extra.titles))[:MAX_BOXES]
         ]
     masks = sample.proposal_masks(number)
@@ -241,7 +225,7 @@ def _view(sample: Sample, number: int, width: int, more: More | None) -> Thumbna
     time = "" if record.time_s is None else f" · {record.time_s:.2f} s"
     return Thumbnail(
         caption=f"frame {record.index}{time}",
-        picture=_data_uri("jpeg", _jpeg(thumbnail)),
+        picture=data_uri("jpeg", jpeg_bytes(thumbnail)),
         masks={name: uri for name, uri in uris.items() if uri},
         marks=marks,
     )
@@ -257,7 +241,7 @@ def _mask_uri(
         labels = label_map(masks, stored.height, stored.width, width / stored.width)
     except ValueError as error:
         raise BadShard(f"{sample.shard}: {sample.key}.masks.json: a mask of frame {number} {error}") from None
-    return _data_uri("png", labels_png(labels, colours, ink)) if np.any(labels) else ""
+    return data_uri("png", labels_png(labels, colours, ink)) if np.any(labels) else ""
 
 
 def _figures(dataset: Dataset) -> list[tuple[str, str, int]]:
@@ -276,7 +260,7 @@ def _settings(dataset: Dataset) -> list[tuple[str, str]]:
     try:
         config = dataset.config
     except ValueError as error:
-        return [("config.json", _shown(error))]
+        return [("config.json", shown(error))]
     # `parts` is what decides the output; the rest of `config.json` says how the run was made, not what it made.
     parts = config.get("parts")
     described: dict[str, Any] = {
@@ -284,25 +268,9 @@ def _settings(dataset: Dataset) -> list[tuple[str, str]]:
     }
     described |= parts if isinstance(parts, dict) else {}
     plain = {name: ", ".join(map(str, v)) if isinstance(v, list) else v for name, v in flatten(described).items()}
-    return [(_shown(name), _shown(value)) for name, value in plain.items()]
+    return [(shown(name), shown(value)) for name, value in plain.items()]
 
 
 def _quarantined(dataset: Dataset) -> list[tuple[str, str, str]]:
     bad = [row for row in dataset.rows if row.status == "quarantined"]
-    return [(_shown(row.error_class), _shown(row.reason), _shown(redact(row.uri))) for row in bad]
-
-
-def _shown(value: object) -> str:
-    """Untrusted text fit to be shown: no credentials, no control characters, of bounded length; escaped by Jinja."""
-    text = "".join(c if c.isprintable() else " " for c in scrub(str(value)))
-    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT // 2]} … {text[-_MAX_TEXT // 2 :]}"
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return out.getvalue()
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return [(shown(row.error_class), shown(row.reason), shown(redact(row.uri))) for row in bad]

@@ -56,7 +56,7 @@ class ChainProducer(Producer):
         """See `Producer.rows`; a row for each proposal that is in a chain, in the order of chains inside a frame."""
         boxes = [np.array(frame.proposals.boxes, np.float32).reshape(-1, 4) for frame in sample.record.frames]
         scores = [np.array(frame.proposals.scores, np.float32) for frame in sample.record.frames]
-        chains, ious = _link(boxes, self._config.min_iou)
+        chains, ious = link_boxes(boxes, self._config.min_iou)
         lengths = np.bincount(np.concatenate(chains))
         long_enough = lengths >= self._config.min_length
         number = np.cumsum(long_enough) - 1
@@ -70,8 +70,17 @@ class ChainProducer(Producer):
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def _link(boxes: list[Boxes], min_iou: float) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
-    """Chain of each proposal of each frame, numbered as they begin, and its IoU with the one before."""
+def link_boxes(boxes: list[Boxes], min_iou: float) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
+    """Link boxes of neighbouring frames, each of which is the other's best match.
+
+    Args:
+        boxes: (N, 4) of each frame, best score first.
+        min_iou: least IoU of a link.
+
+    Returns:
+        For each frame the chain (N,) of every box, numbered as they begin, and its IoU (N,) with the one before; 0
+        where a chain begins.
+    """
     chains: list[NDArray[np.int64]] = []
     ious: list[NDArray[np.float32]] = []
     begun = 0
