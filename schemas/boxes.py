@@ -47,15 +47,6 @@ def iou_matrix(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     return iou
 
 
-def shares_inside(boxes: Boxes, regions: Boxes) -> NDArray[np.float32]:
-    """Share of every box (M, 4) that lies inside every region (N, 4): (M, N) float32 in 0..1."""
-    low = np.maximum(boxes[:, None, :2], regions[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], regions[None, :, 2:])
-    sides = np.clip(high - low, 0, None)
-    shares: NDArray[np.float32] = sides[..., 0] * sides[..., 1] / np.maximum(box_areas(boxes)[:, None], 1e-9)
-    return shares
-
-
 def nms(boxes: Boxes, scores: NDArray[np.floating], iou_threshold: float) -> NDArray[np.int64]:
     """Greedy non-maximum suppression.
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from trackmill.pipeline.audit.rows import FrameNegatives
 from trackmill.pipeline.audit.settings import AuditSettings
 from trackmill.pipeline.sidecars.producers.chains import link_boxes
-from trackmill.schemas.boxes import Boxes, iou_matrix, nms, shares_inside
-from trackmill.schemas.sample import FrameRecord
+from trackmill.schemas.boxes import Boxes, iou_matrix, nms
+from trackmill.schemas.negatives import inside_ignored
+from trackmill.schemas.sample import FrameRecord, SampleRecord
 
 INSIDE = 0.8
 """Share of a negative's area inside an annotated object from which on it counts as a part of that object."""
@@ -64,18 +65,19 @@ class MeasuredFrame:
 
 
 def measure(
-    frames: Sequence[FrameRecord], negatives: Sequence[FrameNegatives], settings: AuditSettings
+    sample: SampleRecord, negatives: Sequence[FrameNegatives], settings: AuditSettings
 ) -> tuple[list[MeasuredFrame], list[Chain]]:
     """Measure the negatives of a sample.
 
     Args:
-        frames: its record.
+        sample: its record.
         negatives: of each frame.
         settings: see `AuditSettings`.
 
     Returns:
         The frames, and the chains that `MeasuredFrame.chain` counts into; a single negative is a chain of one frame.
     """
+    frames = sample.frames
     negatives = [_at_least(own, settings.min_score) for own in negatives]
     survivors, betters = zip(*(_suppress(own, settings) for own in negatives))
     kept_boxes = [own.boxes[kept] for own, kept in zip(negatives, survivors)]
@@ -90,9 +92,9 @@ def measure(
         measured.append(
             MeasuredFrame(
                 negatives=own,
-                annotated=record.objects is not None,
+                annotated=sample.origin.annotated and record.objects is not None,
                 object_iou=_best(iou_matrix(own.boxes, objects)),
-                inside=_best(shares_inside(own.boxes, objects)) >= INSIDE,
+                inside=inside_ignored(own.boxes, objects, INSIDE),
                 lapsed=_best(iou_matrix(own.boxes, _lapsed_objects(frames, position))) >= settings.min_iou,
                 proposal_iou=_best(iou_matrix(own.boxes, _array(record.proposals.boxes))),
                 kept=kept,

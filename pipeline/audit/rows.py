@@ -14,6 +14,7 @@ from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.sidecars.about import Sidecar, Sidecars, command, find_sidecars
 from trackmill.pipeline.sidecars.part import SidecarPart, read_part
+from trackmill.pipeline.sidecars.producers.negatives import FRAMES, KEPT, NOT_ANNOTATED
 from trackmill.pipeline.sidecars.tables import OtherShards, check_maker, check_shard, part_of_shard
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import join
@@ -24,7 +25,9 @@ from trackmill.schemas.receipt import ShardInfo
 SIDECAR = "negatives"
 """What the sidecar is called unless its maker chose another name."""
 PROPOSAL_CLASS = "(proposal)"
-"""Class of negatives that have none: those of the records are proposals."""
+"""Class of negatives that have none: proposals."""
+_NOT_DROPPED = {KEPT, FRAMES, NOT_ANNOTATED}
+"""Counts of a part that are not of detections that were left out."""
 
 
 class NoPart(InputError):
@@ -155,7 +158,7 @@ class SidecarNegatives(NegativeRows):
         found = []
         for number in range(len(sample.record.frames)):
             own = slice(*np.searchsorted(frames, [number, number + 1]))
-            found.append(_best_first(boxes[own], scores[own], [str(label) for label in labels[own]]))
+            found.append(_best_first(boxes[own], scores[own], [str(label) or PROPOSAL_CLASS for label in labels[own]]))
         return found
 
     def _read(self, file_name: str) -> SidecarPart:
@@ -172,7 +175,7 @@ class SidecarNegatives(NegativeRows):
         except (NoPart, BadShard, OtherShards) as error:
             self._bad[file_name] = str(error)
             raise NoPart(str(error)) from None
-        self.dropped.update(getattr(part.about, "dropped", None) or {})
+        self.dropped.update({name: n for name, n in part.about.counts.items() if n and name not in _NOT_DROPPED})
         self.quarantined = {entry.key: f"{entry.error_class}: {entry.reason}" for entry in part.about.quarantined}
         return part
 

@@ -122,8 +122,8 @@ def _look(
         if len(audit.quarantined) < _MOST_NAMED:
             audit.quarantined.append(f"{sample.key}: {negatives.quarantined[sample.key]}")
         return
-    frames, chains = measure(sample.record.frames, own, settings)
-    audit.totals.add(sample.record.frames, frames, chains)
+    frames, chains = measure(sample.record, own, settings)
+    audit.totals.add(frames, chains)
     candidates = candidates_of(sample.key, frames, chains)
     for shortlist in lists.values():
         shortlist.offer(candidates)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 
 from trackmill.pipeline.audit.measure import Chain, MeasuredFrame
 from trackmill.pipeline.audit.settings import AuditSettings
-from trackmill.schemas.sample import FrameRecord
 
 SCORE_BINS = 20
 """Bins of equal width between 0 and 1; the last one holds 1.0 too."""
@@ -139,11 +139,11 @@ class Totals:
         """Those that are found again in neighbouring frames."""
         return int(self.everything.persistent.sum())
 
-    def add(self, records: list[FrameRecord], frames: list[MeasuredFrame], chains: list[Chain]) -> None:
+    def add(self, frames: Sequence[MeasuredFrame], chains: Sequence[Chain]) -> None:
         """Count a sample."""
         self.samples += 1
-        self.clips += len(records) > 1
-        if len(records) > 1:
+        self.clips += len(frames) > 1
+        if len(frames) > 1:
             self.chains.update(len(chain) for chain in chains)
         lengths = np.array([len(chain) for chain in chains] + [0])  # the last one is for index -1
         for frame in frames:
@@ -151,7 +151,7 @@ class Totals:
                 self.frames_unannotated += 1
                 self.rows_unannotated += len(frame.negatives)
             if frame.annotated or len(frame.negatives):
-                self._add_frame(frame, lengths[frame.chain], in_clip=len(records) > 1)
+                self._add_frame(frame, lengths[frame.chain], in_clip=len(frames) > 1)
 
     def _add_frame(self, frame: MeasuredFrame, lengths: NDArray[np.int64], in_clip: bool) -> None:
         own, settings = frame.negatives, self.settings
