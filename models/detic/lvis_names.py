@@ -1,7 +1,7 @@
 """The names of LVIS v1's 1203 classes, as Detic's LVIS matrix and checkpoints number them: by id, from 1 on.
 
-Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019; spelled as in its annotations.
-Checkpoints hold the vectors of these classes and not their names.
+Gupta et al., "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019 (annotations: CC BY 4.0); spelled
+as there. Checkpoints hold the vectors of these classes and not their names.
 """
 
 from __future__ import annotations
