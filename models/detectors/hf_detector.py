@@ -110,9 +110,7 @@ class FixedClassDetector(Detector):
 
     applies = frozenset({"min_score"})
 
-    def __init__(
-        self, network: Any, processor: Any, options: HfSettings, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, network: Any, processor: Any, options: HfSettings, device: torch.device | str = "cpu") -> None:
         if not hasattr(processor, "post_process_object_detection"):
             raise InputError(f"hf:{options.model}: {type(processor).__name__} gives no boxes: take another detector")
         labels: Mapping[Any, str] = network.config.id2label

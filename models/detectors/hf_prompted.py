@@ -53,9 +53,7 @@ class PromptedDetector(Detector):
 
     applies = frozenset({"min_score", "classes"})
 
-    def __init__(
-        self, network: Any, processor: Any, options: HfSettings, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, network: Any, processor: Any, options: HfSettings, device: torch.device | str = "cpu") -> None:
         if not options.classes:
             raise InputError(f"hf:{options.model}: it finds what it is told: name the classes (--classes person,dog)")
         self.names = options.classes

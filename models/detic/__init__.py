@@ -3,13 +3,14 @@
 Zhou et al., "Detecting Twenty-thousand Classes using Image-level Supervision", ECCV 2022, in the form that its official
 checkpoints have: CenterNet2 proposals, a cascade of three heads, a classifier made of CLIP's text vectors.
 
-    detector = trackmill.models.detic.load("Detic_LCOCOI21k_CLIP_SwinB_896b32_4x_ft4x_max-size.pth", "lvis", device="cuda")
+    detector = trackmill.models.detic.load("Detic_LCOCOI21k_CLIP_SwinB_896b32_4x_ft4x_max-size.pth", "lvis")
     (found,) = detector.detect([image])      # (H, W, 3) uint8 RGB -> `trackmill.schemas.detections.Detections`
 
-The files, in the order of the computation: `preprocessing` (resize, normalise, pad), `backbone`, `pyramid` (p3 to p7),
-`centernet` (proposals), `pooling` and `cascade` (three heads), `classifier` (scores of classes), `selection` (threshold,
-NMS, the best), `mask_head` and `mask_pasting`. `network` puts them together, `model` is what users call, `loading` reads
-checkpoints, `detector` is the entry in the registry. `vocabulary` holds classes; `mmdet_names` renames MASA's copy.
+The files, in the order of the computation: `preprocessing` (resize, normalise, pad), `pyramid` (backbone, p3 to p7),
+`centernet` (proposals), `pooling` and `cascade` (three heads), `classifier` (scores of classes), `selection`
+(threshold, NMS, the best), `mask_head` and `mask_pasting`. `network` puts them together, `model` is what users call,
+`loading` reads checkpoints, `detector` is the entry in the registry. `vocabulary` holds classes; `mmdet_names` renames
+MASA's copy.
 """
 
 from __future__ import annotations
