@@ -33,8 +33,9 @@ def facts(audit: Audit) -> list[tuple[str, str]]:
         (
             "objects",
             f"{totals.near_object:,} overlap an annotated object of their frame by IoU >= {settings.min_iou:g}; of "
-            f"those kept, {int(totals.everything.inside.sum()):,} lie inside one (80 % of their area or more), "
-            f"{totals.lapsed:,} lie where a neighbouring frame has one that this frame does not list",
+            f"those kept, {totals.close:,} overlap one by {settings.near_iou:g} or more, {totals.inside:,} lie inside "
+            f"one (80 % of their area or more), {totals.lapsed:,} lie where a neighbouring frame has one that this "
+            "frame does not list",
         ),
         ("persistence", _persistence(totals)),
     ]
@@ -74,16 +75,23 @@ def advice(audit: Audit) -> list[str]:
             "At least half of the frames have none, so they add little there: a lower score threshold gives more, "
             "and so do the proposals (--proposals audits them)."
         )
-    if inside := _classes(totals, "inside", "kept", 0.3):
+    near = int(totals.everything.near.sum())
+    if near and 20 * near >= totals.kept:
         hints.append(
-            f"Often inside annotated objects: {inside}. Parts of an object as its negatives push its own pixels away; "
-            "these are the first classes to leave out."
+            f"{near:,} of those kept ({share(near, totals.kept)}) may show an annotated object: a loose box of it, a "
+            "part of it, or the object where its frame does not list it. These are the worst negatives, because they "
+            f"push an object away from itself; a lower max_iou than {settings.min_iou:g} when the negatives are made "
+            "leaves out the loose boxes."
         )
-    if persistent := _classes(totals, "persistent", "in_clips", 0.5):
-        hints.append(
-            f"Persist most: {persistent}. Probably unlabelled objects. That is fair where they are contrasted with "
-            "other objects; leave them out where unmatched boxes are trained to be background."
-        )
+    if named := _classes(totals, "near", "kept", 0.3):
+        hints.append(f"Often a loose box or a part of an annotated object: {named}; the first classes to leave out.")
+    for part, what in (("moving", "Persist and move"), ("persistent", "Persist")):
+        if named := _classes(totals, part, "in_clips", 0.5):
+            hints.append(
+                f"{what}: {named}. Perhaps unlabelled objects. That is fair where they are contrasted with other "
+                "objects; leave them out where unmatched boxes are trained to be background."
+            )
+            break
     if not totals.clips:
         hints.append("No clips: whether a negative persists cannot be told from single pictures.")
     if totals.beyond:
@@ -121,7 +129,8 @@ def _persistence(totals: Totals) -> str:
         return "not known: no negative lies in a clip"
     return (
         f"{totals.persistent:,} of {in_clips:,} kept ones in clips ({share(totals.persistent, in_clips)}) are in "
-        f"chains of {totals.settings.persistent_frames} or more frames; the longest chain has {max(totals.chains)}"
+        f"chains of {totals.settings.persistent_frames} or more frames; the longest chain has {max(totals.chains)}; "
+        f"{totals.moving:,} ({share(totals.moving, in_clips)}) move (so does everything under a moving camera)"
     )
 
 

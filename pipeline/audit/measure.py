@@ -36,6 +36,13 @@ class Chain:
     def __len__(self) -> int:
         return len(self.frames)
 
+    @property
+    def travel(self) -> float:
+        """How far its centre gets from where it began, in lengths of its box."""
+        centres = np.array([((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in self.boxes])
+        length = float(np.mean([((x1 - x0) * (y1 - y0)) ** 0.5 for x0, y0, x1, y1 in self.boxes]))
+        return float(np.linalg.norm(centres - centres[0], axis=1).max()) / max(length, 1e-6)
+
 
 @dataclass(frozen=True, slots=True)
 class MeasuredFrame:
@@ -45,6 +52,7 @@ class MeasuredFrame:
         negatives: best score first.
         annotated: whether the data set says anything about this frame.
         object_iou: (N,) greatest IoU with an annotated object of the frame.
+        close: (N,) whether that is enough for a loose box of the object itself, see `AuditSettings.near_iou`.
         inside: (N,) whether `INSIDE` of its area or more lies inside an annotated object: perhaps a part of it.
         lapsed: (N,) whether it overlaps an object of a neighbouring stored frame whose id is not in this one.
         proposal_iou: (N,) greatest IoU with a stored proposal.
@@ -56,12 +64,18 @@ class MeasuredFrame:
     negatives: FrameNegatives
     annotated: bool
     object_iou: NDArray[np.float32]
+    close: NDArray[np.bool_]
     inside: NDArray[np.bool_]
     lapsed: NDArray[np.bool_]
     proposal_iou: NDArray[np.float32]
     kept: NDArray[np.bool_]
     better: NDArray[np.int64]
     chain: NDArray[np.int64]
+
+    @property
+    def near(self) -> NDArray[np.bool_]:
+        """(N,) whether it may show an annotated object: loosely, in part, or one that this frame does not list."""
+        return self.close | self.inside | self.lapsed
 
 
 def measure(
@@ -89,11 +103,13 @@ def measure(
         chain = np.full(len(own), -1, np.int64)
         kept[survivors[position]] = True
         chain[survivors[position]] = numbers[position]
+        object_iou = _best(iou_matrix(own.boxes, objects))
         measured.append(
             MeasuredFrame(
                 negatives=own,
                 annotated=sample.origin.annotated and record.objects is not None,
-                object_iou=_best(iou_matrix(own.boxes, objects)),
+                object_iou=object_iou,
+                close=object_iou >= settings.near_iou,
                 inside=inside_ignored(own.boxes, objects, INSIDE),
                 lapsed=_best(iou_matrix(own.boxes, _lapsed_objects(frames, position))) >= settings.min_iou,
                 proposal_iou=_best(iou_matrix(own.boxes, _array(record.proposals.boxes))),

@@ -146,7 +146,9 @@ def _about(candidate: Candidate, dataset: Dataset, sidecar: str) -> dict[str, An
         "proposal_iou": f"{candidate.proposal_iou:.2f}",
         "inside": candidate.inside,
         "lapsed": candidate.lapsed,
-        "persists": f"{len(chain)} of {candidate.num_frames} frames, IoU {chain.iou:.2f}" if len(chain) > 1 else "",
+        "persists": f"{len(chain)} of {candidate.num_frames} frames, moves {chain.travel:.1f} lengths"
+        if len(chain) > 1
+        else "",
         "command": shown(shlex.join([*words, "--overlay", "sample.png"])),
     }
 

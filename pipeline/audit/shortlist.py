@@ -1,7 +1,7 @@
 """Which negatives a person should look at: the best of each kind, from many samples and many classes.
 
 The best-scored negatives of a data set are often one parked car in a hundred frames. So of a chain only its best frame
-is a candidate, a sample gives few, and a class gets more than its share only where the others leave room.
+is a candidate, and a sample or a class gets more than its share only where the others leave room.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from trackmill.pipeline.audit.measure import Chain, MeasuredFrame
 from trackmill.pipeline.audit.settings import AuditSettings
 
-PER_SAMPLE = 2
-"""Candidates of one kind that a sample gives at most."""
+SHARE_OF_A_SAMPLE, MOST_OF_A_SAMPLE = 2, 8
+"""Candidates of one kind that a sample gives, and where there are too few samples for the sheet."""
 _MOST_CLASSES = 1_000
 """Classes with a list of their own; later ones share one."""
 
@@ -35,7 +35,7 @@ class Candidate:
         score, label: as the detector gave them.
         object_iou, proposal_iou: greatest IoU with an annotated object and with a stored proposal of the frame.
         annotated: whether the frame is.
-        inside, lapsed: see `trackmill.pipeline.audit.measure.MeasuredFrame`.
+        near, inside, lapsed: see `trackmill.pipeline.audit.measure.MeasuredFrame`.
         chain: where it was found again; one frame where it was not.
     """
 
@@ -49,6 +49,7 @@ class Candidate:
     object_iou: float
     proposal_iou: float
     annotated: bool
+    near: bool
     inside: bool
     lapsed: bool
     chain: Chain
@@ -60,10 +61,14 @@ class Candidate:
 
 
 def persistent_rank(candidate: Candidate, settings: AuditSettings) -> float | None:
-    """How much a candidate looks like an unlabelled object that moves through a clip: persistence times score."""
+    """How much a candidate looks like an unlabelled object of a clip: persistence times score, twice that if it moves.
+
+    Windows, signs and trees persist as well as people do.
+    """
     if len(candidate.chain) < settings.persistent_frames:
         return None
-    return candidate.persistence * candidate.score
+    moves = min(1.0, candidate.chain.travel / (2 * settings.moving_lengths))
+    return candidate.persistence * candidate.score * (1 + moves)
 
 
 def score_rank(candidate: Candidate, settings: AuditSettings) -> float | None:
@@ -72,10 +77,8 @@ def score_rank(candidate: Candidate, settings: AuditSettings) -> float | None:
 
 
 def near_object_rank(candidate: Candidate, settings: AuditSettings) -> float | None:
-    """How much it may show an annotated object: a part of it, a box beside it, or the object unlisted in this frame."""
-    if not (candidate.inside or candidate.lapsed or candidate.object_iou >= 0.6 * settings.min_iou):
-        return None
-    return candidate.score
+    """Its score, if it may show an annotated object."""
+    return candidate.score if candidate.near else None
 
 
 KINDS = {
@@ -110,6 +113,7 @@ def candidates_of(key: str, frames: Sequence[MeasuredFrame], chains: Sequence[Ch
                 object_iou=float(frame.object_iou[row]),
                 proposal_iou=float(frame.proposal_iou[row]),
                 annotated=frame.annotated,
+                near=bool(frame.near[row]),
                 inside=bool(frame.inside[row]),
                 lapsed=bool(frame.lapsed[row]),
                 chain=chains[number],
@@ -134,9 +138,9 @@ class Shortlist:
         self._by_class: dict[str, list[tuple[float, _Tie, Candidate]]] = {}
 
     def offer(self, candidates: Sequence[Candidate]) -> None:
-        """All candidates of one sample; the best `PER_SAMPLE` of this kind go on."""
+        """All candidates of one sample; the best `MOST_OF_A_SAMPLE` of this kind go on."""
         ranked = [(rank, _Tie(c), c) for c in candidates if (rank := self._rank(c, self._settings)) is not None]
-        for entry in heapq.nlargest(PER_SAMPLE, ranked, key=lambda entry: entry[:2]):
+        for entry in heapq.nlargest(MOST_OF_A_SAMPLE, ranked, key=lambda entry: entry[:2]):
             label = entry[2].label
             if label not in self._by_class and len(self._by_class) >= _MOST_CLASSES:
                 label = ""
@@ -155,12 +159,17 @@ class Shortlist:
         entries = [entry for own in self._by_class.values() for entry in own]
         entries = [entry for entry in sorted(entries, reverse=True) if place_of(entry[2]) not in taken]
         share = max(2, -(-self.length // 5))
-        counts: Counter[str] = Counter()
+        classes: Counter[str] = Counter()
+        samples: Counter[str] = Counter()
         first: list[Candidate] = []
         rest: list[Candidate] = []
         for _, _, candidate in entries:
-            counts[candidate.label] += 1
-            (first if counts[candidate.label] <= share else rest).append(candidate)
+            if classes[candidate.label] < share and samples[candidate.key] < SHARE_OF_A_SAMPLE:
+                classes[candidate.label] += 1
+                samples[candidate.key] += 1
+                first.append(candidate)
+            else:
+                rest.append(candidate)
         chosen = set(map(place_of, [*first, *rest][: self.length]))
         return [candidate for _, _, candidate in entries if place_of(candidate) in chosen]
 

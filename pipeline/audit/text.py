@@ -17,7 +17,7 @@ from trackmill.pipeline.storage.credentials import redact
 WIDTH = 80
 _BAR = 18
 _LABEL = 14
-_CLASS = 20
+_CLASS = 17
 
 
 def audit_lines(audit: Audit, url: str, most_classes: int = 20) -> list[Text]:
@@ -47,16 +47,16 @@ def audit_lines(audit: Audit, url: str, most_classes: int = 20) -> list[Text]:
 def _class_table(audit: Audit, most: int) -> list[Text]:
     totals = audit.totals
     classes = totals.by_number()
-    head = f"{'class':<{_CLASS}}{'negatives':>11}{'share':>7}{'score':>7}{'proposal':>10}{'kept':>9}{'persist':>9}"
-    lines = [Text(f"{head}{'inside':>7}", style="bold")]
+    head = f"{'class':<{_CLASS}}{'negatives':>10}{'share':>7}{'score':>6}{'proposal':>9}{'kept':>9}{'persist':>8}"
+    lines = [Text(f"{head}{'move':>7}{'near':>7}", style="bold")]
     for label, tally in classes[:most]:
         lines.append(Text(_class_row(clean(label, 200), tally, totals.rows)))
     if len(classes) > most:
         rest = sum(int(tally.rows.sum()) for _, tally in classes[most:])
         lines.append(Text(f"… and {len(classes) - most:,} more classes with {rest:,} ({share(rest, totals.rows)})"))
     lines += _wrapped(
-        "score: median, to 0.05; proposal: overlap a stored one; kept: by the trainer; of those, persist: in clips, "
-        "inside: an annotated object"
+        "score: median, to 0.05; proposal: overlap a stored one; kept: by the trainer; of those, "
+        "persist, move: in clips, near: perhaps show an annotated object"
     )
     return lines
 
@@ -66,9 +66,9 @@ def _class_row(label: str, tally: Tally, all_rows: int) -> str:
         label = set_cell_size(label, _CLASS - 2) + "…"
     rows, kept, in_clips = (int(values.sum()) for values in (tally.rows, tally.kept, tally.in_clips))
     return (
-        f"{set_cell_size(label, _CLASS)}{rows:>11,}{share(rows, all_rows):>7}{tally.median_score:>7.2f}"
-        f"{share(int(tally.on_proposal.sum()), rows):>10}{kept:>9,}"
-        f"{share(int(tally.persistent.sum()), in_clips):>9}{share(int(tally.inside.sum()), kept):>7}"
+        f"{set_cell_size(label, _CLASS)}{rows:>10,}{share(rows, all_rows):>7}{tally.median_score:>6.2f}"
+        f"{share(int(tally.on_proposal.sum()), rows):>9}{kept:>9,}{share(int(tally.persistent.sum()), in_clips):>8}"
+        f"{share(int(tally.moving.sum()), in_clips):>7}{share(int(tally.near.sum()), kept):>7}"
     )
 
 

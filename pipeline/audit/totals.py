@@ -31,7 +31,8 @@ class Tally:
         kept: that the trainer keeps.
         in_clips: kept in clips, where a negative can persist.
         persistent: kept and found again in neighbouring frames.
-        inside: kept, and inside an annotated object.
+        moving: persistent, and not always in the same place.
+        near: kept, and perhaps an annotated object, see `trackmill.pipeline.audit.measure.MeasuredFrame.near`.
     """
 
     rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
@@ -39,7 +40,8 @@ class Tally:
     kept: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
     in_clips: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
     persistent: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
-    inside: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
+    moving: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
+    near: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
 
     @property
     def median_score(self) -> float:
@@ -98,7 +100,8 @@ class Totals:
         frames_unannotated, rows_unannotated: frames that the data set says nothing about, and negatives in them, any of
             which may be an object.
         near_object: negatives that overlap an annotated object after all; there should be none.
-        lapsed: kept ones that overlap an object of a neighbouring frame which is not annotated in this one.
+        close, inside, lapsed: kept ones that overlap an annotated object, but not enough to be left out; that lie
+            inside one; that overlap an object of a neighbouring frame which is not annotated in this one.
         suppressed, suppressed_by_other: what NMS removes; because of a better one of another class.
         beyond: what the limit removes after that.
         pairs: (class, class of the better one): how often NMS preferred the second.
@@ -113,6 +116,8 @@ class Totals:
     frames_unannotated: int = 0
     rows_unannotated: int = 0
     near_object: int = 0
+    close: int = 0
+    inside: int = 0
     lapsed: int = 0
     suppressed: int = 0
     suppressed_by_other: int = 0
@@ -139,26 +144,37 @@ class Totals:
         """Those that are found again in neighbouring frames."""
         return int(self.everything.persistent.sum())
 
+    @property
+    def moving(self) -> int:
+        """Those of them that move."""
+        return int(self.everything.moving.sum())
+
     def add(self, frames: Sequence[MeasuredFrame], chains: Sequence[Chain]) -> None:
         """Count a sample."""
         self.samples += 1
         self.clips += len(frames) > 1
         if len(frames) > 1:
             self.chains.update(len(chain) for chain in chains)
-        lengths = np.array([len(chain) for chain in chains] + [0])  # the last one is for index -1
+        persistent = np.array([len(chain) >= self.settings.persistent_frames for chain in chains] + [False])
+        travel = np.array([chain.travel for chain in chains] + [0.0])  # the last one is for index -1
+        moving = persistent & (travel >= self.settings.moving_lengths)
         for frame in frames:
             if not frame.annotated:
                 self.frames_unannotated += 1
                 self.rows_unannotated += len(frame.negatives)
             if frame.annotated or len(frame.negatives):
-                self._add_frame(frame, lengths[frame.chain], in_clip=len(frames) > 1)
+                self._add_frame(frame, persistent[frame.chain], moving[frame.chain], len(frames) > 1)
 
-    def _add_frame(self, frame: MeasuredFrame, lengths: NDArray[np.int64], in_clip: bool) -> None:
+    def _add_frame(
+        self, frame: MeasuredFrame, persistent: NDArray[np.bool_], moving: NDArray[np.bool_], in_clip: bool
+    ) -> None:
         own, settings = frame.negatives, self.settings
         self.frames += 1
         self.rows_per_frame.counts[len(own)] += 1
         self.kept_per_frame.counts[int(frame.kept.sum())] += 1
         self.near_object += int((frame.object_iou >= settings.min_iou).sum())
+        self.close += int((frame.close & frame.kept & (frame.object_iou < settings.min_iou)).sum())
+        self.inside += int((frame.inside & frame.kept).sum())
         self.lapsed += int((frame.lapsed & frame.kept).sum())
         suppressed = frame.better >= 0
         self.suppressed += int(suppressed.sum())
@@ -175,8 +191,9 @@ class Totals:
             "on_proposal": frame.proposal_iou >= settings.min_iou,
             "kept": frame.kept,
             "in_clips": frame.kept & in_clip,
-            "persistent": frame.kept & in_clip & (lengths >= settings.persistent_frames),
-            "inside": frame.kept & frame.inside,
+            "persistent": frame.kept & in_clip & persistent,
+            "moving": frame.kept & in_clip & moving,
+            "near": frame.kept & frame.near,
         }
         labels = np.array(own.labels, object)
         groups = [(self.everything, np.ones(len(own), bool))]
@@ -204,7 +221,18 @@ class Totals:
     def as_dict(self, most: int = 100) -> dict[str, Any]:
         """Plain values for JSON; `most` classes and pairs of classes."""
         plain = ["samples", "clips", "quarantined", "frames", "frames_unannotated", "rows_unannotated", "near_object"]
-        plain += ["lapsed", "suppressed", "suppressed_by_other", "beyond", "rows", "kept", "persistent"]
+        plain += [
+            "close",
+            "inside",
+            "lapsed",
+            "suppressed",
+            "suppressed_by_other",
+            "beyond",
+            "rows",
+            "kept",
+            "persistent",
+            "moving",
+        ]
         edges = [number / SCORE_BINS for number in range(SCORE_BINS + 1)]
         return {
             **{name: getattr(self, name) for name in plain},
