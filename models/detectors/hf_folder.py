@@ -137,6 +137,7 @@ def require_type(model: str, found: str, known: dict[str, str], what: str) -> No
 @contextlib.contextmanager
 def one_line(model: str) -> Iterator[None]:
     """What transformers says at length as one line that names the model; its progress bars are left out."""
+    import torch
     import transformers
     from huggingface_hub.errors import HfHubHTTPError
     from safetensors import SafetensorError
@@ -152,14 +153,16 @@ def one_line(model: str) -> Iterator[None]:
         raise InputError(f"{model}: a damaged .safetensors, copy it again: {_first(error)}") from None
     except ImportError as error:
         raise MissingPackage(f"{model}: {_first(error)}", name=error.name or "") from error
-    except (HfHubHTTPError, ConnectionError, OSError) as error:
+    except (HfHubHTTPError, OSError) as error:
         if is_folder(model):
             raise InputError(f"{model}: {_first(error)}") from None
         raise InputError(
             f"{model}: no folder of this machine, and the hub gave no model of that name: {_first(error)}; check the "
             "name, or give the path of a folder that transformers saved"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError, AssertionError) as error:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever its classes make of a file that they did not write
         raise InputError(f"{model}: transformers cannot read it: {type(error).__name__}: {_first(error)}") from None
     finally:
         transformers.logging.set_verbosity(level)
