@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("schemas",),
     ("pipeline.storage",),
     ("models", "pipeline.shards", "pipeline.console", "pipeline.formats", "pipeline.media", "pipeline.ray_cluster"),
-    ("pipeline.isolation",),
+    ("pipeline.isolation", "pipeline.vocabulary"),
     ("pipeline.weights", "pipeline.inspect", "pipeline.sources"),
     ("pipeline.sidecars",),
     ("pipeline.audit", "pipeline.loader", "pipeline.mining", "pipeline.tracking"),
@@ -43,6 +43,7 @@ OPENS_FILES = {
     "models/weights/read.py",
     "models/weights/records.py",
     "models/weights/torchscript.py",
+    "models/detectors/hf_folder.py",
     "models/sam/sam2.py",
 }
 """Modules in `models` that may read a file of this machine: readers of checkpoints, and transformers' folders."""

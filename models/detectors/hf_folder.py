@@ -142,9 +142,10 @@ def one_line(model: str) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError
     from safetensors import SafetensorError
 
-    level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    speech: Any = transformers.logging  # its functions are not annotated
+    level, bars = speech.get_verbosity(), speech.is_progress_bar_enabled()
+    speech.set_verbosity_error()
+    speech.disable_progress_bar()
     try:
         yield
     except (InputError, MissingPackage):
@@ -165,15 +166,15 @@ def one_line(model: str) -> Iterator[None]:
     except Exception as error:  # whatever its classes make of a file that they did not write
         raise InputError(f"{model}: transformers cannot read it: {type(error).__name__}: {_first(error)}") from None
     finally:
-        transformers.logging.set_verbosity(level)
+        speech.set_verbosity(level)
         if bars:
-            transformers.logging.enable_progress_bar()
+            speech.enable_progress_bar()
 
 
 def _processor(model: str, config: Any, safe: dict[str, Any]) -> Any:
     import transformers
 
-    kind = transformers.AutoProcessor if _has_text(config) else transformers.AutoImageProcessor
+    kind: Any = transformers.AutoProcessor if _has_text(config) else transformers.AutoImageProcessor
     return kind.from_pretrained(model, **safe)
 
 
@@ -183,8 +184,8 @@ def _has_text(config: Any) -> bool:
 
 def _without_downloads(config: Any) -> None:
     """The weights of the backbone are in the folder; nothing is fetched only to be replaced."""
-    for each in (config, getattr(config, "backbone_config", None)):
-        if getattr(each, "use_pretrained_backbone", None):
+    for each in filter(None, (config, getattr(config, "backbone_config", None))):
+        if getattr(each, "use_pretrained_backbone", False):
             each.use_pretrained_backbone = False
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.models.detectors.base import Detector
-from trackmill.models.detectors.hf_detector import HfSettings, as_picture, detections, run_in_groups
 from trackmill.models.detectors.hf_folder import load_network, model_type, require_type
+from trackmill.models.detectors.hf_running import HfSettings, as_picture, detections, run_in_groups
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 

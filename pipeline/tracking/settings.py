@@ -42,8 +42,8 @@ class TrackConfig(Settings):
     )
     detector: dict[str, Any] = Field(
         default_factory=dict,
-        description="Of every detector: min_score, classes, nms_iou, class_agnostic_nms, max_boxes; and the settings of "
-        "the one that --detections names.",
+        description="Of every detector: min_score, classes, nms_iou, class_agnostic_nms, max_boxes; and the settings "
+        "of the one that --detections names.",
     )
     model: dict[str, Any] = Field(default_factory=dict, description="Settings of the model that --model names.")
 

@@ -94,7 +94,11 @@ def _resnet(stages: tuple[str, ...]) -> Any:
     from transformers import ResNetConfig
 
     return ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], layer_type="basic", out_features=list(stages)
+        embedding_size=8,
+        hidden_sizes=[8, 8, 16, 16],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=list(stages),
     )
 
 
