@@ -115,9 +115,7 @@ def test_unknown_variants_get_a_hint(variant: str, hint: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_absent_files_and_remote_folders_are_refused(tmp_path: Path, variant: str) -> None:
     is_folder = variant.startswith(("sam2", "sam3"))
-    with pytest.raises(
-        ValueError if is_folder else FileNotFoundError, match=r"copy the folder|check the URL"
-    ) as raised:
+    with pytest.raises(ValueError if is_folder else FileNotFoundError, match=r"copy the folder|check the URL") as told:
         load(variant, "memory://absent/sam.pth?signature=secret")
     said = str(told.value)
     assert "secret" not in said and "memory://absent/sam.pth" in said

@@ -90,7 +90,7 @@ def test_a_url_is_fetched_by_the_pipeline_for_a_model_too(
     for load, user in itertools.product((as_checkpoint, read_checkpoint), ("", "user:hush@")):
         with pytest.raises((FileNotFoundError, ValueError), match=r"check the URL|read_weights|credentials") as told:
             load(f"memory://{user}nowhere/a.pth?signature=sesame")
-        said = str(raised.value)
+        said = str(told.value)
         assert "memory://nowhere/a.pth" in said and "sesame" not in said and "hush" not in said
     assert_loaded(build_model("masa_lite0", url), state)
 
