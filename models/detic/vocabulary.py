@@ -7,6 +7,7 @@ vocabulary = as_vocabulary(["person", "traffic light"], text_weights="ViT-B-32.p
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -22,6 +23,9 @@ from trackmill.models.registry import import_object
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import shortened
 
+MAX_NAME = 1000
+"""Characters of a name. CLIP reads some 300."""
+
 _SHOWN = 60
 """So many characters of a name are quoted."""
 
@@ -35,6 +39,7 @@ class Vocabulary:
             is kept that nobody can write to.
         names: of the classes, in the order of the rows.
         where: what messages call it.
+        recipe: how the vectors were made of the names, where they were (weights, prompt); "" where nobody knows.
 
     Raises:
         InputError: not (C, D) numbers with C and D at least 1; a number that is not finite; a vector of zeros; another
@@ -44,6 +49,7 @@ class Vocabulary:
     embeddings: NDArray[np.float32]
     names: tuple[str, ...]
     where: str = "the vocabulary"
+    recipe: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "embeddings", _checked(self.embeddings, self.where))
@@ -78,6 +84,26 @@ class Vocabulary:
         """
         head = json.dumps([list(self.embeddings.shape), self.names], separators=(",", ":"))
         return hashlib.sha256(head.encode() + b"\n" + self.embeddings.astype("<f4").tobytes()).hexdigest()
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """What a fingerprint holds, 64 hexadecimal digits: the SHA-256 of recipe and names, or else `sha256`.
+
+        Two machines make vectors of names that differ in their last bits. A run that begins on one and goes on with the
+        other has the same recipe and the same names, and so the same identity.
+        """
+        if not self.recipe:
+            return self.sha256
+        return hashlib.sha256(json.dumps([self.recipe, self.names], separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the names are more than `class 0`, `class 1`, ..."""
+        return self.names != unnamed(len(self))
+
+    def made_by(self, recipe: str) -> Vocabulary:
+        """The same vocabulary, with what is known of its making."""
+        return dataclasses.replace(self, recipe=recipe)
 
     def check_width(self, width: int, what: str) -> None:
         """Refuse vectors that a model cannot compare with its own.
@@ -135,14 +161,16 @@ def check_names(names: Iterable[str], where: str) -> None:
     """Refuse names that cannot stand for classes.
 
     Raises:
-        InputError: one is empty or blank, holds a line break or another control character, or is there twice; says
-            which.
+        InputError: one is empty or blank, longer than `MAX_NAME`, holds a line break or another control character, or
+            is there twice; says which.
     """
     places: dict[str, int] = {}
     for place, name in enumerate(names, start=1):
         shown = shortened(name, _SHOWN)
         if not name.strip():
             raise InputError(f"{where}: name {place:,} is empty; give each class a name")
+        if len(name) > MAX_NAME:
+            raise InputError(f"{where}: name {place:,} has {len(name):,} characters, more than {MAX_NAME:,}: {shown!r}")
         if not name.isprintable():
             raise InputError(f"{where}: name {place:,} holds characters that cannot be printed: {shown!r}")
         if name in places:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
+import glob
 import hashlib
 import os
 import time
@@ -88,7 +89,7 @@ def fetch_weights(url: str, sha256: str = "") -> Weights:
             info = _look(fs, remote, url)
         except StorageError as error:
             raise StorageError(f"{error}; without a network, give the path of a file that you have") from error
-        path = _cache_folder() / f"{_identity(url, info)}-{name}"
+        path = cache_folder() / f"{_identity(url, info)}-{name}"
         if not _is_there(path, info):
             with _alone(path) as locked:
                 if not _is_there(path, info) and not _bring(fs, remote, url, info, path, name, sha256, locked):
@@ -98,6 +99,33 @@ def fetch_weights(url: str, sha256: str = "") -> Weights:
         except BadWeights as error:
             raise BadWeights(f"{error} (this machine's copy is {path})") from None
     raise StorageError(f"{redact(url)}: it changed {_ROUNDS} times while it was fetched; try again when it is at rest")
+
+
+def fetch_published(url: str, sha256: str) -> Weights:
+    """As `fetch_weights`, of a published file that never changes: a copy that lies here needs no network.
+
+    Args:
+        url: of the file.
+        sha256: of the file, 64 hexadecimal digits. The copy may be one that was fetched before, or one that somebody
+            put into the cache by hand, as NAME.
+
+    Raises:
+        StorageError: it is not here and cannot be fetched; says what to download and where to put it.
+        BadWeights, PermissionError, MissingPackage: see `fetch_weights`.
+    """
+    name = basename(urlsplit(canonical(url)).path)
+    if is_local(url):
+        return fetch_weights(url, sha256)
+    folder = cache_folder()
+    for path in (folder / name, *sorted(folder.glob(f"*-{glob.escape(name)}"))):
+        with contextlib.suppress(BadWeights, OSError):
+            return _checked(path, name, sha256, redact(url))
+    try:
+        return fetch_weights(url, sha256)
+    except OSError as error:
+        raise StorageError(
+            f"{error}; or download {redact(url)} where there is a network, and put it here as {folder / name}"
+        ) from error
 
 
 def _look(fs: Any, remote: str, url: str) -> dict[str, Any]:
@@ -191,9 +219,14 @@ def _check_published(path: Path, info: Mapping[str, Any], where: str) -> None:
         raise BadWeights(f"{where}: its {kind} is {found}, but the storage says {known}: it was damaged on its way")
 
 
-def _cache_folder() -> Path:
+def cache_folder(kind: str = "weights") -> Path:
+    """The folder of this machine's cache for files of a kind; it is made.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     root = os.environ.get("TRACKMILL_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "trackmill")
-    folder = Path(root).absolute() / "weights"
+    folder = Path(root).absolute() / kind
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -1,0 +1,139 @@
+"""Names of classes into vectors, by CLIP's text tower; the result is kept, so that the same names are encoded once.
+
+A vocabulary lies in `$TRACKMILL_CACHE/vocabularies` (or `~/.cache/trackmill/vocabularies`) under the SHA-256 of what it
+follows from: the names, the prompt, and the SHA-256 of CLIP's weights. Processes that encode the same at the same time
+write the same file, and each rename puts a whole one there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trackmill.models.detic.vocabulary import Vocabulary
+from trackmill.pipeline.storage.credentials import error_text
+from trackmill.pipeline.storage.fetched import Weights, cache_folder, fetch_published, fetch_weights
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.vocabulary.arrays import MAX_VECTOR_BYTES, vocabulary_bytes, vocabulary_from_bytes
+from trackmill.schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from trackmill.models.clip.text_tower import TextTower
+
+_log = logging.getLogger(__name__)
+
+TEXT_WEIGHTS_URL = (
+    "https://openaipublic.azureedge.net/clip/models/"
+    "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt"
+)
+"""OpenAI's CLIP ViT-B/32 (MIT), by which Detic was trained; the SHA-256 of the file stands in its address."""
+
+PROMPT = "a {}"
+"""Detic's: no templates, no "an"."""
+
+_ENCODER = 1
+"""Raised whenever the same names and weights give other vectors."""
+
+_BATCH = 256
+_SHA256_IN_URL = re.compile(r"/([0-9a-f]{64})/[^/?]+$")
+
+
+def encode_names(names: Sequence[str], text_weights: str | os.PathLike[str] | None = None) -> Vocabulary:
+    """The vocabulary of these names: CLIP's vector of "a " and each, float32, not normalised.
+
+    Args:
+        names: of the classes, as `check_names` takes them.
+        text_weights: see `read_vocabulary`.
+
+    Raises:
+        InputError: a name that CLIP cannot read, weights that are none of CLIP's, or other two names with one vector.
+        OSError: the weights could not be found or fetched.
+        MissingPackage: the tokenizer is not installed; says what to type.
+    """
+    weights = os.fspath(text_weights or TEXT_WEIGHTS_URL)
+    promised = _SHA256_IN_URL.search(weights)
+    fetched: Weights | None = None
+    # The sum of a published file is known before the file is here, and so is what was made by it.
+    sha256 = promised[1] if promised else ""
+    if not sha256:
+        fetched = fetch_weights(weights)
+        sha256 = fetched.sha256
+    recipe = json.dumps({"encoder": _ENCODER, "prompt": PROMPT, "text_weights": sha256}, sort_keys=True)
+    wanted = json.dumps([recipe, list(names)])
+    path = _cached(hashlib.sha256(wanted.encode()).hexdigest()[:32])
+    known = _read(path, tuple(names), recipe)
+    if known is not None:
+        return known
+    fetched = fetched or fetch_published(weights, sha256)
+    vocabulary = Vocabulary(_encode(names, fetched), tuple(names)).made_by(recipe)
+    _write(path, vocabulary)
+    return vocabulary
+
+
+def _encode(names: Sequence[str], weights: Weights) -> np.ndarray:
+    from trackmill.models.clip.loading import load_text_tower
+    from trackmill.models.clip.tokenizer import tokenize
+    from trackmill.models.weights.read import read_checkpoint
+
+    tokenize(names[:1])  # a package that is missing is said before 350 MB are read
+    tower = load_text_tower(read_checkpoint(weights.path, where=weights.where, verified=True))
+    return encode_texts(tower, [PROMPT.format(name) for name in names])
+
+
+def encode_texts(tower: TextTower, texts: Sequence[str]) -> np.ndarray:
+    """Vectors of texts, (N, E) float32, computed where the tower is.
+
+    Raises:
+        InputError: a text that CLIP cannot read.
+    """
+    import torch
+
+    from trackmill.models.clip.tokenizer import tokenize
+
+    tokens = tokenize(texts, tower.sizes.context)
+    if int(tokens.max()) >= tower.sizes.vocabulary:
+        raise InputError(
+            f"the text weights know {tower.sizes.vocabulary:,} tokens, CLIP's tokenizer gives numbers up to "
+            f"{int(tokens.max()):,}: take weights of CLIP"
+        )
+    device = tower.positional_embedding.device
+    with torch.inference_mode():
+        parts = [tower(tokens[begin : begin + _BATCH].to(device)).cpu() for begin in range(0, len(tokens), _BATCH)]
+    return torch.cat(parts).float().numpy()
+
+
+def _cached(key: str) -> Path | None:
+    try:
+        return cache_folder("vocabularies") / f"{key}.npz"
+    except OSError as error:
+        _log.warning("vocabularies are encoded anew each time: %s", error_text(error))
+        return None
+
+
+def _read(path: Path | None, names: tuple[str, ...], recipe: str) -> Vocabulary | None:
+    """What lies in the cache; None where there is nothing, or something else than what was written."""
+    if path is None:
+        return None
+    try:
+        found = vocabulary_from_bytes(read_bytes(str(path), max_bytes=MAX_VECTOR_BYTES), str(path))
+    except (OSError, InputError):
+        return None
+    return found if found.names == names and found.recipe == recipe else None
+
+
+def _write(path: Path | None, vocabulary: Vocabulary) -> None:
+    if path is None:
+        return
+    try:
+        publish_bytes(str(path), vocabulary_bytes(vocabulary))
+    except OSError as error:  # a full disk must not keep anybody from the result
+        _log.warning("the vocabulary is not kept for the next time: %s", error_text(error))

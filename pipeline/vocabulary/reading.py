@@ -1,0 +1,115 @@
+"""From what `--classes` says to a vocabulary, and from a vocabulary to a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from trackmill.models.detic.lvis_names import LVIS_NAMES
+from trackmill.models.detic.vocabulary import Vocabulary
+from trackmill.pipeline.storage.fetched import fetch_published
+from trackmill.pipeline.storage.files import is_local, read_bytes
+from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.vocabulary.arrays import (
+    MAX_VECTOR_BYTES,
+    names_from_bytes,
+    vocabulary_bytes,
+    vocabulary_from_bytes,
+)
+from trackmill.pipeline.vocabulary.classes import Kind, beside, kind_of, shown, suffix_of
+from trackmill.pipeline.vocabulary.encoding import encode_names
+from trackmill.pipeline.vocabulary.names import names_of_file, names_of_list, names_of_text
+from trackmill.schemas.errors import InputError
+
+LVIS_URL = "https://raw.githubusercontent.com/facebookresearch/Detic/main/datasets/metadata/lvis_v1_clip_a+cname.npy"
+"""Detic's own vectors of LVIS v1 (Apache-2.0): CLIP ViT-B/32 in half precision, of "a " and the name."""
+
+LVIS_SHA256 = "16059f1fe5f7d857273d16a1b7c6d6141a88d133e99a107be5065f42311da0f8"
+
+
+def read_vocabulary(
+    classes: str | os.PathLike[str] | Sequence[str], text_weights: str | os.PathLike[str] | None = None
+) -> Vocabulary:
+    """The vocabulary that `classes` says.
+
+    Args:
+        classes: names, as a list or with commas between (`person,traffic light`); a text file with a name a line
+            (`.txt`, `.names`, or any path or URL); vectors as `.npy` or `.npz`, path or URL, with names inside or in a
+            `.txt` beside it; or `lvis`, Detic's own vectors of LVIS v1's 1203 classes. See
+            `trackmill.pipeline.vocabulary.classes.kind_of`.
+        text_weights: path, URL or `hf://` of CLIP's weights, which turn names into vectors; None or "": OpenAI's
+            ViT-B/32, as Detic's. Of no use where vectors are given.
+
+    Raises:
+        InputError: names, files or weights that are not what they should be; the text names them.
+        OSError: a file could not be found, fetched or read; says where one without a network puts it.
+        MissingPackage: names need CLIP's tokenizer; says what to type.
+    """
+    if not isinstance(classes, str | os.PathLike):
+        return encode_names(names_of_list(classes), text_weights)
+    text = os.fspath(classes)
+    kind = kind_of(text)
+    if kind is Kind.LVIS:
+        fetched = fetch_published(LVIS_URL, LVIS_SHA256)
+        return vocabulary_from_bytes(read_bytes(str(fetched.path), max_bytes=MAX_VECTOR_BYTES), "lvis", LVIS_NAMES)
+    if kind is Kind.VECTOR_FILE:
+        return _read_vectors(text)
+    return encode_names(_names(text, kind), text_weights)
+
+
+def read_class_names(classes: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ...]:
+    """The names that `classes` says, without their vectors; see `read_vocabulary`.
+
+    Raises:
+        InputError, OSError: as there; a file of vectors without names too.
+    """
+    if not isinstance(classes, str | os.PathLike):
+        return names_of_list(classes)
+    text = os.fspath(classes)
+    kind = kind_of(text)
+    if kind is Kind.LVIS:
+        return LVIS_NAMES
+    if kind is not Kind.VECTOR_FILE:
+        return _names(text, kind)
+    names = _names_beside(text)
+    return names_from_bytes(read_bytes(text, max_bytes=MAX_VECTOR_BYTES), shown(text)) if names is None else names
+
+
+def write_vocabulary(vocabulary: Vocabulary, url: str) -> None:
+    """Write a vocabulary as an `.npz`, whole or not at all: vectors, names, and how they were made.
+
+    Raises:
+        InputError: the name ends otherwise, or nothing can be written there.
+        OSError: it could not be written.
+    """
+    if suffix_of(url) != ".npz":
+        raise InputError(f"{shown(url)}: a vocabulary is written as .npz; give a name that ends so")
+    publish_bytes(url, vocabulary_bytes(vocabulary))
+
+
+def _names(text: str, kind: Kind) -> tuple[str, ...]:
+    return names_of_text(text) if kind is Kind.NAMES else names_of_file(text)
+
+
+def _read_vectors(url: str) -> Vocabulary:
+    data = read_bytes(url, max_bytes=MAX_VECTOR_BYTES)
+    inside = vocabulary_from_bytes(data, shown(url))
+    if inside.is_named:
+        return inside
+    names = _names_beside(url)
+    return inside if names is None else vocabulary_from_bytes(data, shown(url), names)
+
+
+def _names_beside(url: str) -> tuple[str, ...] | None:
+    """The names in `classes.txt` beside `classes.npy`; None where there is none."""
+    text = beside(url, ".txt")
+    if not text:
+        return None
+    try:
+        return names_of_file(text)
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        if is_local(text):
+            raise
+        return None  # what a store says of files that are not there, if it may not be listed
