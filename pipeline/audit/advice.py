@@ -8,6 +8,7 @@ from __future__ import annotations
 from trackmill.pipeline.audit.rows import PROPOSAL_CLASS
 from trackmill.pipeline.audit.run import Audit
 from trackmill.pipeline.audit.totals import SCORE_BINS, PerFrame, Tally, Totals
+from trackmill.schemas.names import shortened
 
 _ENOUGH = 10
 """Negatives of a class below which a share of them says nothing."""
@@ -50,7 +51,7 @@ def facts(audit: Audit) -> list[tuple[str, str]]:
         found.append(("dropped", f"{reasons} (detections that are no negatives, in the parts that were read)"))
     if totals.pairs:
         pairs = totals.pairs.most_common(_NAMED)
-        found.append(("NMS prefers", ", ".join(f"{theirs} to {ours} {count:,}" for (ours, theirs), count in pairs)))
+        found.append(("NMS prefers", ", ".join(f"{_name(b)} to {_name(a)} {count:,}" for (a, b), count in pairs)))
     return found
 
 
@@ -146,7 +147,11 @@ def _classes(totals: Totals, part: str, of: str, least: float) -> str:
         if label != PROPOSAL_CLASS and getattr(tally, of).sum() >= _ENOUGH and fraction(tally) >= least
     ]
     named.sort(key=lambda entry: -fraction(entry[1]))
-    return ", ".join(f"{label} ({100 * fraction(tally):.0f} %)" for label, tally in named[:_NAMED])
+    return ", ".join(f"{_name(label)} ({100 * fraction(tally):.0f} %)" for label, tally in named[:_NAMED])
+
+
+def _name(label: str) -> str:
+    return shortened(label, 40)
 
 
 def _halving(totals: Totals) -> str:

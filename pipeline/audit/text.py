@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console
 from rich.text import Text
 
 from trackmill.pipeline.audit.advice import advice, facts, share
@@ -18,6 +17,7 @@ WIDTH = 80
 _BAR = 18
 _LABEL = 14
 _CLASS = 17
+_CONSOLE = Console(width=WIDTH)
 
 
 def audit_lines(audit: Audit, url: str, most_classes: int = 20) -> list[Text]:
@@ -100,4 +100,5 @@ def _wrapped(text: str) -> list[Text]:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(clean(text, 2000), width, break_on_hyphens=False) or [""]
+    # By columns and not by characters, of which some take two.
+    return [line.plain.rstrip() for line in Text(clean(text, 2000)).wrap(_CONSOLE, width)] or [""]
