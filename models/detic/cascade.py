@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trackmill.models.detic.classifier import ZeroShotClassifier
 from trackmill.models.detic.mask_head import MaskHead
 from trackmill.models.detic.pooling import pool
-from trackmill.models.detic.settings import Architecture
+from trackmill.models.detic.settings import OFFICIAL, Architecture, Flavour
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -24,11 +24,10 @@ Size = tuple[int, int]
 CELLS = 7
 """Of a side of a pooled region."""
 
-DELTA_WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
-"""By which dx, dy, dw, dh of each stage are divided."""
+STAGES = 3
 
 LARGEST_LOG_SCALE = math.log(1000 / 16)
-"""Of dw and dh: a stage makes sides at most 62.5 times larger, and as much smaller as it wants."""
+"""Of dw and dh: a stage makes sides at most 62.5 times larger."""
 
 
 class CascadeHeads(nn.Module):
@@ -36,7 +35,7 @@ class CascadeHeads(nn.Module):
 
     def __init__(self, architecture: Architecture, num_classes: int) -> None:
         super().__init__()
-        stages = range(len(DELTA_WEIGHTS))
+        stages = range(STAGES)
         self.box_head = nn.ModuleList(BoxHead(architecture.channels, architecture.hidden) for _ in stages)
         self.box_predictor = nn.ModuleList(
             BoxPredictor(architecture.hidden, architecture.embedding, num_classes) for _ in stages
@@ -53,7 +52,11 @@ class CascadeHeads(nn.Module):
         return list(cast(Iterable[BoxPredictor], self.box_predictor))
 
     def forward(
-        self, levels: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]
+        self,
+        levels: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        sizes: Sequence[Size],
+        flavour: Flavour = OFFICIAL,
     ) -> tuple[Tensor, list[Tensor]]:
         """Run the three stages over the proposals of all images at once.
 
@@ -62,6 +65,7 @@ class CascadeHeads(nn.Module):
             proposals: B tensors (M_i, 4), not clipped.
             sizes: B sizes of the images before padding; the boxes that a stage gives are clipped to them, except the
                 last one's.
+            flavour: how deltas move boxes, and which level a region is pooled from.
 
         Returns:
             Boxes (sum M_i, 4) float32, one image after the other, and the features (sum M_i, hidden) of each stage,
@@ -75,9 +79,10 @@ class CascadeHeads(nn.Module):
             if stage:
                 # Empty boxes stay in: at test time every proposal goes through all stages.
                 boxes = torch.minimum(boxes.clamp(min=0), limits)
-            feature = head(pool(levels, boxes.split(counts), CELLS))
+            feature = head(pool(levels, boxes.split(counts), CELLS, flavour))
             features.append(feature)
-            boxes = apply_deltas(boxes, predictor.deltas(feature), DELTA_WEIGHTS[stage])
+            deltas = predictor.deltas(feature)
+            boxes = apply_deltas(boxes, deltas, flavour.delta_weights[stage], flavour.least_log_scale)
         return boxes, features
 
 
@@ -109,16 +114,18 @@ class BoxPredictor(nn.Module):
         return found
 
 
-def apply_deltas(boxes: Tensor, deltas: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
+def apply_deltas(
+    boxes: Tensor, deltas: Tensor, weights: tuple[float, float, float, float], least_log_scale: float = -math.inf
+) -> Tensor:
     """Move boxes (N, 4) xyxy float32 by deltas (N, 4): dx, dy in sides, dw, dh in logarithms (R-CNN, app. C).
 
-    Deltas are divided by `weights`. Nothing is clipped.
+    Deltas are divided by `weights`; dw and dh are then not below `least_log_scale`. Nothing is clipped.
     """
     dx, dy, dw, dh = (deltas / deltas.new_tensor(weights)).unbind(dim=1)
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     x, y = dx * width + (boxes[:, 0] + 0.5 * width), dy * height + (boxes[:, 1] + 0.5 * height)
-    half_width = 0.5 * (dw.clamp(max=LARGEST_LOG_SCALE).exp() * width)
-    half_height = 0.5 * (dh.clamp(max=LARGEST_LOG_SCALE).exp() * height)
+    half_width = 0.5 * (dw.clamp(least_log_scale, LARGEST_LOG_SCALE).exp() * width)
+    half_height = 0.5 * (dh.clamp(least_log_scale, LARGEST_LOG_SCALE).exp() * height)
     return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], dim=1)
 
 

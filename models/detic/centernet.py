@@ -30,13 +30,15 @@ class ProposalSettings:
         heatmap_threshold: a cell counts if the sigmoid of its logit is above this.
         per_level: the best so many cells of each level go on.
         nms_iou: of two boxes with a larger IoU, the one of higher score stays.
-        kept: the best so many proposals of an image stay, and those that score like the last of them.
+        kept: the best so many proposals of an image stay.
+        ties: whether those that score like the last of them stay too.
     """
 
     heatmap_threshold: float = 1e-4
     per_level: int = 1000
     nms_iou: float = 0.9
     kept: int = 256
+    ties: bool = True
 
 
 class ProposalGenerator(nn.Module):
@@ -141,8 +143,10 @@ def proposals(
 
 
 def _best(boxes: Tensor, scores: Tensor, settings: ProposalSettings) -> tuple[Tensor, Tensor]:
-    """NMS, then the best, with all that score like the last of them."""
+    """NMS, then the best, perhaps with all that score like the last of them."""
     keep = nms(boxes, scores, settings.nms_iou)
+    if not settings.ties:
+        keep = keep[: settings.kept]
     boxes, scores = boxes[keep], scores[keep]
     if len(scores) > settings.kept:
         tied = scores >= scores[settings.kept - 1]

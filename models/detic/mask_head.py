@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trackmill.models.detic.pooling import pool
+from trackmill.models.detic.settings import OFFICIAL, Flavour
 
 CELLS = 14
 """Of a side of a pooled region; masks have twice as many."""
@@ -38,11 +39,11 @@ class MaskHead(nn.Module):
         logits: Tensor = self.predictor(torch.relu(self.deconv(hidden)))
         return logits[:, 0].float().sigmoid()
 
-    def of_boxes(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
+    def of_boxes(self, levels: Sequence[Tensor], boxes: Sequence[Tensor], flavour: Flavour = OFFICIAL) -> list[Tensor]:
         """Probabilities (N_i, 28, 28) of B tensors of boxes (N_i, 4), in pixels of the padded images."""
         found = []
         for image, every in enumerate(boxes):
             one = [level[image : image + 1] for level in levels]
-            parts = [self(pool(one, [part], CELLS)) for part in every.split(_AT_ONCE)] if len(every) else []
+            parts = [self(pool(one, [part], CELLS, flavour)) for part in every.split(_AT_ONCE)] if len(every) else []
             found.append(torch.cat(parts) if parts else every.new_zeros(0, 2 * CELLS, 2 * CELLS))
         return found

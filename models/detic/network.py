@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from trackmill.models.detic.cascade import CascadeHeads, Size, clip
-from trackmill.models.detic.centernet import ProposalGenerator, proposals
+from trackmill.models.detic.centernet import ProposalGenerator, ProposalSettings, proposals
 from trackmill.models.detic.classifier import classifier_matrix, set_matrix
 from trackmill.models.detic.pyramid import Pyramid
 from trackmill.models.detic.selection import Candidates, find_candidates, select
-from trackmill.models.detic.settings import Architecture, DetectionSettings
+from trackmill.models.detic.settings import OFFICIAL, Architecture, DetectionSettings, Flavour
 from trackmill.models.detic.vocabulary import Vocabulary
 
 
@@ -51,12 +51,16 @@ class DeticNetwork(nn.Module):
     Args:
         architecture: sizes; `VARIANTS["swinb"]` and `VARIANTS["r50"]` are the official ones.
         num_classes: C, of the classifier that `set_vocabulary` replaces.
+        flavour: whose code computes the same results; see `Flavour`.
+        bottom_up: whether it has a backbone. Without one it takes maps from elsewhere, see `detect_maps`.
     """
 
-    def __init__(self, architecture: Architecture, num_classes: int = 1) -> None:
+    def __init__(
+        self, architecture: Architecture, num_classes: int = 1, *, flavour: Flavour = OFFICIAL, bottom_up: bool = True
+    ) -> None:
         super().__init__()
-        self.architecture = architecture
-        self.backbone = Pyramid(architecture)
+        self.architecture, self.flavour = architecture, flavour
+        self.backbone = Pyramid(architecture, bottom_up=bottom_up)
         self.proposal_generator = ProposalGenerator(architecture.channels)
         self.roi_heads = CascadeHeads(architecture, num_classes)
         self.requires_grad_(False).eval()
@@ -101,9 +105,9 @@ class DeticNetwork(nn.Module):
     @torch.no_grad()
     def detect_dense(self, dense: Dense, sizes: Sequence[Size], settings: DetectionSettings) -> list[Found]:
         """As `detect_maps`, from what `dense` gave."""
-        proposed = proposals(dense.logits, dense.distances)
+        proposed = proposals(dense.logits, dense.distances, ProposalSettings(ties=self.flavour.ties))
         counts = [len(scores) for _, scores in proposed]
-        boxes, features = self.roi_heads(dense.levels, [each for each, _ in proposed], sizes)
+        boxes, features = self.roi_heads(dense.levels, [each for each, _ in proposed], sizes, self.flavour)
         root_scores = torch.cat([each for _, each in proposed])
         candidates = find_candidates(self.roi_heads.classifiers, features, root_scores, boxes, settings)
         # Candidates come by row, and rows by image.
@@ -121,4 +125,4 @@ class DeticNetwork(nn.Module):
     def masks(self, dense: Dense, boxes: Sequence[Tensor]) -> list[Tensor]:
         """Probabilities (N_i, 28, 28) float32 within B tensors of boxes (N_i, 4) of `Found`, on the CPU."""
         here = [each.to(dense.levels[0].device) for each in boxes]
-        return [each.cpu() for each in self.roi_heads.mask_head.of_boxes(dense.levels, here)]
+        return [each.cpu() for each in self.roi_heads.mask_head.of_boxes(dense.levels, here, self.flavour)]

@@ -8,23 +8,21 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from trackmill.models.detic.settings import STRIDES
+from trackmill.models.detic.settings import OFFICIAL, STRIDES, Flavour
 
 NUM_LEVELS = 3
 """p3, p4, p5."""
 
-_CANONICAL_LEVEL, _CANONICAL_SIDE = 4, 224.0
 
-
-def levels_of(boxes: Tensor) -> Tensor:
+def levels_of(boxes: Tensor, flavour: Flavour = OFFICIAL) -> Tensor:
     """(N,) int64, 0 for p3 to 2 for p5: `floor(4 + log2(sqrt(area) / 224 + 1e-8))`, within these (FPN, eq. 1)."""
     sides = boxes[:, 2:] - boxes[:, :2]
-    scale = torch.sqrt(sides[:, 0] * sides[:, 1]) / _CANONICAL_SIDE
-    level = torch.floor(_CANONICAL_LEVEL + torch.log2(scale + 1e-8))
-    return (level.nan_to_num(0).clamp(3, 2 + NUM_LEVELS) - 3).long()
+    scale = torch.sqrt(sides[:, 0] * sides[:, 1]) / flavour.region_side
+    level = torch.floor(flavour.region_level + torch.log2(scale + flavour.epsilon)) - flavour.first_level
+    return level.nan_to_num(0).clamp(0, NUM_LEVELS - 1).long()
 
 
-def pool(levels: Sequence[Tensor], boxes: Sequence[Tensor], cells: int) -> Tensor:
+def pool(levels: Sequence[Tensor], boxes: Sequence[Tensor], cells: int, flavour: Flavour = OFFICIAL) -> Tensor:
     """Regions of boxes, each from its level; half-pixel aligned, with one sample a pixel of the map (adaptive).
 
     Args:
@@ -32,6 +30,7 @@ def pool(levels: Sequence[Tensor], boxes: Sequence[Tensor], cells: int) -> Tenso
         boxes: B tensors (N_i, 4) xyxy in pixels of the padded images; they may reach beyond, be empty, or be not
             finite, which counts as empty.
         cells: of a side of a region.
+        flavour: which level fits a box.
 
     Returns:
         (sum N_i, C, cells, cells) in the levels' type, one image after the other.
@@ -44,7 +43,7 @@ def pool(levels: Sequence[Tensor], boxes: Sequence[Tensor], cells: int) -> Tenso
     # A coordinate that is none would be used as a place in memory.
     flat = torch.where(flat.isfinite().all(dim=1, keepdim=True), flat, torch.zeros_like(flat))
     regions = torch.cat([images[:, None].to(flat), flat], dim=1)  # (N, 5): image, x0, y0, x1, y1
-    chosen = levels_of(flat)
+    chosen = levels_of(flat, flavour)
     pooled = flat.new_zeros(len(flat), levels[0].shape[1], cells, cells)
     for index in range(NUM_LEVELS):
         members = torch.nonzero(chosen == index).flatten()

@@ -19,15 +19,18 @@ class Pyramid(nn.Module):
 
     Args:
         architecture: sizes.
+        bottom_up: whether it has a backbone; otherwise only `levels` works, on maps from elsewhere.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, *, bottom_up: bool = True) -> None:
         super().__init__()
         channels = architecture.channels
         for number, given in enumerate(architecture.in_channels, start=3):
             self.add_module(f"fpn_lateral{number}", nn.Conv2d(given, channels, 1))
             self.add_module(f"fpn_output{number}", nn.Conv2d(channels, channels, 3, padding=1))
         self.top_block = TopLevels(channels)
+        if not bottom_up:
+            return
         self.bottom_up: nn.Module = (
             Swin(
                 architecture.window,

@@ -56,6 +56,46 @@ class DetectionSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Flavour:
+    """Constants in which Detic's own code and mmdetection's copy differ; weights of both are otherwise the same.
+
+    Args:
+        delta_weights: by which dx, dy, dw, dh of each of the three stages are divided.
+        least_log_scale: dw and dh are not below it.
+        region_side, region_level, first_level, epsilon: a region of a square root of its area s is pooled from the
+            level `floor(region_level + log2(s / region_side + epsilon))`, where p3 is `first_level`.
+        ties: of proposals, whether those stay too that score like the last of the best 256.
+    """
+
+    delta_weights: tuple[tuple[float, float, float, float], ...] = (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        (30.0, 30.0, 15.0, 15.0),
+    )
+    least_log_scale: float = -math.inf
+    region_side: float = 224.0
+    region_level: int = 4
+    first_level: int = 3
+    epsilon: float = 1e-8
+    ties: bool = True
+
+
+OFFICIAL = Flavour()
+"""Detic's own code, on detectron2."""
+
+MMDET = Flavour(
+    delta_weights=(*OFFICIAL.delta_weights[:2], (1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067)),
+    least_log_scale=-math.log(1000 / 16),
+    region_side=112.0,
+    region_level=0,
+    first_level=0,
+    epsilon=1e-6,
+    ties=False,
+)
+"""mmdetection 3.3.0, and so MASA: `projects/Detic_new`, `delta_xywh_bbox_coder.py`, `single_level_roi_extractor.py`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
     """Sizes of a network. `VARIANTS` has the official ones; tests make smaller ones.
 
