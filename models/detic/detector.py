@@ -25,7 +25,7 @@ from trackmill.schemas.detections import Detections
 
 
 class DeticOptions(DetectorOptions):
-    """Options of every detector, and Detic's own. Left out: a least score of 0.3, NMS of 0.5 in each class, 300 boxes."""
+    """Options of all detectors, and its own. Left out: a least score of 0.3, NMS of 0.5 in each class, 300 boxes."""
 
     variant: Literal["swinb", "r50"] | None = Field(None, description="Left out: what the checkpoint is.")
     short_side: int = Field(800, ge=1, description="Images are scaled to it, in pixels; 640 in the fast models.")
