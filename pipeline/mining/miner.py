@@ -19,13 +19,10 @@ from trackmill.models.device import is_device_failure
 from trackmill.models.proposers.base import Proposer
 from trackmill.models.proposers.check import BadProposals, check_proposals
 from trackmill.pipeline.media.pictures import encode_jpeg
-from trackmill.pipeline.mining.inflight import HANDS, InFlightNote
-from trackmill.pipeline.mining.item_clock import ItemClock
 from trackmill.pipeline.mining.negatives import pseudo_negatives
 from trackmill.pipeline.mining.reading import ItemReader, Reading, reason_of
 from trackmill.pipeline.mining.settings import MineConfig, mine_config
-from trackmill.pipeline.mining.status import LiveStatus
-from trackmill.pipeline.mining.unit import DeviceLost, MineJob, Status, StorageFailed, UnitResult, UnitTask
+from trackmill.pipeline.mining.unit import MineJob, UnitResult
 from trackmill.pipeline.shards.encode import SampleCounts, Stamp, encode_sample
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import read_receipt, write_receipt
@@ -33,6 +30,10 @@ from trackmill.pipeline.shards.writer import ShardWriter
 from trackmill.pipeline.sidecars.making import Made, Maker, UnitParts, make_all
 from trackmill.pipeline.storage.credentials import path_error, scrub
 from trackmill.pipeline.storage.secrets.signed_urls import adopt_signatures
+from trackmill.pipeline.workers.inflight import HANDS, InFlightNote
+from trackmill.pipeline.workers.item_clock import ItemClock
+from trackmill.pipeline.workers.status import LiveStatus
+from trackmill.pipeline.workers.task import DeviceLost, Status, StorageFailed, UnitTask
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.media import Frame, Media, ProposalSet, WorkItem
 from trackmill.schemas.receipt import ReceiptRow

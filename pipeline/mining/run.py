@@ -20,13 +20,14 @@ from trackmill.pipeline.mining.forecast import Forecast, make_forecast
 from trackmill.pipeline.mining.prepare import Run
 from trackmill.pipeline.mining.progress import MiningProgress
 from trackmill.pipeline.mining.signatures import keep_signatures
-from trackmill.pipeline.mining.unit import UnitResult, UnitTask
+from trackmill.pipeline.mining.unit import UnitResult
 from trackmill.pipeline.shards.card import write_card
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import Receipt, done_units, read_receipts, write_manifest
 from trackmill.pipeline.storage.files import basename, list_files
 from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
+from trackmill.pipeline.workers.task import UnitTask
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")

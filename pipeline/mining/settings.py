@@ -6,13 +6,14 @@ not.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model, field_validator
 
 from trackmill.models.registry import PROPOSERS, choose, is_outside, proposer_class
 from trackmill.pipeline.sources import AUTO, SOURCES, settings_class
 from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.workers.settings import PoolSettings
 from trackmill.schemas.config import Settings, build
 from trackmill.schemas.errors import InputError
 
@@ -40,26 +41,9 @@ class NegativeSettings(Settings):
     )
 
 
-class RunSettings(Settings):
+class RunSettings(PoolSettings):
     """How the work is run. None of it changes a byte of the output."""
 
-    executor: Literal["ray", "inline"] = Field("ray", description="ray: a pool of actors; inline: this process.")
-    actors: int = Field(0, ge=0, description="Size of the pool; 0: one per GPU or CPU, following the cluster.")
-    gpus_per_actor: float = Field(-1, description="-1: one where the cluster has GPUs and the proposer can use one.")
-    cpus_per_actor: float = Field(1, ge=0, description="CPUs that Ray reserves for each actor.")
-    memory_per_actor: int = Field(0, ge=0, description="Bytes that Ray reserves for each actor; 0: none.")
-    threads: int = Field(0, ge=0, description="Threads that an actor's libraries may use; 0: its CPUs, at least one.")
-    recycle_after: int = Field(
-        -1,
-        ge=-1,
-        description="Items after which an actor is replaced; 0: never; -1: 2000, or never for one that holds a GPU, "
-        "which would wait for its successor to load the model.",
-    )
-    ray_start_timeout_s: float = Field(
-        600.0, gt=0, description="Seconds that Ray may take to start, or a cluster to answer, with one more try."
-    )
-    progress_s: float = Field(10.0, gt=0, description="Seconds between progress lines in a log.")
-    watchdog_s: float = Field(120.0, gt=0, description="Warn, naming the stage, when no item is finished for so long.")
     isolate: bool = Field(
         True,
         description="Read items, and look at files for the plan, in child processes under the two limits below; false: "

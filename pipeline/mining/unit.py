@@ -1,30 +1,16 @@
-"""What passes between the driver and its workers: the job, a unit to do, what became of it, and what went wrong."""
+"""What passes between the driver and its miners: the job, and what became of a unit."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from trackmill.pipeline.sidecars.about import SidecarJob
-from trackmill.schemas.errors import JobError, StorageError
-from trackmill.schemas.media import WorkItem
-
-
-class WorkFailed(JobError):
-    """The run cannot go on, through no fault of an item. What is done stays done."""
-
-
-class StorageFailed(WorkFailed, StorageError):
-    """A finished shard or receipt could not be written: the unit is tried again, no item is to blame."""
+from trackmill.schemas.errors import JobError
 
 
 class LibrariesDiffer(JobError):
     """A worker's libraries are not the driver's."""
-
-
-class DeviceLost(WorkFailed):
-    """The accelerator is in a state that only a new process can leave; the worker must be replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,31 +34,6 @@ class MineJob:
     sidecars: tuple[SidecarJob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitTask:
-    """One unit to be done.
-
-    Args:
-        unit: its number.
-        items: all its items or, for a retry, the quarantined ones.
-        positions: place of each item inside the whole unit.
-        retry: 0 for the first time; n for the n-th `--only-quarantined` run.
-        poisoned: positions that must not be touched, each with the reason why.
-        overdue: those of them that hung.
-        serial: read no item ahead, so that a death can be charged to one item.
-        signatures: queries of the items' signed URLs.
-    """
-
-    unit: int
-    items: list[WorkItem]
-    positions: list[int]
-    retry: int = 0
-    poisoned: dict[int, str] = field(default_factory=dict)
-    overdue: frozenset[int] = frozenset()
-    serial: bool = False
-    signatures: dict[str, str] = field(default_factory=dict, repr=False)
-
-
 @dataclass(slots=True, kw_only=True)
 class UnitResult:
     """What became of a unit, small enough to send: counts, and up to 20 quarantined items (id, error class, reason)."""
@@ -85,16 +46,3 @@ class UnitResult:
     quarantined: list[tuple[str, str, str]]
     num_bytes: int
     seconds: float
-
-
-@dataclass(slots=True)
-class Status:
-    """What a worker is doing at this moment, for progress and the watchdog."""
-
-    unit: int = -1
-    items_done: int = 0
-    frames_done: int = 0
-    quarantined: int = 0
-    stage: str = "idle"
-    source_id: str = ""
-    since: float = field(default_factory=time.time)

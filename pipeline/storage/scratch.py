@@ -17,7 +17,7 @@ from trackmill.schemas.errors import InputError
 
 _PREFIX = ".tmp-"
 _NOTES_LIVE_S = 3600.0
-"""What a dead miner had in hand (`trackmill.pipeline.mining.inflight`) is read after its death."""
+"""What a dead miner had in hand (`trackmill.pipeline.workers.inflight`) is read after its death."""
 _LONGEST_NAME = 80
 """Characters of the target's name that are kept in that of its scratch file: together they must stay below 255."""
 

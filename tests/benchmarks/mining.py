@@ -25,9 +25,9 @@ from trackmill.pipeline.mining.inline import InlineExecutor
 from trackmill.pipeline.mining.pool import RayPool
 from trackmill.pipeline.mining.prepare import prepare_mining
 from trackmill.pipeline.mining.settings import mine_config
-from trackmill.pipeline.mining.unit import UnitTask
 from trackmill.pipeline.sources import open_source
 from trackmill.pipeline.sources.base import ReadSettings
+from trackmill.pipeline.workers.task import UnitTask
 
 ITEMS_PER_UNIT = 20
 DUMMY = "tests.benchmarks.dummy_proposer:DummyProposer"

@@ -29,7 +29,7 @@ from tests.runs import (
     tars,
     wait_for,
 )
-from trackmill.pipeline.mining.inflight import peek_note
+from trackmill.pipeline.workers.inflight import peek_note
 
 pytestmark = pytest.mark.ray
 NUM_PICTURES = 16

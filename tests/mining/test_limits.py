@@ -12,15 +12,15 @@ from PIL import Image
 from tests.make_media import make_pictures
 from tests.runs import mine
 from trackmill.pipeline.isolation.limits import Limits, limited
-from trackmill.pipeline.mining.decisions import Decisions
-from trackmill.pipeline.mining.inflight import InFlight
-from trackmill.pipeline.mining.item_clock import ItemClock
 from trackmill.pipeline.mining.prepare import Run, prepare_mining
 from trackmill.pipeline.mining.settings import mine_config
 from trackmill.pipeline.mining.start import start_miner
-from trackmill.pipeline.mining.unit import UnitTask
 from trackmill.pipeline.shards.receipts import read_receipts
 from trackmill.pipeline.sources.probing import probe_files
+from trackmill.pipeline.workers.decisions import Decisions
+from trackmill.pipeline.workers.inflight import InFlight
+from trackmill.pipeline.workers.item_clock import ItemClock
+from trackmill.pipeline.workers.task import UnitTask
 from trackmill.schemas.media import WorkItem
 from trackmill.schemas.receipt import ReceiptRow
 

@@ -12,15 +12,16 @@ import pytest
 from tests.make_media import make_pictures
 from trackmill.models.proposers import GraphProposer
 from trackmill.pipeline.mining import miner as miner_module
-from trackmill.pipeline.mining.inflight import peek_note
 from trackmill.pipeline.mining.inline import InlineExecutor
 from trackmill.pipeline.mining.miner import is_device_failure
 from trackmill.pipeline.mining.prepare import Run, prepare_mining
 from trackmill.pipeline.mining.settings import mine_config
 from trackmill.pipeline.mining.start import start_miner
-from trackmill.pipeline.mining.unit import DeviceLost, LibrariesDiffer, StorageFailed, UnitTask
+from trackmill.pipeline.mining.unit import LibrariesDiffer
 from trackmill.pipeline.shards.receipts import read_receipts
 from trackmill.pipeline.shards.verify import verify
+from trackmill.pipeline.workers.inflight import peek_note
+from trackmill.pipeline.workers.task import DeviceLost, StorageFailed, UnitTask
 from trackmill.schemas.media import Frame, ProposalSet
 from trackmill.schemas.receipt import ReceiptRow
 

@@ -9,7 +9,8 @@ import pytest
 
 from trackmill.pipeline.console.words import duration
 from trackmill.pipeline.mining.progress import MiningProgress
-from trackmill.pipeline.mining.unit import Status, UnitResult
+from trackmill.pipeline.mining.unit import UnitResult
+from trackmill.pipeline.workers.task import Status
 
 
 class Clock:

@@ -13,9 +13,9 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from trackmill.pipeline.mining.inflight import InFlight
-from trackmill.pipeline.mining.settings import RunSettings
-from trackmill.pipeline.mining.unit import StorageFailed, UnitTask, WorkFailed
+from trackmill.pipeline.workers.inflight import InFlight
+from trackmill.pipeline.workers.settings import PoolSettings
+from trackmill.pipeline.workers.task import StorageFailed, UnitTask, WorkFailed
 
 log = logging.getLogger("trackmill")
 
@@ -26,7 +26,7 @@ DEATHS_AT_START = 3
 LOSSES_OF_A_UNIT = 20
 """Machines that may go away under a unit: they are taken back by a cloud, or a unit's worker takes them down."""
 RECYCLE_AFTER = 2000
-_OVERDUE = "mining it takes longer than `run.item_timeout_s` allows; raise that if it is meant to take so long"
+_OVERDUE = "{} takes longer than `run.item_timeout_s` allows; raise that if it is meant to take so long"
 
 
 class PoolFailed(WorkFailed):
@@ -62,9 +62,17 @@ class Decisions:
         tasks: units to be done; taken one at a time, when somebody is there to do them.
         size: workers that there should be; may be changed at any time. Fewer: the dead are not replaced.
         recycle_after: items after which a worker is replaced; 0: never.
+        fatal: what a unit may raise that no second try would change: it ends the run at once, as itself.
     """
 
-    def __init__(self, tasks: Iterable[UnitTask], size: int, recycle_after: int) -> None:
+    def __init__(
+        self,
+        tasks: Iterable[UnitTask],
+        size: int,
+        recycle_after: int,
+        fatal: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self._fatal = fatal
         self.size = size
         self._recycle_after = recycle_after
         self._incoming = iter(tasks)
@@ -136,10 +144,10 @@ class Decisions:
         Raises:
             PoolFailed: the unit failed for the fifth time.
             StorageFailed: likewise, because nothing can be written.
-            Exception: `cause` itself, of a start: another worker would meet the same.
+            Exception: `cause` itself, of a start, or where it is fatal: another worker would meet the same.
         """
         state = self._workers[worker]
-        if state.task is None:
+        if state.task is None or isinstance(cause, self._fatal):
             raise cause
         task, state.task = state.task, None
         self._do_again(task, cause)
@@ -188,17 +196,17 @@ class Decisions:
     def _lost(self, state: _State, task: UnitTask) -> None:
         self._losses[task.unit] += 1
         if self._losses[task.unit] >= LOSSES_OF_A_UNIT:
-            raise PoolFailed(f"unit {task.unit}: its machine went away {LOSSES_OF_A_UNIT} times")
-        log.warning("worker %s went away with its machine; unit %d is done again", state.name, task.unit)
+            raise PoolFailed(f"{task.title}: its machine went away {LOSSES_OF_A_UNIT} times")
+        log.warning("worker %s went away with its machine; %s is done again", state.name, task.title)
         self._waiting.appendleft(task)
 
     def _charge(self, state: _State, task: UnitTask, note: InFlight) -> None:
         poisoned = dict(task.poisoned)
         if note.overdue is not None:
             # Known to the second, so nobody else is suspected, and it is not tried again.
-            poisoned[note.overdue] = _OVERDUE
+            poisoned[note.overdue] = reason = _OVERDUE.format(task.doing)
             name = dict(zip(task.positions, task.items))[note.overdue].source_id
-            log.warning("worker %s ended itself, %s: %s; unit %d is done again", state.name, name, _OVERDUE, task.unit)
+            log.warning("worker %s ended itself, %s: %s; %s is done again", state.name, name, reason, task.title)
             self._waiting.appendleft(replace(task, poisoned=poisoned, overdue=task.overdue | {note.overdue}))
             return
         for position in sorted(note.positions):
@@ -207,7 +215,7 @@ class Decisions:
                 poisoned[position] = f"{DEATHS_OF_AN_ITEM} workers died while they had this item in hand"
         ids = dict(zip(task.positions, task.items))
         suspects = ", ".join(ids[position].source_id for position in sorted(note.positions) if position in ids)
-        log.warning("worker %s died with %s in hand; unit %d is done again", state.name, suspects, task.unit)
+        log.warning("worker %s died with %s in hand; %s is done again", state.name, suspects, task.title)
         # From now on one item at a time, so that the next death has one culprit.
         self._waiting.appendleft(replace(task, poisoned=poisoned, serial=True))
 
@@ -216,8 +224,8 @@ class Decisions:
         if self._failures[task.unit] >= FAILURES_OF_A_UNIT:
             if isinstance(cause, StorageFailed):
                 raise cause
-            raise PoolFailed(f"unit {task.unit} failed {FAILURES_OF_A_UNIT} times; last: {cause}") from cause
-        log.warning("unit %d failed and is done again: %s", task.unit, cause)
+            raise PoolFailed(f"{task.title} failed {FAILURES_OF_A_UNIT} times; last: {cause}") from cause
+        log.warning("%s failed and is done again: %s", task.title, cause)
         self._waiting.appendleft(task)
 
     def _new_worker(self) -> int:
@@ -226,7 +234,7 @@ class Decisions:
         return number
 
 
-def gpus_each(settings: RunSettings, uses_gpu: bool, resources: Mapping[str, float]) -> float:
+def gpus_each(settings: PoolSettings, uses_gpu: bool, resources: Mapping[str, float]) -> float:
     """GPUs for each worker: as set; else one, where the cluster has any and the proposer gains from it.
 
     Args:
@@ -239,7 +247,7 @@ def gpus_each(settings: RunSettings, uses_gpu: bool, resources: Mapping[str, flo
     return 1 if uses_gpu and resources.get("GPU", 0) else 0
 
 
-def pool_size(settings: RunSettings, gpus: float, resources: Mapping[str, float]) -> int:
+def pool_size(settings: PoolSettings, gpus: float, resources: Mapping[str, float]) -> int:
     """Workers for a cluster: as set; else as many as its GPUs, or where they need none its CPUs, have room for.
 
     Args:
@@ -254,7 +262,7 @@ def pool_size(settings: RunSettings, gpus: float, resources: Mapping[str, float]
     return max(1, int(resources.get("CPU", 1) / max(settings.cpus_per_actor, 0.01)))
 
 
-def recycle_after(settings: RunSettings, gpus: float) -> int:
+def recycle_after(settings: PoolSettings, gpus: float) -> int:
     """Items after which a worker is replaced; 0: never. Unless set, one that holds a GPU is not: the GPU would wait."""
     if settings.recycle_after >= 0:
         return settings.recycle_after

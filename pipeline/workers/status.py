@@ -1,4 +1,4 @@
-"""What a miner is doing at this moment: written by its threads, read by others, always as a whole."""
+"""What a worker is doing at this moment: written by its threads, read by others, always as a whole."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import threading
 import time
 from dataclasses import replace
 
-from trackmill.pipeline.mining.unit import Status
+from trackmill.pipeline.workers.task import Status
 
 
 class LiveStatus:
-    """The status of one miner behind a lock: no reader sees the stage of one item beside the name of another."""
+    """The status of one worker behind a lock: no reader sees the stage of one item beside the name of another."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,7 +27,7 @@ class LiveStatus:
             self._status = Status(unit=unit)
 
     def enter(self, stage: str, source_id: str = "") -> None:
-        """The miner goes over to a stage, of the item `source_id` or of the unit as a whole."""
+        """The worker goes over to a stage, of the item `source_id` or of the unit as a whole."""
         with self._lock:
             self._status.stage, self._status.source_id, self._status.since = stage, source_id, time.time()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from trackmill.pipeline.mining.status import LiveStatus
+from trackmill.pipeline.workers.status import LiveStatus
 
 
 def test_counts_and_stages() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from trackmill.pipeline.mining.inflight import InFlight, InFlightNote, peek_note, read_note
+from trackmill.pipeline.workers.inflight import InFlight, InFlightNote, peek_note, read_note
 
 
 def test_a_note_tells_what_is_in_hand() -> None:
@@ -46,7 +46,7 @@ def test_a_note_says_which_item_takes_too_long() -> None:
 
 def test_a_note_outlives_its_writer_and_is_read_once(tmp_path: Path) -> None:
     code = (
-        "import time; from trackmill.pipeline.mining.inflight import InFlightNote; n = InFlightNote();"
+        "import time; from trackmill.pipeline.workers.inflight import InFlightNote; n = InFlightNote();"
         "n.begin(3); n.take(5); print(n.path, flush=True); time.sleep(600)"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}

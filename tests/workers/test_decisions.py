@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from trackmill.pipeline.mining.decisions import Decisions, PoolFailed, gpus_each, pool_size, recycle_after
-from trackmill.pipeline.mining.inflight import InFlight
 from trackmill.pipeline.mining.settings import RunSettings
-from trackmill.pipeline.mining.unit import StorageFailed, UnitTask
+from trackmill.pipeline.workers.decisions import Decisions, PoolFailed, gpus_each, pool_size, recycle_after
+from trackmill.pipeline.workers.inflight import InFlight
+from trackmill.pipeline.workers.task import StorageFailed, UnitTask
 from trackmill.schemas.media import WorkItem
 
 GONE = RuntimeError("the actor died")

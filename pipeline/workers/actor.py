@@ -1,0 +1,105 @@
+"""The Ray actor around a worker: one per device or CPU, holding the loaded model for as long as it lives."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from trackmill.pipeline.storage.credentials import adopt_environment
+from trackmill.pipeline.storage.secrets.signed_urls import adopt_signatures
+from trackmill.pipeline.workers.inflight import InFlight, read_note
+from trackmill.pipeline.workers.task import DeviceLost, Job, Status, UnitWorker
+from trackmill.schemas.media import WorkItem
+
+DEVICE_LOST_EXIT = 70
+ITEM_OVERDUE_EXIT = 71
+
+CONCURRENCY_GROUPS = {"status": 1}
+"""For `ray.remote` of what derives from `UnitActor`: it answers `status` while it works."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Where an actor lives: process, machine, Ray node, and the path of its in-flight note."""
+
+    pid: int
+    host: str
+    node_id: str
+    note_path: str
+
+    def __str__(self) -> str:
+        return f"{self.pid}@{self.host}"
+
+
+class UnitActor(ABC):
+    """Does one unit at a time; answers `status` meanwhile.
+
+    Args:
+        job: what is the same for all units.
+    """
+
+    loads = "the model"
+    """What it does while it starts, for the status."""
+
+    def __init__(self, job: Any) -> None:
+        self._job: Any = job
+        self._worker: UnitWorker | None = None
+
+    @abstractmethod
+    def make_worker(self, job: Any) -> UnitWorker:
+        """Who does the units, with all models loaded."""
+
+    def start(self) -> Worker:
+        """Load the models. Apart from `__init__`, so that an error here reaches the driver as itself."""
+        logging.basicConfig(level=logging.WARNING)
+        job: Job = self._job
+        adopt_environment(job.environment)
+        self._worker = self.make_worker(job)
+        self._worker.clock.watch(self._end_overdue)
+        node_id = ray.get_runtime_context().get_node_id()
+        return Worker(os.getpid(), socket.gethostname(), node_id, self._worker.note.path)
+
+    def run_unit(self, task: Any) -> Any:
+        """See `UnitWorker.run_unit`."""
+        assert self._worker is not None
+        try:
+            return self._worker.run_unit(task)
+        except DeviceLost:
+            # Only a new process gets a new CUDA context. Leaving the note behind charges the item in hand.
+            logging.exception("the device failed; this worker ends and another takes its place")
+            os._exit(DEVICE_LOST_EXIT)
+
+    def measure(self, items: list[WorkItem], signatures: dict[str, str]) -> list[tuple[int, float, int]]:
+        """See `UnitWorker.measure`; `signatures` are the queries of the items' signed URLs."""
+        assert self._worker is not None
+        adopt_signatures(signatures)
+        return self._worker.measure(items)
+
+    @ray.method(concurrency_group="status")
+    def status(self) -> Status:
+        """What the worker is doing right now."""
+        return self._worker.status if self._worker else Status(stage=f"loading {self.loads}")
+
+    @ray.method(concurrency_group="status")
+    def stop(self) -> None:
+        """End in good order: leave nothing behind."""
+        if self._worker:
+            self._worker.close()
+
+    def _end_overdue(self, position: int) -> None:
+        """Work on an item hangs, and no thread can be ended: the process is, and the note says because of what."""
+        assert self._worker is not None
+        self._worker.note.blame(position)
+        os._exit(ITEM_OVERDUE_EXIT)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def read_note_there(path: str) -> InFlight | None:
+    """Read a dead worker's note on its own machine."""
+    return read_note(path)

@@ -1,0 +1,116 @@
+"""What passes between a driver and its workers: a unit to do, what a worker is at, and what can go wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from trackmill.pipeline.workers.inflight import InFlightNote
+from trackmill.pipeline.workers.item_clock import ItemClock
+from trackmill.schemas.errors import JobError, StorageError
+from trackmill.schemas.media import WorkItem
+
+
+class WorkFailed(JobError):
+    """The run cannot go on, through no fault of an item. What is done stays done."""
+
+
+class StorageFailed(WorkFailed, StorageError):
+    """A finished file could not be written: the unit is tried again, no item is to blame."""
+
+
+class DeviceLost(WorkFailed):
+    """The accelerator is in a state that only a new process can leave; the worker must be replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitTask:
+    """One unit to be done.
+
+    Args:
+        unit: its number.
+        items: all its items or, for a retry, the quarantined ones.
+        positions: place of each item inside the whole unit.
+        retry: 0 for the first time; n for the n-th `--only-quarantined` run.
+        poisoned: positions that must not be touched, each with the reason why.
+        overdue: those of them that hung.
+        serial: read no item ahead, so that a death can be charged to one item.
+        signatures: queries of the items' signed URLs.
+    """
+
+    doing: ClassVar[str] = "mining it"
+    """What is done to an item, for messages."""
+
+    unit: int
+    items: list[WorkItem]
+    positions: list[int]
+    retry: int = 0
+    poisoned: dict[int, str] = field(default_factory=dict)
+    overdue: frozenset[int] = frozenset()
+    serial: bool = False
+    signatures: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def title(self) -> str:
+        """What messages call the unit."""
+        return f"unit {self.unit}"
+
+
+@dataclass(slots=True)
+class Status:
+    """What a worker is doing at this moment, for progress and the watchdog."""
+
+    unit: int = -1
+    items_done: int = 0
+    frames_done: int = 0
+    quarantined: int = 0
+    stage: str = "idle"
+    source_id: str = ""
+    since: float = field(default_factory=time.time)
+
+
+class UnitWorker(Protocol):
+    """Who does units, in whatever process: a miner, or a maker of sidecars.
+
+    Its `note` says which items it has in hand, its `clock` which of them hangs.
+    """
+
+    note: InFlightNote
+    clock: ItemClock
+
+    @property
+    def status(self) -> Status:
+        """What it is doing right now; any thread may read it."""
+        ...
+
+    def run_unit(self, task: Any) -> Any:
+        """Do one unit, and write what comes of it.
+
+        Raises:
+            StorageFailed: the output could not be written.
+            DeviceLost: the accelerator failed; this worker is of no more use.
+        """
+        ...
+
+    def measure(self, items: Sequence[WorkItem]) -> list[tuple[int, float, int]]:
+        """Do items without writing anything: (frames, seconds, bytes) of each; (0, seconds, 0) for a bad one."""
+        ...
+
+    def close(self) -> None:
+        """End in good order: leave nothing behind."""
+        ...
+
+
+class Job(Protocol):
+    """What is the same for all units; plain values, so that it travels."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Storage credentials and settings of the driver's environment."""
+        ...
+
+
+Tick = Callable[[dict[str, Status]], None]
+"""Called about twice a second with the state of every worker, by its name."""
