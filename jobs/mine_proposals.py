@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import clean, say, warn
+from trackmill.pipeline.console.quarantine import quarantine_limit
 from trackmill.pipeline.console.signals import stop_on_sigterm
 from trackmill.pipeline.console.words import readable_bytes
 from trackmill.pipeline.sources import AUTO, SOURCES
@@ -85,7 +85,7 @@ def settings(options: Options) -> MineConfig:
 def run(options: Options) -> ExitCode:
     """Check what was asked for, and do it."""
     config = settings(options)
-    _quarantine_limit(config.run.max_quarantined, 0)  # a typing error is found now, not after a night
+    quarantine_limit(config.run.max_quarantined, 0)  # a typing error is found now, not after a night
     if options.only_quarantined and (options.plan_only or options.limit):
         raise InputError("--only-quarantined goes with neither --plan-only nor --limit: it retries what is quarantined")
 
@@ -181,25 +181,10 @@ def summarise(outcome: mining.Outcome, output: str, allowed: str) -> ExitCode:
     if quarantined and not outcome.statuses.get("ok"):
         say("nothing was mined: every item is quarantined")
         return ExitCode.INCOMPLETE
-    if quarantined > _quarantine_limit(allowed, outcome.items):
+    if quarantined > quarantine_limit(allowed, outcome.items):
         say(f"{quarantined} quarantined items are more than --max-quarantined {allowed} allows")
         return ExitCode.INCOMPLETE
     return ExitCode.FINE
-
-
-def _quarantine_limit(text: str, num_items: int) -> float:
-    """Most quarantined items: an empty text is no limit, `5` is a number, `5%` and `0.05` are shares of all items."""
-    if not text:
-        return math.inf
-    try:
-        value = float(text.removesuffix("%"))
-    except ValueError:
-        value = -1
-    if not 0 <= value < math.inf:
-        raise InputError(f"--max-quarantined {text!r}: give a number of items (5) or a share (5%)")
-    if text.endswith("%"):
-        return value / 100 * num_items
-    return value * num_items if "." in text else value
 
 
 JOB = Job(

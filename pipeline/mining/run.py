@@ -16,7 +16,7 @@ from typing import Protocol
 
 from trackmill.pipeline.console.disk_space import free_bytes, too_little_disk_space
 from trackmill.pipeline.console.output import clean
-from trackmill.pipeline.mining.forecast import Forecast, make_forecast
+from trackmill.pipeline.mining.forecast import make_forecast
 from trackmill.pipeline.mining.prepare import Run
 from trackmill.pipeline.mining.progress import MiningProgress
 from trackmill.pipeline.mining.signatures import keep_signatures
@@ -27,6 +27,7 @@ from trackmill.pipeline.shards.receipts import Receipt, done_units, read_receipt
 from trackmill.pipeline.storage.files import basename, list_files
 from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
+from trackmill.pipeline.workers.forecast import Forecast
 from trackmill.pipeline.workers.task import UnitTask
 from trackmill.schemas.media import WorkItem
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 
 from trackmill.models.registry import proposer_class
 from trackmill.pipeline.mining.fingerprint import pixel_libraries
@@ -13,6 +12,7 @@ from trackmill.pipeline.mining.reading import ItemReader
 from trackmill.pipeline.mining.settings import MineConfig, mine_config, proposer_settings
 from trackmill.pipeline.mining.unit import LibrariesDiffer, MineJob
 from trackmill.pipeline.sidecars.making import Maker
+from trackmill.pipeline.workers.threads import limit_threads
 
 
 def start_miner(job: MineJob) -> Miner:
@@ -52,11 +52,3 @@ def check_libraries(expected: dict[str, str], config: MineConfig) -> None:
         raise LibrariesDiffer(
             f"worker {socket.gethostname()} has {', '.join(wrong)}; use one image for the whole cluster"
         )
-
-
-def limit_threads(threads: int) -> None:
-    """Keep the libraries of one worker to its share of the machine; 0 leaves them to Ray's OMP_NUM_THREADS."""
-    if threads and "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-    if "cv2" in sys.modules:
-        sys.modules["cv2"].setNumThreads(threads or 1)
