@@ -126,6 +126,11 @@ class PartRows:
         arrays += [self._array(schema.field(name).type, values) for name, values in self._values.items()]
         return pa.table(arrays, schema=schema)
 
+    def packed_bytes(self) -> int:
+        """Bytes that the rows take in a part, without what every part has."""
+        table = self.table()
+        return len(_parquet(table)) - len(_parquet(table.slice(0, 0)))
+
     def _array(self, dtype: pa.DataType, values: list[Any]) -> pa.Array:
         if dtype == pa.string():
             return pa.array([text for part in values for text in part], pa.string())
@@ -142,21 +147,19 @@ def part_bytes(about: PartAbout, table: pa.Table) -> bytes:
         JobError: it is larger than a part may be; names it.
     """
     metadata = dict(table.schema.metadata or {}) | {_METADATA: _metadata(about)}
-    buffer = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata(metadata),
-        buffer,
-        compression="zstd",
-        row_group_size=_ROW_GROUP,
-        write_page_checksum=True,
-    )
-    data = with_checksum(buffer.getvalue())
+    data = with_checksum(_parquet(table.replace_schema_metadata(metadata)))
     if table.num_rows > MAX_ROWS or table.nbytes > MAX_TABLE_BYTES or len(data) > MAX_PART_BYTES:
         raise JobError(
             f"sidecar {about.name}, unit {about.unit}: {table.num_rows} rows in {len(data)} bytes are more than a part "
             f"may have ({MAX_ROWS} rows, {MAX_PART_BYTES} bytes); keep fewer rows, or mine smaller units"
         )
     return data
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
+    return buffer.getvalue()
 
 
 def read_part(url: str, where: str, columns: Sequence[Column]) -> SidecarPart:

@@ -1,18 +1,19 @@
-"""One part as a piece of work: what a worker is given, what it does, and what it answers."""
+"""One part as a piece of work: what a worker is given, what it does, and what it answers.
+
+A part is the unit, its samples are the items: one that makes its worker hang, or kills two, is quarantined alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from trackmill.pipeline.shards.decode import parse_sample
-from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.stream import ShardBytes, raw_samples
-from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.sidecars.about import SidecarJob
-from trackmill.pipeline.sidecars.making import Maker, publish_part
-from trackmill.pipeline.sidecars.part import PartRows
-from trackmill.schemas.keys import sidecar_part_name
-from trackmill.schemas.receipt import ShardInfo
+from trackmill.pipeline.workers.task import UnitTask
+from trackmill.schemas.keys import shard_numbers, sidecar_part_name
+from trackmill.schemas.media import WorkItem
+from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,22 +31,49 @@ class PartTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartUnit(UnitTask):
+    """A part for a pool of workers. Its items are the samples, in order: `uri` is the shard, with their byte range.
+
+    Args:
+        part: what is to be made; `unit` is its place among the parts of this run, since a retry has its unit's number.
+    """
+
+    doing: ClassVar[str] = "making its rows"
+
+    part: PartTask
+
+    @property
+    def title(self) -> str:
+        """See `UnitTask.title`."""
+        return self.part.file_name
+
+    @property
+    def frames(self) -> int:
+        """Of all its samples."""
+        return sum(item.frames for item in self.items)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartResult:
     """What became of a part.
 
     Args:
         file_name: of the part.
+        unit: see `PartUnit`.
         samples, rows, num_bytes: what it holds.
-        quarantined: (key, error class, reason) of the first samples that the producer failed on.
+        frames: of its samples.
+        quarantined: (key, error class, reason) of the first samples that have no rows.
         num_quarantined: how many there are.
         counts: what the producer counted, see `trackmill.pipeline.sidecars.producer.CountedRows`.
         failed: why the part could not be made; empty when all is well.
     """
 
     file_name: str
+    unit: int = -1
     samples: int = 0
     rows: int = 0
     num_bytes: int = 0
+    frames: int = 0
     quarantined: list[tuple[str, str, str]] = field(default_factory=list)
     num_quarantined: int = 0
     counts: dict[str, int] = field(default_factory=dict)
@@ -61,44 +89,43 @@ class SidecarWork:
         dataset: its fingerprint.
         job: the sidecar.
         environment: storage credentials and settings of the driver's environment.
+        item_timeout_s: see `trackmill.pipeline.sidecars.settings.SidecarRunSettings`.
+        threads: that the libraries of a worker may use; 0: as they like.
     """
 
     root: str
     dataset: str
     job: SidecarJob
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    item_timeout_s: float = 0.0
+    threads: int = 0
 
 
-def make_part(layout: Layout, maker: Maker, dataset: str, task: PartTask) -> PartResult:
-    """Make and publish one part, streaming over its shards.
+def part_units(tasks: Sequence[PartTask], rows: Sequence[ReceiptRow]) -> Iterator[PartUnit]:
+    """Parts as units for a pool.
 
-    Returns:
-        What became of it; `failed` where a shard is damaged, which is no reason to stop at the others.
-
-    Raises:
-        BadRows: the producer broke its contract.
-        OSError: storage failed for good.
+    Args:
+        tasks: the parts that are to be made.
+        rows: of all stored samples, see `trackmill.pipeline.shards.reader.Dataset.stored`.
     """
-    rows = PartRows(maker.columns)
-    try:
-        for shard in task.shards:
-            source = ShardBytes(layout.shard(shard.name), shard.num_bytes)
-            for raw in raw_samples(source, shard.name):
-                sample = parse_sample(raw)
-                rows.add(sample.key, maker.make(sample))
-            if source.sha256() != shard.sha256:
-                raise BadShard(f"{shard.name}: its SHA-256 is not that of its receipt")
-    except (BadShard, FileNotFoundError) as error:
-        advice = "jobs/inspect_shards.py --verify says what is wrong with the shards"
-        return PartResult(file_name=task.file_name, failed=f"{error}; {advice}")
-    num_bytes = publish_part(layout, maker.job, dataset, task.unit, task.retry, task.shards, rows)
-    shown = [(entry.key, entry.error_class, entry.reason) for entry in rows.quarantined[:20]]
-    return PartResult(
-        file_name=task.file_name,
-        samples=rows.samples,
-        rows=rows.rows,
-        num_bytes=num_bytes,
-        quarantined=shown,
-        num_quarantined=len(rows.quarantined),
-        counts=dict(rows.counts),
-    )
+    names = {shard.name for task in tasks for shard in task.shards}
+    by_shard: dict[str, list[ReceiptRow]] = {}
+    for row in rows:
+        if row.shard in names:
+            by_shard.setdefault(row.shard, []).append(row)
+    for number, task in enumerate(tasks):
+        shards = sorted(task.shards, key=lambda shard: shard_numbers(shard.name))
+        own = [row for shard in shards for row in sorted(by_shard.get(shard.name, ()), key=lambda row: row.offset)]
+        items = [
+            WorkItem(
+                source="shards",
+                source_id=row.key,
+                key=row.key,
+                uri=row.shard,
+                offset=row.offset,
+                length=row.size,
+                frames=row.frames,
+            )
+            for row in own
+        ]
+        yield PartUnit(unit=number, items=items, positions=list(range(len(items))), retry=task.retry, part=task)

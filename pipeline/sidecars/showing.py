@@ -14,7 +14,7 @@ from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.sidecars.about import Sidecar, find_sidecars
 from trackmill.pipeline.sidecars.part import read_part
-from trackmill.pipeline.sidecars.run import part_tasks
+from trackmill.pipeline.sidecars.parts import part_tasks
 from trackmill.pipeline.sidecars.tables import SidecarTables
 from trackmill.pipeline.storage.files import join
 from trackmill.schemas.errors import InputError

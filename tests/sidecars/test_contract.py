@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.make_dataset import make_dataset
+from trackmill.models.detectors.base import Detector
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import open_dataset, read_row
 from trackmill.pipeline.sidecars.about import fingerprint_parts
@@ -23,7 +24,7 @@ from trackmill.schemas.boxes import iou_matrix
 from trackmill.schemas.errors import InputError
 
 
-class Corners:
+class Corners(Detector):
     """A detector without weights: two boxes a frame, one of them over the border, one below any sensible score."""
 
     names = ("thing", "other")

@@ -1,0 +1,143 @@
+"""Who makes parts in a process: one part in, published or not at all. Knows nothing of Ray or of other workers."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+
+from trackmill.models.device import is_device_failure
+from trackmill.pipeline.shards.decode import Sample, parse_sample
+from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.stream import ShardBytes, raw_samples, split_piece
+from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.sidecars.making import Made, Maker, publish_part
+from trackmill.pipeline.sidecars.part import PartRows, Quarantined
+from trackmill.pipeline.sidecars.part_work import PartResult, PartUnit, SidecarWork
+from trackmill.pipeline.storage.credentials import path_error, scrub
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.workers.inflight import InFlightNote
+from trackmill.pipeline.workers.item_clock import ItemClock
+from trackmill.pipeline.workers.status import LiveStatus
+from trackmill.pipeline.workers.task import DeviceLost, Status, StorageFailed
+from trackmill.pipeline.workers.threads import limit_threads
+from trackmill.schemas.media import WorkItem
+
+_ADVICE = "jobs/inspect_shards.py --verify says what is wrong with the shards"
+
+
+class PartWorker:
+    """Makes parts of one sidecar; see `trackmill.pipeline.workers.task.UnitWorker`.
+
+    Args:
+        work: what to make.
+
+    Raises:
+        OtherLibraries, InputError, OSError, MissingPackage: see `Maker`.
+    """
+
+    def __init__(self, work: SidecarWork) -> None:
+        self._layout, self._dataset = Layout(work.root), work.dataset
+        self._maker = Maker(work.job)
+        limit_threads(work.threads)
+        self.note = InFlightNote()
+        self.clock = ItemClock(work.item_timeout_s)
+        self._live = LiveStatus()
+
+    @property
+    def status(self) -> Status:
+        """What this worker is doing right now; any thread may read it."""
+        return self._live.read()
+
+    def run_unit(self, task: PartUnit) -> PartResult:
+        """Make and publish one part, streaming over its shards.
+
+        Returns:
+            What became of it; `failed` where a shard is damaged, which is no reason to stop at the others.
+
+        Raises:
+            BadRows: the producer broke its contract.
+            StorageFailed: storage failed.
+            DeviceLost: the accelerator failed; this worker is of no more use.
+        """
+        self.note.begin(task.unit)
+        self._live.begin(task.unit)
+        rows = PartRows(self._maker.columns)
+        name, part = self._maker.job.name, task.part
+        try:
+            for sample, position in self._samples(task):
+                made = self._rows(task, position, sample)
+                rows.add(sample.key, made)
+                self.note.put(position)
+                self._live.item_done(len(sample.record.frames), isinstance(made, Quarantined))
+            self._live.enter("publishing")
+            size = publish_part(self._layout, self._maker.job, self._dataset, part.unit, part.retry, part.shards, rows)
+        except (BadShard, FileNotFoundError) as error:
+            return PartResult(file_name=part.file_name, unit=task.unit, failed=f"{error}; {_ADVICE}")
+        except OSError as error:
+            what = path_error(error) or error
+            raise StorageFailed(scrub(f"sidecars/{name}/{part.file_name}: cannot be made: {what}")) from error
+        finally:
+            self.note.end()
+            self._live.enter("idle")
+        return PartResult(
+            file_name=part.file_name,
+            unit=task.unit,
+            samples=rows.samples,
+            rows=rows.rows,
+            num_bytes=size,
+            frames=task.frames,
+            quarantined=[(entry.key, entry.error_class, entry.reason) for entry in rows.quarantined[:20]],
+            num_quarantined=len(rows.quarantined),
+            counts=dict(rows.counts),
+        )
+
+    def measure(self, items: Sequence[WorkItem]) -> list[tuple[int, float, int]]:
+        """Make rows without writing anything: (frames, seconds, bytes) of each sample; no frames of a bad one."""
+        measured = []
+        for item in items:
+            start = time.perf_counter()
+            frames = size = 0
+            # A forecast only wants the time; the run itself says what is wrong with a shard.
+            with contextlib.suppress(BadShard, OSError):
+                piece = read_bytes(self._layout.shard(item.uri), item.offset, item.length)
+                sample = parse_sample(split_piece(piece, item.uri, item.offset))
+                rows = PartRows(self._maker.columns)
+                rows.add(sample.key, self._maker.make(sample))
+                if not rows.quarantined:
+                    frames, size = len(sample.record.frames), rows.packed_bytes()
+            measured.append((frames, time.perf_counter() - start, size))
+        return measured
+
+    def close(self) -> None:
+        """End in good order: leave nothing behind."""
+        self.note.remove()
+
+    def _samples(self, task: PartUnit) -> Iterator[tuple[Sample, int]]:
+        """Samples of a part with their positions, in the order of its shards, whose SHA-256 is tested on the way."""
+        places = {item.key: position for position, item in zip(task.positions, task.items)}
+        for shard in task.part.shards:
+            self._live.enter("reading", shard.name)
+            source = ShardBytes(self._layout.shard(shard.name), shard.num_bytes)
+            for raw in raw_samples(source, shard.name):
+                sample = parse_sample(raw)
+                if sample.key not in places:
+                    raise BadShard(f"{shard.name}: holds {sample.key}, which its receipt does not list")
+                yield sample, places[sample.key]
+                self._live.enter("reading", shard.name)
+            if source.sha256() != shard.sha256:
+                raise BadShard(f"{shard.name}: its SHA-256 is not that of its receipt")
+
+    def _rows(self, task: PartUnit, position: int, sample: Sample) -> Made:
+        if position in task.poisoned:
+            error_class = "TimeLimit" if position in task.overdue else "WorkerDied"
+            return Quarantined(key=sample.key, error_class=error_class, reason=task.poisoned[position])
+        self.note.take(position)
+        self._live.enter("making the rows of", sample.key)
+        try:
+            with self.clock.running(position, len(sample.record.frames)):
+                return self._maker.make(sample)
+        except Exception as error:
+            if is_device_failure(error):
+                raise DeviceLost(scrub(str(error))) from error
+            raise
