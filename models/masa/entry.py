@@ -70,6 +70,16 @@ def features(network: Masa, scaling: FrameScaling, device: str | torch.device) -
     return FrameFeatures(network, scaling, device)
 
 
+def own_detectors(config: Config) -> dict[str, str]:
+    """Detectors that are in the model's checkpoint and work on its maps: what `--detections` says, and the class.
+
+    masa_gdino's own is not run: Grounding DINO beside it (`hf:...`) has a backbone of its own.
+    """
+    if VARIANTS[config.variant].backbone == "swin_b_window7":
+        return {"detic": "trackmill.models.masa.detic_detector:MasaDeticDetector"}
+    return {}
+
+
 def has_masks(config: Config) -> bool:
     """Whether `segmenter` can be had: the variant stands on SAM."""
     return VARIANTS[config.variant].backbone.startswith("sam_")
