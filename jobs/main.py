@@ -23,6 +23,7 @@ COMMANDS = {
     "track": ("track", "track objects in a video"),
     "evaluate": ("evaluate", "compare tracks with ground truth"),
     "export": ("export", "write a trained model as safetensors and ONNX"),
+    "vocabulary": ("make_vocabulary", "turn names of classes into vectors for open-vocabulary detectors"),
     "convert": ("convert", "turn an official checkpoint into safetensors"),
     "demo": ("demo", "all of it on packaged media, with a report"),
 }

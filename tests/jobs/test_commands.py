@@ -38,6 +38,7 @@ MISTAKES = {
     "evaluate": ["--benchmark", "mot71", "--gt", "x"],
     "export": ["--weights", "x", "--output", "out", "--model", "masa_lite"],
     "convert": ["--weights", "x", "--output", "out", "--model", "masa_r05"],
+    "vocabulary": ["--clases", "dog", "--output", "out.npz"],
     "demo": ["--set", "stepz=3"],
 }
 
