@@ -84,7 +84,7 @@ def _complete(words: Sequence[str]) -> int:
 
 def usage() -> str:
     """What `trackmill --help` prints."""
-    lines = [f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items()]
+    lines = [f"  {name:<12}{what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: trackmill COMMAND [options]",
