@@ -16,7 +16,7 @@ from trackmill.models.detic.mmdet_names import has_mmdet_names, to_official
 from trackmill.models.detic.model import Detic
 from trackmill.models.detic.network import DeticNetwork
 from trackmill.models.detic.recognising import recognise_other, recognise_variant
-from trackmill.models.detic.settings import EMBEDDING, MMDET, OFFICIAL, VARIANTS
+from trackmill.models.detic.settings import EMBEDDING, VARIANTS
 from trackmill.models.detic.vocabulary import Vocabulary, as_vocabulary, unnamed
 from trackmill.models.device import choose_device
 from trackmill.models.weights.checkpoint import Checkpoint
@@ -57,12 +57,12 @@ def load_model(
     classes = None if vocabulary is None else as_vocabulary(vocabulary, text_weights)
     if classes is not None:
         classes.check_width(VARIANTS[variant or "swinb"].embedding, "Detic")
-    given = as_checkpoint(weights)
-    flavour = MMDET if has_mmdet_names(given) else OFFICIAL
-    checkpoint = official_tensors(given)
+    checkpoint = official_tensors(as_checkpoint(weights))
     architecture = VARIANTS[checked_variant(checkpoint, variant)]
     num_classes = num_stored_classes(checkpoint) if classes is None else 1
-    network = DeticNetwork(architecture, num_classes, flavour=flavour)
+    # Detic's own constants for MASA's copy too: it was trained with them, and mmdet's are rounded.
+    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced at once
+        network = DeticNetwork(architecture, num_classes)
     fit_network(network, checkpoint, own_classes=classes is None)
     names = stored_names(network.num_classes)
     detector = Detic(network.to(place), names, masks=masks, dtype=dtype, compile=compile)
