@@ -14,6 +14,7 @@ from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import clean, say
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, exists
+from trackmill.pipeline.storage.scratch import check_writable
 from trackmill.schemas.errors import InputError
 
 _SHOWN = 5
@@ -35,6 +36,7 @@ def run(options: Options) -> None:
     target = canonical(options.output)
     if not target.lower().endswith(".npz"):
         raise InputError(f"--output {redact(target)}: a vocabulary is written as .npz; give a name that ends so")
+    check_writable(target)
     from trackmill.pipeline.vocabulary import read_vocabulary, write_vocabulary
 
     vocabulary = read_vocabulary(options.classes, options.text_weights)
