@@ -23,6 +23,8 @@ from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from trackmill.pipeline.inspect.overlay import More
     from trackmill.pipeline.inspect.selection import Unreadable
     from trackmill.pipeline.shards.reader import Dataset
@@ -74,7 +76,10 @@ def run(options: Options) -> ExitCode:
     if options.verify:
         code = _verify(dataset, options.json) or code
     if not (options.stats or options.verify):
-        print(json.dumps(_summary(dataset))) if options.json else print_tables(dataset_parts(dataset))
+        if options.json:
+            print(json.dumps(_summary(dataset)))
+        else:
+            print_tables([*dataset_parts(dataset), *_sidecar_lines(dataset)])
     if sheet:
         print(sheet, file=sys.stderr if options.json else sys.stdout, flush=True)
     return code
@@ -144,6 +149,13 @@ def _sheet(dataset: Dataset, options: Options, unreadable: Unreadable) -> str:
     num_bytes = write_contact_sheet(dataset, options.html, count, progress=progress, more=more, unreadable=unreadable)
     progress.close()
     return f"contact sheet: {redact(options.html)} ({num_bytes / 1e6:.1f} MB), open it in a browser"
+
+
+def _sidecar_lines(dataset: Dataset) -> list[RenderableType]:
+    from trackmill.pipeline.inspect.table import cell
+    from trackmill.pipeline.sidecars.showing import list_sidecars
+
+    return [cell(line, 400) for line in list_sidecars(dataset)]
 
 
 def _more(dataset: Dataset, options: Options) -> More | None:

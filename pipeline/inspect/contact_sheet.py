@@ -212,8 +212,10 @@ def _view(sample: Sample, number: int, width: int, more: More | None) -> Thumbna
     if more is not None:
         extra = more(sample, number)
         marks["sidecar"] = [
-            mark(box, colour, shown(title))
-            for box, colour, title in list(zip(extra.boxes.tolist(), extra.colours, extra.titles))[:MAX_BOXES]
+            mark(box, colour, shown(title), shown(tag))
+            for box, colour, title, tag in list(
+                zip(extra.boxes.tolist(), extra.colours, extra.titles, extra.tags or [""] * len(extra.boxes))
+            )[:MAX_BOXES]
         ]
     masks = sample.proposal_masks(number)
     layers: dict[str, tuple[list[CroppedMask | None], list[RGB], Ink]] = {

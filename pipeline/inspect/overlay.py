@@ -28,11 +28,13 @@ class MoreBoxes:
         boxes: (N, 4) float32 `xyxy` in pixels of the stored frame.
         titles: what to say of each.
         identities: numbers that decide the colours; None: one colour for all.
+        tags: what is written beside each box, perhaps nothing; None: nothing beside any.
     """
 
     boxes: NDArray[np.float32]
     titles: Sequence[str]
     identities: Sequence[int] | None = None
+    tags: Sequence[str] | None = None
 
     @property
     def colours(self) -> list[RGB]:
@@ -71,8 +73,8 @@ def draw_frame(
     if width:
         canvas = canvas.resize((width, max(1, round(stored.height * scale))), Image.Resampling.LANCZOS)
     groups = _boxes_by_layer(sample, frame, layers)
-    if more is not None:
-        further = more(sample, frame)
+    further = more(sample, frame) if more is not None else None
+    if further is not None:
         groups.append((further.boxes.tolist(), further.colours, 1.5))
     if "masks" in layers:
         canvas = _fill(canvas, sample, frame, layers)
@@ -84,7 +86,10 @@ def draw_frame(
                 [round(value * scale) for value in box], outline=colour, width=max(1, round(line * thickness))
             )
     if "objects" in layers and record.objects is not None:
-        _tags(draw, record.objects.boxes, record.objects.ids, scale, size=max(10, round(max(canvas.size) / 50)))
+        colours = [identity_colour(identity) for identity in record.objects.ids]
+        _tags(draw, record.objects.boxes, list(map(str, record.objects.ids)), colours, scale, max(canvas.size) / 50)
+    if further is not None and further.tags is not None:
+        _tags(draw, further.boxes.tolist(), further.tags, further.colours, scale, max(canvas.size) / 70)
     return np.asarray(canvas)
 
 
@@ -155,10 +160,20 @@ def _fill(canvas: Image.Image, sample: Sample, frame: int, layers: Collection[st
     return picture.convert("RGB")
 
 
-def _tags(draw: ImageDraw.ImageDraw, boxes: list[list[float]], ids: list[int], scale: float, size: int) -> None:
+def _tags(
+    draw: ImageDraw.ImageDraw,
+    boxes: list[list[float]],
+    tags: Sequence[str],
+    colours: Sequence[RGB],
+    scale: float,
+    wanted_size: float,
+) -> None:
+    size = max(10, round(wanted_size))
     font = ImageFont.load_default(size)
-    for box, identity in zip(boxes, ids):
+    for box, tag, colour in zip(boxes, tags, colours):
+        if not tag:
+            continue
         corner = (box[0] * scale, max(0.0, box[1] * scale - 1.3 * size))
-        left, top, right, bottom = draw.textbbox(corner, str(identity), font=font)
-        draw.rectangle((left - 3, top - 2, right + 3, bottom + 2), fill=identity_colour(identity))
-        draw.text(corner, str(identity), fill=(0, 0, 0), font=font)
+        left, top, right, bottom = draw.textbbox(corner, tag, font=font)
+        draw.rectangle((left - 3, top - 2, right + 3, bottom + 2), fill=colour)
+        draw.text(corner, tag, fill=(0, 0, 0), font=font)

@@ -17,10 +17,16 @@ from trackmill.pipeline.sidecars.part import read_part
 from trackmill.pipeline.sidecars.parts import part_tasks
 from trackmill.pipeline.sidecars.tables import SidecarTables
 from trackmill.pipeline.storage.files import join
+from trackmill.pipeline.storage.names import printable
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.names import shortened
 
 _IDENTITIES = ("chain", "id", "track")
-"""A column of whole numbers with one of these names decides the colour of a box."""
+"""A column of whole numbers with one of these names decides the colour of a box; else the class does, if it has one."""
+_TAG = 24
+"""Characters of a class that are written beside its box."""
+_TAGGED = 10
+"""Boxes of a frame beside which something is written, the best ones: more would hide the picture."""
 
 
 def boxes_of(dataset: Dataset, name: str) -> More:
@@ -38,12 +44,21 @@ def boxes_of(dataset: Dataset, name: str) -> More:
     if not box:
         raise InputError(f"--sidecar {name}: it has no column of boxes, only {', '.join(columns)}")
     identity = next((column for column in _IDENTITIES if columns.get(column) in ("int32", "int64")), "")
+    classes: dict[str, int] = {}
+    named = columns.get("label") == "string" and columns.get("score", "").startswith("float")
 
     def more(sample: Sample, frame: int) -> MoreBoxes:
         rows = tables.rows(name, sample.shard, sample.key, frame)
         others = {column: values for column, values in rows.items() if columns[column] != "box"}
         titles = [", ".join(f"{c} {_short(values[i])}" for c, values in others.items()) for i in range(len(rows[box]))]
-        return MoreBoxes(rows[box], titles, rows[identity].tolist() if identity else None)
+        if identity or not named:
+            return MoreBoxes(rows[box], titles, rows[identity].tolist() if identity else None)
+        labels = [printable(str(label)) for label in rows["label"]]
+        tags = [f"{shortened(label, _TAG)} {score:.2f}".strip() for label, score in zip(labels, rows["score"])]
+        tagged = set(np.argsort(-rows["score"], kind="stable")[:_TAGGED].tolist())
+        # A class has one colour in all frames, and the classes that are met first differ most.
+        identities = [classes.setdefault(label, len(classes)) for label in labels]
+        return MoreBoxes(rows[box], titles, identities, [tag if row in tagged else "" for row, tag in enumerate(tags)])
 
     return more
 
@@ -58,6 +73,7 @@ class SidecarSummary:
         num_bytes, rows, samples, quarantined: over all parts.
         numbers: least, mean and greatest value of each column of numbers.
         words: the most common values of each column of text.
+        counts: what the producer counted beside its rows, such as detections that it left out, by reason.
     """
 
     name: str
@@ -71,6 +87,7 @@ class SidecarSummary:
     quarantined: int = 0
     numbers: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     words: dict[str, dict[str, int]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 def summarise_sidecars(dataset: Dataset) -> list[SidecarSummary]:
@@ -100,7 +117,25 @@ def summary_lines(summary: SidecarSummary) -> list[str]:
         lines.append(f"  {column}  {least:g} … {most:g}, mean {mean:.4g}")
     for column, counts in summary.words.items():
         lines.append(f"  {column}  {', '.join(f'{word} {count:,}' for word, count in counts.items())}")
+    if summary.counts:
+        lines.append(f"  counted  {', '.join(f'{what} {count:,}' for what, count in summary.counts.items())}")
     return lines
+
+
+def list_sidecars(dataset: Dataset) -> list[str]:
+    """A line for each sidecar, from names and lengths of its files alone; empty where there is none."""
+    if dataset.layout is None or not dataset.receipts:
+        return []
+    found, lines = find_sidecars(dataset.layout), []
+    try:
+        expected = {task.file_name for task in part_tasks(dataset.shards)}
+    except InputError:  # shards that mining did not name have no parts, and can be looked at all the same
+        expected = set()
+    for name, sidecar in found.by_name.items():
+        missing = len(expected - sidecar.parts.keys())
+        size = f"{len(sidecar.parts):,} parts, {sum(sidecar.parts.values()) / 1e6:,.1f} MB"
+        lines.append(f"sidecar {name}: {size}" + (f", {missing:,} parts are missing" if missing else ""))
+    return lines + [f"warning: {what}" for what in found.damaged.values()]
 
 
 def _summary(sidecar: Sidecar, expected: set[str]) -> SidecarSummary:
@@ -121,6 +156,7 @@ def _summary(sidecar: Sidecar, expected: set[str]) -> SidecarSummary:
         summary.rows += part.table.num_rows
         summary.samples += part.about.samples
         summary.quarantined += len(part.about.quarantined)
+        summary.counts.update(part.about.counts)
         for column in about.columns:
             values = part.table[column.name]
             if column.dtype == "string":

@@ -7,13 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.cells import cell_len
 
 from tests.audit.producers import HOSTILE
 from tests.make_dataset import make_dataset
 from trackmill.jobs.audit_negatives import main
 from trackmill.jobs.inspect_shards import main as inspect
+from trackmill.pipeline.media.drawing.palette import identity_colour
+from trackmill.pipeline.shards.reader import open_dataset
 from trackmill.pipeline.sidecars.run import make_sidecar
 
 PRODUCER = "tests.audit.producers:Scatter"
@@ -66,6 +70,22 @@ def test_the_sheet(root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "persists: 10 of 10 frames, moves 0.0 lengths" in html and html.count('<div class="strip">') == 1
     key = re.search(r"--key (\S+) --sidecar negatives --overlay", html)
     assert key and inspect([root, "--key", key[1], "--sidecar", "negatives", "--overlay", str(tmp_path / "x.png")]) == 0
+
+
+def test_inspect_shows_class_and_score(root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect([root]) == 0
+    assert "sidecar negatives: 2 parts, 0.0 MB" in capsys.readouterr().out
+    assert inspect([root, "--stats"]) == 0
+    out = capsys.readouterr().out
+    assert "overlaps an object 10" in out and "thing 14" in out and "\x1b" not in out
+    assert inspect([root, "--html", str(tmp_path / "x.html"), "--sidecar", "negatives"]) == 0
+    html = (tmp_path / "x.html").read_text()
+    assert ">thing 0.35</text>" in html and "0.70</text>" in html and "<script" not in html
+    key = next(row.key for row in open_dataset(root).stored)
+    assert inspect([root, "--key", key, "--sidecar", "negatives", "--overlay", str(tmp_path / "x.png")]) == 0
+    picture = np.asarray(Image.open(tmp_path / "x.png"))
+    # The first class that is met, and the second one: a box of 12 x 10 pixels, and one at the border of 5 x 8.
+    assert all((picture == identity_colour(number)).all(axis=2).sum() > 20 for number in (0, 1))
 
 
 def test_records_where_there_is_no_sidecar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
