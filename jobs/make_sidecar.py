@@ -9,105 +9,157 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
-from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
-from trackmill.pipeline.console.options import JobParser, Options, positive
+from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import clean, complain, say, warn
-from trackmill.pipeline.console.progress_line import ProgressLine
+from trackmill.pipeline.console.quarantine import quarantine_limit
+from trackmill.pipeline.console.signals import stop_on_sigterm
 from trackmill.pipeline.console.words import readable_bytes
+from trackmill.pipeline.sidecars.settings import RunSection, with_run
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     from trackmill.pipeline.sidecars.part_work import PartResult
-    from trackmill.pipeline.sidecars.run import SidecarOutcome
+    from trackmill.pipeline.sidecars.producer import Producer
+    from trackmill.pipeline.sidecars.run import Executor, Making, SidecarOutcome
+    from trackmill.pipeline.workers.task import Tick
     from trackmill.schemas.config import Settings
 
 _SHOWN = 20
 
 
 def add_options(p: JobParser) -> None:
-    """Settings of the producer are given by `--set` and `--config`."""
+    """Settings of the producer are given by `--set` and `--config`, those of the run as `run.KEY` beside them."""
     add = p.option
     add("root", metavar="ROOT", help="root of a data set that mining wrote; a path or any URL such as s3://...")
-    add("name", metavar="NAME", help="of the sidecar, such as chains or detections; the shards stay untouched")
+    add("name", metavar="NAME", help="of the sidecar, such as negatives, detections or chains; the shards stay as is")
     add("--producer", metavar="NAME", help="who makes it, or my_package.my_module:Class (default: the one called NAME)")
-    where = "ray: a pool of actors (default); inline: here"
-    add("--executor", type=OneOf(["ray", "inline"]), default="ray", metavar="{ray,inline}", help=where)
-    add("--workers", type=positive, metavar="N", help="size of the pool (default: one per GPU or CPU)")
+    add_run_options(p)
+
+
+def add_run_options(p: JobParser) -> None:
+    """How a sidecar is made, whichever it is."""
+    add = p.option
+    add("--executor", key="run.executor", settings=RunSection)
+    add("--workers", key="run.actors", settings=RunSection)
+    add("--plan-only", action="store_true", help="time a few samples, print what the rest would take, write nothing")
+    add("--usd-per-gpu-hour", type=float, metavar="USD", help="adds a price to --plan-only")
     add("--only-quarantined", action="store_true", help="make the parts with quarantined samples again, nothing else")
+    add(
+        "--max-quarantined",
+        key="run.max_quarantined",
+        settings=RunSection,
+        metavar="N|P%",
+        help="exit with 3 above this: 5, or 1%% (default: only if no sample is left)",
+    )
 
 
 def settings(options: Options) -> Settings:
-    """Of the producer.
+    """Of the producer, and of the run.
 
     Raises:
         InputError: an unknown producer, key or value.
     """
     from trackmill.pipeline.sidecars.producers import producer_class
-    from trackmill.schemas.config import build
 
     if not (options.producer or options.name):
         raise InputError("whose settings? name a sidecar, such as chains, or a --producer")
-    kind = producer_class(options.producer or options.name)
-    return build(kind.Config, options.values, redact(options.config) if options.config else "settings")
+    return settings_of(producer_class(options.producer or options.name), options)
+
+
+def settings_of(kind: type[Producer], options: Options) -> Settings:
+    """Of a producer, and of the run; raises what `settings` raises."""
+    from trackmill.schemas.config import build
+
+    return build(with_run(kind.Config), options.values, redact(options.config) if options.config else "settings")
 
 
 def run(options: Options) -> ExitCode:
     """Make what is missing, and sum up."""
     settings(options)  # a typing error is found before the data set is opened
+    return make(options, options.root, options.name, options.producer or "")
 
-    from trackmill.pipeline.sidecars.run import make_sidecar
 
-    progress = ProgressLine(0, "made rows of")
-    shown = 0
+def make(options: Options, root: str, name: str, producer: str) -> ExitCode:
+    """Make what is missing of a sidecar, and sum up; `options` are those of `add_run_options` and their values."""
+    from trackmill.pipeline.sidecars.progress import SidecarProgress
+    from trackmill.pipeline.sidecars.requests import request_sidecar
+    from trackmill.pipeline.sidecars.run import forecast_sidecar, make_parts, prepare_sidecar
+    from trackmill.pipeline.sidecars.settings import SidecarRunSettings
+    from trackmill.schemas.config import build
 
-    def started(parts: int, samples: int) -> None:
-        nonlocal progress
-        progress = ProgressLine(samples, "made rows of")
-        say(f"{parts} parts of sidecar {options.name} to make, about {samples} samples")
+    how = build(SidecarRunSettings, dict(options.values.get("run", {})), "run")
+    quarantine_limit(how.max_quarantined, 0)  # a typing error is found now, not after a night
+    if options.only_quarantined and options.plan_only:
+        raise InputError("--only-quarantined does not go with --plan-only: it makes again what is quarantined")
+    values = {key: value for key, value in options.values.items() if key != "run"}
+    making = prepare_sidecar(
+        root,
+        request_sidecar(name, producer, values),
+        how,
+        only_quarantined=options.only_quarantined,
+        store=not options.plan_only,
+    )
+    samples = sum(len(unit.items) for unit in making.todo)
+    say(f"{len(making.todo)} parts of sidecar {name} to make, about {samples} samples")
+    if options.plan_only:
+        for line in forecast_sidecar(making, options.usd_per_gpu_hour).lines() if making.todo else ():
+            say(line)
+        return ExitCode.FINE
+    progress, shown = SidecarProgress(making), 0
 
     def made(result: PartResult) -> None:
         nonlocal shown
-        progress(result.samples)
+        progress.part_done(result)
         if result.failed:
             complain(f"{result.file_name}: {clean(result.failed)}")
         for key, error_class, reason in result.quarantined[: max(0, _SHOWN - shown)]:
             warn(f"quarantined: {key}: {error_class}: {clean(reason)}")
             shown += 1
 
-    outcome = make_sidecar(
-        options.root,
-        options.name,
-        options.producer or "",
-        options.values,
-        executor=options.executor,
-        workers=options.workers or 0,
-        only_quarantined=options.only_quarantined,
-        on_start=started,
-        on_part=made,
-    )
-    progress.close()
-    return _summarise(outcome, options)
+    try:
+        outcome = make_parts(making, made, progress.tick, _start)
+    finally:
+        progress.close()
+    return _summarise(outcome, making, root)
 
 
-def _summarise(outcome: SidecarOutcome, options: Options) -> ExitCode:
+def _start(making: Making, tick: Tick) -> tuple[Executor, int, float]:
+    from trackmill.pipeline.sidecars.run import make_executor
+
+    started = make_executor(making, tick)
+    if making.settings.executor == "ray":
+        stop_on_sigterm()  # starting Ray puts its own handler there
+    return started
+
+
+def _summarise(outcome: SidecarOutcome, making: Making, root: str) -> ExitCode:
     made = [result for result in outcome.made if not result.failed]
     done = "nothing was left to do" if not outcome.made else f"{len(made)} parts made now"
     size = readable_bytes(sum(result.num_bytes for result in made))
     rows, samples = sum(result.rows for result in made), sum(result.samples for result in made)
     say(f"done: {done} ({rows} rows about {samples} samples, {size}), {outcome.parts} in all")
-    say(f"sidecar {outcome.name} of {redact(options.root)} (fingerprint {outcome.fingerprint})")
-    quarantined = sum(result.num_quarantined for result in outcome.made)
+    if outcome.counts:
+        say("counted: " + ", ".join(f"{count} {name}" for name, count in sorted(outcome.counts.items())))
+    if outcome.counts.get("frames") and outcome.counts.get("frames not annotated") == outcome.counts["frames"]:
+        warn("not one frame here is annotated: without annotated objects nothing is known not to be one of them")
+    say(f"sidecar {outcome.name} of {redact(root)} (fingerprint {outcome.fingerprint})")
+    now = sum(result.num_quarantined for result in outcome.made)
+    quarantined = now + outcome.quarantined_before
     if quarantined:
         say(f"{quarantined} samples are quarantined in it; run again with --only-quarantined to retry them")
     if outcome.failed:
         complain(f"{len(outcome.failed)} parts could not be made; mend what is named above and run again")
         return ExitCode.FAILED
-    if quarantined and quarantined == samples:
+    if now and now == samples:
         say("nothing was made: every sample is quarantined")
+        return ExitCode.INCOMPLETE
+    allowed = making.settings.max_quarantined
+    if quarantined > quarantine_limit(allowed, making.samples):
+        say(f"{quarantined} quarantined samples are more than --max-quarantined {allowed} allows")
         return ExitCode.INCOMPLETE
     return ExitCode.FINE
 

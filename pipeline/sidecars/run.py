@@ -163,6 +163,7 @@ def make_parts(
     making: Making,
     on_part: Callable[[PartResult], None] = lambda result: None,
     on_tick: Tick = lambda states: None,
+    start: Callable[[Making, Tick], tuple[Executor, int, float]] | None = None,
 ) -> SidecarOutcome:
     """Make what is left to be made.
 
@@ -170,6 +171,7 @@ def make_parts(
         making: see `prepare_sidecar`.
         on_part: called after each part.
         on_tick: called about twice a second with the state of every worker, perhaps from another thread.
+        start: starts the workers; `make_executor` unless given. A sidecar that is complete starts none.
 
     Raises:
         BadRows: the producer broke its contract.
@@ -185,7 +187,7 @@ def make_parts(
     )
     if making.todo:
         with locked(making.layout.sidecar(making.name), "sidecar") as lock:
-            executor, _, _ = make_executor(making, on_tick)
+            executor, _, _ = (start or make_executor)(making, on_tick)
             for result in executor.run(making.todo):
                 outcome.made.append(result)
                 on_part(result)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from trackmill.pipeline.workers.settings import PoolSettings
+from trackmill.schemas.config import Settings
+from trackmill.schemas.errors import InputError
 
 
 class SidecarRunSettings(PoolSettings):
@@ -17,3 +19,25 @@ class SidecarRunSettings(PoolSettings):
         "worker that hangs is ended; 0: any.",
     )
     max_quarantined: str = Field("", description="Exit with 3 above this: a number of samples, or a share like 5%.")
+
+
+def with_run(config: type[Settings]) -> type[Settings]:
+    """The settings of a producer, and beside them `run`: how its sidecar is made.
+
+    Raises:
+        InputError: the producer has a setting `run` of its own.
+    """
+    if "run" in config.model_fields:
+        raise InputError(
+            f"{config.__name__}: `run` says how a sidecar is made; call the producer's own setting otherwise"
+        )
+    made: type[Settings] = create_model(
+        "SidecarConfig", __base__=config, run=(SidecarRunSettings, SidecarRunSettings())
+    )
+    return made
+
+
+class RunSection(Settings):
+    """The section `run` alone, for options that change it."""
+
+    run: SidecarRunSettings = SidecarRunSettings()
