@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, create_model
 
 from trackmill.pipeline.workers.settings import PoolSettings
@@ -29,11 +31,10 @@ def with_run(config: type[Settings]) -> type[Settings]:
     """
     if "run" in config.model_fields:
         raise InputError(
-            f"{config.__name__}: `run` says how a sidecar is made; call the producer's own setting otherwise"
+            f"{config.__name__}: `run` is how a sidecar is made; call the producer's own setting otherwise"
         )
-    made: type[Settings] = create_model(
-        "SidecarConfig", __base__=config, run=(SidecarRunSettings, SidecarRunSettings())
-    )
+    section: Any = (SidecarRunSettings, SidecarRunSettings())
+    made: type[Settings] = create_model("SidecarConfig", __base__=config, run=section)
     return made
 
 

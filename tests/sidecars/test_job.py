@@ -123,15 +123,18 @@ def test_on_ray_as_in_this_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_a_sample_that_kills_workers_costs_its_part_alone(tmp_path: Path) -> None:
+def test_a_sample_that_kills_workers_is_quarantined_alone(tmp_path: Path) -> None:
     root = make_dataset(str(tmp_path / "set")).root
     words = [root, "dying", "--producer", "tests.sidecars.producers:Dying", "--set", "fail=pic2", "--workers", "1"]
     command = [sys.executable, str(ROOT / "jobs" / "make_sidecar.py"), *words]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=540, env=job_environment())
-    assert result.returncode == 1, result.stderr
-    assert "part-00000000.parquet: 3 workers died while they made it" in result.stderr
+    assert result.returncode == 0, result.stderr
+    assert "WorkerDied: 2 workers died while they had this item in hand" in result.stderr
+    assert "1 samples are quarantined in it" in result.stdout
     names = {path.name for path in Path(root, "sidecars", "dying").iterdir()}
-    assert names == {"sidecar.json", "part-00000001.parquet"}
+    assert names == {"sidecar.json", "part-00000000.parquet", "part-00000001.parquet"}
+    again = [*words, "--executor", "inline", "--only-quarantined", "--set", "fail=''"]
+    assert main(again) == 0, "mended, in this process"
 
 
 def test_mining_makes_them_in_the_same_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
