@@ -18,6 +18,7 @@ COMMANDS = {
     "mine": ("mine_proposals", "mine pictures and videos into shards"),
     "inspect": ("inspect_shards", "look at mined shards, or check every byte"),
     "sidecar": ("make_sidecar", "make a table beside mined shards: detections, chains, ..."),
+    "negatives": ("mine_negatives", "mine pseudo-negatives over shards that exist"),
     "audit": ("audit_negatives", "look at pseudo-negatives before they are trained on"),
     "train": ("train", "train a model from shards"),
     "track": ("track", "track objects in a video"),

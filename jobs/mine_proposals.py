@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
@@ -55,6 +55,13 @@ def add_options(p: JobParser) -> None:
         help="make a sidecar in the same pass, such as chains, or NAME=my_package.my_module:Class; its settings are "
         "sidecars.NAME.*; may be given several times",
     )
+    add(
+        "--negatives",
+        metavar="DETECTOR",
+        help="mine pseudo-negatives in the same pass, as the sidecar negatives: detic, torchvision:NAME, hf:FOLDER, ..., "
+        "or proposals: those that are found anyway; more settings are sidecars.negatives.*",
+    )
+    add("--negatives-weights", metavar="URL", help="checkpoint of that detector")
     add("--executor", key="run.executor")
     add("--workers", key="run.actors", aliases=["--actors"])
     add("--limit", type=positive, metavar="N", help="mine the first N items only")
@@ -92,11 +99,32 @@ def run(options: Options) -> ExitCode:
     from trackmill.pipeline.sidecars.requests import request_sidecars
     from trackmill.pipeline.storage.output_lock import locked
 
-    sidecars = request_sidecars(options.sidecar, options.values.get("sidecars", {}))
+    sidecars = request_sidecars(*_asked_sidecars(options))
     if options.plan_only:
         return work(options, config, sidecars, lambda: None)
     with locked(canonical(options.output), JOB.name) as lock:
         return work(options, config, sidecars, lock.check)
+
+
+def _asked_sidecars(options: Options) -> tuple[list[str], dict[str, Any]]:
+    """Names and settings of the sidecars; `--negatives` stands for `--sidecar negatives` and two of its settings."""
+    sections = dict(options.values.get("sidecars", {}))
+    if options.negatives_weights and not options.negatives:
+        raise InputError("--negatives-weights: whose? --negatives DETECTOR names the detector, such as detic")
+    if not options.negatives:
+        return list(options.sidecar), sections
+    given = {"detector": options.negatives, "weights": options.negatives_weights}
+    section = sections.get("negatives", {})
+    if not isinstance(section, dict):
+        return list(options.sidecar), sections  # is refused with a message of its own
+    for key, value in given.items():
+        if value and section.get(key, value) != value:
+            raise InputError(
+                f"--negatives{'' if key == 'detector' else '-weights'} {redact(value)}: sidecars.negatives.{key} says "
+                f"{redact(str(section[key]))}; give one of them"
+            )
+    sections["negatives"] = section | {key: value for key, value in given.items() if value}
+    return list(options.sidecar), sections
 
 
 def work(options: Options, config: MineConfig, sidecars: list[Request], check: Callable[[], None]) -> ExitCode:

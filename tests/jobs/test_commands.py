@@ -32,6 +32,7 @@ MISTAKES = {
     "mine": ["--output", "out", "--set", "read.longest_sied=3"],
     "inspect": ["set", "--statz"],
     "sidecar": ["root", "chains", "--exekutor", "inline"],
+    "negatives": ["--data", "root", "--detektor", "detic"],
     "audit": ["set", "--sidecra", "negatives"],
     "train": ["--output", "out", "--recipe", "masa_lite"],
     "track": ["--video", "x", "--detections", "y", "--output", "out", "--trackr", "tao"],
