@@ -7,7 +7,7 @@ for the embeddings, boxes of all classes suppress each other, and the best 100 o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from trackmill.models.detectors.options import OPTIONS, DetectorOptions
 from trackmill.models.detic.loading import fit_network, num_stored_classes, stored_names
 from trackmill.models.detic.mmdet_names import INSIDE_MASA, has_mmdet_names, to_official
 from trackmill.models.detic.network import DeticNetwork
-from trackmill.models.detic.settings import MMDET, VARIANTS, DetectionSettings
+from trackmill.models.detic.settings import MMDET, OFFICIAL, VARIANTS, DetectionSettings
 from trackmill.models.masa.frame_features import FrameFeatures
 from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.schemas.detections import Detections
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 ADVICE = "give the official detic_masa.pth as --weights, or a Detic of its own: --detections detic:FILE"
 
 
+FLAVOURS = {"mmdet": MMDET, "official": OFFICIAL}
+
+
 class MasaDeticSettings(DetectorOptions):
     """Detic inside masa_detic. Defaults: MASA's, where the open-vocabulary benchmark takes 0.02 and 50 boxes."""
 
@@ -39,6 +42,12 @@ class MasaDeticSettings(DetectorOptions):
     nms_iou: float = Field(0.5, ge=0, le=1, description="Of two boxes that overlap more, the better one stays.")
     class_agnostic_nms: bool = Field(True, description="Whether boxes of other classes are removed too, as in MASA.")
     max_boxes: int = Field(100, ge=1, description="Boxes a frame; the best stay. MASA: 100.")
+    one_class_per_proposal: bool = Field(False, description="Give each box its best class only; MASA: false.")
+    flavour: Literal["mmdet", "official"] = Field(
+        "mmdet",
+        description="mmdet: boxes as MASA's released code gives them; official: as Detic's own, which trained the "
+        "weights, hundredths of a pixel beside them.",
+    )
 
 
 class MasaDeticDetector(Detector):
@@ -103,7 +112,7 @@ class MasaDeticDetector(Detector):
         official = Checkpoint(tensors=to_official({key: tensors[key] for key in heads}), where=where)
         num_classes = num_stored_classes(official) if vocabulary is None else 1
         with torch.random.fork_rng(devices=[]):  # drawn and at once replaced
-            network = DeticNetwork(VARIANTS["swinb"], num_classes, flavour=MMDET, bottom_up=False)
+            network = DeticNetwork(VARIANTS["swinb"], num_classes, flavour=FLAVOURS[config.flavour], bottom_up=False)
         fit_network(network, official, own_classes=vocabulary is None)
         names = stored_names(num_classes)
         if vocabulary is not None:
@@ -114,6 +123,7 @@ class MasaDeticDetector(Detector):
             nms_iou=config.nms_iou,
             class_agnostic_nms=config.class_agnostic_nms,
             max_boxes=config.max_boxes,
+            one_class_per_proposal=config.one_class_per_proposal,
         )
         return cls(features, network.to(device), names, settings)
 

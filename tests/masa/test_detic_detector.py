@@ -204,6 +204,11 @@ def test_boxes_are_those_of_mmdetections_heads(
             assert np.array_equal(detections.labels, labels.numpy()[whole])
     assert len(set(np.concatenate([each.labels for each in found]))) > 1
 
+    settings = MasaDeticSettings(flavour="official")
+    others = MasaDeticDetector.build(settings, masa_state, features=features).detect(frames)
+    moved = max(np.abs(one.boxes[0] - other.boxes[0]).max() for one, other in zip(found, others, strict=True))
+    assert 0.002 < moved < 0.5
+
 
 def test_the_backbone_under_official_names_gives_the_same_maps(official: State, masa_state: State) -> None:
     """Odd sides, which patch embedding, windows and patch merging pad."""
