@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from trackmill.pipeline.shards.decode import Sample, decode_jpeg, parse_sample
 from trackmill.pipeline.shards.stream import BadShardMember, RawSample
 from trackmill.pipeline.shards.tar import raw_checksum
+from trackmill.schemas.boxes import Boxes
 from trackmill.schemas.masks import CroppedMask, decode_mask
 from trackmill.schemas.names import shortened
 from trackmill.schemas.receipt import ReceiptRow
@@ -34,11 +37,29 @@ class Fault:
 
 
 class SampleShape(NamedTuple):
-    """Number of frames of a sample, and their height and width in pixels."""
+    """What tables beside the shards are compared with.
+
+    Args:
+        frames: of the sample.
+        height, width: of each, in pixels.
+        objects: of each frame the boxes (G, 4) of its annotated objects; None where nothing is known of it.
+    """
 
     frames: int
     height: int
     width: int
+    objects: tuple[Boxes | None, ...] = ()
+
+
+def shape_of(record: SampleRecord) -> SampleShape:
+    """See `SampleShape`."""
+    objects = tuple(
+        np.array(frame.objects.boxes, np.float32).reshape(-1, 4)
+        if record.origin.annotated and frame.objects is not None
+        else None
+        for frame in record.frames
+    )
+    return SampleShape(len(record.frames), record.stored.height, record.stored.width, objects)
 
 
 def check_sample(raw: RawSample, row: ReceiptRow | None) -> tuple[list[Fault], SampleRecord | None]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from trackmill.pipeline.shards.check import Fault, SampleShape, check_sample
+from trackmill.pipeline.shards.check import Fault, SampleShape, check_sample, shape_of
 from trackmill.pipeline.shards.reader import Dataset, open_dataset
 from trackmill.pipeline.shards.receipts import typed_table
 from trackmill.pipeline.shards.stream import BadShardMember, ShardBytes, raw_samples
@@ -174,7 +174,7 @@ class _ShardCheck:
                 yield from faults
                 fingerprint = record.fingerprint if record else ""
                 if record is not None:
-                    shapes[raw.key] = SampleShape(len(record.frames), record.stored.height, record.stored.width)
+                    shapes[raw.key] = shape_of(record)
                 expected = self._fingerprints.get(self._units.get(shard.name, -1))
                 if fingerprint and expected and fingerprint != expected:
                     yield Fault(

@@ -309,9 +309,15 @@ def _check_same(layout: Layout, before: About, now: About) -> None:
     if before.fingerprint == now.fingerprint:
         return
     old, new = ({**about.parts, "columns": _by_name(about.columns)} for about in (before, now))
+    places = [
+        f"{key} was {scrub(str(before.settings[key]))}, now {scrub(str(now.settings[key]))}"
+        for key in ("detector", "weights", "classes", "text_weights")
+        if before.settings.get(key) != now.settings.get(key) and key in before.settings and key in now.settings
+    ]
+    shown = f" ({'; '.join(places)})" if places else ""
     raise SidecarError(
         f"{where} was begun with other settings, and its parts would not match: "
-        f"{'; '.join(setting_differences(old, new))}. "
+        f"{'; '.join(setting_differences(old, new))}{shown}. "
         "Use the old settings, or another name for the sidecar."
     )
 

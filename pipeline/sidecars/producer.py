@@ -8,7 +8,7 @@ is the same as one made a year later.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.sidecars.columns import Column
+from trackmill.schemas.boxes import Boxes
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import JobError
 
@@ -133,6 +134,17 @@ class Producer(ABC):
             files: as `shared_files` gave them.
         """
         return cls(config)
+
+    @classmethod
+    def wrong_rows(cls, config: Any, rows: Rows, objects: Sequence[Boxes | None]) -> Iterator[str]:
+        """What is wrong with rows that lie there, beyond what their columns declare; for `--verify`.
+
+        Args:
+            config: with which they were made.
+            rows: of one sample, see `Rows`.
+            objects: of each of its frames the boxes (G, 4) of its annotated objects; None where nothing is known.
+        """
+        return iter(())
 
     @classmethod
     def implementation(cls, config: Any) -> dict[str, str]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from pydantic import ValidationError
 
 from trackmill.pipeline.shards.check import Fault, SampleShape
 from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.sidecars.about import Sidecar, SidecarError, command, find_sidecars
 from trackmill.pipeline.sidecars.columns import Column
+from trackmill.pipeline.sidecars.files import wrong_files
 from trackmill.pipeline.sidecars.part import BadPart, SidecarPart, read_part
-from trackmill.pipeline.sidecars.producer import bad_boxes
+from trackmill.pipeline.sidecars.producer import Rows, bad_boxes
+from trackmill.pipeline.sidecars.producers import PRODUCERS
 from trackmill.pipeline.sidecars.tables import check_maker, check_shard
 from trackmill.pipeline.storage.files import join
+from trackmill.schemas.boxes import Boxes
 from trackmill.schemas.keys import shard_numbers, sidecar_part_name
 from trackmill.schemas.receipt import ShardInfo
 
@@ -89,6 +94,8 @@ class SidecarCheck:
             return []
         faults = [Fault(f"sidecars/{name}", "", what) for name, what in self._found.damaged.items()]
         for name, sidecar in self._found.by_name.items():
+            for file, what in wrong_files(sidecar.folder, sidecar.about.files):
+                faults.append(Fault(f"sidecars/{name}/{file}", "", f"{what}; the command that makes it mends that"))
             for part in sorted(sidecar.parts.keys() - self._parts.keys()):
                 faults.append(Fault(f"sidecars/{name}/{part}", "", "describes a unit that has no shards; delete it"))
         return faults
@@ -122,10 +129,12 @@ class SidecarCheck:
             return [Fault(where, "", f"could not be read: {error}")]
         with self._lock:
             self._quarantined[sidecar.about.name] += len(part.about.quarantined)
-        faults = [Fault(where, "", what) for what in self._whole(part, file_name)]
+        faults = [Fault(where, "", what) for what in (*self._whole(part, file_name), *_bad_counts(part, seen))]
+        own_check = _check_of_producer(sidecar)
         for key in part.keys:
             if key in seen:
                 faults += (Fault(where, key, what) for what in _bad_rows(part, sidecar.about.columns, key, seen[key]))
+                faults += (Fault(where, key, what) for what in own_check(part.of_sample(key), seen[key].objects))
         return _shortened(faults, where)
 
     def _whole(self, part: SidecarPart, file_name: str) -> Iterator[str]:
@@ -153,6 +162,29 @@ def _parts(shards: Sequence[ShardInfo]) -> dict[str, list[ShardInfo]]:
             continue
         parts.setdefault(sidecar_part_name(unit, retry), []).append(shard)
     return parts
+
+
+def _bad_counts(part: SidecarPart, seen: Mapping[str, SampleShape]) -> Iterator[str]:
+    """Of the counts of a part, those that do not agree with what it holds; see `CountedRows`."""
+    about = part.about
+    if about.counts.get("kept", part.table.num_rows) != part.table.num_rows:
+        yield f"counts {about.counts['kept']} rows as kept, and has {part.table.num_rows}; delete it and make it again"
+    if "frames" in about.counts and len(seen) == about.samples:
+        quarantined = {entry.key for entry in about.quarantined}
+        frames = sum(shape.frames for key, shape in seen.items() if key not in quarantined)
+        if about.counts["frames"] != frames:
+            yield f"counts {about.counts['frames']} frames, its samples have {frames}; delete it and make it again"
+
+
+def _check_of_producer(sidecar: Sidecar) -> Callable[[Rows, Sequence[Boxes | None]], Iterator[str]]:
+    """`Producer.wrong_rows` of ours who made the sidecar as it is today; nothing of anybody else."""
+    made = sidecar.about.parts.get("producer", {})
+    kind = PRODUCERS.get(str(made.get("name")))
+    if kind is not None and made.get("version") == kind.version and sidecar.about.columns == tuple(kind.columns):
+        with contextlib.suppress(ValidationError):
+            config = kind.Config.model_validate(sidecar.about.settings)
+            return lambda rows, objects: kind.wrong_rows(config, rows, objects)
+    return lambda rows, objects: iter(())
 
 
 def _bad_rows(part: SidecarPart, columns: Sequence[Column], key: str, shape: SampleShape) -> Iterator[str]:

@@ -14,7 +14,7 @@ and what was refused then stays refused here; a detector's own boxes cannot be.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,12 +140,29 @@ class NegativeProducer(DetectionProducer):
             scores = np.array(own.scores, np.float32)[kept]
             yield number, make_detections(boxes[kept], scores, np.zeros(len(scores)), ("",))
 
+    @classmethod
+    def wrong_rows(cls, config: DetectionSettings, rows: Rows, objects: Sequence[Boxes | None]) -> Iterator[str]:
+        """See `Producer.wrong_rows`: the rule is applied once more to the rows as they lie there."""
+        assert isinstance(config, NegativeSettings)
+        frames = rows["frame"]
+        for number in np.unique(frames).tolist():
+            known = objects[number] if 0 <= number < len(objects) else None
+            own = np.flatnonzero(frames == number)
+            if known is None:
+                yield f"has {len(own)} rows about frame {number}, of which the data set says nothing"
+                continue
+            for row in own[overlapping_objects(rows["box"][own], known, config.max_iou)][:1]:
+                box = rows["box"][row].tolist()
+                yield f"box {box} of frame {number} overlaps an annotated object by {config.max_iou} or more"
+            for row in own[rows["score"][own] < np.float32(config.min_score)][:1]:
+                yield f"a score of frame {number}, {rows['score'][row]:g}, is below {config.min_score}"
+
     def _negatives(self, sample: Sample, number: int, found: Detections, counts: Counter[str]) -> Detections:
         stored, objects = sample.record.stored, sample.record.frames[number].objects
         assert objects is not None
         # The rule is applied to boxes as they are stored: cut at the border.
         boxes = clip_boxes(found.boxes, stored.height, stored.width)
-        low = found.scores < self._config.min_score
+        low = found.scores < np.float32(self._config.min_score)
         outside = ~low & ((boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1]))
         near = ~low & ~outside & overlapping_objects(boxes, _boxes(objects.boxes), self._config.max_iou)
         for reason, dropped in ((LOW, low), (OUTSIDE, outside), (OVERLAPS, near)):
