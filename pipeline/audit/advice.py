@@ -62,9 +62,12 @@ def advice(audit: Audit) -> list[str]:
     if not totals.rows:
         return [_why_none(audit)]
     if totals.near_object:
+        why = "they were made for other annotations, or by something that does not compare"
+        if audit.max_iou > settings.min_iou:
+            why = f"they were made with max_iou {audit.max_iou:g}"
         hints.append(
-            f"{totals.near_object:,} rows overlap an annotated object by IoU >= {settings.min_iou:g} and are no "
-            "negatives: they were made for other annotations, or by something that does not compare."
+            f"{totals.near_object:,} rows overlap an annotated object by IoU >= {settings.min_iou:g}, which ScaleTrack "
+            f"leaves out: {why}."
         )
     if totals.rows_unannotated:
         hints.append(

@@ -28,6 +28,8 @@ PROPOSAL_CLASS = "(proposal)"
 """Class of negatives that have none: proposals."""
 _NOT_DROPPED = {KEPT, FRAMES, NOT_ANNOTATED}
 """Counts of a part that are not of detections that were left out."""
+_SETTINGS = ("detector", "min_score", "max_iou")
+"""Settings of the producer that a report names."""
 
 
 class NoPart(InputError):
@@ -61,6 +63,8 @@ class NegativeRows(ABC):
     """A sentence about them."""
     sidecar: str = ""
     """Name of the sidecar that holds them, if one does."""
+    max_iou: float = 0.0
+    """IoU with an annotated object from which on a detection was left out; 0 where that is not known."""
 
     def __init__(self) -> None:
         self.dropped: Counter[str] = Counter()
@@ -127,9 +131,12 @@ class SidecarNegatives(NegativeRows):
                 f"{', '.join(f'{name} ({dtype})' for name, dtype in columns.items())}"
             )
         made = sidecar.about.parts.get("producer", {})
-        self.note = f"made by {made.get('name', 'unknown')}/{made.get('version', '?')}, fingerprint " + (
-            sidecar.about.fingerprint
+        said = sidecar.about.settings
+        how = ", ".join(f"{name} {said[name]}" for name in _SETTINGS if name in said)
+        self.note = f"made by {made.get('name', 'unknown')}/{made.get('version', '?')}" + (
+            f" with {how}" if how else ""
         )
+        self.max_iou = float(said["max_iou"]) if isinstance(said.get("max_iou"), int | float) else 0.0
         self._open: SidecarPart | None = None
         self._bad: dict[str, str] = {}
 

@@ -31,6 +31,7 @@ class Audit:
         name, note: whose negatives they are.
         totals: all counts.
         samples_stored: of the data set; `totals.samples` were looked at.
+        max_iou: see `trackmill.pipeline.audit.rows.NegativeRows`.
         dropped: detections that did not become negatives, by reason, of the parts that were read.
         shown: the candidates of each kind, see `trackmill.pipeline.audit.shortlist.KINDS`.
         without_rows: samples whose part is missing or damaged.
@@ -41,6 +42,7 @@ class Audit:
     note: str
     totals: Totals
     samples_stored: int
+    max_iou: float = 0.0
     dropped: Counter[str] = field(default_factory=Counter)
     shown: dict[str, list[Candidate]] = field(default_factory=dict)
     without_rows: int = 0
@@ -85,7 +87,7 @@ def audit_negatives(
         NoPart, BadShard, OSError: nothing at all could be read.
     """
     unreadable = unreadable if unreadable is not None else Unreadable()
-    audit = Audit(negatives.name, negatives.note, Totals(settings), len(dataset.stored))
+    audit = Audit(negatives.name, negatives.note, Totals(settings), len(dataset.stored), negatives.max_iou)
     lists = {kind: Shortlist(kind, show, settings) for kind in KINDS}
     for shard, samples in _shards(dataset, max_samples):
         try:

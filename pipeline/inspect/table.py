@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from trackmill.pipeline.console.output import raw_stream
+from trackmill.pipeline.console.rich_console import RichConsole
 from trackmill.pipeline.inspect.statistics import Histogram, Statistics
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset
@@ -30,9 +31,9 @@ def print_tables(parts: Sequence[RenderableType], stream: TextIO | None = None) 
     """Print: in colour on a terminal, as plain text of 160 columns elsewhere, whatever the environment asks for."""
     stream = raw_stream(stream or sys.stdout)
     if stream.isatty():
-        console = Console(file=stream, highlight=False)
+        console = RichConsole(file=stream, highlight=False)
     else:
-        console = Console(file=stream, highlight=False, force_terminal=False, color_system=None, width=160)
+        console = RichConsole(file=stream, highlight=False, force_terminal=False, color_system=None, width=160)
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, Text))
 
