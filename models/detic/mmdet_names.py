@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
 from torch import Tensor
+
+from trackmill.models.backbones.swin import merging_order
 
 INSIDE_MASA = "detector."
 """What stands before every name of the detector in a checkpoint of MASA."""
@@ -101,31 +102,13 @@ def to_mmdet(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return _converted(tensors, mmdet_name)
 
 
-def channels_last(values: Tensor) -> Tensor:
-    """From mmdetection's order of a patch's 4 C values to the official one.
-
-    There the index is 4 * channel + 2 * row + column, here (2 * column + row) * C + channel.
-
-    Args:
-        values: (..., 4 C).
-    """
-    patches = torch.unflatten(values, -1, (-1, 2, 2))  # (..., C, row, column)
-    return patches.movedim((-1, -2, -3), (-3, -2, -1)).flatten(-3).contiguous()
-
-
-def channels_first(values: Tensor) -> Tensor:
-    """The way back of `channels_last`."""
-    patches = torch.unflatten(values, -1, (2, 2, -1))  # (..., column, row, C)
-    return patches.movedim((-3, -2, -1), (-1, -2, -3)).flatten(-3).contiguous()
-
-
 def _converted(tensors: Mapping[str, Tensor], rename: Callable[[str], str | None]) -> dict[str, Tensor]:
     official = rename is official_name
     converted = {}
     for name, values in tensors.items():
         new = rename(name)
         if new is not None and name.endswith(_MERGING) and values.ndim and values.shape[-1] % 4 == 0:
-            values = channels_last(values) if official else channels_first(values)
+            values = merging_order(values, "original" if official else "mmdet")
         elif new is not None and new.endswith(".scale") and values.numel() == 1:
             values = values.reshape((1,) if official else ())
         converted[new or name] = values

@@ -7,10 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.masa.rebuild import read_manifest
-from trackmill.models.backbones.swin import PatchMerging, Swin
+from trackmill.models.backbones.swin import PatchMerging, Swin, merging_order
 from trackmill.models.detic.mmdet_names import (
-    channels_first,
-    channels_last,
     has_mmdet_names,
     mmdet_name,
     official_name,
@@ -129,13 +127,13 @@ def test_only_patch_merging_is_copied() -> None:
 def test_the_index_of_a_value_in_a_patch() -> None:
     channels = 3
     values = torch.arange(8.0 * channels).view(2, -1)
-    found = channels_first(values)
+    found = merging_order(values, "mmdet")
     for channel in range(channels):
         for row in range(2):
             for column in range(2):
                 wanted = values[:, (2 * column + row) * channels + channel]
                 assert torch.equal(found[:, 4 * channel + 2 * row + column], wanted)
-    assert torch.equal(channels_last(found), values)
+    assert torch.equal(merging_order(found, "original"), values)
 
 
 def test_patches_merged_in_the_official_order_give_the_same() -> None:
@@ -147,9 +145,9 @@ def test_patches_merged_in_the_official_order_give_the_same() -> None:
     tokens = torch.randn(2, 5, 7, 6)
     padded = F.pad(tokens, (0, 0, 0, 1, 0, 1))
     parts = [padded[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-    norm = [channels_last(values.detach()) for values in (merging.norm.weight, merging.norm.bias)]
+    norm = [merging_order(values.detach(), "original") for values in (merging.norm.weight, merging.norm.bias)]
     merged = F.linear(
-        F.layer_norm(torch.cat(parts, -1), (24,), *norm), channels_last(merging.reduction.weight.detach())
+        F.layer_norm(torch.cat(parts, -1), (24,), *norm), merging_order(merging.reduction.weight.detach(), "original")
     )
     torch.testing.assert_close(merged, merging(tokens))
 
