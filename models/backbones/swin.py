@@ -162,7 +162,9 @@ class SwinBlock(nn.Module):
         mask = None
         if self.shift:
             tokens = tokens.roll((-self.shift, -self.shift), dims=(1, 2))
-            mask = shift_mask(rows, columns, self.window, self.shift, tokens.device).to(tokens.dtype)
+            # torch.compile would ignore the cache, and say so in each process.
+            make = shift_mask.__wrapped__ if torch.compiler.is_compiling() else shift_mask
+            mask = make(rows, columns, self.window, self.shift, tokens.device).to(tokens.dtype)
         windows = window_partition(tokens, window).flatten(1, 2)  # (B * windows, window * window, C)
         attention = cast(nn.ModuleDict, self.attn)["w_msa"] if self.spelling == "mmdet" else self.attn
         attended = attention(windows, mask=mask)

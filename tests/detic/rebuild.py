@@ -28,7 +28,7 @@ SMALL = Architecture(
     depths=(1, 2, 1, 1),
     heads=(1, 2, 2, 4),
     window=3,
-    channels=32,
+    channels=64,  # two for each group of the norms: one would be none on a map of a single cell
     hidden=48,
     embedding=16,
 )
