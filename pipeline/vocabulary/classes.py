@@ -12,7 +12,7 @@ from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import shortened
 
 LVIS = "lvis"
-_VECTORS = (".npy", ".npz")
+VECTOR_SUFFIXES = (".npy", ".npz")
 _NAMES = (".txt", ".names")
 _PATHS = ("/", "./", "../", "~")
 
@@ -38,7 +38,7 @@ def kind_of(text: str) -> Kind:
     if text.strip().lower() == LVIS:
         return Kind.LVIS
     suffix = suffix_of(text)
-    if suffix in _VECTORS:
+    if suffix in VECTOR_SUFFIXES:
         return Kind.VECTOR_FILE
     if "://" in text or suffix in _NAMES:
         return Kind.NAME_FILE

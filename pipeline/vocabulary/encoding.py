@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from trackmill.models.clip import load, tokenize
 from trackmill.models.detic.vocabulary import Vocabulary
 from trackmill.pipeline.storage.credentials import error_text
 from trackmill.pipeline.storage.fetched import Weights, cache_folder, fetch_published, fetch_weights
-from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.files import is_local, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.vocabulary.arrays import MAX_VECTOR_BYTES, vocabulary_bytes, vocabulary_from_bytes
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
-    from trackmill.models.clip.text_tower import TextTower
+    import torch
 
 _log = logging.getLogger(__name__)
 
@@ -55,12 +57,12 @@ def encode_names(names: Sequence[str], text_weights: str | os.PathLike[str] | No
         text_weights: see `read_vocabulary`.
 
     Raises:
-        InputError: a name that CLIP cannot read, weights that are none of CLIP's, or other two names with one vector.
+        InputError: a name that CLIP cannot read, or weights that are none of CLIP's.
         OSError: the weights could not be found or fetched.
         MissingPackage: the tokenizer is not installed; says what to type.
     """
     weights = os.fspath(text_weights or TEXT_WEIGHTS_URL)
-    promised = _SHA256_IN_URL.search(weights)
+    promised = None if is_local(weights) else _SHA256_IN_URL.search(weights)
     fetched: Weights | None = None
     # The sum of a published file is known before the file is here, and so is what was made by it.
     sha256 = promised[1] if promised else ""
@@ -73,42 +75,43 @@ def encode_names(names: Sequence[str], text_weights: str | os.PathLike[str] | No
     known = _read(path, tuple(names), recipe)
     if known is not None:
         return known
+    # What is wrong with a name, or missing here, is said before 350 MB are fetched and read.
+    tokens = tokenize([PROMPT.format(name) for name in names])
+    _tell_of_twins(names, tokens)
     fetched = fetched or fetch_published(weights, sha256)
-    vocabulary = Vocabulary(_encode(names, fetched), tuple(names)).made_by(recipe)
+    vocabulary = Vocabulary(_encode(tokens, fetched), tuple(names)).made_by(recipe)
     _write(path, vocabulary)
     return vocabulary
 
 
-def _encode(names: Sequence[str], weights: Weights) -> np.ndarray:
-    from trackmill.models.clip.loading import load_text_tower
-    from trackmill.models.clip.tokenizer import tokenize
-    from trackmill.models.weights.read import read_checkpoint
-
-    tokenize(names[:1])  # a package that is missing is said before 350 MB are read
-    tower = load_text_tower(read_checkpoint(weights.path, where=weights.where, verified=True))
-    return encode_texts(tower, [PROMPT.format(name) for name in names])
-
-
-def encode_texts(tower: TextTower, texts: Sequence[str]) -> np.ndarray:
-    """Vectors of texts, (N, E) float32, computed where the tower is.
-
-    Raises:
-        InputError: a text that CLIP cannot read.
-    """
+def _encode(tokens: torch.Tensor, weights: Weights) -> NDArray[np.float32]:
+    """(N, T) tokens -> (N, E) vectors, on the CPU in float32."""
     import torch
 
-    from trackmill.models.clip.tokenizer import tokenize
+    from trackmill.models.weights.read import read_checkpoint
 
-    tokens = tokenize(texts, tower.sizes.context)
-    if int(tokens.max()) >= tower.sizes.vocabulary:
+    tower = load(read_checkpoint(weights.path, where=weights.where, verified=True))
+    sizes, last = tower.sizes, int(tokens.argmax(-1).max())
+    if int(tokens.max()) >= sizes.vocabulary or last >= sizes.context:
         raise InputError(
-            f"the text weights know {tower.sizes.vocabulary:,} tokens, CLIP's tokenizer gives numbers up to "
-            f"{int(tokens.max()):,}: take weights of CLIP"
+            f"{weights.where}: knows {sizes.vocabulary:,} tokens and reads {sizes.context} of them; CLIP's tokenizer "
+            f"gives numbers up to {int(tokens.max()):,}, here {last + 1} of them: take weights of CLIP"
         )
-    device = tower.positional_embedding.device
     with torch.inference_mode():
-        parts = [tower(tokens[begin : begin + _BATCH].to(device)).cpu() for begin in range(0, len(tokens), _BATCH)]
-    return torch.cat(parts).float().numpy()
+        parts = [tower(tokens[begin : begin + _BATCH]) for begin in range(0, len(tokens), _BATCH)]
+    vectors: NDArray[np.float32] = torch.cat(parts).numpy()
+    return vectors
+
+
+def _tell_of_twins(names: Sequence[str], tokens: torch.Tensor) -> None:
+    """Say that two names are one text to CLIP, as those are that differ in capitals alone."""
+    first: dict[bytes, str] = {}
+    for name, row in zip(names, tokens.numpy(), strict=True):
+        other = first.setdefault(row.tobytes(), name)
+        if other != name:
+            _log.warning(
+                "classes: CLIP reads %r and %r as one text: each of their boxes is found under both names", other, name
+            )
 
 
 def _cached(key: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 
@@ -16,10 +17,12 @@ from trackmill.pipeline.vocabulary.arrays import (
     vocabulary_bytes,
     vocabulary_from_bytes,
 )
-from trackmill.pipeline.vocabulary.classes import Kind, beside, kind_of, shown, suffix_of
+from trackmill.pipeline.vocabulary.classes import VECTOR_SUFFIXES, Kind, beside, kind_of, shown, suffix_of
 from trackmill.pipeline.vocabulary.encoding import encode_names
 from trackmill.pipeline.vocabulary.names import names_of_file, names_of_list, names_of_text
 from trackmill.schemas.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 LVIS_URL = "https://raw.githubusercontent.com/facebookresearch/Detic/main/datasets/metadata/lvis_v1_clip_a+cname.npy"
 """Detic's own vectors of LVIS v1 (Apache-2.0): CLIP ViT-B/32 in half precision, of "a " and the name."""
@@ -47,8 +50,9 @@ def read_vocabulary(
     """
     if not isinstance(classes, str | os.PathLike):
         return encode_names(names_of_list(classes), text_weights)
-    text = os.fspath(classes)
-    kind = kind_of(text)
+    text, kind = _looked_at(classes)
+    if kind in (Kind.LVIS, Kind.VECTOR_FILE) and text_weights:
+        _log.warning("text weights are of no use: %s holds vectors, and no name is encoded", shown(text))
     if kind is Kind.LVIS:
         fetched = fetch_published(LVIS_URL, LVIS_SHA256)
         return vocabulary_from_bytes(read_bytes(str(fetched.path), max_bytes=MAX_VECTOR_BYTES), "lvis", LVIS_NAMES)
@@ -65,8 +69,7 @@ def read_class_names(classes: str | os.PathLike[str] | Sequence[str]) -> tuple[s
     """
     if not isinstance(classes, str | os.PathLike):
         return names_of_list(classes)
-    text = os.fspath(classes)
-    kind = kind_of(text)
+    text, kind = _looked_at(classes)
     if kind is Kind.LVIS:
         return LVIS_NAMES
     if kind is not Kind.VECTOR_FILE:
@@ -85,6 +88,13 @@ def write_vocabulary(vocabulary: Vocabulary, url: str) -> None:
     if suffix_of(url) != ".npz":
         raise InputError(f"{shown(url)}: a vocabulary is written as .npz; give a name that ends so")
     publish_bytes(url, vocabulary_bytes(vocabulary))
+
+
+def _looked_at(classes: str | os.PathLike[str]) -> tuple[str, Kind]:
+    text = os.fspath(classes)
+    if isinstance(classes, str):
+        return text, kind_of(text)
+    return text, Kind.VECTOR_FILE if suffix_of(text) in VECTOR_SUFFIXES else Kind.NAME_FILE  # a path is a file
 
 
 def _names(text: str, kind: Kind) -> tuple[str, ...]:

@@ -55,9 +55,9 @@ def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
     encode = encoding._encode
 
-    def counting(names: Any, weights: Any) -> Any:
-        counted.append(len(names))
-        return encode(names, weights)
+    def counting(tokens: Any, weights: Any) -> Any:
+        counted.append(len(tokens))
+        return encode(tokens, weights)
 
     monkeypatch.setattr(encoding, "_encode", counting)
     return counted
@@ -136,10 +136,22 @@ def test_a_name_that_clip_cannot_read_and_weights_of_others(clip: str, tmp_path:
     few = small_state()
     few["token_embedding.weight"] = few["token_embedding.weight"][:1000].clone()
     torch.save(few, tmp_path / "few.pt")
-    with pytest.raises(InputError, match=r"know 1,000 tokens, CLIP's tokenizer gives numbers up to 49,407"):
+    with pytest.raises(InputError, match=r"few\.pt: knows 1,000 tokens .* numbers up to 49,407"):
         read_vocabulary("dog", str(tmp_path / "few.pt"))
     with pytest.raises(FileNotFoundError, match="gone"):
         read_vocabulary("dog", str(tmp_path / "gone.pt"))
+
+
+def test_a_faulty_name_is_told_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "fetch_published", None)
+    with pytest.raises(InputError, match="too long for CLIP"):
+        read_vocabulary(["cat", "dog " * 80])
+
+
+def test_names_that_are_one_text_to_clip(clip: str, caplog: Any) -> None:
+    vocabulary = read_vocabulary("Apple,pear,apple", clip)
+    assert np.array_equal(vocabulary.embeddings[0], vocabulary.embeddings[2])
+    assert "CLIP reads 'Apple' and 'apple' as one text" in caplog.text
 
 
 @pytest.fixture(params=["path", "store"])
@@ -160,7 +172,7 @@ def put(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str, bytes]
 VECTORS = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
 
 
-def test_vectors_from_files_with_names_beside(put: Callable[[str, bytes], str]) -> None:
+def test_vectors_from_files_with_names_beside(put: Callable[[str, bytes], str], caplog: Any) -> None:
     url = put("mine.npy", npy(VECTORS.astype(np.float16)))
     assert read_vocabulary(url).names == ("class 0", "class 1", "class 2")
     assert as_vocabulary(url).where.endswith("mine.npy")
@@ -169,6 +181,8 @@ def test_vectors_from_files_with_names_beside(put: Callable[[str, bytes], str]) 
     put("mine.txt", b"dog\ncat\nhorse\n")
     assert read_vocabulary(url) == Vocabulary(VECTORS, ("dog", "cat", "horse"))
     assert read_class_names(url) == ("dog", "cat", "horse")
+    assert read_vocabulary(url, "of no use").names == ("dog", "cat", "horse")
+    assert "text weights are of no use: " in caplog.text
     put("mine.txt", b"dog\ncat\n")
     with pytest.raises(InputError, match=r"mine\.npy: 2 names for 3 vectors"):
         read_vocabulary(url)
@@ -183,6 +197,14 @@ def test_what_is_written_is_read_again(put: Callable[[str, bytes], str], clip: s
         assert read_class_names(url) == vocabulary.names
     with pytest.raises(InputError, match=r"mine\.npy: a vocabulary is written as \.npz"):
         write_vocabulary(vocabulary, url.replace(".npz", ".npy"))
+
+
+def test_a_path_is_a_file_whatever_it_is_called(clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dog").write_text("cat\nhorse\n")
+    assert as_vocabulary(Path("dog"), clip) == read_vocabulary("cat,horse", clip)
+    with pytest.raises(FileNotFoundError, match="lvis"):
+        read_vocabulary(Path("lvis"), clip)
 
 
 def test_names_from_a_store(clip: str) -> None:

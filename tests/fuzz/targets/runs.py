@@ -1,9 +1,10 @@
-"""What training leaves: checkpoints that a run goes on from, and weights in every form that is read."""
+"""What training leaves: checkpoints that a run goes on from, and weights in every form that is read; vocabularies."""
 
 from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections import OrderedDict
 from functools import cache
 from pathlib import Path
@@ -93,6 +94,54 @@ def _weights() -> list[Files]:
     return made
 
 
+@cache
+def _archives() -> list[Files]:
+    """Of torch.jit.save: modules within modules, in half precision."""
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Sequential(torch.nn.LayerNorm(3)))
+    with torch.no_grad():
+        for number, each in enumerate(network.parameters()):
+            each.copy_(torch.arange(each.numel()).reshape(each.shape) + number)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.trace(network, torch.ones(1, 2))
+        made: list[Files] = []
+        for name, module in (("single.pt", traced), ("half.pt", traced.half())):
+            out = io.BytesIO()
+            torch.jit.save(module, out)
+            made.append({name: out.getvalue()})
+    return made
+
+
+@cache
+def _vocabularies() -> list[Files]:
+    """Vectors and names in every form that `--classes` takes as a file."""
+    import numpy as np
+
+    from trackmill.models.detic.vocabulary import Vocabulary
+    from trackmill.pipeline.vocabulary import vocabulary_bytes
+
+    vectors = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
+    plain, packed = io.BytesIO(), io.BytesIO()
+    np.save(plain, vectors.astype(np.float16))
+    np.savez_compressed(packed, embeddings=vectors, names=np.array(["person", "dog", "café"]))
+    return [
+        {"classes.npz": vocabulary_bytes(Vocabulary(vectors, ("person", "dog", "café")).made_by("weights 1"))},
+        {"classes.npz": packed.getvalue()},
+        {"classes.npy": plain.getvalue(), "classes.txt": b"person\n# of ours\ndog\r\ncaf\xc3\xa9\n"},
+    ]
+
+
+def _read_vocabulary(folder: Path) -> object:
+    from trackmill.pipeline.vocabulary import read_class_names, read_vocabulary
+
+    path = next((each for each in folder.iterdir() if each.suffix != ".txt"), folder / "classes.npy")
+    vocabulary = read_vocabulary(str(path))
+    assert read_class_names(str(path)) == vocabulary.names or not vocabulary.is_named
+    return vocabulary.embeddings, vocabulary.names, vocabulary.recipe
+
+
 def _read_weights(folder: Path) -> object:
     from trackmill.models.weights.read import read_checkpoint
 
@@ -112,4 +161,6 @@ ALL = (
         share=80,
     ),
     Target(name="weights", seeds=_weights, run=_read_weights, torch=True, share=100),
+    Target(name="torchscript", seeds=_archives, run=_read_weights, torch=True, share=60, covered="bytes"),
+    Target(name="vocabulary", seeds=_vocabularies, run=_read_vocabulary, others=(FileNotFoundError,), share=60),
 )
