@@ -27,6 +27,7 @@ _OTHERS = (
     (r"backbone\.bottom_up\.patch_embed\.", "{own} on another Swin"),
     (r"backbone\.bottom_up\.", "{own} on another backbone"),
     (r"image_encoder\.|(detector\.)?backbone\.pos_embed", "SAM"),
+    (r"detector\.backbone\.stages\.", "MASA without Detic's heads: detic_masa.pth has them, exports of ours do not"),
     (r"masa_adapter\.", "MASA on something else than Detic"),
     (r"visual\.|transformer\.resblocks\.", "CLIP: that is what text_weights takes"),
 )

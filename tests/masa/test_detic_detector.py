@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import nms, roi_align
 
+import trackmill.models.detic
 import trackmill.models.masa.model
 import trackmill.pipeline.tracking.build
 import trackmill.pipeline.weights
@@ -328,6 +329,11 @@ def test_what_has_no_detector_inside_is_told(
     with pytest.raises(ValueError, match=said) as raised:
         make_video_model(model=model, weights=weights, detections="detic", scaling=SCALING, device="cpu")
     assert "\n" not in str(raised.value)
+
+
+def test_an_export_is_no_detic_and_that_is_told(masa_state: State) -> None:
+    with pytest.raises(ValueError, match=r"these weights are of MASA without Detic's heads: detic_masa\.pth has them"):
+        trackmill.models.detic.load(_exported(masa_state))
 
 
 def test_without_a_detector_nothing_more_is_kept(masa_state: State) -> None:
