@@ -76,7 +76,7 @@ class NegativeProducer(DetectionProducer):
 
     def __init__(self, config: NegativeSettings) -> None:
         self._config: NegativeSettings = config
-        self._whose = config.detector
+        self._whose = self.implementation(config)["detector"]
         self._detector = None if config.detector == PROPOSALS else load_detector(config)
 
     def rows(self, sample: Sample) -> Rows:
