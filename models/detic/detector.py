@@ -32,7 +32,9 @@ class DeticOptions(DetectorOptions):
     long_side: int = Field(1333, ge=1, description="Unless the longer side would pass this one; 640 there.")
     one_class_per_proposal: bool = Field(False, description="Give each box its best class only, as the demo does.")
     masks: bool = Field(False, description="Draw the mask of each detection too.")
-    batch_size: int = Field(4, ge=1, description="Images in the network together; each takes about 1 GB.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Images in the network together; left out: 1 on the CPU, 8 on a GPU."
+    )
     dtype: Precision = Field("float32", description="bfloat16 and float16 are faster on a GPU, and less exact.")
     compile: bool = Field(False, description="Compile the network; takes a minute for each size of image.")
     seed: int = Field(0, description="Of fresh weights, where there is no checkpoint.")

@@ -50,6 +50,8 @@ PICTURES = [noise_image(60, 90, seed) for seed in range(4)] + [
 @pytest.mark.parametrize("batch_size", [3, 16])
 def test_results_do_not_depend_on_the_batch(detic: Detic, batch_size: int) -> None:
     alone = [detic.detect([image], 0.1, None)[0] for image in PICTURES]
+    by_default = detic.detect(PICTURES, 0.1, None)  # on the CPU one at a time: the same bits
+    assert all(np.array_equal(one.boxes, other.boxes) for one, other in zip(by_default, alone, strict=True))
     together = detic.detect(PICTURES, 0.1, None, batch_size=batch_size)
     for image, found, wanted in zip(PICTURES, together, alone, strict=True):
         match(found, wanted)
@@ -95,7 +97,7 @@ def test_an_image_without_any_proposal_beside_one_with_some(monkeypatch: pytest.
 
     wanted = detic.detect([PICTURES[1]], 0.1, None)[0]
     monkeypatch.setattr(network, "proposals", only_the_second)
-    nothing, some = detic.detect(PICTURES[:2], 0.1, None)
+    nothing, some = detic.detect(PICTURES[:2], 0.1, None, batch_size=2)
     assert len(nothing) == 0
     match(some, wanted)
     assert [len(each) for each in detic.detect([PICTURES[0]], 0.1, None)] == [0]
@@ -209,7 +211,7 @@ def test_options_that_are_left_out_are_the_released_ones(detic: Detic, monkeypat
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(Detic, "detect", lambda _, images, **options: asked.append(options) or [])
     DeticDetector(detic, DeticOptions()).detect([])
-    released = {"score_threshold": 0.3, "resize": (800, 1333), "one_class_per_proposal": False, "batch_size": 4}
+    released = {"score_threshold": 0.3, "resize": (800, 1333), "one_class_per_proposal": False, "batch_size": None}
     assert asked == [released]
     DeticDetector(detic, DeticOptions(class_agnostic_nms=False, min_score=0.0)).detect([])
     assert asked[1] == {**released, "score_threshold": 0.0, "class_agnostic_nms": False}
