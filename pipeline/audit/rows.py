@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.sidecars.about import Sidecar, Sidecars, command, find_sidecars
@@ -21,6 +20,7 @@ from trackmill.pipeline.storage.files import join
 from trackmill.schemas.boxes import Boxes
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.receipt import ShardInfo
+from trackmill.schemas.sample import SampleRecord
 
 SIDECAR = "negatives"
 """What the sidecar is called unless its maker chose another name."""
@@ -82,7 +82,7 @@ class NegativeRows(ABC):
         """
 
     @abstractmethod
-    def of_sample(self, sample: Sample) -> list[FrameNegatives] | None:
+    def of_sample(self, sample: SampleRecord) -> list[FrameNegatives] | None:
         """Its negatives, frame by frame; None where the detector failed on the sample."""
 
 
@@ -95,10 +95,10 @@ class RecordNegatives(NegativeRows):
     def begin_shard(self, shard: ShardInfo) -> None:
         """See `NegativeRows.begin_shard`; the records hold everything."""
 
-    def of_sample(self, sample: Sample) -> list[FrameNegatives]:
+    def of_sample(self, sample: SampleRecord) -> list[FrameNegatives]:
         """See `NegativeRows.of_sample`."""
         found = []
-        for frame in sample.record.frames:
+        for frame in sample.frames:
             proposals, chosen = frame.proposals, frame.proposals.negatives
             boxes = np.array([proposals.boxes[i] for i in chosen], np.float32).reshape(-1, 4)
             scores = np.array([proposals.scores[i] for i in chosen], np.float32)
@@ -152,7 +152,7 @@ class SidecarNegatives(NegativeRows):
         except OtherShards as error:
             raise NoPart(str(error)) from None
 
-    def of_sample(self, sample: Sample) -> list[FrameNegatives] | None:
+    def of_sample(self, sample: SampleRecord) -> list[FrameNegatives] | None:
         """See `NegativeRows.of_sample`."""
         part = self._open
         assert part is not None, "begin_shard was not called"
@@ -163,7 +163,7 @@ class SidecarNegatives(NegativeRows):
         scores = rows["score"].astype(np.float32)
         labels = rows[self._label] if self._label else np.full(len(frames), PROPOSAL_CLASS, object)
         found = []
-        for number in range(len(sample.record.frames)):
+        for number in range(len(sample.frames)):
             own = slice(*np.searchsorted(frames, [number, number + 1]))
             found.append(_best_first(boxes[own], scores[own], [str(label) or PROPOSAL_CLASS for label in labels[own]]))
         return found

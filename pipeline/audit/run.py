@@ -6,7 +6,6 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 from trackmill.pipeline.audit.measure import measure
@@ -15,10 +14,11 @@ from trackmill.pipeline.audit.settings import AuditSettings
 from trackmill.pipeline.audit.shortlist import KINDS, Candidate, Shortlist, candidates_of, place_of
 from trackmill.pipeline.audit.totals import Totals
 from trackmill.pipeline.inspect.selection import Unreadable, select_rows
-from trackmill.pipeline.shards.decode import Sample
-from trackmill.pipeline.shards.reader import Dataset, iter_samples, read_row
+from trackmill.pipeline.shards.reader import Dataset
+from trackmill.pipeline.shards.records import iter_records
 from trackmill.pipeline.shards.tar import BadShard
-from trackmill.schemas.receipt import ShardInfo
+from trackmill.schemas.receipt import ReceiptRow, ShardInfo
+from trackmill.schemas.sample import SampleRecord
 
 _MOST_NAMED = 20
 
@@ -78,7 +78,7 @@ def audit_negatives(
         dataset: opened for inspection.
         negatives: see `trackmill.pipeline.audit.rows.find_negatives`.
         settings: see `AuditSettings`.
-        max_samples: look at only so many, the same ones every time; None streams over all shards.
+        max_samples: look at only so many, the same ones every time; None looks at all.
         show: candidates of each kind.
         progress: called with 1 after each sample.
         unreadable: receives shards and parts that are missing or damaged; the others are counted.
@@ -89,23 +89,25 @@ def audit_negatives(
     unreadable = unreadable if unreadable is not None else Unreadable()
     audit = Audit(negatives.name, negatives.note, Totals(settings), len(dataset.stored), negatives.max_iou)
     lists = {kind: Shortlist(kind, show, settings) for kind in KINDS}
-    for shard, samples in _shards(dataset, max_samples):
+    for shard, rows in _shards(dataset, max_samples):
         try:
             negatives.begin_shard(shard)
         except NoPart as error:
             unreadable.add(str(error).partition(":")[0], BadShard(str(error)))
-            audit.without_rows += sum(row.shard == shard.name for row in dataset.stored)
+            audit.without_rows += len(rows)
             continue
         except OSError as error:
             unreadable.add(f"rows about {shard.name}", error)
             continue
-        try:
-            for sample in samples:
-                _look(audit, lists, sample, negatives, settings)
-                if progress:
-                    progress(1)
-        except (BadShard, OSError) as error:
-            unreadable.add(shard.name, error)
+        for _, record in iter_records(dataset, rows):
+            if isinstance(record, SampleRecord):
+                _look(audit, lists, record, negatives, settings)
+            else:
+                unreadable.add(shard.name, record)
+                if isinstance(record, OSError):
+                    break  # the others of this shard would fail as well, after as many attempts
+            if progress:
+                progress(1)
     unreadable.raise_if_nothing(audit.totals.samples + audit.totals.quarantined)
     audit.dropped = negatives.dropped
     taken: set[tuple[str, int, int]] = set()
@@ -116,7 +118,7 @@ def audit_negatives(
 
 
 def _look(
-    audit: Audit, lists: dict[str, Shortlist], sample: Sample, negatives: NegativeRows, settings: AuditSettings
+    audit: Audit, lists: dict[str, Shortlist], sample: SampleRecord, negatives: NegativeRows, settings: AuditSettings
 ) -> None:
     own = negatives.of_sample(sample)
     if own is None:
@@ -124,21 +126,19 @@ def _look(
         if len(audit.quarantined) < _MOST_NAMED:
             audit.quarantined.append(f"{sample.key}: {negatives.quarantined[sample.key]}")
         return
-    frames, chains = measure(sample.record, own, settings)
+    frames, chains = measure(sample, own, settings)
     audit.totals.add(frames, chains)
     candidates = candidates_of(sample.key, frames, chains)
     for shortlist in lists.values():
         shortlist.offer(candidates)
 
 
-def _shards(dataset: Dataset, max_samples: int | None) -> Iterator[tuple[ShardInfo, Iterator[Sample]]]:
-    if max_samples is None or max_samples >= len(dataset.stored):
-        for shard in dataset.shards:
-            yield shard, iter_samples(dataset, shard)
-        return
-    infos = {shard.name: shard for shard in dataset.shards}
-    chosen = select_rows(dataset.stored, max_samples)
-    order = {name: number for number, name in enumerate(infos)}
-    for name, rows in groupby(sorted(chosen, key=lambda row: order.get(row.shard, 0)), key=lambda row: row.shard):
-        if name in infos:
-            yield infos[name], (read_row(dataset, row) for row in list(rows))
+def _shards(dataset: Dataset, max_samples: int | None) -> Iterator[tuple[ShardInfo, list[ReceiptRow]]]:
+    """The shards in order, each with the rows of those of its samples that are looked at."""
+    chosen = dataset.stored if max_samples is None else select_rows(dataset.stored, max_samples)
+    by_shard: dict[str, list[ReceiptRow]] = {}
+    for row in chosen:
+        by_shard.setdefault(row.shard, []).append(row)
+    for shard in dataset.shards:
+        if shard.name in by_shard:
+            yield shard, by_shard[shard.name]

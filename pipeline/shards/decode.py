@@ -118,9 +118,7 @@ def parse_sample(raw: RawSample) -> Sample:
         twice = next(name for name in names if names.count(name) > 1)
         raise BadShardMember(raw.shard, twice, "is there twice in one sample")
     data = dict(raw.members)
-    record = _parse(SampleRecord, data[last], raw.shard, last)
-    if record.key != raw.key:
-        raise BadShardMember(raw.shard, last, f"says its key is {record.key!r}")
+    record = parse_record(data[last], raw.shard, raw.key)
     expected = [frame_member(raw.key, i, len(record.frames), record.kind) for i in range(len(record.frames))]
     masks = f"{raw.key}.masks.json"
     expected += [masks, last] if record.has_masks else [last]
@@ -134,6 +132,19 @@ def parse_sample(raw: RawSample) -> Sample:
         )
     jpegs = [data[name] for name in expected[: len(record.frames)]]
     return Sample(raw.shard, raw.offset, raw.size, record, jpegs, data.get(masks))
+
+
+def parse_record(data: bytes, shard: str, key: str) -> SampleRecord:
+    """The record of a sample from its JSON.
+
+    Raises:
+        BadShardMember: it is not valid, or that of another sample.
+    """
+    member = f"{key}.json"
+    record = _parse(SampleRecord, data, shard, member)
+    if record.key != key:
+        raise BadShardMember(shard, member, f"says its key is {record.key!r}")
+    return record
 
 
 def decode_jpeg(data: bytes | memoryview, shard: str, member: str, height: int, width: int) -> NDArray[np.uint8]:
