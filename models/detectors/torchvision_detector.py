@@ -13,8 +13,8 @@ from pydantic import ConfigDict, Field
 from torchvision.models import detection, get_model, get_model_builder, get_model_weights, list_models
 
 from trackmill.models.detectors.base import Detector
+from trackmill.models.detectors.options import OPTIONS, DetectorOptions, apply_options, known_classes
 from trackmill.models.weights.fit import fit
-from trackmill.schemas.config import Settings
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.masks import crop_mask
@@ -23,8 +23,21 @@ from trackmill.schemas.names import nearest
 _ADVICE = "give the state dict of this very network, and the names of its classes if they are not COCO's"
 
 
-class TorchvisionSettings(Settings):
-    """Which detector, and what it gives. Other keys go to torchvision's builder: `min_size`, ..."""
+LEAST_SCORE = 0.05
+"""Detections of every network that score less are left out, unless asked for."""
+
+_OWN_SCORES = {"fcos": 0.2, "ssdlite": 0.001, "ssd": 0.01}
+"""Score that a network of torchvision itself asks for, by how its name begins; 0.05 for the others."""
+
+_MOST_BEFORE_CLASSES = 1000
+"""Detections that a network gives where only some classes are wanted, so that others do not take their places."""
+
+
+class TorchvisionSettings(DetectorOptions):
+    """Which detector, and what it gives. Other keys go to torchvision's builder: `min_size`, ...
+
+    Left out, `nms_iou` and `max_boxes` are torchvision's own: 0.5 and 100 for Faster and Mask R-CNN.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -32,7 +45,9 @@ class TorchvisionSettings(Settings):
     names: tuple[str, ...] | None = Field(
         None, description="Name of each class, the first being the background; left out: the 91 of COCO."
     )
-    min_score: float = Field(0.05, description="Detections below it are left out.")
+    min_score: float = Field(
+        LEAST_SCORE, description="Detections below it are left out; below torchvision's own threshold only if given."
+    )
     mask_threshold: float = Field(0.5, description="Of networks with masks; a pixel above it belongs to the object.")
 
 
@@ -57,9 +72,11 @@ class TorchvisionDetector(Detector):
         name: as in `torchvision_names()`, such as `fasterrcnn_resnet50_fpn_v2`.
         weights: state dict of just this network; None: random weights, for trying things out.
         names: name of each class, the first being the background; None: the 91 of COCO, as in torchvision's weights.
-        min_score: detections below it are left out.
+        min_score: detections below it are left out; None: those below 0.05 and below the network's own threshold.
         mask_threshold: of networks with masks; a pixel above it belongs to the object. Official: 0.5.
         device: `cpu`, `cuda` or the like.
+        asked: `classes`, `nms_iou`, `class_agnostic_nms` and `max_boxes`. NMS is the network's own, with this IoU;
+            class-agnostic NMS comes behind it.
         options: passed to torchvision's builder, such as `min_size` or `box_detections_per_img`.
 
     Raises:
@@ -72,25 +89,28 @@ class TorchvisionDetector(Detector):
         weights: Mapping[str, torch.Tensor] | None = None,
         *,
         names: Sequence[str] | None = None,
-        min_score: float = 0.05,
+        min_score: float | None = None,
         mask_threshold: float = 0.5,
         device: torch.device | str = "cpu",
+        asked: DetectorOptions | None = None,
         **options: Any,
     ) -> None:
         published = get_model_weights(_known(name)).DEFAULT.meta["categories"]
         self.names = tuple(published if names is None else names)
         self.category_ids = tuple(range(len(self.names)))
-        self._min_score = min_score
         self._mask_threshold = mask_threshold
         self._device = torch.device(device)
         # Without `weights_backbone=None` torchvision would fetch the backbone's weights from the internet.
         self._model = get_model(name, weights=None, weights_backbone=None, num_classes=len(self.names), **options)
         _check_options(self._model, name, options)
+        self._kept_labels = None
+        self._options = self._ask(min_score, asked or DetectorOptions(), f"torchvision's {name}")
         if weights is not None:
             fit(self._model, weights, f"torchvision's {name}", advice=_ADVICE)
         self._model.eval().to(self._device)
 
     Config = TorchvisionSettings
+    applies = frozenset(OPTIONS)
 
     @classmethod
     def build(
@@ -105,8 +125,12 @@ class TorchvisionDetector(Detector):
             ValueError: an unknown name or setting, or tensors of another network.
         """
         options = dict(config)
+        asked = DetectorOptions(**{key: options.pop(key) for key in OPTIONS if key != "min_score"})
+        # What was left out does not move the network's own threshold.
+        given = "min_score" in config.model_fields_set
+        options["min_score"] = config.min_score if given else None
         try:
-            return cls(options.pop("name"), tensors, device=device, **options)
+            return cls(options.pop("name"), tensors, device=device, asked=asked, **options)
         except TypeError as error:
             raise InputError(f"torchvision's {config.name}: {error}") from None
 
@@ -120,6 +144,16 @@ class TorchvisionDetector(Detector):
         """URL of torchvision's own weights, trained on COCO."""
         return published_weights(config.name)
 
+    @classmethod
+    def implementation(cls, config: TorchvisionSettings) -> dict[str, str]:
+        """What decides its detections beside settings, weights and libraries, for fingerprints.
+
+        Scores below the network's own threshold were once never given, whatever was asked for.
+        """
+        if "min_score" in config.model_fields_set and config.min_score < _own_score(config.name):
+            return {"least_score": "as asked"}
+        return {}
+
     @torch.inference_mode()
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
         """See `Detector.detect`; boxes lie inside the image, best first."""
@@ -130,18 +164,46 @@ class TorchvisionDetector(Detector):
         return [self._detections(output) for output in outputs]
 
     def _detections(self, output: dict[str, torch.Tensor]) -> Detections:
-        kept = (output["scores"] >= self._min_score) & torch.isfinite(output["boxes"]).all(dim=1)
+        kept = torch.isfinite(output["boxes"]).all(dim=1)
+        if self._options.min_score is not None:
+            kept &= output["scores"] >= self._options.min_score
         masks = None
         if "masks" in output:
             pixels = (output["masks"][kept, 0] > self._mask_threshold).cpu().numpy()  # (N, H, W)
             masks = tuple(crop_mask(mask) for mask in pixels)
-        return Detections(
+        found = Detections(
             boxes=output["boxes"][kept].float().cpu().numpy(),
             scores=output["scores"][kept].float().cpu().numpy(),
             labels=output["labels"][kept].cpu().numpy(),
             names=self.names,
             masks=masks,
         )
+        return apply_options(found, self._options, self._kept_labels)
+
+    def _ask(self, min_score: float | None, asked: DetectorOptions, where: str) -> DetectorOptions:
+        """Set the network's own thresholds, and return what is left to be done behind it."""
+        network: Any = getattr(self._model, "roi_heads", self._model)
+        if min_score is not None and min_score < network.score_thresh:
+            # It takes what is greater, and compares in 32 bits.
+            network.score_thresh = float(np.nextafter(np.float32(min_score), np.float32(-np.inf)))
+        agnostic = bool(asked.class_agnostic_nms)
+        if asked.nms_iou is not None:
+            network.nms_thresh = max(network.nms_thresh, asked.nms_iou) if agnostic else asked.nms_iou
+        most = asked.max_boxes or network.detections_per_img
+        if asked.classes is not None:
+            self._kept_labels = known_classes(asked.classes, self.names, where)
+        behind = asked.classes is not None or agnostic
+        network.detections_per_img = max(most, _MOST_BEFORE_CLASSES) if behind else most
+        return DetectorOptions(
+            min_score=LEAST_SCORE if min_score is None else min_score,
+            nms_iou=(network.nms_thresh if asked.nms_iou is None else asked.nms_iou) if agnostic else None,
+            class_agnostic_nms=asked.class_agnostic_nms,
+            max_boxes=most,
+        )
+
+
+def _own_score(name: str) -> float:
+    return next((score for start, score in _OWN_SCORES.items() if name.startswith(start)), 0.05)
 
 
 def _check_options(model: torch.nn.Module, name: str, options: Mapping[str, Any]) -> None:
