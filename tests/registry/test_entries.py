@@ -44,10 +44,11 @@ def test_an_entry_offers_what_the_registry_asks_for(entry: Entry) -> None:
     offer = entry.load()
     assert callable(offer.build) and callable(offer.recognise)
     assert issubclass(offer.Config, Settings)
-    config = build(offer.Config, dict(entry.options), "options")
+    named = {entry.argument: "x"} if entry.argument_is_folder else {}
+    config = build(offer.Config, {**entry.options, **named}, "options")
     for settings in entry.words.values():
         assert build(offer.Config, {**entry.options, **settings}, "words") != config
-    assert not entry.argument or entry.argument in offer.Config.model_fields
+    assert not entry.argument or entry.argument_is_weights or entry.argument in offer.Config.model_fields
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert entry.extra in ("", *extras)
     assert 0 < len(entry.summary) < 80 and not entry.summary.endswith(".")
