@@ -50,7 +50,6 @@ from trackmill.schemas.names import nearest
 if TYPE_CHECKING:
     import torch
 
-    from trackmill.models.detectors.base import Detector
     from trackmill.models.proposers.base import Proposer
     from trackmill.schemas.config import Settings
 
@@ -121,14 +120,14 @@ MODELS: dict[str, Entry] = {
 DETECTORS: dict[str, Entry] = {
     "detic": Entry(
         target="trackmill.models.detic.detector:DeticDetector",
-        summary="detic:WEIGHTS, Detic with any vocabulary; without weights the one inside the model (masa_detic)",
+        summary="detic:WEIGHTS, Detic with any vocabulary; detic: the one inside the model",
         extra="masa",
         argument="weights",
         argument_is_weights=True,
     ),
     "hf": Entry(
         target="trackmill.models.detectors.hf_detector:HfDetector",
-        summary="hf:MODEL_OR_FOLDER, an object detector of transformers, Grounding DINO among them",
+        summary="hf:MODEL_OR_FOLDER, a detector of transformers, such as Grounding DINO",
         extra="hf-detectors",
         argument="model",
         argument_is_folder=True,
@@ -249,7 +248,7 @@ class DetectorChoice(Choice):
 
     def build(
         self, tensors: Mapping[str, torch.Tensor] | None = None, device: str | torch.device = "cpu", **shared: Any
-    ) -> Detector:
+    ) -> Any:
         """The detector, with all of its options; see `Choice.build`.
 
         Args:
@@ -265,15 +264,20 @@ class DetectorChoice(Choice):
 
         built = super().build(tensors, device, **shared)
         if not isinstance(built, Detector):
-            raise InputError(
-                f"{self.where}: {type(built).__name__} is no Detector; derive it from "
-                "trackmill.models.detectors.base.Detector"
-            )
+            # What merely has `detect` was taken for detections of sidecars before there were options.
+            if callable(getattr(built, "detect", None)) and not any(self.options.values()):
+                return built
+            raise InputError(f"{self.where}: {no_detector(built)}")
         if isinstance(self.config, DetectorOptions):
             return with_options(built, dict(self.config), built.applies, self.where)
         # What a class of somebody else has among its own settings, it keeps itself.
         own = frozenset(OPTIONS) & set(type(self.config).model_fields)
         return with_options(built, self.options, own | built.applies, self.where)
+
+
+def no_detector(built: Any) -> str:
+    """What is said of an object that is used as a `Detector` and is none."""
+    return f"{type(built).__name__} is no Detector; derive it from trackmill.models.detectors.base.Detector"
 
 
 def find_detector(name: str, settings: Mapping[str, Any] | None = None) -> DetectorChoice:

@@ -103,7 +103,7 @@ class TorchvisionDetector(Detector):
         # Without `weights_backbone=None` torchvision would fetch the backbone's weights from the internet.
         self._model = get_model(name, weights=None, weights_backbone=None, num_classes=len(self.names), **options)
         _check_options(self._model, name, options)
-        self._kept_labels = None
+        self._kept_labels: NDArray[np.bool_] | None = None
         self._options = self._ask(min_score, asked or DetectorOptions(), f"torchvision's {name}")
         if weights is not None:
             fit(self._model, weights, f"torchvision's {name}", advice=_ADVICE)

@@ -18,6 +18,7 @@ from trackmill.models.registry import (
     detector_forms,
     find_model,
     names_detector,
+    no_detector,
 )
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.tracking.base import VideoModel
@@ -247,9 +248,10 @@ def _built_detector(
     shared: dict[str, Any] = {"features": features} if choice.entry.on_features else {}
     if vocabulary is not None:
         shared["vocabulary"] = vocabulary.read()
-    if not choice.inside:
-        return build_detector(choice, weights, device, shared)
-    detector: Detector = choice.build(tensors, device, **shared)
+    inside = choice.inside
+    detector = choice.build(tensors, device, **shared) if inside else build_detector(choice, weights, device, shared)
+    if not isinstance(detector, Detector):
+        raise InputError(f"--detections {choice.name}: {no_detector(detector)}")
     return detector
 
 

@@ -1,9 +1,9 @@
 """Which detector a sidecar is made with: fixed by the driver, the same on every worker, whatever it is called.
 
-    config = resolve(config)                    # driver: files fetched, their SHA-256 and names of classes filled in
-    files = shared_files(config, stored)        # driver: bytes that all workers get, such as `vocabulary.npz`
-    detect = build(config, files)               # worker: refuses other files than the driver had
-    found = detect(sample, [0, 1, 2])           # one `Detections` a frame
+config = resolve(config)                    # driver: files fetched, their SHA-256 and names of classes filled in
+files = shared_files(config, stored)        # driver: bytes that all workers get, such as `vocabulary.npz`
+detect = build(config, files)               # worker: refuses other files than the driver had
+found = detect(sample, [0, 1, 2])           # one `Detections` a frame
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def resolve(config: DetectorSettings) -> dict[str, Any]:
     outside = choice.entry.target == choice.name
     if source == RANDOM or not (source or outside):
         raise InputError(
-            f"{choice.where}: it needs weights: give weights=PATH (random ones would differ from worker to worker)"
+            f"{shown_name(config.detector)} needs weights: give weights=PATH (random ones would differ from worker to "
+            "worker)"
         )
     if not source:
         return changes
@@ -160,8 +161,8 @@ def build(config: DetectorSettings, files: Mapping[str, bytes]) -> Detect:
         InputError, OSError, MissingPackage: see `resolve`.
     """
     if config.detector.startswith(FILE):
-        url, options = config.detector.removeprefix(FILE), _file_options(config)
-        return read_file_detections(url, config.weights_sha256, options)[0].of
+        url = config.detector.removeprefix(FILE)
+        return read_file_detections(url, config.weights_sha256, _file_options(config))[0].of
     device = choose_device(config.device)
     choice, request = _choose(config)
     shared: dict[str, Any] = {}

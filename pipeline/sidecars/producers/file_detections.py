@@ -31,6 +31,8 @@ _JSON = (".json", ".json.gz")
 _TEXTS = (".txt", ".csv")
 _OBJECT = "object"
 _NUMBER_KEYS = ("frame_index", "frame_id")
+_NONE = -(2**63)
+"""No image, of which there are no rows."""
 _INNER = ("det", "gt", "img1")
 """Parts of MOTChallenge's paths that name no sequence: `MOT17-02/det/det.txt`, `MOT17-02/img1`."""
 
@@ -113,8 +115,8 @@ class FileDetections:
         x, y = stored.width / origin.width, stored.height / origin.height
         images = self._images(sample)
         frames = sample.record.frames
-        # Image -1 is none, and has no rows.
-        found = [self._table.of(images.get(frames[number].index, -1), np.array([x, y, x, y])) for number in numbers]
+        factors = np.array([x, y, x, y])
+        found = [self._table.of(images.get(frames[number].index, _NONE), factors) for number in numbers]
         return [apply_options(each, self._options, self._kept) for each in found]
 
     def _images(self, sample: Sample) -> Mapping[int, int]:
@@ -124,13 +126,17 @@ class FileDetections:
             image = self._picture(path)
             if image is None:
                 near = nearest(basename(path), self._by_last)
-                raise NotInFile("; ".join(filter(None, [f"{self._where}: has no image whose name ends {path!r}", near])))
+                raise NotInFile(
+                    "; ".join(filter(None, [f"{self._where}: has no image whose name ends {path!r}", near]))
+                )
             return {frame.index: image for frame in sample.record.frames}
         for name in video_names(path):
             if name in self._videos:
                 return self._videos[name]
-        near = nearest(video_names(path)[-1], self._videos)
-        raise NotInFile("; ".join(filter(None, [f"{self._where}: has no video or text called {path!r}", near])))
+        raise self._unknown(f"video or text called {path!r}", nearest(video_names(path)[-1], self._videos))
+
+    def _unknown(self, what: str, near: str) -> NotInFile:
+        return NotInFile("; ".join(filter(None, [f"{self._where}: has no {what}", near])))
 
     def _picture(self, path: str) -> int | None:
         parts = path.strip("/").split("/")
@@ -183,9 +189,15 @@ def digest_of_files(url: str) -> str:
     """
     if redact(url).lower().endswith(_JSON):
         return hashlib.sha256(read_bytes(url)).hexdigest()
-    texts = _texts(url)
-    start = len(dirname(texts[0].uri)) if len(texts) == 1 else len(url.rstrip("/"))
-    lines = [f"{text.uri[start:]} {hashlib.sha256(read_bytes(text.uri)).hexdigest()}\n" for text in texts]
+    sums = {
+        text.uri: hashlib.sha256(read_bytes(text.uri, max_bytes=MAX_TEXT_BYTES)).hexdigest() for text in _texts(url)
+    }
+    # Wherever the folder lies: the parts of their paths that differ, and the names.
+    parts = [uri.split("/") for uri in sums]
+    shared = 0
+    while all(len(each) > shared + 1 and each[shared] == parts[0][shared] for each in parts):
+        shared += 1
+    lines = [f"{'/'.join(each[shared:])} {total}\n" for each, total in zip(parts, sums.values())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -218,7 +230,10 @@ def _texts(url: str) -> list[Any]:
 def _coco(content: Any, path: str, options: DetectorOptions) -> FileDetections:
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
         raise InputError(f"{path}: needed are COCO's 'images' and 'annotations'; a bare list of results names no image")
-    images, rows = objects(content["images"], f"{path}: images"), objects(content["annotations"], f"{path}: annotations")
+    images, rows = (
+        objects(content["images"], f"{path}: images"),
+        objects(content["annotations"], f"{path}: annotations"),
+    )
     categories = objects(content.get("categories") or [], f"{path}: categories")
     ids = images.integers("id")
     owners = rows.integers("image_id")
@@ -248,7 +263,9 @@ def _unnamed(rows: JsonObjects, known: Sequence[int]) -> list[str]:
     return [str(number) for number in known] if rows.has("category_id") else [_OBJECT]
 
 
-def _videos(content: dict[str, Any], images: JsonObjects, ids: NDArray[np.int64], path: str) -> dict[str, dict[int, int]]:
+def _videos(
+    content: dict[str, Any], images: JsonObjects, ids: NDArray[np.int64], path: str
+) -> dict[str, dict[int, int]]:
     """The image of each frame, of each video under all of its names."""
     videos = objects(content.get("videos") or [], f"{path}: videos")
     names = dict(zip(videos.integers("id").tolist(), videos.texts("name")))
@@ -303,6 +320,4 @@ def _table(
     if not (np.abs(boxes) <= LARGEST_COORDINATE).all() or not (np.abs(scores) <= np.finfo(np.float32).max).all():
         raise InputError("a box or a score is out of range, or not finite")
     order = np.argsort(images, kind="stable")
-    return BoxTable(
-        images=images[order], boxes=boxes[order], scores=scores[order], labels=labels[order], names=names
-    )
+    return BoxTable(images=images[order], boxes=boxes[order], scores=scores[order], labels=labels[order], names=names)

@@ -14,7 +14,7 @@ and what was refused then stays refused here; a detector's own boxes cannot be.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from pydantic import Field
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.sidecars.columns import Column
 from trackmill.pipeline.sidecars.producer import CountedRows, Rows
-from trackmill.pipeline.sidecars.producers.detections import DetectionProducer, DetectionSettings, load_detector
+from trackmill.pipeline.sidecars.producers import detector_choice
+from trackmill.pipeline.sidecars.producers.detections import DetectionProducer, DetectionSettings
 from trackmill.schemas.boxes import Boxes, clip_boxes
 from trackmill.schemas.detections import Detections, make_detections
 from trackmill.schemas.negatives import overlapping_objects
@@ -74,10 +75,11 @@ class NegativeProducer(DetectionProducer):
         Column(name="detector", dtype="string", description="Who found it, such as detic, or the proposer sam/1."),
     )
 
-    def __init__(self, config: NegativeSettings) -> None:
+    def __init__(self, config: NegativeSettings, files: Mapping[str, bytes] | None = None) -> None:
         self._config: NegativeSettings = config
-        self._whose = self.implementation(config)["detector"]
-        self._detector = None if config.detector == PROPOSALS else load_detector(config)
+        self._whose = detector_choice.label(config)
+        if config.detector != PROPOSALS:
+            self._detect = detector_choice.build(config, files or {})
 
     def rows(self, sample: Sample) -> Rows:
         """See `Producer.rows`; with counts of what was left out, by reason."""
@@ -118,12 +120,22 @@ class NegativeProducer(DetectionProducer):
         """See `Producer.implementation`."""
         return {"detector": PROPOSALS} if config.detector == PROPOSALS else super().implementation(config)
 
+    @classmethod
+    def shared_files(cls, config: DetectionSettings, stored: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """See `Producer.shared_files`."""
+        return {} if config.detector == PROPOSALS else super().shared_files(config, stored)
+
+    @classmethod
+    def build(cls, config: DetectionSettings, files: Mapping[str, bytes]) -> NegativeProducer:
+        """See `Producer.build`."""
+        assert isinstance(config, NegativeSettings)
+        return cls(config, files)
+
     def _detections(self, sample: Sample, numbers: list[int], counts: Counter[str]) -> Iterator[tuple[int, Detections]]:
         """The detector's, a batch of frames at a time. All frames of a sample are equally large."""
         for begin in range(0, len(numbers), self._config.batch_size):
             batch = numbers[begin : begin + self._config.batch_size]
-            images = [sample.image(number) for number in batch]
-            yield from zip(batch, self._detector.detect(images, batch), strict=True)
+            yield from zip(batch, self._detect(sample, batch), strict=True)
 
     def _proposals(self, sample: Sample, numbers: list[int], counts: Counter[str]) -> Iterator[tuple[int, Detections]]:
         """The stored ones that were negatives when they were mined; mining knew of ignored regions, shards do not."""
