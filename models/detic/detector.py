@@ -103,6 +103,8 @@ class DeticDetector(Detector):
     @classmethod
     def recognise(cls, tensors: Mapping[str, torch.Tensor]) -> str | None:
         """`detic` for a checkpoint of Detic that we have, with official names or mmdet's; None for others."""
+        if not tensors:
+            return None
         return "detic" if recognise_variant(official_tensors(as_checkpoint(tensors))) else None
 
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
