@@ -5,8 +5,8 @@
     vocabulary = read_vocabulary("lvis")                        # Detic's own 1203
     write_vocabulary(vocabulary, "s3://bucket/classes.npz")     # for machines without a network, or without CLIP
 
-`classes` says what a text stands for, `names` reads names, `arrays` reads and writes vectors, `encoding` makes vectors
-of names, `reading` puts them together.
+`classes` says what a text stands for, `files` reads files whole, `names` takes names out of them, `arrays` reads and
+writes vectors, `encoding` makes vectors of names, `reading` puts them together.
 """
 
 from trackmill.pipeline.vocabulary.arrays import vocabulary_bytes, vocabulary_from_bytes

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from enum import Enum
-from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
-from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.vocabulary.files import suffix_of
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import shortened
 
@@ -54,20 +52,3 @@ def kind_of(text: str) -> Kind:
             "the file, or put the class into a .txt file"
         )
     return Kind.NAMES
-
-
-def suffix_of(url: str) -> str:
-    """`.npy` and the like, in small letters; "" where there is none."""
-    return PurePosixPath(urlsplit(url).path if "://" in url else url).suffix.lower()
-
-
-def beside(url: str, suffix: str) -> str:
-    """The URL with another suffix; "" for one that is signed, since its signature is good for one file."""
-    if "://" in url and ("?" in url or "#" in url):
-        return ""
-    return url[: len(url) - len(suffix_of(url))] + suffix
-
-
-def shown(url: str) -> str:
-    """What messages call a file."""
-    return redact(url)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from trackmill.models.detic.vocabulary import check_names
 from trackmill.pipeline.formats.text_spellings import utf8
-from trackmill.pipeline.storage.files import read_bytes
-from trackmill.pipeline.vocabulary.classes import shown
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.vocabulary.files import read_file
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import shortened
 
@@ -51,7 +51,7 @@ def names_of_file(url: str) -> tuple[str, ...]:
         InputError: the file is no such thing, or larger than `MAX_NAMES_BYTES`.
         OSError: it could not be found or read.
     """
-    return names_in(read_bytes(url, max_bytes=MAX_NAMES_BYTES), shown(url))
+    return names_in(read_file(url, MAX_NAMES_BYTES), redact(url))
 
 
 def names_in(data: bytes, where: str) -> tuple[str, ...]:

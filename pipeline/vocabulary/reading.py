@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from trackmill.models.detic.lvis_names import LVIS_NAMES
 from trackmill.models.detic.vocabulary import Vocabulary
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.fetched import fetch_published
-from trackmill.pipeline.storage.files import is_local, read_bytes
+from trackmill.pipeline.storage.files import is_local
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.vocabulary.arrays import (
     MAX_VECTOR_BYTES,
@@ -17,8 +18,9 @@ from trackmill.pipeline.vocabulary.arrays import (
     vocabulary_bytes,
     vocabulary_from_bytes,
 )
-from trackmill.pipeline.vocabulary.classes import VECTOR_SUFFIXES, Kind, beside, kind_of, shown, suffix_of
+from trackmill.pipeline.vocabulary.classes import VECTOR_SUFFIXES, Kind, kind_of
 from trackmill.pipeline.vocabulary.encoding import encode_names
+from trackmill.pipeline.vocabulary.files import beside, read_file, suffix_of
 from trackmill.pipeline.vocabulary.names import names_of_file, names_of_list, names_of_text
 from trackmill.schemas.errors import InputError
 
@@ -52,10 +54,10 @@ def read_vocabulary(
         return encode_names(names_of_list(classes), text_weights)
     text, kind = _looked_at(classes)
     if kind in (Kind.LVIS, Kind.VECTOR_FILE) and text_weights:
-        _log.warning("text weights are of no use: %s holds vectors, and no name is encoded", shown(text))
+        _log.warning("text weights are of no use: %s holds vectors, and no name is encoded", redact(text))
     if kind is Kind.LVIS:
         fetched = fetch_published(LVIS_URL, LVIS_SHA256)
-        return vocabulary_from_bytes(read_bytes(str(fetched.path), max_bytes=MAX_VECTOR_BYTES), "lvis", LVIS_NAMES)
+        return vocabulary_from_bytes(read_file(str(fetched.path), MAX_VECTOR_BYTES), "lvis", LVIS_NAMES)
     if kind is Kind.VECTOR_FILE:
         return _read_vectors(text)
     return encode_names(_names(text, kind), text_weights)
@@ -75,7 +77,7 @@ def read_class_names(classes: str | os.PathLike[str] | Sequence[str]) -> tuple[s
     if kind is not Kind.VECTOR_FILE:
         return _names(text, kind)
     names = _names_beside(text)
-    return names_from_bytes(read_bytes(text, max_bytes=MAX_VECTOR_BYTES), shown(text)) if names is None else names
+    return names_from_bytes(read_file(text, MAX_VECTOR_BYTES), redact(text)) if names is None else names
 
 
 def write_vocabulary(vocabulary: Vocabulary, url: str) -> None:
@@ -86,7 +88,7 @@ def write_vocabulary(vocabulary: Vocabulary, url: str) -> None:
         OSError: it could not be written.
     """
     if suffix_of(url) != ".npz":
-        raise InputError(f"{shown(url)}: a vocabulary is written as .npz; give a name that ends so")
+        raise InputError(f"{redact(url)}: a vocabulary is written as .npz; give a name that ends so")
     publish_bytes(url, vocabulary_bytes(vocabulary))
 
 
@@ -102,12 +104,12 @@ def _names(text: str, kind: Kind) -> tuple[str, ...]:
 
 
 def _read_vectors(url: str) -> Vocabulary:
-    data = read_bytes(url, max_bytes=MAX_VECTOR_BYTES)
-    inside = vocabulary_from_bytes(data, shown(url))
+    data = read_file(url, MAX_VECTOR_BYTES)
+    inside = vocabulary_from_bytes(data, redact(url))
     if inside.is_named:
         return inside
     names = _names_beside(url)
-    return inside if names is None else vocabulary_from_bytes(data, shown(url), names)
+    return inside if names is None else vocabulary_from_bytes(data, redact(url), names)
 
 
 def _names_beside(url: str) -> tuple[str, ...] | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from trackmill.pipeline.vocabulary import read_class_names
-from trackmill.pipeline.vocabulary.classes import Kind, beside, kind_of
+from trackmill.pipeline.vocabulary.classes import Kind, kind_of
+from trackmill.pipeline.vocabulary.files import beside
 from trackmill.pipeline.vocabulary.names import names_in
 from trackmill.schemas.errors import InputError
 
@@ -127,8 +128,11 @@ def test_lines_that_are_refused(data: bytes, said: str) -> None:
 
 
 def test_files_that_are_not_there_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"gone\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"classes: there is no file .*gone\.txt; check the path"):
         read_class_names(str(tmp_path / "gone.txt"))
+    (tmp_path / "folder.txt").mkdir()
+    with pytest.raises(InputError, match=r"folder\.txt is a folder; name a file in it"):
+        read_class_names(str(tmp_path / "folder.txt"))
     (tmp_path / "large.txt").write_bytes(b"dog\n" * 100)
     monkeypatch.setattr("trackmill.pipeline.vocabulary.names.MAX_NAMES_BYTES", 100)
     with pytest.raises(InputError, match="400 bytes, more than the limit of 100"):
