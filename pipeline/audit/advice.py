@@ -40,6 +40,10 @@ def facts(audit: Audit) -> list[tuple[str, str]]:
         ),
         ("persistence", _persistence(totals)),
     ]
+    if not totals.rows:
+        del found[2:]
+    if set(totals.classes) == {PROPOSAL_CLASS}:  # they are proposals themselves
+        found = [(label, text) for label, text in found if label != "proposals"]
     if totals.frames_unannotated:
         text = f"{totals.frames_unannotated:,} frames, with {totals.rows_unannotated:,} negatives"
         found.insert(1, ("not annotated", text))
@@ -176,6 +180,6 @@ def _why_none(audit: Audit) -> str:
     if totals.frames_unannotated and not totals.frames:
         return (
             "No frame is annotated, so nothing is known to be no object: negatives need a source with annotations, "
-            "such as sav or frames with masks."
+            "such as sav, mot, or frames with masks."
         )
     return f"There are no negatives at all ({audit.name}); a lower score threshold of the detector gives some."

@@ -65,7 +65,7 @@ def persistent_rank(candidate: Candidate, settings: AuditSettings) -> float | No
 
     Windows, signs and trees persist as well as people do.
     """
-    if len(candidate.chain) < settings.persistent_frames:
+    if len(candidate.chain) < settings.persistent_frames or candidate.near:
         return None
     moves = min(1.0, candidate.chain.travel / (2 * settings.moving_lengths))
     return candidate.persistence * candidate.score * (1 + moves)
@@ -82,7 +82,7 @@ def near_object_rank(candidate: Candidate, settings: AuditSettings) -> float | N
 
 
 KINDS = {
-    "persistent": (persistent_rank, "Persist over frames", "found in several stored frames in a row, nowhere labelled"),
+    "persistent": (persistent_rank, "Persist over frames", "found in several stored frames in a row, and no labelled object is near"),
     "near": (near_object_rank, "Near annotated objects", "a part of one, a loose box, or one unlisted in this frame"),
     "best": (score_rank, "Best scores", "what the detector is surest of"),
 }
