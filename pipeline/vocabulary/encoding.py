@@ -91,15 +91,20 @@ def _encode(tokens: torch.Tensor, weights: Weights) -> NDArray[np.float32]:
     from trackmill.models.weights.read import read_checkpoint
 
     tower = load(read_checkpoint(weights.path, where=weights.where, verified=True))
-    sizes, last = tower.sizes, int(tokens.argmax(-1).max())
+    sizes, ends = tower.sizes, tokens.argmax(-1)
+    last = int(ends.max())
     if int(tokens.max()) >= sizes.vocabulary or last >= sizes.context:
         raise InputError(
             f"{weights.where}: knows {sizes.vocabulary:,} tokens and reads {sizes.context} of them; CLIP's tokenizer "
             f"gives numbers up to {int(tokens.max()):,}, here {last + 1} of them: take weights of CLIP"
         )
+    # Names of one length together: the tower computes as many places as the longest of a batch has.
+    order = ends.argsort(stable=True)
+    encoded = torch.empty(len(tokens), sizes.embedding)
     with torch.inference_mode():
-        parts = [tower(tokens[begin : begin + _BATCH]) for begin in range(0, len(tokens), _BATCH)]
-    vectors: NDArray[np.float32] = torch.cat(parts).numpy()
+        for rows in order.split(_BATCH):
+            encoded[rows] = tower(tokens[rows])
+    vectors: NDArray[np.float32] = encoded.numpy()
     return vectors
 
 

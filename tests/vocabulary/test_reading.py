@@ -81,7 +81,7 @@ def test_names_are_encoded_as_a_and_the_name(clip: str) -> None:
 
 
 def test_many_names_in_batches(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"thing {number}" for number in range(7)]
+    names = ["very " * (number % 3) + f"old thing {number}" for number in range(7)]
     at_once = read_vocabulary(names, clip)
     monkeypatch.setattr(encoding, "_BATCH", 3)
     monkeypatch.setattr(encoding, "_ENCODER", 99)  # so that the cache does not know them
