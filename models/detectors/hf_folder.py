@@ -28,8 +28,19 @@ _NAMED = 5
 
 
 def is_folder(model: str) -> bool:
-    """Whether this is a folder of this machine; otherwise it is the id of a model on a hub."""
-    return Path(model).expanduser().is_dir()
+    """Whether this is a folder of this machine; otherwise it is the id of a model on a hub.
+
+    Raises:
+        InputError: it can be neither: a path where there is no folder.
+    """
+    if Path(model).expanduser().is_dir():
+        return True
+    if model.startswith(("/", ".", "~")) or "://" in model or model.count("/") > 1:
+        raise InputError(
+            f"hf:{shortened(model, 200)}: there is no folder there; give one that transformers saved, or "
+            "ORGANISATION/NAME of a model on the hub"
+        )
+    return False
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def fetch_model_folder(model: str, revision: str = "", sha256: str = "") -> Mode
         MissingPackage: huggingface-hub is missing.
     """
     folder = Path(existing_path(model)).expanduser()
+    if not folder.is_dir() and (model.startswith(("/", ".", "~")) or "://" in model or model.count("/") > 1):
+        raise InputError(f"{model}: there is no folder there; give one that transformers saved, or a name of the hub")
     path = folder if folder.is_dir() else _from_hub(model, revision)
     found = _digest(path)
     if sha256 and found != sha256:

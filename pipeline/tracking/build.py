@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from trackmill.models.device import choose_device
 from trackmill.models.embedders.base import Embedder, EmbeddingNetwork, SharedFeatures
 from trackmill.models.registry import (
     DEFAULT_FRAME_SIZE,
+    DETECTORS,
     MODELS,
     Choice,
     DetectorChoice,
@@ -38,6 +40,7 @@ from trackmill.pipeline.weights import (
 )
 from trackmill.schemas.config import build
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.names import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +64,9 @@ def read_file_detections(
     if detections is None or names_detector(detections):
         return None
     detections = detections.removeprefix(FILE)
+    key, colon, rest = detections.partition(":")
+    if colon and not rest.startswith("//") and not os.path.exists(detections) and (advice := nearest(key, DETECTORS)):
+        raise InputError(f"--detections: no detector is called {key!r}; {advice} (followed by a colon)")
     least = float("-inf") if min_score is None else min_score
     found = read_detections(detections, reader.name, reader.file_names, images, least)
     if isinstance(reader, PictureFrames) and redact(detections).lower().endswith((".txt", ".csv")):

@@ -96,10 +96,7 @@ def resolve(config: DetectorSettings) -> dict[str, Any]:
         find_model(config.model)
     outside = choice.entry.target == choice.name
     if source == RANDOM or not (source or outside):
-        raise InputError(
-            f"{shown_name(config.detector)} needs weights: give weights=PATH (random ones would differ from worker to "
-            "worker)"
-        )
+        raise InputError(f"{shown_name(config.detector)} needs weights: give weights=PATH")
     if not source:
         return changes
     fetched = fetch_weights(source, config.weights_sha256)
