@@ -82,7 +82,7 @@ def near_object_rank(candidate: Candidate, settings: AuditSettings) -> float | N
 
 
 KINDS = {
-    "persistent": (persistent_rank, "Persist over frames", "found in several stored frames in a row, and no labelled object is near"),
+    "persistent": (persistent_rank, "Persist over frames", "found in several frames in a row, near no object"),
     "near": (near_object_rank, "Near annotated objects", "a part of one, a loose box, or one unlisted in this frame"),
     "best": (score_rank, "Best scores", "what the detector is surest of"),
 }
