@@ -155,9 +155,9 @@ class Totals:
         self.clips += len(frames) > 1
         if len(frames) > 1:
             self.chains.update(len(chain) for chain in chains)
-        persistent = np.array([len(chain) >= self.settings.persistent_frames for chain in chains] + [False])
-        travel = np.array([chain.travel for chain in chains] + [0.0])  # the last one is for index -1
-        moving = persistent & (travel >= self.settings.moving_lengths)
+        least, far = self.settings.persistent_frames, self.settings.moving_lengths
+        persistent = np.array([len(chain) >= least for chain in chains] + [False])  # the last one is for index -1
+        moving = np.array([len(chain) >= least and chain.travel >= far for chain in chains] + [False])
         for frame in frames:
             if not frame.annotated:
                 self.frames_unannotated += 1
