@@ -27,6 +27,7 @@ from trackmill.pipeline.sidecars.producers import detector_choice
 from trackmill.pipeline.sidecars.producers.detections import DetectionProducer, DetectionSettings
 from trackmill.schemas.boxes import Boxes, clip_boxes
 from trackmill.schemas.detections import Detections, make_detections
+from trackmill.schemas.errors import InputError
 from trackmill.schemas.negatives import overlapping_objects
 
 PROPOSALS = "proposals"
@@ -113,7 +114,12 @@ class NegativeProducer(DetectionProducer):
     @classmethod
     def resolve(cls, config: DetectionSettings) -> DetectionSettings:
         """See `Producer.resolve`."""
-        return config if config.detector == PROPOSALS else super().resolve(config)
+        if config.detector != PROPOSALS:
+            return super().resolve(config)
+        for key in ("weights", "classes", "text_weights", "options"):
+            if getattr(config, key):
+                raise InputError(f"negatives: {PROPOSALS} are stored with the samples; leave out {key}")
+        return config
 
     @classmethod
     def implementation(cls, config: DetectionSettings) -> dict[str, str]:
