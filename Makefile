@@ -60,6 +60,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.benchmarks.loader
 	$(BIN)/python -m tests.benchmarks.training
 	$(BIN)/python -m tests.benchmarks.sam
+	$(BIN)/python -m tests.benchmarks.detic
 
 install: $(VENV)/.installed-dev
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -112,11 +113,37 @@ def resize_image(image: NDArray[Any], size: Size) -> NDArray[Any]:
     return resized[0] if image.dtype == np.uint8 else np.stack(resized, axis=-1)
 
 
+def resized_ahead(
+    images: Sequence[NDArray[Any]], sizes: Sequence[Size], groups: Sequence[Sequence[int]], threads: int
+) -> Iterator[list[NDArray[Any]]]:
+    """The resized images of each group, while the next group's are made in threads; Pillow lets others work meanwhile.
+
+    Args:
+        images: (H, W, 3) each.
+        sizes: of each after resizing.
+        groups: places in `images`.
+        threads: 0: each group when it is asked for, and none ahead.
+    """
+    if not threads:
+        for group in groups:
+            yield [resize_image(images[place], sizes[place]) for place in group]
+        return
+    with ThreadPoolExecutor(threads) as pool:
+
+        def begun(group: Sequence[int]) -> list[Future[NDArray[Any]]]:
+            return [pool.submit(resize_image, images[place], sizes[place]) for place in group]
+
+        ahead = begun(groups[0]) if groups else []
+        for index in range(len(groups)):
+            current, ahead = ahead, begun(groups[index + 1]) if index + 1 < len(groups) else []
+            yield [each.result() for each in current]
+
+
 def make_batch(images: Sequence[NDArray[Any]], sizes: Sequence[Size], device: torch.device) -> Tensor:
     """Images of one padded size as the network's input.
 
     Args:
-        images: B arrays (H, W, 3), uint8 or float32 with values 0..255.
+        images: B arrays (H, W, 3), uint8 or float32 with values 0..255; those of another size are resized.
         sizes: height and width of each after resizing; all with the same `padded_size`.
         device: where the batch is made.
 

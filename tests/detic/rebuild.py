@@ -32,7 +32,7 @@ SMALL = Architecture(
     hidden=48,
     embedding=16,
 )
-"""A network of 200,000 parameters, with whatever the large one has."""
+"""A network of a million parameters, with whatever the large one has."""
 
 
 @cache

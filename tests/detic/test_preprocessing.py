@@ -17,6 +17,7 @@ from trackmill.models.detic.preprocessing import (
     make_batch,
     padded_size,
     resize_image,
+    resized_ahead,
     resized_size,
 )
 
@@ -46,6 +47,16 @@ def test_uint8_is_resized_by_pillow_and_float_by_the_same_filter() -> None:
     assert as_float.dtype == np.float32
     assert 0 < np.abs(as_float - shrunk).max() <= 1.01  # Pillow rounds uint8 after each direction
     assert resize_image(image, (70, 90)) is image
+
+
+def test_resizing_ahead_in_threads_is_resizing() -> None:
+    images = [noise_image(40, 50, seed) for seed in range(5)]
+    sizes, groups = [(20, 25), (30, 31), (20, 25), (40, 50), (1, 1)], [[0, 2], [4], [3, 1]]
+    plain = list(resized_ahead(images, sizes, groups, 0))
+    for found, wanted, group in zip(resized_ahead(images, sizes, groups, 2), plain, groups, strict=True):
+        assert [each.shape[:2] for each in found] == [sizes[place] for place in group]
+        assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True))
+    assert list(resized_ahead([], [], [], 2)) == []
 
 
 def test_a_batch_is_normalised_and_then_padded() -> None:
