@@ -12,9 +12,9 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from trackmill.models.registry import import_object
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import shortened
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_NAME = 1000
 """Characters of a name. CLIP reads some 300."""
@@ -124,7 +127,7 @@ class Vocabulary:
         )
 
 
-def as_vocabulary(value: Any, text_weights: str | os.PathLike[str] | None = None) -> Vocabulary:
+def as_vocabulary(value: Any, text_weights: str | os.PathLike[str] | Mapping[str, Tensor] | None = None) -> Vocabulary:
     """Whatever stands for a vocabulary as one.
 
     Args:

@@ -111,7 +111,8 @@ def fetch_published(url: str, sha256: str) -> Weights:
 
     Raises:
         StorageError: it is not here and cannot be fetched; says what to download and where to put it.
-        BadWeights, PermissionError, MissingPackage: see `fetch_weights`.
+        BadWeights: what came is another file.
+        PermissionError, MissingPackage: see `fetch_weights`.
     """
     name = basename(urlsplit(canonical(url)).path)
     if is_local(url):
@@ -125,6 +126,11 @@ def fetch_published(url: str, sha256: str) -> Weights:
     except OSError as error:
         raise StorageError(
             f"{error}; or download {redact(url)} where there is a network, and put it here as {folder / name}"
+        ) from error
+    except BadWeights as error:
+        raise BadWeights(
+            f"{redact(url)}: what came is not the published file, whose SHA-256 is {sha256}: a proxy or a mirror gave "
+            f"something else; download the file elsewhere, and put it here as {folder / name}"
         ) from error
 
 

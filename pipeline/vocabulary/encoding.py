@@ -12,15 +12,16 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.models.clip import load, tokenize
 from trackmill.models.detic.vocabulary import Vocabulary
+from trackmill.models.weights.read import read_checkpoint
 from trackmill.pipeline.storage.credentials import error_text
 from trackmill.pipeline.storage.fetched import Weights, cache_folder, fetch_published, fetch_weights
 from trackmill.pipeline.storage.files import is_local, read_bytes
@@ -31,6 +32,8 @@ from trackmill.schemas.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from trackmill.models.clip.text_tower import TextTower
+
 _log = logging.getLogger(__name__)
 
 TEXT_WEIGHTS_URL = (
@@ -38,6 +41,9 @@ TEXT_WEIGHTS_URL = (
     "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt"
 )
 """OpenAI's CLIP ViT-B/32 (MIT), by which Detic was trained; the SHA-256 of the file stands in its address."""
+
+TextWeights: TypeAlias = "str | os.PathLike[str] | Mapping[str, torch.Tensor] | None"
+"""Where CLIP's weights are, or the weights themselves by name."""
 
 PROMPT = "a {}"
 """Detic's: no templates, no "an"."""
@@ -49,7 +55,7 @@ _BATCH = 256
 _SHA256_IN_URL = re.compile(r"/([0-9a-f]{64})/[^/?]+$")
 
 
-def encode_names(names: Sequence[str], text_weights: str | os.PathLike[str] | None = None) -> Vocabulary:
+def encode_names(names: Sequence[str], text_weights: TextWeights = None) -> Vocabulary:
     """The vocabulary of these names: CLIP's vector of "a " and each, float32, not normalised.
 
     Args:
@@ -61,6 +67,8 @@ def encode_names(names: Sequence[str], text_weights: str | os.PathLike[str] | No
         OSError: the weights could not be found or fetched.
         MissingPackage: the tokenizer is not installed; says what to type.
     """
+    if isinstance(text_weights, Mapping):
+        return Vocabulary(_encode(_tokens(names), load(text_weights)), tuple(names))
     weights = os.fspath(text_weights or TEXT_WEIGHTS_URL)
     promised = None if is_local(weights) else _SHA256_IN_URL.search(weights)
     fetched: Weights | None = None
@@ -76,26 +84,30 @@ def encode_names(names: Sequence[str], text_weights: str | os.PathLike[str] | No
     if known is not None:
         return known
     # What is wrong with a name, or missing here, is said before 350 MB are fetched and read.
-    tokens = tokenize([PROMPT.format(name) for name in names])
-    _tell_of_twins(names, tokens)
+    tokens = _tokens(names)
     fetched = fetched or fetch_published(weights, sha256)
-    vocabulary = Vocabulary(_encode(tokens, fetched), tuple(names)).made_by(recipe)
+    tower = load(read_checkpoint(fetched.path, where=fetched.where, verified=True))
+    vocabulary = Vocabulary(_encode(tokens, tower, fetched.where), tuple(names)).made_by(recipe)
     _write(path, vocabulary)
     return vocabulary
 
 
-def _encode(tokens: torch.Tensor, weights: Weights) -> NDArray[np.float32]:
+def _tokens(names: Sequence[str]) -> torch.Tensor:
+    """(N, T) tokens of the prompts."""
+    tokens = tokenize([PROMPT.format(name) for name in names])
+    _tell_of_twins(names, tokens)
+    return tokens
+
+
+def _encode(tokens: torch.Tensor, tower: TextTower, where: str = "the text weights") -> NDArray[np.float32]:
     """(N, T) tokens -> (N, E) vectors, on the CPU in float32."""
     import torch
 
-    from trackmill.models.weights.read import read_checkpoint
-
-    tower = load(read_checkpoint(weights.path, where=weights.where, verified=True))
     sizes, ends = tower.sizes, tokens.argmax(-1)
     last = int(ends.max())
     if int(tokens.max()) >= sizes.vocabulary or last >= sizes.context:
         raise InputError(
-            f"{weights.where}: knows {sizes.vocabulary:,} tokens and reads {sizes.context} of them; CLIP's tokenizer "
+            f"{where}: knows {sizes.vocabulary:,} tokens and reads {sizes.context} of them; CLIP's tokenizer "
             f"gives numbers up to {int(tokens.max()):,}, here {last + 1} of them: take weights of CLIP"
         )
     # Names of one length together: the tower computes as many places as the longest of a batch has.

@@ -19,7 +19,7 @@ from trackmill.pipeline.vocabulary.arrays import (
     vocabulary_from_bytes,
 )
 from trackmill.pipeline.vocabulary.classes import VECTOR_SUFFIXES, Kind, kind_of
-from trackmill.pipeline.vocabulary.encoding import encode_names
+from trackmill.pipeline.vocabulary.encoding import TextWeights, encode_names
 from trackmill.pipeline.vocabulary.files import beside, read_file, suffix_of
 from trackmill.pipeline.vocabulary.names import names_of_file, names_of_list, names_of_text
 from trackmill.schemas.errors import InputError
@@ -32,9 +32,7 @@ LVIS_URL = "https://raw.githubusercontent.com/facebookresearch/Detic/main/datase
 LVIS_SHA256 = "16059f1fe5f7d857273d16a1b7c6d6141a88d133e99a107be5065f42311da0f8"
 
 
-def read_vocabulary(
-    classes: str | os.PathLike[str] | Sequence[str], text_weights: str | os.PathLike[str] | None = None
-) -> Vocabulary:
+def read_vocabulary(classes: str | os.PathLike[str] | Sequence[str], text_weights: TextWeights = None) -> Vocabulary:
     """The vocabulary that `classes` says.
 
     Args:
@@ -43,7 +41,8 @@ def read_vocabulary(
             `.txt` beside it; or `lvis`, Detic's own vectors of LVIS v1's 1203 classes. See
             `trackmill.pipeline.vocabulary.classes.kind_of`.
         text_weights: path, URL or `hf://` of CLIP's weights, which turn names into vectors; None or "": OpenAI's
-            ViT-B/32, as Detic's. Of no use where vectors are given.
+            ViT-B/32, as Detic's. Tensors by name are taken too, and their vectors not kept for the next time. Of no use
+            where vectors are given.
 
     Raises:
         InputError: names, files or weights that are not what they should be; the text names them.

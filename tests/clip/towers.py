@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 from typing import Any
@@ -18,7 +19,12 @@ SMALL = TextTowerSizes(width=64, layers=2, embedding=48)
 
 
 def small_state(seed: int = 0) -> State:
-    """Tensors of a small tower, none of which is zero or one throughout."""
+    """Tensors of a small tower, none of which is zero or one throughout. Clone what is written to."""
+    return dict(_small_state(seed))
+
+
+@functools.cache
+def _small_state(seed: int) -> State:
     generator = torch.Generator().manual_seed(seed)
     state: State = TextTower(SMALL).state_dict()
     return {name: torch.randn(each.shape, generator=generator) * 0.1 for name, each in state.items()}

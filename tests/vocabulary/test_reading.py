@@ -55,9 +55,9 @@ def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
     encode = encoding._encode
 
-    def counting(tokens: Any, weights: Any) -> Any:
+    def counting(tokens: Any, *tower: Any) -> Any:
         counted.append(len(tokens))
-        return encode(tokens, weights)
+        return encode(tokens, *tower)
 
     monkeypatch.setattr(encoding, "_encode", counting)
     return counted
@@ -78,6 +78,7 @@ def test_names_are_encoded_as_a_and_the_name(clip: str) -> None:
     assert vocabulary.names == ("person", "traffic light")
     assert vocabulary == as_vocabulary(["person", "traffic light"], clip) == as_vocabulary("person,traffic light", clip)
     assert vocabulary == as_vocabulary(np.array(["person", "traffic light"]), clip)
+    assert vocabulary == as_vocabulary(["person", "traffic light"], small_state())
 
 
 def test_many_names_in_batches(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +234,9 @@ def test_published_weights_need_no_network_where_they_lie(
     assert by_hand.identity == read_vocabulary("dog", clip).identity and encodings == [1]
     (cache / "weights" / "ViT-B-32.pt").unlink()
     assert read_vocabulary("dog", "") == by_hand  # what was made by them needs them no more
+    fsspec.filesystem("memory").pipe_file(url, b"<html>sign in first</html>")
+    with pytest.raises(InputError, match=r"ViT-B-32\.pt: what came is not the published file"):
+        read_vocabulary("cat")
     fsspec.filesystem("memory").pipe_file(url, data)
     read_vocabulary("cat")
     fsspec.filesystem("memory").rm(url)
