@@ -49,8 +49,9 @@ class Variant:
             (`trackmill.models.masa.bands`).
         rpn_loss: box loss of the proposal head; `smooth_l1` has beta 1/9.
         fingerprint: a key of the state dict and its shape; no other variant has this pair.
-        aside: prefixes of entries of official checkpoints that belong to the detector around the backbone. Tracking
-            does not use them, so they are accepted and not loaded.
+        aside: prefixes of entries of official checkpoints that belong to the detector around the backbone. Embeddings
+            do not need them, so they are accepted and not loaded; those of masa_detic are read by
+            `trackmill.models.masa.detic_detector` if boxes are to come from there.
     """
 
     name: str
