@@ -53,10 +53,10 @@ class Tally:
         return (number + 0.5) / SCORE_BINS
 
     def as_dict(self) -> dict[str, Any]:
-        """Sums over all scores."""
-        return {name: int(values.sum()) for name, values in vars(self).items()} | {
-            "median_score": round(self.median_score, 4)
-        }
+        """Sums over all scores, and by score what helps to choose a threshold for one class."""
+        sums = {name: int(values.sum()) for name, values in vars(self).items()}
+        by_score = {f"{name}_by_score": getattr(self, name).tolist() for name in ("kept", "persistent", "near")}
+        return {**sums, "median_score": round(self.median_score, 4), **by_score}
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from trackmill.pipeline.console.words import readable_bytes
 from trackmill.pipeline.inspect.overlay import More, MoreBoxes
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset
@@ -133,7 +134,7 @@ def list_sidecars(dataset: Dataset) -> list[str]:
         expected = set()
     for name, sidecar in found.by_name.items():
         missing = len(expected - sidecar.parts.keys())
-        size = f"{len(sidecar.parts):,} parts, {sum(sidecar.parts.values()) / 1e6:,.1f} MB"
+        size = f"{len(sidecar.parts):,} parts, {readable_bytes(sum(sidecar.parts.values()))}"
         lines.append(f"sidecar {name}: {size}" + (f", {missing:,} parts are missing" if missing else ""))
     return lines + [f"warning: {what}" for what in found.damaged.values()]
 

@@ -32,6 +32,9 @@ def test_counts_of_the_scene() -> None:
     assert totals.kept_per_frame.counts == {2: 3, 1: 1}
     assert totals.chains == {4: 1, 1: 3}
     person, thing = totals.classes["person"].as_dict(), totals.classes["thing"].as_dict()
+    kept = {round(place / 20, 2): n for place, n in enumerate(person.pop("kept_by_score")) if n}
+    assert kept == {0.8: 2, 0.9: 1, 0.95: 1} and sum(person.pop("persistent_by_score")) == 4
+    assert not any(person.pop("near_by_score"))
     assert person == {
         "rows": 4,
         "on_proposal": 1,
