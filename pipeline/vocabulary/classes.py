@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from enum import Enum
 
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.vocabulary.files import suffix_of
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import shortened
@@ -12,6 +13,9 @@ from trackmill.schemas.names import shortened
 LVIS = "lvis"
 VECTOR_SUFFIXES = (".npy", ".npz")
 _NAMES = (".txt", ".names")
+_OTHERS = (".json", ".jsonl", ".yaml", ".yml", ".toml", ".csv", ".tsv", ".xml", ".pt", ".pth", ".pkl", ".safetensors")
+"""Ends of files that hold classes in other forms: read as text, each of their lines would be a class."""
+
 _PATHS = ("/", "./", "../", "~")
 
 
@@ -31,13 +35,18 @@ def kind_of(text: str) -> Kind:
     file. So is another path of a file that is there. `lvis` is LVIS. All else are names.
 
     Raises:
-        InputError: it is a class name, and the name of a file in the current folder too.
+        InputError: it is a class name, and the name of a file in the current folder too; or a file of another kind.
     """
     if text.strip().lower() == LVIS:
         return Kind.LVIS
     suffix = suffix_of(text)
     if suffix in VECTOR_SUFFIXES:
         return Kind.VECTOR_FILE
+    if suffix in _OTHERS:
+        raise InputError(
+            f"classes: {shortened(redact(text), 200)}: a file of classes is a text with a name a line (.txt), or .npy or "
+            f".npz with vectors, not {suffix}"
+        )
     if "://" in text or suffix in _NAMES:
         return Kind.NAME_FILE
     if "," in text:

@@ -50,6 +50,13 @@ def test_a_file_that_is_called_like_a_class(tmp_path: Path, monkeypatch: pytest.
     assert read_class_names("./classes") == read_class_names("inner/classes") == ("dog", "cat")
 
 
+@pytest.mark.parametrize("text", ["coco.json", "data/classes.yaml", "https://host/a.pth?token=sesame", "classes.csv"])
+def test_files_of_other_kinds(text: str) -> None:
+    with pytest.raises(InputError, match=r"a file of classes is a text with a name a line .*, not \.") as raised:
+        read_class_names(text)
+    assert "sesame" not in str(raised.value)
+
+
 def test_beside() -> None:
     assert beside("s3://b/a.b/classes.npy", ".txt") == "s3://b/a.b/classes.txt"
     assert beside("/a/classes.NPZ", ".txt") == "/a/classes.txt"
