@@ -44,8 +44,8 @@ def kind_of(text: str) -> Kind:
         return Kind.VECTOR_FILE
     if suffix in _OTHERS:
         raise InputError(
-            f"classes: {shortened(redact(text), 200)}: a file of classes is a text with a name a line (.txt), or .npy or "
-            f".npz with vectors, not {suffix}"
+            f"classes: {shortened(redact(text), 200)}: a file of classes is a text with a name a line (.txt), or .npy "
+            f"or .npz with vectors, not {suffix}"
         )
     if "://" in text or suffix in _NAMES:
         return Kind.NAME_FILE
