@@ -13,6 +13,7 @@ from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.sidecars.about import Sidecar, Sidecars, command, find_sidecars
 from trackmill.pipeline.sidecars.part import SidecarPart, read_part
+from trackmill.pipeline.sidecars.producer import bad_boxes
 from trackmill.pipeline.sidecars.producers.negatives import FRAMES, KEPT, NOT_ANNOTATED
 from trackmill.pipeline.sidecars.tables import OtherShards, check_maker, check_shard, part_of_shard
 from trackmill.pipeline.storage.credentials import redact
@@ -83,7 +84,11 @@ class NegativeRows(ABC):
 
     @abstractmethod
     def of_sample(self, sample: SampleRecord) -> list[FrameNegatives] | None:
-        """Its negatives, frame by frame; None where the detector failed on the sample."""
+        """Its negatives, frame by frame; None where the detector failed on the sample.
+
+        Raises:
+            NoPart: a row of it cannot be.
+        """
 
 
 class RecordNegatives(NegativeRows):
@@ -161,6 +166,11 @@ class SidecarNegatives(NegativeRows):
         rows = part.of_sample(sample.key)
         frames, boxes = rows["frame"], rows[self._box]
         scores = rows["score"].astype(np.float32)
+        if bad_boxes(boxes, sample.stored.height, sample.stored.width).any() or not np.isfinite(scores).all():
+            raise NoPart(
+                f"{part.where}: rows of {sample.key} have a box outside its frame, or a score that is no number; "
+                "jobs/inspect_shards.py --verify names them"
+            )
         labels = rows[self._label] if self._label else np.full(len(frames), PROPOSAL_CLASS, object)
         found = []
         for number in range(len(sample.frames)):

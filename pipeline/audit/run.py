@@ -101,7 +101,10 @@ def audit_negatives(
             continue
         for _, record in iter_records(dataset, rows):
             if isinstance(record, SampleRecord):
-                _look(audit, lists, record, negatives, settings)
+                try:
+                    _look(audit, lists, record, negatives, settings)
+                except NoPart as error:
+                    unreadable.add(str(error).partition(":")[0], BadShard(str(error)))
             else:
                 unreadable.add(shard.name, record)
                 if isinstance(record, OSError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from rich.cells import cell_len
@@ -17,7 +18,10 @@ from tests.make_dataset import make_dataset
 from trackmill.jobs.audit_negatives import main
 from trackmill.jobs.inspect_shards import main as inspect
 from trackmill.pipeline.media.drawing.palette import identity_colour
+from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.reader import open_dataset
+from trackmill.pipeline.sidecars.about import read_about
+from trackmill.pipeline.sidecars.part import part_bytes, read_part
 from trackmill.pipeline.sidecars.run import make_sidecar
 
 PRODUCER = "tests.audit.producers:Scatter"
@@ -119,6 +123,21 @@ def test_what_cannot_be_read_is_named_and_the_rest_counted(
     assert err.count("warning:") == 1 and named in err and named in Path(sheet).read_text()
     assert ("trackmill sidecar" in err) == (fault == "gone")
     assert json.loads(out)["samples"] == (4 if fault == "shard" else 1)
+
+
+@pytest.mark.parametrize(("column", "value"), [("box", [60.0, 2, 90, 12]), ("score", float("nan"))])
+def test_rows_that_cannot_be_are_named(
+    root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str, value: Any
+) -> None:
+    path = Path(root, "sidecars", "negatives", PARTS[0])
+    part = read_part(str(path), PARTS[0], read_about(Layout(root), "negatives").columns)
+    rows = part.table.to_pydict()
+    rows[column][0] = value
+    path.write_bytes(part_bytes(part.about, pa.table(rows, schema=part.table.schema.remove_metadata())))
+    assert main([root, "--json", "--html", str(tmp_path / "x.html")]) == 3
+    out, err = capsys.readouterr()
+    assert f"rows of {rows['key'][0]} have a box outside its frame, or a score" in err and err.count("warning:") == 1
+    assert json.loads(out)["samples"] == 4
 
 
 def test_nothing_can_be_read(root: str, capsys: pytest.CaptureFixture[str]) -> None:
