@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 ADVICE = "give the official detic_masa.pth as --weights, or a Detic of its own: --detections detic:FILE"
 
-
 FLAVOURS = {"mmdet": MMDET, "official": OFFICIAL}
+"""What `flavour` may say."""
 
 
 class MasaDeticSettings(DetectorOptions):
@@ -45,8 +45,8 @@ class MasaDeticSettings(DetectorOptions):
     one_class_per_proposal: bool = Field(False, description="Give each box its best class only; MASA: false.")
     flavour: Literal["mmdet", "official"] = Field(
         "mmdet",
-        description="mmdet: boxes as MASA's released code gives them; official: as Detic's own, which trained the "
-        "weights, hundredths of a pixel beside them.",
+        description="mmdet: boxes as MASA's released code gives them; official: as Detic's own, with which the weights "
+        "were trained; they differ by a hundredth of what the last stage moves a box.",
     )
 
 
