@@ -136,9 +136,7 @@ def fingerprint_parts(producer: type[Producer], settings: Settings) -> dict[str,
         producer: its class.
         settings: as `Producer.resolve` returned them.
     """
-    fields = type(settings).model_fields
-    later = {name for name in producer.left_out_at_default if getattr(settings, name) == fields[name].get_default()}
-    kept = settings.model_dump(mode="json", exclude=set(producer.not_in_fingerprint) | later)
+    kept = settings.model_dump(mode="json", exclude=set(producer.not_in_fingerprint) | _left_out(producer, settings))
     return {
         "producer": {
             "name": producer.name,
@@ -147,6 +145,16 @@ def fingerprint_parts(producer: type[Producer], settings: Settings) -> dict[str,
             "implementation": producer.implementation(settings),
         },
         "libraries": libraries(),
+    }
+
+
+def _left_out(producer: type[Producer], settings: Settings) -> set[str]:
+    """Settings that are written nowhere, so that sidecars are the same bytes as before there were these settings."""
+    fields = type(settings).model_fields
+    return {
+        name
+        for name in producer.left_out_at_default
+        if getattr(settings, name) == fields[name].get_default(call_default_factory=True)
     }
 
 
@@ -183,7 +191,7 @@ def begin_sidecar(layout: Layout, request: Request, dataset: str, store: bool = 
         dataset=dataset,
         columns=columns,
         parts=parts,
-        settings=_without_credentials(settings.model_dump(mode="json")),
+        settings=_without_credentials(settings.model_dump(mode="json", exclude=_left_out(producer, settings))),
         trackmill=version("trackmill"),
     )
     if before and _has_parts(layout, name):
@@ -310,9 +318,9 @@ def _check_same(layout: Layout, before: About, now: About) -> None:
         return
     old, new = ({**about.parts, "columns": _by_name(about.columns)} for about in (before, now))
     places = [
-        f"{key} was {scrub(str(before.settings[key]))}, now {scrub(str(now.settings[key]))}"
+        f"{key} was {scrub(str(before.settings.get(key, '')))!r}, now {scrub(str(now.settings.get(key, '')))!r}"
         for key in ("detector", "weights", "classes", "text_weights")
-        if before.settings.get(key) != now.settings.get(key) and key in before.settings and key in now.settings
+        if before.settings.get(key, "") != now.settings.get(key, "")
     ]
     shown = f" ({'; '.join(places)})" if places else ""
     raise SidecarError(

@@ -73,7 +73,7 @@ class Producer(ABC):
 
     left_out_at_default: frozenset[str] = frozenset()
     """Settings that came after sidecars had been made without them: where one has its default, it is not part of the
-    fingerprint, and those sidecars go on."""
+    fingerprint nor of `sidecar.json`, and those sidecars go on."""
 
     Config: type[Settings] = Settings
 

@@ -13,7 +13,7 @@ from tests.make_dataset import make_dataset
 from trackmill.models.detectors.base import Detector
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import open_dataset, read_row
-from trackmill.pipeline.sidecars.about import fingerprint_parts
+from trackmill.pipeline.sidecars.about import SidecarError, fingerprint_parts
 from trackmill.pipeline.sidecars.columns import arrow_schema, check_columns
 from trackmill.pipeline.sidecars.producer import BadRows, Rows, check_rows
 from trackmill.pipeline.sidecars.producers import PRODUCERS
@@ -122,6 +122,17 @@ def test_other_weights_are_other_settings(tmp_path: Path, masa_weights: str) -> 
     assert len(parts[0]["producer"]["settings"]["weights_sha256"]) == 64
     with pytest.raises(InputError, match="masa needs weights"):
         request_of("masa")
+
+
+def test_settings_that_came_later_are_written_only_where_they_are_used(tmp_path: Path) -> None:
+    """So a sidecar that was begun before there were these settings goes on, and is the same bytes."""
+    root, settings = make_dataset(str(tmp_path)).root, {"detector": "tests.sidecars.test_contract:Corners"}
+    make_sidecar(root, "corners", "detections", settings)
+    stored = (tmp_path / "sidecars" / "corners" / "sidecar.json").read_text()
+    assert '"min_score"' in stored and '"classes"' not in stored and '"text_weights"' not in stored
+    assert '"files"' not in stored
+    with pytest.raises(SidecarError, match="classes was '', now 'thing'"):
+        make_sidecar(root, "corners", "detections", {**settings, "classes": "thing"})
 
 
 def test_detections_end_to_end(tmp_path: Path) -> None:

@@ -77,12 +77,16 @@ def test_one_pass_and_two_are_the_same_bytes_and_every_worker_has_the_same_vocab
     other = vocabulary(tmp_path / "other.npz", 2)
     assert mine_negatives([*command, "--classes", str(other)]) == 2
     err = capsys.readouterr().err
-    assert "files.vocabulary.npz" in err and f"classes was {classes}, now {other}" in err and err.count("\n") == 1
+    assert (
+        "files.vocabulary.npz" in err
+        and f"classes was {str(classes)!r}, now {str(other)!r}" in err
+        and err.count("\n") == 1
+    )
     torch.save({"model": small_network(4).state_dict(), "iteration": 3}, tmp_path / "others.pth")
     command[command.index(str(weights))] = str(tmp_path / "others.pth")
     assert mine_negatives([*command, "--classes", str(classes)]) == 2
     err = capsys.readouterr().err
-    assert "weights_sha256" in err and f"weights was {weights}, now {tmp_path / 'others.pth'}" in err
+    assert "weights_sha256" in err and f"weights was {str(weights)!r}, now {str(tmp_path / 'others.pth')!r}" in err
 
     shared.write_bytes(shared.read_bytes()[:-1] + b"x")
     assert inspect([one, "--verify"]) == 1

@@ -59,6 +59,7 @@ class DetectionProducer(Producer):
     # Which detector it is stands in `implementation`, by its name and not by its module; its weights by their SHA-256.
     # Classes are names in `options`, or a vocabulary that workers share, by its SHA-256.
     not_in_fingerprint = frozenset({"detector", "weights", "device", "classes", "text_weights"})
+    left_out_at_default = frozenset({"classes", "text_weights"})
     Config = DetectionSettings
     columns: tuple[Column, ...] = (
         Column(name="box", dtype="box", unit="px", description="The detection, cut at the border of the frame."),
