@@ -35,6 +35,8 @@ class HfDetector(Detector):
 
     Config = HfSettings
     version = 1
+    libraries = ("transformers", "tokenizers", "timm")
+    """What decides its detections beside torch, for fingerprints."""
 
     @classmethod
     def build(

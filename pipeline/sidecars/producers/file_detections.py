@@ -7,6 +7,7 @@ video. A sample that the files do not know is an error of that sample, and no sa
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ _JSON = (".json", ".json.gz")
 _TEXTS = (".txt", ".csv")
 _OBJECT = "object"
 _NUMBER_KEYS = ("frame_index", "frame_id")
+_CLIP = re.compile(r"#c\d{3,}$")
+"""What the identity of a clip adds to that of its video."""
 _NONE = -(2**63)
 """No image, of which there are no rows."""
 _INNER = ("det", "gt", "img1")
@@ -214,14 +217,12 @@ def video_names(path: str) -> tuple[str, ...]:
 def _path(sample: Sample) -> str:
     """Of a picture its path, inside an archive too; of a clip that of its video."""
     text = redact(sample.record.origin.source_id)
-    if sample.record.kind == "clip":
-        return text.rpartition("#")[0] or text
-    return text.replace("#", "/")
+    return _CLIP.sub("", text).replace("#", "/")
 
 
 def _texts(url: str) -> list[Any]:
     texts = [file for file in list_files(url) if basename(file.uri).lower().endswith(_TEXTS)]
-    texts = [file for file in texts if basename(dirname(file.uri)) != "gt"]  # not what somebody else labelled
+    texts = [file for file in texts if basename(file.uri) != "gt.txt"]  # what lies beside det/det.txt is no detection
     if not texts:
         raise InputError(f"{redact(url)}: detections are a COCO .json, a MOTChallenge .txt or a folder of these texts")
     return texts
@@ -291,9 +292,9 @@ def _mot(texts: Mapping[str, bytes], where: str, options: DetectorOptions) -> Fi
     first = 0
     for uri, data in texts.items():
         rows = parse_mot_text(data, uri, identities=False)
-        folder = basename(dirname(uri))
-        stem = basename(uri).rpartition(".")[0]
-        name = basename(dirname(dirname(uri))) if folder in _INNER else stem
+        name = basename(uri).rpartition(".")[0]
+        if name in _INNER:
+            name = basename(dirname(dirname(uri)))
         if name in videos:
             raise InputError(f"{where}: two texts are of the sequence {name!r}: {redact(uri)} is the second")
         most = int(rows.frames.max(initial=0))
