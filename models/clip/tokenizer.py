@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = "open_clip"
 _ALONE = "trackmill_open_clip_tokenizer"
+_MISSING = 'names of classes need CLIP\'s tokenizer: pip install -e ".[detic]"'
 
 
 def tokenize(texts: Sequence[str], context: int = 77) -> torch.Tensor:
@@ -38,7 +39,10 @@ def tokenize(texts: Sequence[str], context: int = 77) -> torch.Tensor:
             token; names it.
         MissingPackage: open_clip_torch is not installed; says what to type.
     """
-    import torch
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingPackage(_MISSING) from error
 
     tokenizer = _tokenizer()
     tokens = torch.zeros(len(texts), context, dtype=torch.int64)
@@ -66,10 +70,9 @@ def _module() -> ModuleType:
     """open_clip's file with the tokenizer, alone: the whole package takes seconds, for models that nobody uses here."""
     if _PACKAGE in sys.modules:
         return importlib.import_module(f"{_PACKAGE}.tokenizer")
-    missing = 'names of classes need CLIP\'s tokenizer: pip install -e ".[detic]"'
     package = importlib.util.find_spec(_PACKAGE)  # of a package that is not inside another, this imports nothing
     if package is None or package.origin is None:
-        raise MissingPackage(missing)
+        raise MissingPackage(_MISSING)
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     try:
         file = Path(package.origin).with_name("tokenizer.py")
@@ -82,7 +85,7 @@ def _module() -> ModuleType:
         return module
     except ImportError as error:
         sys.modules.pop(_ALONE, None)
-        raise MissingPackage(f"{missing} ({error})") from error
+        raise MissingPackage(f"{_MISSING} ({error})") from error
     finally:
         # It is set on import, for another library's sake, and would be inherited by every process that is started.
         if before is None:

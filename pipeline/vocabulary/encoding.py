@@ -7,6 +7,7 @@ write the same file, and each rename puts a whole one there.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -147,7 +148,9 @@ def _read(path: Path | None, names: tuple[str, ...], recipe: str) -> Vocabulary 
         found = vocabulary_from_bytes(read_bytes(str(path), max_bytes=MAX_VECTOR_BYTES), str(path))
     except (OSError, InputError):
         return None
-    return found if found.names == names and found.recipe == recipe else None
+    if found.names != names or found.recipe != recipe:
+        return None
+    return dataclasses.replace(found, where="the vocabulary")  # whoever gave names knows nothing of this file
 
 
 def _write(path: Path | None, vocabulary: Vocabulary) -> None:

@@ -43,12 +43,12 @@ def test_marks_of_start_and_end_are_no_text() -> None:
         tokenize(["a <end_of_text> dog"])
 
 
-@pytest.mark.parametrize("missing", ["open_clip", "ftfy"])
+@pytest.mark.parametrize("missing", ["open_clip", "ftfy", "torch"])
 def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     tokenizer._tokenizer.cache_clear()
     monkeypatch.delitem(sys.modules, "open_clip", raising=False)
-    if missing == "ftfy":
-        monkeypatch.setitem(sys.modules, "ftfy", None)
+    if missing != "open_clip":
+        monkeypatch.setitem(sys.modules, missing, None)
     else:
         monkeypatch.setattr(tokenizer, "_PACKAGE", "open_clip_that_is_not_here")
     with pytest.raises(MissingPackage, match=r'pip install -e "\.\[detic\]"'):

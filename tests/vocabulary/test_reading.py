@@ -93,6 +93,8 @@ def test_the_same_names_are_encoded_once(clip: str, encodings: list[int], tmp_pa
     first = read_vocabulary("dog,cat", clip)
     assert read_vocabulary(["dog", "cat"], clip) == first and encodings == [2]
     assert read_vocabulary("dog,cat", clip).identity == first.identity != first.sha256
+    with pytest.raises(InputError, match=r"^the vocabulary: its vectors have 48 numbers, Detic compares 512"):
+        read_vocabulary("dog,cat", clip).check_width(512, "Detic")
     read_vocabulary("cat,dog", clip)
     assert encodings == [2, 2]
     torch.save(small_state(seed=1), tmp_path / "other.pt")
