@@ -53,20 +53,27 @@ class DetectorOptions(Settings):
     @field_validator("classes", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
-        return class_names(value) if isinstance(value, str | list | tuple) else value
+        # MOTChallenge's classes are numbers, and a number is what a shell makes of classes=5.
+        return class_names(str(value) if type(value) is int else value) if value is not None else None
 
 
 OPTIONS = tuple(DetectorOptions.model_fields)
 """Names of the options that every detector has."""
 
 
-def class_names(classes: str | Sequence[Any]) -> tuple[str, ...]:
+def class_names(classes: Any) -> tuple[str, ...]:
     """Names of classes out of a list, or of a text with commas between them; blanks around them do not count.
 
     Raises:
-        ValueError: no name, an empty one, or the same one twice.
+        ValueError: no name, an empty one, the same one twice, or something else than names.
     """
-    given = classes.split(",") if isinstance(classes, str) else list(classes)
+    if not isinstance(classes, str | list | tuple):
+        raise ValueError(f"should be names of classes, found {str(classes)[:40]}")
+    given = (
+        classes.split(",")
+        if isinstance(classes, str)
+        else [str(each) if type(each) is int else each for each in classes]
+    )
     if not all(isinstance(name, str) for name in given):
         wrong = next(name for name in given if not isinstance(name, str))
         raise ValueError(f"should be names of classes, found {str(wrong)[:40]}")

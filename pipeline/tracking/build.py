@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import torch
 
     from trackmill.models.detectors.frame_scaling import FrameScaling
+    from trackmill.models.detic.vocabulary import Vocabulary
 
 
 FILE = "file:"
@@ -125,6 +126,8 @@ def make_video_model(
     said = {"classes": classes, "text_weights": text_weights, "min_score": min_score}
     options = {**config.detector, **{key: value for key, value in said.items() if value is not None}}
     wanted = _wanted_detector(detections, detector_weights, options, choice, config)
+    # Before the models, which take long: names without CLIP's weights are an error at once.
+    vocabulary = wanted[1].read() if wanted is not None and wanted[1] is not None else None
     built: Any = model
     tensors: Any = None
     if isinstance(model, str):
@@ -163,7 +166,7 @@ def make_video_model(
 
         embedder = ScaledEmbedder(built, scaling or _scaling(choice, config.size), place)
     if wanted is not None:
-        detector = _built_detector(wanted, detector_weights, place, features, tensors)
+        detector = _built_detector(wanted[0], detector_weights, place, features, tensors, vocabulary)
     else:
         assert isinstance(detections, Detector)
         detector = _with_options(detections, options)
@@ -244,16 +247,16 @@ def _wanted_detector(
 
 
 def _built_detector(
-    wanted: tuple[DetectorChoice, VocabularyRequest | None],
+    choice: DetectorChoice,
     weights: str | None,
     device: torch.device,
     features: SharedFeatures | None,
     tensors: Any,
+    vocabulary: Vocabulary | None,
 ) -> Detector:
-    choice, vocabulary = wanted
     shared: dict[str, Any] = {"features": features} if choice.entry.on_features else {}
     if vocabulary is not None:
-        shared["vocabulary"] = vocabulary.read()
+        shared["vocabulary"] = vocabulary
     inside = choice.inside
     detector = choice.build(tensors, device, **shared) if inside else build_detector(choice, weights, device, shared)
     if not isinstance(detector, Detector):

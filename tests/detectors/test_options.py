@@ -189,7 +189,7 @@ def test_a_class_that_a_detector_does_not_know_is_named(kind: str, tmp_path: Pat
         ({"max_boxes": 0}, "max_boxes: Input should be greater than or equal to 1"),
         ({"nms_iou": 1.5}, "nms_iou: Input should be less than or equal to 1"),
         ({"classes": "cat,,dog"}, "should be names of classes, found an empty one"),
-        ({"classes": [1]}, "should be names of classes, found 1"),
+        ({"classes": [1.5]}, "should be names of classes, found 1.5"),
         ({"classes": "cat, cat"}, "the class 'cat' is named twice"),
     ],
 )
