@@ -124,7 +124,10 @@ def make(options: Options, root: str, name: str, producer: str) -> ExitCode:
         outcome = make_parts(making, made, progress.tick, _start)
     finally:
         progress.close()
-    return _summarise(outcome, making, root)
+    code = _summarise(outcome, making, root)
+    if making.work.job.producer == "negatives" and outcome.made and not outcome.failed:
+        say(f"look at them: trackmill audit {redact(root)} --html sheet.html")
+    return code
 
 
 def _start(making: Making, tick: Tick) -> tuple[Executor, int, float]:
@@ -142,12 +145,14 @@ def _summarise(outcome: SidecarOutcome, making: Making, root: str) -> ExitCode:
     size = readable_bytes(sum(result.num_bytes for result in made))
     rows, samples = sum(result.rows for result in made), sum(result.samples for result in made)
     say(f"done: {done} ({rows} rows about {samples} samples, {size}), {outcome.parts} in all")
-    if outcome.counts:
-        say("counted: " + ", ".join(f"{count} {name}" for name, count in sorted(outcome.counts.items())))
-    if outcome.counts.get("frames") and outcome.counts.get("frames not annotated") == outcome.counts["frames"]:
+    counts = {name: count for name, count in sorted(outcome.counts.items()) if count or name == "kept"}
+    if counts:
+        first = sorted(counts, key=lambda name: name != "kept")
+        say("counted: " + ", ".join(f"{counts[name]} {name}" for name in first))
+    now = sum(result.num_quarantined for result in outcome.made)
+    if not now and counts.get("frames") and counts.get("frames not annotated") == counts["frames"]:
         warn("not one frame here is annotated: without annotated objects nothing is known not to be one of them")
     say(f"sidecar {outcome.name} of {redact(root)} (fingerprint {outcome.fingerprint})")
-    now = sum(result.num_quarantined for result in outcome.made)
     quarantined = now + outcome.quarantined_before
     if quarantined:
         say(f"{quarantined} samples are quarantined in it; run again with --only-quarantined to retry them")

@@ -58,7 +58,7 @@ def add_options(p: JobParser) -> None:
     add(
         "--negatives",
         metavar="DETECTOR",
-        help="mine pseudo-negatives in the same pass, as the sidecar negatives: detic, torchvision:NAME, hf:FOLDER, ..., "
+        help="mine pseudo-negatives in the same pass, as the sidecar negatives: detic, torchvision:NAME, hf:FOLDER, "
         "or proposals: those that are found anyway; more settings are sidecars.negatives.*",
     )
     add("--negatives-weights", metavar="URL", help="checkpoint of that detector")

@@ -286,6 +286,9 @@ def command(root: str, name: str, producer: str = "") -> str:
         producer: what its producer calls itself, if it was begun; where it lies is not written down, as it may move.
     """
     producer = producer or name
+    if producer == "negatives":
+        named = f" --name {name}" if name != producer else ""
+        return f"trackmill negatives --data {redact(root)}{named} --detector ... --weights ..."
     if producer not in PRODUCERS:
         producer = "my_package.my_module:Class"
     return f"trackmill sidecar {redact(root)} {name}" + (f" --producer {producer}" if producer != name else "")

@@ -204,6 +204,10 @@ def test_a_sample_that_the_detector_fails_on_is_quarantined_alone(
     assert mine_negatives(["--data", root, *words, "--max-quarantined", "25%"]) == 0
     assert [len(part.about.quarantined) for part in parts_of(root)] == [1, 0]
     assert inspect([root, "--verify"]) == 0 and "1 samples are quarantined in it" in capsys.readouterr().err
+    Path(root, "sidecars", "negatives", "part-00000001.parquet").unlink()
+    assert inspect([root, "--verify"]) == 0
+    assert f"1 of 2 parts are missing; trackmill negatives --data {root} --detector" in capsys.readouterr().err
+    assert mine_negatives(["--data", root, *words]) == 0
     monkeypatch.setattr(Refusing, "refuses", set())
     assert mine_negatives(["--data", root, *words, "--only-quarantined"]) == 0
     assert mine_negatives(["--data", other, *words]) == 0
@@ -278,7 +282,10 @@ def test_of_frames_that_nobody_annotated_nothing_is_known(tmp_path: Path, capsys
     assert mine(words) == 0
     assert mine_negatives(["--data", str(tmp_path / "set"), "--detector", WINDOWS, *INLINE]) == 0
     told = capsys.readouterr()
-    assert "2 frames not annotated" in told.out and "not one frame here is annotated" in told.err
+    assert (
+        "counted: 0 kept, 2 frames, 2 frames not annotated" in told.out
+        and "not one frame here is annotated" in told.err
+    )
 
 
 @pytest.mark.parametrize(

@@ -194,8 +194,12 @@ def _features(model: Choice, path: str | None, device: Any, inside: bool) -> tup
 
 def _over_images(detector: Any) -> Detect:
     def detect(sample: Sample, numbers: Sequence[int]) -> list[Detections]:
-        found: list[Detections] = detector.detect([sample.image(number) for number in numbers], numbers)
-        return found
+        given = detector.detect([sample.image(number) for number in numbers], numbers)
+        if not isinstance(given, list | tuple) or not all(isinstance(each, Detections) for each in given):
+            raise TypeError("the detector: detect should return a list of Detections, one an image")
+        if len(given) != len(numbers):
+            raise ValueError(f"the detector: gave {len(given)} results for {len(numbers)} images")
+        return list(given)
 
     return detect
 
