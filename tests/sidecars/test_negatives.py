@@ -292,6 +292,7 @@ def test_of_frames_that_nobody_annotated_nothing_is_known(tmp_path: Path, capsys
     ("arguments", "said"),
     [
         (["--negatives-weights", "x.pth"], "--negatives-weights: whose? --negatives DETECTOR names the detector"),
+        (["--negatives", "detic"], "negatives: detic needs a checkpoint: --weights URL, or --negatives-weights URL"),
         (["--negatives", "detik"], "did you mean 'detic'"),
         (["--negatives", "proposals", "--negatives-weights", "x.pth"], "stored with the samples; leave out weights"),
         (["--negatives", "proposals", "--set", "sidecars.negatives.max_iuo=1"], "did you mean 'max_iou'?"),

@@ -114,6 +114,10 @@ class NegativeProducer(DetectionProducer):
     @classmethod
     def resolve(cls, config: DetectionSettings) -> DetectionSettings:
         """See `Producer.resolve`."""
+        if config.detector == "detic" and not config.weights:
+            raise InputError(
+                "negatives: detic needs a checkpoint: --weights URL, or --negatives-weights URL in the same pass as mining"
+            )
         if config.detector != PROPOSALS:
             return super().resolve(config)
         for key in ("weights", "classes", "text_weights", "options"):
