@@ -50,8 +50,10 @@ def classifier_matrix(embeddings: Tensor) -> Tensor:
     Returns:
         (D, C + 1) float32.
     """
-    vectors = F.normalize(embeddings.float(), dim=1)
-    return F.pad(vectors, (0, 0, 0, 1)).t().contiguous()
+    # In float64: squares of very long or short vectors are no numbers of float32.
+    vectors = embeddings.double()
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    return F.pad(vectors.float(), (0, 0, 0, 1)).t().contiguous()
 
 
 def set_matrix(classifiers: Sequence[ZeroShotClassifier], matrix: Tensor) -> None:

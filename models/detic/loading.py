@@ -15,7 +15,7 @@ from trackmill.models.detic.lvis_names import LVIS_NAMES
 from trackmill.models.detic.mmdet_names import has_mmdet_names, to_official
 from trackmill.models.detic.model import Detic
 from trackmill.models.detic.network import DeticNetwork
-from trackmill.models.detic.recognising import recognise_other, recognise_variant
+from trackmill.models.detic.recognising import recognise_backbone, recognise_other, recognise_variant
 from trackmill.models.detic.settings import EMBEDDING, VARIANTS
 from trackmill.models.detic.vocabulary import Vocabulary, as_vocabulary, unnamed
 from trackmill.models.device import choose_device
@@ -50,8 +50,10 @@ def load_model(
 ) -> Detic:
     """See `trackmill.models.detic.load`."""
     place = choose_device(str(device))
+    if not isinstance(weights, str | os.PathLike | Mapping):
+        raise InputError(f"weights: should be a path, a URL or tensors by name, found {type(weights).__name__}")
     if variant is not None and variant not in VARIANTS:
-        advice = nearest(variant, VARIANTS) or f"known: {', '.join(VARIANTS)}"
+        advice = nearest(str(variant), VARIANTS) or f"known: {', '.join(VARIANTS)}"
         raise InputError(f"no variant of Detic is called {variant!r}; {advice}")
     # The vocabulary first: what is wrong with it is found before anything large is read.
     classes = None if vocabulary is None else as_vocabulary(vocabulary, text_weights)
@@ -85,6 +87,8 @@ def checked_variant(checkpoint: Checkpoint, variant: str | None = None) -> str:
         BadWeights: of another architecture, or of another variant than `variant`; says of which.
     """
     found = recognise_variant(checkpoint.tensors)
+    if found is None and variant is not None and recognise_backbone(checkpoint.tensors) == variant:
+        return variant  # without its heads: all of them are named
     if found is None:
         other = recognise_other(checkpoint.tensors)
         wanted = "Detic's CenterNet2 models on Swin-B or ResNet-50 are known (..._CLIP_SwinB_..., ..._CLIP_R5021k_...)"

@@ -21,7 +21,7 @@ from trackmill.models.detic.preprocessing import (
     resized_ahead,
     resized_size,
 )
-from trackmill.models.detic.settings import DetectionSettings
+from trackmill.models.detic.settings import DetectionSettings, require_count
 from trackmill.models.detic.vocabulary import as_vocabulary
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
@@ -144,8 +144,7 @@ class Detic:
         )
         if batch_size is None:
             batch_size = 1 if self.device.type == "cpu" else 8
-        if batch_size < 1:
-            raise InputError(f"batch_size: should be 1 or more, found {batch_size}")
+        require_count(batch_size, "batch_size")
         limits = check_resize(resize)
         arrays = [check_image(image, f"images[{index}]") for index, image in enumerate(images)]
         sizes = [resized_size(array.shape[0], array.shape[1], limits) for array in arrays]

@@ -9,10 +9,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SWIN = "backbone.bottom_up.patch_embed.proj.weight"
-_SWIN_TABLE = "backbone.bottom_up.layers.0.blocks.0.attn.relative_position_bias_table"
-_RESNET = "backbone.bottom_up.base.layer4.2.conv3.weight"
-_RESNET_DEPTH = "backbone.bottom_up.base.layer3.{}.conv1.weight"
+_BACKBONE = "backbone.bottom_up."
+
+_TELLING: dict[str, dict[str, tuple[int, ...]]] = {
+    "swinb": {
+        "patch_embed.proj.weight": (128, 3, 4, 4),
+        "layers.0.blocks.1.attn.relative_position_bias_table": (169, 4),
+        "layers.2.blocks.17.attn.relative_position_bias_table": (169, 16),
+        "layers.3.blocks.1.mlp.fc1.weight": (4096, 1024),
+        "norm3.weight": (1024,),
+    },
+    "r50": {
+        "base.conv1.weight": (64, 3, 7, 7),
+        "base.layer1.2.conv3.weight": (256, 64, 1, 1),
+        "base.layer2.3.conv3.weight": (512, 128, 1, 1),
+        "base.layer3.5.conv3.weight": (1024, 256, 1, 1),
+        "base.layer4.2.conv3.weight": (2048, 512, 1, 1),
+    },
+}
+"""Tensors that no other variant has together. A few may be missing: then it is said that they are."""
+
+_DEEPER = f"{_BACKBONE}base.layer3.6.conv1.weight"
 _HEAD = "proposal_generator.centernet_head."
 
 _OTHERS = (
@@ -34,14 +51,21 @@ _OTHERS = (
 
 
 def recognise_variant(tensors: Mapping[str, Tensor]) -> str | None:
-    """`swinb` or `r50`, by names and shapes that no other variant has; None for others. Names are official ones."""
-    if not any(name.startswith(_HEAD) for name in tensors):
+    """`swinb` or `r50`, by names and shapes of most tensors; None for others. Names are official ones."""
+    if not any(name.startswith((_HEAD, "roi_heads.box_head.")) for name in tensors):
         return None
-    if _SWIN in tensors and _SWIN_TABLE in tensors:
-        own = tuple(tensors[_SWIN].shape)[:1] == (128,) and tuple(tensors[_SWIN_TABLE].shape) == (169, 4)
-        return "swinb" if own else None
-    if _RESNET in tensors and _RESNET_DEPTH.format(5) in tensors and _RESNET_DEPTH.format(6) not in tensors:
-        return "r50"
+    return recognise_backbone(tensors)
+
+
+def recognise_backbone(tensors: Mapping[str, Tensor]) -> str | None:
+    """As `recognise_variant`, whatever stands on the backbone, unless that is no part of ours."""
+    if _DEEPER in tensors or any(name.startswith("proposal_generator.rpn_head.") for name in tensors):
+        return None
+    for variant, shapes in _TELLING.items():
+        found = [tensors.get(_BACKBONE + name) for name in shapes]
+        fits = [each is not None and tuple(each.shape) == shape for each, shape in zip(found, shapes.values())]
+        if 2 * sum(fits) > len(fits):
+            return variant
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal
 
 from trackmill.schemas.errors import InputError
@@ -49,10 +50,23 @@ class DetectionSettings:
     def __post_init__(self) -> None:
         for name in ("score_threshold", "nms_iou"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and 0 <= value <= 1):
-                raise InputError(f"{name}: should be from 0 to 1, found {value}")
-        if self.max_boxes < 1:
-            raise InputError(f"max_boxes: should be 1 or more, found {self.max_boxes}")
+            if not (_is_number(value) and math.isfinite(value) and 0 <= value <= 1):
+                raise InputError(f"{name}: should be from 0 to 1, found {value!r}")
+        require_count(self.max_boxes, "max_boxes")
+
+
+def require_count(value: object, name: str) -> None:
+    """Refuse what is no whole number from 1 on.
+
+    Raises:
+        InputError: names it.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name}: should be a whole number from 1 on, found {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, kw_only=True)

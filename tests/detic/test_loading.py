@@ -18,6 +18,7 @@ from trackmill.models.detic.lvis_names import LVIS_NAMES
 from trackmill.models.detic.mmdet_names import to_mmdet
 from trackmill.models.detic.model import Detic
 from trackmill.models.detic.settings import VARIANTS
+from trackmill.models.weights.checkpoint import Checkpoint
 
 IMAGE = noise_image(60, 90)
 ZS = "roi_heads.box_predictor.{}.cls_score.zs_weight"
@@ -221,10 +222,25 @@ def _official_swinb() -> Any:
     return Architecture(name="swinb", backbone="swin")
 
 
-@pytest.mark.parametrize("variant", ["swin", "R50", ""])
-def test_unknown_variants(state: dict[str, Tensor], variant: str) -> None:
+@pytest.mark.parametrize("variant", ["swin", "R50", "", 5])
+def test_unknown_variants(state: dict[str, Tensor], variant: Any) -> None:
     with pytest.raises(ValueError, match="no variant of Detic"):
         detic.load(state, vectors(), variant=variant)
+    with pytest.raises(ValueError, match="weights: should be a path"):
+        detic.load(None, vectors())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("folder", "variant"), [("detic_r50", "r50"), ("detic_swinb", "swinb")])
+def test_a_variant_is_recognised_without_any_one_tensor(folder: str, variant: str) -> None:
+    entries = read_manifest(folder)["entries"]
+    tensors = {each["name"]: torch.empty(each["shape"], device="meta") for each in entries}
+    for name in tensors:
+        assert recognising.recognise_variant({key: each for key, each in tensors.items() if key != name}) == variant
+    headless = {key: each for key, each in tensors.items() if key.startswith("backbone.bottom_up.")}
+    assert recognising.recognise_variant(headless) is None
+    assert loading.checked_variant(Checkpoint(tensors=headless), variant) == variant
+    deeper = {**tensors, "backbone.bottom_up.base.layer3.6.conv1.weight": torch.zeros(1)}
+    assert recognising.recognise_variant(deeper) is None
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -178,6 +179,12 @@ def test_logits_are_fifty_cosines_and_zero_for_the_background() -> None:
     assert (logits[:, 3] == 0).all()
 
 
+@pytest.mark.parametrize("factor", [1e-30, 1e-20, 1.0, 1e30])
+def test_the_length_of_vectors_does_not_matter(factor: float) -> None:
+    vectors = drawn(3, 4)
+    torch.testing.assert_close(classifier_matrix(vectors * factor)[:, :3], F.normalize(vectors, dim=1).t())
+
+
 def test_scores_are_roots_of_mean_probabilities() -> None:
     stages = [torch.tensor([[0.9, 0.2, 0.5]]), torch.tensor([[0.1, 0.2, 0.5]]), torch.tensor([[0.8, 0.5, 0.5]])]
     scores = class_scores(stages, torch.tensor([0.5]))
@@ -268,8 +275,16 @@ def test_nms_by_class_of_nothing_and_of_single_boxes() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("score_threshold", -0.1), ("score_threshold", math.nan), ("nms_iou", 1.1), ("max_boxes", 0)],
+    [
+        ("score_threshold", -0.1),
+        ("score_threshold", math.nan),
+        ("score_threshold", "0.3"),
+        ("nms_iou", 1.1),
+        ("nms_iou", None),
+        ("max_boxes", 0),
+        ("max_boxes", 2.5),
+    ],
 )
-def test_settings_out_of_range(option: str, value: float) -> None:
+def test_settings_out_of_range(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=option):
         DetectionSettings(**{option: value})
