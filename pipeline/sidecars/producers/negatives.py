@@ -116,7 +116,7 @@ class NegativeProducer(DetectionProducer):
         """See `Producer.resolve`."""
         if config.detector == "detic" and not config.weights:
             raise InputError(
-                "negatives: detic needs a checkpoint: --weights URL, or --negatives-weights URL in the same pass as mining"
+                "negatives: detic needs a checkpoint: --weights URL, or --negatives-weights URL while mining"
             )
         if config.detector != PROPOSALS:
             return super().resolve(config)
