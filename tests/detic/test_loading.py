@@ -133,7 +133,7 @@ def test_tensors_that_do_not_fit(state: dict[str, Tensor]) -> None:
     with pytest.raises(ValueError, match=r"of another shape: backbone.fpn_output4.bias \(9,\) instead of \(64,\)"):
         detic.load(odd, vectors())
     odd["backbone.fpn_output4.bias"] = torch.full((64,), torch.nan)
-    with pytest.raises(ValueError, match="NaN or infinity: backbone.fpn_output4.bias"):
+    with pytest.raises(ValueError, match=r"NaN or infinity: backbone.fpn_output4.bias"):
         detic.load(odd, vectors())
     index = "backbone.bottom_up.layers.1.blocks.1.attn.relative_position_index"
     with pytest.raises(ValueError, match=f"numbered in another order: {index}"):
@@ -142,7 +142,7 @@ def test_tensors_that_do_not_fit(state: dict[str, Tensor]) -> None:
 
 def test_classes_of_the_checkpoint(state: dict[str, Tensor]) -> None:
     without = {name: each for name, each in state.items() if "zs_weight" not in name}
-    with pytest.raises(ValueError, match="holds no classes .* give a vocabulary"):
+    with pytest.raises(ValueError, match=r"holds no classes .* give a vocabulary"):
         detic.load(without)
     with pytest.raises(ValueError, match=r"all three stages, found \(16, 3\), \(16, 5\)"):
         detic.load({**state, ZS.format(1): torch.zeros(16, 3)})
