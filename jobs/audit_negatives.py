@@ -32,9 +32,9 @@ def add_options(p: JobParser) -> None:
     """A data set, which negatives of it, and where the sheet goes."""
     add = p.option
     add("root", metavar="ROOT", help="root of a data set that mining wrote; a path or any URL such as s3://...")
-    which = "of negatives (default: negatives, or the records where there is none)"
-    add("--sidecar", metavar="NAME", help=f"{which}; any with a box and a score can be audited")
-    add("--proposals", action="store_true", help="audit the proposals that the records mark as negatives instead")
+    which = "a sidecar with boxes and scores (default: negatives; without one, as --proposals)"
+    add("--sidecar", metavar="NAME", help=which)
+    add("--proposals", action="store_true", help="audit the proposals that mining marked as negatives in the records")
     add("--html", metavar="FILE", help="write a sheet of negatives to look at: one HTML file, complete in itself")
     add("--show", type=positive, default=24, metavar="N", help="negatives of each kind on the sheet (default 24)")
     add("--max-samples", type=positive, metavar="N", help="look at so many samples, evenly chosen (default all)")

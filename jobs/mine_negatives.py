@@ -23,7 +23,8 @@ OPTIONS = (
     (
         "detector",
         "NAME",
-        "as --detections of track, or proposals: those that are stored (default detic)",
+        "who finds them: detic, hf:MODEL, torchvision:NAME, file:URL, my_package.my_module:Class, or proposals: the "
+        "regions that mining stored (default detic)",
     ),
     ("weights", "URL", "checkpoint of the detector"),
     ("classes", "NAMES", "what to look for: person,dog, a file of names or vectors, lvis (default: all it knows)"),

@@ -59,9 +59,9 @@ def add_options(p: JobParser) -> None:
         "--negatives",
         metavar="DETECTOR",
         help="mine pseudo-negatives in the same pass, as the sidecar negatives: detic, torchvision:NAME, hf:FOLDER, "
-        "or proposals: those that are found anyway; more settings are sidecars.negatives.*",
+        "or proposals: the regions that --proposer finds; more settings: --set sidecars.negatives.classes=person,dog",
     )
-    add("--negatives-weights", metavar="URL", help="checkpoint of that detector")
+    add("--negatives-weights", metavar="URL", help="checkpoint of the detector that --negatives names")
     add("--executor", key="run.executor")
     add("--workers", key="run.actors", aliases=["--actors"])
     add("--limit", type=positive, metavar="N", help="mine the first N items only")
@@ -171,7 +171,12 @@ def work(options: Options, config: MineConfig, sidecars: list[Request], check: C
         )
     finally:
         progress.close()
-    return summarise(outcome, options.output, config.run.max_quarantined)
+    code = summarise(outcome, options.output, config.run.max_quarantined)
+    root = clean(redact(options.output))
+    for sidecar in sidecars:
+        look = f"audit {root}" if sidecar.name == "negatives" else f"inspect {root} --stats"
+        say(f"sidecar {sidecar.name} was made with the shards; look at it: trackmill {look}")
+    return code
 
 
 def make_executor(prepared: Run, tick: Callable[..., None]) -> tuple[mining.Executor, int, float]:
@@ -193,7 +198,7 @@ def summarise(outcome: mining.Outcome, output: str, allowed: str) -> ExitCode:
     counts = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
     done = "nothing was left to do" if not outcome.done_now else f"{outcome.done_now} units done now"
     say(f"done: {outcome.items} items ({counts}); {done}, {outcome.units} in all")
-    say(f"{outcome.frames} frames, {outcome.proposals} proposals, {outcome.negatives} negatives")
+    say(f"{outcome.frames} frames, {outcome.proposals} proposals, {outcome.negatives} of them negatives")
     size = readable_bytes(outcome.num_bytes)
     say(f"{outcome.shards} shards, {size} in {clean(redact(output))} (fingerprint {outcome.fingerprint})")
     if outcome.frames and not outcome.proposals:

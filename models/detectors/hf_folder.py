@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,12 +151,15 @@ def one_line(model: str) -> Iterator[None]:
     """What transformers says at length as one line that names the model; its progress bars are left out."""
     import torch
     import transformers
+    from huggingface_hub import logging as hub_logging
     from huggingface_hub.errors import HfHubHTTPError
     from safetensors import SafetensorError
 
     speech: Any = transformers.logging  # its functions are not annotated
     level, bars = speech.get_verbosity(), speech.is_progress_bar_enabled()
+    hub_level = hub_logging.get_verbosity()
     speech.set_verbosity_error()
+    hub_logging.set_verbosity(logging.ERROR)  # it tells of each of five tries, and the error says the same
     speech.disable_progress_bar()
     try:
         yield
@@ -178,6 +182,7 @@ def one_line(model: str) -> Iterator[None]:
         raise InputError(f"{model}: transformers cannot read it: {type(error).__name__}: {_first(error)}") from None
     finally:
         speech.set_verbosity(level)
+        hub_logging.set_verbosity(hub_level)
         if bars:
             speech.enable_progress_bar()
 

@@ -146,6 +146,8 @@ class Detic:
             batch_size = 1 if self.device.type == "cpu" else 8
         require_count(batch_size, "batch_size")
         limits = check_resize(resize)
+        if getattr(images, "ndim", 4) == 3:
+            raise InputError("images: should be a list of images, found one image; write detect([image])")
         arrays = [check_image(image, f"images[{index}]") for index, image in enumerate(images)]
         sizes = [resized_size(array.shape[0], array.shape[1], limits) for array in arrays]
         groups = list(batches([padded_size(size) for size in sizes], batch_size))

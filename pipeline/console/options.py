@@ -7,6 +7,7 @@ or choice.
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
@@ -15,7 +16,6 @@ from trackmill.pipeline.console.setting_options import keywords_of_setting
 from trackmill.pipeline.storage.secrets.signed_urls import without_signatures
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
-from trackmill.schemas.names import nearest
 
 Options: TypeAlias = argparse.Namespace
 """A command line that was read: one attribute an option."""
@@ -78,8 +78,8 @@ class JobParser(argparse.ArgumentParser):
         known = [name for action in self._actions for name in action.option_strings]
         for word in (each.partition("=")[0] for each in arguments):
             # Before anything else: a misspelt option would only be reported as one that is missing.
-            if word.startswith("--") and not any(name.startswith(word) for name in self._option_string_actions):
-                self.error("; ".join(filter(None, [f"unknown option {word}", nearest(word, known)])))
+            if word.startswith("--") and word != "--" and word not in self._option_string_actions:
+                self.error("; ".join(filter(None, [f"unknown option {word}", nearest_option(word, known)])))
         options, rest = self.parse_known_args(arguments)
         if rest:
             self.error(f"unexpected argument {rest[0]!r}; put quotes around values with spaces")
@@ -104,6 +104,18 @@ class _Formatter(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
         self._width = min(self._width, 110)
+
+
+def nearest_option(word: str, known: Sequence[str]) -> str:
+    """`did you mean '--detections'?`, with all options that begin alike where the word is their beginning.
+
+    Args:
+        word: what was given, such as `--detector`.
+        known: all options.
+    """
+    begin_alike = [name for name in known if name.startswith(word)]
+    near = [*difflib.get_close_matches(word, known, n=1), *begin_alike]
+    return f"did you mean {' or '.join(repr(name) for name in dict.fromkeys(near))}?" if near else ""
 
 
 def positive(text: str) -> int:

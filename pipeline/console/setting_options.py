@@ -57,7 +57,8 @@ def find_setting(settings: type[BaseModel], key: str) -> FieldInfo:
 def _help(field: FieldInfo) -> str:
     """The setting's description, as the words after an option: `%` doubled for argparse."""
     text = (field.description or "").rstrip(".").replace("%", "%%")
-    if text[1:2].islower() or text[1:2] == " ":
+    first = text.partition(" ")[0]
+    if len(first) == 1 or first[1:].islower():  # not IoU, CLIP, NMS
         text = text[0].lower() + text[1:]
     default = field.get_default(call_default_factory=False)
     if default in (None, "", (), PydanticUndefined):

@@ -26,6 +26,7 @@ from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import say
+from trackmill.pipeline.console.setting_options import keywords_of_setting
 from trackmill.pipeline.storage.files import read_bytes
 from trackmill.schemas.config import Settings, build
 from trackmill.schemas.errors import InputError, JobError, MissingPackage, StorageError
@@ -36,6 +37,11 @@ SECRET = "s3cr3t-value-of-a-key"
 class ReadSettings(Settings):
     longest_side: int = Field(1024, ge=1, description="Of stored frames, in pixels.")
     licence: str | None = Field(None, description="What the source knows, if None.")
+
+
+class OverlapSettings(Settings):
+    iou: float = Field(0.4, description="IoU of the NMS.")
+    side: float = Field(0.4, description="A side.")
 
 
 class RunSettings(Settings):
@@ -113,6 +119,7 @@ def test_help_comes_from_the_settings_and_hides_older_names(capsys: pytest.Captu
     ("words", "message"),
     [
         (["--outptu", "x"], "unknown option --outptu; did you mean '--output'?"),
+        (["--out", "x", "--work", "1"], "unknown option --work; did you mean '--workers'?"),  # no abbreviations
         (["--output", "x", "--executor", "inlin"], "'inlin' is unknown; did you mean 'inline'?; known: ray, inline"),
         (["--output", "x", "--workers", "-1"], "argument --workers: '-1': Input should be greater than or equal to 0"),
         (["--output", "x", "--workers", "many"], "argument --workers: 'many'"),
@@ -133,6 +140,11 @@ def test_a_mistake_is_one_line(words: list[str], message: str, capsys: pytest.Ca
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and printed.out == ""
+
+
+def test_help_keeps_the_capitals_of_abbreviations() -> None:
+    assert keywords_of_setting(OverlapSettings, "iou")["help"] == "IoU of the NMS (default 0.4)"
+    assert keywords_of_setting(OverlapSettings, "side")["help"] == "a side (default 0.4)"
 
 
 def test_a_class_of_ones_own_is_no_typing_error() -> None:

@@ -79,6 +79,11 @@ def test_padding_of_another_size_would_change_the_result(detic: Detic) -> None:
     assert (levels - more[:, :, : levels.shape[2], : levels.shape[3]]).abs().max() > 1e-3
 
 
+def test_one_image_instead_of_a_list_is_told(detic: Detic) -> None:
+    with pytest.raises(ValueError, match=r"a list of images, found one image; write detect\(\[image\]\)"):
+        detic.detect(noise_image(40, 50))  # type: ignore[arg-type]
+
+
 def test_no_images_and_no_detections(detic: Detic) -> None:
     assert detic.detect([]) == []
     (found,) = detic.detect([PICTURES[0]], 1.0, None)
