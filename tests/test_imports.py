@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -47,6 +48,12 @@ OPENS_FILES = {
     "models/sam/sam2.py",
 }
 """Modules in `models` that may read a file of this machine: readers of checkpoints, and transformers' folders."""
+
+CALLED_BY_NAME = {
+    "models/detic/vocabulary.py": "trackmill.pipeline.vocabulary:read_vocabulary",
+    "models/weights/read.py": "trackmill.pipeline.weights",
+}
+"""Modules in `models` that reach up to `pipeline`, and what for: `load` takes URLs, and only storage fetches."""
 
 
 def files() -> Iterator[Path]:
@@ -101,6 +108,19 @@ def test_every_import_goes_down() -> None:
             if other != room and below >= floor:
                 upward.append(f"{module} -> {target}")
     assert not upward, "imports that do not go down: " + ", ".join(sorted(upward))
+
+
+def test_nothing_else_reaches_up_by_name() -> None:
+    """An import by a name in quotes is none that the other tests see."""
+    found = {}
+    for path in files():
+        relative = str(path.relative_to(ROOT))
+        if relative.startswith(("models/", "schemas/")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                text = node.value if isinstance(node, ast.Constant) else None
+                if isinstance(text, str) and re.fullmatch(r"trackmill\.(pipeline|jobs)[\w.:]*", text):
+                    found[relative] = text
+    assert found == CALLED_BY_NAME
 
 
 def test_no_file_imports_another_in_a_circle() -> None:

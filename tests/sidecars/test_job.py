@@ -122,6 +122,7 @@ def test_on_ray_as_in_this_process(tmp_path: Path) -> None:
     assert len(ours) == 2 and [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
 
 
+@pytest.mark.slow  # workers die and are started again; its rules without a cluster: test_worker.py
 @pytest.mark.ray
 def test_a_sample_that_kills_workers_is_quarantined_alone(tmp_path: Path) -> None:
     root = make_dataset(str(tmp_path / "set")).root
