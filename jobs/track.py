@@ -57,7 +57,11 @@ def add_options(p: JobParser) -> None:
     wanted = "what to look for: person,dog, a file with a name a line, for detic also .npy, .npz or lvis; default: all"
     add("--classes", metavar="WHAT", help=wanted)
     add("--text-weights", metavar="URL", help="of CLIP ViT-B/32, which turns names of --classes into vectors for detic")
-    add("--detector-weights", metavar="URL", help="of the detector that --detections names; default: its published one; none: random")
+    add(
+        "--detector-weights",
+        metavar="URL",
+        help="of the detector that --detections names; default: its published one; none: random",
+    )
     add("--images", metavar="FILE", help="COCO-VID or TAO file that says which image id each frame has")
     add("--name", metavar="NAME", help="of the sequence; default: of the file or folder")
     add("--batch", type=positive, default=8, metavar="N", help="frames that the model gets at once (default 8)")

@@ -25,7 +25,7 @@ class HfSettings(DetectorOptions):
         None,
         ge=0,
         le=1,
-        description="Grounding DINO: a box is left out if no word of a class reaches it; left out: as min_score.",
+        description="Grounding DINO: boxes are left out whose best word scores no more than this; unset: none.",
     )
     classes_per_prompt: int = Field(
         0, ge=0, description="Told what to find: classes of one pass; 0: as many as fit. 1: as transformers' pipeline."

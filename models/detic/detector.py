@@ -18,7 +18,7 @@ from trackmill.models.detic.model import Detic, Precision
 from trackmill.models.detic.network import DeticNetwork
 from trackmill.models.detic.recognising import recognise_variant
 from trackmill.models.detic.settings import EMBEDDING, VARIANTS
-from trackmill.models.detic.vocabulary import Vocabulary
+from trackmill.models.detic.vocabulary import Vocabulary, as_vocabulary
 from trackmill.models.device import choose_device
 from trackmill.models.weights.read import as_checkpoint
 from trackmill.schemas.detections import Detections
@@ -74,7 +74,7 @@ class DeticDetector(Detector):
         """What the registry builds; see `trackmill.models.registry`.
 
         Args:
-            config: options; `classes` are what `vocabulary` was read from.
+            config: options; `classes` count where there is no `vocabulary`, and are encoded by CLIP.
             tensors: of a checkpoint; None: fresh weights, which find nothing of interest.
             device: where it runs.
             vocabulary: the classes; None: those of the checkpoint.
@@ -82,6 +82,8 @@ class DeticDetector(Detector):
         Raises:
             ValueError: tensors that are not Detic's, or do not fit; see `trackmill.models.detic.load`.
         """
+        if vocabulary is None and config.classes is not None:
+            vocabulary = as_vocabulary(config.classes)  # asked of the registry itself, which reads no vocabularies
         if tensors is not None:
             detic = load_model(
                 tensors,

@@ -27,7 +27,7 @@ from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
-    from trackmill.models.detic.vocabulary import Vocabulary
+    from trackmill.models.detic.vocabulary import Vocabulary, as_vocabulary
 
 ADVICE = "give the official detic_masa.pth as --weights, or a Detic of its own: --detections detic:FILE"
 
@@ -97,9 +97,9 @@ class MasaDeticDetector(Detector):
         """
         name = features.model.variant.name
         if tensors is None:
-            raise InputError(
-                f"--detections detic: {features.model.variant.name} has no weights to detect with; {ADVICE}"
-            )
+            raise InputError(f"--detections detic: {name} has no weights to detect with; {ADVICE}")
+        if vocabulary is None and config.classes is not None:
+            vocabulary = as_vocabulary(config.classes)  # asked of the registry itself, which reads no vocabularies
         where = tensors.where if isinstance(tensors, Checkpoint) else "the weights"
         if not has_mmdet_names(tensors):
             raise InputError(

@@ -18,6 +18,8 @@ from trackmill.models.detic.lvis_names import LVIS_NAMES
 from trackmill.models.detic.mmdet_names import to_mmdet
 from trackmill.models.detic.model import Detic
 from trackmill.models.detic.settings import VARIANTS
+from trackmill.models.detic.vocabulary import Vocabulary
+from trackmill.models.registry import find_detector
 from trackmill.models.weights.checkpoint import Checkpoint
 
 IMAGE = noise_image(60, 90)
@@ -257,3 +259,17 @@ def test_loading_leaves_random_numbers_alone(state: dict[str, Tensor]) -> None:
     torch.manual_seed(3)
     detic.load(state, vectors())
     assert torch.equal(torch.rand(2), wanted)
+
+
+def test_the_registry_itself_takes_classes_too(state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `trackmill.pipeline.weights`, which reads vocabularies for jobs, classes are not passed over."""
+    asked = []
+
+    def read_vocabulary(classes: Any, text_weights: Any) -> Vocabulary:
+        asked.append(classes)
+        return Vocabulary(vectors(2), ("person", "dog"))
+
+    monkeypatch.setattr("trackmill.pipeline.vocabulary.read_vocabulary", read_vocabulary)
+    detector = find_detector("detic", {"classes": "person,dog"}).build(state)
+    assert asked == [("person", "dog")] and detector.names == ("person", "dog")
+    assert find_detector("detic").build(state).names == detic.load(state).names
