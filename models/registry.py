@@ -45,7 +45,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trackmill.schemas.errors import InputError
-from trackmill.schemas.names import nearest
+from trackmill.schemas.names import nearest, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -321,11 +321,15 @@ def _detector_choice(
     name: str, entry: Entry, offer: Any, argument: str, settings: Mapping[str, Any] | None, config: type[Settings]
 ) -> DetectorChoice:
     from trackmill.models.detectors.options import OPTIONS, DetectorOptions
-    from trackmill.schemas.config import build
+    from trackmill.schemas.config import ConfigError, build
 
     values, where = dict(settings or {}), f"detector {shown_name(name)}"
     unknown = [key for key in OPTIONS if key in values and key not in config.model_fields]
     options = build(DetectorOptions, {key: values.pop(key) for key in unknown}, where).model_dump()
+    known = [*config.model_fields, *(key for key in OPTIONS if key not in config.model_fields)]
+    if config.model_config.get("extra") == "forbid" and (strange := [key for key in values if key not in known]):
+        advice = nearest(strange[0], known) or f"known keys: {', '.join(known)}"
+        raise ConfigError(f"{where}: unknown key {shortened(strange[0], 60)!r}; {advice}")
     if argument and not entry.argument_is_weights:
         values = {entry.argument: argument, **values}
     return DetectorChoice(

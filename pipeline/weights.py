@@ -194,7 +194,9 @@ def choose_detector(
     if classes is not None:
         values["classes"] = read_classes(classes)
     if text_weights:
-        values["text_weights"] = text_weights  # perhaps a setting of its own; unknown to most
+        if "text_weights" not in type(choice.config).model_fields:
+            raise InputError(f"{choice.where}: compares no vectors of names; leave the text weights out")
+        values["text_weights"] = text_weights
     return look_up(), None
 
 
@@ -224,7 +226,8 @@ def detector_weights(choice: DetectorChoice, weights: str | None = None) -> str:
     if not source and choice.entry.argument_is_weights:
         inside = [name for name in MODELS if own_detector(find_model(name), choice.name) is not None]
         models = f", or track with the model that has it inside: --model {' or '.join(inside)}" if inside else ""
-        raise InputError(f"{choice.where}: name its weights: {choice.name}:PATH or {choice.name}:URL{models}")
+        name = choice.name.rstrip(":")
+        raise InputError(f"detector {name}: name its weights: {name}:PATH or {name}:URL{models}")
     return source
 
 

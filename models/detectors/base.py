@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.schemas.detections import Detections
+from trackmill.schemas.errors import InputError
 
 
 class Detector(ABC):
@@ -42,3 +43,20 @@ class Detector(ABC):
         Returns:
             One `Detections` an image, in order: boxes in pixels of that image, and `names` those of the detector.
         """
+
+
+def detect_each(
+    detector: Detector, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None
+) -> list[Detections]:
+    """What a detector of anybody finds, after a look at whether it is what the contract says.
+
+    Raises:
+        InputError: it gave no list of `Detections`, or another number of them than of images.
+    """
+    given = detector.detect(images, frames)
+    name = type(detector).__name__
+    if not isinstance(given, list | tuple) or not all(isinstance(each, Detections) for each in given):
+        raise InputError(f"the detector {name}: detect should return a list of Detections, one an image")
+    if len(given) != len(images):
+        raise InputError(f"the detector {name}: gave {len(given)} results for {len(images)} images")
+    return list(given)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 OBJECT_SCORE = 0.5
 """Least score of a network of fixed classes, as in transformers' pipeline."""
 
+_MOST_LABELS = 1_000_000
+"""A number in a file, which decides how long a list is made."""
+
 _NOTHING = ("n/a", "background", "__background__", "no object", "nothing")
 
 
@@ -99,7 +102,10 @@ class FixedClassDetector(Detector):
         if not hasattr(processor, "post_process_object_detection"):
             raise InputError(f"hf:{options.model}: {type(processor).__name__} gives no boxes: take another detector")
         labels: Mapping[Any, str] = network.config.id2label
-        self.names = tuple(str(labels.get(label, f"class {label}")) for label in range(max(labels, default=-1) + 1))
+        last = max(labels, default=-1)
+        if last >= _MOST_LABELS:
+            raise InputError(f"hf:{options.model}: its id2label counts to {last:,}, more than {_MOST_LABELS:,}")
+        self.names = tuple(str(labels.get(label, f"class {label}")) for label in range(last + 1))
         # Where label 0 is a class, files count from 1: class 0 means no class in most formats.
         first = 0 if self.names and self.names[0].lower() in _NOTHING else 1
         self.category_ids = tuple(range(first, len(self.names) + first))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from trackmill.models.detectors.base import Detector
+from trackmill.models.detectors.base import Detector, detect_each
 from trackmill.schemas.boxes import box_areas
 from trackmill.schemas.config import Settings
 from trackmill.schemas.detections import Detections
@@ -133,7 +133,7 @@ class DetectorWithOptions(Detector):
 
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
         """See `Detector.detect`."""
-        found = self.detector.detect(images, frames)
+        found = detect_each(self.detector, images, frames)
         return [apply_options(each, self._options, self._kept_labels) for each in found]
 
 

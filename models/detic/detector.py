@@ -27,6 +27,7 @@ from trackmill.schemas.detections import Detections
 class DeticOptions(DetectorOptions):
     """Options of all detectors, and its own. Left out: a least score of 0.3, NMS of 0.5 in each class, 300 boxes."""
 
+    min_score: float | None = Field(None, ge=0, le=1, description="Detections of at most this score are left out.")
     variant: Literal["swinb", "r50"] | None = Field(None, description="Left out: what the checkpoint is.")
     short_side: int = Field(800, ge=1, description="Images are scaled to it, in pixels; 640 in the fast models.")
     long_side: int = Field(1333, ge=1, description="Unless the longer side would pass this one; 640 there.")

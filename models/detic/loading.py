@@ -158,7 +158,8 @@ def num_stored_classes(checkpoint: Checkpoint) -> int:
     shapes = {tuple(checkpoint[name].shape) for name in CLASSIFIERS if name in checkpoint}
     if not shapes:
         raise BadWeights(
-            f"{checkpoint.where}: holds no classes (roi_heads.box_predictor.*.cls_score.zs_weight): give a vocabulary"
+            f"{checkpoint.where}: holds no classes (roi_heads.box_predictor.*.cls_score.zs_weight): give a vocabulary "
+            "(--classes)"
         )
     shape = next(iter(shapes))
     if len(shapes) > 1 or len(shape) != 2 or shape[0] != EMBEDDING or shape[1] < 2:

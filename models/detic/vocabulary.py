@@ -190,7 +190,7 @@ def _checked(value: Any, where: str) -> NDArray[np.float32]:
     except ValueError:
         raise InputError(f"{where}: rows of different lengths; it should be C vectors of one length") from None
     if array.dtype.kind not in "iuf":
-        raise InputError(f"{where}: should hold numbers, found {array.dtype}")
+        raise InputError(f"{where}: should hold numbers, found {array.dtype}; names of classes are a list of texts")
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(f"{where}: should be of shape (C, D), C classes of D numbers each, found {array.shape}")
     with np.errstate(over="ignore"):
@@ -213,5 +213,7 @@ def _checked(value: Any, where: str) -> NDArray[np.float32]:
 
 def _are_texts(value: Any) -> bool:
     if isinstance(value, np.ndarray):
-        return value.dtype.kind == "U" and value.ndim == 1
+        # A column of a table of pandas holds texts as objects.
+        texts = value.dtype.kind == "U" or (value.dtype.kind == "O" and all(isinstance(each, str) for each in value))
+        return value.ndim == 1 and len(value) > 0 and texts
     return isinstance(value, Sequence) and bool(value) and all(isinstance(each, str) for each in value)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.models.association import Tracker
-from trackmill.models.detectors.base import Detector
+from trackmill.models.detectors.base import Detector, detect_each
 from trackmill.models.detectors.segmenter import BoxSegmenter
 from trackmill.models.embedders.base import Embedder
 from trackmill.pipeline.tracking.base import VideoModel
@@ -42,7 +42,7 @@ class TwoStage(VideoModel):
         """See `VideoModel.track`; stages are detect, embed, associate and segment."""
         images = [frame.image for frame in frames]
         with times.stage("detect", len(frames)):
-            detections = self.detector.detect(images, [frame.number - 1 for frame in frames])
+            detections = detect_each(self.detector, images, [frame.number - 1 for frame in frames])
         with times.stage("embed", len(frames)):
             embeddings = self.embedder.embed(images, [each.boxes for each in detections])
         with times.stage("associate", len(frames)):

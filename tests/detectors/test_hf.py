@@ -208,6 +208,10 @@ def _nan(folder: Path) -> None:
         (lambda folder: spoil(folder, "config.json", d_model="many"), "copy: transformers cannot read it"),
         (lambda folder: spoil(folder, "config.json", d_model=16), r"do not fit its config.json: \d+ of another shape"),
         (lambda folder: spoil(folder, "config.json", model_type=None), "has no model_type"),
+        (
+            lambda folder: spoil(folder, "config.json", id2label={"0": "a", "1": "b", "99999999999": "c"}),
+            "counts up to",
+        ),
         (_pickled, "has no .safetensors with the weights .pytorch_model.bin can hold code"),
         (_no_processor, "has no preprocessor_config.json, which says how images are prepared"),
         (lambda folder: spoil(folder, "preprocessor_config.json", image_processor_type="X"), "copy: "),

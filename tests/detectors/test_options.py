@@ -17,9 +17,14 @@ pytest.importorskip("timm")
 
 from tests.detectors.tiny_hf import save_detr, save_grounding_dino  # noqa: E402
 from trackmill.models import masa  # noqa: E402
-from trackmill.models.detectors.base import Detector  # noqa: E402
+from trackmill.models.detectors.base import Detector, detect_each  # noqa: E402
 from trackmill.models.detectors.frame_scaling import FrameScaling  # noqa: E402
-from trackmill.models.detectors.options import OPTIONS, DetectorOptions, apply_options  # noqa: E402
+from trackmill.models.detectors.options import (  # noqa: E402
+    OPTIONS,
+    DetectorOptions,
+    DetectorWithOptions,
+    apply_options,
+)
 from trackmill.models.masa.frame_features import FrameFeatures  # noqa: E402
 from trackmill.models.registry import DETECTORS, find_detector  # noqa: E402
 from trackmill.schemas.boxes import iou_matrix  # noqa: E402
@@ -197,6 +202,45 @@ def test_options_that_cannot_be(options: dict[str, Any], said: str, tmp_path: Pa
     for make in (theirs, torchvision):
         with pytest.raises(InputError, match=said):
             make(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "said"),
+    [
+        ("tests.sidecars.detectors:Windows", "nmsiou", "unknown key 'nmsiou'; did you mean 'nms_iou'"),
+        ("tests.sidecars.detectors:Windows", "zzz", "unknown key 'zzz'; known keys: min_score, classes, nms_iou"),
+        ("detic:x.pth", "short_sid", "unknown key 'short_sid'; did you mean 'short_side'"),
+    ],
+)
+def test_an_unknown_option_is_told_with_those_of_all_detectors(name: str, key: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        find_detector(name, {key: 1})
+
+
+class Odd(Detector):
+    names, category_ids = ("a",), (1,)
+
+    def __init__(self, given: Any) -> None:
+        self.given = given
+
+    def detect(self, images: Any, frames: Any = None) -> Any:
+        return self.given
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, "the detector Odd: detect should return a list of Detections"),
+        ([([], [])], "the detector Odd: detect should return a list of Detections"),
+        ([], "the detector Odd: gave 0 results for 1 images"),
+    ],
+)
+def test_a_detector_that_breaks_the_contract_is_named(given: Any, said: str) -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(InputError, match=said):
+        detect_each(Odd(given), [image])
+    with pytest.raises(InputError, match=said):
+        DetectorWithOptions(Odd(given), DetectorOptions(max_boxes=1)).detect([image])
 
 
 def test_none_is_the_detectors_own_choice() -> None:

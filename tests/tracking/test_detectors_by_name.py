@@ -77,6 +77,9 @@ def test_a_detector_of_transformers(folder: Path, capsys: pytest.CaptureFixture[
     ("arguments", "said"),
     [
         (["--detections", "detic"], "name its weights: detic:PATH or detic:URL, or track with the model"),
+        (["--detections", "detic:"], "detector detic: name its weights: detic:PATH or detic:URL"),
+        (["--detections", "hf:detr", "--text-weights", "x"], "hf:detr: compares no vectors of names"),
+        (["--detections", "detic:x.pth", "--min-score", "7"], "min_score: Input should be less than or equal to 1"),
         (["--detections", "detics:x.pth"], "no detector is called 'detics'; did you mean 'detic'"),
         (["--detections", "detic:x.pth", "--detector-weights", "y.pth"], "its name says which weights"),
         (["--detections", "detic:x.pth"], "no checkpoint at"),
