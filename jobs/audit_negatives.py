@@ -18,7 +18,7 @@ from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import clean, note, warn
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.storage.files import canonical, is_local
 from trackmill.schemas.config import build
 from trackmill.schemas.errors import InputError
 
@@ -64,7 +64,9 @@ def run(options: Options) -> ExitCode:
     if options.sidecar and options.proposals:
         raise InputError("--sidecar and --proposals name different negatives: choose one")
     if options.html:
-        canonical(options.html)  # an impossible target is found before any work is done
+        url = canonical(options.html)  # an impossible target is found before any work is done
+        if is_local(url) and Path(options.html).expanduser().is_dir():
+            raise InputError(f"--html {redact(options.html)}: is a folder; name the file")
     dataset = open_dataset(options.root, keep_damaged=True)
     negatives = find_negatives(dataset, options.sidecar or "", options.proposals)
     if not (options.sidecar or options.proposals or negatives.sidecar):

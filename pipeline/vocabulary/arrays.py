@@ -26,6 +26,7 @@ EMBEDDINGS, NAMES, RECIPE = "embeddings", "names", "recipe"
 """Arrays of an `.npz`: (C, D) numbers, (C,) texts, and one text."""
 
 _MAX_HEADER = 64 << 10
+_MAX_SIDES = 32
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -131,6 +132,10 @@ def _array(data: bytes, where: str) -> NDArray[Any]:
         raise InputError(f"{where}: no array of NumPy (.npy), or damaged{hint}") from None
     if dtype.hasobject:
         raise InputError(f"{where}: holds objects of Python, which are not read; save numbers and texts")
+    if len(shape) > _MAX_SIDES or not dtype.itemsize or max(map(int, shape), default=0) > MAX_VECTOR_BYTES:
+        # Of these NumPy makes no array, or one of any length out of no bytes.
+        said = f"{len(shape)} sides" if len(shape) > _MAX_SIDES else f"{shape} of {dtype}"
+        raise InputError(f"{where}: says that it has {said}, which no vocabulary has; it is damaged")
     begin, count = stream.tell(), math.prod(map(int, shape))
     if any(int(side) < 0 for side in shape) or count * dtype.itemsize != len(data) - begin:
         raise InputError(

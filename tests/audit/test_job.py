@@ -170,6 +170,7 @@ def test_empty_and_quarantined(
         (["--sidecar", "negatifs"], "no sidecar 'negatifs' (there are negatives, plain)"),
         (["--sidecar", "plain"], "an audit needs a column of boxes and a score; it has box (box), mean (float32)"),
         (["--sidecar", "plain", "--proposals"], "choose one"),
+        (["--html", "tests"], "--html tests: is a folder; name the file"),
         (["--nms-iou", "0"], "--nms-iou: '0': Input should be greater than 0"),
     ],
 )

@@ -118,6 +118,9 @@ def header(shape: str, kind: str = "<f4") -> bytes:
     [
         (header("(1000000000, 512)") + b"\0" * 64, r"says that it is \(1000000000, 512\) of float32, and has 64 bytes"),
         (header("(-2, -8)") + b"\0" * 64, "cut short or damaged"),
+        (header("(99999999999999999999999, 0)"), "which no vocabulary has"),
+        (header("(99999999999, 9)", "<U0"), "which no vocabulary has"),
+        (header(f"({'1, ' * 33})") + b"\0" * 4, "33 sides, which no vocabulary has"),
         (header("(2, 8)") + b"\0" * 60, "has 60 bytes instead of 64"),
         (header("(2, 8)") + b"\0" * 68, "has 68 bytes instead of 64"),
         (header("(" * 90), "no array of NumPy"),

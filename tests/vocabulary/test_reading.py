@@ -78,6 +78,7 @@ def test_names_are_encoded_as_a_and_the_name(clip: str) -> None:
     assert vocabulary.names == ("person", "traffic light")
     assert vocabulary == as_vocabulary(["person", "traffic light"], clip) == as_vocabulary("person,traffic light", clip)
     assert vocabulary == as_vocabulary(np.array(["person", "traffic light"]), clip)
+    assert vocabulary == as_vocabulary(np.array(["person", "traffic light"], object), clip)
     assert vocabulary == as_vocabulary(["person", "traffic light"], small_state())
 
 
