@@ -210,7 +210,7 @@ def _nan(folder: Path) -> None:
         (lambda folder: spoil(folder, "config.json", model_type=None), "has no model_type"),
         (
             lambda folder: spoil(folder, "config.json", id2label={"0": "a", "1": "b", "99999999999": "c"}),
-            "counts up to",
+            "counts to 99,999",
         ),
         (_pickled, "has no .safetensors with the weights .pytorch_model.bin can hold code"),
         (_no_processor, "has no preprocessor_config.json, which says how images are prepared"),
