@@ -121,7 +121,7 @@ DETECTORS: dict[str, Entry] = {
     "detic": Entry(
         target="trackmill.models.detic.detector:DeticDetector",
         summary="detic:WEIGHTS, Detic with any vocabulary; detic: the one inside the model",
-        extra="masa",
+        extra="detic",
         argument="weights",
         argument_is_weights=True,
     ),

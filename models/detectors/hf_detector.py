@@ -58,7 +58,7 @@ class HfDetector(Detector):
         import transformers.models.auto.modeling_auto as auto
 
         if tensors is not None:
-            raise InputError(f"hf:{config.model}: its weights are in the model's folder; leave --detector-weights out")
+            raise InputError(f"hf:{config.model}: its weights are in the model's folder; give no others")
         prompted: dict[str, str] = dict(auto.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES)
         fixed: dict[str, str] = dict(auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES)
         name = str(Path(config.model).expanduser()) if is_folder(config.model) else config.model
