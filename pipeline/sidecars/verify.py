@@ -109,8 +109,9 @@ class SidecarCheck:
             missing = len(self._parts.keys() - sidecar.parts.keys())
             if missing:
                 makes = command(self._dataset.url, name, sidecar.about.parts["producer"]["name"])
+                unwanted = "" if sidecar.parts else f"; if nobody wants it: delete sidecars/{name}, which has no rows"
                 warnings.append(
-                    f"sidecar {name}: {missing} of {len(self._parts)} parts are missing; {makes} makes them"
+                    f"sidecar {name}: {missing} of {len(self._parts)} parts are missing; {makes} makes them{unwanted}"
                 )
             if self._quarantined[name]:
                 warnings.append(f"sidecar {name}: {self._quarantined[name]} samples are quarantined in it")
