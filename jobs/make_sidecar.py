@@ -126,7 +126,8 @@ def make(options: Options, root: str, name: str, producer: str) -> ExitCode:
         progress.close()
     code = _summarise(outcome, making, root)
     if making.work.job.producer == "negatives" and outcome.made and not outcome.failed:
-        say(f"look at them: trackmill audit {redact(root)} --html sheet.html")
+        which = "" if outcome.name == "negatives" else f" --sidecar {outcome.name}"  # the audit's default
+        say(f"look at them: trackmill audit {redact(root)}{which} --html sheet.html")
     return code
 
 

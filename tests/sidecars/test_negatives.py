@@ -145,7 +145,9 @@ def test_thresholds_are_settings_and_other_ones_are_refused(
     check(root, 0.1, 0.2)
     assert mine_negatives([*command, "--min-score", "0.1"]) == 2
     assert "producer.settings.max_iou: 0.2 -> 0.5" in capsys.readouterr().err
+    capsys.readouterr()
     assert mine_negatives([*command, "--name", "others"]) == 0, "a second one beside it"
+    assert f"trackmill audit {root} --sidecar others --html" in capsys.readouterr().out
 
 
 def test_stored_proposals_are_negatives_by_the_same_rule(one_pass: Path, tmp_path: Path) -> None:
