@@ -171,6 +171,7 @@ def test_a_broken_file_of_theirs_is_quarantined(folder: Path) -> None:
     assert "9.tile" in printed
 
 
+@pytest.mark.slow  # both in one process are tested above, and Ray's workers elsewhere
 @pytest.mark.ray
 def test_both_from_outside_on_ray(folder: Path) -> None:
     options = [*NAMES, "--set", "proposer_settings.side=5", "--set", "shards.unit_frames=2"]
