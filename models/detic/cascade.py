@@ -16,10 +16,7 @@ from torch import Tensor, nn
 from trackmill.models.detic.classifier import ZeroShotClassifier
 from trackmill.models.detic.mask_head import MaskHead
 from trackmill.models.detic.pooling import pool
-from trackmill.models.detic.settings import OFFICIAL, Architecture, Flavour
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
+from trackmill.models.detic.settings import OFFICIAL, Architecture, Flavour, Size
 
 CELLS = 7
 """Of a side of a pooled region."""

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from trackmill.models.detic.mask_pasting import paste_masks
 from trackmill.models.detic.network import Dense, DeticNetwork, Found
 from trackmill.models.detic.preprocessing import (
-    Size,
     check_image,
     check_resize,
     make_batch,
@@ -21,7 +20,7 @@ from trackmill.models.detic.preprocessing import (
     resized_ahead,
     resized_size,
 )
-from trackmill.models.detic.settings import DetectionSettings, require_count
+from trackmill.models.detic.settings import DetectionSettings, Size, require_count
 from trackmill.models.detic.vocabulary import as_vocabulary
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError

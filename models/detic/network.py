@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trackmill.models.detic.cascade import CascadeHeads, Size, clip
+from trackmill.models.detic.cascade import CascadeHeads, clip
 from trackmill.models.detic.centernet import ProposalGenerator, ProposalSettings, proposals
 from trackmill.models.detic.classifier import classifier_matrix, set_matrix
 from trackmill.models.detic.pyramid import Pyramid
 from trackmill.models.detic.selection import Candidates, find_candidates, select
-from trackmill.models.detic.settings import OFFICIAL, Architecture, DetectionSettings, Flavour
+from trackmill.models.detic.settings import OFFICIAL, Architecture, DetectionSettings, Flavour, Size
 from trackmill.models.detic.vocabulary import Vocabulary
 
 

@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from trackmill.models.detic.settings import DIVISOR, IMAGENET_MEAN, IMAGENET_STD
+from trackmill.models.detic.settings import DIVISOR, IMAGENET_MEAN, IMAGENET_STD, Size
 from trackmill.schemas.errors import InputError
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
 
 _MOST = 255.0
 _ROUNDING = 1e-3

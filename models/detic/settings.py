@@ -9,6 +9,9 @@ from typing import Literal
 
 from trackmill.schemas.errors import InputError
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
 EMBEDDING = 512
 """Numbers of a class's vector: those of CLIP ViT-B/32's text tower."""
 
