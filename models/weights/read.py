@@ -142,7 +142,8 @@ def state_dict_of(loaded: Any, where: str = "the weights") -> dict[str, Tensor]:
     while (inner := _inside(loaded)) is not None:
         loaded = inner
     if not isinstance(loaded, Mapping) or not loaded:
-        raise BadWeights(f"{where}: holds a {type(loaded).__name__} where tensors by name (a state dict) were expected")
+        what = "nothing" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
+        raise BadWeights(f"{where}: holds {what} where tensors by name (a state dict) were expected")
     state = {str(name).replace(_COMPILED, ""): values for name, values in loaded.items()}
     while prefix := next((each for each in PREFIXES if _all_begin_with(state, each)), None):
         state = {name.removeprefix(prefix): values for name, values in state.items() if name not in _COUNTERS}
