@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
-from trackmill.models.registry import MODELS, is_outside
+from trackmill.models.outside import is_outside
+from trackmill.models.registry import MODELS
 from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave

@@ -206,7 +206,7 @@ def summarise(rank: int, plan: TrainingPlan, result: TrainingResult) -> ExitCode
 
 def closing(plan: TrainingPlan) -> Iterable[str]:
     """Where the result lies and how it is used."""
-    from trackmill.models.registry import is_outside
+    from trackmill.models.outside import is_outside
     from trackmill.pipeline.training.result import result_url
 
     url = redact(result_url(plan.output))

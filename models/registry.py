@@ -37,13 +37,12 @@ it if it is a torch module. This module imports no framework.
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from trackmill.models.choice import Choice, DetectorChoice, Entry
+from trackmill.models.outside import choose, import_object, is_outside, require_class
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import nearest, shortened
 
@@ -52,48 +51,6 @@ if TYPE_CHECKING:
 
     from trackmill.models.proposers.base import Proposer
     from trackmill.schemas.config import Settings
-
-T = TypeVar("T")
-
-OUTSIDE: list[str] = []
-"""What was imported in this process that is not ours: it may be the cause of what then goes wrong."""
-
-DEFAULT_FRAME_SIZE = (1024, 1024)
-"""Longer and shorter side at which a model looks at frames if it does not say: no frame is larger than this."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One thing that a name stands for.
-
-    Args:
-        target: a module, or `module:attribute`; imported when it is used and not before.
-        summary: a few words for `--help`.
-        extra: of pip, that its packages are in; "" where they are always there.
-        options: settings that the name implies, such as the variant of a model.
-        words: what may be said instead of a checkpoint file, and the settings that each word stands for.
-        published: names of the checkpoint files that its authors publish.
-        argument: the setting that `name:ARGUMENT` fills in, such as which of torchvision's detectors; "" if there is
-            none.
-        argument_is_weights: that the argument is no setting but the checkpoint, and may be given apart from the name.
-        argument_is_folder: that the argument is a model folder, which the thing reads itself: weights and all.
-        on_features: of a detector, that it works on the feature maps of the model: `build` takes `features=...`.
-    """
-
-    target: str
-    summary: str
-    extra: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    published: tuple[str, ...] = ()
-    argument: str = ""
-    argument_is_weights: bool = False
-    argument_is_folder: bool = False
-    on_features: bool = False
-
-    def load(self) -> Any:
-        """The module or class; see `import_object` for what is raised."""
-        return import_object(self.target, "the registry's")
 
 
 def _masa(variant: str, summary: str, *published: str, **more: Any) -> Entry:
@@ -166,52 +123,6 @@ PROPOSERS: dict[str, Entry] = {
 """What `--proposer` may say."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A name that was looked up, with its settings: checked, not yet built.
-
-    Args:
-        name: as it was given.
-        offer: the module or class, see the top of this file.
-        config: its settings.
-        entry: what the dictionary says of it.
-    """
-
-    name: str
-    offer: Any
-    config: Settings
-    entry: Entry
-
-    def build(
-        self, tensors: Mapping[str, torch.Tensor] | None = None, device: str | torch.device = "cpu", **shared: Any
-    ) -> Any:
-        """The thing itself.
-
-        Args:
-            tensors: by name, a `trackmill.models.weights.read.Checkpoint` or any mapping; None: fresh weights.
-            device: where it is put.
-            shared: what the thing gets beside its weights, see `DetectorChoice.build`.
-
-        Raises:
-            ValueError: tensors that do not fit; names each.
-            ImportError: a package is missing; says what to type.
-        """
-        if hasattr(self.offer, "build"):
-            return self.offer.build(self.config, tensors, device, **shared)
-        return _called(self.offer, self.name, tensors, device)
-
-    def frame_size(self) -> tuple[int, int]:
-        """(longer, shorter) side in pixels that frames are scaled to before the model looks at them."""
-        offered = getattr(self.offer, "frame_size", None)
-        size: tuple[int, int] = offered(self.config) if offered else DEFAULT_FRAME_SIZE
-        return size
-
-    def default_weights(self) -> str:
-        """URL of the published weights that are taken when none are named; "" where there are none."""
-        offered = getattr(self.offer, "default_weights", None)
-        return str(offered(self.config)) if offered else ""
-
-
 def find_model(name: str, settings: Mapping[str, Any] | None = None) -> Choice:
     """Look a model up: a key of `MODELS`, or `my_package.my_module:Class`.
 
@@ -223,61 +134,6 @@ def find_model(name: str, settings: Mapping[str, Any] | None = None) -> Choice:
         ValueError: no such name (says the nearest), no such module or class, or settings that are wrong.
     """
     return _find("model", name, MODELS, settings)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectorChoice(Choice):
-    """A detector that was looked up: it has the options of `DetectorOptions`, whoever wrote it.
-
-    Args:
-        weights: what the name itself says of the checkpoint, a path or URL (`detic:WEIGHTS`); "" otherwise.
-        options: those options that the detector knows nothing of; they are applied behind it.
-        where: what errors call it.
-        inside: that it lies in the checkpoint of the model that tracks, whose tensors it gets.
-    """
-
-    weights: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    where: str = ""
-    inside: bool = False
-
-    @property
-    def takes_vocabulary(self) -> bool:
-        """Whether `classes` become vectors, and `build` takes `vocabulary=...`."""
-        return bool(getattr(self.offer, "takes_vocabulary", False))
-
-    def build(
-        self, tensors: Mapping[str, torch.Tensor] | None = None, device: str | torch.device = "cpu", **shared: Any
-    ) -> Any:
-        """The detector, with all of its options; see `Choice.build`.
-
-        Args:
-            tensors: as there.
-            device: as there.
-            shared: `features`, of a detector that works on the model's maps; `vocabulary`, of one that takes it.
-
-        Raises:
-            InputError: it is no `Detector`, or does not know a class that is asked for.
-        """
-        from trackmill.models.detectors.base import Detector
-        from trackmill.models.detectors.options import OPTIONS, DetectorOptions, with_options
-
-        built = super().build(tensors, device, **shared)
-        if not isinstance(built, Detector):
-            # What merely has `detect` was taken for detections of sidecars before there were options.
-            if callable(getattr(built, "detect", None)) and not any(self.options.values()):
-                return built
-            raise InputError(f"{self.where}: {no_detector(built)}")
-        if isinstance(self.config, DetectorOptions):
-            return with_options(built, dict(self.config), built.applies, self.where)
-        # What a class of somebody else has among its own settings, it keeps itself.
-        own = frozenset(OPTIONS) & set(type(self.config).model_fields)
-        return with_options(built, self.options, own | built.applies, self.where)
-
-
-def no_detector(built: Any) -> str:
-    """What is said of an object that is used as a `Detector` and is none."""
-    return f"{type(built).__name__} is no Detector; derive it from trackmill.models.detectors.base.Detector"
 
 
 def find_detector(name: str, settings: Mapping[str, Any] | None = None) -> DetectorChoice:
@@ -389,93 +245,6 @@ def recognise(tensors: Mapping[str, torch.Tensor]) -> str | None:
     return str(said) if said in MODELS else None
 
 
-def choose(what: str, name: str, known: Iterable[str]) -> str:
-    """`name`, if it is known.
-
-    Raises:
-        ValueError: it is not; names the nearest, or all.
-    """
-    names = list(known)
-    if name in names:
-        return name
-    advice = nearest(name, names) or f"known: {', '.join(names)}"
-    raise InputError(f"no {what} is called {name!r}; {advice}; your own: my_package.my_module:Name")
-
-
-def is_outside(name: str) -> bool:
-    """Whether `name` says where code of somebody else's lies: `package.module:attribute`, and is no path and no URL."""
-    module, colon, attribute = name.partition(":")
-    return bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
-def import_object(path: str, what: str, likely: Iterable[str] = ()) -> Any:
-    """The module `package.module`, or the object that `package.module:attribute` names.
-
-    Args:
-        path: where it is. Modules that are not ours are looked for in the current folder too, after all other places.
-        what: what it should be, for the error.
-        likely: names that may have been meant, for the error.
-
-    Raises:
-        ValueError: there is no such module or attribute; says which, and where was looked.
-        Exception: whatever the module raises while it is imported.
-    """
-    module, colon, attribute = path.partition(":")
-    if not module.startswith("trackmill."):
-        if path not in OUTSIDE:
-            OUTSIDE.append(path)
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        # A package that is missing inside the module is another matter than the module itself.
-        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
-            raise
-        advice = nearest(path, likely) or f"looked in {os.getcwd()} and what is installed"
-        raise InputError(f"{what} {path}: there is no module {error.name!r}; {advice}") from None
-    if not colon:
-        return found
-    try:
-        return getattr(found, attribute)
-    except AttributeError:
-        advice = nearest(attribute, vars(found))
-        raise InputError("; ".join(filter(None, [f"{what} {path}: {module} has no {attribute!r}", advice]))) from None
-
-
-def require_class(found: Any, base: type[T], what: str, name: str, attributes: Mapping[str, str]) -> type[T]:
-    """Somebody else's class, after a look at whether it keeps its contract as far as a class can.
-
-    Args:
-        found: what `import_object` gave.
-        base: the class that it should be derived from.
-        what: it should be, such as `proposer`.
-        name: under which it was given.
-        attributes: that it must have, and what each is.
-
-    Raises:
-        InputError: no such class, or it lacks methods, attributes or a `Config` that is a `Settings`; names them.
-    """
-    from trackmill.schemas.config import Settings
-
-    where = f"{base.__module__}.{base.__name__}"
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise InputError(f"{what} {name}: it is no class derived from {where}")
-    lacking = sorted(getattr(found, "__abstractmethods__", ()))
-    if lacking:
-        raise InputError(f"{what} {name}: the class lacks {', '.join(lacking)}, see {where}")
-    for attribute, meaning in attributes.items():
-        if not hasattr(found, attribute):
-            raise InputError(f"{what} {name}: the class needs an attribute {attribute!r}: {meaning}")
-    version = getattr(found, "version", 0)
-    if not isinstance(version, int):
-        raise InputError(f"{what} {name}: its version is {version!r}, should be a whole number")
-    config = getattr(found, "Config", Settings)
-    if not (isinstance(config, type) and issubclass(config, Settings)):
-        raise InputError(f"{what} {name}: its Config is no class derived from trackmill.schemas.config.Settings")
-    return found
-
-
 def _find(what: str, name: str, known: Mapping[str, Entry], settings: Mapping[str, Any] | None) -> Choice:
     from trackmill.schemas.config import Settings, build
 
@@ -507,17 +276,3 @@ def _split(name: str, known: Mapping[str, Entry]) -> tuple[str, str]:
     if colon and key in known and known[key].argument:
         return key, argument
     return name, ""
-
-
-def _called(offer: Any, name: str, tensors: Mapping[str, torch.Tensor] | None, device: str | torch.device) -> Any:
-    """An object of a class that has no `build`."""
-    made = offer()
-    if tensors is not None:
-        from trackmill.models.weights.fit import fit
-
-        if not hasattr(made, "load_state_dict"):
-            raise InputError(
-                f"{name} takes no weights: it is no torch module and has no build(config, tensors, device)"
-            )
-        fit(made, tensors, name)
-    return made.to(device).eval() if hasattr(made, "load_state_dict") else made

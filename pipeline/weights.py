@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trackmill.models.registry import MODELS, Choice, DetectorChoice, find_detector, find_model, own_detector
+from trackmill.models.choice import Choice, DetectorChoice
+from trackmill.models.registry import MODELS, find_detector, find_model, own_detector
 from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.models.weights.errors import MissingPackage
 from trackmill.models.weights.read import read_checkpoint

@@ -55,12 +55,12 @@ def load_model(
     if variant is not None and variant not in VARIANTS:
         advice = nearest(str(variant), VARIANTS) or f"known: {', '.join(VARIANTS)}"
         raise InputError(f"no variant of Detic is called {variant!r}; {advice}")
-    # The vocabulary first: what is wrong with it is found before anything large is read.
-    classes = None if vocabulary is None else as_vocabulary(vocabulary, text_weights)
-    if classes is not None:
-        classes.check_width(VARIANTS[variant or "swinb"].embedding, "Detic")
+    # The checkpoint first: names of classes may mean that CLIP is fetched, in vain where the path is misspelt.
     checkpoint = official_tensors(as_checkpoint(weights))
     architecture = VARIANTS[checked_variant(checkpoint, variant)]
+    classes = None if vocabulary is None else as_vocabulary(vocabulary, text_weights)
+    if classes is not None:
+        classes.check_width(architecture.embedding, "Detic")
     num_classes = num_stored_classes(checkpoint) if classes is None else 1
     # Detic's own constants for MASA's copy too: it was trained with them, and mmdet's are rounded.
     with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced at once

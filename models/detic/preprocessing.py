@@ -54,7 +54,9 @@ def check_resize(resize: Any) -> Size | None:
         return None
     try:
         shorter, longer = map(int, resize)
-    except (TypeError, ValueError):
+        if (shorter, longer) != tuple(resize):
+            raise ValueError("parts of pixels")
+    except (TypeError, ValueError, OverflowError):
         raise InputError(
             f"resize: should be (shorter side, longer side at most) or None for images as they are, found {resize!r}"
         ) from None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trackmill.models.registry import import_object
+from trackmill.models.outside import import_object
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import shortened
 

@@ -101,8 +101,8 @@ def _blame(error: BaseException) -> str:
     if place := place_outside("".join(traceback.format_exception(error))):
         return f"It was raised in {place}, code that is not Trackmill's"
     # Looked up and not imported: where nothing was imported from outside, nobody outside is to blame.
-    registry = sys.modules.get("trackmill.models.registry")
-    others = list(getattr(registry, "OUTSIDE", ()))
+    outside = sys.modules.get("trackmill.models.outside")
+    others = list(getattr(outside, "OUTSIDE", ()))
     if others:
         return f"This is a bug in Trackmill, in a library, or in what {' or '.join(others)} returned"
     return "This is a bug in Trackmill or in a library"

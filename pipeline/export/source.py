@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from torch import nn
 
 from trackmill.models.masa.model import Masa
-from trackmill.models.registry import MODELS, choose, recognise
+from trackmill.models.outside import choose
+from trackmill.models.registry import MODELS, recognise
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, read_document

@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from trackmill.models.registry import is_outside, proposer_class
+from trackmill.models.outside import is_outside
+from trackmill.models.registry import proposer_class
 from trackmill.pipeline.mining.settings import MineConfig, proposer_settings, source_settings
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.sources import source_class

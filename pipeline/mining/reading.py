@@ -10,7 +10,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trackmill.models.registry import is_outside
+from trackmill.models.outside import is_outside
 from trackmill.pipeline.console.blame import place_outside
 from trackmill.pipeline.isolation.limits import LimitReached, Limits, ReaderDied
 from trackmill.pipeline.isolation.process import CallFailed

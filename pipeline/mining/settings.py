@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model, field_validator
 
-from trackmill.models.registry import PROPOSERS, choose, is_outside, proposer_class
+from trackmill.models.outside import choose, is_outside
+from trackmill.models.registry import PROPOSERS, proposer_class
 from trackmill.pipeline.sources import AUTO, SOURCES, settings_class
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.workers.settings import PoolSettings

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trackmill.models.registry import is_outside
+from trackmill.models.outside import is_outside
 from trackmill.pipeline.sidecars.producer import Producer
 from trackmill.pipeline.sidecars.producers import producer_class
 from trackmill.schemas.config import Settings, build

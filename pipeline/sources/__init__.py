@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from trackmill.models.registry import Entry, choose, import_object, is_outside, require_class
+from trackmill.models.choice import Entry
+from trackmill.models.outside import choose, import_object, is_outside, require_class
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trackmill.models.registry import choose, import_object, is_outside
+from trackmill.models.outside import choose, import_object, is_outside
 from trackmill.schemas.config import ConfigError
 from trackmill.schemas.errors import InputError
 

@@ -7,21 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trackmill.models.association import Tracker
+from trackmill.models.choice import DEFAULT_FRAME_SIZE, Choice, DetectorChoice, no_detector
 from trackmill.models.detectors.base import Detector
 from trackmill.models.detectors.options import DetectorOptions, with_options
 from trackmill.models.device import choose_device
 from trackmill.models.embedders.base import Embedder, EmbeddingNetwork, SharedFeatures
-from trackmill.models.registry import (
-    DEFAULT_FRAME_SIZE,
-    DETECTORS,
-    MODELS,
-    Choice,
-    DetectorChoice,
-    detector_forms,
-    find_model,
-    names_detector,
-    no_detector,
-)
+from trackmill.models.registry import DETECTORS, MODELS, detector_forms, find_model, names_detector
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.detection_files import FileDetections, read_detections

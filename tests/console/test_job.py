@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from pydantic import Field
 
-from trackmill.models import registry
+from trackmill.models import outside
 from trackmill.pipeline.console.blame import place_outside
 from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.job import Job
@@ -263,7 +263,7 @@ def test_the_line_of_somebody_elses_code_is_named(tmp_path: Path, capsys: pytest
 def test_what_was_imported_from_outside_may_be_to_blame(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(registry, "OUTSIDE", ["mine.module:Detector"])
+    monkeypatch.setattr(outside, "OUTSIDE", ["mine.module:Detector"])
     assert failing(TypeError("'NoneType' object is not iterable")).main(["--output", "x"]) == 1
     assert "a bug in Trackmill, in a library, or in what mine.module:Detector returned" in capsys.readouterr().err
 

@@ -142,6 +142,11 @@ def test_tensors_that_do_not_fit(state: dict[str, Tensor]) -> None:
         detic.load({**state, index: state[index].flip(0)}, vectors())
 
 
+def test_a_path_that_is_misspelt_is_told_before_names_are_encoded(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"detic\.pth"):
+        detic.load(tmp_path / "detic.pth", ["person"], text_weights=tmp_path / "clip.pt")
+
+
 def test_classes_of_the_checkpoint(state: dict[str, Tensor]) -> None:
     without = {name: each for name, each in state.items() if "zs_weight" not in name}
     with pytest.raises(ValueError, match=r"holds no classes .* give a vocabulary"):

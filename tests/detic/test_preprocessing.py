@@ -111,7 +111,7 @@ def test_what_is_an_image() -> None:
         check_image(np.full((2, 2, 3), 0.5), "x")
 
 
-@pytest.mark.parametrize("resize", [800, (800,), (0, 1333), "large", (1, 2, 3), ("a", "b")])
+@pytest.mark.parametrize("resize", [800, (800,), (0, 1333), "large", (1, 2, 3), ("a", "b"), (800.5, 1333)])
 def test_what_is_no_resize(resize: Any) -> None:
     with pytest.raises(ValueError, match="resize"):
         check_resize(resize)

@@ -14,16 +14,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
+from trackmill.models.choice import Entry  # noqa: E402
+from trackmill.models.outside import choose, import_object, is_outside  # noqa: E402
 from trackmill.models.registry import (  # noqa: E402
     DETECTORS,
     MODELS,
     PROPOSERS,
-    Entry,
-    choose,
     find_detector,
     find_model,
-    import_object,
-    is_outside,
     names_detector,
     proposer_class,
     recognise,

@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from trackmill.models.registry import Choice
+from trackmill.models.choice import Choice
 from trackmill.pipeline.storage import download, files
 from trackmill.pipeline.storage import fetched as weights
 from trackmill.pipeline.storage.fetched import BadWeights, Weights, fetch_weights

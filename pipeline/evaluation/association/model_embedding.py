@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.models.device import choose_device
-from trackmill.models.registry import MODELS, is_outside
+from trackmill.models.outside import is_outside
+from trackmill.models.registry import MODELS
 from trackmill.pipeline.evaluation.association.embeddings import Embedding, PixelEmbedding, named_embedding
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.weights import build_model, choose_model

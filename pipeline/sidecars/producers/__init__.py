@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trackmill.models.registry import choose, import_object, is_outside, require_class
+from trackmill.models.outside import choose, import_object, is_outside, require_class
 from trackmill.pipeline.sidecars.producer import Producer
 from trackmill.pipeline.sidecars.producers.chains import ChainProducer
 from trackmill.pipeline.sidecars.producers.detections import DetectionProducer

@@ -13,9 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
+from trackmill.models.choice import Choice, DetectorChoice
 from trackmill.models.detectors.options import DetectorOptions
 from trackmill.models.device import choose_device
-from trackmill.models.registry import DETECTORS, Choice, DetectorChoice, find_model, shown_name
+from trackmill.models.registry import DETECTORS, find_model, shown_name
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.sidecars.producers.file_detections import digest_of_files, read_file_detections
 from trackmill.pipeline.storage.fetched import fetch_weights
