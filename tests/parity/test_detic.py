@@ -38,7 +38,7 @@ MODES = {
     "demo": {"score_threshold": 0.3, "one_class_per_proposal": True},
 }
 needs_lvis = pytest.mark.skipif(not rebuild.LVIS.exists(), reason=f"{NEEDS_DATA} ../shared/reference/detic_r50")
-both_inputs = pytest.mark.parametrize("name", ["rand", pytest.param("truck", marks=pytest.mark.slow)])
+both_inputs = pytest.mark.parametrize("name", ["rand", "truck"])
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_maps_and_proposals(name: str, detector: Detic, reference: dict[str, Any
 
 
 @both_inputs
-@pytest.mark.parametrize("vocabulary", ["custom20", pytest.param("lvis", marks=[needs_lvis, pytest.mark.slow])])
+@pytest.mark.parametrize("vocabulary", ["custom20", pytest.param("lvis", marks=needs_lvis)])
 @torch.no_grad()
 def test_stages_and_instances(
     name: str,
@@ -166,7 +166,6 @@ def test_stages_and_instances(
             np.testing.assert_allclose(sample, wanted, rtol=0, atol=SAMPLES)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rand", "truck"])
 @torch.no_grad()
 def test_masks_and_boxes_of_the_original_picture(
@@ -191,7 +190,6 @@ def test_masks_and_boxes_of_the_original_picture(
     assert np.mean(np.array(areas) == wanted) > 0.8
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rand", "truck"])
 def test_detect_gives_the_same_end_to_end(name: str, detector: Detic, reference: dict[str, Any]) -> None:
     detector.set_vocabulary(rebuild.custom20())
@@ -224,7 +222,6 @@ def test_the_recipe_leaves_out_only_what_may_be_absent() -> None:
         assert all(".fc." in each for each in left if each.endswith((".weight", ".bias")))
 
 
-@pytest.mark.slow
 @torch.no_grad()
 def test_swin_b_loads_and_its_maps_are_those_of_plain_loops() -> None:
     """Its outputs are not stored: the backbone is held to loops over windows, the rest is the same code as above."""
@@ -243,7 +240,6 @@ def test_swin_b_loads_and_its_maps_are_those_of_plain_loops() -> None:
     rebuild.forget()
 
 
-@pytest.mark.slow
 def test_the_picture_in_its_official_size_is_resized_alike() -> None:
     # The original picture is not here; Pillow's filter is, so the small copy stands for it in both directions.
     image = rebuild.official_image("truck")
