@@ -13,7 +13,7 @@ OUTPUT ?= out/mine$(if $(INPUT),-$(subst *,,$(notdir $(patsubst %/,%,$(firstword
 # More options for the job, e.g. make mine ARGS="--executor inline --limit 4".
 ARGS ?=
 # Processes that run tests at once; tests/conftest.py says which tests stay together. Empty: one process, for a debugger.
-PARALLEL ?= -n 2 --dist loadgroup
+PARALLEL ?= -n 2 --dist loadfile
 # One stage of the demonstration: mine, train, track, evaluate or report; empty means all that is not done yet.
 STAGE ?=
 

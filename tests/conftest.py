@@ -1,7 +1,7 @@
 """How the whole suite runs: one thread a process, which tests may run beside each other, what was skipped.
 
 `make test` runs two processes of pytest-xdist. The tests of a file stay in one process, so that a module's fixtures are
-made once. All tests that start Ray stay in one process too: two clusters at once starve each other on two cores.
+made once. All files that start Ray stay in one process too: two clusters at once starve each other on two cores.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import os
 import signal
 import threading
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
+from tests.starts_ray import starts_ray
 from tests.summary import pytest_terminal_summary  # noqa: F401 - a hook, which pytest finds by its name
 
 # Set before torch is imported, and inherited by jobs under test: on a busy machine the threads of small operators wait
@@ -28,11 +30,17 @@ if threading.current_thread() is threading.main_thread():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ray's tests first, since they take longest; each file is one group, all of Ray's are one."""
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Files with Ray's tests first, since they take longest."""
+    items.sort(key=lambda item: not starts_ray(item.nodeid.partition("::")[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each file is one group, all files with Ray's tests are one; see `tests.together`."""
+    from tests.together import FilesTogether
+
+    config.option.loadscopereorder = False  # Ray's stay first
+    return FilesTogether(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
