@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from tests.detic import rebuild
 from tests.detic.naive_swin import naive_swin
 from tests.fixtures import packed
-from tests.shared_data import NEEDS_DATA
+from tests.shared_data import DATA, NEEDS_DATA, needs_data
 from trackmill.models import detic
 from trackmill.models.detic import cascade
 from trackmill.models.detic.centernet import proposals
@@ -206,6 +207,14 @@ def test_resizing_is_the_released_rule() -> None:
     stored = packed.read_arrays("detic_r50/resize.npz")
     for height, width, new_height, new_width in stored["cases"].tolist():
         assert resized_size(height, width, (800, 1333)) == (new_height, new_width)
+
+
+@needs_data("images/truck.jpg")
+def test_a_picture_is_resized_to_the_same_bytes() -> None:
+    picture = np.asarray(Image.open(DATA / "images" / "truck.jpg").convert("RGB"))
+    resized = resize_image(picture, resized_size(*picture.shape[:2], (800, 1333)))
+    stored = packed.read_arrays("detic_r50/resize.npz")["truck_800"]
+    np.testing.assert_array_equal(resized.reshape(-1)[::997], stored)
 
 
 def test_the_recipe_leaves_out_only_what_may_be_absent() -> None:
