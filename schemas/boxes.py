@@ -47,23 +47,28 @@ def iou_matrix(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     return iou
 
 
-def nms(boxes: Boxes, scores: NDArray[np.floating], iou_threshold: float) -> NDArray[np.int64]:
+def nms(
+    boxes: Boxes, scores: NDArray[np.floating], iou_threshold: float, groups: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """Greedy non-maximum suppression.
 
     Args:
         boxes: (N, 4).
         scores: (N,); among equal scores the earlier box wins.
         iou_threshold: a box is dropped when its IoU with a kept, better box is greater than this.
+        groups: (N,) such as labels: boxes of different ones do not touch each other; None: all are one group.
 
     Returns:
         Indices of the kept boxes, best score first.
     """
-    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
-    overlaps = iou_matrix(boxes, boxes) > iou_threshold
-    dropped = np.zeros(len(boxes), bool)
+    left = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     kept = []
-    for i in order:
-        if not dropped[i]:
-            kept.append(i)
-            dropped |= overlaps[i]
+    # A row at a time: the whole matrix of ten thousand boxes would take gigabytes.
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        covered = iou_matrix(boxes[best][None], boxes[left])[0] > iou_threshold
+        if groups is not None:
+            covered &= groups[left] == groups[best]
+        left = left[~covered]
     return np.array(kept, np.int64)

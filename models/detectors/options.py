@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from trackmill.models.detectors.base import Detector, detect_each
-from trackmill.schemas.boxes import box_areas
+from trackmill.schemas.boxes import nms
 from trackmill.schemas.config import Settings
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
@@ -106,10 +106,11 @@ def apply_options(
     if kept_labels is not None:
         keep &= kept_labels[found.labels]
     rows = np.flatnonzero(keep)
-    best = rows[np.argsort(-found.scores[rows], kind="stable")]
-    if options.nms_iou is not None:
-        groups = np.zeros(len(found), np.int64) if options.class_agnostic_nms else found.labels
-        best = best[_without_duplicates(found.boxes[best], groups[best], options.nms_iou)]
+    if options.nms_iou is None:
+        best = rows[np.argsort(-found.scores[rows], kind="stable")]
+    else:
+        groups = None if options.class_agnostic_nms else found.labels[rows]
+        best = rows[nms(found.boxes[rows], found.scores[rows], options.nms_iou, groups)]
     best = best[: options.max_boxes]
     return found if len(best) == len(found) else found.select(np.sort(best))
 
@@ -174,30 +175,3 @@ def known_classes(classes: Sequence[str], names: Sequence[str], name: str) -> ND
             raise InputError(f"classes: {name} has no class {wanted!r}; {nearest(wanted.lower(), lowered) or few}")
         kept[places] = True
     return kept
-
-
-def _without_duplicates(boxes: NDArray[np.float32], groups: NDArray[np.int64], iou: float) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression among the boxes of a group.
-
-    Args:
-        boxes: (N, 4), best first.
-        groups: (N,) boxes of different ones do not touch each other.
-        iou: a box goes where its IoU with a better one that stays is greater.
-
-    Returns:
-        Rows that stay, best first.
-    """
-    stays = np.ones(len(boxes), bool)
-    areas = box_areas(boxes)
-    for group in np.unique(groups):
-        rows = np.flatnonzero(groups == group)
-        # A row at a time: the whole matrix of ten thousand boxes would take 400 MB.
-        while len(rows) > 1:
-            first, rows = rows[0], rows[1:]
-            low = np.maximum(boxes[first, :2], boxes[rows, :2])
-            sides = np.clip(np.minimum(boxes[first, 2:], boxes[rows, 2:]) - low, 0, None)
-            common = sides[:, 0] * sides[:, 1]
-            covered = common > iou * (areas[first] + areas[rows] - common)
-            stays[rows[covered]] = False
-            rows = rows[~covered]
-    return np.flatnonzero(stays)
