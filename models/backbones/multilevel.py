@@ -1,0 +1,149 @@
+"""Backbones by name, for models that read several feature maps of a picture: one form for all of them.
+
+    backbone = build_backbone("dinov2_vits14")      # fresh weights; a key of `BACKBONES`
+    maps = backbone(normalised)                     # list of (B, C_l, H_l, W_l), the finest or earliest first
+    backbone.channels, backbone.strides             # (384, 384, 384, 384), (14, 14, 14, 14)
+
+The network itself is `backbone.network`, and its state dict has its official names below `network.`. Files of official
+weights are the business of `trackmill.models.backbones.official`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from trackmill.schemas.errors import InputError
+from trackmill.schemas.names import nearest
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of R, G, B in 0..1; what all but EfficientNet-Lite0 and SSDLite were trained with."""
+
+
+class MultiLevelBackbone(nn.Module):
+    """A network that gives L maps of a picture.
+
+    Batch norms always use their stored statistics, also in training mode: clips are few and look alike, so statistics
+    of their own would be poor ones.
+
+    Args:
+        name: what it is called in `BACKBONES`.
+        network: from normalised (B, 3, H, W) to the maps, (B, C_l, H_l, W_l) each.
+        channels: C_l of each map, the finest or earliest first; the last one is the deepest.
+        strides: pixels per cell of each map.
+        mean, std: of R, G, B in 0..1, for normalisation: (value - mean) / std.
+        divisor: sides of its input are multiples of this many pixels.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        *,
+        channels: tuple[int, ...],
+        strides: tuple[int, ...],
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+        divisor: int = 32,
+    ) -> None:
+        super().__init__()
+        self.name, self.channels, self.strides = name, channels, strides
+        self.mean, self.std, self.divisor = mean, std, divisor
+        self.network = network
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> MultiLevelBackbone:
+        """As in any module, but batch norms stay in evaluation mode."""
+        super().train(mode)
+        for module in self.network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(..., 3, H, W) float RGB in 0..1 to the same shape, as `forward` takes it."""
+        mean, std = images.new_tensor(self.mean).view(3, 1, 1), images.new_tensor(self.std).view(3, 1, 1)
+        return (images - mean) / std
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The maps of normalised images.
+
+        Args:
+            images: (B, 3, H, W) float, see `normalise`; H and W are multiples of `divisor`.
+
+        Returns:
+            L maps (B, C_l, H / stride_l, W / stride_l).
+
+        Raises:
+            ValueError: a side is no multiple of `divisor`.
+        """
+        height, width = images.shape[-2:]
+        if height % self.divisor or width % self.divisor:
+            raise ValueError(
+                f"{self.name} takes images whose sides are multiples of {self.divisor} pixels, not {height} x {width}: "
+                "pad them"
+            )
+        maps: list[Tensor] = list(self.network(images))
+        return maps
+
+
+def build_backbone(name: str, *, seed: int | None = None) -> MultiLevelBackbone:
+    """The backbone of that name with fresh weights, in evaluation mode, with gradients.
+
+    Args:
+        name: a key of `BACKBONES`.
+        seed: of fresh weights; None: torch's generator as it is.
+
+    Raises:
+        ValueError: there is none; names the nearest.
+        ImportError: a package is missing.
+    """
+    if name not in BACKBONES:
+        advice = nearest(name, BACKBONES) or f"known: {', '.join(BACKBONES)}"
+        raise InputError(f"no backbone is called {name!r}; {advice}")
+    if seed is None:
+        return BACKBONES[name]().eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return BACKBONES[name]().eval()
+
+
+def _resnet50() -> MultiLevelBackbone:
+    from trackmill.models.backbones.resnet import FrozenResNet
+
+    return MultiLevelBackbone("resnet50", FrozenResNet(), channels=(512, 1024, 2048), strides=(8, 16, 32))
+
+
+def _swin(name: str, width: int, depths: tuple[int, ...], heads: tuple[int, ...]) -> MultiLevelBackbone:
+    from trackmill.models.backbones.swin import Swin
+
+    network = Swin(7, width=width, depths=depths, heads=heads, spelling="original")
+    channels = (2 * width, 4 * width, 8 * width)
+    return MultiLevelBackbone(name, network, channels=channels, strides=(8, 16, 32))
+
+
+def _lite0() -> MultiLevelBackbone:
+    from trackmill.models.backbones.lite0 import lite0
+
+    middle, deviation = 127 / 255, 128 / 255
+    return MultiLevelBackbone(
+        "lite0",
+        lite0(),
+        channels=(40, 112, 320),
+        strides=(8, 16, 32),
+        mean=(middle, middle, middle),
+        std=(deviation, deviation, deviation),
+    )
+
+
+BACKBONES: dict[str, Callable[[], MultiLevelBackbone]] = {
+    "resnet50": _resnet50,
+    "swin_t": lambda: _swin("swin_t", 96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "swin_b": lambda: _swin("swin_b", 128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "detic_swinb": lambda: _swin("detic_swinb", 128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "lite0": _lite0,
+}
+"""What a model may stand on. Maps of a ResNet or a Swin are those of strides 8, 16, 32, as detectors read them."""
