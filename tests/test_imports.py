@@ -42,12 +42,13 @@ FORBIDDEN = {
 
 OPENS_FILES = {
     "models/weights/read.py",
+    "models/weights/frozen_graph.py",
     "models/weights/records.py",
     "models/weights/torchscript.py",
     "models/detectors/hf_folder.py",
     "models/sam/sam2.py",
 }
-"""Modules in `models` that may read a file of this machine: readers of checkpoints, and transformers' folders."""
+"""Modules in `models` that may read a file of this machine: readers of checkpoints and graphs, and transformers' folders."""
 
 CALLED_BY_NAME = {
     "models/detic/vocabulary.py": "trackmill.pipeline.vocabulary:read_vocabulary",
