@@ -1,0 +1,1 @@
+"""ScaleTrack: contrast along the chains of clips."""
