@@ -1,22 +1,20 @@
 """The images of a batch that other ranks hold, so that `negatives = "batch"` means the same on any number of ranks.
 
-Every rank computes the loss of the whole batch. Engines average gradients over the W ranks, so each rank sends W times
-the gradient of its own embeddings into its own network:
-
-    1/W sum over ranks s of (W dL/de_s) (de_s/dw) = dL/dw
-
-and the gradients need no message. Only embeddings and what is known of them travel, no pictures.
+Only embeddings and what is known of them travel, no pictures; `trackmill.models.losses.across_ranks` tells how their
+gradients come back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from trackmill.models.losses.across_ranks import gather_rows, gather_rows_with_gradients, world_size
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,18 +42,17 @@ def gather_blocks(own: Sequence[Block]) -> list[Block]:
     Args:
         own: this rank's images, at least one; embeddings of one width everywhere.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if world_size() == 1:
         return list(own)
-    world, rank = dist.get_world_size(), dist.get_rank()
-    about: list[Any] = [None] * world
+    about: list[Any] = [None] * world_size()
     dist.all_gather_object(about, [(tuple(each.targets.shape), each.row_groups, each.column_groups) for each in own])
     heights = [[shape[0] for shape, _, _ in images] for images in about]
     widths = [[shape[1] for shape, _, _ in images] for images in about]
     areas = [[shape[0] * shape[1] for shape, _, _ in images] for images in about]
-    rows = _Gather.apply(torch.cat([each.rows for each in own]), [sum(each) for each in heights], rank)
-    columns = _Gather.apply(torch.cat([each.columns for each in own]), [sum(each) for each in widths], rank)
+    rows = gather_rows_with_gradients(torch.cat([each.rows for each in own]), [sum(each) for each in heights])
+    columns = gather_rows_with_gradients(torch.cat([each.columns for each in own]), [sum(each) for each in widths])
     masks = torch.cat([torch.stack([each.targets, each.ignored]).flatten(1) for each in own], dim=1)  # (2, sum P R)
-    masks = _gather(masks.t().to(torch.uint8).contiguous(), [sum(each) for each in areas]).bool()
+    masks = gather_rows(masks.t().to(torch.uint8).contiguous(), [sum(each) for each in areas]).bool()
     parts = zip(
         [image for images in about for image in images],
         rows.split([size for sizes in heights for size in sizes]),
@@ -74,27 +71,3 @@ def gather_blocks(own: Sequence[Block]) -> list[Block]:
         )
         for (shape, row_groups, column_groups), row, column, mask in parts
     ]
-
-
-def _gather(own: Tensor, counts: Sequence[int]) -> Tensor:
-    """(N_r, ...) of every rank as (sum of N_r, ...)."""
-    longest = max(1, *counts)
-    padded = own.new_zeros(longest, *own.shape[1:])
-    padded[: len(own)] = own
-    parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-
-
-class _Gather(torch.autograd.Function):
-    """`_gather`, with gradients: see the head of the file."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, counts: Sequence[int], rank: int) -> Tensor:
-        ctx.begin, ctx.count, ctx.world = sum(counts[:rank]), counts[rank], len(counts)
-        return _gather(own, counts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        own = gradients[0].narrow(0, ctx.begin, ctx.count)
-        return cast(Tensor, own * ctx.world), None, None

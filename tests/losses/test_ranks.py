@@ -1,0 +1,96 @@
+"""Every loss on two ranks with half of the clips each: the loss, the gradients and the statistics of one rank."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tests.losses.test_chain import batch_of, random_clip
+from trackmill.models.losses.objects import clip_objects
+from trackmill.models.losses.rivals import LOSSES
+from trackmill.pipeline.tasks.base import TrainingModule
+from trackmill.pipeline.training.engines import make_engine
+from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
+
+CLIPS = ((3, 0.2), (4, 1.0), (5, 0.1), (2, 0.0))
+"""Frames and share of missing boxes; one clip of the first rank has no box, and the ranks have unequal numbers."""
+STEPS = 2
+
+
+class Contrast(TrainingModule):
+    """A linear map before a loss."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.network, self.kind = nn.Linear(5, 4), kind
+
+    def forward(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        """See `TrainingModule.forward`."""
+        (embeddings, frame, identity, negatives, negative_frame), which = batch
+        rows, others = self.network(embeddings), self.network(negatives)
+        contrast = LOSSES[self.kind](
+            clip_objects(rows, frame, identity, others, negative_frame, **which), 0.2, generator
+        )
+        return {"total": contrast.loss, **contrast.statistics}
+
+
+def train(kind: str, rank: int, world: int) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """What the steps gave, and the weights after them."""
+    torch.manual_seed(0)
+    optim = OptimSettings(name="sgd", lr=0.1, clip_norm=0.0)
+    engine = make_engine(Contrast(kind), EngineSettings(), optim, torch.device("cpu"), rank, world)
+    share, rows = len(CLIPS) // world, []
+    for step in range(STEPS):
+        clips = [random_clip(step, frames, 4, missing, False) for frames, missing in CLIPS]
+        clips = [tuple(each.detach() for each in clip) for clip in clips[rank * share : (rank + 1) * share]]
+        losses = engine.forward(batch_of(clips), torch.Generator().manual_seed(100 * step + rank))
+        engine.backward(losses["total"], last=True)
+        rows.append({name: float(value.detach()) for name, value in losses.items()} | {"norm": engine.step(0.1)})
+    weights = {name: each.detach().clone() for name, each in engine.module.state_dict().items()}
+    engine.close()
+    return rows, weights
+
+
+def _rank(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/store", world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(minutes=8))
+    for kind in LOSSES:
+        rows, weights = train(kind, rank, world)
+        Path(folder, f"{kind}-{rank}.json").write_text(json.dumps(rows))
+        save_file(weights, f"{folder}/{kind}-{rank}.safetensors")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    multiprocessing.set_forkserver_preload([__name__, "torch._dynamo"])
+    multiprocessing.start_processes(_rank, args=(2, str(folder)), nprocs=2, start_method="forkserver")
+    return folder
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_two_ranks_with_halves_learn_what_one_rank_learns(kind: str, two_ranks: Path) -> None:
+    rows, weights = train(kind, 0, 1)
+    ranks = [json.loads((two_ranks / f"{kind}-{rank}.json").read_text()) for rank in (0, 1)]
+    for mine, one, two in zip(rows, *ranks, strict=True):
+        for name in ("total", "positives"):
+            assert (one[name] + two[name]) / 2 == pytest.approx(mine[name], rel=1e-4, abs=1e-6)
+        assert one["norm"] == two["norm"] == pytest.approx(mine["norm"], rel=1e-4)
+        if kind.startswith("global"):
+            assert one == two, "every rank has the whole batch"
+        else:
+            assert one["total"] != two["total"]
+    for rank in (0, 1):
+        for name, values in load_file(two_ranks / f"{kind}-{rank}.safetensors").items():
+            torch.testing.assert_close(values, weights[name], rtol=1e-5, atol=1e-6, msg=name)
