@@ -11,6 +11,7 @@ weights are the business of `trackmill.models.backbones.official`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ class MultiLevelBackbone(nn.Module):
         strides: pixels per cell of each map.
         mean, std: of R, G, B in 0..1, for normalisation: (value - mean) / std.
         divisor: sides of its input are multiples of this many pixels.
+        read: how the maps are had from the network and a batch; None: by calling it.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class MultiLevelBackbone(nn.Module):
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
         divisor: int = 32,
+        read: Callable[[nn.Module, Tensor], list[Tensor]] | None = None,
     ) -> None:
         super().__init__()
+        self._read = read
         self.name, self.channels, self.strides = name, channels, strides
         self.mean, self.std, self.divisor = mean, std, divisor
         self.network = network
@@ -86,8 +90,7 @@ class MultiLevelBackbone(nn.Module):
                 f"{self.name} takes images whose sides are multiples of {self.divisor} pixels, not {height} x {width}: "
                 "pad them"
             )
-        maps: list[Tensor] = list(self.network(images))
-        return maps
+        return self._read(self.network, images) if self._read else list(self.network(images))
 
 
 def build_backbone(name: str, *, seed: int | None = None) -> MultiLevelBackbone:
@@ -109,6 +112,21 @@ def build_backbone(name: str, *, seed: int | None = None) -> MultiLevelBackbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return BACKBONES[name]().eval()
+
+
+def _dinov2(size: str, *, registers: bool = False) -> MultiLevelBackbone:
+    from trackmill.models.backbones.dinov2 import PATCH, dinov2
+
+    network = dinov2(size, registers=registers)
+    name = f"dinov2_{size}{'_reg4' if registers else ''}"
+    return MultiLevelBackbone(name, network, channels=(network.width,) * 4, strides=(PATCH,) * 4, divisor=PATCH)
+
+
+def _dinov3(name: str) -> MultiLevelBackbone:
+    from trackmill.models.backbones.dinov3 import PATCH, dinov3, read_maps
+
+    network, width = dinov3(name)
+    return MultiLevelBackbone(name, network, channels=(width,) * 4, strides=(PATCH,) * 4, divisor=PATCH, read=read_maps)
 
 
 def _resnet50() -> MultiLevelBackbone:
@@ -139,11 +157,21 @@ def _lite0() -> MultiLevelBackbone:
     )
 
 
+DINOV2 = tuple(f"dinov2_{size}{registers}" for size in ("vits14", "vitb14", "vitl14") for registers in ("", "_reg4"))
+DINOV3 = tuple(
+    f"vit_{size}_patch16_dinov3{biases}"
+    for size in ("small", "small_plus", "base", "large", "huge_plus")
+    for biases in ("", "_qkvb")
+)
+"""timm's names; those with `_qkvb` have biases where the others have none, see `trackmill.models.backbones.dinov3`."""
+
 BACKBONES: dict[str, Callable[[], MultiLevelBackbone]] = {
+    **{name: partial(_dinov2, name.split("_")[1], registers=name.endswith("_reg4")) for name in DINOV2},
+    **{name: partial(_dinov3, name) for name in DINOV3},
     "resnet50": _resnet50,
-    "swin_t": lambda: _swin("swin_t", 96, (2, 2, 6, 2), (3, 6, 12, 24)),
-    "swin_b": lambda: _swin("swin_b", 128, (2, 2, 18, 2), (4, 8, 16, 32)),
-    "detic_swinb": lambda: _swin("detic_swinb", 128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "swin_t": partial(_swin, "swin_t", 96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "swin_b": partial(_swin, "swin_b", 128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "detic_swinb": partial(_swin, "detic_swinb", 128, (2, 2, 18, 2), (4, 8, 16, 32)),
     "lite0": _lite0,
 }
 """What a model may stand on. Maps of a ResNet or a Swin are those of strides 8, 16, 32, as detectors read them."""
