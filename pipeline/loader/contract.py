@@ -24,12 +24,31 @@ class StoredSample(Protocol):
     def num_frames(self) -> int:
         """F; 1 for a picture."""
 
-    def image(self, frame: int) -> NDArray[np.uint8]:
+    @property
+    def height(self) -> int:
+        """H, of every frame, in pixels."""
+
+    @property
+    def width(self) -> int:
+        """W, of every frame, in pixels."""
+
+    def image(self, frame: int, least: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB of one frame.
+
+        Args:
+            frame: index of the frame in the sample.
+            least: where half of the height and width or less is at least this, the frame is decoded at such a scale,
+                a number of eighths: (ceil(H * n / 8), ceil(W * n / 8), 3). (0, 0): at its own size.
 
         Raises:
             BadShard: not a whole JPEG of the declared size.
         """
+
+    def frame_index(self, frame: int) -> int:
+        """Number of a frame in its source video; 0 for a picture."""
+
+    def frame_time(self, frame: int) -> float:
+        """Seconds from the beginning of the source video to a frame; NaN where unknown, as for a picture."""
 
     def proposals(self, frame: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Class-agnostic proposals of a frame: boxes (N, 4) float32 xyxy in its pixels and scores (N,), best first."""

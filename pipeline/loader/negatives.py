@@ -13,8 +13,10 @@ import numpy as np
 from pydantic import Field
 
 from trackmill.pipeline.loader.contract import StoredSample
+from trackmill.pipeline.sidecars.about import SidecarError
 from trackmill.schemas.boxes import Boxes, empty_boxes, nms
 from trackmill.schemas.config import Settings
+from trackmill.schemas.negatives import overlapping_objects
 
 
 class NegativeUse(Settings):
@@ -28,18 +30,37 @@ class NegativeUse(Settings):
         le=1,
         description="Of two that overlap more, of whatever class, the better stays; the paper's is 0.4.",
     )
+    max_iou: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Those that overlap a known object so much or more are left out, should the sidecar hold any; the "
+        "paper's is 0.5.",
+    )
     max_boxes: int = Field(100, ge=1, description="Most of a frame, best first; the paper's is 100.")
 
 
-def negatives_of(sample: StoredSample, frame: int, settings: NegativeUse) -> Boxes:
+def negatives_of(sample: StoredSample, frame: int, settings: NegativeUse, objects: Boxes | None = None) -> Boxes:
     """The pseudo-negatives of a frame: (N, 4) float32 xyxy in its pixels, best first; N may be 0.
 
+    Args:
+        sample: a stored sample.
+        frame: index of the frame in it.
+        settings: see `NegativeUse`. Any sidecar with boxes and scores will do, such as plain detections.
+        objects: (G, 4) known objects of the frame, where these are more than the sidecar was made with, such as chains.
+
     Raises:
+        SidecarError: the sidecar has no boxes or no scores.
         NoSidecar, OtherShards, BadShard: see `StoredSample.sidecar`.
     """
     if not settings.sidecar:
         return empty_boxes()
     rows = sample.sidecar(settings.sidecar, frame)
+    for column in ("box", "score"):
+        if column not in rows:
+            raise SidecarError(f"sidecar {settings.sidecar!r} has no column {column!r}, only {', '.join(rows)}")
     enough = np.flatnonzero(rows["score"] >= np.float32(settings.min_score))
+    if objects is not None:
+        enough = enough[~overlapping_objects(rows["box"][enough], objects, settings.max_iou)]
     boxes: Boxes = rows["box"][enough]
     return boxes[nms(boxes, rows["score"][enough], settings.nms_iou)[: settings.max_boxes]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from itertools import chain
 from typing import Any
 
@@ -95,8 +96,10 @@ class ShardSample:
         """F; 1 for a picture."""
         return len(self._jpegs)
 
-    def image(self, frame: int) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB of one frame; every call decodes it again.
+    def image(self, frame: int, least: tuple[int, int] = (0, 0)) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB of one frame, or of a smaller size; every call decodes it again.
+
+        See `trackmill.pipeline.loader.contract.StoredSample.image`.
 
         Raises:
             BadShardMember: not a whole JPEG of the declared size, or not the one that was stored.
@@ -105,10 +108,27 @@ class ShardSample:
         try:
             if self._sums and hashlib.sha256(data).hexdigest() != self._sums[frame]:
                 raise BadShardMember(self.shard, name, "is damaged: its SHA-256 is not the recorded one")
-            return decode_jpeg(data, self.shard, name, self.height, self.width)
+            return decode_jpeg(data, self.shard, name, self.height, self.width, least)
         except BadShard as error:
             self.problem = str(error)
             raise
+
+    def frame_index(self, frame: int) -> int:
+        """Number of a frame in its source video; 0 for a picture.
+
+        Raises:
+            BadShardMember: the record holds no such number.
+        """
+        return int(self._number(frame, "index") or 0)
+
+    def frame_time(self, frame: int) -> float:
+        """Seconds from the beginning of the source video to a frame; NaN where unknown.
+
+        Raises:
+            BadShardMember: the record holds no such number.
+        """
+        seconds = self._number(frame, "time_s")
+        return math.nan if seconds is None else float(seconds)
 
     def proposals(self, frame: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Boxes (N, 4) float32 xyxy in pixels of the stored frame, and scores (N,) float32, best first.
@@ -153,6 +173,18 @@ class ShardSample:
         except BadShard as error:
             self.problem = str(error)
             raise
+
+    def _number(self, frame: int, name: str) -> int | float | None:
+        if self._parsed is not None:  # a picture
+            return None
+        try:
+            found = self._frames[frame][name]
+            if found is not None and not abs(found) < _ENDLESS:
+                raise ValueError(f"{name} is no number of a frame")
+            number: int | float | None = found
+            return number
+        except _INVALID as error:
+            raise self._bad(f"frame {frame}: {name} is not valid ({type(error).__name__}: {error})") from None
 
     def _bad(self, what: str) -> BadShardMember:
         self.problem = f"{self.shard}: {self._member}: {what}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,19 +39,25 @@ class Jitter:
 
 
 def draw_jitter(
-    height: int, width: int, centres: Sequence[NDArray[np.floating]], rng: np.random.Generator, settings: ClipSettings
+    height: int, width: int, centres: NDArray[np.floating], rng: np.random.Generator, settings: ClipSettings
 ) -> Jitter:
-    """A random jitter of frames of `height` x `width` pixels that shows one of the points `centres`, each (x, y).
+    """A random jitter of frames of `height` x `width` pixels that shows one of the points `centres`.
 
     The position of the crop is drawn among all, and once more among those that show a random one of the points where
     the first shows none. Without points any crop will do.
+
+    Args:
+        height, width: of the frames.
+        centres: (K, 2) x and y in their pixels.
+        rng: source of randomness.
+        settings: `size`, `resize`, `flip`.
     """
     factor = settings.size * rng.uniform(*settings.resize) / max(height, width)
     scaled = max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
     size = min(settings.size, scaled[0]), min(settings.size, scaled[1])
     corner = tuple(int(rng.integers(whole - part + 1)) for whole, part in zip(scaled[::-1], size[::-1]))
     if len(centres):
-        points = np.array(centres) * (scaled[1] / width, scaled[0] / height)
+        points = centres * (scaled[1] / width, scaled[0] / height)
         inside = (points >= corner) & (points < np.add(corner, size[::-1]))
         if not inside.all(axis=1).any():
             point = points[rng.integers(len(points))].tolist()

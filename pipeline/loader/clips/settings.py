@@ -71,3 +71,7 @@ class ClipSources(Settings):
         "at random.",
     )
     negatives: NegativeUse = Field(NegativeUse(), description="Pseudo-negatives; none unless a sidecar is named.")
+
+    def sidecars(self) -> tuple[str, ...]:
+        """The sidecars that are read, each once."""
+        return tuple(dict.fromkeys(name for name in (self.chains, self.negatives.sidecar) if name))
