@@ -157,6 +157,20 @@ def _lite0() -> MultiLevelBackbone:
     )
 
 
+def _ssdlite_mobilenet() -> MultiLevelBackbone:
+    from trackmill.models.backbones.ssdlite_mobilenet import MEAN, STD, SsdliteMobileNet, mobilenet_v2, read_maps
+
+    return MultiLevelBackbone(
+        "ssdlite_mobilenet",
+        mobilenet_v2(),
+        channels=SsdliteMobileNet().channels,
+        strides=SsdliteMobileNet.strides,
+        mean=MEAN,
+        std=STD,
+        read=read_maps,
+    )
+
+
 DINOV2 = tuple(f"dinov2_{size}{registers}" for size in ("vits14", "vitb14", "vitl14") for registers in ("", "_reg4"))
 DINOV3 = tuple(
     f"vit_{size}_patch16_dinov3{biases}"
@@ -173,5 +187,6 @@ BACKBONES: dict[str, Callable[[], MultiLevelBackbone]] = {
     "swin_b": partial(_swin, "swin_b", 128, (2, 2, 18, 2), (4, 8, 16, 32)),
     "detic_swinb": partial(_swin, "detic_swinb", 128, (2, 2, 18, 2), (4, 8, 16, 32)),
     "lite0": _lite0,
+    "ssdlite_mobilenet": _ssdlite_mobilenet,
 }
 """What a model may stand on. Maps of a ResNet or a Swin are those of strides 8, 16, 32, as detectors read them."""

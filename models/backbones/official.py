@@ -97,6 +97,38 @@ def load_backbone(
     return found.what
 
 
+def load_packaged(backbone: MultiLevelBackbone, word: str, *, for_whom: str = "") -> None:
+    """Copy the weights that an installed package holds into a backbone.
+
+    Args:
+        backbone: as built.
+        word: a key of `WORDS`.
+        for_whom: the model that stands on it, for messages.
+
+    Raises:
+        ValueError: the word is of another backbone.
+        ImportError: the package is missing; says what to type.
+    """
+    name, read = WORDS[word]
+    if name != backbone.name:
+        whom = f"{for_whom or 'this'} stands on {backbone.name} and takes {files_of(backbone.name)}"
+        raise InputError(f'"{word}" is for the backbone {name}; {whom}')
+    fit(backbone.network, read(), f"the backbone {name}")
+
+
+def _packaged_lite0() -> dict[str, Tensor]:
+    from trackmill.models.backbones.lite0 import imagenet_lite0
+
+    parts = ("conv_stem.", "bn1.", "blocks.")
+    return {name: values for name, values in imagenet_lite0().items() if name.startswith(parts)}
+
+
+def _packaged_mobilenet() -> dict[str, Tensor]:
+    from trackmill.models.backbones.ssdlite_mobilenet import packaged_mobilenet
+
+    return packaged_mobilenet()
+
+
 def same_network(name: str, other: str) -> bool:
     """Whether weights of one backbone are weights of the other: Detic's Swin-B is a Swin-B."""
     swins = ("swin_b", "detic_swinb")
@@ -174,8 +206,12 @@ def _swin(tensors: Mapping[str, Tensor]) -> OfficialBackbone | None:
         return None
     # A classifier has one norm, behind its last stage; a detector one behind each stage that it reads.
     if "norm.weight" in given and "norm3.weight" not in given:
-        for part in ("weight", "bias"):
-            given[f"norm3.{part}"] = given.pop(f"norm.{part}")
+        given = _renamed(given, lambda name: re.sub(r"^norm\.", "norm3.", name))
+        for stage in (1, 2):
+            merged = given.get(f"layers.{stage}.downsample.reduction.weight")
+            if merged is not None:
+                given[f"norm{stage}.weight"] = merged.new_ones(merged.shape[0] // 2)
+                given[f"norm{stage}.bias"] = merged.new_zeros(merged.shape[0] // 2)
     given = {
         name: values
         for name, values in given.items()
@@ -189,9 +225,7 @@ def _swin(tensors: Mapping[str, Tensor]) -> OfficialBackbone | None:
     what = {"swin_t": "Swin-T", "swin_b": "Swin-B"}.get(
         name, f"a Swin of width {width} with {blocks} blocks in its stages and windows of {window}"
     )
-    # Norms behind stages that a classifier does not read are ones and zeros.
-    absent = tuple(f"norm{stage}.{part}" for stage in (1, 2) for part in ("weight", "bias"))
-    return OfficialBackbone(name=name, what=what, tensors=given, may_be_absent=(*MAY_BE_ABSENT, *absent))
+    return OfficialBackbone(name=name, what=what, tensors=given)
 
 
 def _detic(tensors: Mapping[str, Tensor]) -> OfficialBackbone | None:
@@ -255,3 +289,10 @@ def _from_torchvision(name: str) -> str:
         return f"layers.{stage // 2 - 1}.downsample.{rest}"
     rest = rest.replace("mlp.0.", "mlp.fc1.").replace("mlp.3.", "mlp.fc2.")
     return f"layers.{stage // 2}.blocks.{rest}"
+
+
+WORDS: dict[str, tuple[str, Callable[[], dict[str, Tensor]]]] = {
+    "imagenet": ("lite0", _packaged_lite0),
+    "packaged": ("ssdlite_mobilenet", _packaged_mobilenet),
+}
+"""What may be said instead of a file: for which backbone, and where its weights are had."""

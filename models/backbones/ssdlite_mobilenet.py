@@ -99,6 +99,11 @@ def trunk_maps(network: Any, images: Tensor) -> tuple[list[Tensor], list[Tensor]
     return outputs, expansions
 
 
+def read_maps(network: Any, images: Tensor) -> list[Tensor]:
+    """The first list of `trunk_maps`."""
+    return trunk_maps(network, images)[0]
+
+
 def packaged_mobilenet() -> dict[str, Tensor]:
     """Weights of the package under the names of `mobilenet_v2`, for `trackmill.models.weights.fit`.
 

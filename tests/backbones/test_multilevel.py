@@ -11,11 +11,21 @@ import torchvision
 from torch import Tensor
 
 from trackmill.models.backbones.dinov2 import DinoV2
+from trackmill.models.backbones.lite0 import imagenet_lite0
 from trackmill.models.backbones.multilevel import BACKBONES, MultiLevelBackbone, build_backbone
-from trackmill.models.backbones.official import FILES, files_of, load_backbone, recognise_backbone
+from trackmill.models.backbones.official import FILES, files_of, load_backbone, load_packaged, recognise_backbone
+from trackmill.models.backbones.ssdlite_mobilenet import INSTALL, is_packaged, packaged_mobilenet
 from trackmill.models.backbones.swin import Swin
 
-SMALL = ("dinov2_vits14", "dinov2_vits14_reg4", "vit_small_patch16_dinov3", "resnet50", "swin_t", "lite0")
+SMALL = (
+    "dinov2_vits14",
+    "dinov2_vits14_reg4",
+    "vit_small_patch16_dinov3",
+    "resnet50",
+    "swin_t",
+    "lite0",
+    "ssdlite_mobilenet",
+)
 """One of each kind; the others differ in widths and depths."""
 
 
@@ -159,7 +169,7 @@ def test_swin_of_torchvision_timm_and_its_authors() -> None:
     maps = found(image)
     torch.testing.assert_close(maps[0], stage_of(theirs, image, 3), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(maps[1], stage_of(theirs, image, 5), rtol=1e-4, atol=1e-4)
-    own = dict(found.network.state_dict())
+    own = {name: each.clone() for name, each in found.network.state_dict().items()}
     assert torch.equal(own["norm3.weight"], state["norm.weight"])
     authors = {
         name.replace("norm3.", "norm."): each for name, each in own.items() if not name.startswith(("norm1.", "norm2."))
@@ -192,9 +202,7 @@ def test_other_sizes_are_named() -> None:
         load_backbone(fresh("swin_t"), window12)
     deeper = {f"layer{stage}.0.conv3.weight": torch.zeros(1) for stage in (1, 2, 3, 4)}
     deeper |= {f"layer3.{block}.conv3.weight": torch.zeros(1) for block in range(23)}
-    with pytest.raises(
-        ValueError, match=r"this is a ResNet with \[1, 1, 23, 1\] blocks.*; model_x stands on resnet50 and"
-    ):
+    with pytest.raises(ValueError, match=r"this is a ResNet with \[1, 1, 23, 1\] blocks.*; model_x stands on resnet50"):
         load_backbone(fresh("resnet50"), {"conv1.weight": torch.zeros(64, 3, 7, 7), **deeper}, for_whom="model_x")
     with pytest.raises(ValueError, match=r"no backbone recognised in 1 tensors \(a, ...\)"):
         load_backbone(fresh("lite0"), {"a": torch.zeros(1)})
@@ -224,3 +232,22 @@ def test_lite0_is_told_from_other_efficientnets() -> None:
     assert load_backbone(fresh("lite0"), official) == "EfficientNet-Lite0"
     with pytest.raises(ValueError, match="an EfficientNet of another kind"):
         load_backbone(fresh("lite0"), timm.create_model("efficientnet_b0").state_dict())
+
+
+def test_weights_of_packages_go_by_a_word() -> None:
+    backbone = fresh("lite0")
+    load_packaged(backbone, "imagenet")
+    packaged = imagenet_lite0()
+    assert all(torch.equal(values, packaged[name]) for name, values in backbone.network.state_dict().items())
+    with pytest.raises(
+        ValueError, match=r'"packaged" is for the backbone ssdlite_mobilenet; m stands on lite0 and takes'
+    ):
+        load_packaged(backbone, "packaged", for_whom="m")
+
+
+@pytest.mark.skipif(not is_packaged(), reason=INSTALL)
+def test_the_person_detectors_trunk_goes_by_a_word() -> None:
+    backbone = fresh("ssdlite_mobilenet")
+    load_packaged(backbone, "packaged")
+    for name, values in packaged_mobilenet().items():
+        assert torch.equal(backbone.network.state_dict()[name], values), name
