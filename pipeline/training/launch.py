@@ -43,7 +43,7 @@ from trackmill.pipeline.training.parameters import (
     outline,
 )
 from trackmill.pipeline.training.ranks import on_first_rank
-from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task, stored_recipe
+from trackmill.pipeline.training.recipe import Recipe, effective, for_data, make_recipe, make_task, stored_recipe
 from trackmill.pipeline.training.result import ResultCard, is_whole, read_card, result_url
 from trackmill.pipeline.training.saved_checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.telemetry import require_packages
@@ -73,7 +73,7 @@ class TrainingPlan:
     """What a run will be, as far as it is known before anything is started.
 
     Args:
-        recipe: the settings.
+        recipe: the settings; the schedule is in steps.
         output: root of the run, spelt in full.
         catalog: the data set, which is open.
         parameters: by part of the network.
@@ -129,6 +129,7 @@ def prepare_training(
         raise ConfigError("no data set: give --data URL, the root of what jobs/mine_proposals.py wrote")
     check_output(output, recipe.data.url)
     catalog = read_catalog(recipe.data.url)
+    recipe = for_data(recipe, len(catalog))
     task = make_task(recipe)
     identity = data_identity(catalog, task)
     start = starting_point(output, resume, thorough=False)
@@ -306,6 +307,7 @@ def worker(
     if place.type == "cpu":
         keep_memory()  # or else the kernel clears the memory of every layer's output anew
     catalog = read_catalog(recipe.data.url)
+    recipe = for_data(recipe, len(catalog))
     task = built.task if built is not None else make_task(recipe)
 
     def choose() -> tuple[SavedCheckpoint | None, list[dict[str, Any]]]:

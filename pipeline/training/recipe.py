@@ -21,7 +21,7 @@ from trackmill.pipeline.training.checkpoint import CheckpointSettings
 from trackmill.pipeline.training.ema import EmaSettings
 from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
 from trackmill.pipeline.training.ray.ray_settings import RaySettings
-from trackmill.pipeline.training.schedule import ScheduleSettings
+from trackmill.pipeline.training.schedule import ScheduleSettings, in_steps
 from trackmill.pipeline.training.telemetry import TelemetrySettings
 from trackmill.pipeline.training.watchdog import WatchdogSettings
 from trackmill.schemas.config import ConfigError, Settings, build, digest, flatten
@@ -81,7 +81,7 @@ NO_EFFECT = (
 """Common keys and sections that may change when a run goes on: they say where and how it is run, not what is learnt.
 (Engines differ in rounding; the data set is held to its fingerprint, not to its place.) A task names its own."""
 
-ADDED_LATER: Mapping[str, Any] = {"optim.groups": []}
+ADDED_LATER: Mapping[str, Any] = {"optim.groups": [], "schedule.epochs": 0.0, "schedule.milestone_epochs": []}
 """Common keys that older runs do not have, each with the value that means what those runs did, see
 `trackmill.pipeline.tasks.base.Task.added_later`."""
 
@@ -101,6 +101,15 @@ def make_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     return build(cls, without_signatures(dict(values)), where)
+
+
+def for_data(recipe: Recipe, samples: int) -> Recipe:
+    """A recipe as it is for a data set of so many samples: its schedule is in steps.
+
+    Raises:
+        ConfigError: see `in_steps`.
+    """
+    return recipe.model_copy(update={"schedule": in_steps(recipe.schedule, samples, recipe.data.batch_size)})
 
 
 def make_task(recipe: Recipe) -> Task:

@@ -20,8 +20,8 @@ import trackmill.models.masa
 from trackmill.models.masa.losses import LossSettings
 from trackmill.pipeline.loader.views import ViewSettings
 from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.tasks.association_benchmark import EvaluationSettings
 from trackmill.pipeline.tasks.masa.batch import PairBatch
-from trackmill.pipeline.tasks.masa.evaluation import EvaluationSettings
 from trackmill.pipeline.tasks.masa.examples import Example, MakeMasaExample, ObjectSettings, draw_picture, random_boxes
 from trackmill.pipeline.tasks.masa.module import MasaTraining
 from trackmill.pipeline.tasks.masa.settings import LossSection, ModelSettings

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
-from trackmill.pipeline.training.schedule import ScheduleSettings, learning_rate
+from trackmill.pipeline.training.schedule import ScheduleSettings, in_steps, learning_rate
+from trackmill.schemas.config import ConfigError, build
 
 RELEASED = ScheduleSettings()
 
@@ -73,3 +76,34 @@ def test_wrong_settings_are_refused(values: dict[str, object], message: str) -> 
 def test_negative_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="count from 0"):
         learning_rate(-1, RELEASED, 1)
+
+
+def test_epochs_become_steps_of_the_data_set() -> None:
+    settings = ScheduleSettings(epochs=5, milestone_epochs=(2,), warmup_steps=0)
+    known = in_steps(settings, samples=1000, batch_size=16)
+    assert (known.steps, known.milestones) == (312, (125,)), "312.5 and 125 batches"
+    assert in_steps(known, samples=7, batch_size=1) == known, "what is in steps stays"
+    assert learning_rate(124, known, 2e-4) == 2e-4
+    assert learning_rate(125, known, 2e-4) == pytest.approx(2e-5)
+    only = in_steps(ScheduleSettings(steps=40, milestone_epochs=(0.5, 1.5)), samples=100, batch_size=8)
+    assert (only.steps, only.milestones) == (40, (6, 19))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 100, "epochs": 5}, "steps = 100 and epochs = 5 are two lengths"),
+        ({"steps": 0}, "steps = 0 and epochs = 0"),
+        ({"epochs": 5, "milestones": [3], "milestone_epochs": [2]}, "milestones = .* set one"),
+        ({"epochs": 5, "milestone_epochs": [3, 2]}, "milestone_epochs must rise"),
+    ],
+)
+def test_two_lengths_of_one_training_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(ScheduleSettings, values, "schedule")
+
+
+def test_a_warm_up_that_is_longer_than_the_epochs_is_named_once_they_are_known() -> None:
+    settings = ScheduleSettings(epochs=1, kind="cosine", warmup_steps=20)
+    with pytest.raises(ConfigError, match="warmup_steps = 20 leaves nothing of the 10 steps"):
+        in_steps(settings, samples=80, batch_size=8)

@@ -18,9 +18,10 @@ from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.pipeline.loader.views import ViewSettings
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import exists
+from trackmill.pipeline.tasks.association_benchmark import EvaluationSettings, make_evaluation
 from trackmill.pipeline.tasks.base import Evaluation, Task
 from trackmill.pipeline.tasks.masa.batch import PairBatch, join_examples
-from trackmill.pipeline.tasks.masa.evaluation import EvaluationSettings, make_evaluation
+from trackmill.pipeline.tasks.masa.evaluation import masa_embedding
 from trackmill.pipeline.tasks.masa.examples import Example, MakeMasaExample, ObjectSettings
 from trackmill.pipeline.tasks.masa.module import MasaTraining, frozen_parts
 from trackmill.pipeline.tasks.masa.settings import LossSection, ModelSettings
@@ -108,7 +109,7 @@ class MasaTask(Task):
 
     def evaluation(self) -> Evaluation | None:
         """See `Task.evaluation`: the association benchmark."""
-        return make_evaluation(self._evaluation)
+        return make_evaluation(self._evaluation, masa_embedding)
 
     def metadata(self) -> dict[str, str]:
         """See `Task.metadata`: the variant, and how it was trained."""
