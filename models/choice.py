@@ -37,6 +37,7 @@ class Entry:
             none.
         argument_is_weights: that the argument is no setting but the checkpoint, and may be given apart from the name.
         argument_is_folder: that the argument is a model folder, which the thing reads itself: weights and all.
+        packaged: of a detector, that its weights are in a package: no file is named.
         on_features: of a detector, that it works on the feature maps of the model: `build` takes `features=...`.
     """
 
@@ -49,6 +50,7 @@ class Entry:
     argument: str = ""
     argument_is_weights: bool = False
     argument_is_folder: bool = False
+    packaged: bool = False
     on_features: bool = False
 
     def load(self) -> Any:

@@ -95,6 +95,12 @@ DETECTORS: dict[str, Entry] = {
         extra="masa",
         on_features=True,
     ),
+    "ssdlite-person": Entry(
+        target="trackmill.models.detectors.ssdlite_person:SsdlitePerson",
+        summary="a small person detector whose weights are in a package",
+        extra="person",
+        packaged=True,
+    ),
     "torchvision": Entry(
         target="trackmill.models.detectors.torchvision_detector:TorchvisionDetector",
         summary="torchvision:NAME, one of torchvision's detectors",

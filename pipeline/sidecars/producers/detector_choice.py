@@ -95,8 +95,8 @@ def resolve(config: DetectorSettings) -> dict[str, Any]:
     source = config.weights if inside else detector_weights(choice, config.weights)
     if inside:
         find_model(config.model)
-    outside = choice.entry.target == choice.name
-    if source == RANDOM or not (source or outside):
+    none_needed = choice.entry.packaged or choice.entry.target == choice.name
+    if source == RANDOM or not (source or none_needed):
         raise InputError(f"{shown_name(config.detector)} needs weights: give weights=PATH")
     if not source:
         return changes
@@ -177,7 +177,8 @@ def build(config: DetectorSettings, files: Mapping[str, bytes]) -> Detect:
         named = DETECTORS.get(_key(config))
         name = _key(config) if named is not None and named.argument_is_weights else config.detector
         choice = choose_detector(name, _options(config))[0]  # the file that was checked, not what the name says
-        return _over_images(build_detector(choice, path or RANDOM, device, shared))
+        none = None if choice.entry.packaged else RANDOM
+        return _over_images(build_detector(choice, path or none, device, shared))
     shared["features"], tensors = _features(find_model(config.model), path, device, choice.inside)
     return _over_images(choice.build(tensors, device, **shared))
 
