@@ -59,13 +59,20 @@ class BandHead(nn.Module):
         Returns:
             (sum N_i, bands, sum C_l), one image after the other.
         """
+        counts = torch.tensor([len(each) for each in boxes])
+        images = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        flat = torch.cat([each.to(maps[0].device) for each in boxes])
+        return self.pool_flat(maps, flat, images.to(flat.device))
+
+    def pool_flat(self, maps: Sequence[Tensor], boxes: Tensor, image_of_box: Tensor) -> Tensor:
+        """As `pool`, for boxes (N, 4) of all images in any order, with the number of each one's image: (N,) int64."""
         # Coordinates stay float32 if the maps are half precision, see `trackmill.models.masa.heads.roi_align_levels`.
         precise = torch.promote_types(maps[0].dtype, torch.float32)
-        located = [each.to(maps[0].device, precise) for each in boxes]
+        regions = torch.cat([image_of_box[:, None].to(precise), boxes.to(precise)], dim=1)
         parts = []
         for level, stride in zip(maps, self.strides):
             size = (NUM_BANDS, NUM_COLUMNS)
-            cells = roi_align(level.to(precise), located, size, 1.0 / stride, SAMPLES, aligned=True)
+            cells = roi_align(level.to(precise), regions, size, 1.0 / stride, SAMPLES, aligned=True)
             bands = cells.mean(dim=3)  # (N, C, bands)
             parts.append(F.normalize(bands.flatten(1), dim=1).view_as(bands).transpose(1, 2))
         return torch.cat(parts, dim=2)

@@ -15,6 +15,7 @@ from trackmill.models.backbones.lite0 import lite0
 from trackmill.models.backbones.resnet import ResNet50
 from trackmill.models.backbones.sam import SamDetector
 from trackmill.models.backbones.swin import SwinDetector
+from trackmill.models.layers.checked_boxes import checked_boxes
 from trackmill.models.masa.bands import BandHead
 from trackmill.models.masa.fusion import Fusion
 from trackmill.models.masa.heads import RoiHead, RpnHead, TrackHead, roi_align_levels
@@ -129,7 +130,7 @@ class Masa(nn.Module):
             ValueError: the numbers of images and box tensors differ; boxes have another shape, are not finite, or are
                 inverted (x1 < x0 or y1 < y0); or as `prepare`.
         """
-        boxes = _checked_boxes(boxes, len(images))
+        boxes = checked_boxes(boxes, len(images))
         if not sum(map(len, boxes)):
             empty = self.prepare(images).new_zeros(0, self.variant.embed_channels)  # raises for bad images
             return [empty for _ in boxes]
@@ -203,25 +204,3 @@ def _detector(variant: Variant) -> nn.Module:
         case "swin_b_window12":
             return SwinDetector(12)
     raise ValueError(f"{variant.name}: no detector has the backbone {variant.backbone!r}")
-
-
-def _checked_boxes(boxes: Sequence[Tensor], num_images: int) -> list[Tensor]:
-    """Float32 boxes (N_i, 4), one tensor for each image; raises an error that names the wrong box."""
-    if len(boxes) != num_images:
-        raise ValueError(f"boxes must be one tensor (N, 4) an image: {len(boxes)} tensors for {num_images} images")
-    checked = []
-    for index, given in enumerate(boxes):
-        each = torch.as_tensor(given, dtype=torch.float32)
-        if each.ndim != 2 or each.shape[1] != 4:
-            raise ValueError(f"boxes[{index}] must have the shape (N, 4), xyxy in pixels, not {tuple(each.shape)}")
-        if not bool(each.isfinite().all()):
-            row = int(torch.nonzero(~each.isfinite().all(dim=1))[0])
-            raise ValueError(f"boxes[{index}][{row}] is {each[row].tolist()}: leave out boxes that are not finite")
-        inverted = (each[:, 2:] < each[:, :2]).any(dim=1)
-        if bool(inverted.any()):
-            row = int(torch.nonzero(inverted)[0])
-            raise ValueError(
-                f"boxes[{index}][{row}] is {each[row].tolist()}, with x1 < x0 or y1 < y0: boxes are x0, y0, x1, y1"
-            )
-        checked.append(each)
-    return checked
