@@ -1,4 +1,6 @@
-"""The curves of a run as one HTML page, complete in itself, drawn from its `metrics.jsonl` and `evaluations.jsonl`."""
+"""The curves of a run as one HTML page, complete in itself, drawn from its `metrics.jsonl` and `evaluations.jsonl`; and
+of one run or several as a PNG picture.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from markupsafe import Markup
 from trackmill.pipeline.storage.files import basename, canonical, exists, join
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.training.telemetry.lines import read_lines
+from trackmill.pipeline.training.telemetry.picture import draw_png
 from trackmill.pipeline.training.telemetry.plot import Line, as_line, draw, tick_label
 from trackmill.pipeline.training.telemetry.tags import tag
 
@@ -20,9 +23,11 @@ _MEANINGS = {
     "loss": "sum of the parts, as it is minimised",
     "lr": "of this step, by the schedule",
     "grad_norm": "norm of all gradients before clipping",
-    "similarity_gap": "mean cosine of positive pairs minus that of negative ones",
+    "similarity_gap": "how much nearer positives are than negatives; than the nearest, along chains",
     "effective_negatives": "boxes that share the weight of an anchor's negatives",
-    "positives": "anchors of a pair whose object is in the other view",
+    "positives": "anchors whose object is in the other view, or in the next frame",
+    "chain_length": "frames of an identity that follow each other, mean",
+    "chain_length_max": "the same of the longest",
     "samples_per_s": "over all ranks",
     "data_wait": "share of a step's time",
     "memory_bytes": "most bytes held so far, by the GPU's tensors or the process",
@@ -35,6 +40,8 @@ _TITLES = {
 }
 _PLOTS = tuple(name for name in _MEANINGS if name != "loss")
 """What has a plot of its own, in this order; everything else in a group `loss/` is a part of the loss."""
+_IN_PICTURES = ("similarity_gap", "effective_negatives", "positives", "chain_length", "grad_norm", "lr")
+"""Of these, what says how training went; the rest says how fast."""
 _MAX_PARTS = 6
 """Lines in the plot of the loss's parts, the largest first."""
 
@@ -60,9 +67,7 @@ def write_curves(output: str, target: str) -> None:
         OSError: the page could not be written.
     """
     output = canonical(output)
-    rows = [row for row in read_lines(join(output, "metrics.jsonl")) if "step" in row]
-    url = join(output, "evaluations.jsonl")
-    evaluations = [row for row in read_lines(url) if "step" in row] if exists(url) else []
+    rows, evaluations = _read(output)
     environment = Environment(
         loader=PackageLoader("trackmill.pipeline.training.telemetry", "."),
         autoescape=True,
@@ -77,6 +82,41 @@ def write_curves(output: str, target: str) -> None:
         evaluation=_evaluation(evaluations, last_step=int(rows[-1]["step"]) if rows else 0),
     )
     publish_bytes(target, page.encode())
+
+
+def write_picture(outputs: Mapping[str, str], target: str) -> None:
+    """Draw the numbers of one run, or of several over each other, as a PNG.
+
+    Args:
+        outputs: roots of runs by the name that the legend calls them, such as seeds.
+        target: URL of the PNG file.
+
+    Raises:
+        FileNotFoundError: a run has no `metrics.jsonl`.
+        OSError: the picture could not be written.
+    """
+    training: dict[str, dict[str, Line]] = {}
+    evaluation: dict[str, dict[str, Line]] = {}
+    for run, output in outputs.items():
+        rows, evaluations = _read(canonical(output))
+        for panels, found in ((training, rows), (evaluation, evaluations)):
+            for name, line in _lines(found).items():
+                panels.setdefault(name, {})[run] = line
+    shown = {_TITLES.get(name, name.replace("_", " ")): training[name] for name in ("loss",) if name in training}
+    shown |= {
+        name.replace("_", " "): lines
+        for name, lines in training.items()
+        if name != "loss" and tag(name).startswith("loss/")
+    }
+    shown |= {_TITLES.get(name, name.replace("_", " ")): training[name] for name in _IN_PICTURES if name in training}
+    publish_bytes(target, draw_png(shown | evaluation, marked=tuple(evaluation)))
+
+
+def _read(output: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of steps and of evaluations."""
+    rows = [row for row in read_lines(join(output, "metrics.jsonl")) if "step" in row]
+    url = join(output, "evaluations.jsonl")
+    return rows, [row for row in read_lines(url) if "step" in row] if exists(url) else []
 
 
 def _training(rows: Sequence[Mapping[str, Any]]) -> list[_Panel]:

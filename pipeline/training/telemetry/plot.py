@@ -48,9 +48,9 @@ def draw(lines: Mapping[str, Line], label: str, *, marks: bool = False, last_ste
         marks: a dot at each value, for few of them.
         last_step: right end, so that several plots stand under each other; the last value's where that is later.
     """
-    shown = [_thinned(line) for line in lines.values()]
+    shown = [thinned(line) for line in lines.values()]
     values = [column for _, *columns in shown for column in columns]
-    ticks = _ticks(*_bounds(np.concatenate(values) if values else np.zeros(0)))
+    ticks = axis_ticks(*value_bounds(np.concatenate(values) if values else np.zeros(0)))
     bottom, top = ticks[0], ticks[-1]
     ends = [float(steps[-1]) for steps, *_ in shown if len(steps)]
     right = max([float(last_step), 1.0, *ends])
@@ -73,7 +73,7 @@ def draw(lines: Mapping[str, Line], label: str, *, marks: bool = False, last_ste
     parts.append(_text("start", _LEFT, HEIGHT - 4, "0"))
     parts.append(_text("end", WIDTH - _RIGHT, HEIGHT - 4, f"step {right:,.0f}"))
     for place, (steps, mean, low, high) in enumerate(shown):
-        for run in _runs(mean):
+        for run in stretches(mean):
             across = x(steps[run])
             if np.any(high[run] > low[run]):
                 there = _points(across, y(high[run]))
@@ -93,7 +93,7 @@ def draw(lines: Mapping[str, Line], label: str, *, marks: bool = False, last_ste
     )
 
 
-def _thinned(line: Line) -> tuple[NDArray[np.float64], ...]:
+def thinned(line: Line) -> tuple[NDArray[np.float64], ...]:
     """Steps, means, least and greatest values of at most `_MAX_POINTS` neighbourhoods."""
     if len(line.steps) <= _MAX_POINTS:
         return line.steps, line.values, line.values, line.values
@@ -110,7 +110,7 @@ def _thinned(line: Line) -> tuple[NDArray[np.float64], ...]:
     return tuple(columns)
 
 
-def _runs(values: NDArray[np.float64]) -> list[NDArray[np.int64]]:
+def stretches(values: NDArray[np.float64]) -> list[NDArray[np.int64]]:
     """Indices of each stretch without a gap."""
     known = np.flatnonzero(np.isfinite(values))
     if not len(known):
@@ -118,7 +118,7 @@ def _runs(values: NDArray[np.float64]) -> list[NDArray[np.int64]]:
     return np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
 
 
-def _bounds(values: NDArray[np.float64]) -> tuple[float, float]:
+def value_bounds(values: NDArray[np.float64]) -> tuple[float, float]:
     known = values[np.isfinite(values)]
     if not len(known):
         return 0.0, 1.0
@@ -131,7 +131,7 @@ def _bounds(values: NDArray[np.float64]) -> tuple[float, float]:
     return low, high
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def axis_ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers, the first at or under `low`, the last at or over `high`."""
     raw = (high - low) / 4
     power = 10 ** math.floor(math.log10(raw))

@@ -19,6 +19,8 @@ GROUPS: dict[str, str] = {
     "positives": "similarity/positives",
     "effective_negatives": "similarity/effective_negatives",
     "similarity_gap": "similarity/gap",
+    "chain_length": "similarity/chain_length",
+    "chain_length_max": "similarity/chain_length_max",
 }
 """Everything that is no part of the loss. Names with a slash are kept; a task may choose groups of its own that way."""
 
