@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from trackmill.pipeline.loader.contract import StoredSample
-from trackmill.pipeline.sidecars.about import SidecarError
+from trackmill.pipeline.loader.sidecar_rows import DETECTIONS, rows_with
 from trackmill.schemas.boxes import Boxes, empty_boxes, nms
 from trackmill.schemas.config import Settings
 from trackmill.schemas.negatives import overlapping_objects
@@ -55,10 +55,7 @@ def negatives_of(sample: StoredSample, frame: int, settings: NegativeUse, object
     """
     if not settings.sidecar:
         return empty_boxes()
-    rows = sample.sidecar(settings.sidecar, frame)
-    for column in ("box", "score"):
-        if column not in rows:
-            raise SidecarError(f"sidecar {settings.sidecar!r} has no column {column!r}, only {', '.join(rows)}")
+    rows = rows_with(sample, settings.sidecar, frame, DETECTIONS)
     enough = np.flatnonzero(rows["score"] >= np.float32(settings.min_score))
     if objects is not None:
         enough = enough[~overlapping_objects(rows["box"][enough], objects, settings.max_iou)]

@@ -110,10 +110,13 @@ class Task(ABC):
     def make_example(self) -> MakeExample:
         """What loader processes do with a stored sample; a small picklable object."""
 
-    def sidecars(self) -> Sequence[str]:
+    def sidecars(self) -> Sequence[str] | Mapping[str, Sequence[str]]:
         """Names of the tables beside the shards that examples read (`StoredSample.sidecar`).
 
         They are checked before anything starts, and a run goes on only with the ones that it began with.
+
+        Returns:
+            Names, or for each name the columns that the table has to have.
         """
         return ()
 

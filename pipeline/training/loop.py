@@ -19,6 +19,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.loader import ShardLoader
 from trackmill.pipeline.loader.order import share
+from trackmill.pipeline.loader.sidecar_rows import check_columns
 from trackmill.pipeline.tasks.base import Task, TrainingModule
 from trackmill.pipeline.training import changes, checkpoint, saved_checkpoint
 from trackmill.pipeline.training.ema import Ema
@@ -66,10 +67,14 @@ def data_identity(catalog: Catalog, task: Task) -> dict[str, Any]:
     """What tells the data of a run from other data, wherever it lies: the samples, and the sidecars that a task reads.
 
     Raises:
-        SidecarError: the data set has no such sidecar; says which command makes it.
+        SidecarError: the data set has no such sidecar; says which command makes it. Or it lacks a column.
     """
     identity = {"fingerprint": catalog.fingerprint, "samples": len(catalog)}
-    sidecars = {name: catalog.sidecars[name].about.fingerprint for name in task.sidecars()}
+    named = task.sidecars()
+    sidecars = {name: catalog.sidecars[name].about.fingerprint for name in named}
+    if isinstance(named, Mapping):
+        for name, columns in named.items():
+            check_columns(name, [column.name for column in catalog.sidecars[name].about.columns], columns)
     return identity | ({"sidecars": sidecars} if sidecars else {})
 
 

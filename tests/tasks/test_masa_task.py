@@ -22,8 +22,9 @@ from trackmill.pipeline.loader.views import ViewSettings
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.tasks.association_benchmark import EvaluationSettings
 from trackmill.pipeline.tasks.masa.batch import PairBatch
-from trackmill.pipeline.tasks.masa.examples import Example, MakeMasaExample, ObjectSettings, draw_picture, random_boxes
+from trackmill.pipeline.tasks.masa.examples import Example, MakeMasaExample
 from trackmill.pipeline.tasks.masa.module import MasaTraining
+from trackmill.pipeline.tasks.masa.objects import ObjectSettings, draw_picture, random_boxes
 from trackmill.pipeline.tasks.masa.settings import LossSection, ModelSettings
 from trackmill.pipeline.tasks.masa.task import MasaTask
 from trackmill.pipeline.training.recipe_files import load_recipe

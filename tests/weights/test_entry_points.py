@@ -24,7 +24,7 @@ from trackmill.pipeline.export.source import from_weights  # noqa: E402
 from trackmill.pipeline.loader.views import ViewSettings  # noqa: E402
 from trackmill.pipeline.mining.proposer import build_proposer, resolve_proposer  # noqa: E402
 from trackmill.pipeline.tasks.association_benchmark import EvaluationSettings  # noqa: E402
-from trackmill.pipeline.tasks.masa.examples import ObjectSettings  # noqa: E402
+from trackmill.pipeline.tasks.masa.objects import ObjectSettings  # noqa: E402
 from trackmill.pipeline.tasks.masa.settings import LossSection, ModelSettings  # noqa: E402
 from trackmill.pipeline.tasks.masa.task import MasaTask  # noqa: E402
 from trackmill.pipeline.tracking.api import VideoTracker  # noqa: E402

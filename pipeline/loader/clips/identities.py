@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.pipeline.loader.clips.settings import ClipSources
 from trackmill.pipeline.loader.contract import StoredSample
-from trackmill.pipeline.sidecars.about import SidecarError
+from trackmill.pipeline.loader.sidecar_rows import CHAINS, rows_with
 from trackmill.schemas.boxes import Boxes, empty_boxes, iou_matrix
 
 SAME_IOU = 0.5
 """A chain that overlaps a masklet so much or more is the same object."""
-CHAIN_COLUMNS = ("chain", "box")
-"""Columns that a sidecar of chains has, see `trackmill.pipeline.sidecars.producers.chains`."""
 
 _Frame = tuple[Boxes, NDArray[np.int64]]
 
@@ -105,15 +102,9 @@ def _masklets(sample: StoredSample, frame: int) -> _Frame | None:
 
 
 def _chains(sample: StoredSample, name: str, frame: int) -> _Frame:
-    rows = sample.sidecar(name, frame)
-    boxes, chains = (_column(rows, column, name) for column in ("box", "chain"))
+    rows = rows_with(sample, name, frame, CHAINS)
+    boxes, chains = rows["box"], rows["chain"]
     if "score" in rows:  # the best first, see `_once`
         order = np.argsort(-rows["score"], kind="stable")
         boxes, chains = boxes[order], chains[order]
     return boxes, chains.astype(np.int64)
-
-
-def _column(rows: dict[str, NDArray[Any]], column: str, name: str) -> NDArray[Any]:
-    if column not in rows:
-        raise SidecarError(f"sidecar {name!r} holds no chains: it has no column {column!r}, only {', '.join(rows)}")
-    return rows[column]

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from trackmill.pipeline.loader.negatives import NegativeUse
+from trackmill.pipeline.loader.sidecar_rows import CHAINS, DETECTIONS
 from trackmill.pipeline.loader.views.settings import Factors, Share
 from trackmill.schemas.config import Settings
 
@@ -72,6 +73,7 @@ class ClipSources(Settings):
     )
     negatives: NegativeUse = Field(NegativeUse(), description="Pseudo-negatives; none unless a sidecar is named.")
 
-    def sidecars(self) -> tuple[str, ...]:
-        """The sidecars that are read, each once."""
-        return tuple(dict.fromkeys(name for name in (self.chains, self.negatives.sidecar) if name))
+    def sidecars(self) -> dict[str, tuple[str, ...]]:
+        """Columns that are read, by the sidecar's name."""
+        named = ((self.negatives.sidecar, DETECTIONS), (self.chains, CHAINS))
+        return {name: columns for name, columns in named if name}

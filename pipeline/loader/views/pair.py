@@ -22,6 +22,7 @@ def make_pair(
     rng: np.random.Generator,
     settings: ViewSettings,
     partner: View | None = None,
+    other_frame: View | None = None,
 ) -> tuple[View, View]:
     """Two views of a picture; objects that are in both have the same id in both.
 
@@ -36,17 +37,19 @@ def make_pair(
         settings: see `ViewSettings`.
         partner: the second picture of MixUp and of patches, the same for both views; its ids are raised above those
             of the picture. None: no MixUp and no patches.
+        other_frame: what the second view is made of, where it is not the picture; the same objects have the same ids.
 
     Returns:
         Two views of `size` x `size` pixels; each may have no objects, and they may share none.
     """
     view = View(image=picture, boxes=np.asarray(boxes, np.float32), ids=np.asarray(ids, np.int64))
+    other = view if other_frame is None else other_frame
     if partner is not None:
-        above = max(0, int(view.ids.max(initial=0)))
+        above = max(0, int(view.ids.max(initial=0)), int(other.ids.max(initial=0)))
         partner = replace(partner, ids=np.where(partner.ids > 0, partner.ids + above, partner.ids))
     mixes = bool(rng.random() < settings.mixup)
     first = make_view(view, partner, mixes, rng, settings)
-    return first, make_view(view, partner, mixes, rng, settings)
+    return first, make_view(other, partner, mixes, rng, settings)
 
 
 def make_view(view: View, partner: View | None, mixes: bool, rng: np.random.Generator, settings: ViewSettings) -> View:

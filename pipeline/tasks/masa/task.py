@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -22,8 +22,9 @@ from trackmill.pipeline.tasks.association_benchmark import EvaluationSettings, m
 from trackmill.pipeline.tasks.base import Evaluation, Task
 from trackmill.pipeline.tasks.masa.batch import PairBatch, join_examples
 from trackmill.pipeline.tasks.masa.evaluation import masa_embedding
-from trackmill.pipeline.tasks.masa.examples import Example, MakeMasaExample, ObjectSettings
+from trackmill.pipeline.tasks.masa.examples import Example, MakeMasaExample
 from trackmill.pipeline.tasks.masa.module import MasaTraining, frozen_parts
+from trackmill.pipeline.tasks.masa.objects import ObjectSettings
 from trackmill.pipeline.tasks.masa.settings import LossSection, ModelSettings
 from trackmill.pipeline.weights import read_weights
 from trackmill.schemas.config import ConfigError, Settings
@@ -51,6 +52,12 @@ class MasaTask(Task):
     }
     no_effect = ("evaluation",)
     needed = ("positives",)
+    added_later: ClassVar[Mapping[str, Any]] = {
+        "objects.sidecar": "",
+        "objects.chains": "",
+        "objects.chain_share": 0.5,
+        "objects.chain_gap": 10,
+    }
 
     def __init__(
         self,
@@ -102,6 +109,10 @@ class MasaTask(Task):
     def make_example(self) -> MakeMasaExample:
         """See `Task.make_example`."""
         return MakeMasaExample(objects=self._objects, views=self._views)
+
+    def sidecars(self) -> Mapping[str, Sequence[str]]:
+        """See `Task.sidecars`."""
+        return self._objects.sidecars()
 
     def collate(self, examples: Sequence[Example]) -> PairBatch:
         """See `join_examples`."""
