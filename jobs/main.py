@@ -19,6 +19,7 @@ COMMANDS = {
     "inspect": ("inspect_shards", "look at mined shards, or check every byte"),
     "sidecar": ("make_sidecar", "make a table beside mined shards: detections, chains, ..."),
     "negatives": ("mine_negatives", "mine pseudo-negatives over shards that exist"),
+    "mine-chains": ("mine_chains", "mine chains, pseudo-masklets of unlabelled video, over shards that exist"),
     "audit": ("audit_negatives", "look at pseudo-negatives before they are trained on"),
     "train": ("train", "train a model from shards"),
     "track": ("track", "track objects in a video"),
@@ -85,7 +86,7 @@ def _complete(words: Sequence[str]) -> int:
 
 def usage() -> str:
     """What `trackmill --help` prints."""
-    lines = [f"  {name:<12}{what}" for name, (_, what) in COMMANDS.items()]
+    lines = [f"  {name:<13}{what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: trackmill COMMAND [options]",

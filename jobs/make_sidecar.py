@@ -146,10 +146,16 @@ def _summarise(outcome: SidecarOutcome, making: Making, root: str) -> ExitCode:
     size = readable_bytes(sum(result.num_bytes for result in made))
     rows, samples = sum(result.rows for result in made), sum(result.samples for result in made)
     say(f"done: {done} ({rows} rows about {samples} samples, {size}), {outcome.parts} in all")
+    from trackmill.pipeline.sidecars.chains.purity import is_purity, purity_lines, purity_of
+
     counts = {name: count for name, count in sorted(outcome.counts.items()) if count or name == "kept"}
+    purity = purity_of(counts)
+    counts = {name: count for name, count in counts.items() if not is_purity(name)}
     if counts:
         first = sorted(counts, key=lambda name: name != "kept")
         say("counted: " + ", ".join(f"{counts[name]} {name}" for name in first))
+    for line in purity_lines(purity) if purity else ():
+        say(f"  {line}")
     now = sum(result.num_quarantined for result in outcome.made)
     if not now and counts.get("frames") and counts.get("frames not annotated") == counts["frames"]:
         warn("not one frame here is annotated: without annotated objects nothing is known not to be one of them")

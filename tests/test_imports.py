@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("schemas",),
     ("pipeline.storage",),
     ("models", "pipeline.shards", "pipeline.console", "pipeline.formats", "pipeline.media", "pipeline.ray_cluster"),
-    ("pipeline.isolation", "pipeline.vocabulary", "pipeline.workers"),
+    ("pipeline.isolation", "pipeline.shots", "pipeline.vocabulary", "pipeline.workers"),
     ("pipeline.weights", "pipeline.inspect", "pipeline.sources"),
     ("pipeline.sidecars",),
     ("pipeline.audit", "pipeline.loader", "pipeline.mining", "pipeline.tracking"),

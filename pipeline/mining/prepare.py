@@ -147,7 +147,14 @@ def add_sidecars(run: Run, requests: Sequence[Request], store: bool = True) -> N
 
     Raises:
         SidecarError: one was begun with other settings, or for another data set.
+        InputError: one is made from another sidecar.
     """
+    for request in requests:
+        if others := request.kind.reads(request.settings):
+            raise InputError(
+                f"sidecar {request.name}: it is made from another sidecar, {others[0]}; make it once that is there, by "
+                "a command of its own"
+            )
     run.sidecars = tuple(begin_sidecar(run.layout, request, run.fingerprint, store) for request in requests)
 
 

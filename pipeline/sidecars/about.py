@@ -74,6 +74,7 @@ class SidecarJob:
         fingerprint: of what makes the sidecar.
         uses_gpu: whether the producer gains from a GPU.
         files: see `trackmill.pipeline.sidecars.producer.Producer.shared_files`.
+        reads: fingerprint of each sidecar whose rows the producer needs, by name.
     """
 
     name: str
@@ -83,6 +84,7 @@ class SidecarJob:
     fingerprint: str = ""
     uses_gpu: bool = False
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
+    reads: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +186,9 @@ def begin_sidecar(layout: Layout, request: Request, dataset: str, store: bool = 
     files = dict(producer.shared_files(settings, there))
     if files:
         parts["files"] = {file: hashlib.sha256(files[file]).hexdigest() for file in sorted(files)}
+    reads = {other: _other(layout, other, name).fingerprint for other in producer.reads(settings)}
+    if reads:
+        parts["reads"] = reads
     plain = {"sidecar_version": SIDECAR_VERSION, "columns": [column.model_dump() for column in columns], **parts}
     about = About(
         name=name,
@@ -212,7 +217,21 @@ def begin_sidecar(layout: Layout, request: Request, dataset: str, store: bool = 
         fingerprint=about.fingerprint,
         uses_gpu=producer.gains_from_gpu(settings),
         files=files,
+        reads=reads,
     )
+
+
+def _other(layout: Layout, other: str, name: str) -> About:
+    """`sidecar.json` of a sidecar that another one, `name`, is made from."""
+    if other == name:
+        raise InputError(f"sidecar {name}: it cannot be made from itself; give it another name")
+    try:
+        return read_about(layout, other)
+    except FileNotFoundError:
+        raise NoSidecar(
+            f"{redact(layout.root)} has no sidecar {other!r}, which {name} is to be made from: "
+            f"{command(layout.root, other)} makes it"
+        ) from None
 
 
 def read_about(layout: Layout, name: str) -> About:
@@ -289,6 +308,9 @@ def command(root: str, name: str, producer: str = "") -> str:
     if producer == "negatives":
         named = f" --name {name}" if name != producer else ""
         return f"trackmill negatives --data {redact(root)}{named} --detector ... --weights ..."
+    if producer == "video-chains":
+        named = "" if name == "chains" else f" --name {name}"
+        return f"trackmill mine-chains --data {redact(root)}{named} ..."
     if producer not in PRODUCERS:
         producer = "my_package.my_module:Class"
     return f"trackmill sidecar {redact(root)} {name}" + (f" --producer {producer}" if producer != name else "")
@@ -342,4 +364,8 @@ def _anew(name: str) -> str:
 
 
 def _without_credentials(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: scrub(value) if isinstance(value, str) else value for key, value in settings.items()}
+    plain = {key: scrub(value) if isinstance(value, str) else value for key, value in settings.items()}
+    return {
+        key: _without_credentials(value) if isinstance(value, dict) and key == "source" else value
+        for key, value in plain.items()
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trackmill.models.device import is_device_failure
@@ -15,7 +15,7 @@ from trackmill.pipeline.shards.stream import RawSample
 from trackmill.pipeline.sidecars.about import SidecarJob, libraries
 from trackmill.pipeline.sidecars.columns import check_columns
 from trackmill.pipeline.sidecars.part import PartAbout, PartRows, Quarantined, part_bytes
-from trackmill.pipeline.sidecars.producer import BadRows, CountedRows, check_counts, check_rows
+from trackmill.pipeline.sidecars.producer import BadRows, CountedRows, Rows, check_counts, check_rows
 from trackmill.pipeline.sidecars.producers import producer_class
 from trackmill.pipeline.storage.credentials import error_text
 from trackmill.pipeline.storage.files import exists
@@ -61,8 +61,12 @@ class Maker:
         self._producer = kind.build(settings, job.files)
         self._lock = threading.Lock()
 
-    def make(self, sample: Sample) -> Made:
+    def make(self, sample: Sample, others: Mapping[str, Rows] | None = None) -> Made:
         """The rows of a sample; called from one thread at a time.
+
+        Args:
+            sample: as a shard holds it.
+            others: its rows in the sidecars that the producer reads, by name.
 
         Raises:
             BadRows: the producer broke its contract.
@@ -72,7 +76,7 @@ class Maker:
         sample = dataclasses.replace(sample, shard="shard", offset=0)
         try:
             with self._lock:
-                rows = self._producer.rows(sample)
+                rows = self._producer.rows_beside(sample, others) if others else self._producer.rows(sample)
         except Exception as error:
             if is_device_failure(error):
                 raise

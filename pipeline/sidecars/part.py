@@ -274,6 +274,10 @@ class SidecarPart:
         """Samples that have rows, in order."""
         return list(self._places)
 
+    def quarantined(self, key: str) -> Quarantined | None:
+        """Why a sample has no rows, if the producer failed on it."""
+        return self._quarantined.get(key)
+
     def of_sample(self, key: str) -> dict[str, Any]:
         """`frame` and the own columns of a sample; empty arrays where it has no rows. See `of_frame`."""
         begin, end = self._places.get(key, (0, 0))

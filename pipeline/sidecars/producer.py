@@ -94,6 +94,23 @@ class Producer(ABC):
             Exception: the sample cannot be used; it is quarantined in this sidecar, with the error as its reason.
         """
 
+    def rows_beside(self, sample: Sample, others: Mapping[str, Rows]) -> Rows:
+        """As `rows`, of a producer that reads other sidecars.
+
+        Args:
+            sample: see `rows`.
+            others: the sample's rows in each sidecar that `reads` names, as arrays.
+        """
+        return self.rows(sample)
+
+    @classmethod
+    def reads(cls, config: Any) -> tuple[str, ...]:
+        """Names of other sidecars of the same data set whose rows it needs.
+
+        Their fingerprints are part of its own, and each of their parts must be there before its part is made.
+        """
+        return ()
+
     @classmethod
     def resolve(cls, config: Any) -> Any:
         """Replace every choice that depends on this machine by what it comes to, once, before workers start.

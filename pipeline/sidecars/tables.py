@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from trackmill.pipeline.sidecars.about import NoSidecar, Sidecar, SidecarError, Sidecars, command
+from trackmill.pipeline.sidecars.about import About, NoSidecar, Sidecar, SidecarError, Sidecars, command
 from trackmill.pipeline.sidecars.part import BadPart, PartAbout, SidecarPart, read_part
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import join
@@ -108,9 +108,13 @@ def check_maker(about: PartAbout, sidecar: Sidecar, file_name: str, where: str) 
     Raises:
         OtherShards: names what differs.
     """
-    own = sidecar.about
+    check_part(about, sidecar.about.name, sidecar.about, file_name, where)
+
+
+def check_part(about: PartAbout, name: str, own: About, file_name: str, where: str) -> None:
+    """As `check_maker`, of a sidecar of which nothing but its description is known."""
     for how, found, expected in (
-        ("for another sidecar", about.name, own.name),
+        ("for another sidecar", about.name, name),
         ("for another data set", about.dataset, own.dataset),
         ("with other settings", about.fingerprint, own.fingerprint),
         ("for another unit", about.file_name, file_name),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from trackmill.models.device import is_device_failure
 from trackmill.pipeline.shards.decode import Sample, parse_sample
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.stream import ShardBytes, raw_samples, split_piece
 from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.sidecars.about import SidecarError, read_about
 from trackmill.pipeline.sidecars.making import Made, Maker, publish_part
-from trackmill.pipeline.sidecars.part import PartRows, Quarantined
+from trackmill.pipeline.sidecars.part import BadPart, PartRows, Quarantined, SidecarPart, read_part
 from trackmill.pipeline.sidecars.part_work import PartResult, PartUnit, SidecarWork
+from trackmill.pipeline.sidecars.tables import check_part, check_shard
 from trackmill.pipeline.storage.credentials import path_error, scrub
 from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.workers.inflight import InFlightNote
@@ -65,8 +67,9 @@ class PartWorker:
         rows = PartRows(self._maker.columns)
         name, part = self._maker.job.name, task.part
         try:
+            others = self._others(task)
             for sample, position in self._samples(task):
-                made = self._rows(task, position, sample)
+                made = self._rows(task, position, sample, others)
                 rows.add(sample.key, made)
                 self.note.put(position)
                 self._live.item_done(len(sample.record.frames), isinstance(made, Quarantined))
@@ -74,6 +77,8 @@ class PartWorker:
             size = publish_part(self._layout, self._maker.job, self._dataset, part.unit, part.retry, part.shards, rows)
         except (BadShard, FileNotFoundError) as error:
             return PartResult(file_name=part.file_name, unit=task.unit, failed=f"{error}; {_ADVICE}")
+        except SidecarError as error:
+            return PartResult(file_name=part.file_name, unit=task.unit, failed=str(error))
         except OSError as error:
             what = path_error(error) or error
             raise StorageFailed(scrub(f"sidecars/{name}/{part.file_name}: cannot be made: {what}")) from error
@@ -103,7 +108,7 @@ class PartWorker:
                 piece = read_bytes(self._layout.shard(item.uri), item.offset, item.length)
                 sample = parse_sample(split_piece(piece, item.uri, item.offset))
                 rows = PartRows(self._maker.columns)
-                rows.add(sample.key, self._maker.make(sample))
+                rows.add(sample.key, self._maker.make(sample))  # what other sidecars say takes no time
                 if not rows.quarantined:
                     frames, size = len(sample.record.frames), rows.packed_bytes()
             measured.append((frames, time.perf_counter() - start, size))
@@ -128,7 +133,31 @@ class PartWorker:
             if source.sha256() != shard.sha256:
                 raise BadShard(f"{shard.name}: its SHA-256 is not that of its receipt")
 
-    def _rows(self, task: PartUnit, position: int, sample: Sample) -> Made:
+    def _others(self, task: PartUnit) -> dict[str, SidecarPart]:
+        """The parts of this unit in the sidecars that the producer reads.
+
+        Raises:
+            SidecarError: one of them is missing, damaged, or was made for other shards.
+        """
+        found = {}
+        for name, fingerprint in self._maker.job.reads.items():
+            where = f"sidecars/{name}/{task.part.file_name}"
+            about = read_about(self._layout, name)
+            if about.fingerprint != fingerprint:
+                raise SidecarError(f"sidecars/{name}: was made anew with other settings while this one is made from it")
+            try:
+                part = read_part(self._layout.sidecar_part(name, task.part.file_name), where, about.columns)
+            except BadPart as error:
+                raise SidecarError(str(error)) from None
+            except FileNotFoundError:
+                raise SidecarError(f"{where}: is missing: finish the sidecar {name} first") from None
+            check_part(part.about, name, about, task.part.file_name, where)
+            for shard in task.part.shards:
+                check_shard(part.about, shard, where)
+            found[name] = part
+        return found
+
+    def _rows(self, task: PartUnit, position: int, sample: Sample, others: Mapping[str, SidecarPart]) -> Made:
         if position in task.poisoned:
             error_class = "TimeLimit" if position in task.overdue else "WorkerDied"
             return Quarantined(key=sample.key, error_class=error_class, reason=task.poisoned[position])
@@ -136,7 +165,11 @@ class PartWorker:
         self._live.enter("making the rows of", sample.key)
         try:
             with self.clock.running(position, len(sample.record.frames)):
-                return self._maker.make(sample)
+                for name, part in others.items():
+                    if bad := part.quarantined(sample.key):
+                        reason = f"sidecars/{name}: it is quarantined there: {bad.reason}"
+                        return Quarantined(key=sample.key, error_class=bad.error_class, reason=reason)
+                return self._maker.make(sample, {name: part.of_sample(sample.key) for name, part in others.items()})
         except Exception as error:
             if is_device_failure(error):
                 raise DeviceLost(scrub(str(error))) from error

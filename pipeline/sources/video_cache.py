@@ -57,6 +57,10 @@ class VideoCache:
             self._place = place
         return self._video
 
+    def holds(self, place: Place) -> bool:
+        """Whether this is the video that is open."""
+        return self._video is not None and self._place == place
+
     def close(self) -> None:
         """Let go of the open video."""
         if self._video is not None:

@@ -99,7 +99,7 @@ def test_every_producer(name: str, samples: list[Sample], request: pytest.Fixtur
 
 
 def test_every_producer_of_the_registry_is_tested() -> None:
-    assert set(PRODUCERS) == {"chains", "detections", "negatives"}
+    assert set(PRODUCERS) == {"chains", "detections", "negatives", "video-chains"}
 
 
 def test_detections_are_kept_best_first_inside_the_frame(samples: list[Sample]) -> None:

@@ -9,11 +9,13 @@ from trackmill.pipeline.sidecars.producer import Producer
 from trackmill.pipeline.sidecars.producers.chains import ChainProducer
 from trackmill.pipeline.sidecars.producers.detections import DetectionProducer
 from trackmill.pipeline.sidecars.producers.negatives import NegativeProducer
+from trackmill.pipeline.sidecars.producers.video_chains import VideoChainProducer
 
 PRODUCERS: dict[str, type[Producer]] = {
     "chains": ChainProducer,
     "detections": DetectionProducer,
     "negatives": NegativeProducer,
+    "video-chains": VideoChainProducer,
 }
 
 
