@@ -98,6 +98,11 @@ class Choice:
         size: tuple[int, int] = offered(self.config) if offered else DEFAULT_FRAME_SIZE
         return size
 
+    def default_tracker(self) -> str:
+        """Name of the rule that a model was made for, a key of `trackmill.models.association.TRACKERS`; "": none."""
+        offered = getattr(self.offer, "default_tracker", None)
+        return str(offered(self.config)) if offered else ""
+
     def default_weights(self) -> str:
         """URL of the published weights that are taken when none are named; "" where there are none."""
         offered = getattr(self.offer, "default_weights", None)

@@ -25,6 +25,7 @@ What a name stands for is a module or a class that offers
 and, if there is something to say,
 
 - `frame_size(config)`: (longer, shorter) side in pixels at which a model looks at frames, (1024, 1024) otherwise;
+- `default_tracker(config)`: name of the rule that links what a model embeds, where none is asked for;
 - `own_detectors(config)`: of a model, detectors that lie in its checkpoint and work on its maps: the name that
   `--detections` says and where the class is. Such a class is a detector as any, and `build` takes `features=...`;
 - `default_weights(config)`: URL of published weights that are taken when none are named, "" otherwise;

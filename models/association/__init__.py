@@ -3,10 +3,12 @@
 from trackmill.models.association.base import Tracker
 from trackmill.models.association.masa_bdd import MasaBddSettings, MasaBddTracker
 from trackmill.models.association.masa_tao import MasaTaoSettings, MasaTaoTracker
+from trackmill.models.association.scaletrack import ScaleTrackSettings, ScaleTrackTracker
 
 TRACKERS: dict[str, type[Tracker]] = {
     MasaTaoTracker.name: MasaTaoTracker,
     MasaBddTracker.name: MasaBddTracker,
+    ScaleTrackTracker.name: ScaleTrackTracker,
 }
 
 __all__ = [
@@ -15,5 +17,7 @@ __all__ = [
     "MasaBddTracker",
     "MasaTaoSettings",
     "MasaTaoTracker",
+    "ScaleTrackSettings",
+    "ScaleTrackTracker",
     "Tracker",
 ]

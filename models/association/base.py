@@ -97,6 +97,18 @@ class Tracker(ABC):
         self._last_frame, self._dimension = index, dimension
         return ids
 
+    def wanted(self, detections: Detections) -> NDArray[np.int64] | None:
+        """Which detections take part, if that can be told without embeddings; the others need none.
+
+        Args:
+            detections: N of them, as `update` would get them.
+
+        Returns:
+            (K,) indices; None: all may. `update` with these alone gives them the same identities, and the others have
+            none.
+        """
+        return None
+
     @property
     @abstractmethod
     def num_tracks(self) -> int:

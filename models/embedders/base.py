@@ -43,7 +43,10 @@ class Embedder(ABC):
 class EmbeddingNetwork(Protocol):
     """What `trackmill.models.embedders.scaled.ScaledEmbedder` needs of a network, such as `models.masa.model.Masa`.
 
-    A network that remembers earlier frames has a method `reset()` too, which is called before each video.
+    A network that remembers earlier frames has a method `reset()` too, which is called before each video. One that has
+    to see every frame, also those without boxes, or that scales frames itself, has a method `embedder(scaling,
+    device)`, which gives an `Embedder` to use in place of `ScaledEmbedder`; `scaling` is None where nobody asks for
+    another size than the network's own. An attribute `default_tracker` names the rule that it was made for.
     """
 
     def embed(self, images: torch.Tensor, boxes: list[torch.Tensor]) -> Sequence[torch.Tensor]:

@@ -62,7 +62,7 @@ class VideoTracker:
             end-to-end tracker.
         detector_weights: path or URL of a named detector's checkpoint; None: published ones where there are some.
         tracker: name of a rule and its settings, see `trackmill.pipeline.tracking.settings.PRESETS`; or a tracker of
-            your own.
+            your own; None: the rule that the model was made for, `tao` where it does not say.
         device: `auto` (a GPU where there is one), `cpu`, `cuda:1`, ...
         scaling: at what size frames are looked at; None: as the model's benchmark configuration says, 1024 for a
             model of your own.
@@ -81,7 +81,7 @@ class VideoTracker:
         *,
         detections: str | Detector | None = None,
         detector_weights: str | None = None,
-        tracker: str | Tracker = "tao",
+        tracker: str | Tracker | None = None,
         device: str = "auto",
         scaling: FrameScaling | None = None,
         bgr: bool = False,

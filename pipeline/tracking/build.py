@@ -17,7 +17,7 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.detection_files import FileDetections, read_detections
 from trackmill.pipeline.tracking.frames import FrameReader, PictureFrames
-from trackmill.pipeline.tracking.settings import SizeSettings, TrackConfig, make_tracker
+from trackmill.pipeline.tracking.settings import DEFAULT_TRACKER, SizeSettings, TrackConfig, make_tracker
 from trackmill.pipeline.tracking.two_stage import GivenDetections, TwoStage
 from trackmill.pipeline.weights import (
     VocabularyRequest,
@@ -75,7 +75,7 @@ def make_video_model(
     classes: str | Sequence[str] | None = None,
     text_weights: str | None = None,
     masks: bool = False,
-    tracker: str | Tracker = "tao",
+    tracker: str | Tracker | None = None,
     device: str = "auto",
     min_score: float | None = None,
     scaling: FrameScaling | None = None,
@@ -96,7 +96,8 @@ def make_video_model(
             the detector say.
         text_weights: path or URL of what turns names of classes into vectors, of a detector that compares them.
         masks: whether the model's segmenter cuts out what is tracked.
-        tracker: a name in `PRESETS`, or a tracker; an end-to-end tracker has no use for it.
+        tracker: a name in `PRESETS`, or a tracker; None: the one that the model was made for, `tao` where it does not
+            say. An end-to-end tracker has no use for it.
         device: see `trackmill.models.device.choose_device`.
         min_score: detections below it are left out; None: the detector's own choice.
         scaling: size at which frames are looked at; None: as `config.size` and the model say.
@@ -112,7 +113,7 @@ def make_video_model(
         raise InputError("weights and settings go with a model's name; an object has its own already")
     if masks:
         _check_masks(choice)
-    rule = _tracker(tracker, config)
+    rule = _tracker(tracker or _made_for(choice, model), config)
     place = choose_device(device)
     said = {"classes": classes, "text_weights": text_weights, "min_score": min_score}
     options = {**config.detector, **{key: value for key, value in said.items() if value is not None}}
@@ -133,7 +134,7 @@ def make_video_model(
     if isinstance(built, VideoModel):
         _refuse_stages(name, detections, masks, min_score, config)
         return built
-    if not callable(getattr(built, "embed", None)):
+    if not callable(getattr(built, "embed", None)) and not hasattr(built, "embedder"):
         raise InputError(
             f"model {name}: {type(built).__name__} is neither a VideoModel (trackmill.pipeline.tracking.base) nor has "
             "it embed(images, boxes) as an Embedder (trackmill.models.embedders.base)"
@@ -153,9 +154,7 @@ def make_video_model(
             raise InputError(f"--set size: {name} takes frames as they are")
         embedder = built
     else:
-        from trackmill.models.embedders.scaled import ScaledEmbedder
-
-        embedder = ScaledEmbedder(built, scaling or _scaling(choice, config.size), place)
+        embedder = network_embedder(built, choice, place, scaling, config.size)
     if wanted is not None:
         detector = _built_detector(wanted[0], detector_weights, place, features, tensors, vocabulary)
     else:
@@ -163,6 +162,37 @@ def make_video_model(
         detector = _with_options(detections, options)
     segmenter = choice.offer.segmenter(features) if masks and choice is not None else None
     return TwoStage(detector, embedder, rule, segmenter)
+
+
+def network_embedder(
+    network: Any,
+    choice: Choice | None,
+    device: torch.device | str,
+    scaling: FrameScaling | None = None,
+    size: SizeSettings | None = None,
+) -> Embedder:
+    """An embedder of a network with `embed(images, boxes)`, see `trackmill.models.embedders.base.EmbeddingNetwork`.
+
+    Args:
+        network: in evaluation mode.
+        choice: the name that it was built from; None: an object.
+        device: where it lies.
+        scaling, size: at what size it looks at frames; None: its own.
+    """
+    asked = scaling is not None or (size is not None and size != SizeSettings())
+    wanted = scaling or _scaling(choice, size or SizeSettings())
+    if hasattr(network, "embedder"):
+        made: Embedder = network.embedder(wanted if asked else None, device)
+        return made
+    from trackmill.models.embedders.scaled import ScaledEmbedder
+
+    return ScaledEmbedder(network, wanted, device)
+
+
+def _made_for(choice: Choice | None, model: Any) -> str:
+    """Name of the rule that goes with a model."""
+    said = choice.default_tracker() if choice is not None else getattr(model, "default_tracker", "")
+    return said or DEFAULT_TRACKER
 
 
 def _tracker(tracker: str | Tracker, config: TrackConfig) -> Tracker:

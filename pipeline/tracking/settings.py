@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from trackmill.models.association import MasaBddTracker, MasaTaoTracker, Tracker
+from trackmill.models.association import MasaBddTracker, MasaTaoTracker, ScaleTrackTracker, Tracker
 from trackmill.pipeline.tracking.drawing import DrawSettings
 from trackmill.pipeline.tracking.frames import ReadLimits
 from trackmill.schemas.config import Settings
@@ -16,9 +16,14 @@ PRESETS: dict[str, tuple[type[Tracker], dict[str, Any]]] = {
     "tao": (MasaTaoTracker, {"init_score_thr": 0.1, "obj_score_thr": 0.01, "max_distance": 100, "fps": 30}),
     "tao-benchmark": (MasaTaoTracker, {"init_score_thr": 0.0001, "obj_score_thr": 0.0001}),
     "bdd": (MasaBddTracker, {"init_score_thr": 0.5, "obj_score_thr": 0.3, "match_score_thr": 0.6}),
+    "scaletrack": (ScaleTrackTracker, {}),
 }
 """Rules with official settings: of MASA's demo and plug-and-play use, of its TAO and open-vocabulary configurations,
-and of its BDD100K configurations. What is not named is the class's default, which the configurations share."""
+and of its BDD100K configurations; and ScaleTrack's. What is not named is the class's default, which the configurations
+share."""
+
+DEFAULT_TRACKER = "tao"
+"""Of a model that does not say which rule it was made for."""
 
 
 class SizeSettings(Settings):

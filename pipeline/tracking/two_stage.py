@@ -44,17 +44,30 @@ class TwoStage(VideoModel):
         with times.stage("detect", len(frames)):
             detections = detect_each(self.detector, images, [frame.number - 1 for frame in frames])
         with times.stage("embed", len(frames)):
-            embeddings = self.embedder.embed(images, [each.boxes for each in detections])
+            # What the tracker will not look at is not described either.
+            wanted = [self.tracker.wanted(each) for each in detections]
+            boxes = [each.boxes if rows is None else each.boxes[rows] for each, rows in zip(detections, wanted)]
+            embeddings = self.embedder.embed(images, boxes)
         with times.stage("associate", len(frames)):
             tracked = [
-                TrackedObjects.of(each, self.tracker.update(each, rows, frame.index))
-                for frame, each, rows in zip(frames, detections, embeddings, strict=True)
+                TrackedObjects.of(each, self._identities(each, rows, found, frame.index))
+                for frame, each, rows, found in zip(frames, detections, wanted, embeddings, strict=True)
             ]
         if self.segmenter is None:
             return tracked
         with times.stage("segment", len(frames)):
             masks = self.segmenter.segment(images, [each.objects.boxes for each in tracked])
         return [each.with_masks(cut) for each, cut in zip(tracked, masks, strict=True)]
+
+    def _identities(
+        self, detections: Detections, rows: NDArray[np.int64] | None, embeddings: NDArray[np.float32], index: int
+    ) -> NDArray[np.int64]:
+        """(N,), from the embeddings of the detections that take part."""
+        if rows is None:
+            return self.tracker.update(detections, embeddings, index)
+        ids = np.full(len(detections), -1, np.int64)
+        ids[rows] = self.tracker.update(detections.select(rows), embeddings, index)
+        return ids
 
     @property
     def num_tracks(self) -> int:

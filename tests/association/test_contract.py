@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.association.sequences import Frame, random_sequence, update
-from trackmill.models.association import TRACKERS, MasaBddTracker, MasaTaoTracker, Tracker
+from trackmill.models.association import TRACKERS, MasaBddTracker, MasaTaoTracker, ScaleTrackTracker, Tracker
 from trackmill.schemas.detections import make_detections
 from trackmill.schemas.tracking import TrackedObjects
 
@@ -21,6 +21,7 @@ MAKERS: dict[str, Callable[[], Tracker]] = {
     "masa_tao-gate": lambda: MasaTaoTracker(init_score_thr=0.2, obj_score_thr=0.1, max_distance=50, fps=30),
     "masa_bdd": lambda: MasaBddTracker(init_score_thr=0.2, obj_score_thr=0.1),
     "masa_bdd-cosine": lambda: MasaBddTracker(init_score_thr=0.2, obj_score_thr=0.1, match_metric="cosine"),
+    "scaletrack": lambda: ScaleTrackTracker(min_score=0.2),
 }
 ARGUMENTS = ("boxes", "scores", "labels", "embeddings")
 
@@ -269,19 +270,36 @@ def test_low_scores_begin_nothing(tracker: Tracker) -> None:
     assert tracker.num_tracks == 0
 
 
+WRONG: dict[str, dict[str, Any]] = {
+    "masa_tao": {
+        "memo_momentum": 1.5,
+        "memo_tracklet_frames": -1,
+        "match_score_thr": -0.1,
+        "init_score_thr": float("nan"),
+    },
+    "scaletrack": {
+        "momentum": 1.5,
+        "memory_frames": -1,
+        "match_threshold": -1.1,
+        "min_score": float("nan"),
+        "max_detections": 0,
+        "nms_iou": 2,
+    },
+}
+"""Of each tracker settings that are out of range; MASA's two share theirs. The first is a share of 0..1."""
+WRONG["masa_bdd"] = WRONG["masa_tao"]
+
+
 @pytest.mark.parametrize("kind", TRACKERS.values(), ids=TRACKERS)
 def test_settings_are_checked(kind: type[Tracker]) -> None:
-    with pytest.raises(ValueError, match=r"unknown key 'match_score_thresh'; did you mean 'match_score_thr'\?"):
-        kind(match_score_thresh=0.5)
-    for name, value in (
-        ("memo_momentum", 1.5),
-        ("memo_tracklet_frames", -1),
-        ("match_score_thr", -0.1),
-        ("init_score_thr", float("nan")),
-    ):
+    wrong = WRONG[kind.name]
+    share = next(iter(wrong))
+    with pytest.raises(ValueError, match=rf"unknown key '{share}s'; did you mean '{share}'\?"):
+        kind(**{f"{share}s": 0.5})
+    for name, value in wrong.items():
         with pytest.raises(ValueError, match=name):
             kind(**{name: value})
-    assert kind(memo_momentum=np.float64(0.5)).settings.memo_momentum == 0.5
+    assert getattr(kind(**{share: np.float64(0.5)}).settings, share) == 0.5
 
 
 @pytest.mark.parametrize(("name", "value"), [("max_distance", -2), ("fps", 0)])
@@ -293,3 +311,15 @@ def test_settings_of_the_gate_are_checked(name: str, value: float) -> None:
 def test_importing_trackers_needs_no_torch() -> None:
     code = "import sys, trackmill.models.association; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_those_that_are_wanted_get_the_same_identities_alone(tracker: Tracker) -> None:
+    other = copy.deepcopy(tracker)
+    for boxes, scores, labels, embeddings, index in video():
+        detections = make_detections(boxes, scores, labels)
+        expected, rows = tracker.update(detections, embeddings, index), other.wanted(detections)
+        if rows is None:
+            return
+        ids = np.full(len(boxes), -1)
+        ids[rows] = other.update(detections.select(rows), embeddings[rows], index)
+        assert ids.tolist() == expected.tolist()
