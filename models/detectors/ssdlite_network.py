@@ -146,7 +146,7 @@ def ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The graph's tensors under the names of `SsdliteNetwork`.
 
     Args:
-        tensors: see `trackmill.models.backbones.ssdlite_mobilenet.packaged_tensors`.
+        tensors: see `trackmill.models.weights.packaged_person.packaged_tensors`.
     """
     named = {f"trunk.{name}": values for name, values in trunk_tensors(tensors).items()}
     for name, values in tensors.items():

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from trackmill.models.backbones.ssdlite_mobilenet import GRAPH_SHA256, packaged_tensors
 from trackmill.models.detectors.base import Detector
 from trackmill.models.detectors.options import DetectorOptions
 from trackmill.models.detectors.ssdlite_network import SIZE, SsdliteNetwork, anchors, decode, ours, resize, scores
 from trackmill.models.weights.fit import fit
+from trackmill.models.weights.packaged_person import GRAPH_SHA256, packaged_tensors
 from trackmill.schemas.boxes import box_areas, clip_boxes, nms
 from trackmill.schemas.detections import Detections
 
@@ -188,7 +188,9 @@ class SsdlitePerson(Detector):
 
     def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
         """(1, 3, H, W) uint8 on the device."""
-        return torch.from_numpy(np.ascontiguousarray(image)).to(self._device).permute(2, 0, 1)[None]
+        # Copied where it is read-only, which torch would warn of.
+        own = np.require(image, requirements=["C", "W"])
+        return torch.from_numpy(own).to(self._device).permute(2, 0, 1)[None]
 
     def _windows(self, height: int, width: int) -> NDArray[np.int64]:
         """(looks, 4) `xyxy` in whole pixels: the frame itself, then its tiles row by row."""

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from trackmill.models.association import Tracker
 from trackmill.models.detectors.base import Detector
+from trackmill.models.device import choose_device
 from trackmill.models.embedders.base import Embedder, EmbeddingNetwork
-from trackmill.models.registry import MODELS
+from trackmill.models.registry import DEFAULT_DETECTOR, MODELS
+from trackmill.models.weights.packaged_person import INSTALL, is_packaged
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.build import make_video_model
 from trackmill.pipeline.tracking.detection_forms import as_detections, is_supervision
@@ -26,6 +28,7 @@ from trackmill.pipeline.tracking.frames import DEFAULT_FPS
 from trackmill.pipeline.tracking.settings import TrackConfig
 from trackmill.pipeline.tracking.timing import StageTimes
 from trackmill.pipeline.tracking.two_stage import GivenDetections, TwoStage
+from trackmill.pipeline.weights import build_detector
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.tracking import SourceFrame, TrackedObjects
@@ -50,6 +53,8 @@ class VideoTracker:
     tracked = tracker.update(image, detections)             # your detections
     tracker = VideoTracker("masa_r50", weights="masa_r50.pth", detections="masa")
     tracked = tracker.update(image)                         # its own
+    tracker = VideoTracker("masa_r50", weights="masa_r50.pth")
+    tracked = tracker.update(image)                         # people, found by ssdlite-person (extra `person`)
     ```
 
     Args:
@@ -59,7 +64,8 @@ class VideoTracker:
             identities mean nothing.
         detections: what finds the objects: `masa` (the model's own proposals), `torchvision:NAME`,
             `my_package.my_module:Class`, or a `Detector`; None: they are handed to `update`, or the model is an
-            end-to-end tracker.
+            end-to-end tracker. Where nothing is handed to the first `update` either, people are found by the packaged
+            detector, if its extra is installed.
         detector_weights: path or URL of a named detector's checkpoint; None: published ones where there are some.
         tracker: name of a rule and its settings, see `trackmill.pipeline.tracking.settings.PRESETS`; or a tracker of
             your own; None: the rule that the model was made for, `tao` where it does not say.
@@ -102,6 +108,7 @@ class VideoTracker:
             log.warning("%s without weights: they are random, so identities are by chance", model)
         if not isinstance(self.model, TwoStage):
             self._given = None
+        self._device, self._handed = device, False
         self.times = StageTimes()
         """Where the time went so far."""
         self._bgr = bgr
@@ -165,13 +172,11 @@ class VideoTracker:
             raise InputError(f"image: has no pixel, its shape is {image.shape}")
         if self._given is None and detections is not None:
             raise InputError("detections: objects are found here already; leave them out")
+        if self._given is not None and detections is None:
+            self._find_people()
         if self._given is not None:
-            if detections is None:
-                raise InputError(
-                    "detections: hand them over, [] where nothing was found; or name a detector: "
-                    'VideoTracker(..., detections="masa")'
-                )
             self._given.next = as_detections(detections)
+            self._handed = True
         index = self._next if frame_index is None else _whole(frame_index)
         frame = SourceFrame(
             index=index,
@@ -188,6 +193,20 @@ class VideoTracker:
         kept = detections[tracked.indices[order]]
         kept.tracker_id = tracked.ids[order]
         return kept
+
+    def _find_people(self) -> None:
+        """From now on by the detector that is taken when nothing is said: only before anything was handed over."""
+        if self._handed or not is_packaged():
+            install = "" if self._handed else f", or install {DEFAULT_DETECTOR}: {INSTALL}"
+            raise InputError(
+                "detections: hand them over, [] where nothing was found; or name a detector: "
+                f'VideoTracker(..., detections="masa"){install}'
+            )
+        assert isinstance(self.model, TwoStage)
+        detector = build_detector(DEFAULT_DETECTOR, device=choose_device(self._device))
+        self.model = TwoStage(detector, self.model.embedder, self.model.tracker, self.model.segmenter)
+        self._given = None
+        log.warning("no detections are given: people are found, by %s", DEFAULT_DETECTOR)
 
 
 def _whole(frame_index: Any) -> int:

@@ -12,7 +12,8 @@ from trackmill.models.detectors.base import Detector
 from trackmill.models.detectors.options import DetectorOptions, with_options
 from trackmill.models.device import choose_device
 from trackmill.models.embedders.base import Embedder, EmbeddingNetwork, SharedFeatures
-from trackmill.models.registry import DETECTORS, MODELS, detector_forms, find_model, names_detector
+from trackmill.models.registry import DEFAULT_DETECTOR, DETECTORS, MODELS, detector_forms, find_model, names_detector
+from trackmill.models.weights.packaged_person import INSTALL, is_packaged
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.detection_files import FileDetections, read_detections
@@ -89,7 +90,8 @@ def make_video_model(
         weights: path or URL of a named model's checkpoint, or a word that it knows; None: random weights.
         detections: a name of `trackmill.models.registry.DETECTORS`, such as `masa`, `detic:WEIGHTS` or
             `hf:MODEL_OR_FOLDER`, or `my_package.my_module:Class`; or a detector, such as what `read_file_detections`
-            gives; None: the model is an end-to-end tracker.
+            gives; None: the model is an end-to-end tracker, or people are found by `DEFAULT_DETECTOR` of the registry,
+            where its package is installed.
         detector_weights: path or URL of a named detector's checkpoint; None: what its name says, or its published
             ones; `none`: random.
         classes: what is looked for, see `trackmill.pipeline.weights.choose_detector`; None: as `config.detector` and
@@ -117,7 +119,12 @@ def make_video_model(
     place = choose_device(device)
     said = {"classes": classes, "text_weights": text_weights, "min_score": min_score}
     options = {**config.detector, **{key: value for key, value in said.items() if value is not None}}
-    wanted = _wanted_detector(detections, detector_weights, options, choice, config)
+    name = model if isinstance(model, str) else type(model).__name__
+    # Of somebody else's model only its object shows whether it finds objects itself; ours describe boxes, unless told.
+    by_default = detections is None and not isinstance(model, VideoModel) and is_packaged()
+    later = by_default and isinstance(model, str) and model not in MODELS
+    named = DEFAULT_DETECTOR if by_default else detections
+    wanted = None if later else _wanted_detector(named, detector_weights, options, choice, config)
     # Before the models, which take long: names without CLIP's weights are an error at once.
     vocabulary = wanted[1].read() if wanted is not None and wanted[1] is not None else None
     built: Any = model
@@ -130,8 +137,9 @@ def make_video_model(
         )
         built = build_model(model, weights if tensors is source else tensors, place, **config.model)
 
-    name = model if isinstance(model, str) else type(model).__name__
     if isinstance(built, VideoModel):
+        if by_default:
+            _wanted_detector(None, detector_weights, options, choice, config)
         _refuse_stages(name, detections, masks, min_score, config)
         return built
     if not callable(getattr(built, "embed", None)) and not hasattr(built, "embedder"):
@@ -139,11 +147,13 @@ def make_video_model(
             f"model {name}: {type(built).__name__} is neither a VideoModel (trackmill.pipeline.tracking.base) nor has "
             "it embed(images, boxes) as an Embedder (trackmill.models.embedders.base)"
         )
-    if detections is None:
+    if named is None:
         raise InputError(
             f"--detections: {name} describes boxes and finds none: give a file, my_package.my_module:Class or one of "
-            f"{', '.join(detector_forms())}"
+            f"{', '.join(detector_forms())}; {DEFAULT_DETECTOR} is taken when nothing is said: {INSTALL}"
         )
+    if later:
+        wanted = _wanted_detector(named, detector_weights, options, choice, config)
     features: SharedFeatures | None = None
     embedder: Embedder
     if masks or (wanted is not None and wanted[0].entry.on_features):
@@ -158,8 +168,8 @@ def make_video_model(
     if wanted is not None:
         detector = _built_detector(wanted[0], detector_weights, place, features, tensors, vocabulary)
     else:
-        assert isinstance(detections, Detector)
-        detector = _with_options(detections, options)
+        assert isinstance(named, Detector)
+        detector = _with_options(named, options)
     segmenter = choice.offer.segmenter(features) if masks and choice is not None else None
     return TwoStage(detector, embedder, rule, segmenter)
 

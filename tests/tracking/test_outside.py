@@ -168,8 +168,6 @@ def test_settings_reach_a_model_from_outside(folder: Path) -> None:
         (["--model", "shapes.squares:Hole"], "did you mean 'Whole'"),
         (["--model", "shapes.circles:Whole"], "there is no module 'shapes.circles'"),
         (["--model", "shapes.squares:Nothing"], "is neither a VideoModel"),
-        (["--model", "shapes.squares:Colours"], "finds none: give a file"),
-        (["--model", "masa_lite0"], "finds none: give a file"),
         (["--model", "masa_lite0", "--detections", "shapes.squares:Nothing"], "Nothing is no Detector"),
         (["--model", "shapes.squares:Colours", "--detections", "masa"], "has no feature maps"),
         (["--model", "shapes.squares:Colours", "--detections", "det.txt", "--set", "size.long_side=64"], "as they are"),
