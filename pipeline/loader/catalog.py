@@ -57,6 +57,7 @@ class Catalog:
         sizes: (N,) int64 bytes, headers and padding included.
         frames: (N,) int32 number of frames, 1 for a picture.
         checksums: (N,) int64, see `trackmill.schemas.receipt.ReceiptRow`; 0 where no receipt holds one.
+        annotated_clips: number of samples with two frames or more and annotated objects; None where no receipt says.
         left_out: number of samples without a box, which are of no use in training; N does not count them.
         fingerprint: SHA-256 over names, sizes and hashes of the shards and the places of the samples; it does not
             depend on the URL or on sidecars.
@@ -71,6 +72,7 @@ class Catalog:
     sizes: NDArray[np.int64]
     frames: NDArray[np.int32]
     checksums: NDArray[np.int64]
+    annotated_clips: int | None
     left_out: int
     fingerprint: str
     sidecars: Sidecars
@@ -122,7 +124,9 @@ def read_catalog(url: str) -> Catalog:
     columns = {name: with_boxes[name].to_numpy().astype(np.int64, copy=False) for name in names}
     dataset = Dataset(url, layout, [], shards, None)
     places = _shard_column(with_boxes["shard"], shards, url)
-    return _catalog(dataset, places, columns, with_boxes["key"], len(stored) - len(with_boxes))
+    clips = pc.and_(pc.greater(with_boxes["frames"], 1), pc.greater(with_boxes["objects"], 0))
+    annotated = pc.sum(clips).as_py() or 0
+    return _catalog(dataset, places, columns, with_boxes["key"], len(stored) - len(with_boxes), annotated)
 
 
 def _read_receipts(layout: Layout, units: list[int]) -> tuple[pa.Table, list[ShardInfo]]:
@@ -170,7 +174,7 @@ def _read_tars(dataset: Dataset) -> Catalog:
     numbers = np.array([entry[1:] for entry in flat], np.int64).reshape(-1, 3)
     columns = {name: numbers[:, i] for i, name in enumerate(("offset", "size", "frames"))}
     columns["checksum"] = np.zeros(len(flat), np.int64)
-    return _catalog(dataset, places, columns, pa.chunked_array([pa.array([e[0] for e in flat], pa.string())]), 0)
+    return _catalog(dataset, places, columns, pa.chunked_array([pa.array([e[0] for e in flat], pa.string())]), 0, None)
 
 
 def _catalog(
@@ -179,6 +183,7 @@ def _catalog(
     columns: dict[str, NDArray[np.int64]],
     keys: pa.ChunkedArray,
     left_out: int,
+    annotated_clips: int | None,
 ) -> Catalog:
     if not len(places):
         why = f"all {left_out} samples are without a single box" if left_out else "nothing was stored"
@@ -206,6 +211,7 @@ def _catalog(
         sizes=np.ascontiguousarray(sizes),
         frames=columns["frames"][order].astype(np.int32),
         checksums=np.ascontiguousarray(columns["checksum"][order]),
+        annotated_clips=annotated_clips,
         left_out=left_out,
         fingerprint=digest.hexdigest(),
         sidecars=Sidecars(root=dataset.url) if dataset.layout is None else find_sidecars(dataset.layout),

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.contract import MakeExample
 from trackmill.schemas.config import Settings
 
@@ -119,6 +120,13 @@ class Task(ABC):
             Names, or for each name the columns that the table has to have.
         """
         return ()
+
+    def check_data(self, catalog: Catalog) -> None:  # noqa: B027
+        """Look, before anything starts, at what is known of the samples without reading them.
+
+        Raises:
+            ConfigError: this task cannot learn from them; says what to do.
+        """
 
     @abstractmethod
     def collate(self, examples: Sequence[Any]) -> Any:

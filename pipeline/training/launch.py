@@ -132,6 +132,7 @@ def prepare_training(
     recipe = for_data(recipe, len(catalog))
     task = make_task(recipe)
     identity = data_identity(catalog, task)
+    task.check_data(catalog)
     start = starting_point(output, resume, thorough=False)
     check_batch(recipe, catalog, ranks, saved_checkpoint.stored_streams(start, recipe.micro_batch))
     if start is not None:
