@@ -25,25 +25,22 @@ class Area:
     width: int
     sizes: Tensor | None = None
 
-    def cells(self, shape: tuple[int, int]) -> Tensor | None:
-        """(F, 2) int64: rows and columns of a map (H_l, W_l) that hold a part of the picture."""
-        if self.sizes is None:
-            return None
-        (rows, columns), sizes = shape, self.sizes
-        return torch.stack([_ceil(sizes[:, 0] * rows, self.height), _ceil(sizes[:, 1] * columns, self.width)], dim=1)
+    def cells(self, stride: int) -> Tensor | None:
+        """(F, 2) int64: rows and columns of a map of this stride that hold a part of the picture."""
+        return None if self.sizes is None else (self.sizes + (stride - 1)) // stride
 
-    def padding(self, shape: tuple[int, int]) -> Tensor | None:
-        """(F, H_l W_l) bool: True where a cell of a map holds padding only."""
-        cells = self.cells(shape)
+    def padding(self, shape: tuple[int, int], stride: int) -> Tensor | None:
+        """(F, H_l W_l) bool: True where a cell of a map (H_l, W_l) holds padding only."""
+        cells = self.cells(stride)
         if cells is None:
             return None
         below = torch.arange(shape[0], device=cells.device) >= cells[:, :1]  # (F, H_l)
         beside = torch.arange(shape[1], device=cells.device) >= cells[:, 1:]
         return (below[:, :, None] | beside[:, None]).flatten(1)
 
-    def extended(self, tokens: Tensor, shape: tuple[int, int]) -> Tensor:
+    def extended(self, tokens: Tensor, shape: tuple[int, int], stride: int) -> Tensor:
         """Cells (F, H_l W_l, C) of a map, with the border of the picture copied into the padding."""
-        cells = self.cells(shape)
+        cells = self.cells(stride)
         if cells is None:
             return tokens
         frames, number = tokens.shape[:2]
@@ -67,7 +64,3 @@ class Area:
     def whole(self, like: Tensor) -> Tensor:
         """(4,): width, height, width, height of the padded frames."""
         return torch.cat([like.new_full((1,), end) for end in (self.width, self.height)]).repeat(2)
-
-
-def _ceil(number: Tensor, divisor: int) -> Tensor:
-    return (number + divisor - 1) // divisor

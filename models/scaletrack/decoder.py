@@ -108,7 +108,7 @@ class CrossAttention(nn.Module):
         references = queries.boxes if self.reference == "box" else queries.boxes[:, :2]
         attended = self.attention(
             content + position,
-            references,
+            memory.on_levels(references),
             torch.cat(memory.levels, dim=1),  # Eq. 3
             memory.shapes,
             memory.padding(),

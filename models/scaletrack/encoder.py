@@ -24,19 +24,32 @@ class Memory:
     Args:
         levels: the L maps, each (F, H_l W_l, D); level `deepest` is M_L of the paper.
         shapes: H_l and W_l of each.
+        strides: pixels per cell of each.
         deepest: index of the level that boxes are pooled from.
         area: where the pictures lie in the frames.
     """
 
     levels: list[Tensor]
     shapes: list[tuple[int, int]]
+    strides: list[int]
     deepest: int
     area: Area
 
     def padding(self) -> Tensor | None:
         """(F, S) bool: True where a cell of any level is padding."""
-        masks = [self.area.padding(shape) for shape in self.shapes]
+        masks = [self.area.padding(shape, stride) for shape, stride in zip(self.shapes, self.strides)]
         return None if self.area.sizes is None else torch.cat([mask for mask in masks if mask is not None], dim=1)
+
+    def on_levels(self, boxes: Tensor) -> Tensor:
+        """Points or boxes (N, 2 or 4) in 0..1 of the padded frame as (N, L, 2 or 4) in 0..1 of each level.
+
+        The two differ where a level's last cells reach beyond the frame, as those of an extra level may.
+        """
+        scales = []
+        for (rows, columns), stride in zip(self.shapes, self.strides):
+            ends = [self.area.width / (columns * stride), self.area.height / (rows * stride)]
+            scales.append(torch.cat([boxes.new_full((1,), end) for end in ends]))
+        return boxes[:, None] * torch.stack(scales).repeat(1, boxes.shape[1] // 2)
 
 
 class Encoder(nn.Module):
@@ -45,12 +58,14 @@ class Encoder(nn.Module):
     Args:
         variant: widths and switches.
         channels: C_l of the maps that are encoded, the deepest last.
+        strides: pixels per cell of these.
     """
 
-    def __init__(self, variant: Variant, channels: Sequence[int]) -> None:
+    def __init__(self, variant: Variant, channels: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__()
         width, self.width = variant.channels, variant.channels
         self.deepest = len(channels) - 1
+        self.strides = [*strides, *(strides[-1] * 2 ** (extra + 1) for extra in range(variant.extra_levels))]
         projections = [_projection(each, width, 1) for each in channels]
         for index in range(variant.extra_levels):
             projections.append(_projection(width if index else channels[-1], width, 3))
@@ -67,23 +82,26 @@ class Encoder(nn.Module):
         """Maps (F, C_l, H_l, W_l) to what the decoder reads."""
         levels: list[Tensor] = []
         shapes: list[tuple[int, int]] = []
-        above: Tensor = maps[-1]
-        for index, (projection, norm) in enumerate(zip(self.projections, self.norms)):
+        above, stride_above = maps[-1], self.strides[self.deepest]
+        for index, (projection, norm, stride) in enumerate(zip(self.projections, self.norms, self.strides)):
             if index < len(maps):
                 projected = projection(maps[index])
             else:
-                above = projected = projection(_without_padding(above, area))
+                above = projected = projection(_without_padding(above, area, stride_above))
+                stride_above = stride
             shape = (projected.shape[2], projected.shape[3])
-            padding = area.padding(shape)
+            padding = area.padding(shape, stride)
             tokens = norm(projected.flatten(2), padding).transpose(1, 2)
-            levels.append(self._encode(index, tokens, shape, area, padding))
+            levels.append(self._encode(index, tokens, shape, area.cells(stride), padding))
             shapes.append(shape)
-        return Memory(levels, shapes, self.deepest, area)
+        return Memory(levels, shapes, self.strides, self.deepest, area)
 
-    def _encode(self, index: int, tokens: Tensor, shape: tuple[int, int], area: Area, padding: Tensor | None) -> Tensor:
+    def _encode(
+        self, index: int, tokens: Tensor, shape: tuple[int, int], cells: Tensor | None, padding: Tensor | None
+    ) -> Tensor:
         if self.layers is None:
             return tokens
-        position = sine(cell_positions(shape, area.cells(shape), tokens), self.width // 2)  # (1 or F, S, D)
+        position = sine(cell_positions(shape, cells, tokens), self.width // 2)  # (1 or F, S, D)
         position = (position + self.level_embedding[index]).to(tokens.dtype)
         # A point in the middle of each cell, in 0..1 of the padded map.
         references = cell_positions(shape, None, tokens).flip(-1)  # (1, S, 2): x, y
@@ -184,9 +202,9 @@ def _projection(before: int, width: int, kernel: int) -> nn.Conv2d:
     return layer
 
 
-def _without_padding(maps: Tensor, area: Area) -> Tensor:
+def _without_padding(maps: Tensor, area: Area, stride: int) -> Tensor:
     """Maps (F, C, H, W) with zeros where padding is, as beyond the border of a map."""
-    padding = area.padding((maps.shape[2], maps.shape[3]))
+    padding = area.padding((maps.shape[2], maps.shape[3]), stride)
     if padding is None:
         return maps
     return maps.masked_fill(padding.view(len(maps), 1, *maps.shape[2:]), 0.0)

@@ -51,7 +51,8 @@ class ScaleTrack(nn.Module):
             )
         self._levels = _levels(variant, len(self.backbone.channels))
         channels = [self.backbone.channels[index] for index in self._levels]
-        self.encoder = Encoder(variant, channels) if variant.encoder or variant.decoder else None
+        self._strides = [self.backbone.strides[index] for index in self._levels]
+        self.encoder = Encoder(variant, channels, self._strides) if variant.encoder or variant.decoder else None
         width = variant.channels if self.encoder is not None else channels[-1]
         self.decoder = Decoder(variant, len(channels) + variant.extra_levels) if variant.decoder else None
         self.heads: nn.ModuleList | None = None
@@ -61,7 +62,7 @@ class ScaleTrack(nn.Module):
         """D of the embeddings."""
         self.band_head: BandHead | None = None
         if variant.bands:
-            self.band_head = BandHead(channels, [self.backbone.strides[index] for index in self._levels])
+            self.band_head = BandHead(channels, self._strides)
             self.band_weight = nn.Parameter(torch.full((variant.num_layers,), variant.bands_start))
             self.dimensions += self.band_head.dimensions
         self.train(self.training)
@@ -143,12 +144,17 @@ class ScaleTrack(nn.Module):
         """
         area = Area(frames.shape[2], frames.shape[3], _per_frame(sizes, len(frames)))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.variant.frozen):
-            images = self.backbone.normalise(frames)
-            padding = area.padding((area.height, area.width))
+            images = self._normalised(frames)
+            padding = area.padding((area.height, area.width), stride=1)
             if padding is not None:  # zeros after normalisation: the mean colour, not black
                 images = images.masked_fill(padding.view(len(frames), 1, area.height, area.width), 0.0)
             maps: list[Tensor] = self.backbone(images.to(next(self.parameters()).dtype))
         return maps
+
+    def _normalised(self, frames: Tensor) -> Tensor:
+        """(value - mean) / std, with plain numbers: a tensor of them would be copied to the device each time."""
+        statistics = zip(frames.unbind(1), self.backbone.mean, self.backbone.std, strict=True)
+        return torch.stack([(channel - mean) / std for channel, mean, std in statistics], dim=1)
 
     def encode_maps(
         self,
@@ -174,7 +180,7 @@ class ScaleTrack(nn.Module):
             (layers, N, D), and `earlier` for the frames that follow: (layers, window, H W, D). None if B is not 1, or
             if nothing is remembered.
         """
-        deepest_stride = self.backbone.strides[self._levels[-1]]
+        deepest_stride = self._strides[-1]
         height, width = maps[self._levels[-1]].shape[-2:]
         area = Area(height * deepest_stride, width * deepest_stride, _per_frame(sizes, len(maps[0])))
         used = [maps[index] for index in self._levels]
@@ -182,11 +188,11 @@ class ScaleTrack(nn.Module):
         remembered: Tensor | None = None
         if self.encoder is None:
             shape = (height, width)
-            deepest = area.extended(used[-1].flatten(2).transpose(1, 2), shape)
+            deepest = area.extended(used[-1].flatten(2).transpose(1, 2), shape, deepest_stride)
         else:
             memory = self.encoder(used, area)
             shape = memory.shapes[memory.deepest]
-            deepest = area.extended(memory.levels[memory.deepest], shape)
+            deepest = area.extended(memory.levels[memory.deepest], shape, deepest_stride)
         grid = deepest.transpose(1, 2).unflatten(2, shape)
         regions = pooled_regions(grid, located, frame_of_box, deepest_stride, self.variant)
         if self.decoder is None:
@@ -213,9 +219,10 @@ class ScaleTrack(nn.Module):
         """The backbone's plain feature in bands, (N, D) of unit length."""
         assert self.band_head is not None
         extended = []
-        for level in maps:
+        for level, stride in zip(maps, self._strides):
             shape = (level.shape[2], level.shape[3])
-            extended.append(area.extended(level.flatten(2).transpose(1, 2), shape).transpose(1, 2).unflatten(2, shape))
+            tokens = area.extended(level.flatten(2).transpose(1, 2), shape, stride)
+            extended.append(tokens.transpose(1, 2).unflatten(2, shape))
         pooled = self.band_head.pool_flat(extended, boxes, frame_of_box)
         return F.normalize(self.band_head(pooled), dim=-1)
 
