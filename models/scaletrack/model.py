@@ -148,7 +148,12 @@ class ScaleTrack(nn.Module):
             padding = area.padding((area.height, area.width), stride=1)
             if padding is not None:  # zeros after normalisation: the mean colour, not black
                 images = images.masked_fill(padding.view(len(frames), 1, area.height, area.width), 0.0)
-            maps: list[Tensor] = self.backbone(images.to(next(self.parameters()).dtype))
+            images = images.to(next(self.backbone.parameters()).dtype)
+            if images.device.type == "cpu" and not torch.is_grad_enabled() and len(images) > 1:
+                # Half the time of a batch: what a layer gives is still in the cache when the next one reads it.
+                single = [self.backbone(image) for image in images.split(1)]
+                return [torch.cat(level) for level in zip(*single)]
+            maps: list[Tensor] = self.backbone(images)
         return maps
 
     def _normalised(self, frames: Tensor) -> Tensor:
