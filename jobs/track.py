@@ -48,8 +48,8 @@ def add_options(p: JobParser) -> None:
     models = f"{', '.join(MODELS)}, or your own my_package.my_module:Class (default masa_r50)"
     add("--model", type=OneOf(MODELS, is_outside), default="masa_r50", metavar="NAME", help=models)
     add("--weights", metavar="URL", help="its checkpoint, official .pth or our .safetensors; imagenet for masa_lite0")
-    rules = f"rule and official settings: {', '.join(PRESETS)} (default tao, as in the demo)"
-    add("--tracker", type=OneOf(PRESETS), default="tao", metavar="NAME", help=rules)
+    rules = f"rule and official settings: {', '.join(PRESETS)} (default: the one that the model was made for)"
+    add("--tracker", type=OneOf(PRESETS), metavar="NAME", help=rules)
     forms = f"what is written: {', '.join(SUFFIXES)} (default mot)"
     add("--format", nargs="+", type=OneOf(SUFFIXES), default=["mot"], metavar="NAME", help=forms)
     add("--save-video", action="store_true", help="write an mp4 with boxes, masks, ids and trails")
