@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TASKS: dict[str, str] = {
     "masa": "trackmill.pipeline.tasks.masa.task:MasaTask",
+    "scaletrack": "trackmill.pipeline.tasks.scaletrack.task:ScaleTrackTask",
 }
 """Where the class of each task is. It is imported when a recipe names it."""
 

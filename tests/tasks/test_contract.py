@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("albumentations")
 
+from tests.training.clip_runs import NARROW, make_clips
 from tests.training.tiny_runs import make_data
 from tests.training.tiny_task import TINY
 from trackmill.pipeline.loader.catalog import Catalog, read_catalog
@@ -45,6 +46,11 @@ CASES: dict[str, dict[str, Any]] = {
         "views": SMALL_VIEWS,
         "loss": {"detection": False, "negatives": "batch"},
     },
+    "scaletrack": {
+        "task": "scaletrack",
+        "model": {"variant": "scaletrack_lite0", "changes": NARROW},
+        "clips": {"size": 64, "frames": 2, "resize": [0.9, 1.2]},
+    },
     "of another package": {"task": TINY, "evaluation": {"every": 5}},
 }
 BATCHES = 6
@@ -60,8 +66,13 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    return read_catalog(make_data(tmp_path_factory.mktemp("data")))
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    return read_catalog(make_data(tmp_path_factory.mktemp("pictures")))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    return read_catalog(make_clips(tmp_path_factory.mktemp("clips")))
 
 
 @pytest.fixture(params=CASES.values(), ids=list(CASES))
@@ -72,6 +83,11 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
 @pytest.fixture
 def task(recipe: Recipe) -> Task:
     return make_task(recipe)
+
+
+@pytest.fixture
+def catalog(recipe: Recipe, pictures: Catalog, clips: Catalog) -> Catalog:
+    return clips if recipe.task == "scaletrack" else pictures
 
 
 def batches(

@@ -1,0 +1,84 @@
+"""What a recipe says about ScaleTrack's network and loss: sections `model` and `loss`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from trackmill.models.losses.objects import TEMPERATURE
+from trackmill.models.scaletrack.variants import VARIANTS, Variant
+from trackmill.schemas.config import ConfigError, Settings
+from trackmill.schemas.names import nearest
+
+Kind = Literal["chain", "pairwise", "broken_chain", "global_supcon", "global_infonce"]
+
+
+class ModelSettings(Settings):
+    """Section `model`: what is trained, from where, and which parts of it."""
+
+    variant: str = Field("scaletrack_s", description="A name in trackmill.models.scaletrack.variants.")
+    changes: dict[str, bool | int | float | str | tuple[int, ...]] = Field(
+        default_factory=dict,
+        description="Fields of the variant with other values, such as {temporal = false}: the rows of the paper's "
+        "table 7, a longer window. The exported file knows them.",
+    )
+    weights: str = Field(
+        "", description="Where all weights start: a checkpoint of this variant, by path or URL; empty: fresh."
+    )
+    backbone_weights: str = Field(
+        "",
+        description="The backbone's official checkpoint, by path or URL; `imagenet` (lite0) and `packaged` "
+        "(ssdlite_mobilenet) are in packages.",
+    )
+    freeze: tuple[str, ...] = Field(
+        (),
+        description="Parts that are not trained, as named in the state dict, beside a frozen backbone; the paper's "
+        "table 6 trains that too: changes = {frozen = false}, and optim.groups with a tenth of the rate.",
+    )
+
+
+class LossSection(Settings):
+    """Section `loss`: who is compared with whom, see `trackmill.models.losses`."""
+
+    kind: Kind = Field(
+        "chain",
+        description="chain: every frame with the next (Eqs. 1, 2). Rivals: pairwise (clips of two frames); "
+        "broken_chain (disjoint pairs, memory cut likewise); global_supcon, global_infonce (the whole batch, of all "
+        "ranks; with optim.accumulate one part of it).",
+    )
+    temperature: float = Field(TEMPERATURE, gt=0, le=100, description="tau; the paper gives no value [D].")
+    layer_weights: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (), description="Of the loss at each decoder layer's output, the first layer first; empty: 1 each [D]."
+    )
+    negatives: bool = Field(
+        True, description="Whether pseudo-negatives are compared; where objects.negatives names a sidecar."
+    )
+
+
+def find_variant(model: ModelSettings) -> Variant:
+    """The variant of section `model`, with its changes.
+
+    Raises:
+        ConfigError: unknown names or values that do not fit; names the key and the nearest.
+    """
+    if model.variant not in VARIANTS:
+        advice = nearest(model.variant, VARIANTS) or f"known: {', '.join(VARIANTS)}"
+        raise ConfigError(f"model.variant: there is no variant {model.variant!r}; {advice}")
+    variant = VARIANTS[model.variant]
+    values: dict[str, Any] = {}
+    known = {each.name: getattr(variant, each.name) for each in dataclasses.fields(variant)}
+    for name, value in model.changes.items():
+        if name not in known or name == "name":
+            advice = nearest(name, known) or f"known: {', '.join(known)}"
+            raise ConfigError(f"model.changes: variants have no field {name!r} to change; {advice}")
+        kind = type(known[name])
+        fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+        if known[name] is not None and not fits:
+            raise ConfigError(f"model.changes.{name} = {value!r}: should be {kind.__name__}, as {known[name]!r} is")
+        values[name] = float(value) if kind is float and isinstance(value, int) else value
+    try:
+        return dataclasses.replace(variant, **values)
+    except ValueError as error:
+        raise ConfigError(f"model.changes: {error}") from None
