@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,8 +57,8 @@ class Catalog:
         offsets: (N,) int64 bytes, where the sample begins in its shard.
         sizes: (N,) int64 bytes, headers and padding included.
         frames: (N,) int32 number of frames, 1 for a picture.
+        annotated: (N,) bool, whether the sample has annotated objects; None where no receipt says.
         checksums: (N,) int64, see `trackmill.schemas.receipt.ReceiptRow`; 0 where no receipt holds one.
-        annotated_clips: number of samples with two frames or more and annotated objects; None where no receipt says.
         left_out: number of samples without a box, which are of no use in training; N does not count them.
         fingerprint: SHA-256 over names, sizes and hashes of the shards and the places of the samples; it does not
             depend on the URL or on sidecars.
@@ -71,8 +72,8 @@ class Catalog:
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     frames: NDArray[np.int32]
+    annotated: NDArray[np.bool_] | None
     checksums: NDArray[np.int64]
-    annotated_clips: int | None
     left_out: int
     fingerprint: str
     sidecars: Sidecars
@@ -90,6 +91,29 @@ class Catalog:
         if self._keys is not None:
             return str(self._keys[sample].as_py())
         return f"{self.shards[int(self.shard_of(sample))].name} at byte {self.offsets[sample]}"
+
+    def only(self, kept: NDArray[np.bool_]) -> Catalog:
+        """The catalog of some of the samples, in the same order; shards without any are left out.
+
+        Args:
+            kept: (N,) which; at least one. `fingerprint` and `left_out` stay those of the whole data set.
+        """
+        if kept.all():
+            return self
+        places = np.repeat(np.arange(len(self.shards)), np.diff(self.first))[kept]
+        used, counts = np.unique(places, return_counts=True)
+        return dataclasses.replace(
+            self,
+            shards=[self.shards[i] for i in used],
+            shard_urls=[self.shard_urls[i] for i in used],
+            first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            offsets=self.offsets[kept],
+            sizes=self.sizes[kept],
+            frames=self.frames[kept],
+            annotated=None if self.annotated is None else self.annotated[kept],
+            checksums=self.checksums[kept],
+            _keys=None if self._keys is None else self._keys.filter(pa.array(kept)),
+        )
 
     def __getstate__(self) -> dict[str, object]:
         # Keys take half of the memory and only name bad samples, which the training process does.
@@ -124,8 +148,7 @@ def read_catalog(url: str) -> Catalog:
     columns = {name: with_boxes[name].to_numpy().astype(np.int64, copy=False) for name in names}
     dataset = Dataset(url, layout, [], shards, None)
     places = _shard_column(with_boxes["shard"], shards, url)
-    clips = pc.and_(pc.greater(with_boxes["frames"], 1), pc.greater(with_boxes["objects"], 0))
-    annotated = pc.sum(clips).as_py() or 0
+    annotated = with_boxes["objects"].to_numpy() > 0
     return _catalog(dataset, places, columns, with_boxes["key"], len(stored) - len(with_boxes), annotated)
 
 
@@ -183,7 +206,7 @@ def _catalog(
     columns: dict[str, NDArray[np.int64]],
     keys: pa.ChunkedArray,
     left_out: int,
-    annotated_clips: int | None,
+    annotated: NDArray[np.bool_] | None,
 ) -> Catalog:
     if not len(places):
         why = f"all {left_out} samples are without a single box" if left_out else "nothing was stored"
@@ -210,8 +233,8 @@ def _catalog(
         offsets=np.ascontiguousarray(offsets),
         sizes=np.ascontiguousarray(sizes),
         frames=columns["frames"][order].astype(np.int32),
+        annotated=None if annotated is None else annotated[order],
         checksums=np.ascontiguousarray(columns["checksum"][order]),
-        annotated_clips=annotated_clips,
         left_out=left_out,
         fingerprint=digest.hexdigest(),
         sidecars=Sidecars(root=dataset.url) if dataset.layout is None else find_sidecars(dataset.layout),

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from trackmill.schemas.errors import InputError
+
 
 class StoredSample(Protocol):
     """A picture, or a clip of F frames, as read from a shard; pixels are decoded on access."""
@@ -73,6 +75,10 @@ class StoredSample(Protocol):
         """
 
 
+class UnfitSample(InputError):
+    """Nothing is wrong with a sample, but no example can be made of it; the text says why and what to set."""
+
+
 class MakeExample(Protocol):
     """Turns a stored sample into one example of a batch. It is pickled into worker processes."""
 
@@ -87,6 +93,7 @@ class MakeExample(Protocol):
 
         Raises:
             BadShard: the sample cannot be used; the loader skips, counts and names it, and another takes its place.
+            UnfitSample: likewise, but it does not count as bad.
         """
 
 

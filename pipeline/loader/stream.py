@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.pipeline.loader.catalog import Catalog
-from trackmill.pipeline.loader.contract import MakeExample
+from trackmill.pipeline.loader.contract import MakeExample, UnfitSample
 from trackmill.pipeline.loader.order import Order
 from trackmill.pipeline.loader.sample import ShardSample
 from trackmill.pipeline.loader.shard_files import ShardFiles
@@ -22,6 +22,11 @@ from trackmill.schemas.errors import InputError
 
 class TooManyBad(InputError):
     """More samples are bad than `data.max_bad` allows; the message names some."""
+
+
+MAX_UNFIT = 256
+"""So many samples that no example can be made of are passed over for one place; with so many in a row, a setting is
+wrong, and nobody should wait for the end of a large data set to be told."""
 
 
 @dataclass
@@ -50,7 +55,8 @@ class StreamReader:
     """Reads neighbouring streams of an order.
 
     A bad sample is replaced by the next good one of its window, in the window's order; if the whole window is bad, by
-    the next good one of the epoch. So the sample at a place depends on the data and the order alone.
+    the next good one of the epoch. So is one that no example can be made of, but that counts nowhere. So the sample at
+    a place depends on the data and the order alone.
 
     Args:
         catalog: the data set's catalog.
@@ -79,14 +85,14 @@ class StreamReader:
     def parts(self, batches_done: int) -> Iterator[BatchPart]:
         """This process's part of every batch from number `batches_done` on, without end.
 
-        A part with an error is the last: storage failed (OSError) or too many samples are bad.
+        A part with an error is the last: storage failed (OSError), too many samples are bad, or none is fit.
         """
         batch = batches_done
         while True:
             self._new_bad = []
             try:
                 examples = self._examples(batch)
-            except (OSError, TooManyBad) as error:
+            except (OSError, TooManyBad, UnfitSample) as error:
                 yield BatchPart(bad=self._new_bad, error=error)
                 return
             yield BatchPart(examples, self._new_bad)
@@ -123,7 +129,10 @@ class StreamReader:
 
     def _example(self, stream: int, window: _Window, inside: int, read: ShardSample | None) -> Any:
         place, attempt = int(window.places[inside]), -1
+        unfit: list[str] = []
         for step, sample in enumerate(self._candidates(window, inside)):
+            if len(unfit) >= MAX_UNFIT:
+                break
             stored = self._read(stream, sample) if step else read
             avoid = {sample}
             while stored is not None:
@@ -133,6 +142,9 @@ class StreamReader:
                 another = partial(self._another, stream, window, stored, avoid, rng, partners)
                 try:
                     return self._make_example(stored, rng, another)
+                except UnfitSample as error:
+                    unfit.append(str(error))
+                    break
                 except BadShard as error:
                     broken = [(number, partner.problem) for number, partner in partners if partner.problem]
                     if stored.problem or not broken:
@@ -142,6 +154,8 @@ class StreamReader:
                     for number, problem in broken:
                         self._count(number, problem)
                         avoid.add(number)
+        if unfit:
+            raise UnfitSample(_none_fits(unfit))
         raise TooManyBad("not one sample of the epoch can be used")
 
     def _candidates(self, window: _Window, inside: int) -> Iterator[int]:
@@ -188,3 +202,8 @@ class StreamReader:
         self._new_bad.append((sample, scrub(reason)))
         if len(self._bad) > self._max_bad:
             raise TooManyBad("too many samples are bad")
+
+
+def _none_fits(reasons: list[str]) -> str:
+    more = f"; and {len(reasons) - 1} more samples, one after the other" if len(reasons) > 1 else ""
+    return f"not one sample is fit to learn from: {scrub(reasons[0])}{more}"

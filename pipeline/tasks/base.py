@@ -121,12 +121,18 @@ class Task(ABC):
         """
         return ()
 
-    def check_data(self, catalog: Catalog) -> None:  # noqa: B027
-        """Look, before anything starts, at what is known of the samples without reading them.
+    def usable(self, catalog: Catalog) -> Catalog:
+        """The samples that this task can learn from, such as clips alone; all, unless a task says otherwise.
+
+        Called before anything starts, and on every rank. What is left out is in no epoch and counts nowhere.
+
+        Args:
+            catalog: the whole data set.
 
         Raises:
-            ConfigError: this task cannot learn from them; says what to do.
+            ConfigError: there are none; says what to do.
         """
+        return catalog
 
     @abstractmethod
     def collate(self, examples: Sequence[Any]) -> Any:

@@ -128,11 +128,11 @@ def prepare_training(
     if not recipe.data.url:
         raise ConfigError("no data set: give --data URL, the root of what jobs/mine_proposals.py wrote")
     check_output(output, recipe.data.url)
-    catalog = read_catalog(recipe.data.url)
-    recipe = for_data(recipe, len(catalog))
     task = make_task(recipe)
+    everything = read_catalog(recipe.data.url)
+    catalog = task.usable(everything)
+    recipe = for_data(recipe, len(catalog))
     identity = data_identity(catalog, task)
-    task.check_data(catalog)
     start = starting_point(output, resume, thorough=False)
     check_batch(recipe, catalog, ranks, saved_checkpoint.stored_streams(start, recipe.micro_batch))
     if start is not None:
@@ -144,6 +144,9 @@ def prepare_training(
         finished = False
         notices.append(f"{redact(result_url(output))} is not what its card says: this run writes it again")
     require_packages(recipe.telemetry)
+    if len(catalog) < len(everything):
+        unused = len(everything) - len(catalog)
+        notices.append(f"{unused:,} of {len(everything):,} samples are nothing that {task.name} learns from")
     evaluation = task.evaluation()
     if evaluation is not None and not finished:
         evaluation.check()
@@ -307,9 +310,9 @@ def worker(
     place = find_device(device)
     if place.type == "cpu":
         keep_memory()  # or else the kernel clears the memory of every layer's output anew
-    catalog = read_catalog(recipe.data.url)
-    recipe = for_data(recipe, len(catalog))
     task = built.task if built is not None else make_task(recipe)
+    catalog = task.usable(read_catalog(recipe.data.url))
+    recipe = for_data(recipe, len(catalog))
 
     def choose() -> tuple[SavedCheckpoint | None, list[dict[str, Any]]]:
         chosen = starting_point(canonical(output), resume)

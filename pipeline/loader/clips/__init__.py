@@ -5,9 +5,9 @@
 Importing this package is cheap; OpenCV is imported when pixels are made.
 """
 
-from trackmill.pipeline.loader.clips.check import check_clips
 from trackmill.pipeline.loader.clips.clip import make_clip
-from trackmill.pipeline.loader.clips.example import NEGATIVE, ClipExample, UnfitClip
+from trackmill.pipeline.loader.clips.example import NEGATIVE, ClipExample
 from trackmill.pipeline.loader.clips.settings import ClipSettings, ClipSources
+from trackmill.pipeline.loader.clips.usable import usable_clips
 
-__all__ = ["NEGATIVE", "ClipExample", "ClipSettings", "ClipSources", "UnfitClip", "check_clips", "make_clip"]
+__all__ = ["NEGATIVE", "ClipExample", "ClipSettings", "ClipSources", "make_clip", "usable_clips"]

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.pipeline.loader.clips.boxes import at_most, objects_in_view, with_negatives
-from trackmill.pipeline.loader.clips.example import ClipExample, UnfitClip, num_pairs
+from trackmill.pipeline.loader.clips.example import ClipExample, num_pairs
 from trackmill.pipeline.loader.clips.frames import choose_frames
 from trackmill.pipeline.loader.clips.identities import Identities, identities_of
 from trackmill.pipeline.loader.clips.jitter import Jitter, draw_jitter
 from trackmill.pipeline.loader.clips.settings import ClipSettings, ClipSources
-from trackmill.pipeline.loader.contract import StoredSample
+from trackmill.pipeline.loader.contract import StoredSample, UnfitSample
 from trackmill.schemas.boxes import Boxes
 
 _Recolour = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -40,15 +40,15 @@ def make_clip(
         sources: see `ClipSources`.
 
     Raises:
-        UnfitClip: no identity shows in two frames that follow each other; another sample may do.
+        UnfitSample: no identity shows in two frames that follow each other; another sample may do.
         SidecarError, BadShard: see `identities_of`, `trackmill.pipeline.loader.negatives.negatives_of`.
     """
     if sample.num_frames < 2:
-        raise UnfitClip(f"{sample.key}: is one picture, and a clip has two frames or more")
+        raise UnfitSample(f"{sample.key}: is one picture, and a clip has two frames or more")
     found = identities_of(sample, sources)
     annotated = found.known()
     if len(annotated) < 2:
-        raise UnfitClip(f"{sample.key}: {_nobody(sources)} in two of its frames")
+        raise UnfitSample(f"{sample.key}: {_nobody(sources)} in two of its frames")
     for _ in range(DRAWS):
         frames = choose_frames(annotated, settings.frames, settings.sampling, settings.span, rng)
         jitter = draw_jitter(sample.height, sample.width, _linked_centres(found, frames), rng, settings)
@@ -58,7 +58,7 @@ def make_clip(
         if num_pairs([frame.ids for frame in shown]):
             break
     else:
-        raise UnfitClip(
+        raise UnfitSample(
             f"{sample.key}: in {DRAWS} draws no object showed in two frames that follow each other; lower "
             "clips.min_side or clips.min_visible, or raise clips.resize"
         )

@@ -14,10 +14,6 @@ NEGATIVE = -1
 """The id of a pseudo-negative: somebody else than all identities of its frame, nobody knows who."""
 
 
-class UnfitClip(ValueError):
-    """A sample out of which no example can be made, as it has too few frames or identities; the text says why."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClipExample:
     """T frames of one clip, oldest first. T may be smaller than what was asked for, and is at least 2.

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trackmill.pipeline.loader.clips import ClipExample, ClipSettings, ClipSources, UnfitClip, make_clip
-from trackmill.pipeline.loader.contract import StoredSample
-from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.loader.clips import ClipExample, ClipSettings, ClipSources, make_clip
+from trackmill.pipeline.loader.contract import StoredSample, UnfitSample
 
-TRIES = 64
-"""So many samples of the neighbourhood are tried where one gives no clip. Nothing is decoded for those that do not, and
-in a data set of pictures and clips most may be pictures."""
+TRIES = 8
+"""So many samples of the neighbourhood are tried where one gives no clip; nothing is decoded for those that do not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MakeScaleTrackExample:
-    """See `trackmill.pipeline.loader.contract.MakeExample`."""
+    """See `trackmill.pipeline.loader.contract.MakeExample`.
+
+    A sample that gives no clip, such as a picture or a clip whose objects are too small in every draw, is passed over
+    for one of its neighbourhood.
+    """
 
     clips: ClipSettings
     sources: ClipSources
@@ -26,11 +28,11 @@ class MakeScaleTrackExample:
     def __call__(
         self, sample: StoredSample, rng: np.random.Generator, another: Callable[[], StoredSample]
     ) -> ClipExample:
-        first, reason = sample.key, ""
+        reasons = []
         for _ in range(TRIES):
             try:
                 return make_clip(sample, rng, self.clips, self.sources)
-            except UnfitClip as error:
-                reason = reason or str(error)
+            except UnfitSample as error:
+                reasons.append(str(error))
             sample = another()
-        raise BadShard(f"{first}: {reason}; nor do its neighbours give a clip")
+        raise UnfitSample(f"{reasons[0]}; nor do its neighbours give a clip")
