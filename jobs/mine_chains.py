@@ -41,9 +41,9 @@ OPTIONS: tuple[tuple[str, type, str, str], ...] = (
     ),
     ("weights", str, "URL", "checkpoint of the detector"),
     ("classes", str, "NAMES", "what to look for: person,dog, a file of names or vectors, lvis (default: all it knows)"),
-    ("min-score", float, "X", "boxes below it are left out (default 0.5)"),
+    ("min-score", float, "X", "boxes below it are left out (default 0.3)"),
     ("min-iou", float, "X", "least IoU of a link (default 0.5)"),
-    ("margin", float, "X", "by how much a match must be better than the second best (default 0.1)"),
+    ("margin", float, "X", "by how much a match must be better than the second best (default 0.2)"),
     ("min-length", int, "N", "chains in fewer stored frames are left out (default 2)"),
     ("cuts", str, "HOW", "auto, transnet (extra shots), histogram or none: no chain leads over a cut (default auto)"),
     (

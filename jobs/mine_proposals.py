@@ -63,6 +63,12 @@ def add_options(p: JobParser) -> None:
         "or proposals: the regions that --proposer finds; more settings: --set sidecars.negatives.classes=person,dog",
     )
     add("--negatives-weights", metavar="URL", help="checkpoint of the detector that --negatives names")
+    add(
+        "--chains",
+        metavar="DETECTOR",
+        help="mine chains in the same pass, as the sidecar chains: ssdlite-person, detic, torchvision:NAME, hf:FOLDER, "
+        "or proposals: the regions that --proposer finds; more settings: --set sidecars.chains.margin=0.3",
+    )
     add("--executor", key="run.executor")
     add("--workers", key="run.actors", aliases=["--actors"])
     add("--limit", type=positive, metavar="N", help="mine the first N items only")
@@ -108,8 +114,8 @@ def run(options: Options) -> ExitCode:
 
 
 def _asked_sidecars(options: Options) -> tuple[list[str], dict[str, Any]]:
-    """Names and settings of the sidecars; `--negatives` stands for `--sidecar negatives` and two of its settings."""
-    sections = dict(options.values.get("sidecars", {}))
+    """Names and settings of the sidecars; `--negatives` and `--chains` stand for `--sidecar` and some settings."""
+    sections = _with_chains(dict(options.values.get("sidecars", {})), options)
     if options.negatives_weights and not options.negatives:
         raise InputError("--negatives-weights: whose? --negatives DETECTOR names the detector, such as detic")
     if not options.negatives:
@@ -126,6 +132,21 @@ def _asked_sidecars(options: Options) -> tuple[list[str], dict[str, Any]]:
             )
     sections["negatives"] = section | {key: value for key, value in given.items() if value}
     return list(options.sidecar), sections
+
+
+def _with_chains(sections: dict[str, Any], options: Options) -> dict[str, Any]:
+    """Sections of sidecars with what `--chains` says."""
+    section = sections.get("chains", {})
+    if not options.chains or not isinstance(section, dict):
+        return sections
+    key = "boxes" if options.chains == "proposals" else "detector"
+    for name, value in (("producer", "video-chains"), (key, options.chains)):
+        if section.get(name, value) != value:
+            raise InputError(
+                f"--chains {redact(options.chains)}: sidecars.chains.{name} says {redact(str(section[name]))}; "
+                "give one of them"
+            )
+    return sections | {"chains": section | {"producer": "video-chains", key: options.chains}}
 
 
 def work(options: Options, config: MineConfig, sidecars: list[Request], check: Callable[[], None]) -> ExitCode:

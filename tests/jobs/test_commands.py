@@ -33,6 +33,7 @@ MISTAKES = {
     "inspect": ["set", "--statz"],
     "sidecar": ["root", "chains", "--exekutor", "inline"],
     "negatives": ["--data", "root", "--detektor", "detic"],
+    "mine-chains": ["--data", "root", "--detectro", "ssdlite-person"],
     "audit": ["set", "--sidecra", "negatives"],
     "train": ["--output", "out", "--recipe", "masa_lite"],
     "track": ["--video", "x", "--detections", "y", "--output", "out", "--trackr", "tao"],

@@ -92,7 +92,7 @@ def purity_of(counts: Mapping[str, int]) -> dict[str, Any]:
         `runs`: for each length `pure`, `mixed`, `unmatched` (counts) and `purity` (pure / (pure + mixed), None where
         neither is there); `steps`, `found` (counts) and `recall`.
     """
-    if not any(_key(length, kind) in counts for length in LENGTHS for kind in (_PURE, _MIXED, _UNMATCHED)):
+    if not any(map(is_purity, counts)):
         return {}
     runs = {}
     for length in LENGTHS:

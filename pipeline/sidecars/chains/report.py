@@ -74,9 +74,7 @@ def measure_counts(url: str, name: str, truth: TruthOf) -> Counter[str]:
         rows = part.of_sample(sample.key)
         total.update(count_purity(rows["frame"], rows["chain"], rows["box"], objects))
     if not known:
-        raise InputError(
-            f"{redact(url)}: nothing is known of the objects of any clip, so nothing says how pure chains are"
-        )
+        raise InputError(f"{redact(url)}: no clip has objects that are known, so nothing says how pure chains are")
     return total
 
 

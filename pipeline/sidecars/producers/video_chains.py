@@ -89,7 +89,7 @@ class VideoChainSettings(DetectionSettings):
         description="What `trackmill track --detections` takes: ssdlite-person, detic, torchvision:NAME, hf:FOLDER, "
         "file:URL, my_package.my_module:Class.",
     )
-    min_score: float = Field(0.5, ge=0, le=1, description="Boxes below it are left out before anything is linked.")
+    min_score: float = Field(0.3, ge=0, le=1, description="Boxes below it are left out before anything is linked.")
     max_boxes: int = Field(300, ge=1, description="Most boxes of a frame that are linked, best first.")
     nms_iou: float = Field(
         0.6,
@@ -105,7 +105,7 @@ class VideoChainSettings(DetectionSettings):
         0.5, gt=0, le=1, description="Least IoU of a link; lower follows faster objects and makes more false links."
     )
     margin: float = Field(
-        0.1,
+        0.2,
         ge=0,
         le=1,
         description="By how much the best match must be better than the second best, for both boxes; higher ends more "
