@@ -112,7 +112,7 @@ def _colour(rng: np.random.Generator, settings: ClipSettings) -> _Recolour | Non
 def _nobody(sources: ClipSources) -> str:
     if sources.chains:
         return f"neither masklets nor the sidecar {sources.chains!r} identify anybody"
-    return "masklets identify nobody (objects.chains names a sidecar of chains, which `trackmill sidecar` makes)"
+    return "masklets identify nobody (objects.chains names a sidecar of chains, which trackmill mine-chains makes)"
 
 
 def _linked_centres(found: Identities, frames: NDArray[np.int64]) -> Boxes:

@@ -33,6 +33,6 @@ def usable_clips(catalog: Catalog, sources: ClipSources) -> Catalog:
         if {column.name for column in sidecar.about.columns} >= set(CHAINS):
             raise ConfigError(f'{where} {nobody}, but chains: set objects.chains = "{name}"')
     raise ConfigError(
-        f"{where} {nobody}, and no chains, so nobody is known from frame to frame: {command(catalog.url, 'chains')} "
+        f"{where} {nobody}, and no chains, so nobody is known from frame to frame: {command(catalog.url, 'chains', 'video-chains')} "
         'links boxes; then set objects.chains = "chains"'
     )
