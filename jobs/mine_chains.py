@@ -67,7 +67,7 @@ def add_options(p: JobParser) -> None:
         p.keys[name.replace("-", "_")] = name.replace("-", "_")
     add("--purity", action="store_true", help="say which share of the links keep one annotated object, of old ones too")
     add("--truth", metavar="URL", help="measure that against gt.txt files of MOTChallenge, each called like its video")
-    add("--out", metavar="FILE", help="write the purity as JSON")
+    add("--output", metavar="FILE", help="write the purity as JSON")
     add_run_options(p)
 
 
@@ -85,11 +85,11 @@ def settings(options: Options) -> Settings:
 def run(options: Options) -> ExitCode:
     """Make what is missing, sum up, and measure: `trackmill sidecar ROOT video-chains` with options of its own."""
     settings(options)
-    if options.plan_only and (options.purity or options.truth or options.out):
-        raise InputError("--plan-only makes nothing to measure: leave out --purity, --truth and --out")
+    if options.plan_only and (options.purity or options.truth or options.output):
+        raise InputError("--plan-only makes nothing to measure: leave out --purity, --truth and --output")
     code = make(options, options.data, options.name, PRODUCER)
-    if code in (ExitCode.FINE, ExitCode.INCOMPLETE) and (options.purity or options.truth or options.out):
-        measure(options.data, options.name, options.truth or "", options.out or "")
+    if code in (ExitCode.FINE, ExitCode.INCOMPLETE) and (options.purity or options.truth or options.output):
+        measure(options.data, options.name, options.truth or "", options.output or "")
     return code
 
 
