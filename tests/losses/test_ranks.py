@@ -1,4 +1,7 @@
-"""Every loss on two ranks with half of the clips each: the loss, the gradients and the statistics of one rank."""
+"""Every loss on two ranks with half of the clips each: the loss, the gradients and the statistics of one rank.
+
+Behind a linear map, and two of them behind a small ScaleTrack, in whose batches the ranks pad to unequal lengths.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.losses.test_chain import batch_of, random_clip
+from tests.tasks.test_scaletrack_module import example, training
 from trackmill.models.losses.objects import clip_objects
 from trackmill.models.losses.rivals import LOSSES
 from trackmill.pipeline.tasks.base import TrainingModule
+from trackmill.pipeline.tasks.scaletrack.batch import join_clips
 from trackmill.pipeline.training.engines import make_engine
 from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
 
 CLIPS = ((3, 0.2), (4, 1.0), (5, 0.1), (2, 0.0))
 """Frames and share of missing boxes; one clip of the first rank has no box, and the ranks have unequal numbers."""
-STEPS = 2
+STEPS, LR = 2, 0.01
 
 
 class Contrast(TrainingModule):
@@ -43,18 +48,31 @@ class Contrast(TrainingModule):
         return {"total": contrast.loss, **contrast.statistics}
 
 
+NETWORKS = {"chain of ScaleTrack": "chain", "global_infonce of ScaleTrack": "global_infonce"}
+CASES = [*LOSSES, *NETWORKS]
+
+
+def batch_of_step(case: str, step: int, own: slice) -> Any:
+    """What `own` of the clips of a step are."""
+    if case in NETWORKS:
+        ids = [[[0, 1, -1], [1, 0]], [[0], [1], [-1]], [[0, 1, 2], [2, 1, -1], [1], [1, 2]], [[3, 4], [4, -1]]]
+        return join_clips([example(10 * step + place, frames) for place, frames in enumerate(ids)][own])
+    clips = [random_clip(step, frames, 4, missing, False) for frames, missing in CLIPS]
+    return batch_of([tuple(each.detach() for each in clip) for clip in clips[own]])
+
+
 def train(kind: str, rank: int, world: int) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     """What the steps gave, and the weights after them."""
     torch.manual_seed(0)
-    optim = OptimSettings(name="sgd", lr=0.1, clip_norm=0.0)
-    engine = make_engine(Contrast(kind), EngineSettings(), optim, torch.device("cpu"), rank, world)
+    optim = OptimSettings(name="sgd", lr=LR, clip_norm=0.0)
+    module = training(NETWORKS[kind]) if kind in NETWORKS else Contrast(kind)
+    engine = make_engine(module, EngineSettings(), optim, torch.device("cpu"), rank, world)
     share, rows = len(CLIPS) // world, []
     for step in range(STEPS):
-        clips = [random_clip(step, frames, 4, missing, False) for frames, missing in CLIPS]
-        clips = [tuple(each.detach() for each in clip) for clip in clips[rank * share : (rank + 1) * share]]
-        losses = engine.forward(batch_of(clips), torch.Generator().manual_seed(100 * step + rank))
+        batch = batch_of_step(kind, step, slice(rank * share, (rank + 1) * share))
+        losses = engine.forward(batch, torch.Generator().manual_seed(100 * step + rank))
         engine.backward(losses["total"], last=True)
-        rows.append({name: float(value.detach()) for name, value in losses.items()} | {"norm": engine.step(0.1)})
+        rows.append({name: float(value.detach()) for name, value in losses.items()} | {"norm": engine.step(LR)})
     weights = {name: each.detach().clone() for name, each in engine.module.state_dict().items()}
     engine.close()
     return rows, weights
@@ -64,7 +82,7 @@ def _rank(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(f"{folder}/store", world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(minutes=8))
-    for kind in LOSSES:
+    for kind in CASES:
         rows, weights = train(kind, rank, world)
         Path(folder, f"{kind}-{rank}.json").write_text(json.dumps(rows))
         save_file(weights, f"{folder}/{kind}-{rank}.safetensors")
@@ -79,7 +97,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("kind", CASES)
 def test_two_ranks_with_halves_learn_what_one_rank_learns(kind: str, two_ranks: Path) -> None:
     rows, weights = train(kind, 0, 1)
     ranks = [json.loads((two_ranks / f"{kind}-{rank}.json").read_text()) for rank in (0, 1)]
