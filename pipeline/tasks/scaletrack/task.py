@@ -13,7 +13,8 @@ from trackmill.models.scaletrack.loading import load_model, metadata_of
 from trackmill.models.scaletrack.model import ScaleTrack
 from trackmill.models.scaletrack.variants import Variant
 from trackmill.models.weights.checkpoint import Checkpoint
-from trackmill.pipeline.loader.clips import ClipExample, ClipSettings, ClipSources
+from trackmill.pipeline.loader.catalog import Catalog
+from trackmill.pipeline.loader.clips import ClipExample, ClipSettings, ClipSources, usable_clips
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import exists
 from trackmill.pipeline.tasks.association_benchmark import EvaluationSettings, make_evaluation
@@ -113,6 +114,10 @@ class ScaleTrackTask(Task):
     def sidecars(self) -> Mapping[str, Sequence[str]]:
         """See `Task.sidecars`: chains and negatives, as far as they are named."""
         return self._objects.sidecars()
+
+    def usable(self, catalog: Catalog) -> Catalog:
+        """See `Task.usable`: clips with identities in them."""
+        return usable_clips(catalog, self._objects)
 
     def collate(self, examples: Sequence[ClipExample]) -> ClipBatch:
         """See `join_clips`."""
