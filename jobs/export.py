@@ -33,7 +33,12 @@ def add_options(p: JobParser) -> None:
     add = p.option
     what = p.add_mutually_exclusive_group(required=True)
     add("--run", group=what, metavar="URL", help="the --output of a training run")
-    add("--weights", group=what, metavar="URL", help="any checkpoint, .pth or .safetensors; imagenet for masa_lite0")
+    add(
+        "--weights",
+        group=what,
+        metavar="URL",
+        help="any checkpoint, .pth or .safetensors; imagenet for masa_lite0(_colour)",
+    )
     add("--checkpoint", default="final", metavar="WHICH", help="of the run: final (default), latest, or a step")
     models = f"of --weights: {', '.join(MODELS)} (default: recognised by its tensors)"
     add("--model", type=OneOf(MODELS, is_outside), metavar="NAME", help=models)

@@ -72,6 +72,11 @@ MODELS: dict[str, Entry] = {
     "masa_detic": _masa("masa_detic", "MASA on Detic's Swin-B", "detic_masa.pth"),
     "masa_gdino": _masa("masa_gdino", "MASA on Grounding DINO's Swin-B", "gdino_masa.pth"),
     "masa_lite0": _masa("masa_lite0", "a small MASA of ours, for CPUs", words={"imagenet": {"pretrained": "imagenet"}}),
+    "masa_lite0_colour": _masa(
+        "masa_lite0_colour",
+        "the same with thinner bands and colours: better for people",
+        words={"imagenet": {"pretrained": "imagenet"}},
+    ),
 }
 """What `--model` may say."""
 

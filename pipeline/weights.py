@@ -84,7 +84,7 @@ def build_model(
 
     Args:
         name: a key of `trackmill.models.registry.MODELS`, or `my_package.my_module:Class`.
-        weights: a path or URL; a word that the model knows (`imagenet` for masa_lite0); tensors by name; None: fresh.
+        weights: a path or URL; a word that the model knows (`imagenet`); tensors by name; None: fresh.
         device: where it is put.
         settings: of the model's `Config`.
 

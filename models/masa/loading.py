@@ -19,7 +19,7 @@ from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import nearest
 
 IMAGENET = "imagenet"
-"""What `weights` may say for masa_lite0."""
+"""What `weights` may say for the variants on EfficientNet-Lite0."""
 
 _DETIC = "a plain Detic checkpoint"
 
@@ -51,7 +51,9 @@ def load_model(
     chosen = find_variant(variant)
     imagenet = isinstance(weights, str) and weights == IMAGENET
     if imagenet and chosen.backbone != "efficientnet_lite0_tensorflow":
-        raise InputError(f'weights="{IMAGENET}" is for masa_lite0; give {chosen.name} a path or a state dict')
+        raise InputError(
+            f'weights="{IMAGENET}" is for masa_lite0 and masa_lite0_colour; give {chosen.name} a path or a state dict'
+        )
     checkpoint = None if weights is None or imagenet else as_checkpoint(weights)
     if checkpoint is not None:
         check_variant(checkpoint, chosen)

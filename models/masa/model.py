@@ -16,6 +16,7 @@ from trackmill.models.backbones.resnet import ResNet50
 from trackmill.models.backbones.sam import SamDetector
 from trackmill.models.backbones.swin import SwinDetector
 from trackmill.models.layers.checked_boxes import checked_boxes
+from trackmill.models.layers.colours import colour_map
 from trackmill.models.masa.bands import BandHead
 from trackmill.models.masa.fusion import Fusion
 from trackmill.models.masa.heads import RoiHead, RpnHead, TrackHead, roi_align_levels
@@ -51,7 +52,7 @@ class Masa(nn.Module):
         self.roi_head = RoiHead(variant.channels, variant.roi_convs, variant.head_channels)
         self.track_head: TrackHead | BandHead
         if variant.track_head == "bands":
-            self.track_head = BandHead(variant.in_channels, variant.strides)
+            self.track_head = BandHead(variant.in_channels, variant.strides, variant.bands)
             if self.track_head.dimensions != variant.embed_channels:
                 raise ValueError(f"{variant.name}: embed_channels must be {self.track_head.dimensions} with this head")
         else:
@@ -86,8 +87,16 @@ class Masa(nn.Module):
         return batch.to(self._own.dtype)
 
     def backbone_maps(self, batch: Tensor) -> list[Tensor]:
-        """The backbone's maps of a prepared batch, the finest first."""
+        """The backbone's maps of a prepared batch, the finest first; then that of colours if it is read.
+
+        The map of colours has no gradient: nothing before it is learnt.
+        """
         maps: list[Tensor] = self.detector(batch) if self.variant.frozen else self.backbone(batch)
+        if self.variant.track_head == "bands" and self.variant.bands.colours:
+            with torch.no_grad():
+                mean = batch.new_tensor(self.variant.mean).view(3, 1, 1)
+                std = batch.new_tensor(self.variant.std).view(3, 1, 1)
+                maps = [*maps, colour_map(batch * std + mean)]
         return maps
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -99,7 +108,7 @@ class Masa(nn.Module):
 
     def adapt(self, maps: list[Tensor]) -> list[Tensor]:
         """As `features`, from the maps of `backbone_maps`."""
-        levels: list[Tensor] = self.masa_adapter(maps)
+        levels: list[Tensor] = self.masa_adapter(maps[: len(self.variant.in_channels)])
         return levels + maps if self.variant.track_head == "bands" else levels
 
     def track_features(self, images: Tensor) -> list[Tensor]:
@@ -139,7 +148,7 @@ class Masa(nn.Module):
     def embed_levels(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
         """As `embed`, from the levels of `features` or `track_features`, with gradients. Boxes are not checked."""
         if isinstance(self.track_head, BandHead):
-            embeddings = self.track_head(self.track_head.pool(levels[-len(self.variant.in_channels) :], boxes))
+            embeddings = self.track_head(self.track_head.pool(levels[-len(self.track_head.strides) :], boxes))
         else:
             embeddings = self.track_head(self.pool(levels, boxes))
         return list(embeddings.split([len(each) for each in boxes]))

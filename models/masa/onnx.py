@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from trackmill.models.backbones.swin import shift_mask
-from trackmill.models.masa.bands import NUM_BANDS, NUM_COLUMNS, SAMPLES, BandHead
+from trackmill.models.masa.bands import BandHead
 from trackmill.models.masa.heads import ROI_SIZE, NormedConvolution, roi_levels
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.variants import Variant
@@ -69,7 +69,7 @@ class OnnxEmbedder(nn.Module):
         box_images = torch.cat([box_images, box_images.new_zeros(1)])
         regions = torch.cat([box_images[:, None].to(boxes), boxes], dim=1)  # (N + 1, 5): image, x0, y0, x1, y1
         if isinstance(self.model.track_head, BandHead):
-            pooled = _pool_bands(maps, self.model.track_head.strides, regions)
+            pooled = self.model.track_head.pool_regions(maps, regions)
         else:
             used = self.model.variant.num_roi_levels
             pooled = _pool_levels(self._levels(maps)[:used], self.model.variant.strides[:used], regions)
@@ -110,16 +110,6 @@ def _pool_levels(levels: Sequence[Tensor], strides: Sequence[int], regions: Tens
         pooled = pooled + cells
     assert isinstance(pooled, Tensor)
     return pooled
-
-
-def _pool_bands(maps: Sequence[Tensor], strides: Sequence[int], regions: Tensor) -> Tensor:
-    """As `trackmill.models.masa.bands.BandHead.pool`, for regions (N, 5) instead of one tensor of boxes per image."""
-    parts = []
-    for level, stride in zip(maps, strides):
-        cells = roi_align(level, regions, (NUM_BANDS, NUM_COLUMNS), 1.0 / stride, SAMPLES, aligned=True)
-        bands = cells.mean(dim=3)
-        parts.append(F.normalize(bands.flatten(1), dim=1).view_as(bands).transpose(1, 2))
-    return torch.cat(parts, dim=2)
 
 
 class EvenConv(nn.Module):

@@ -83,7 +83,7 @@ def from_weights(weights: str, variant: str | None) -> ExportSource:
     """The model of a checkpoint without a run.
 
     Args:
-        weights: path or URL of an official `.pth` or our `.safetensors`; `imagenet` for masa_lite0.
+        weights: path or URL of an official `.pth` or our `.safetensors`; `imagenet` for masa_lite0(_colour).
         variant: the expected variant; None recognises it.
 
     Raises:

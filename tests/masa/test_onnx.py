@@ -28,7 +28,7 @@ TRIES = ((2, 100, 134, 9), (1, 97, 203, 0), (3, 64, 160, 1), (1, 17, 33, 4), (1,
 
 def small(head: str) -> Masa:
     """masa_lite0 with random weights and a head of either kind; offsets of the convolutions are not all zero."""
-    variant = VARIANTS["masa_lite0"]
+    variant = VARIANTS["masa_lite0_colour" if head == "colours" else "masa_lite0"]
     if head == "convs":
         variant = dataclasses.replace(variant, track_head="convs", embed_channels=64, channels=32, head_channels=64)
     return moved(trackmill.models.masa.load(variant, seed=1))
@@ -84,7 +84,7 @@ def bands() -> tuple[Masa, Any]:
     return model, to_onnx(model)
 
 
-@pytest.mark.parametrize("head", ["bands", "convs"])
+@pytest.mark.parametrize("head", ["bands", "colours", "convs"])
 @torch.no_grad()
 def test_what_is_exported_gives_what_the_model_gives(head: str) -> None:
     """Before ONNX: pooling, padding and the layers that were put in the place of others."""

@@ -26,7 +26,7 @@ def asked_embedding(spec: str, weights: str | None, seed: int = 0, long_side: in
     Args:
         spec: name of a model (`trackmill.models.registry.MODELS`), or what `named_embedding` takes. With weights,
             `my_package.my_module:Class` is a model of your own.
-        weights: for a model: path or URL of its checkpoint, `imagenet` for masa_lite0, None for random weights.
+        weights: for a model: path or URL of its checkpoint, `imagenet`, None for random weights.
         seed: seed of `random` and `identity`.
         long_side: for a model: pixels to scale the longer side of frames to; None: what its benchmark uses. Other
             embeddings get frames unscaled.

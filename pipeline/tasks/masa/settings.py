@@ -18,8 +18,7 @@ class ModelSettings(Settings):
     variant: str = Field("masa_lite0", description="A name in trackmill.models.masa.variants.")
     weights: str = Field(
         "",
-        description="Where all weights start: a checkpoint's path or URL; `imagenet` (masa_lite0: the backbone's); "
-        "empty: fresh.",
+        description="Where all weights start: a checkpoint's path or URL; `imagenet`: the backbone's; empty: fresh.",
     )
     backbone_weights: str = Field(
         "",

@@ -138,7 +138,9 @@ def _variant(model: ModelSettings) -> Variant:
     except ValueError as error:
         raise ConfigError(f"model.variant: {error}") from None
     if model.weights == IMAGENET and variant.backbone != "efficientnet_lite0_tensorflow":
-        raise ConfigError(f'model.weights: "{IMAGENET}" is for masa_lite0; give {variant.name} a path or URL')
+        raise ConfigError(
+            f'model.weights: "{IMAGENET}" is for masa_lite0 and masa_lite0_colour; give {variant.name} a path or URL'
+        )
     if model.compatible_offsets is None:
         return variant
     return dataclasses.replace(variant, compatible_offsets=model.compatible_offsets)
