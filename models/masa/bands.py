@@ -68,22 +68,24 @@ class BandHead(nn.Module):
         Returns:
             (sum N_i, bands, sum C_l), one image after the other.
         """
+        counts = torch.tensor([len(each) for each in boxes])
+        images = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        flat = torch.cat([each.to(maps[0].device) for each in boxes])
+        return self.pool_flat(maps, flat, images.to(flat.device))
+
+    def pool_flat(self, maps: Sequence[Tensor], boxes: Tensor, image_of_box: Tensor) -> Tensor:
+        """As `pool`, for boxes (N, 4) of all images in any order, with the number of each one's image: (N,) int64."""
         # Coordinates stay float32 if the maps are half precision, see `trackmill.models.masa.heads.roi_align_levels`.
         precise = torch.promote_types(maps[0].dtype, torch.float32)
-        owners = [each.new_full((len(each), 1), index) for index, each in enumerate(boxes)]
-        regions = torch.cat([torch.cat([owner, each], dim=1) for owner, each in zip(owners, boxes)])
-        return self.pool_regions([level.to(precise) for level in maps], regions.to(maps[0].device, precise))
-
-    def pool_regions(self, maps: Sequence[Tensor], regions: Tensor) -> Tensor:
-        """As `pool`, from regions (N, 5) of image, x0, y0, x1, y1, in any order."""
         layout, parts = self.layout, []
+        regions = torch.cat([image_of_box[:, None].to(precise), boxes.to(precise)], dim=1)
         if layout.margin:
             image, x0, y0, x1, y1 = regions.unbind(dim=1)
             cut = layout.margin * (x1 - x0)
             regions = torch.stack([image, x0 + cut, y0, x1 - cut, y1], dim=1)
         for index, (level, stride, weight) in enumerate(zip(maps, self.strides, self.weights, strict=True)):
             size = (layout.bands, layout.columns)
-            cells = roi_align(level, regions, size, 1.0 / stride, layout.samples, aligned=True)
+            cells = roi_align(level.to(precise), regions, size, 1.0 / stride, layout.samples, aligned=True)
             bands = cells.mean(dim=3)  # (N, C, bands)
             if layout.colours and index == len(self.channels) - 1:
                 # The cosine of square roots compares histograms by what they share (Bhattacharyya), so that one large
