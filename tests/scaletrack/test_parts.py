@@ -308,3 +308,31 @@ def test_last_level_only() -> None:
     model = small_model(levels=(-1,))
     assert len(model.encoder.projections) == 1  # type: ignore[union-attr]
     assert model.decoder.layers[0].cross_attention.attention.levels == 1  # type: ignore[union-attr]
+
+
+def test_bands_lead_at_first() -> None:
+    """Untrained, the small model's embedding ranks boxes as the backbone's plain feature does; both parts can learn."""
+    model = small_model(bands=True)
+    with torch.no_grad():
+        assert model.band_head is not None
+        for parameter in (model.band_head.mean, model.band_head.mix.weight, model.band_head.gain, model.band_weight):
+            parameter.zero_()
+        torch.nn.init.eye_(model.band_head.mix.weight)
+        model.band_head.gain.fill_(1)
+        model.band_weight.fill_(SMALL.bands_start)
+    frames, boxes = clip(2, 64, 64), some_boxes([20, 20], 64, 64)
+    with torch.no_grad():
+        found = torch.cat(model(frames, boxes))
+        maps = model.backbone(model.backbone.normalise(frames))
+        plain = F.normalize(model.band_head.pool(maps, boxes).flatten(1), dim=1)
+    assert found.shape == (40, model.dimensions)
+    assert model.dimensions == plain.shape[1] + SMALL.dimensions
+    above = torch.triu(torch.ones(40, 40), 1) > 0
+    alike = torch.corrcoef(torch.stack([(found @ found.T)[above], (plain @ plain.T)[above]]))[0, 1]
+    assert alike > 0.99
+    close(found[:, plain.shape[1] :].norm(dim=1), torch.full((40,), SMALL.bands_start), atol=0.01)
+    model(frames, boxes)[1][0, :3].sum().backward()
+    for name in ("band_weight", "band_head.mix.weight", "heads.1.weight", "decoder.layers.0.norm.weight"):
+        gradient = model.get_parameter(name).grad
+        assert gradient is not None
+        assert gradient.abs().sum() > 0, name
