@@ -1,4 +1,4 @@
-"""Mine, train, track, evaluate and report on packaged media: `python jobs/demo.py --output out/demo [--stage NAME]`."""
+"""From packaged media to a report, stage by stage: `python jobs/demo.py --output out/demo [--stage NAME]`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import say
+from trackmill.pipeline.console.words import duration
 from trackmill.pipeline.demo.settings import STAGE_NAMES, DemoSettings
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical
@@ -51,10 +52,10 @@ def run(options: Options) -> None:
     chosen = settings(options)
     canonical(options.output)  # an impossible place is found before any work is done
 
-    from trackmill.pipeline.demo.stages import STAGES, Demo, is_done, run_stage
+    from trackmill.pipeline.demo.stages import STAGES, Demo, is_done, run_stage, seconds_left
 
     demo = Demo(options.output, chosen)
-    total = 0.0
+    total, typical = 0.0, 0.0
     for number, stage in enumerate(STAGES):
         title = f"[{number + 1}/{len(STAGES)}] {stage.name}"
         if options.stage not in (None, stage.name):
@@ -65,8 +66,9 @@ def run(options: Options) -> None:
             continue
         say(f"{title}: {stage.summary}")
         seconds = run_stage(demo, number, run_job)
-        total += seconds
-        say(f"{title}: {seconds:,.0f} s")
+        total, typical = total + seconds, typical + stage.typical_s
+        left = 0.0 if options.stage else seconds_left(demo, number, total / typical)
+        say(f"{title}: {seconds:,.0f} s{f', about {duration(left)} left' if left else ''}")
     say(f"done in {total:,.0f} s; to begin anew, remove {redact(demo.root)}")
 
 
@@ -101,7 +103,7 @@ def run_job(command: Command) -> None:
 
 JOB = Job(
     name="demo",
-    description="Mine, train, track, evaluate and report on media that ship inside packages.",
+    description="Mine, chain, train, track, evaluate and report on media that ship inside packages.",
     add_options=add_options,
     run=run,
     settings="trackmill.pipeline.demo.settings:DemoSettings",

@@ -17,13 +17,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from trackmill.pipeline.demo.chains import ChainCounts, show_chains
 from trackmill.pipeline.demo.settings import DemoSettings
 from trackmill.pipeline.evaluation.report.html_parts import MEANINGS
 from trackmill.pipeline.inspect.overlay import draw_frame
 from trackmill.pipeline.inspect.selection import select_rows
 from trackmill.pipeline.shards.reader import open_dataset, read_row
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import join, read_bytes
+from trackmill.pipeline.storage.files import basename, join, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.pipeline.training.telemetry.plot import as_line, draw, tick_label
@@ -36,6 +37,9 @@ _CURVES = {
     "lr": "of each step, by the schedule",
     "grad_norm": "norm of all gradients before clipping",
 }
+_CHAINS = (("people", "People, found by the packaged detector", 4), ("parts", "Mined regions, which are trained on", 6))
+"""Sidecar, heading, and how many of its chains are shown."""
+
 _THUMBNAILS, _THUMBNAIL_WIDTH, _JPEG_QUALITY = 12, 360, 80
 _NO_ROOM = 95
 _MAX_VIDEO_BYTES = 5 << 20
@@ -57,6 +61,15 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
+class _Bar:
+    """One bar of a comparison: of which model, its value and its width in percent, as text."""
+
+    model: str
+    value: str
+    width: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Film:
     """A video; `data` is its data URI, empty where it is only linked."""
 
@@ -65,11 +78,14 @@ class _Film:
     data: str
 
 
-def write_report(root: str, settings: DemoSettings, stages: Sequence[tuple[str, str, Mapping[str, Any]]]) -> int:
+def write_report(
+    root: str, run: str, settings: DemoSettings, stages: Sequence[tuple[str, str, Mapping[str, Any]]]
+) -> int:
     """Write ROOT/report.html.
 
     Args:
         root: of the demonstration.
+        run: folder of the training run in it.
         settings: it was made with.
         stages: name, what it does, and its stamp (`seconds`, `commands`) of every stage before this one.
 
@@ -81,7 +97,7 @@ def write_report(root: str, settings: DemoSettings, stages: Sequence[tuple[str, 
         BadShard: a mined sample is damaged.
     """
     untrained, trained, linking = (_json(root, name) for name in ("untrained", "trained", "association"))
-    rows = [row for row in read_lines(join(root, "run", "metrics.jsonl")) if "step" in row]
+    rows = [row for row in read_lines(join(run, "metrics.jsonl")) if "step" in row]
     environment = Environment(
         loader=PackageLoader("trackmill.pipeline.demo", "."),
         autoescape=True,
@@ -92,7 +108,9 @@ def write_report(root: str, settings: DemoSettings, stages: Sequence[tuple[str, 
     dataset = open_dataset(join(root, "mined"))
     page = environment.get_template("report.html.j2").render(
         settings=settings,
-        figures=_figures(untrained, trained, linking),
+        bars=_bars(untrained, trained, linking),
+        run=basename(run),
+        chains=[_chains(root, name, title, most) for name, title, most in _CHAINS],
         verdict=verdict(linking),
         stages=[
             (name, summary, _time(stamp.get("seconds")), [redact(line) for line in stamp.get("commands", [])])
@@ -142,14 +160,39 @@ def _json(root: str, name: str) -> dict[str, Any]:
     return dict(orjson.loads(read_bytes(join(root, "scores", f"{name}.json"))))
 
 
-def _figures(
+def _bars(
     untrained: Mapping[str, Any], trained: Mapping[str, Any], linking: Mapping[str, Any]
-) -> list[tuple[str, str, str]]:
-    """The numbers on top: what, untrained, trained."""
-    rows = [(name, untrained["metrics"].get(name), trained["metrics"].get(name)) for name in ("HOTA", "IDF1")]
+) -> list[tuple[str, str, list[_Bar]]]:
+    """The three comparisons on top: what, what that means, one bar untrained and one trained."""
     against = linking["settings"]["against"]["metrics"]
-    rows.append(("rank-1, 20 frames apart", against.get("rank1@20"), linking["metrics"].get("rank1@20")))
-    return [(name, _percent(before), _percent(after)) for name, before, after in rows]
+    rows = [
+        ("HOTA", "how well boxes are found and keep their identity", untrained["metrics"], trained["metrics"], "HOTA"),
+        ("IDF1", "share of boxes that carry the right identity", untrained["metrics"], trained["metrics"], "IDF1"),
+        ("rank-1", "the most similar box 20 frames later is the same object", against, linking["metrics"], "rank1@20"),
+    ]
+    return [
+        (
+            title,
+            meaning,
+            [
+                _Bar("untrained", _percent(before.get(key)), _width(before.get(key))),
+                _Bar("trained", _percent(after.get(key)), _width(after.get(key))),
+            ],
+        )
+        for title, meaning, before, after, key in rows
+    ]
+
+
+def _width(value: float | None) -> str:
+    """Of a bar, in percent of the whole."""
+    return f"{min(max(value or 0.0, 0.0), 100.0):.1f}"
+
+
+def _chains(root: str, name: str, title: str, most: int) -> tuple[str, ChainCounts, list[tuple[str, str]]]:
+    """Title, counts, and the longest chains: caption, data URI."""
+    counts, strips = show_chains(join(root, "mined"), name, most)
+    shown = [(f"{strip.source}, {strip.frames} frames", _data_uri("image/jpeg", strip.jpeg)) for strip in strips]
+    return title, counts, shown
 
 
 def _row(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> _Row:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trackmill.models.proposers.graph import GraphProposer, GraphSettings
 from trackmill.pipeline.demo.camera import FPS, HEIGHT, WIDTH, camera_path, enlarged, take
 from trackmill.pipeline.demo.objects import DemoDetections, Truth, detect, find_objects, truth
 from trackmill.pipeline.media.videos import VideoReader
@@ -18,12 +17,9 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import join, open_for_seeking, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
-from trackmill.schemas.media import Frame
 
 VIDEO_STRIDE = 2
-_MAX_PARTS = 16
 _JPEG_QUALITY = 92
-_PARTS = GraphSettings(long_side=320, min_area=0.01, max_area=0.3, min_extent=0.5, nms_iou=0.5)
 _MAX_PIXELS, _ANY_SIDE = 100_000_000, 1 << 30
 
 
@@ -59,7 +55,7 @@ def write_camera_sequence(photograph: str, folder: str, frames: int, seed: int) 
 
 
 def write_video_sequence(video: str, folder: str, frames: int) -> int:
-    """Every second frame of a real video as a sequence, with graph proposals, the largest parts, as detections.
+    """Every second frame of a real video as a sequence of pictures alone: whoever tracks has to find the objects.
 
     Returns:
         The number of frames; less than asked for where the video is shorter.
@@ -68,29 +64,17 @@ def write_video_sequence(video: str, folder: str, frames: int) -> int:
         BadItem: the video cannot be decoded.
         OSError: could not be read or written.
     """
-    proposer = GraphProposer(_PARTS)
     number, height, width = 0, 0, 0
-    indices, boxes, scores = [], [], []
     with open_for_seeking(video) as handle:
         reader = VideoReader(handle, redact(video), max_pixels=_MAX_PIXELS, longest_side=_ANY_SIDE)
         try:
             fps = (reader.fps or FPS) / VIDEO_STRIDE
             for frame in reader.read(range(0, min(reader.num_frames, frames * VIDEO_STRIDE), VIDEO_STRIDE)):
-                found = proposer.propose([Frame(image=frame.image)])[0]
-                areas = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1)
-                largest = np.sort(np.argsort(-areas, kind="stable")[:_MAX_PARTS])
-                indices.append(np.full(len(largest), number, np.int64))
-                boxes.append(found.boxes[largest])
-                scores.append(found.scores[largest])
                 number += 1
                 height, width = frame.image.shape[:2]
                 _write_picture(folder, number, frame.image)
         finally:
             reader.close()
-    found_in_all = DemoDetections(
-        frames=np.concatenate(indices), boxes=np.concatenate(boxes), scores=np.concatenate(scores)
-    )
-    publish_bytes(join(folder, "det", "det.txt"), _detection_text(found_in_all))
     _write_seqinfo(folder, number, fps, width, height)
     return number
 

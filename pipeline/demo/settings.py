@@ -8,7 +8,7 @@ from pydantic import Field
 
 from trackmill.schemas.config import Settings
 
-STAGE_NAMES = ("mine", "train", "track", "evaluate", "report")
+STAGE_NAMES = ("mine", "chains", "train", "track", "evaluate", "report")
 """In the order in which they are done; see `trackmill.pipeline.demo.stages`."""
 
 
@@ -17,9 +17,13 @@ class DemoSettings(Settings):
 
     seed: int = Field(0, ge=0, description="Of training, of the camera's ways and of the imperfect detections.")
     executor: Literal["ray", "inline"] = Field("ray", description="Of mining.")
+    recipe: Literal["scaletrack_lite0", "masa_lite0"] = Field(
+        "masa_lite0", description="What is trained, and tracks: a recipe of jobs/train.py for CPUs."
+    )
     mine: tuple[str, ...] = Field(
         (), description="Further settings of jobs/mine_proposals.py, as its --set takes them."
     )
+    chains: tuple[str, ...] = Field((), description="Further settings of jobs/mine_chains.py, as its --set takes them.")
     steps: int = Field(30, ge=1, description="Training steps; the recipe's own schedule has more.")
     train: tuple[str, ...] = Field((), description="Further settings of jobs/train.py, as its --set takes them.")
     photographs: tuple[str, ...] = Field(

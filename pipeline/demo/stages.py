@@ -1,15 +1,18 @@
-"""The five stages: what each prepares, which jobs it runs with which arguments, and what it leaves behind."""
+"""The six stages: what each prepares, which jobs it runs with which arguments, and what it leaves behind."""
 
 from __future__ import annotations
 
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import orjson
 
+from trackmill.models.registry import DEFAULT_DETECTOR
+from trackmill.models.weights.packaged_person import INSTALL, is_packaged
 from trackmill.pipeline.console.output import say
+from trackmill.pipeline.demo.chains import show_chains
 from trackmill.pipeline.demo.report import write_report
 from trackmill.pipeline.demo.sequences import write_camera_sequence, write_video_sequence
 from trackmill.pipeline.demo.settings import DemoSettings
@@ -18,9 +21,15 @@ from trackmill.pipeline.storage.files import basename, canonical, exists, join, 
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.training.telemetry.curves import write_curves
 from trackmill.schemas.config import ConfigError, digest
+from trackmill.schemas.errors import MissingPackage
 
-VARIANT, UNTRAINED = "masa_lite0", "imagenet"
+UNTRAINED = "imagenet"
 VIDEO = "bikes"
+PARTS, PEOPLE = "parts", "people"
+"""Sidecars of chains: of the mined proposals, which are trained on, and of people, to look at."""
+
+_NOT_IN_KEYS = {"recipe", "chains"}
+"""Settings that commands name, and that there were none of when some people's stages were done."""
 MODELS = ("untrained", "trained")
 
 
@@ -50,7 +59,12 @@ class Demo:
     @property
     def weights(self) -> str:
         """What training leaves."""
-        return self.at("run", "final", "model.safetensors")
+        return join(self.run, "final", "model.safetensors")
+
+    @property
+    def run(self) -> str:
+        """Folder of the training run: of each recipe its own, since a run goes on where it stopped."""
+        return self.at(f"run_{self.settings.recipe}")
 
     def sequence(self, photograph: str) -> str:
         """Folder of a camera sequence."""
@@ -68,6 +82,7 @@ class Stage:
         commands: its jobs.
         finish: what comes after them.
         result: what is there when it is done.
+        typical_s: seconds that it takes on two CPU cores, for the estimate of what is left.
     """
 
     name: str
@@ -76,18 +91,31 @@ class Stage:
     commands: Callable[[Demo], list[Command]]
     finish: Callable[[Demo], None]
     result: Callable[[Demo], str]
+    typical_s: float
 
 
 def stage_key(demo: Demo, number: int) -> str:
     """Changes with everything that a stage's result depends on but the code: its commands and those before it."""
     lines = [command.line() for stage in STAGES[: number + 1] for command in stage.commands(demo)]
-    return digest({"commands": lines, "settings": demo.settings.model_dump(mode="json")})
+    return digest({"commands": lines, "settings": demo.settings.model_dump(mode="json", exclude=_NOT_IN_KEYS)})
 
 
 def is_done(demo: Demo, number: int) -> bool:
     """Whether a stage has been done with these settings and its result is still there."""
     stamp = read_stamp(demo, STAGES[number].name)
     return stamp.get("key") == stage_key(demo, number) and exists(STAGES[number].result(demo))
+
+
+def seconds_left(demo: Demo, number: int, pace: float) -> float:
+    """What the stages after this one may take.
+
+    Args:
+        demo: where and how.
+        number: of the stage that was done last.
+        pace: seconds that went by for each typical one so far.
+    """
+    later = range(number + 1, len(STAGES))
+    return pace * sum(STAGES[each].typical_s for each in later if not is_done(demo, each))
 
 
 def read_stamp(demo: Demo, name: str) -> dict[str, object]:
@@ -109,12 +137,15 @@ def run_stage(demo: Demo, number: int, run: Callable[[Command], None]) -> float:
 
     Raises:
         ConfigError: what an earlier stage makes is missing; says how to get it.
+        MissingPackage: the packaged person detector is not installed; says what to type.
         ValueError, OSError, ImportError: see the stage's parts.
     """
     stage = STAGES[number]
     for before in STAGES[:number]:
         if not exists(before.result(demo)):
             raise ConfigError(f"stage {stage.name} needs what stage {before.name} makes: run that first")
+    if not is_packaged():
+        raise MissingPackage(f"the demonstration finds people with {DEFAULT_DETECTOR}: {INSTALL}")
     begin = time.monotonic()
     commands = stage.commands(demo)
     stage.prepare(demo)
@@ -157,19 +188,37 @@ def _mine(demo: Demo) -> list[Command]:
     ]
 
 
+def _chains(demo: Demo) -> list[Command]:
+    """Proposals are there in stored frames alone; people are looked for in the frames in between too."""
+    mine = ("--data", demo.at("mined"), "--executor", "inline")
+    mine += tuple(word for change in demo.settings.chains for word in ("--set", change))
+    parts = ("--name", PARTS, "--boxes", "proposals", "--min-score", "0", "--min-length", "3")
+    people = ("--name", PEOPLE, "--detector", DEFAULT_DETECTOR)
+    return [Command("mine_chains", (*mine, *parts)), Command("mine_chains", (*mine, *people))]
+
+
+def _note_chains(demo: Demo) -> None:
+    counts = {name: asdict(show_chains(demo.at("mined"), name, 0)[0]) for name in (PARTS, PEOPLE)}
+    publish_bytes(demo.at("chains.json"), orjson.dumps(counts, option=orjson.OPT_INDENT_2))
+
+
 def _train(demo: Demo) -> list[Command]:
     settings = demo.settings
     changes = [f"schedule.steps={settings.steps}", f"schedule.warmup_steps={min(10, settings.steps // 4)}"]
-    changes += ["telemetry.every=1", *settings.train]
-    arguments = ["--recipe", VARIANT, "--data", demo.at("mined"), "--output", demo.at("run"), "--launcher", "local"]
+    changes += ["telemetry.every=1", _CHAINS_OF[settings.recipe], *settings.train]
+    arguments = ["--recipe", settings.recipe, "--data", demo.at("mined"), "--output", demo.run, "--launcher", "local"]
     arguments += ["--seed", str(settings.seed)]
     for change in changes:
         arguments += ["--set", change]
     return [Command("train", tuple(arguments))]
 
 
+_CHAINS_OF = {"masa_lite0": f"objects.chains={PARTS}", "scaletrack_lite0": f"sources.chains={PARTS}"}
+"""Which setting of a recipe names the sidecar of chains."""
+
+
 def _draw_curves(demo: Demo) -> None:
-    write_curves(demo.at("run"), demo.at("curves.html"))
+    write_curves(demo.run, demo.at("curves.html"))
 
 
 def _write_sequences(demo: Demo) -> None:
@@ -188,14 +237,16 @@ def _track(demo: Demo) -> list[Command]:
     for model in MODELS:
         for name in demo.settings.photographs:
             # No gate on distances, so appearance alone decides; and a memory that outlasts a look to the other side.
-            rules = ["--set", "tracker.max_distance=-1", "--set", "tracker.memo_tracklet_frames=60"]
-            commands.append(_track_one(demo, model, demo.sequence(name), demo.at("tracks", model), rules))
-    commands.append(_track_one(demo, "trained", demo.at("video", VIDEO), demo.at("video_tracks"), []))
+            rules = ["--tracker", "tao", "--set", "tracker.max_distance=-1", "--set", "tracker.memo_tracklet_frames=60"]
+            given = ["--detections", join(demo.sequence(name), "det", "det.txt"), *rules]
+            commands.append(_track_one(demo, model, demo.sequence(name), demo.at("tracks", model), given))
+    video = ["--detections", DEFAULT_DETECTOR]
+    commands.append(_track_one(demo, "trained", demo.at("video", VIDEO), demo.at("video_tracks"), video))
     return commands
 
 
 def _track_one(demo: Demo, model: str, sequence: str, output: str, rules: list[str]) -> Command:
-    arguments = ["--video", sequence, "--detections", join(sequence, "det", "det.txt"), "--model", VARIANT]
+    arguments = ["--video", sequence, "--model", demo.settings.recipe]
     arguments += ["--weights", demo.weights if model == "trained" else UNTRAINED, "--output", output, "--save-video"]
     return Command("track", (*arguments, "--set", f"size.long_side={demo.settings.long_side}", *rules))
 
@@ -209,7 +260,7 @@ def _evaluate(demo: Demo) -> list[Command]:
         arguments = ("--gt", truths, "--results", demo.at("tracks", model), "--out", scores, "--html", page)
         commands.append(Command("evaluate", ("--benchmark", "mot15", *arguments, "--pictures", truths)))
     linking = ["--benchmark", "association", "--gt", truths, "--long-side", str(demo.settings.long_side)]
-    linking += ["--embeddings", VARIANT, "--weights", demo.weights, "--against", VARIANT]
+    linking += ["--embeddings", demo.settings.recipe, "--weights", demo.weights, "--against", demo.settings.recipe]
     linking += ["--against-weights", UNTRAINED, "--out", demo.at("scores", "association.json")]
     return [*commands, Command("evaluate", tuple(linking))]
 
@@ -217,7 +268,7 @@ def _evaluate(demo: Demo) -> list[Command]:
 def _report(demo: Demo) -> None:
     stamps = {stage.name: read_stamp(demo, stage.name) for stage in STAGES[:-1]}
     stages = [(stage.name, stage.summary, stamps[stage.name]) for stage in STAGES[:-1]]
-    size = write_report(demo.root, demo.settings, stages)
+    size = write_report(demo.root, demo.run, demo.settings, stages)
     say(f"report: {demo.at('report.html')} ({size / 1e6:.1f} MB), open it in a browser")
 
 
@@ -229,23 +280,36 @@ STAGES: tuple[Stage, ...] = (
         commands=_mine,
         finish=_nothing,
         result=lambda demo: demo.at("contact_sheet.html"),
+        typical_s=30,
+    ),
+    Stage(
+        name="chains",
+        summary="Boxes that follow each other in the clips, never over a cut: mined regions, and people whom a "
+        "packaged detector finds.",
+        prepare=_nothing,
+        commands=_chains,
+        finish=_note_chains,
+        result=lambda demo: demo.at("chains.json"),
+        typical_s=60,
     ),
     Stage(
         name="train",
-        summary="The track head of masa_lite0 on two views of each mined picture; no label is used.",
+        summary="A small association model on those chains, and on two views of single pictures; no label is used.",
         prepare=_nothing,
         commands=_train,
         finish=_draw_curves,
         result=lambda demo: demo.at("curves.html"),
+        typical_s=100,
     ),
     Stage(
         name="track",
-        summary="Photographs kept out of mining, seen by a moving camera, with the untrained and the trained head; and "
-        "a real video.",
+        summary="Photographs kept out of mining, seen by a moving camera, with the untrained and the trained model; "
+        "and a real video, with the packaged person detector.",
         prepare=_write_sequences,
         commands=_track,
         finish=_nothing,
         result=lambda demo: demo.at("video_tracks", f"{VIDEO}.mp4"),
+        typical_s=100,
     ),
     Stage(
         name="evaluate",
@@ -254,6 +318,7 @@ STAGES: tuple[Stage, ...] = (
         commands=_evaluate,
         finish=_nothing,
         result=lambda demo: demo.at("scores", "association.json"),
+        typical_s=40,
     ),
     Stage(
         name="report",
@@ -262,5 +327,6 @@ STAGES: tuple[Stage, ...] = (
         commands=lambda demo: [],
         finish=_report,
         result=lambda demo: demo.at("report.html"),
+        typical_s=5,
     ),
 )

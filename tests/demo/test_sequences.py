@@ -123,10 +123,8 @@ def test_a_picture_without_regions_is_refused(tmp_path: Path) -> None:
         write_camera_sequence(str(tmp_path / "plain.png"), str(tmp_path / "plain"), 4, seed=0)
 
 
-def test_every_second_frame_of_a_video_with_its_parts(tmp_path: Path) -> None:
+def test_every_second_frame_of_a_video(tmp_path: Path) -> None:
     assert write_video_sequence(packaged("bikes"), str(tmp_path / "bikes"), 4) == 4
     reader = open_frames(str(tmp_path / "bikes"), ReadLimits())
     assert (reader.num_frames, reader.fps) == (4, 12.5)
-    rows = columns(tmp_path / "bikes" / "det" / "det.txt")
-    assert set(rows[:, 0]) == {1, 2, 3, 4}
-    assert np.bincount(rows[:, 0].astype(int)).max() <= 16
+    assert not (tmp_path / "bikes" / "det").exists()

