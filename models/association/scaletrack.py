@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
 
 from trackmill.models.association.base import Observations
 from trackmill.models.association.memory import MemoryTracker
@@ -78,6 +77,8 @@ class ScaleTrackTracker(MemoryTracker):
         chosen = np.full(len(order), -1, np.int64)
         if len(memory) and len(order):
             similarity = unit.embeddings[order] @ memory.embeddings.T  # (K, T); tracks have unit length
+            from scipy.optimize import linear_sum_assignment  # slow to import: --help names this rule too
+
             rows, columns = linear_sum_assignment(1 - similarity.astype(np.float64))
             kept = similarity[rows, columns] >= np.float32(self.settings.match_threshold)
             chosen[rows[kept]] = columns[kept]

@@ -190,7 +190,7 @@ def _mine(demo: Demo) -> list[Command]:
 
 def _chains(demo: Demo) -> list[Command]:
     """Proposals are there in stored frames alone; people are looked for in the frames in between too."""
-    mine = ("--data", demo.at("mined"), "--executor", "inline")
+    mine: tuple[str, ...] = ("--data", demo.at("mined"), "--executor", "inline")
     mine += tuple(word for change in demo.settings.chains for word in ("--set", change))
     parts = ("--name", PARTS, "--boxes", "proposals", "--min-score", "0", "--min-length", "3")
     people = ("--name", PEOPLE, "--detector", DEFAULT_DETECTOR)
