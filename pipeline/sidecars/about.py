@@ -341,6 +341,12 @@ def _check_same(layout: Layout, before: About, now: About) -> None:
         )
     if before.fingerprint == now.fingerprint:
         return
+    whose = [str(about.parts.get("producer", {}).get("name")) for about in (before, now)]
+    if whose[0] != whose[1]:
+        raise SidecarError(
+            f"{where} was made by the producer {whose[0]!r}, and {whose[1]!r} makes other rows; give this sidecar "
+            f"another name, or {_anew(now.name)}"
+        )
     old, new = ({**about.parts, "columns": _by_name(about.columns)} for about in (before, now))
     places = [
         f"{key} was {scrub(str(before.settings.get(key, '')))!r}, now {scrub(str(now.settings.get(key, '')))!r}"

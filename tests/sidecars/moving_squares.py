@@ -38,6 +38,7 @@ def squares_video(
     places: dict[str, Place],
     backgrounds: Callable[[int], int] = lambda frame: 60,
     times: Sequence[int] | None = None,
+    gop: int = 12,
 ) -> Path:
     """A video of 24 frames a second; `times` in units of that for a variable rate."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +46,7 @@ def squares_video(
         stream = output.add_stream("libx264", rate=Fraction(24))
         stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
         stream.codec_context.thread_count = 1
-        stream.options = {"crf": "10", "bf": "0"}
+        stream.options = {"crf": "10", "bf": "0", "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0"}
         for number in range(num_frames):
             frame = av.VideoFrame.from_ndarray(picture(number, places, backgrounds(number)), format="rgb24")
             frame.pts = number if times is None else times[number]

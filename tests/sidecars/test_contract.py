@@ -61,6 +61,9 @@ def request_of(name: str, weights: str = "") -> Request:
         return request_sidecar("corners", "detections", {"detector": "tests.sidecars.test_contract:Corners"})
     if name == "negatives":
         return request_sidecar("negatives", "", {"detector": "tests.sidecars.test_contract:Corners"})
+    if name == "video-chains":
+        settings = {"detector": "tests.sidecars.test_contract:Corners", "min_length": 1, "cuts": "none"}
+        return request_sidecar("chains", "video-chains", {**settings, "source": {"isolate": False}})
     if name == "proposals":
         return request_sidecar("negatives", "", {"detector": "proposals"})
     if name == "chains":
@@ -76,7 +79,16 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
 
 
 @pytest.mark.parametrize(
-    "name", ["chains", "corners", "negatives", "proposals", pytest.param("masa", marks=pytest.mark.slow), "brightness"]
+    "name",
+    [
+        "chains",
+        "corners",
+        "negatives",
+        "proposals",
+        "video-chains",
+        pytest.param("masa", marks=pytest.mark.slow),
+        "brightness",
+    ],
 )
 def test_every_producer(name: str, samples: list[Sample], request: pytest.FixtureRequest) -> None:
     asked = request_of(name, request.getfixturevalue("masa_weights") if name == "masa" else "")

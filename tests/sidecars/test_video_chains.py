@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import av
+import fsspec
 import numpy as np
 import pytest
 
+from tests.runs import job_environment
+from tests.s3_server import s3_server
 from tests.sidecars.moving_squares import SIDE, Place, picture, squares_video
 from trackmill.jobs import inspect_shards, mine_chains, mine_proposals
 from trackmill.pipeline.shards.decode import Sample
@@ -23,6 +29,7 @@ from trackmill.pipeline.sidecars.run import make_sidecar
 from trackmill.schemas.config import build
 from trackmill.schemas.errors import InputError
 
+ROOT = Path(__file__).resolve().parents[2]
 SQUARES = "tests.sidecars.moving_squares:Squares"
 TWICE = "tests.sidecars.moving_squares:TwiceEach"
 MOVING: dict[str, Place] = {"red": lambda t: (6 + 3 * t, 8), "green": lambda t: (126 - 3 * t, 36)}
@@ -330,3 +337,76 @@ def test_annotated_clips_say_how_pure_their_chains_are(tmp_path: Path, capsys: p
 
 def _as_stored(rows: Any) -> dict[str, Any]:
     return {name: np.asarray(values) for name, values in rows.items()}
+
+
+def test_frames_in_between_that_are_damaged(tmp_path: Path) -> None:
+    """The video was so when it was mined: what lies between two stored frames is linked as far as it can be read."""
+    slow: dict[str, Place] = {"red": lambda t: (6 + t, 8)}
+    video = squares_video(tmp_path / "raw" / "damaged.mp4", 24, slow, gop=4)
+    with av.open(str(video)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    place, size = packets[6].pos, packets[6].size
+    data = bytearray(video.read_bytes())
+    data[place + 4 : place + size] = bytes(size - 4)
+    video.write_bytes(data)
+    root = mined(tmp_path, video)
+    rows = chains_of(root)
+    assert by_label(rows) == {"red": [list(range(6))]}
+    assert rows.counts["clips with frames in between that cannot be read"] == 1
+    assert rows["links"].tolist() == [0, 4, 2, 4, 4, 4], "frames 6 and 7 are lost with it"
+
+
+def test_a_sidecar_of_the_older_producer_is_told_apart(moving: Path, tmp_path: Path) -> None:
+    root = str(tmp_path / "set")
+    shutil.copytree(moving / "set", root)
+    make_sidecar(root, "chains")
+    assert make_sidecar(root, "chains").made == [], "and goes on as before"
+    with pytest.raises(InputError, match="was made by the producer 'chains', and 'video-chains' makes other rows"):
+        make_sidecar(root, "chains", "video-chains", {"detector": SQUARES, "cuts": "none"})
+
+
+def test_mining_cannot_make_what_needs_another_sidecar(moving: Path, tmp_path: Path) -> None:
+    words = ["--sidecar", "chains=video-chains", "--set", "sidecars.chains.boxes=squares"]
+    command = ["--input", str(moving / "raw"), "--output", str(tmp_path / "set"), *QUICK, *words]
+    assert mine_proposals.main(command) == 2
+
+
+@pytest.mark.parametrize("limit", ["item_timeout_s", "item_memory_bytes"])
+def test_a_source_that_takes_too_much_is_quarantined(moving: Path, tmp_path: Path, limit: str) -> None:
+    root = str(tmp_path / "set")
+    shutil.copytree(moving / "set", root)
+    source = {limit: 1e-4 if limit == "item_timeout_s" else 1}
+    own = {"detector": SQUARES, "cuts": "none", "source": source}
+    outcome = make_sidecar(root, "chains", "video-chains", own)
+    ((_, _, reason),) = outcome.made[0].quarantined
+    assert f"source.{limit}" in reason and "moving.mp4" in reason
+
+
+def test_in_a_bucket(moving: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Video, shards and sidecar in S3, the video read in a child process as mining does."""
+    with s3_server() as (host, port):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTNOTREAL00000")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-this-test")
+        store = fsspec.filesystem("s3")
+        store.mkdir("bucket")
+        store.put(str(moving / "raw" / "moving.mp4"), "bucket/raw/moving.mp4")
+        assert mine_proposals.main(["--input", "s3://bucket/raw", "--output", "s3://bucket/set", *QUICK]) == 0
+        words = ["--detector", SQUARES, "--cuts", "none", "--native", "required", "--executor", "inline"]
+        assert mine_chains.main(["--data", "s3://bucket/set", *words]) == 0
+        assert store.exists("bucket/set/sidecars/chains/part-00000000.parquet")
+
+
+@pytest.mark.slow  # that Ray makes what this process makes: test_job.py
+@pytest.mark.ray
+def test_on_ray(moving: Path, tmp_path: Path) -> None:
+    parts = []
+    for executor in ("inline", "ray"):
+        root = tmp_path / executor
+        shutil.copytree(moving / "set", root)
+        words = ["--data", str(root), "--detector", SQUARES, "--cuts", "none", "--executor", executor, "--workers", "1"]
+        command = [sys.executable, str(ROOT / "jobs" / "mine_chains.py"), *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=540, env=job_environment())
+        assert done.returncode == 0, done.stderr
+        parts.append((root / "sidecars" / "chains" / "part-00000000.parquet").read_bytes())
+    assert parts[0] == parts[1]
