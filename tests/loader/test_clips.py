@@ -14,6 +14,7 @@ import pytest
 from tests.loader.examples import open_loader
 from tests.loader.make_clips import COLOURS, DrawnClip, make_clips
 from tests.sidecars.test_loader import sample_of
+from trackmill.pipeline.loader import stream
 from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.loader.clips import (
     NEGATIVE,
@@ -389,6 +390,24 @@ def test_sidecars_that_are_missing_wrong_or_quarantined_say_so(tmp_path: Path) -
     assert not any("clip1" in key for batch in found for key, *_ in batch)
     with pytest.raises(TooManyBad, match=r"clip1.*\n?.*nothing to follow"):
         batches(root, sources={"chains": "chains"}, max_bad=0)
+
+
+def test_unfit_samples_are_passed_over_and_count_nowhere(tmp_path: Path) -> None:
+    """Without `usable_clips`: four clips in a batch of four out of thirteen samples, and no sample may be bad."""
+    root = make_clips(str(tmp_path), num_images=10).root
+    catalog = read_catalog(root)
+    loader = open_loader(catalog, make_example=make(), batch_size=4, max_bad=0)
+    found = plain([example for _ in range(3) for example in next(loader)])
+    assert len(found) == 12 and all("clip" in key for key, *_ in found) and loader.bad == 0
+    huge = MakeScaleTrackExample(clips=ClipSettings(size=64, min_side=64), sources=ClipSources())
+    loader = open_loader(catalog, make_example=huge, batch_size=4, max_bad=0)
+    with pytest.raises(UnfitSample, match=r"not one sample is fit to learn from: .*; and \d+ more samples, one after"):
+        next(loader)
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(stream, "MAX_UNFIT", 3)
+        with pytest.raises(UnfitSample, match="and 2 more samples"):
+            next(open_loader(catalog, make_example=huge, batch_size=4))
 
 
 def test_nothing_fits() -> None:

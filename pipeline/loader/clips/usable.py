@@ -32,7 +32,8 @@ def usable_clips(catalog: Catalog, sources: ClipSources) -> Catalog:
     for name, sidecar in catalog.sidecars.by_name.items():
         if {column.name for column in sidecar.about.columns} >= set(CHAINS):
             raise ConfigError(f'{where} {nobody}, but chains: set objects.chains = "{name}"')
+    makes = command(catalog.url, "chains", "video-chains")
     raise ConfigError(
-        f"{where} {nobody}, and no chains, so nobody is known from frame to frame: {command(catalog.url, 'chains', 'video-chains')} "
-        'links boxes; then set objects.chains = "chains"'
+        f"{where} {nobody}, and no chains, so nobody is known from frame to frame: {makes} links boxes; then set "
+        'objects.chains = "chains"'
     )
