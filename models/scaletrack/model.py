@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trackmill.models.backbones.multilevel import MultiLevelBackbone, build_backbone
+from trackmill.models.layers.colours import colour_map
 from trackmill.models.masa.bands import BandHead
 from trackmill.models.scaletrack.area import Area
 from trackmill.models.scaletrack.decoder import Decoder, Queries
@@ -62,7 +63,7 @@ class ScaleTrack(nn.Module):
         """D of the embeddings."""
         self.band_head: BandHead | None = None
         if variant.bands:
-            self.band_head = BandHead(channels, self._strides)
+            self.band_head = BandHead(channels, self._strides, variant.band_layout)
             self.band_weight = nn.Parameter(torch.full((variant.num_layers,), variant.bands_start))
             self.dimensions += self.band_head.dimensions
         self.train(self.training)
@@ -133,21 +134,31 @@ class ScaleTrack(nn.Module):
         return self.encode_maps(maps, boxes, frame_of_box, sizes, clips=len(frames))[0]
 
     def backbone_maps(self, frames: Tensor, sizes: Tensor | None = None) -> list[Tensor]:
-        """All maps of the backbone.
+        """All maps of the backbone, and behind them that of colours, if the variant's bands hold colours.
 
         Args:
             frames: (F, 3, H, W) float RGB 0..1, padded; H and W are multiples of the backbone's divisor.
             sizes: (B, 2) height and width of the pictures in them, F / B frames each; None: all.
 
         Returns:
-            L tensors (F, C_l, H_l, W_l).
+            L tensors (F, C_l, H_l, W_l), and (F, C, H / 4, W / 4).
         """
         area = Area(frames.shape[2], frames.shape[3], _per_frame(sizes, len(frames)))
+        padding = area.padding((area.height, area.width), stride=1)
+        if padding is not None:
+            padding = padding.view(len(frames), 1, area.height, area.width)
+        maps = self._network_maps(frames, padding)
+        if self.band_head is not None and self.band_head.layout.colours:
+            with torch.no_grad():
+                seen = frames if padding is None else frames.masked_fill(padding, 0.5)  # a gray that says little
+                maps.append(colour_map(seen * 255))
+        return maps
+
+    def _network_maps(self, frames: Tensor, padding: Tensor | None) -> list[Tensor]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.variant.frozen):
             images = self._normalised(frames)
-            padding = area.padding((area.height, area.width), stride=1)
             if padding is not None:  # zeros after normalisation: the mean colour, not black
-                images = images.masked_fill(padding.view(len(frames), 1, area.height, area.width), 0.0)
+                images = images.masked_fill(padding, 0.0)
             images = images.to(next(self.backbone.parameters()).dtype)
             if images.device.type == "cpu" and not torch.is_grad_enabled() and len(images) > 1:
                 # Half the time of a batch: what a layer gives is still in the cache when the next one reads it.
@@ -215,7 +226,8 @@ class ScaleTrack(nn.Module):
         precise = torch.promote_types(features[0].dtype, torch.float32)
         embeddings = F.normalize(torch.stack(features).to(precise), dim=-1)
         if self.band_head is not None:
-            plain = self._bands(used, area, located, frame_of_box).to(precise)
+            seen = [*used, maps[-1]] if self.band_head.layout.colours else used
+            plain = self._bands(seen, area, located, frame_of_box).to(precise)
             weighted = embeddings * self.band_weight.to(precise)[:, None, None]
             embeddings = F.normalize(torch.cat([plain.expand(len(embeddings), -1, -1), weighted], dim=-1), dim=-1)
         return embeddings, remembered
@@ -224,7 +236,7 @@ class ScaleTrack(nn.Module):
         """The backbone's plain feature in bands, (N, D) of unit length."""
         assert self.band_head is not None
         extended = []
-        for level, stride in zip(maps, self._strides):
+        for level, stride in zip(maps, self.band_head.strides, strict=True):
             shape = (level.shape[2], level.shape[3])
             tokens = area.extended(level.flatten(2).transpose(1, 2), shape, stride)
             extended.append(tokens.transpose(1, 2).unflatten(2, shape))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from trackmill.models.masa.band_layout import COLOUR_BANDS, BandLayout
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -69,7 +71,8 @@ class Variant:
         bands: our small model's: the embedding begins with the backbone's plain feature in horizontal bands
             (`trackmill.models.masa.bands`), and the part above follows with a learnt weight. The paper has no such
             part. Training then starts at a feature that already tells objects apart.
-        bands_start: the weight of that part in the beginning.
+        band_layout: how this feature is cut into bands, and whether it holds colours.
+        bands_start: the weight of the part above in the beginning.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Variant:
     head: bool = True
     dimensions: int = 256
     bands: bool = False
+    band_layout: BandLayout = COLOUR_BANDS
     bands_start: float = 0.1
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.scaletrack.small import SMALL, clip, close, small_model, some_boxes
+from trackmill.models.layers.colours import colour_map
 from trackmill.models.scaletrack.area import Area
 from trackmill.models.scaletrack.decoder import Modulation, window_rows
 from trackmill.models.scaletrack.encoder import MaskedGroupNorm
@@ -323,7 +324,7 @@ def test_bands_lead_at_first() -> None:
     frames, boxes = clip(2, 64, 64), some_boxes([20, 20], 64, 64)
     with torch.no_grad():
         found = torch.cat(model(frames, boxes))
-        maps = model.backbone(model.backbone.normalise(frames))
+        maps = [*model.backbone(model.backbone.normalise(frames)), colour_map(frames * 255)]
         plain = F.normalize(model.band_head.pool(maps, boxes).flatten(1), dim=1)
     assert found.shape == (40, model.dimensions)
     assert model.dimensions == plain.shape[1] + SMALL.dimensions

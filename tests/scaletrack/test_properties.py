@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.scaletrack.small import STRIDE, clip, close, differs, flat, small_model, some_boxes
+from trackmill.models.masa.band_layout import SIX_BANDS
 
 VARIANTS = [
     {},  # the paper's
@@ -16,6 +17,7 @@ VARIANTS = [
     {"encoder": False},
     {"encoder": False, "decoder": False, "head": False},
     {"bands": True, "bands_start": 0.7},
+    {"bands": True, "bands_start": 0.7, "band_layout": SIX_BANDS},
     {"extra_levels": 2, "shared_encoder": True, "cross_reference": "point", "pass_queries": False},
 ]
 
