@@ -205,16 +205,12 @@ def _note_chains(demo: Demo) -> None:
 def _train(demo: Demo) -> list[Command]:
     settings = demo.settings
     changes = [f"schedule.steps={settings.steps}", f"schedule.warmup_steps={min(10, settings.steps // 4)}"]
-    changes += ["telemetry.every=1", _CHAINS_OF[settings.recipe], *settings.train]
+    changes += ["telemetry.every=1", f"objects.chains={PARTS}", *settings.train]
     arguments = ["--recipe", settings.recipe, "--data", demo.at("mined"), "--output", demo.run, "--launcher", "local"]
     arguments += ["--seed", str(settings.seed)]
     for change in changes:
         arguments += ["--set", change]
     return [Command("train", tuple(arguments))]
-
-
-_CHAINS_OF = {"masa_lite0": f"objects.chains={PARTS}", "scaletrack_lite0": f"sources.chains={PARTS}"}
-"""Which setting of a recipe names the sidecar of chains."""
 
 
 def _draw_curves(demo: Demo) -> None:
