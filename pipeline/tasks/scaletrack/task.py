@@ -111,10 +111,6 @@ class ScaleTrackTask(Task):
         """See `Task.make_example`."""
         return MakeScaleTrackExample(clips=self._clips, sources=self._objects)
 
-    def usable(self, catalog: Catalog) -> Catalog:
-        """See `Task.usable`: clips in which somebody is known."""
-        return usable_clips(catalog, self._objects)
-
     def sidecars(self) -> Mapping[str, Sequence[str]]:
         """See `Task.sidecars`: chains and negatives, as far as they are named."""
         return self._objects.sidecars()
