@@ -14,7 +14,7 @@ class BandLayout:
         columns: cells of a band.
         samples: bilinear samples along each side of a cell.
         margin: share of the box's width that is left out on the left and on the right, where the background is.
-        weights: length of each map's part of the feature, the finest map first; empty: 1 for all.
+        coarsest: length of the coarsest map's part of the feature; those of the other maps have the length 1.
         colours: length of the part that holds colours (`trackmill.models.layers.colours`); 0: none.
     """
 
@@ -22,13 +22,13 @@ class BandLayout:
     columns: int
     samples: int
     margin: float = 0.0
-    weights: tuple[float, ...] = ()
+    coarsest: float = 1.0
     colours: float = 0.0
 
 
 SIX_BANDS = BandLayout(bands=6, columns=3, samples=2)
 """The whole width of the box; maps alone."""
 
-COLOUR_BANDS = BandLayout(bands=12, columns=4, samples=1, margin=1 / 6, weights=(1.0, 1.0, 0.7), colours=1.0)
+COLOUR_BANDS = BandLayout(bands=12, columns=4, samples=1, margin=1 / 6, coarsest=0.7, colours=1.0)
 """Thinner bands of the middle, the coarsest map for less, colours beside them. Which of these does what, on scenes that
 chose none of them, is measured by `python -m tests.benchmarks.transfer`."""

@@ -30,18 +30,13 @@ class BandHead(nn.Module):
         strides: pixels per cell of each map.
         layout: how a region is cut into bands. Where it has colours, `trackmill.models.layers.colours.colour_map` of
             the picture is one map more, the last one.
-
-    Raises:
-        ValueError: the layout has a weight for another number of maps.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], layout: BandLayout = SIX_BANDS) -> None:
         super().__init__()
         self.layout = layout
         self.channels, self.strides = tuple(channels), tuple(strides)
-        weights = layout.weights or (1.0,) * len(self.channels)
-        if len(weights) != len(self.channels):
-            raise ValueError(f"the layout has {len(weights)} weights for {len(self.channels)} maps")
+        weights: tuple[float, ...] = (1.0,) * (len(self.channels) - 1) + (layout.coarsest,)
         if layout.colours:
             self.channels, self.strides = (*self.channels, colours.CHANNELS), (*self.strides, colours.STRIDE)
             weights = (*weights, layout.colours)

@@ -131,7 +131,7 @@ def test_the_colour_variant_pools_the_middle_and_weighs_its_maps(coloured: Masa)
 
 def test_background_beside_an_object_does_not_count(coloured: Masa) -> None:
     """What lies in the outer sixths of the box changes nothing of a map's part."""
-    head = BandHead((4,), (8,), replace(COLOUR_BANDS, weights=(), colours=0.0))
+    head = BandHead((4,), (8,), replace(COLOUR_BANDS, colours=0.0))
     level = torch.rand(1, 4, 12, 12, generator=torch.Generator().manual_seed(1))
     other = level.clone()
     other[..., 0], other[..., -1] = 0, 9
@@ -144,8 +144,3 @@ def test_the_small_variants_are_told_apart_by_their_head(model: Masa, coloured: 
         assert recognise(each.state_dict()) == each.variant.name
     with pytest.raises(ValueError, match="look like masa_lite0, not masa_lite0_colour"):
         trackmill.models.masa.load("masa_lite0_colour", model.state_dict())
-
-
-def test_weights_for_another_number_of_maps_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 weights for 2 maps"):
-        BandHead((4, 6), (8, 16), COLOUR_BANDS)
