@@ -65,6 +65,16 @@ def _masa(variant: str, summary: str, *published: str, **more: Any) -> Entry:
     )
 
 
+def _scaletrack(variant: str, summary: str, **more: Any) -> Entry:
+    return Entry(
+        target="trackmill.models.scaletrack.entry",
+        summary=summary,
+        extra="masa",
+        options={"variant": variant},
+        **more,
+    )
+
+
 MODELS: dict[str, Entry] = {
     "masa_r50": _masa("masa_r50", "MASA on ResNet-50", "masa_r50.pth"),
     "masa_sam_vitb": _masa("masa_sam_vitb", "MASA on SAM ViT-B, with masks", "sam_vitb_masa.pth"),
@@ -76,6 +86,16 @@ MODELS: dict[str, Entry] = {
         "masa_lite0_colour",
         "the same with thinner bands and colours: better for people",
         words={"imagenet": {"pretrained": "imagenet"}},
+    ),
+    "scaletrack_s": _scaletrack("scaletrack_s", "ScaleTrack on DINOv2 ViT-S"),
+    "scaletrack_l": _scaletrack("scaletrack_l", "ScaleTrack on DINOv2 ViT-L"),
+    "scaletrack_r50": _scaletrack("scaletrack_r50", "ScaleTrack on ResNet-50"),
+    "scaletrack_swin_t": _scaletrack("scaletrack_swin_t", "ScaleTrack on Swin-T"),
+    "scaletrack_swin_b": _scaletrack("scaletrack_swin_b", "ScaleTrack on Swin-B"),
+    "scaletrack_unified_detic": _scaletrack("scaletrack_unified_detic", "ScaleTrack on Detic's Swin-B"),
+    "scaletrack_dinov3_s": _scaletrack("scaletrack_dinov3_s", "ScaleTrack on a DINOv3 of your own"),
+    "scaletrack_lite0": _scaletrack(
+        "scaletrack_lite0", "a small ScaleTrack of ours, for CPUs", words={"imagenet": {"pretrained": "imagenet"}}
     ),
 }
 """What `--model` may say."""

@@ -1,107 +1,200 @@
-"""From a variant and weights to a ScaleTrack ready for use."""
+"""From a name and weights to a ScaleTrack ready for use: whole files of ours, or the backbone's part alone."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
-import warnings
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from trackmill.models.backbones.official import WORDS, load_backbone, load_packaged, recognise_backbone
+from trackmill.models.backbones.official import (
+    WORDS,
+    OfficialBackbone,
+    files_of,
+    load_backbone,
+    load_packaged,
+    recognise_backbone,
+    same_network,
+)
+from trackmill.models.masa.variants import recognise as recognise_masa
+from trackmill.models.scaletrack.metadata import PREFIX, differing, recognise, shapes_of, variant_of
+from trackmill.models.scaletrack.metadata import metadata_of as metadata_of
 from trackmill.models.scaletrack.model import ScaleTrack
 from trackmill.models.scaletrack.variants import VARIANTS, Variant
 from trackmill.models.weights.checkpoint import Checkpoint
-from trackmill.models.weights.fit import fit
-from trackmill.models.weights.metadata import to_header
+from trackmill.models.weights.errors import BadWeights
+from trackmill.models.weights.fit import MAY_BE_ABSENT, fit, listing
 from trackmill.models.weights.read import as_checkpoint
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import nearest
 
-Source = str | os.PathLike[str] | Mapping[str, Tensor] | None
-"""A path, tensors by name, or nothing."""
+log = logging.getLogger("trackmill")
+
+Source = str | os.PathLike[str] | Mapping[str, Tensor]
 
 
 def load_model(
     variant: str | Variant,
-    weights: Source = None,
+    weights: Source | None = None,
     *,
-    backbone_weights: Source = None,
+    backbone_weights: Source | None = None,
     device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> ScaleTrack:
-    """A network in evaluation mode.
-
-    Args:
-        variant: a name, with the changes that the weights' file knows of; or the fields themselves.
-        weights: ours, whole; or official weights of the backbone alone, the rest is fresh then.
-        backbone_weights: official weights of the backbone, or a word of `WORDS`.
-        device: where it is put.
-        seed: of what is fresh. torch's own random state is as before afterwards.
-
-    Raises:
-        ValueError: no such variant, or weights that do not fit; names the file.
-    """
-    checkpoint = None if weights is None else as_checkpoint(weights)
-    chosen = _find_variant(variant, checkpoint)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = ScaleTrack(chosen)
-    if isinstance(backbone_weights, str) and backbone_weights in WORDS:
-        load_packaged(model.backbone, backbone_weights, for_whom=chosen.name)
-    elif backbone_weights is not None:
-        load_backbone(model.backbone, as_checkpoint(backbone_weights), for_whom=chosen.name)
-    if checkpoint is not None:
-        _fill(model, checkpoint)
+    """See `trackmill.models.scaletrack.load`."""
+    whole, part = _sorted_out(variant, weights, backbone_weights)
+    chosen = _chosen(variant, whole)
+    if whole is not None:
+        _check_shapes(whole, chosen)
+        return _built(chosen, seed, device, whole)
+    if part is None:
+        return _built(chosen, seed, device)
+    if isinstance(part, str):
+        model = _built(chosen, seed, "cpu")
+        load_packaged(model.backbone, part, for_whom=chosen.name)
+        what = f'"{part}"'
+    else:
+        found = recognise_backbone(part)
+        if not isinstance(variant, Variant):  # somebody's own says itself what it stands on
+            chosen = _standing_on(chosen, found, part.where)
+        if found is None or found.name != chosen.backbone:
+            # Refused before anything large is built, if it is another backbone's altogether.
+            _check_backbone(chosen, found, part)
+        model = _built(chosen, seed, "cpu")
+        what = load_backbone(model.backbone, part, for_whom=chosen.name, found=found)
+    if backbone_weights is None:
+        where = part.where if isinstance(part, Checkpoint) else part
+        log.warning(
+            "%s: these are weights of the backbone alone (%s): all else of %s is fresh", where, what, chosen.name
+        )
     return model.to(device).eval()
 
 
-def metadata_of(variant: Variant, **more: str) -> dict[str, str]:
-    """Metadata for safetensors files of `variant`: its name, and which of its fields differ from those of that name."""
-    return to_header({"variant": variant.name, "changes": changes_of(variant), **more})
+def find_variant(variant: str | Variant) -> Variant:
+    """The variant of that name.
 
-
-def changes_of(variant: Variant) -> dict[str, Any]:
-    """Fields that differ from the variant of that name."""
-    usual = VARIANTS[variant.name]
-    fields = [each.name for each in dataclasses.fields(variant)]
-    return {name: getattr(variant, name) for name in fields if getattr(variant, name) != getattr(usual, name)}
-
-
-def _find_variant(variant: str | Variant, checkpoint: Checkpoint | None) -> Variant:
+    Raises:
+        ValueError: there is none; names the nearest.
+    """
     if isinstance(variant, Variant):
         return variant
     if variant not in VARIANTS:
         advice = nearest(variant, VARIANTS) or f"known: {', '.join(VARIANTS)}"
         raise InputError(f"there is no variant {variant!r}; {advice}")
-    facts = {} if checkpoint is None else checkpoint.metadata
-    found = facts.get("variant", variant)
-    if checkpoint is not None and found != variant:
-        raise InputError(f"{checkpoint.where}: these weights are of {found}, not {variant}: load them as {found}")
-    changes = facts.get("changes", {})
-    known = {each.name for each in dataclasses.fields(Variant)} - {"name"}
-    if not isinstance(changes, dict) or not changes.keys() <= known:
-        where = checkpoint.where if checkpoint is not None else variant
-        raise InputError(f"{where}: its changes of the variant are not known here: {str(changes)[:80]}")
-    values: dict[str, Any] = {}
-    for name, value in changes.items():
-        values[name] = tuple(value) if isinstance(value, list) else value
+    return VARIANTS[variant]
+
+
+def _sorted_out(
+    variant: str | Variant, weights: Source | None, backbone_weights: Source | None
+) -> tuple[Checkpoint | None, Checkpoint | str | None]:
+    """A whole file of ours, or what is of the backbone alone: a file of it or a word."""
+    if not isinstance(variant, Variant) and variant not in VARIANTS and weights is None:
+        find_variant(variant)  # raises, before any file is read
+    given = _read(weights)
+    if isinstance(given, Checkpoint) and any(name.startswith(PREFIX) for name in given):
+        if backbone_weights is not None:
+            raise InputError(f"{given.where}: holds its backbone already; give no weights of a backbone beside it")
+        return given, None
+    other = _read(backbone_weights)
+    if given is not None and other is not None:
+        where = given.where if isinstance(given, Checkpoint) else f'"{given}"'
+        raise InputError(f"{where}: weights of a backbone, and others beside them; give one of both")
+    if isinstance(other, Checkpoint) and any(name.startswith(PREFIX) for name in other):
+        # The backbone of a whole file of ours.
+        own = {name.removeprefix(PREFIX): each for name, each in other.items() if name.startswith(PREFIX)}
+        other = dataclasses.replace(other, tensors=own, metadata={})
+    return None, given if given is not None else other
+
+
+def _read(weights: Source | None) -> Checkpoint | str | None:
+    if weights is None or (isinstance(weights, str) and weights in WORDS):
+        return weights
+    return as_checkpoint(weights)
+
+
+def _chosen(variant: str | Variant, whole: Checkpoint | None) -> Variant:
+    """The variant to build: as asked for, in the form that a whole file says it was trained in."""
+    if whole is None:
+        return find_variant(variant)
+    asked = variant.name if isinstance(variant, Variant) else variant
+    said = variant_of(whole.metadata, whole.where)
+    if said is None:
+        chosen = find_variant(variant)
+        fits = shapes_of(chosen) == {name: tuple(each.shape) for name, each in whole.items()}
+        found = chosen.name if fits else recognise(whole)
+    else:
+        chosen, found = said, said.name
+    if found is not None and found != asked:
+        raise InputError(f"{whole.where}: these weights look like {found}, not {asked}: load them as {found}")
+    if said is not None and isinstance(variant, Variant) and variant != said:
+        fields = [
+            each for each in {**differing(variant), **differing(said)} if getattr(said, each) != getattr(variant, each)
+        ]
+        shown = ", ".join(f"{each} = {getattr(said, each)!r}, now {getattr(variant, each)!r}" for each in fields)
+        log.warning("%s: trained with other settings of %s: %s", whole.where, asked, shown)
+        return variant
+    return chosen
+
+
+def _check_shapes(whole: Checkpoint, variant: Variant) -> None:
+    """Refuse what does not fit before memory is taken for the model: a header may ask for any size."""
     try:
-        return dataclasses.replace(VARIANTS[variant], **values)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{variant}: the changes in the weights' file do not fit: {error}") from None
+        expected = shapes_of(variant)
+    except ValueError as error:
+        raise InputError(f"{whole.where}: its header is not one of ours: {error}") from None
+    misshapen = [
+        f"{name} {tuple(each.shape)} instead of {expected[name]}"
+        for name, each in whole.items()
+        if name in expected and tuple(each.shape) != expected[name]
+    ]
+    missing = [name for name in expected if name not in whole.tensors and not name.endswith(MAY_BE_ABSENT)]
+    unexpected = [name for name in whole if name not in expected]
+    problems = [listing("missing", missing), listing("unexpected", unexpected), listing("of another shape", misshapen)]
+    if any(problems):
+        raise BadWeights(f"{whole.where}: does not fit {variant.name}: " + "; ".join(filter(None, problems)))
 
 
-def _fill(model: ScaleTrack, checkpoint: Checkpoint) -> None:
-    found = recognise_backbone(checkpoint.tensors)
+def _built(variant: Variant, seed: int, device: str | torch.device, whole: Checkpoint | None = None) -> ScaleTrack:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ScaleTrack(variant)
+    if whole is not None:
+        fit(model, whole, variant.name)
+    return model.to(device).eval()
+
+
+def _standing_on(variant: Variant, found: OfficialBackbone | None, where: str) -> Variant:
+    """The variant on the very backbone of a file, where this is a sister of its own."""
+    if found is None or not _are_sisters(variant.backbone, found.name):
+        return variant
+    log.warning("%s: this is %s: %s stands on it, in place of %s", where, found.what, variant.name, variant.backbone)
+    return dataclasses.replace(variant, backbone=found.name)
+
+
+def _are_sisters(own: str, other: str) -> bool:
+    """Whether they differ in registers alone (DINOv2), or are any two of one family (DINOv3)."""
+    if not other or own == other:
+        return False
+    if "dinov3" in own and "dinov3" in other:
+        return True
+    return own.startswith("dinov2_") and own.removesuffix("_reg4") == other.removesuffix("_reg4")
+
+
+def _check_backbone(variant: Variant, found: OfficialBackbone | None, part: Checkpoint) -> None:
+    """Refuse what is no backbone, or not this variant's, before anything large is built."""
+    wanted = f"{variant.name} stands on {variant.backbone} and takes {files_of(variant.backbone)}, or a file of ours"
+    other = recognise_masa(part) or part.metadata.get("variant")
+    if other is not None and (found is None or not found.what.startswith("Detic")):
+        raise InputError(f"{part.where}: these weights look like {other}, not {variant.name}: load them as {other}")
     if found is None:
-        fit(model, checkpoint, model.variant.name)
-        return
-    what = load_backbone(model.backbone, checkpoint, for_whom=model.variant.name, found=found)
-    warnings.warn(
-        f"{checkpoint.where}: this is {what}, the backbone alone: all else of {model.variant.name} is untrained",
-        stacklevel=3,
-    )
+        names = ", ".join(list(part)[:3])
+        raise InputError(f"{part.where}: no backbone known in {len(part):,} tensors ({names}, ...); {wanted}")
+    if not same_network(found.name, variant.backbone):
+        if _are_sisters(variant.backbone, found.name):
+            raise InputError(f'{part.where}: this is {found.what}; {wanted}; or set its backbone to "{found.name}"')
+        others = [name for name, each in VARIANTS.items() if same_network(found.name, each.backbone)]
+        mend = f"; it goes with {' or '.join(others)}" if others else ""
+        raise InputError(f"{part.where}: this is {found.what}; {wanted}{mend}")

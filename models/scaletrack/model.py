@@ -7,12 +7,14 @@ encoder adapts them; the decoder makes an embedding of each box, with the help o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trackmill.models.backbones.multilevel import MultiLevelBackbone, build_backbone
+from trackmill.models.embedders.base import Embedder
 from trackmill.models.layers.colours import colour_map
 from trackmill.models.masa.bands import BandHead
 from trackmill.models.scaletrack.area import Area
@@ -22,6 +24,9 @@ from trackmill.models.scaletrack.frames import prepare
 from trackmill.models.scaletrack.pooling import pooled_regions
 from trackmill.models.scaletrack.stream import Stream
 from trackmill.models.scaletrack.variants import Variant
+
+if TYPE_CHECKING:
+    from trackmill.models.detectors.frame_scaling import FrameScaling
 
 FRAMES_AT_ONCE = 8
 """Frames that `ScaleTrack.forward` encodes together; memory grows with it."""
@@ -68,10 +73,18 @@ class ScaleTrack(nn.Module):
             self.dimensions += self.band_head.dimensions
         self.train(self.training)
 
+    default_tracker = "scaletrack"
+    """Name of the rule that links what it embeds, in `trackmill.models.association.TRACKERS`."""
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    @property
+    def divisor(self) -> int:
+        """Sides of its input are multiples of so many pixels."""
+        return self.backbone.divisor
 
     def train(self, mode: bool = True) -> ScaleTrack:
         """As in any module, but a frozen backbone stays in evaluation mode."""
@@ -115,6 +128,17 @@ class ScaleTrack(nn.Module):
     def stream(self) -> Stream:
         """The same frame by frame, for a video that is still running: see `Stream.step`."""
         return Stream(self)
+
+    def embedder(self, scaling: FrameScaling | None = None, device: torch.device | str | None = None) -> Embedder:
+        """The same for trackers, which have uint8 frames: see `trackmill.models.embedders.base.EmbeddingNetwork`.
+
+        Args:
+            scaling: at what size frames are looked at; None: the variant's side.
+            device: where the weights are, which the model knows itself.
+        """
+        from trackmill.models.scaletrack.embedder import stream_embedder
+
+        return stream_embedder(self, scaling)
 
     def encode(self, frames: Tensor, boxes: Tensor, frame_of_box: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Embeddings of the boxes of several clips, of every decoder layer; for training. Clips never mix.

@@ -23,6 +23,10 @@ class Network(Protocol):
     def device(self) -> torch.device:
         """Where its weights are."""
 
+    @property
+    def divisor(self) -> int:
+        """Sides of its input are multiples of so many pixels."""
+
     def backbone_maps(self, frames: Tensor, sizes: Tensor | None = None) -> list[Tensor]:
         """See `ScaleTrack.backbone_maps`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
 from tests.tracking.make_tracking import ColourEmbedder, make_frame, square_boxes  # noqa: E402
-from trackmill.models import masa  # noqa: E402
+from trackmill.models import masa, scaletrack  # noqa: E402
 from trackmill.models.detectors.frame_scaling import FrameScaling  # noqa: E402
 from trackmill.models.embedders.base import Embedder  # noqa: E402
 from trackmill.models.embedders.scaled import ScaledEmbedder  # noqa: E402
 from trackmill.models.masa.frame_features import FrameFeatures  # noqa: E402
+from trackmill.models.scaletrack.variants import VARIANTS  # noqa: E402
 from trackmill.schemas.boxes import Boxes  # noqa: E402
 
 SCALING = FrameScaling(long_side=96, short_side=96)
@@ -63,6 +65,8 @@ EMBEDDERS: dict[str, Callable[[], Embedder]] = {
     "scaled-remembering": lambda: ScaledEmbedder(RememberingNetwork(), SCALING),
     "masa-features": lambda: FrameFeatures(masa.load("masa_lite0"), SCALING).embedder(),
     "remembering": Remembering,
+    "scaletrack": lambda: scaletrack.load(replace(VARIANTS["scaletrack_lite0"], side=96)).embedder(),
+    "scaletrack-other-side": lambda: scaletrack.load("scaletrack_lite0").embedder(SCALING),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from trackmill.models.association import MasaBddTracker, MasaTaoTracker
+from trackmill.models.association import MasaBddTracker, MasaTaoTracker, ScaleTrackTracker
 from trackmill.models.device import choose_device
 from trackmill.models.masa.variants import VARIANTS
 from trackmill.pipeline.tracking.build import model_scaling
@@ -53,7 +53,7 @@ def test_presets_are_the_official_settings() -> None:
     assert (bdd.memo_tracklet_frames, bdd.memo_backdrop_frames, bdd.memo_momentum) == (10, 1, 0.8)
     assert (bdd.nms_class_iou_thr, bdd.nms_backdrop_iou_thr, bdd.nms_conf_thr) == (0.7, 0.3, 0.5)
     assert bdd.match_metric == "bisoftmax"
-    assert {type(make_tracker(name)) for name in PRESETS} == {MasaTaoTracker, MasaBddTracker}
+    assert {type(make_tracker(name)) for name in PRESETS} == {MasaTaoTracker, MasaBddTracker, ScaleTrackTracker}
 
 
 def test_settings_by_section() -> None:

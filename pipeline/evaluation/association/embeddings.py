@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trackmill.models.embedders.base import Embedder
 from trackmill.pipeline.evaluation.association.built_in import hsv_histogram, identity_vectors, random_vectors
 from trackmill.pipeline.evaluation.association.embedding_files import ENDINGS, EmbeddingFile
 from trackmill.pipeline.evaluation.association.sequences import BoxSequence
@@ -32,17 +33,31 @@ _CALLABLE = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """One embedding; exactly one of the two functions is not None.
+    """One embedding; exactly one of the three sources is not None.
 
     Args:
         name: the name the user gave.
         of_pixels: a function of a picture and the boxes in it.
         of_sequence: returns all vectors of a sequence, (N, D), without reading pixels.
+        embedder: remembers earlier frames, so it is reset for each sequence and then gets every frame of it in order,
+            as a tracker would give it: see `BoxSequence.fed_frames`.
     """
 
     name: str
     of_pixels: PixelEmbedding | None = None
     of_sequence: Callable[[BoxSequence], Any] | None = None
+    embedder: Embedder | None = None
+
+    @property
+    def looks(self) -> bool:
+        """Whether it needs pictures."""
+        return self.of_sequence is None
+
+    def fed(self, sequence: BoxSequence) -> list[int]:
+        """Numbers of the frames that it gets, ascending."""
+        if self.embedder is not None:
+            return sequence.fed_frames()
+        return np.unique(sequence.frames).tolist() if self.looks else []
 
 
 def named_embedding(spec: str, seed: int = 0) -> Embedding:
@@ -72,18 +87,22 @@ def named_embedding(spec: str, seed: int = 0) -> Embedding:
     )
 
 
-def given_embedding(embedding: PixelEmbedding | Mapping[str, Any] | Embedding | str, seed: int = 0) -> Embedding:
+def given_embedding(
+    embedding: PixelEmbedding | Mapping[str, Any] | Embedding | Embedder | str, seed: int = 0
+) -> Embedding:
     """The `Embedding` for what a Python caller passes.
 
     Args:
-        embedding: a function of (image, boxes), a table from sequence name to (N, D) vectors in the order of the
-            sequence's boxes, or what `named_embedding` takes or returns.
+        embedding: a function of (image, boxes); an embedder, which may remember earlier frames; a table from sequence
+            name to (N, D) vectors in the order of the sequence's boxes; or what `named_embedding` takes or returns.
         seed: seed of `random` and `identity`.
     """
     if isinstance(embedding, Embedding):
         return embedding
     if isinstance(embedding, str):
         return named_embedding(embedding, seed)
+    if isinstance(embedding, Embedder):
+        return Embedding(name=type(embedding).__name__, embedder=embedding)
     if isinstance(embedding, Mapping):
         return Embedding(name="given vectors", of_sequence=partial(_look_up, embedding))
     return Embedding(name=getattr(embedding, "__name__", type(embedding).__name__), of_pixels=embedding)
@@ -106,7 +125,7 @@ def embed(
         BadTracks: there are no pictures, a function failed, or vectors have the wrong shape or are not finite; the
             message names embedding, sequence and frame.
     """
-    of_pixels = [embedding for embedding in embeddings if embedding.of_pixels is not None]
+    of_pixels = [embedding for embedding in embeddings if embedding.looks]
     by_embedding: list[dict[str, NDArray[np.float32]]] = [{} for _ in embeddings]
     for sequence in sequences:
         seen = _look(sequence, of_pixels, progress) if of_pixels and len(sequence) else {}
@@ -122,9 +141,12 @@ def embed(
 
 def num_frames(sequences: Sequence[BoxSequence], embeddings: Sequence[Embedding]) -> int:
     """Number of pictures that `embed` reads."""
-    if all(embedding.of_pixels is None for embedding in embeddings):
-        return 0
-    return sum(len(np.unique(sequence.frames)) for sequence in sequences)
+    return sum(len(_read_frames(sequence, embeddings)) for sequence in sequences)
+
+
+def _read_frames(sequence: BoxSequence, embeddings: Sequence[Embedding]) -> list[int]:
+    """Numbers of the frames that any of the embeddings gets, ascending."""
+    return sorted({number for embedding in embeddings for number in embedding.fed(sequence)})
 
 
 def checked(vectors: Any, rows: BoxSequence, where: str) -> NDArray[np.float32]:
@@ -158,19 +180,25 @@ def _look(
     sequence: BoxSequence, embeddings: Sequence[Embedding], progress: Callable[[int], None] | None
 ) -> dict[int, NDArray[np.float32]]:
     """Vectors of one sequence by `id` of the embedding; one picture is in memory at a time."""
-    shown, starts = np.unique(sequence.frames, return_index=True)
-    bounds = np.append(starts, len(sequence)).tolist()
+    read = _read_frames(sequence, embeddings)
+    starts, ends = (np.searchsorted(sequence.frames, read, side=side).tolist() for side in ("left", "right"))
     by_id: dict[int, NDArray[np.float32]] = {}
-    for place, image in enumerate(_pictures(sequence, shown.tolist())):
-        rows = slice(bounds[place], bounds[place + 1])
+    for embedding in embeddings:
+        if embedding.embedder is not None:
+            embedding.embedder.reset()
+    for place, image in enumerate(_pictures(sequence, read)):
+        rows = slice(starts[place], ends[place])
         for embedding in embeddings:
-            where = f"embedding {embedding.name}: sequence {sequence.name}, frame {shown[place]}"
-            assert embedding.of_pixels is not None
+            if rows.start == rows.stop and embedding.embedder is None:
+                continue  # read for another one, which remembers it
+            where = f"embedding {embedding.name}: sequence {sequence.name}, frame {read[place]}"
             try:
-                output = embedding.of_pixels(image, sequence.boxes[rows].astype(np.float32))
+                output = _output(embedding, image, sequence.boxes[rows].astype(np.float32))
             except Exception as error:
                 reason = " ".join(str(error).split())
                 raise BadTracks(f"{where}: it failed with {type(error).__name__}: {reason}") from error
+            if rows.start == rows.stop:
+                continue
             vectors = _as_array(output, rows.stop - rows.start, where)
             whole = by_id.setdefault(id(embedding), np.empty((len(sequence), vectors.shape[1]), np.float32))
             if vectors.shape[1] != whole.shape[1]:
@@ -182,6 +210,13 @@ def _look(
         id(embedding): checked(by_id[id(embedding)], sequence, f"embedding {embedding.name}: sequence {sequence.name}")
         for embedding in embeddings
     }
+
+
+def _output(embedding: Embedding, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Any:
+    if embedding.embedder is not None:
+        return embedding.embedder.embed([image], [boxes])[0]
+    assert embedding.of_pixels is not None
+    return embedding.of_pixels(image, boxes)
 
 
 def _pictures(sequence: BoxSequence, wanted: list[int]) -> Any:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trackmill.models.embedders.base import Embedder
 from trackmill.pipeline.evaluation.association.embeddings import Embedding, PixelEmbedding, embed, given_embedding
 from trackmill.pipeline.evaluation.association.intervals import (
     Interval,
@@ -54,6 +55,7 @@ class AssociationReport:
         threshold: smallest cosine of a link; None where there were no boxes to choose it on.
         chosen_on: sequences that the threshold was chosen on; empty where it was given.
         notes: for the reader of the report.
+        fed: by sequence, which frames an embedding got that remembers earlier ones; empty for others.
         sums: by score, one entry for each sequence with boxes; `intervals` resamples these.
     """
 
@@ -63,6 +65,7 @@ class AssociationReport:
     threshold: float | None
     chosen_on: tuple[str, ...]
     notes: list[str]
+    fed: dict[str, str]
     sums: dict[str, list[PersonSums]] = field(repr=False)
 
     def intervals(self, other: AssociationReport, draws: int = 1000, seed: int = 0) -> dict[str, Interval | None]:
@@ -77,7 +80,7 @@ class AssociationReport:
 
 
 def association_benchmark(
-    embeddings: PixelEmbedding | Mapping[str, Any] | Embedding | str,
+    embeddings: PixelEmbedding | Mapping[str, Any] | Embedding | Embedder | str,
     sequences: Sequence[BoxSequence],
     *,
     strides: Sequence[int] = (10,),
@@ -92,8 +95,9 @@ def association_benchmark(
     """Embed the boxes, link them, and score.
 
     Args:
-        embeddings: a function (image (H, W, 3) uint8 RGB, boxes (N, 4) float32 `xyxy`) -> (N, D), a table from sequence
-            name to (N, D) vectors in the order of the sequence's boxes, or what `--embeddings` takes.
+        embeddings: a function (image (H, W, 3) uint8 RGB, boxes (N, 4) float32 `xyxy`) -> (N, D); an embedder, which
+            may remember earlier frames: it is reset for each sequence and gets all of its frames in order; a table
+            from sequence name to (N, D) vectors in the order of the sequence's boxes; or what `--embeddings` takes.
         sequences: to score; made by `box_sequence`, with different names.
         strides: frames from one linked frame to the next.
         gaps: frames between query and gallery of retrieval.
@@ -127,7 +131,21 @@ def association_benchmark(
         dev=dev,
         memory=memory,
         ema=ema,
+        fed=fed_in_words(chosen, sequences),
     )
+
+
+def fed_in_words(embedding: Embedding, sequences: Sequence[BoxSequence]) -> dict[str, str]:
+    """By sequence, which frames an embedding gets that remembers earlier ones: "1 to 300, all 300"; {} for others."""
+    if embedding.embedder is None:
+        return {}
+    words = {}
+    for sequence in sequences:
+        fed = embedding.fed(sequence)
+        if fed:
+            count = f"all {len(fed):,}" if len(fed) == fed[-1] - fed[0] + 1 else f"{len(fed):,} of them"
+            words[sequence.name] = f"{fed[0]} to {fed[-1]}, {count}"
+    return words
 
 
 def measure_association(
@@ -141,6 +159,7 @@ def measure_association(
     dev: Sequence[BoxSequence] | None,
     memory: int,
     ema: float,
+    fed: Mapping[str, str] | None = None,
 ) -> AssociationReport:
     """Score `vectors` of unit length, by sequence name; the other arguments are those of `association_benchmark`."""
     notes: list[str] = []
@@ -175,6 +194,7 @@ def measure_association(
         if blank:
             notes.append(f"{name}: {sequence.name}: {blank:,} boxes have an embedding of zeros, which matches nothing")
     notes += _about_gaps(sequences, scores, gaps)
+    notes += [f"{name}: {each}: it remembers, and got the frames {words}" for each, words in (fed or {}).items()]
     names = _names(strides, gaps)
     return AssociationReport(
         embedding=name,
@@ -183,6 +203,7 @@ def measure_association(
         threshold=threshold,
         chosen_on=chosen_on,
         notes=notes,
+        fed=dict(fed or {}),
         sums=sums,
     )
 

@@ -36,23 +36,37 @@ def asked_embedding(spec: str, weights: str | None, seed: int = 0, long_side: in
         ValueError, OSError, ImportError: the model cannot be loaded; the message says why.
     """
     if spec in MODELS or (weights is not None and is_outside(spec)):
-        embedding = model_embedding(spec, weights, long_side)
-        return Embedding(name=f"{spec} ({weights or 'random weights'})", of_pixels=embedding)
+        return model_embedding(spec, weights, long_side)
     if weights is not None:
         raise BadTracks(f"weights go with a model, not with {spec!r}: {', '.join(MODELS)}")
     return named_embedding(spec, seed)
 
 
-def model_embedding(name: str, weights: str | None, long_side: int | None = None) -> PixelEmbedding:
-    """A function of picture and boxes that runs a model, on the GPU if there is one."""
+def model_embedding(name: str, weights: str | None, long_side: int | None = None) -> Embedding:
+    """A model as an embedding, on the GPU if there is one; one that remembers earlier frames gets them in order."""
     device = choose_device("auto")
     longer, shorter = choose_model(name)[0].frame_size()
     network = build_model(name, weights, device)
+    shown = f"{name} ({weights or 'random weights'})"
 
     from trackmill.models.detectors.frame_scaling import FrameScaling
 
+    if hasattr(network, "embedder"):
+        scaling = FrameScaling(long_side=long_side, short_side=long_side) if long_side else None
+        return remembering_embedding(network, shown, scaling)
     scaling = FrameScaling(long_side=long_side or longer, short_side=long_side or shorter)
-    return network_embedding(network, scaling, device)
+    return Embedding(name=shown, of_pixels=network_embedding(network, scaling, device))
+
+
+def remembering_embedding(network: Any, name: str, scaling: FrameScaling | None = None) -> Embedding:
+    """A network that remembers earlier frames, such as a ScaleTrack, for `association_benchmark`.
+
+    Args:
+        network: in evaluation mode, with `embedder(scaling, device)`; it knows its device itself.
+        name: what reports call it.
+        scaling: at what size it looks at frames; None: its own.
+    """
+    return Embedding(name=name, embedder=network.embedder(scaling))
 
 
 def network_embedding(network: Any, scaling: FrameScaling, device: torch.device) -> PixelEmbedding:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trackmill.pipeline.evaluation.association.sequences import FrameReader
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, basename, dirname, join, list_files, open_for_seeking, read_bytes
@@ -18,8 +17,8 @@ _ANY_SIDE = 1 << 30
 _PICTURE = re.compile(r"^(?P<number>\d{1,18})\.(?:jpe?g|png|webp|bmp)$", re.IGNORECASE)
 
 
-def find_pictures(root: str, name: str) -> FrameReader:
-    """A reader of the frames of one sequence; it accesses no files before it is called.
+def find_pictures(root: str, name: str) -> SequencePictures:
+    """The frames of one sequence; no file is accessed before one is asked for.
 
     Frame n is NAME/img1/n.jpg (any number of leading zeros, also .png, .webp, .bmp; also without the folder img1), or
     the n-th frame of NAME/NAME.mp4 or NAME.mp4 (any container).
@@ -27,37 +26,56 @@ def find_pictures(root: str, name: str) -> FrameReader:
     Args:
         root: URL of the folder that holds NAME.
         name: name of the sequence.
+    """
+    return SequencePictures(root, name)
 
-    Raises (when called):
+
+class SequencePictures:
+    """See `find_pictures`.
+
+    Raises (whatever is called):
         BadTracks: there are no pictures, a frame is missing, or a picture or video cannot be decoded.
         OSError: a file cannot be read.
     """
 
-    def read(wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    def __init__(self, root: str, name: str) -> None:
+        self._root, self._name = root, name
+
+    def __call__(self, wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """The pictures of these frames, see `FrameReader`."""
         # Imported late: embeddings read from files need no decoder.
         from trackmill.pipeline.media.errors import BadItem
-        from trackmill.pipeline.sources.video_files import SUFFIXES
 
-        files = _listed(join(root, name))
-        pictures = _pictures(files, join(root, name))
         try:
-            if pictures:
-                yield from _from_files(pictures, wanted, name)
-                return
-            videos = [file.uri for file in files if file.uri.lower().endswith(SUFFIXES)]
-            if not videos:
-                videos = [file.uri for file in _listed(join(root, f"{name}.*")) if file.uri.lower().endswith(SUFFIXES)]
-            if len(videos) != 1:
-                known = f"{len(videos)} videos" if videos else "no picture or video"
-                raise BadTracks(
-                    f"{redact(join(root, name))}: {known} there; the pictures should be {name}/img1/000001.jpg, ... or "
-                    f"{name}/{name}.mp4 below the folder given as --pictures"
-                )
-            yield from _from_video(videos[0], wanted)
+            pictures, video = self._found()
+            yield from _from_files(pictures, wanted, self._name) if pictures else _from_video(video, wanted)
         except BadItem as error:
             raise BadTracks(str(error)) from None
 
-    return read
+    def up_to(self, last: int) -> list[int]:
+        """Numbers of the frames that there are, ascending, up to `last`."""
+        pictures, _ = self._found()
+        return sorted(each for each in pictures if each <= last) if pictures else list(range(1, last + 1))
+
+    def _found(self) -> tuple[dict[int, str], str]:
+        """URLs of pictures by frame number, or else that of a video."""
+        from trackmill.pipeline.sources.video_files import SUFFIXES
+
+        root, name = self._root, self._name
+        files = _listed(join(root, name))
+        pictures = _pictures(files, join(root, name))
+        if pictures:
+            return pictures, ""
+        videos = [file.uri for file in files if file.uri.lower().endswith(SUFFIXES)]
+        if not videos:
+            videos = [file.uri for file in _listed(join(root, f"{name}.*")) if file.uri.lower().endswith(SUFFIXES)]
+        if len(videos) != 1:
+            known = f"{len(videos)} videos" if videos else "no picture or video"
+            raise BadTracks(
+                f"{redact(join(root, name))}: {known} there; the pictures should be {name}/img1/000001.jpg, ... or "
+                f"{name}/{name}.mp4 below the folder given as --pictures"
+            )
+        return {}, videos[0]
 
 
 def _listed(url: str) -> list[FileInfo]:

@@ -40,6 +40,20 @@ class BoxSequence:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def fed_frames(self) -> list[int]:
+        """Numbers of the frames that an embedding gets which remembers earlier ones: as a tracker would.
+
+        All that there are pictures of, with boxes or without, up to the last one with boxes. Of a reader that does not
+        know which it has (no method `up_to`), those with boxes.
+        """
+        shown = np.unique(self.frames).tolist()
+        if not shown:
+            return []
+        if isinstance(self.pictures, Mapping):
+            return sorted({*shown, *(number for number in self.pictures if number <= shown[-1])})
+        known = getattr(self.pictures, "up_to", None)
+        return shown if known is None else sorted({*shown, *known(shown[-1])})
+
     @cached_property
     def overlaps(self) -> Overlaps:
         """The overlaps of the boxes with themselves: all that HOTA needs when the boxes are given."""

@@ -7,7 +7,7 @@ from typing import Any
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.evaluation.association.embeddings import embed, num_frames
 from trackmill.pipeline.evaluation.association.intervals import Interval
-from trackmill.pipeline.evaluation.association.measure import AssociationReport, measure_association
+from trackmill.pipeline.evaluation.association.measure import AssociationReport, fed_in_words, measure_association
 from trackmill.pipeline.evaluation.association.model_embedding import asked_embedding
 from trackmill.pipeline.evaluation.association.pictures import find_pictures
 from trackmill.pipeline.evaluation.association.sequences import BoxSequence, box_sequence
@@ -54,6 +54,7 @@ def evaluate_association(gt: str, settings: AssociationSettings) -> Report:
             dev=dev,
             memory=settings.memory,
             ema=settings.ema,
+            fed=fed_in_words(embedding, scored),
         )
         for embedding, found, threshold in zip(embeddings, vectors, (settings.threshold, settings.against_threshold))
     ]
@@ -72,6 +73,7 @@ def evaluate_association(gt: str, settings: AssociationSettings) -> Report:
             "memory": settings.memory,
             "ema": settings.ema,
             "seed": settings.seed,
+            **({"frames_fed": first.fed} if first.fed else {}),
         },
         notes=list(first.notes),
     )
