@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -99,7 +100,8 @@ def recognise(tensors: Mapping[str, Tensor]) -> str | None:
     return alike or None
 
 
-def shapes_of(variant: Variant) -> dict[str, tuple[int, ...]]:
+@lru_cache(maxsize=32)
+def shapes_of(variant: Variant) -> Mapping[str, tuple[int, ...]]:
     """Shape of each tensor in the state dict of a variant; no memory is taken for their values."""
     import torch
 
