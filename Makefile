@@ -61,6 +61,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.benchmarks.training
 	$(BIN)/python -m tests.benchmarks.sam
 	$(BIN)/python -m tests.benchmarks.detic
+	$(BIN)/python -m tests.benchmarks.scaletrack
 
 install: $(VENV)/.installed-dev
 

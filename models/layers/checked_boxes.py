@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def checked_boxes(boxes: Sequence[Tensor], num_images: int) -> list[Tensor]:
-    """Float32 boxes (N_i, 4) xyxy of each image.
+    """Float32 boxes (N_i, 4) xyxy of each image; an empty list or (0,) stands for none.
 
     Raises:
         ValueError: the numbers of images and tensors differ; boxes have another shape, are not finite, or are inverted.
@@ -20,6 +20,8 @@ def checked_boxes(boxes: Sequence[Tensor], num_images: int) -> list[Tensor]:
     checked = []
     for index, given in enumerate(boxes):
         each = torch.as_tensor(given, dtype=torch.float32)
+        if each.ndim == 1 and not len(each):
+            each = each.view(0, 4)
         if each.ndim != 2 or each.shape[1] != 4:
             raise ValueError(f"boxes[{index}] must have the shape (N, 4), xyxy in pixels, not {tuple(each.shape)}")
         if not bool(each.isfinite().all()):

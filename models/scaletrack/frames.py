@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ def prepare(frames: Tensor, boxes: Sequence[Tensor], variant: Variant, device: t
     Raises:
         ValueError: frames have another shape, dtype or range; or see `checked_boxes`.
     """
-    check_frames(frames)
+    frames = checked_frames(frames)
     checked = checked_boxes(boxes, len(frames))
     height, width = frames.shape[-2:]
     size = fitted(height, width, variant)
@@ -74,12 +75,25 @@ def fitted(height: int, width: int, variant: Variant) -> tuple[int, int]:
     return max(1, round(height * side / longer)), max(1, round(width * side / longer))
 
 
-def check_frames(frames: Tensor) -> None:
-    """Refuse what is no (T, 3, H, W) float RGB in 0..1.
+def as_tensor(values: Any, name: str) -> Tensor:
+    """Pixels as a tensor; an array becomes one.
 
     Raises:
-        ValueError: says what the frames are.
+        ValueError: they are neither.
     """
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be a tensor or an array, not {type(values).__name__}") from None
+
+
+def checked_frames(frames: Tensor) -> Tensor:
+    """A tensor (T, 3, H, W) of float RGB in 0..1; an array becomes one.
+
+    Raises:
+        ValueError: they are something else; says what.
+    """
+    frames = as_tensor(frames, "frames")
     if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape:
         raise ValueError(
             f"frames must have the shape (T, 3, H, W) with at least one frame and pixel, not {tuple(frames.shape)}"
@@ -92,3 +106,4 @@ def check_frames(frames: Tensor) -> None:
             f"frames must have finite values in 0..1, but these lie in {lowest:.4g}..{highest:.4g}; "
             "divide by 255 if they are in 0..255, and do not normalise them"
         )
+    return frames

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trackmill.models.scaletrack.frames import prepare
+from trackmill.models.scaletrack.frames import as_tensor, prepare
 from trackmill.models.scaletrack.variants import Variant
 
 
@@ -72,6 +72,7 @@ class Stream:
         Raises:
             ValueError: as `ScaleTrack.forward`. The buffer is as before then.
         """
+        frame = as_tensor(frame, "frame")
         if frame.ndim != 3:
             raise ValueError(f"frame must have the shape (3, H, W), not {tuple(frame.shape)}")
         model = self.model

@@ -6,6 +6,7 @@ The paper is silent in places and contradicts itself in others. Each choice made
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -131,8 +132,15 @@ class Variant:
             raise ValueError(f"{self.name}: cross_reference must be box or point, not {self.cross_reference!r}")
         if self.levels is not None and not self.levels:
             raise ValueError(f"{self.name}: levels must name at least one of the backbone's maps; None takes all")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"{self.name}: dropout must be in 0..1, without 1, not {self.dropout}")
+        for field in ("dropout", "adaptive_spread"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{self.name}: {field} must be in 0..1, without 1, not {getattr(self, field)}")
+        if self.extra_levels < 0:
+            raise ValueError(f"{self.name}: extra_levels must be at least 0, not {self.extra_levels}")
+        if not 0 < self.temporal_reach < math.inf:
+            raise ValueError(f"{self.name}: temporal_reach must be above 0 and finite, not {self.temporal_reach}")
+        if not math.isfinite(self.bands_start):
+            raise ValueError(f"{self.name}: bands_start must be finite, not {self.bands_start}")
 
     @property
     def num_layers(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,9 +30,12 @@ BOX = torch.tensor([[3.0, 4.0, 30.0, 40.0]])
         (torch.full((1, 3, 8, 8), -1.5), "do not normalise"),
         (torch.full((1, 3, 8, 8), torch.nan), "finite values"),
         (torch.full((1, 3, 8, 8), torch.inf), "finite values"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8).numpy(), "not torch.uint8"),
+        (None, "not NoneType"),
+        ([Path("frame.png")], "not list"),
     ],
 )
-def test_frames_that_are_refused(frames: Tensor, text: str) -> None:
+def test_frames_that_are_refused(frames: Any, text: str) -> None:
     with pytest.raises(ValueError) as raised:
         small_model()(frames, [BOX])
     assert text in str(raised.value)
@@ -53,6 +57,16 @@ def test_boxes_that_are_refused(boxes: list[Tensor], text: str) -> None:
     with pytest.raises(ValueError) as raised:
         small_model()(clip(1), boxes)
     assert text in str(raised.value)
+
+
+def test_arrays_and_empty_lists_are_taken() -> None:
+    model, frames, boxes = small_model(), clip(3), some_boxes([2, 0, 1])
+    with torch.no_grad():
+        expected = model(frames, boxes)
+        found = model(frames.numpy(), [boxes[0].numpy(), [], torch.empty(0)])
+    close(found[0], expected[0])
+    assert [each.shape for each in found] == [(2, 24), (0, 24), (0, 24)]
+    close(model.stream().step(frames[0].numpy(), boxes[0].tolist()), expected[0])
 
 
 def test_frame_of_a_stream_that_is_refused() -> None:
@@ -178,6 +192,11 @@ def test_compiled() -> None:
         ({"levels": ()}, "at least one"),
         ({"levels": (5,)}, "gives 3 maps"),
         ({"dropout": 1.0}, "dropout"),
+        ({"adaptive_spread": 1.0}, "adaptive_spread must be in 0..1"),
+        ({"adaptive_spread": float("nan")}, "adaptive_spread must be in 0..1"),
+        ({"temporal_reach": -1.0}, "temporal_reach must be above 0"),
+        ({"extra_levels": -1}, "extra_levels must be at least 0"),
+        ({"bands_start": float("inf")}, "bands_start must be finite"),
         ({"side": 60}, "multiple of 16"),
     ],
     ids=str,
