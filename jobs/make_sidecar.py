@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,22 +141,27 @@ def _start(making: Making, tick: Tick) -> tuple[Executor, int, float]:
     return started
 
 
+def say_counts(counts: Mapping[str, int], whose: str = "counted") -> None:
+    """Say what a producer counted; what it left out is no silence."""
+    from trackmill.pipeline.sidecars.chains.purity import is_purity, purity_lines, purity_of
+
+    shown = {name: count for name, count in sorted(counts.items()) if (count or name == "kept") and not is_purity(name)}
+    if shown:
+        first = sorted(shown, key=lambda name: name != "kept")
+        say(f"{whose}: " + ", ".join(f"{shown[name]} {name}" for name in first))
+    purity = purity_of(counts)
+    for line in purity_lines(purity) if purity else ():
+        say(f"  {line}")
+
+
 def _summarise(outcome: SidecarOutcome, making: Making, root: str) -> ExitCode:
     made = [result for result in outcome.made if not result.failed]
     done = "nothing was left to do" if not outcome.made else f"{len(made)} parts made now"
     size = readable_bytes(sum(result.num_bytes for result in made))
     rows, samples = sum(result.rows for result in made), sum(result.samples for result in made)
     say(f"done: {done} ({rows} rows about {samples} samples, {size}), {outcome.parts} in all")
-    from trackmill.pipeline.sidecars.chains.purity import is_purity, purity_lines, purity_of
-
-    counts = {name: count for name, count in sorted(outcome.counts.items()) if count or name == "kept"}
-    purity = purity_of(counts)
-    counts = {name: count for name, count in counts.items() if not is_purity(name)}
-    if counts:
-        first = sorted(counts, key=lambda name: name != "kept")
-        say("counted: " + ", ".join(f"{counts[name]} {name}" for name in first))
-    for line in purity_lines(purity) if purity else ():
-        say(f"  {line}")
+    counts = outcome.counts
+    say_counts(counts)
     now = sum(result.num_quarantined for result in outcome.made)
     if not now and counts.get("frames") and counts.get("frames not annotated") == counts["frames"]:
         warn("not one frame here is annotated: without annotated objects nothing is known not to be one of them")

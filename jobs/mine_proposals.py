@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
+from trackmill.jobs.make_sidecar import say_counts
 from trackmill.models.outside import is_outside
 from trackmill.models.registry import PROPOSERS
 from trackmill.pipeline.console.choices import OneOf
@@ -153,6 +154,7 @@ def work(options: Options, config: MineConfig, sidecars: list[Request], check: C
     """Plan, mine, sum up, in an output that is this process's own; `check` raises once it is not."""
     from trackmill.pipeline.mining import run as mining
     from trackmill.pipeline.mining.prepare import add_sidecars, prepare_mining, reopen
+    from trackmill.pipeline.sidecars.chains.report import stored_counts
     from trackmill.pipeline.sources.claiming import packed_advice
     from trackmill.pipeline.sources.input_list import expand_shards, read_input_list
     from trackmill.pipeline.sources.packaged import packaged_media
@@ -198,6 +200,8 @@ def work(options: Options, config: MineConfig, sidecars: list[Request], check: C
     for sidecar in sidecars:
         look = f"audit {root}" if sidecar.name == "negatives" else f"inspect {root} --stats"
         say(f"sidecar {sidecar.name} was made with the shards; look at it: trackmill {look}")
+        if sidecar.kind.name == "video-chains" and outcome.frames:
+            say_counts(stored_counts(options.output, sidecar.name), f"counted for {sidecar.name}")
     return code
 
 

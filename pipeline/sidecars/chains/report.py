@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from trackmill.schemas.errors import InputError
 TruthOf = Callable[[Sample], "list[Truth | None] | None"]
 """Objects of each frame of a sample; None where nothing is known of any."""
 
+_THREADS = 16
 _COLUMNS = ("chain", "box")
 _TRUTH_SUFFIXES = (".txt", ".csv")
 
@@ -41,8 +43,11 @@ def stored_counts(url: str, name: str) -> Counter[str]:
     assert dataset.layout is not None
     sidecar = find_sidecars(dataset.layout)[name]
     total: Counter[str] = Counter()
-    for part in sorted(sidecar.parts):
-        total.update(read_part_about(join(sidecar.folder, part), f"sidecars/{name}/{part}").counts)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for about in pool.map(
+            lambda part: read_part_about(join(sidecar.folder, part), f"sidecars/{name}/{part}"), sorted(sidecar.parts)
+        ):
+            total.update(about.counts)
     return total
 
 
