@@ -3,7 +3,7 @@
 Run it with `python -m tests.benchmarks.clips`, when nothing else runs. A data set of clips with masklets, chains and
 pseudo-negatives is read through the loader in this process, as ScaleTrack's recipe reads it (10 frames, 518 x 518,
 large-scale jitter). The ceiling decodes the frames that each of these clips used, whole, from memory. CPU time is what
-counts; ratios hold on other machines, seconds do not. A ratio above 1 is possible: small scales are decoded small.
+counts; ratios hold on other machines, seconds do not. Frames that become smaller than half are decoded smaller.
 """
 
 from __future__ import annotations

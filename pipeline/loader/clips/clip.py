@@ -87,14 +87,14 @@ def _pixels(
     rng: np.random.Generator,
     settings: ClipSettings,
 ) -> NDArray[np.uint8]:
-    """(T, S, S, 3) uint8 RGB: each frame is decoded and moved into its place, one after the other."""
+    """(T, S, S, 3) uint8 RGB: each frame is decoded, scaled and put into its place, one after the other."""
     from trackmill.pipeline.loader.clips.pixels import place_frame
 
     images = np.zeros((len(frames), settings.size, settings.size, 3), np.uint8)
     rows, columns = jitter.size
     recolour = _colour(rng, settings)
     for number, out in zip(frames.tolist(), images):
-        place_frame(sample.image(number, least=jitter.scaled), sample.height, sample.width, jitter, out)
+        place_frame(sample.image(number, least=jitter.scaled), jitter, out)
         if recolour is not None:
             out[:rows, :columns] = recolour(np.ascontiguousarray(out[:rows, :columns]))
     return images
