@@ -296,7 +296,9 @@ def test_the_command(moving: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     shutil.copytree(moving / "raw", tmp_path / "raw")
     root = mined(tmp_path, tmp_path / "raw", "--chains", SQUARES, "--set", "sidecars.chains.cuts=histogram")
     part = Path(root, "sidecars", "chains", "part-00000000.parquet")
-    assert "counted for chains: 18 kept, 2 chains, 1 clips, 1 clips linked at the native rate" in capsys.readouterr().out
+    assert (
+        "counted for chains: 18 kept, 2 chains, 1 clips, 1 clips linked at the native" in capsys.readouterr().out
+    )
     in_one_pass = part.read_bytes()
     part.unlink()
     truth = tmp_path / "truth" / "moving" / "gt" / "gt.txt"
@@ -411,3 +413,31 @@ def test_on_ray(moving: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         parts.append((root / "sidecars" / "chains" / "part-00000000.parquet").read_bytes())
     assert parts[0] == parts[1]
+
+
+def test_numbers_with_gaps_have_no_frames_in_between(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "JPEGImages" / "squares"
+    folder.mkdir(parents=True)
+    for number in range(0, 60, 10):
+        Image.fromarray(picture(number // 4, MOVING, 60)).save(folder / f"{number:05d}.jpg", quality=95)
+    root = mined(tmp_path, tmp_path / "JPEGImages", "--source", "frames", "--set", "source_settings.fps=60")
+    rows = chains_of(root, min_iou=0.2)
+    assert rows.counts["clips linked from stored frame to stored frame: no frame in between can be read"] == 1
+    assert by_label(rows) == {"red": [list(range(6))], "green": [list(range(6))]}
+    assert "clips linked at the native rate" not in rows.counts
+
+
+def test_detections_of_files_need_no_pixels(moving: Path, tmp_path: Path) -> None:
+    shutil.copytree(moving / "raw", tmp_path / "raw")
+    root = mined(tmp_path, tmp_path / "raw")
+    (tmp_path / "raw" / "moving.mp4").unlink()
+    rows = [f"{t + 1},-1,{6 + 3 * t},8,{SIDE},{SIDE},0.9,-1,-1,-1" for t in range(36)]
+    (tmp_path / "det").mkdir()
+    (tmp_path / "det" / "moving.txt").write_text("\n".join(rows))
+    for cuts in ("none", "histogram"):
+        found = chains_of(root, detector=f"file:{tmp_path / 'det'}", cuts=cuts)
+        assert found["frame"].tolist() == list(range(9)) and set(found["links"].tolist()) == {0, 4}
+        assert found.counts["clips linked at the native rate"] == 1
+        assert found.counts.get("clips whose cuts were sought in stored frames alone", 0) == (cuts != "none")

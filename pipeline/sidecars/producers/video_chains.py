@@ -62,7 +62,8 @@ SHORT = "in chains that are too short"
 PICTURES, CLIPS = "pictures", "clips"
 NATIVE = "clips linked at the native rate"
 AS_STORED = {
-    "": "clips linked from stored frame to stored frame: boxes of these alone",
+    "boxes": "clips linked from stored frame to stored frame: boxes of these alone",
+    "none": "clips linked from stored frame to stored frame: no frame in between can be read",
     "never": "clips linked from stored frame to stored frame: as asked for",
     GONE: "clips linked from stored frame to stored frame: source gone",
     CHANGED: "clips linked from stored frame to stored frame: source changed",
@@ -315,27 +316,38 @@ class VideoChainProducer(DetectionProducer):
             except NotAtHand as error:
                 if config.native == "required":
                     raise
-                log.warning("%s: stored frames alone are linked, because of its source: %s", sample.key, error)
+                log.warning("%s: stored frames alone are looked at, because of its source: %s", sample.key, error)
                 reason = error.why
             else:
-                counts[BETWEEN] += len(between)
-                counts[NATIVE if self._detects else AS_STORED[""]] += 1
-                counts[f"cuts ({config.cuts})"] += watched.num_cuts
-                return watched
-        if between:
-            counts[AS_STORED[reason]] += 1
-            counts[CUTS_AS_STORED] += self._find_cuts is not None
-        else:
-            counts[NATIVE] += len(indices) > 1
+                return self._counted(watched, between, "" if self._detects else "boxes", counts)
+        if between and self._find_cuts is not None:
+            counts[CUTS_AS_STORED] += 1
+        if self._detects and not self._needs_pixels and reason != "never":
+            # Files tell what is in the frames in between, whoever has their pixels.
+            return self._counted(self._look(sample, between, others, counts, read=False), between, "", counts)
         watched = self._look(sample, [], others, counts)
+        return self._counted(watched, between, reason or ("boxes" if between else ""), counts)
+
+    def _counted(self, watched: _Watched, between: Sequence[int], reason: str, counts: Counter[str]) -> _Watched:
+        """Count what was looked at, and at which rate: at the stored one because of `reason`, if there is one."""
+        seen = sum(place < 0 for place in watched.stored)
+        counts[BETWEEN] += seen
+        if between and not seen and not reason:
+            reason = "none"
+        counts[AS_STORED[reason] if reason else NATIVE] += len(watched.stored) > 1 or bool(reason)
         if self._find_cuts is not None:
-            counts[f"cuts ({config.cuts})"] += watched.num_cuts
+            counts[f"cuts ({self._config.cuts})"] += watched.num_cuts
         return watched
 
     def _look(
-        self, sample: Sample, between: Sequence[int], others: Mapping[str, Rows], counts: Counter[str]
+        self,
+        sample: Sample,
+        between: Sequence[int],
+        others: Mapping[str, Rows],
+        counts: Counter[str],
+        read: bool = True,
     ) -> _Watched:
-        """Boxes and cuts of the stored frames and of those `between`.
+        """Boxes and cuts of the stored frames and of those `between`, the latter without pixels if not to be `read`.
 
         Raises:
             NotAtHand, LimitReached, OSError: see `SourceReader.read`.
@@ -352,7 +364,8 @@ class VideoChainProducer(DetectionProducer):
         pixels = self._needs_pixels or self._find_cuts is not None
         for begin in range(0, len(merged), self._config.batch_size):
             batch = range(begin, min(begin + self._config.batch_size, len(merged)))
-            clip.images = self._images(sample, merged, batch) if pixels else {}
+            looked_at = [number for number in batch if pixels and (read or merged[number][1] >= 0)]
+            clip.images = self._images(sample, merged, looked_at)
             if self._find_cuts is not None:
                 seen += clip.images
                 small += [small_frame(image) for image in clip.images.values()]
@@ -362,8 +375,7 @@ class VideoChainProducer(DetectionProducer):
         clip.images = {}
         for name, count in own.items():
             counts[name] += count
-        if self._detects and len(linked) < len(merged):
-            counts[HOLES] += 1
+        counts[HOLES] += self._detects and len(frames) < len(linked) < len(merged)
         steps = np.zeros(max(len(merged) - 1, 0), bool)
         if self._find_cuts is not None and len(small) > 1:
             flagged = self._find_cuts(np.stack(small))
