@@ -92,6 +92,8 @@ def test_unknown_names_are_told_with_the_nearest() -> None:
         ({"windo": 3}, "made by another version of trackmill: its variant has the field 'windo'"),
         ({"window": "many"}, "its header is not one of ours: window"),
         ({"heads": 3}, "its header is not one of ours: .*channels must be a multiple of heads"),
+        ({"band_layout": {"bands": 10**9}}, "says bands = 1000000000"),
+        ({"band_layout": {"band": 1}}, "its variant has the field 'band'"),
         ({"backbone": "dinov4"}, "its header is not one of ours: no backbone is called 'dinov4'"),
         ({"levels": [7]}, "its header is not one of ours: .*levels has 7"),
         ({"channels": 60_000, "norm_groups": 1}, "does not fit scaletrack_lite0: .*of another shape"),
@@ -101,7 +103,7 @@ def test_unknown_names_are_told_with_the_nearest() -> None:
 def test_headers_are_checked_before_anything_large_is_made(model: ScaleTrack, changes: Any, words: str) -> None:
     from trackmill.models.weights.checkpoint import Checkpoint
 
-    metadata = {"variant": "scaletrack_lite0", "changes": changes}
+    metadata = {"variant": "scaletrack_lite0", "fields": changes}
     checkpoint = Checkpoint(tensors=dict(model.state_dict()), metadata=metadata, where="file.safetensors")
     with pytest.raises(ValueError, match=f"^file.safetensors: .*{words}"):
         scaletrack.load("scaletrack_lite0", checkpoint)
@@ -134,7 +136,8 @@ def test_a_backbones_file_alone_is_taken_and_said(caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.WARNING, "trackmill"):
         found = scaletrack.load(CHANGED, official, seed=3)
     assert caplog.messages == [
-        "the weights: these are weights of the backbone alone (EfficientNet-Lite0): all else of scaletrack_lite0 is fresh"
+        "the weights: these are weights of the backbone alone (EfficientNet-Lite0): "
+        "all else of scaletrack_lite0 is fresh"
     ]
     caplog.clear()
     assert same(scaletrack.load(CHANGED, "imagenet", seed=3), found)
