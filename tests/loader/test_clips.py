@@ -30,6 +30,8 @@ from trackmill.pipeline.loader.clips.identities import identities_of
 from trackmill.pipeline.loader.contract import UnfitSample
 from trackmill.pipeline.loader.loader import TooManyBad
 from trackmill.pipeline.loader.negatives import NegativeUse
+from trackmill.pipeline.shards.decode import decode_jpeg
+from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.sidecars.about import NoSidecar, SidecarError
 from trackmill.pipeline.sidecars.run import make_sidecar
 from trackmill.pipeline.tasks.scaletrack.examples import MakeScaleTrackExample
@@ -352,6 +354,26 @@ def test_the_same_seed_gives_the_same_bytes_and_pictures_are_passed_over(tmp_pat
     one = sample_of(root, "clip0")
     assert plain([make()(one, rng(3), lambda: one)]) == plain([make()(one, rng(3), lambda: one)])
     assert plain([make()(one, rng(3), lambda: one)]) != plain([make()(one, rng(4), lambda: one)])
+
+
+def test_a_stored_sample_says_when_a_frame_was_and_decodes_it_smaller(tmp_path: Path) -> None:
+    root = make_clips(str(tmp_path), num_clips=1, num_images=1).root
+    clip, picture = sample_of(root, "clip0"), sample_of(root, "pic0")
+    example = make_clip(clip, rng(), ClipSettings(size=64, frames=3, min_side=2), ClipSources())
+    assert np.array_equal(example.indices, 4 * example.frames)
+    assert np.allclose(example.times, example.frames / 6, atol=1e-5) and example.origin == clip.origin
+    assert picture.frame_index(0) == 0 and np.isnan(picture.frame_time(0))
+    whole = clip.image(0)
+    # Half and less: in eighths, rounded up; never smaller than what is enough on either side.
+    for least, shape in (((0, 0), (64, 96)), ((33, 48), (64, 96)), ((32, 40), (32, 48)), ((9, 10), (16, 24))):
+        small = clip.image(0, least=least)
+        assert small.shape == (*shape, 3)
+        assert np.abs(small.mean(axis=(0, 1)) - whole.mean(axis=(0, 1))).max() < 4
+    with pytest.raises(BadShard, match="is not a whole JPEG"):
+        decode_jpeg(bytes(clip._jpegs[0][1])[:-200], "shard", "f0", 64, 96, (8, 8))
+    clip._frames[1]["time_s"] = "soon"
+    with pytest.raises(BadShard, match="frame 1: time_s is not valid"):
+        clip.frame_time(1)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ pytest.importorskip("albumentations", reason='needs pip install -e ".[train]"')
 from tests.loader.make_clips import DrawnClip, make_clips
 from tests.tasks.test_masa_task import SMALL_VIEWS, Stored
 from trackmill.pipeline.loader.catalog import read_catalog
+from trackmill.pipeline.loader.contract import UnfitSample
 from trackmill.pipeline.loader.views.pair import make_pair
 from trackmill.pipeline.sidecars.about import SidecarError
 from trackmill.pipeline.sidecars.run import make_sidecar
@@ -70,6 +71,9 @@ def test_boxes_of_a_detector_stand_in_for_proposals() -> None:
     assert len(large.ids) == 4 and large.boxes[0].tolist() == [50, 10, 90, 60], "beside random ones"
     nobody = draw_picture(sample, rng(), ObjectSettings(sidecar="detections", min_score=0.95))
     assert len(nobody.ids) == 0, "neither proposals nor annotated objects take their place"
+    make = MakeMasaExample(objects=ObjectSettings(sidecar="detections", min_score=0.95), views=SMALL_VIEWS)
+    with pytest.raises(UnfitSample, match="neither it nor its neighbours have an object"):  # it does not count as bad
+        make(sample, rng(), lambda: sample)
 
 
 def test_two_frames_share_the_ids_of_chains_and_no_others() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trackmill.pipeline.loader.contract import StoredSample
+from trackmill.pipeline.loader.contract import StoredSample, UnfitSample
 from trackmill.pipeline.loader.views import View, ViewSettings
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.tasks.masa.chains import draw_frames
@@ -51,7 +51,9 @@ class MakeMasaExample:
                 break
             sample = another()
         else:
-            raise BadShard(
+            # Nothing is wrong with a picture in which a detector finds nobody; without any proposal something may be.
+            kind = UnfitSample if self.objects.sidecar else BadShard
+            raise kind(
                 f"{first.key}: neither it nor its neighbours have an object; lower objects.min_score or "
                 "objects.min_side, or set objects.random"
             )
