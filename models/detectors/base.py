@@ -45,6 +45,19 @@ class Detector(ABC):
         """
 
 
+def check_images(images: Sequence[NDArray[np.uint8]]) -> None:
+    """Refuse images that are none, for detectors that would fail somewhere inside or find nothing in silence.
+
+    Raises:
+        InputError: one is not (H, W, 3) uint8, or has no pixel; says which, and what it is.
+    """
+    for number, image in enumerate(images):
+        fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+        if not fits or 0 in image.shape:
+            found = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise InputError(f"images[{number}]: should be (H, W, 3) uint8 RGB with pixels, found {found}")
+
+
 def detect_each(
     detector: Detector, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None
 ) -> list[Detections]:

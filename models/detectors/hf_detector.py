@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trackmill.models.detectors.base import Detector
+from trackmill.models.detectors.base import Detector, check_images
 from trackmill.models.detectors.hf_folder import is_folder, load_network, model_type, require_type
 from trackmill.models.detectors.hf_running import HfSettings, as_picture, detections, run_in_groups
 from trackmill.schemas.detections import Detections
@@ -114,6 +114,7 @@ class FixedClassDetector(Detector):
 
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
         """See `Detector.detect`. Images that the processor makes equally large share a batch, so none is padded."""
+        check_images(images)
         prepared = [self._processor(images=[as_picture(image)], return_tensors="pt") for image in images]
 
         def results(outputs: Any, sizes: Tensor) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trackmill.models.detectors.base import Detector
+from trackmill.models.detectors.base import Detector, check_images
 from trackmill.models.detectors.hf_folder import load_network, model_type, require_type
 from trackmill.models.detectors.hf_running import HfSettings, as_picture, detections, run_in_groups
 from trackmill.schemas.detections import Detections
@@ -80,6 +80,7 @@ class PromptedDetector(Detector):
 
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
         """See `Detector.detect`; best first. Images that the processor makes equally large share a batch."""
+        check_images(images)
         found: list[list[Detections]] = [[] for _ in images]
         for first, prompt in self._prompts:
             for place, one in enumerate(self._pass(images, prompt, first)):

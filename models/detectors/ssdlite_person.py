@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from trackmill.models.detectors.base import Detector
+from trackmill.models.detectors.base import Detector, check_images
 from trackmill.models.detectors.options import DetectorOptions
 from trackmill.models.detectors.ssdlite_network import SIZE, SsdliteNetwork, anchors, decode, ours, resize, scores
 from trackmill.models.weights.fit import fit
@@ -49,6 +49,7 @@ _GPU_BATCH = 32
 class SsdlitePersonSettings(DetectorOptions):
     """Options of all detectors, and its own. Left out: a least score of 0.3, NMS of 0.6, 100 boxes."""
 
+    min_score: float | None = Field(None, ge=0, le=1, description="Detections below it are left out.")
     tiles: tuple[int, int] = Field(
         (1, 1),
         description="Overlapping parts of the frame, across and down, looked at beside the whole frame: (3, 2) "
@@ -127,7 +128,12 @@ class SsdlitePerson(Detector):
 
     @torch.inference_mode()
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
-        """See `Detector.detect`; boxes lie inside the image, best first."""
+        """See `Detector.detect`; boxes lie inside the image, best first.
+
+        Raises:
+            InputError: an image is not (H, W, 3) uint8.
+        """
+        check_images(images)
         per_image = [self._windows(*image.shape[:2]) for image in images]
         looks = [
             resize(self._pixels(image[y0:y1, x0:x1]), SIZE, SIZE)

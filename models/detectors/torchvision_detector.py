@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from torchvision.models import detection, get_model, get_model_builder, get_model_weights, list_models
 
-from trackmill.models.detectors.base import Detector
+from trackmill.models.detectors.base import Detector, check_images
 from trackmill.models.detectors.options import OPTIONS, DetectorOptions, apply_options, known_classes
 from trackmill.models.weights.fit import fit
 from trackmill.schemas.detections import Detections
@@ -156,7 +156,12 @@ class TorchvisionDetector(Detector):
 
     @torch.inference_mode()
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
-        """See `Detector.detect`; boxes lie inside the image, best first."""
+        """See `Detector.detect`; boxes lie inside the image, best first.
+
+        Raises:
+            InputError: an image is not (H, W, 3) uint8.
+        """
+        check_images(images)
         if not images:
             return []
         batch = [torch.from_numpy(np.ascontiguousarray(image)).to(self._device) for image in images]

@@ -150,7 +150,7 @@ def verdict(linking: Mapping[str, Any]) -> str:
             why = f"Both stand above {_NO_ROOM} % already: these sequences leave no room to tell them apart."
         else:
             why = "So short a training on so few pictures cannot be expected to do more."
-        return f"Training made no clear difference: all 95 % intervals of rank-1 hold nought. {why}"
+        return f"Training made no clear difference: all 95 % intervals of rank-1 contain 0. {why}"
     words = [f"{'up' if way > 0 else 'down'} {name.partition('@')[2]} frames apart" for name, way in clear.items()]
     rest = "" if len(clear) == len(compared) else "; at the other gaps there is no clear difference"
     return f"By its 95 % intervals, training moved rank-1 {' and '.join(words)}{rest}."

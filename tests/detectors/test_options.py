@@ -198,8 +198,26 @@ def test_every_detector_has_the_options(kind: str, tmp_path: Path) -> None:
     wanted = only.get(kind, "Traffic Light")
     for each in make(tmp_path, classes=wanted).detect(images()):
         assert {each.names[label].lower() for label in each.labels} <= {wanted.lower()}
-    assert make(tmp_path, min_score=2.0 if kind != "masa" else 1.0).detect(images()[:1])[0].boxes.shape == (0, 4)
+    assert make(tmp_path, min_score=1.0 if kind in ("masa", "ssdlite-person") else 2.0).detect(images()[:1])[
+        0
+    ].boxes.shape == (0, 4)
     assert make(tmp_path).detect([]) == []
+
+
+@pytest.mark.parametrize("kind", ["torchvision", "ssdlite-person", "detr", "grounding dino"])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((5, 6), np.uint8),
+        np.zeros((5, 6, 4), np.uint8),
+        np.zeros((0, 6, 3), np.uint8),
+        np.zeros((5, 6, 3), np.float32),
+    ],
+    ids=["grey", "four channels", "no pixel", "floats"],
+)
+def test_what_is_no_image_is_told(kind: str, image: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"images\[1\]: should be \(H, W, 3\) uint8 RGB with pixels, found \("):
+        KINDS[kind][1](tmp_path).detect([images()[0], image])
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "grounding dino"])
