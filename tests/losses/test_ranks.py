@@ -6,6 +6,8 @@ Behind a linear map, and two of them behind a small ScaleTrack, in whose batches
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,8 @@ class Contrast(TrainingModule):
 
 NETWORKS = {"chain of ScaleTrack": "chain", "global_infonce of ScaleTrack": "global_infonce"}
 CASES = [*LOSSES, *NETWORKS]
+STAGES = (2, 3)
+"""Of ZeRO."""
 
 
 def batch_of_step(case: str, step: int, own: slice) -> Any:
@@ -61,21 +65,38 @@ def batch_of_step(case: str, step: int, own: slice) -> Any:
     return batch_of([tuple(each.detach() for each in clip) for clip in clips[own]])
 
 
-def train(kind: str, rank: int, world: int) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+def train(
+    kind: str, rank: int, world: int, settings: EngineSettings | None = None
+) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     """What the steps gave, and the weights after them."""
     torch.manual_seed(0)
     optim = OptimSettings(name="sgd", lr=LR, clip_norm=0.0)
     module = training(NETWORKS[kind]) if kind in NETWORKS else Contrast(kind)
-    engine = make_engine(module, EngineSettings(), optim, torch.device("cpu"), rank, world)
+    engine = make_engine(module, settings or EngineSettings(), optim, torch.device("cpu"), rank, world)
     share, rows = len(CLIPS) // world, []
     for step in range(STEPS):
         batch = batch_of_step(kind, step, slice(rank * share, (rank + 1) * share))
         losses = engine.forward(batch, torch.Generator().manual_seed(100 * step + rank))
         engine.backward(losses["total"], last=True)
         rows.append({name: float(value.detach()) for name, value in losses.items()} | {"norm": engine.step(LR)})
-    weights = {name: each.detach().clone() for name, each in engine.module.state_dict().items()}
+    state = engine.state()  # of rank 0
+    weights = {} if state is None else {name: each.clone() for name, each in state.parameters.items()}
     engine.close()
     return rows, weights
+
+
+def _zero_rank(rank: int, world: int, folder: str) -> None:
+    os.environ.update(LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world))
+    store = dist.FileStore(f"{folder}/store", world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(minutes=8))
+    for stage in STAGES:
+        for kind in NETWORKS:
+            settings = EngineSettings(name="deepspeed", zero_stage=stage)  # type: ignore[arg-type]
+            rows, weights = train(kind, rank, world, settings)
+            if rank == 0:
+                Path(folder, f"{kind}-{stage}.json").write_text(json.dumps(rows))
+                save_file(weights, f"{folder}/{kind}-{stage}.safetensors")
+    dist.destroy_process_group()
 
 
 def _rank(rank: int, world: int, folder: str) -> None:
@@ -85,7 +106,8 @@ def _rank(rank: int, world: int, folder: str) -> None:
     for kind in CASES:
         rows, weights = train(kind, rank, world)
         Path(folder, f"{kind}-{rank}.json").write_text(json.dumps(rows))
-        save_file(weights, f"{folder}/{kind}-{rank}.safetensors")
+        if rank == 0:
+            save_file(weights, f"{folder}/{kind}.safetensors")
     dist.destroy_process_group()
 
 
@@ -109,6 +131,21 @@ def test_two_ranks_with_halves_learn_what_one_rank_learns(kind: str, two_ranks: 
             assert one == two, "every rank has the whole batch"
         else:
             assert one["total"] != two["total"]
-    for rank in (0, 1):
-        for name, values in load_file(two_ranks / f"{kind}-{rank}.safetensors").items():
-            torch.testing.assert_close(values, weights[name], rtol=1e-5, atol=1e-6, msg=name)
+    for name, values in load_file(two_ranks / f"{kind}.safetensors").items():
+        torch.testing.assert_close(values, weights[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed compiles an operator, and there is no g++")
+def test_zero_on_two_ranks_learns_what_one_rank_learns(tmp_path: Path) -> None:
+    pytest.importorskip("deepspeed")
+    multiprocessing.set_forkserver_preload([__name__, "torch._dynamo"])
+    multiprocessing.start_processes(_zero_rank, args=(2, str(tmp_path)), nprocs=2, start_method="forkserver")
+    for kind in NETWORKS:
+        rows, weights = train(kind, 0, 1)
+        for stage in STAGES:
+            found = json.loads((tmp_path / f"{kind}-{stage}.json").read_text())
+            assert [row["norm"] for row in found] == pytest.approx([row["norm"] for row in rows], rel=1e-3)
+            for name, values in load_file(tmp_path / f"{kind}-{stage}.safetensors").items():
+                torch.testing.assert_close(values, weights[name], rtol=1e-4, atol=1e-5, msg=f"{stage}: {name}")

@@ -105,6 +105,7 @@ class ScaleTrackTask(Task):
             device="cpu",
             seed=seed,
         )
+        self._variant = network.variant  # weights may be of a sister of its backbone
         return ScaleTrackTraining(network, self._model.freeze, self._loss)
 
     def make_example(self) -> MakeScaleTrackExample:
