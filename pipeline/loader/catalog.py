@@ -120,11 +120,13 @@ class Catalog:
         return {**self.__dict__, "_keys": None}
 
 
-def read_catalog(url: str) -> Catalog:
+def read_catalog(url: str, needs_boxes: bool = True) -> Catalog:
     """Read the catalog of a data set that mining wrote, of one tar, or of a folder of tars.
 
     Args:
         url: root of the data set; any URL that fsspec understands, or a path.
+        needs_boxes: leave out samples without objects and proposals; without it they stay, for whoever has boxes of
+            them in a sidecar.
 
     Raises:
         FileNotFoundError: there is no data set and no tar.
@@ -143,7 +145,9 @@ def read_catalog(url: str) -> Catalog:
     else:
         return _read_tars(open_dataset(url))
     stored = rows.filter(pc.equal(rows["status"], "ok"))
-    with_boxes = stored.filter(pc.greater(pc.add(stored["objects"], stored["proposals"]), 0))
+    with_boxes = stored
+    if needs_boxes:
+        with_boxes = stored.filter(pc.greater(pc.add(stored["objects"], stored["proposals"]), 0))
     names = ("offset", "size", "frames", "checksum")
     columns = {name: with_boxes[name].to_numpy().astype(np.int64, copy=False) for name in names}
     dataset = Dataset(url, layout, [], shards, None)

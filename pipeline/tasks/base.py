@@ -121,6 +121,10 @@ class Task(ABC):
         """
         return ()
 
+    def needs_boxes(self) -> bool:
+        """Whether samples that are stored without a box are left out, as by default; no, where a sidecar has boxes."""
+        return True
+
     def usable(self, catalog: Catalog) -> Catalog:
         """The samples that this task can learn from, such as clips alone; all, unless a task says otherwise.
 

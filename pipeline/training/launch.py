@@ -129,7 +129,7 @@ def prepare_training(
         raise ConfigError("no data set: give --data URL, the root of what jobs/mine_proposals.py wrote")
     check_output(output, recipe.data.url)
     task = make_task(recipe)
-    everything = read_catalog(recipe.data.url)
+    everything = read_catalog(recipe.data.url, task.needs_boxes())
     catalog = task.usable(everything)
     recipe = for_data(recipe, len(catalog))
     identity = data_identity(catalog, task)
@@ -311,7 +311,7 @@ def worker(
     if place.type == "cpu":
         keep_memory()  # or else the kernel clears the memory of every layer's output anew
     task = built.task if built is not None else make_task(recipe)
-    catalog = task.usable(read_catalog(recipe.data.url))
+    catalog = task.usable(read_catalog(recipe.data.url, task.needs_boxes()))
     recipe = for_data(recipe, len(catalog))
 
     def choose() -> tuple[SavedCheckpoint | None, list[dict[str, Any]]]:

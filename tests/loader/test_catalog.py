@@ -75,6 +75,9 @@ def test_samples_without_a_box_are_left_out(tmp_path: Path) -> None:
     catalog = read_catalog(str(tmp_path))
     assert len(catalog) == 7 and catalog.left_out == 2
     assert {rows[2].key, rows[6].key}.isdisjoint(catalog.key(sample) for sample in range(7))
+    everything = read_catalog(str(tmp_path), needs_boxes=False)
+    assert len(everything) == 9 and everything.left_out == 0, "for boxes out of a sidecar"
+    assert everything.fingerprint != catalog.fingerprint
 
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:

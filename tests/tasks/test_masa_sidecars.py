@@ -161,6 +161,7 @@ def test_a_run_depends_on_the_sidecars_it_reads(tmp_path: Path) -> None:
     make_sidecar(root, "negatives", settings={"detector": "proposals"})
     catalog = read_catalog(root)
     assert data_identity(catalog, task()).keys() == {"fingerprint", "samples"}, "as runs before have it"
+    assert task().needs_boxes() and not task(sidecar="negatives").needs_boxes() and not task(chains="c").needs_boxes()
     both = data_identity(catalog, task(sidecar="negatives", chains="chains"))
     assert both["sidecars"].keys() == {"negatives", "chains"}
     with pytest.raises(SidecarError, match=r"'negatives' holds no chains: its columns are .*, without 'chain'"):

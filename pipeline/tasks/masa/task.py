@@ -114,6 +114,10 @@ class MasaTask(Task):
         """See `Task.sidecars`."""
         return self._objects.sidecars()
 
+    def needs_boxes(self) -> bool:
+        """See `Task.needs_boxes`."""
+        return not self._objects.sidecars()
+
     def collate(self, examples: Sequence[Example]) -> PairBatch:
         """See `join_examples`."""
         return join_examples(examples)

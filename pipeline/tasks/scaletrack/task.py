@@ -116,6 +116,10 @@ class ScaleTrackTask(Task):
         """See `Task.sidecars`: chains and negatives, as far as they are named."""
         return self._objects.sidecars()
 
+    def needs_boxes(self) -> bool:
+        """See `Task.needs_boxes`."""
+        return not self._objects.chains
+
     def usable(self, catalog: Catalog) -> Catalog:
         """See `Task.usable`: clips with identities in them."""
         return usable_clips(catalog, self._objects)
