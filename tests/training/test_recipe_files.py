@@ -23,6 +23,7 @@ DIGESTS = {
     "masa_detic": "d518e3e0f079f9be956a4513d795858b12fe91bebe1bcc68d79261c493386e0c",
     "masa_gdino": "a3df1e3ce24bb921773dfa88b2716cf58048ca0ef4e2c1bc0a26fa21bd8fbbf7",
     "masa_lite0": "992109cae256e7790bf651f437066018231ae255306aacbb89579b6606a46186",
+    "masa_lite0_colour": "29495c47df143da7b9de94807a10071995280625beeee4f5a9e385bab11a7679",
     "masa_r50": "24218444236189d8cca647e8292e72963430c18a54b6899a82f8efbd9b14762d",
     "masa_sam_vitb": "03517cdd5b043a3d43355f83c995c3533df4a95ca461f5493214c703685f79f9",
     "masa_sam_vith": "c78e9017dd349aa52d27a39ba4c780b15662820c53511812126f26789b703a7a",
@@ -36,7 +37,7 @@ def test_the_recipes_mean_what_they_meant(name: str) -> None:
     recipe = load_recipe(name, {}, RECIPES)
     assert effective(recipe)[1] == DIGESTS[name]
     # And what they say about how a run goes.
-    workers, every, rows, evaluations = (1, 100, 10, 100) if name == "masa_lite0" else (8, 500, 50, 3125)
+    workers, every, rows, evaluations = (1, 100, 10, 100) if name.startswith("masa_lite0") else (8, 500, 50, 3125)
     assert (recipe.data.workers, recipe.checkpoint.every, recipe.checkpoint.keep) == (workers, every, 2)
     assert (recipe.telemetry.every, recipe.evaluation.every, recipe.evaluation.gt) == (rows, evaluations, "")
     assert (recipe.name, recipe.engine.name) == (name, "torch")
