@@ -27,6 +27,11 @@ class Variant:
     | (d) + cross-attention | `temporal=False` |
     | (e) + temporal fusion | the defaults |
 
+    Two decisions have no field, as others would change what a query is: queries are the content of boxes, and their
+    reference points the boxes themselves, without learnt queries or a proposal head; and boxes never attend to each
+    other, since the paper lists no such step. Which blocks of a transformer give the maps is the backbone's business
+    (`trackmill.models.backbones`).
+
     Table 14's single level is `levels=(-1,)`, Table 6's trained backbone is `frozen=False`, and Table 12's depths are
     `decoder_layers`.
 

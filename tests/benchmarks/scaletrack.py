@@ -1,10 +1,10 @@
 """Frames a second of ScaleTrack while it streams, where the time goes, and what training takes.
 
-Run it with `python -m tests.benchmarks.scaletrack`, when nothing else runs; `--short` takes a minute on a CPU. On
-a CPU, in one thread, seconds are those of the process. Weights
-are fresh, which costs the same as trained ones. The time of a part is that of its modules, one after the other. Where
-torch sees a GPU, it also runs in bfloat16, compiled, and as a CUDA graph; each row says how near its embeddings are to
-those of float32. The paper states 42 frames a second on an RTX 4090, at 504 x 504 pixels.
+Run it with `python -m tests.benchmarks.scaletrack`, when nothing else runs; `--short` takes a minute on a CPU. There,
+in one thread, seconds are those of the process. Weights are fresh, which costs the same as trained ones. The time of a
+part is that of its modules, one after the other. Where torch sees a GPU, the network also runs in bfloat16, compiled,
+and as a CUDA graph; each row says how near its embeddings are to those of float32. The paper states 42 frames a second
+on an RTX 4090, at 504 x 504 pixels.
 """
 
 from __future__ import annotations

@@ -296,9 +296,7 @@ def test_the_command(moving: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     shutil.copytree(moving / "raw", tmp_path / "raw")
     root = mined(tmp_path, tmp_path / "raw", "--chains", SQUARES, "--set", "sidecars.chains.cuts=histogram")
     part = Path(root, "sidecars", "chains", "part-00000000.parquet")
-    assert (
-        "counted for chains: 18 kept, 2 chains, 1 clips, 1 clips linked at the native" in capsys.readouterr().out
-    )
+    assert "counted for chains: 18 kept, 2 chains, 1 clips, 1 clips linked at the native" in capsys.readouterr().out
     in_one_pass = part.read_bytes()
     part.unlink()
     truth = tmp_path / "truth" / "moving" / "gt" / "gt.txt"
