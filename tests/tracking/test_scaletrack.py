@@ -16,13 +16,13 @@ pytest.importorskip("timm")
 from numpy.typing import NDArray  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-from jobs import track  # noqa: E402
 from tests.tracking.make_tracking import (  # noqa: E402
     make_frame,
     square_boxes,
     write_frames,
     write_mot_detections,
 )
+from trackmill.jobs import track  # noqa: E402
 from trackmill.models import scaletrack  # noqa: E402
 from trackmill.models.association import ScaleTrackTracker  # noqa: E402
 from trackmill.models.embedders.base import Embedder  # noqa: E402
