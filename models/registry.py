@@ -28,6 +28,7 @@ and, if there is something to say,
 - `default_tracker(config)`: name of the rule that links what a model embeds, where none is asked for;
 - `own_detectors(config)`: of a model, detectors that lie in its checkpoint and work on its maps: the name that
   `--detections` says and where the class is. Such a class is a detector as any, and `build` takes `features=...`;
+  one that has `takes_weights = True` may lie in another file (`--detector-weights`);
 - `default_weights(config)`: URL of published weights that are taken when none are named, "" otherwise;
 - `features(network, scaling, device)`: maps of a batch of frames that embedding, detection and masks share;
 - `segmenter(features)`: what draws masks from those maps, or raises `ValueError`.

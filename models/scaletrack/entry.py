@@ -14,6 +14,8 @@ from trackmill.schemas.config import Settings
 if TYPE_CHECKING:
     import torch
 
+    from trackmill.models.detectors.frame_scaling import FrameScaling
+    from trackmill.models.scaletrack.detic_detector import SharedFeatures
     from trackmill.models.scaletrack.model import ScaleTrack
 
 
@@ -49,9 +51,25 @@ def build(
 
 
 def frame_size(config: Config) -> tuple[int, int]:
-    """(longer, shorter) side in pixels: of the square that the network reads."""
-    side = VARIANTS[config.variant].side
-    return side, side
+    """(longer, shorter) side in pixels: of the square that the network reads; on Detic's backbone, Detic's own."""
+    variant = VARIANTS[config.variant]
+    if variant.backbone == "detic_swinb":
+        return 1333, 800
+    return variant.side, variant.side
+
+
+def own_detectors(config: Config) -> dict[str, str]:
+    """Detectors that work on the model's maps: what `--detections` says, and the class."""
+    if VARIANTS[config.variant].backbone == "detic_swinb":
+        return {"detic": "trackmill.models.scaletrack.detic_detector:UnifiedDeticDetector"}
+    return {}
+
+
+def features(network: ScaleTrack, scaling: FrameScaling, device: str | torch.device) -> SharedFeatures:
+    """Maps of a batch of frames, computed once for detection and embedding."""
+    from trackmill.models.scaletrack.detic_detector import SharedFeatures
+
+    return SharedFeatures(network, scaling)
 
 
 def default_tracker(config: Config) -> str:

@@ -253,10 +253,14 @@ def _wanted_detector(
 ) -> tuple[DetectorChoice, VocabularyRequest | None] | None:
     """The detector that is named, with its settings checked; None where detections come from elsewhere."""
     if isinstance(detections, str):
-        # With weights of its own it is the registry's, beside the model.
-        owner = None if weights else model
+        owner = model
         wanted = choose_detector(detections, options, owner)
         choice = wanted[0]
+        if weights and choice.inside and not getattr(choice.offer, "takes_weights", False):
+            # With weights of its own it is the registry's, beside the model.
+            owner = None
+            wanted = choose_detector(detections, options, owner)
+            choice = wanted[0]
         if choice.inside or not choice.entry.on_features:
             if config.proposals:
                 raise InputError(f"--set proposals: goes with the model's own proposals, not with {choice.where}")
@@ -288,8 +292,10 @@ def _built_detector(
     shared: dict[str, Any] = {"features": features} if choice.entry.on_features else {}
     if vocabulary is not None:
         shared["vocabulary"] = vocabulary
-    inside = choice.inside
-    detector = choice.build(tensors, device, **shared) if inside else build_detector(choice, weights, device, shared)
+    if choice.inside:
+        detector = choice.build(read_weights(weights) if weights else tensors, device, **shared)
+    else:
+        detector = build_detector(choice, weights, device, shared)
     if not isinstance(detector, Detector):
         raise InputError(f"--detections {choice.name}: {no_detector(detector)}")
     return detector
