@@ -52,7 +52,7 @@ class Contrast(TrainingModule):
 
 NETWORKS = {"chain of ScaleTrack": "chain", "global_infonce of ScaleTrack": "global_infonce"}
 CASES = [*LOSSES, *NETWORKS]
-STAGES = (2, 3)
+STAGES = (2,)
 """Of ZeRO."""
 
 

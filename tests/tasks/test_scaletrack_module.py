@@ -162,6 +162,7 @@ def test_layers_draw_the_same_positives() -> None:
         ({"clips": {"size": 500}}, "clips.size = 500: .* multiples of 32, such as 512"),
         ({"loss": {"kind": "pairwise"}}, "clips.frames = 10: pairwise .* set clips.frames = 2"),
         ({"loss": {"layer_weights": [1.0]}}, "loss.layer_weights: 1 numbers for the 2 decoder layers"),
+        ({"loss": {"layer_weights": [0, 0]}}, "loss.layer_weights: at least one has to be above 0"),
         ({"objects": {"masklets": False}}, "objects.chains: nothing says who is who"),
     ],
 )

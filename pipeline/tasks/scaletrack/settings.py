@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trackmill.models.losses.objects import TEMPERATURE
 from trackmill.models.scaletrack.variants import VARIANTS, Variant
@@ -55,6 +55,13 @@ class LossSection(Settings):
     negatives: bool = Field(
         True, description="Whether pseudo-negatives are compared; where objects.negatives names a sidecar."
     )
+
+    @field_validator("layer_weights")
+    @classmethod
+    def _something_is_learnt(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
+        if weights and not any(weights):
+            raise ValueError("at least one has to be above 0, or nothing is learnt")
+        return weights
 
 
 def find_variant(model: ModelSettings) -> Variant:
