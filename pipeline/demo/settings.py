@@ -18,7 +18,7 @@ class DemoSettings(Settings):
     seed: int = Field(0, ge=0, description="Of training, of the camera's ways and of the imperfect detections.")
     executor: Literal["ray", "inline"] = Field("ray", description="Of mining.")
     recipe: Literal["scaletrack_lite0", "masa_lite0"] = Field(
-        "masa_lite0", description="What is trained, and tracks: a recipe of jobs/train.py for CPUs."
+        "scaletrack_lite0", description="What is trained, and tracks: a recipe of jobs/train.py for CPUs."
     )
     mine: tuple[str, ...] = Field(
         (), description="Further settings of jobs/mine_proposals.py, as its --set takes them."

@@ -290,7 +290,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="train",
-        summary="A small association model on those chains, and on two views of single pictures; no label is used.",
+        summary="A small association model on those chains; no label is used.",
         prepare=_nothing,
         commands=_train,
         finish=_draw_curves,

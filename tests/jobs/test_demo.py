@@ -15,15 +15,15 @@ from trackmill.pipeline.sources.packaged import packaged_media
 
 TINY = {
     "executor": "inline",
-    "mine": ["read.label_fps=0.5", "read.longest_side=256"],
-    "chains": ["link_fps=1.0", "cuts=histogram"],
+    "mine": ["read.label_fps=1.0", "read.longest_side=256"],
+    "chains": ["link_fps=2.0", "cuts=histogram"],
     "steps": 2,
     "photographs": ["coffee"],
     "frames": 12,
     "video_frames": 4,
     "long_side": 96,
     "train": [
-        *("data.batch_size=2", "data.workers=0", "views.size=64", "objects.min_side=4.0", "views.min_side=4.0"),
+        *("data.batch_size=2", "data.workers=0", "clips.size=64", "clips.frames=3"),
         "telemetry.tensorboard=false",
     ],
 }
@@ -63,7 +63,7 @@ def test_it_makes_everything(done: Path) -> None:
     for stage in STAGES[:-1]:
         for line in json.loads((done / "stages" / f"{stage.name}.json").read_text())["commands"]:
             assert line.startswith("python jobs/")
-    lines = [json.loads(line) for line in (done / "run_masa_lite0" / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (done / "run_scaletrack_lite0" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
 
 
@@ -83,12 +83,12 @@ def test_what_was_held_out_was_not_mined(done: Path) -> None:
 
 @pytest.mark.slow
 def test_what_is_done_is_not_done_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (done / "run_masa_lite0" / "final" / "model.safetensors").stat().st_mtime_ns
+    before = (done / "run_scaletrack_lite0" / "final" / "model.safetensors").stat().st_mtime_ns
     assert demo(done) == 0
     printed = capsys.readouterr().out
     assert printed.count("done already") == 5
     assert "$ python" not in printed
-    assert (done / "run_masa_lite0" / "final" / "model.safetensors").stat().st_mtime_ns == before
+    assert (done / "run_scaletrack_lite0" / "final" / "model.safetensors").stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
