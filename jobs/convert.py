@@ -11,7 +11,6 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
 
 from trackmill.models.masa.variants import VARIANTS
-from trackmill.models.registry import MODELS
 from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
@@ -37,8 +36,8 @@ def add_options(p: JobParser) -> None:
     add = p.option
     add("--weights", required=True, metavar="URL", help="the checkpoint: a path or URL of .pth/.safetensors")
     add("--output", required=True, metavar="FOLDER", help="gets MODEL.safetensors and README.md")
-    names = f"what it must be: {', '.join(MODELS)} (default: recognised by its tensors)"
-    add("--model", aliases=["--variant"], type=OneOf(MODELS), metavar="NAME", help=names)
+    names = f"what it must be: {', '.join(VARIANTS)} (default: recognised by its tensors)"
+    add("--model", aliases=["--variant"], type=OneOf(VARIANTS), metavar="NAME", help=names)
     add("--sha256", default="", metavar="HEX", help="what the file must have")
 
 
@@ -82,6 +81,11 @@ def convert(source: str, folder: str, card: str, variant: str | None, sha256: st
     found = variant or recognise(checkpoint)
     if found is None:
         raise InputError(f"{weights.name}: cannot tell the variant from its tensors; name it with --model")
+    if found not in VARIANTS:
+        raise InputError(
+            f"{weights.name}: {found} has no official checkpoints to convert; trackmill export --weights FILE writes "
+            "its own files with a card"
+        )
     model = build_model(found, checkpoint)
     target = join(folder, f"{found}.safetensors")
     metadata = metadata_of(model.variant, source=weights.name, source_sha256=weights.sha256)

@@ -87,8 +87,8 @@ def export(source: ExportSource, folder: str, card: str, *, size: tuple[int, int
         MissingPackage: ONNX is not installed.
         OSError: could not be written.
     """
-    from trackmill.models.masa.variants import metadata_of
     from trackmill.pipeline.export.card import model_card
+    from trackmill.pipeline.export.kinds import metadata_of
     from trackmill.pipeline.training.weight_files import write_tensors
 
     variant = source.model.variant
@@ -98,7 +98,7 @@ def export(source: ExportSource, folder: str, card: str, *, size: tuple[int, int
         more |= {"step": str(source.training.step), "recipe": source.training.recipe.name}
         more |= {"data_fingerprint": str(source.training.data.get("fingerprint", ""))}
     target = join(folder, f"{variant.name}.safetensors")
-    written = write_tensors(target, source.model.state_dict(), metadata_of(variant, **more))
+    written = write_tensors(target, source.model.state_dict(), metadata_of(source.model, **more))
     say(f"weights: {redact(target)}")
     files = {f"{variant.name}.safetensors": written["sha256"]}
     if graph:
@@ -111,9 +111,15 @@ def export(source: ExportSource, folder: str, card: str, *, size: tuple[int, int
 
 
 def _graph(source: ExportSource, size: tuple[int, int] | None) -> tuple[bytes, Difference]:
+    from trackmill.models.masa.model import Masa
     from trackmill.models.masa.onnx import to_onnx
     from trackmill.pipeline.export.onnx_check import TOLERANCE, compare
 
+    if not isinstance(source.model, Masa):
+        raise InputError(
+            f"--onnx: {source.model.variant.name} remembers earlier frames, and there is no graph of that so far: "
+            "leave --onnx out, and use the .safetensors"
+        )
     graph = to_onnx(source.model, size).SerializeToString(deterministic=True)
     compared = compare(source.model, graph, size)
     say(

@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from trackmill.models.masa.loading import IMAGENET
 from trackmill.models.masa.model import Masa
-from trackmill.pipeline.export.licences import BACKBONE_LICENCES
+from trackmill.pipeline.export import kinds
 from trackmill.pipeline.export.onnx_check import TOLERANCE, Difference
 from trackmill.pipeline.export.source import ExportSource, Training
 from trackmill.pipeline.shards.card import escape
@@ -36,23 +35,19 @@ def model_card(
     """
     variant = source.model.variant
     weights = next(iter(files))
-    offsets = "sampled as in the released code" if variant.compatible_offsets else "enlarged first"
     facts = {
         "variant": variant.name,
         "exported from": source.name,
         "SHA-256 of that file": source.sha256 or "not a file",
-        "backbone": variant.backbone,
-        "embedding": f"{variant.embed_channels} values a box",
-        "made for pictures of": f"{variant.resize[0]} x {variant.resize[1]} pixels at most (long x short side)",
-        "coarser levels": offsets,
+        **kinds.facts(source.model),
         **{f"SHA-256 of {name}": digest for name, digest in files.items()},
     }
     sections = [
         f"{MARK}\n# {variant.name}\n\n{_introduction(source)}\n",
         _table(("", ""), facts.items()),
-        _use(variant.name, weights),
+        _use(source.model, weights),
     ]
-    if compared is not None:
+    if compared is not None and isinstance(source.model, Masa):
         sections.append(_onnx(source.model, size, compared))
     sections.append(_parts(source))
     if source.training is not None:
@@ -62,27 +57,21 @@ def model_card(
 
 
 def _introduction(source: ExportSource) -> str:
-    what = (
-        'MASA ("Matching Anything by Segmenting Anything", Li et al., CVPR 2024) in plain PyTorch: embeddings that\n'
-        "tell objects of one frame apart and find them again in the next."
-    )
+    what = kinds.introduction(source.model)
     if source.training is None:
         return what
     return f"{what} Trained with Trackmill for {source.training.step:,} steps."
 
 
-def _use(variant: str, weights: str) -> str:
+def _use(model: kinds.Exportable, weights: str) -> str:
     return f"""\
 ## Use
 
 ```python
-import trackmill.models.masa
-
-model = trackmill.models.masa.load("{variant}", "{weights}")
-embeddings = model.embed(images, boxes)  # images: (B, 3, H, W) float RGB 0..255; boxes: a list of (N, 4) xyxy
+{kinds.usage(model, weights)}
 ```
 
-Every job of Trackmill takes the file: `python jobs/track.py --model {variant} --weights {weights} ...`
+Every job of Trackmill takes the file: `python jobs/track.py --model {model.variant.name} --weights {weights} ...`
 """
 
 
@@ -184,12 +173,7 @@ def _metrics(training: Training) -> str:
 def _licence(source: ExportSource) -> str:
     text = "## Licence\n\n"
     start = source.training.recipe.model.weights if source.training else source.name  # type: ignore[attr-defined]
-    if start not in ("", IMAGENET):
-        text += "The code of MASA is Apache-2.0; its authors state no separate licence for their weights. Where these\n"
-        text += "weights started from theirs: "
-    else:
-        text += "Where the backbone started from published weights: "
-    text += f"{BACKBONE_LICENCES[source.model.variant.backbone]}.\n"
+    text += kinds.origin(source.model, start)
     if source.training is not None:
         if source.training.licences:
             text += "\nPictures and videos that it was trained on, as the data set's manifest tells:\n\n"

@@ -14,6 +14,8 @@ from torch import nn
 from trackmill.models.masa.model import Masa
 from trackmill.models.outside import choose
 from trackmill.models.registry import MODELS, recognise
+from trackmill.models.scaletrack.model import ScaleTrack
+from trackmill.pipeline.export.kinds import HEADER, Exportable
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, read_document
@@ -72,7 +74,7 @@ class ExportSource:
         metadata: the file's metadata.
     """
 
-    model: Masa
+    model: Exportable
     name: str
     sha256: str
     training: Training | None = None
@@ -165,8 +167,8 @@ def _stored(run: str, recipe: Recipe, which: str) -> ExportSource:
     state, averaged = saved_checkpoint.read_state(stored)
     task = make_task(recipe)
     network = fill_network(task.build(recipe.seed), {**state.parameters, **(averaged or {})})
-    if not isinstance(network, Masa):
-        raise InputError(f"{redact(run)} has trained no MASA but a {type(network).__name__}")
+    if not isinstance(network, Masa | ScaleTrack):
+        raise InputError(f"{redact(run)} has trained no MASA or ScaleTrack but a {type(network).__name__}")
     # Frozen parts are not in the checkpoint: they were rebuilt, from files that may have changed since.
     changes.check_frozen(stored, checkpoint.frozen_digest(nn.ModuleDict({"network": network})))
     files = stored.document.files
@@ -195,8 +197,8 @@ def _recipe_of(run: str) -> Recipe:
 def _training(
     run: str, recipe: Recipe, step: int, data: Mapping[str, Any], metadata: Mapping[str, str], averaged: bool
 ) -> Training:
-    if recipe.task != "masa":
-        raise ConfigError(f"{redact(run)} has trained {recipe.task!r}, and only MASA can be exported so far")
+    if recipe.task not in ("masa", "scaletrack"):
+        raise ConfigError(f"{redact(run)} has trained {recipe.task!r}; only MASA and ScaleTrack can be exported so far")
     return Training(
         url=redact(run),
         recipe=recipe,
@@ -231,4 +233,4 @@ def _licences(data_url: str) -> dict[str, int] | None:
 
 def _words(metadata: Mapping[str, Any]) -> dict[str, str]:
     """A file's own metadata, without the entries that `metadata_of` writes again."""
-    return {key: str(value) for key, value in metadata.items() if key not in ("variant", "compatible_offsets")}
+    return {key: str(value) for key, value in metadata.items() if key not in HEADER}
