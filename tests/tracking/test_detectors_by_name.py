@@ -91,7 +91,6 @@ def test_a_detector_of_transformers(folder: Path, capsys: pytest.CaptureFixture[
         (["--detections", "masa", "--classes", "person"], "has no class 'person'; it knows object"),
         ([*SSD, "--detector-weights", "none", "--classes", "dgo"],
          "has no class 'dgo'; did you mean 'dog'"),
-        (["--classes", "person"], "--classes: goes with a detector that --detections names"),
         (["--detections", "det.txt", "--text-weights", "clip.pt"], "text_weights"),
     ],
 )  # fmt: skip
