@@ -22,9 +22,10 @@ from trackmill.jobs import inspect_shards, mine_chains, mine_proposals
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import open_dataset, read_row
 from trackmill.pipeline.sidecars.about import find_sidecars
+from trackmill.pipeline.sidecars.chains.settings import VideoChainSettings
 from trackmill.pipeline.sidecars.chains.source_frames import indices_between
 from trackmill.pipeline.sidecars.part import read_part
-from trackmill.pipeline.sidecars.producers.video_chains import VideoChainProducer, VideoChainSettings
+from trackmill.pipeline.sidecars.producers.video_chains import VideoChainProducer
 from trackmill.pipeline.sidecars.run import make_sidecar
 from trackmill.schemas.config import build
 from trackmill.schemas.errors import InputError
