@@ -60,6 +60,9 @@ def read_file_detections(
     key, colon, rest = detections.partition(":")
     if colon and not rest.startswith("//") and not os.path.exists(detections) and (advice := nearest(key, DETECTORS)):
         raise InputError(f"--detections: no detector is called {key!r}; {advice} (followed by a colon)")
+    plain = not set(detections) & set(":/.")
+    if plain and not os.path.exists(detections) and (advice := nearest(detections, DETECTORS)):
+        raise InputError(f"--detections: no detector is called {detections!r}; {advice}")
     least = float("-inf") if min_score is None else min_score
     found = read_detections(detections, reader.name, reader.file_names, images, least)
     if isinstance(reader, PictureFrames) and redact(detections).lower().endswith((".txt", ".csv")):

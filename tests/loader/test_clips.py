@@ -251,6 +251,16 @@ def test_of_two_chains_of_one_masklet_the_better_one_goes_on() -> None:
     assert found.boxes[1].tolist() == [list(A), list(near)] and found.ids[1].tolist() == [0, -1]
 
 
+def test_a_box_whose_chain_has_a_number_below_zero_is_nobody() -> None:
+    """As somebody's own sidecar may say of boxes that are in no chain: they are not one object, whatever they meet."""
+    rows = {0: box_rows((A, -1), (B, 4)), 1: box_rows((B, 4), (C, -1)), 2: box_rows((C, -1), (B, 4))}
+    clip = DrawnClip(squares=((A,),) * 3, annotated=frozenset(), sidecars={"chains": rows})
+    found = identities_of(clip, ClipSources(chains="chains"))
+    assert [ids.tolist() for ids in found.ids] == [[-1, 0], [0, -1], [-1, 0]]
+    met = DrawnClip(squares=((A,),) * 3, annotated=frozenset({0}), sidecars={"chains": rows})
+    assert [ids.tolist() for ids in identities_of(met, ClipSources(chains="chains")).ids] == [[0], [1, -1], [-1, 1]]
+
+
 def test_who_is_too_small_or_unknown_is_nobody_s_negative() -> None:
     """Negatives are a sidecar that is older than all chains: every box of the frame, and one box that is nobody."""
     small, other = (200, 20, 206, 26), (60, 90, 110, 150)

@@ -81,6 +81,7 @@ def test_a_detector_of_transformers(folder: Path, capsys: pytest.CaptureFixture[
         (["--detections", "hf:detr", "--text-weights", "x"], "hf:detr: compares no vectors of names"),
         (["--detections", "detic:x.pth", "--min-score", "7"], "min_score: Input should be less than or equal to 1"),
         (["--detections", "detics:x.pth"], "no detector is called 'detics'; did you mean 'detic'"),
+        (["--detections", "ssdlite-persn"], "no detector is called 'ssdlite-persn'; did you mean 'ssdlite-person'"),
         (["--detections", "detic:x.pth", "--detector-weights", "y.pth"], "its name says which weights"),
         (["--detections", "detic:x.pth"], "no checkpoint at"),
         (["--detections", "hf:/nowhere/detr"], "there is no folder there"),

@@ -71,7 +71,8 @@ _NOBODY = ("nobody", 0)
 
 
 def _number(name: tuple[str, int], numbers: dict[tuple[str, int], int]) -> int:
-    return -1 if name == _NOBODY else numbers.setdefault(name, len(numbers))
+    # Numbers below 0, as sidecars of somebody's own may give boxes that are in no chain, are nobody's either.
+    return -1 if name == _NOBODY or name[1] < 0 else numbers.setdefault(name, len(numbers))
 
 
 def _once(ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -89,7 +90,7 @@ def _owners(masklets: Sequence[_Frame | None], chains: Sequence[_Frame | None]) 
             continue
         overlaps = iou_matrix(chain[0], masklet[0])  # (chains, masklets)
         best = overlaps.argmax(axis=1)
-        for row in np.flatnonzero(overlaps.max(axis=1) >= SAME_IOU).tolist():
+        for row in np.flatnonzero((overlaps.max(axis=1) >= SAME_IOU) & (chain[1] >= 0)).tolist():
             met.setdefault(int(chain[1][row]), set()).add(int(masklet[1][best[row]]))
     return {chain: ("masklet", min(own)) if len(own) == 1 else _NOBODY for chain, own in met.items()}
 
