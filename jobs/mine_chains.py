@@ -87,6 +87,10 @@ def run(options: Options) -> ExitCode:
     settings(options)
     if options.plan_only and (options.purity or options.truth or options.output):
         raise InputError("--plan-only makes nothing to measure: leave out --purity, --truth and --output")
+    if options.truth:  # before a cluster works for hours
+        from trackmill.pipeline.sidecars.chains.report import TruthFiles
+
+        TruthFiles(options.truth)
     code = make(options, options.data, options.name, PRODUCER)
     if code in (ExitCode.FINE, ExitCode.INCOMPLETE) and (options.purity or options.truth or options.output):
         measure(options.data, options.name, options.truth or "", options.output or "")

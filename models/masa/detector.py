@@ -73,10 +73,15 @@ class MasaProposals(Detector):
         """What the registry builds; see `trackmill.models.registry`.
 
         Raises:
-            ValueError: tensors: it has no weights but the model's.
+            ValueError: tensors: it has no weights but the model's; or the model has no head that proposes objects.
         """
         if tensors is not None:
             raise InputError("the detector masa is the head of the model that tracks: it takes no weights of its own")
+        if not hasattr(features.model, "propose_levels"):
+            raise InputError(
+                f"{features.model.variant.name} has no proposal head for masa to find objects with: give --detections a "
+                "file or another detector, such as ssdlite-person"
+            )
         settings = DetectionSettings(
             score_threshold=config.min_score, iou_threshold=config.nms_iou, kept=config.max_boxes
         )

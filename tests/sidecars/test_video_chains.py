@@ -308,6 +308,8 @@ def test_the_command(moving: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         rows += [f"{t + 1},{number},{x},{y},{SIDE},{SIDE},1,-1,-1,-1" for t, (x, y) in enumerate(corners)]
     truth.write_text("\n".join(rows))
     command = ["--data", root, "--detector", SQUARES, "--cuts", "histogram", "--executor", "inline"]
+    assert mine_chains.main([*command, "--truth", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere: no such file or folder" in capsys.readouterr().err and not part.exists()
     capsys.readouterr()
     assert (
         mine_chains.main([*command, "--truth", str(tmp_path / "truth"), "--output", str(tmp_path / "purity.json")]) == 0

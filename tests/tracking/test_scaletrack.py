@@ -165,6 +165,12 @@ def test_the_command_tracks_with_a_file_of_a_changed_variant(network: ScaleTrack
     assert len(rows) == 18 and len({row[1] for row in rows}) == 3
 
 
+def test_the_head_that_it_has_not_is_not_asked_for_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--video", str(write_frames(tmp_path / "frames", 2)), "--output", str(tmp_path / "out")]
+    assert track.main([*options, "--model", "scaletrack_lite0", "--detections", "masa", "--device", "cpu"]) == 2
+    assert "scaletrack_lite0 has no proposal head" in capsys.readouterr().err
+
+
 def test_another_side_is_asked_for_as_of_any_model(network: ScaleTrack) -> None:
     from trackmill.models.detectors.frame_scaling import FrameScaling
 
