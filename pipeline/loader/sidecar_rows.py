@@ -14,6 +14,8 @@ CHAINS = ("chain", "box")
 """Columns of a sidecar of chains, see `trackmill.pipeline.sidecars.producers.chains`."""
 DETECTIONS = ("box", "score")
 """Columns of a sidecar of detections or negatives."""
+MADE_BY: dict[tuple[str, ...], str] = {CHAINS: "video-chains"}
+"""Which producer makes a sidecar with these columns, where its name does not tell."""
 
 
 def rows_with(sample: StoredSample, name: str, frame: int, columns: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -123,12 +123,17 @@ class Sidecars:
             NoSidecar: it was never made; says which there are and what makes it.
             SidecarError: its `sidecar.json` is missing or damaged.
         """
+        return self.get(name)
+
+    def get(self, name: str, producer: str = "") -> Sidecar:
+        """The same; where it was never made, `producer` says whose it would have to be (empty: its name tells)."""
         if name in self.damaged:
             raise SidecarError(self.damaged[name])
         if name in self.by_name:
             return self.by_name[name]
         there = f"there are {', '.join(self.by_name)}" if self.by_name else "there are none"
-        raise NoSidecar(f"{redact(self.root)} has no sidecar {name!r} ({there}): {command(self.root, name)} makes it")
+        makes = command(self.root, name, producer)
+        raise NoSidecar(f"{redact(self.root)} has no sidecar {name!r} ({there}): {makes} makes it")
 
 
 def fingerprint_parts(producer: type[Producer], settings: Settings) -> dict[str, Any]:
@@ -304,7 +309,8 @@ def command(root: str, name: str, producer: str = "") -> str:
         name: of the sidecar.
         producer: what its producer calls itself, if it was begun; where it lies is not written down, as it may move.
     """
-    producer = producer or name
+    # Two producers make chains; who has none yet wants those of the native rate.
+    producer = producer or ("video-chains" if name == "chains" else name)
     if producer == "negatives":
         named = f" --name {name}" if name != producer else ""
         return f"trackmill negatives --data {redact(root)}{named} --detector ... --weights ..."

@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.loader import ShardLoader
 from trackmill.pipeline.loader.order import share
-from trackmill.pipeline.loader.sidecar_rows import check_columns
+from trackmill.pipeline.loader.sidecar_rows import MADE_BY, check_columns
 from trackmill.pipeline.tasks.base import Task, TrainingModule
 from trackmill.pipeline.training import changes, checkpoint, saved_checkpoint
 from trackmill.pipeline.training.ema import Ema
@@ -71,10 +71,12 @@ def data_identity(catalog: Catalog, task: Task) -> dict[str, Any]:
     """
     identity = {"fingerprint": catalog.fingerprint, "samples": len(catalog)}
     named = task.sidecars()
-    sidecars = {name: catalog.sidecars[name].about.fingerprint for name in named}
-    if isinstance(named, Mapping):
-        for name, columns in named.items():
-            check_columns(name, [column.name for column in catalog.sidecars[name].about.columns], columns)
+    sidecars = {}
+    for name in named:
+        columns = tuple(named[name]) if isinstance(named, Mapping) else ()
+        about = catalog.sidecars.get(name, MADE_BY.get(columns, "")).about
+        check_columns(name, [column.name for column in about.columns], columns)
+        sidecars[name] = about.fingerprint
     return identity | ({"sidecars": sidecars} if sidecars else {})
 
 

@@ -102,7 +102,7 @@ def test_the_same_rows_with_workers_and_from_s3(tmp_path: Path, monkeypatch: pyt
 
 def test_a_sidecar_that_is_missing_names_the_command(tmp_path: Path) -> None:
     root = make_dataset(str(tmp_path)).root
-    missing = rf"no sidecar 'chains' \(there are none\): trackmill sidecar {root} chains makes it"
+    missing = rf"no sidecar 'chains' \(there are none\): trackmill mine-chains --data {root} \.\.\. makes it"
     with pytest.raises(NoSidecar, match=missing):
         sample_of(root, "pic0").sidecar("chains", 0)
     with pytest.raises(NoSidecar, match="there are none"):
