@@ -79,8 +79,8 @@ class MasaProposals(Detector):
             raise InputError("the detector masa is the head of the model that tracks: it takes no weights of its own")
         if not hasattr(features.model, "propose_levels"):
             raise InputError(
-                f"{features.model.variant.name} has no proposal head for masa to find objects with: give --detections a "
-                "file or another detector, such as ssdlite-person"
+                f"{features.model.variant.name} has no proposal head for masa to find objects with: give --detections "
+                "a file or another detector, such as ssdlite-person"
             )
         settings = DetectionSettings(
             score_threshold=config.min_score, iou_threshold=config.nms_iou, kept=config.max_boxes
