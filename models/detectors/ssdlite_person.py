@@ -25,8 +25,8 @@ LEAST_SCORE = 0.3
 """At it, recall and precision are those of the public detections of MOT15's small scenes; the graph itself gives all.
 
 TUD-Stadtmitte, every 15th frame: .74 at .87; PETS09-S2L1, every 15th of 150: .68 at .81 (IoU 0.5). With 3 x 2 tiles
-PETS has .82 at .72, and TUD, where people are large, .78 at .69. On the four frames of MOT17-02 that were tried, with 30
-small people each, the whole frame finds .12.
+PETS has .82 at .72, and TUD, where people are large, .78 at .69. On the four frames of MOT17-02 that were tried,
+with 30 small people each, the whole frame finds .12.
 """
 
 NMS_IOU = 0.6
