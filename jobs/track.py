@@ -40,7 +40,7 @@ def add_options(p: JobParser) -> None:
     add("--video", required=True, metavar="URL", help="a video, a folder of pictures, or a MOTChallenge sequence")
     sources = (
         f"a file (MOTChallenge .txt, COCO .json, .parquet), {', '.join(detector_forms())}, or your own "
-        "my_package.my_module:Class; masa is the model's own proposal head, detic alone the detector inside masa_detic, "
+        "my_package.my_module:Class; masa is the model's own proposal head, detic alone that inside masa_detic, "
         "or on the maps of scaletrack_unified_detic; an end-to-end model needs none "
         f"(default {DEFAULT_DETECTOR}, people, where its extra is installed)"
     )
