@@ -53,6 +53,7 @@ class Stream:
     def __init__(self, model: Network) -> None:
         self.model = model
         self._earlier: Tensor | None = None
+        self._shapes: list[tuple[int, ...]] = []
 
     def reset(self) -> None:
         """Forget all frames: the next one is the first of another video."""
@@ -88,12 +89,22 @@ class Stream:
             maps: all maps of the backbone, (1, C_l, H_l, W_l) each, as `ScaleTrack.backbone_maps` gives them.
             boxes: (N, 4) xyxy in pixels of the network's input.
             size: height and width of the picture in this input, which is padded right and below; None: all of it.
+
+        Raises:
+            ValueError: the maps have other shapes than those of the frames before. The buffer is as before then.
         """
         device = self.model.device
         sizes = None if size is None else torch.tensor([size], device=device)
         return self._advance(maps, torch.as_tensor(boxes, dtype=torch.float32).to(device), sizes)
 
     def _advance(self, maps: Sequence[Tensor], boxes: Tensor, sizes: Tensor | None) -> Tensor:
+        shapes = [tuple(each.shape[1:]) for each in maps]
+        if self._earlier is not None and shapes != self._shapes:
+            raise ValueError(
+                f"maps of {shapes} do not follow maps of {self._shapes}: frames of a stream are padded to one size; "
+                "call reset() before another video"
+            )
+        self._shapes = shapes
         frame_of_box = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         layers, self._earlier = self.model.encode_maps(maps, boxes, frame_of_box, sizes, earlier=self._earlier)
         return layers[-1]

@@ -213,3 +213,16 @@ def test_variants_that_are_refused(changes: dict[str, Any], text: str) -> None:
 def test_variants_have_their_names() -> None:
     assert all(name == variant.name for name, variant in VARIANTS.items())
     assert VARIANTS["scaletrack_s"] == Variant(name="scaletrack_s", backbone="dinov2_vits14")
+
+
+def test_a_stream_s_maps_keep_their_shapes() -> None:
+    """Also where maps of another shape have as many cells, which would be read in the wrong places."""
+    model, box = small_model(), torch.tensor([[1.0, 1.0, 20.0, 20.0]])
+    stream = model.stream()
+    wide, high = (model.backbone_maps(torch.rand(1, 3, *size)) for size in ((64, 96), (96, 64)))
+    stream.step_maps(wide, box)
+    with pytest.raises(ValueError, match="do not follow maps of"):
+        stream.step_maps(high, box)
+    stream.step_maps(wide, box)
+    stream.reset()
+    stream.step_maps(high, box)
