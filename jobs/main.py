@@ -22,6 +22,7 @@ COMMANDS = {
     "mine-chains": ("mine_chains", "mine chains, pseudo-masklets of unlabelled video, over shards that exist"),
     "audit": ("audit_negatives", "look at pseudo-negatives before they are trained on"),
     "train": ("train", "train a model from shards"),
+    "curves": ("draw_curves", "draw the curves of training runs"),
     "track": ("track", "track objects in a video"),
     "evaluate": ("evaluate", "compare tracks with ground truth"),
     "export": ("export", "write a trained model as safetensors and ONNX"),

@@ -36,6 +36,7 @@ MISTAKES = {
     "mine-chains": ["--data", "root", "--detectro", "ssdlite-person"],
     "audit": ["set", "--sidecra", "negatives"],
     "train": ["--output", "out", "--recipe", "masa_lite"],
+    "curves": ["run", "--outputt", "curves.png"],
     "track": ["--video", "x", "--detections", "y", "--output", "out", "--trackr", "tao"],
     "evaluate": ["--benchmark", "mot71", "--gt", "x"],
     "export": ["--weights", "x", "--output", "out", "--model", "masa_lite"],

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trackmill.jobs import draw_curves
 from trackmill.pipeline.training.telemetry.curves import write_picture
 from trackmill.pipeline.training.telemetry.picture import _COLOURS, draw_png
 from trackmill.pipeline.training.telemetry.plot import as_line
@@ -57,7 +58,15 @@ def test_runs_of_several_seeds_in_one_picture(tmp_path: Path) -> None:
             file.parent.mkdir(exist_ok=True)
             lines = [{"step": step, **{key: value - 0.1 * step for key, value in row.items()}} for step in (1, 2)]
             file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_picture({f"seed {seed}": str(tmp_path / str(seed)) for seed in (0, 1)}, str(tmp_path / "curves.png"))
+    runs = {f"seed {seed}": str(tmp_path / str(seed)) for seed in (0, 1)}
+    write_picture(runs, str(tmp_path / "curves.png"))
+    words = [f"{name}={run}" for name, run in runs.items()]
+    assert draw_curves.main([*words, "--output", str(tmp_path / "command.png")]) == 0
+    assert (tmp_path / "command.png").read_bytes() == (tmp_path / "curves.png").read_bytes()
+    page = str(tmp_path / "page.html")
+    assert draw_curves.main([words[0], "--output", page]) == 0
+    for wrong in ([*words, "--output", page], [words[0], words[0], "--output", page], [words[0], "--output", "x.svg"]):
+        assert draw_curves.main(wrong) == 2
     image = pixels((tmp_path / "curves.png").read_bytes())
     assert image.shape[1] == 3 * 400
     assert len(near(image[60:], _COLOURS[1])), "the second seed lies over the first"
