@@ -1,11 +1,11 @@
-"""Which plain feature tells people apart, and does it in every scene? Layouts of the band head, without any training.
+"""Which plain feature tells people apart, in every scene? Layouts of the band head, without any training.
 
 Run it with `python -m tests.benchmarks.transfer`. Without `--gt` it takes the two sequences of `../shared/data/mot15`
 that come with pixels. A row is one layout on the frozen EfficientNet-Lite0 with ImageNet weights: masa_lite0, then one
-change after another up to `masa_lite0_colour`, then what was left out again. `--weights` adds trained files of either
-model. Every row is given for each sequence alone as well, with the difference to the first row and its 95 % interval,
-paired over people. Nothing here is learnt, but masa_lite0_colour was chosen on
-the two default sequences, as what helps in both: for a verdict on it, give others.
+change after another up to `masa_lite0_colour`, then what was left out again. `--weights` adds trained files of
+masa_lite0_colour. Every row is given for each sequence alone as well, with the difference to the first row and its 95 %
+interval, paired over people. Nothing here is learnt, but masa_lite0_colour was chosen on the two default sequences, as
+what helps in both: for a verdict on it, give others.
 
 Compare by rank-1 and mAP. AssA takes a threshold, which with `--crossed` is chosen on the other sequences.
 """
