@@ -31,4 +31,5 @@ SIX_BANDS = BandLayout(bands=6, columns=3, samples=2)
 
 COLOUR_BANDS = BandLayout(bands=12, columns=4, samples=1, margin=1 / 6, coarsest=0.7, colours=1.0)
 """Thinner bands of the middle, the coarsest map for less, colours beside them. Chosen by rank-1 on TUD-Stadtmitte and
-PETS09-S2L1, where every step helps in both; `python -m tests.benchmarks.transfer` measures the steps on any sequences."""
+PETS09-S2L1 together; `python -m tests.benchmarks.transfer` measures the steps on any sequences.
+"""
