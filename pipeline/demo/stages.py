@@ -33,6 +33,14 @@ _NOT_IN_KEYS = {"recipe", "chains"}
 MODELS = ("untrained", "trained")
 
 
+RULES = {
+    "masa_lite0": ("--tracker", "tao", "--set", "tracker.max_distance=-1", "--set", "tracker.memo_tracklet_frames=60"),
+    "scaletrack_lite0": ("--tracker", "scaletrack", "--set", "tracker.memory_frames=60"),
+}
+"""Of each recipe's model its own rule: appearance alone, without a gate on distances, and with a memory that outlasts a
+look to the other side."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A job, such as `track` for jobs/track.py, and its arguments."""
@@ -232,9 +240,7 @@ def _track(demo: Demo) -> list[Command]:
     commands = []
     for model in MODELS:
         for name in demo.settings.photographs:
-            # No gate on distances, so appearance alone decides; and a memory that outlasts a look to the other side.
-            rules = ["--tracker", "tao", "--set", "tracker.max_distance=-1", "--set", "tracker.memo_tracklet_frames=60"]
-            given = ["--detections", join(demo.sequence(name), "det", "det.txt"), *rules]
+            given = ["--detections", join(demo.sequence(name), "det", "det.txt"), *RULES[demo.settings.recipe]]
             commands.append(_track_one(demo, model, demo.sequence(name), demo.at("tracks", model), given))
     video = ["--detections", DEFAULT_DETECTOR]
     commands.append(_track_one(demo, "trained", demo.at("video", VIDEO), demo.at("video_tracks"), video))
