@@ -72,8 +72,12 @@ class BandHead(nn.Module):
         """As `pool`, for boxes (N, 4) of all images in any order, with the number of each one's image: (N,) int64."""
         # Coordinates stay float32 if the maps are half precision, see `trackmill.models.masa.heads.roi_align_levels`.
         precise = torch.promote_types(maps[0].dtype, torch.float32)
+        return self.pool_regions(maps, torch.cat([image_of_box[:, None].to(precise), boxes.to(precise)], dim=1))
+
+    def pool_regions(self, maps: Sequence[Tensor], regions: Tensor) -> Tensor:
+        """The same for regions (N, 5) float32: number of the image, x0, y0, x1, y1."""
+        precise = regions.dtype
         layout, parts = self.layout, []
-        regions = torch.cat([image_of_box[:, None].to(precise), boxes.to(precise)], dim=1)
         if layout.margin:
             image, x0, y0, x1, y1 = regions.unbind(dim=1)
             cut = layout.margin * (x1 - x0)

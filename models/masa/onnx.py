@@ -69,7 +69,7 @@ class OnnxEmbedder(nn.Module):
         box_images = torch.cat([box_images, box_images.new_zeros(1)])
         regions = torch.cat([box_images[:, None].to(boxes), boxes], dim=1)  # (N + 1, 5): image, x0, y0, x1, y1
         if isinstance(self.model.track_head, BandHead):
-            pooled = self.model.track_head.pool_flat(maps, boxes, box_images)
+            pooled = self.model.track_head.pool_regions(maps, regions)
         else:
             used = self.model.variant.num_roi_levels
             pooled = _pool_levels(self._levels(maps)[:used], self.model.variant.strides[:used], regions)
