@@ -65,6 +65,10 @@ def test_runs_of_several_seeds_in_one_picture(tmp_path: Path) -> None:
     assert (tmp_path / "command.png").read_bytes() == (tmp_path / "curves.png").read_bytes()
     page = str(tmp_path / "page.html")
     assert draw_curves.main([words[0], "--output", page]) == 0
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "metrics.jsonl").touch()
+    assert draw_curves.main([words[0], str(empty), "--output", str(tmp_path / "other.png")]) == 2
     for wrong in ([*words, "--output", page], [words[0], words[0], "--output", page], [words[0], "--output", "x.svg"]):
         assert draw_curves.main(wrong) == 2
     image = pixels((tmp_path / "curves.png").read_bytes())

@@ -12,12 +12,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, canonical, exists, join
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.pipeline.training.telemetry.picture import draw_png
 from trackmill.pipeline.training.telemetry.plot import Line, as_line, draw, tick_label
 from trackmill.pipeline.training.telemetry.tags import tag
+from trackmill.schemas.errors import InputError
 
 _MEANINGS = {
     "loss": "sum of the parts, as it is minimised",
@@ -93,12 +95,15 @@ def write_picture(outputs: Mapping[str, str], target: str) -> None:
 
     Raises:
         FileNotFoundError: a run has no `metrics.jsonl`.
+        InputError: there is no step in it.
         OSError: the picture could not be written.
     """
     training: dict[str, dict[str, Line]] = {}
     evaluation: dict[str, dict[str, Line]] = {}
     for run, output in outputs.items():
         rows, evaluations = _read(canonical(output))
+        if not rows:
+            raise InputError(f"{redact(output)}: no step stands in its metrics.jsonl yet, so there is nothing to draw")
         for panels, found in ((training, rows), (evaluation, evaluations)):
             for name, line in _lines(found).items():
                 panels.setdefault(name, {})[run] = line
