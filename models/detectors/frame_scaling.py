@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from trackmill.schemas.errors import InputError
 
 Size = tuple[int, int]
 """Height and width in pixels."""
+
+Maps = TypeVar("Maps")
+"""What a network makes of images of one size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,3 +79,22 @@ def runs_of_one_size(images: Sequence[NDArray[np.uint8]]) -> list[slice]:
     """Slices of neighbouring images that are equally large, so that each run can be one batch."""
     starts = [i for i in range(len(images)) if i == 0 or images[i].shape != images[i - 1].shape]
     return [slice(begin, end) for begin, end in zip(starts, [*starts[1:], len(images)])]
+
+
+class LatestMaps(Generic[Maps]):
+    """Remembers what was made of the latest batch of frames, so that a detector and an embedder share it."""
+
+    def __init__(self) -> None:
+        self._images: list[NDArray[np.uint8]] = []
+        self._runs: list[Maps] = []
+
+    def of(
+        self, images: Sequence[NDArray[np.uint8]], compute: Callable[[Sequence[NDArray[np.uint8]], slice], Maps]
+    ) -> list[Maps]:
+        """`compute(images, run)` for each run of one size; the very same arrays once more cost nothing."""
+        same = len(images) == len(self._images) and all(a is b for a, b in zip(images, self._images, strict=True))
+        if not same:
+            self._runs = []  # the old maps must be gone before the new ones need the memory
+            self._runs = [compute(images, run) for run in runs_of_one_size(images)]
+            self._images = list(images)
+        return self._runs

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trackmill.models.detectors.frame_scaling import FrameScaling, Size, runs_of_one_size
+from trackmill.models.detectors.frame_scaling import FrameScaling, LatestMaps, Size
 from trackmill.models.embedders.base import Embedder
 from trackmill.models.masa.model import Masa
 from trackmill.schemas.boxes import Boxes
@@ -48,18 +48,12 @@ class FrameFeatures:
 
     def __init__(self, model: Masa, scaling: FrameScaling, device: torch.device | str = "cpu") -> None:
         self.model, self.scaling, self.device = model, scaling, torch.device(device)
-        self._images: list[NDArray[np.uint8]] = []
-        self._runs: list[RunFeatures] = []
+        self._latest = LatestMaps[RunFeatures]()
 
     @torch.inference_mode()
     def of(self, images: Sequence[NDArray[np.uint8]]) -> list[RunFeatures]:
         """Maps of a batch of (H, W, 3) uint8 RGB frames; the very same arrays once more cost nothing."""
-        same = len(images) == len(self._images) and all(a is b for a, b in zip(images, self._images, strict=True))
-        if not same:
-            self._runs = []  # the old maps must be gone before the new ones need the memory
-            self._runs = [self._compute(images, run) for run in runs_of_one_size(images)]
-            self._images = list(images)
-        return self._runs
+        return self._latest.of(images, self._compute)
 
     def embedder(self) -> FeatureEmbedder:
         """An embedder that reads these maps."""

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trackmill.models.backbones.official import recognise_backbone
-from trackmill.models.detectors.frame_scaling import FrameScaling, Size, runs_of_one_size
+from trackmill.models.detectors.frame_scaling import FrameScaling, LatestMaps, Size
 from trackmill.models.detic.loading import fit_network, num_stored_classes, official_tensors, stored_names
 from trackmill.models.detic.network import DeticNetwork
 from trackmill.models.detic.settings import VARIANTS, DetectionSettings
@@ -66,18 +66,12 @@ class SharedFeatures:
 
     def __init__(self, model: ScaleTrack, scaling: FrameScaling) -> None:
         self.model, self.scaling = model, scaling
-        self._images: list[NDArray[np.uint8]] = []
-        self._runs: list[SharedMaps] = []
+        self._latest = LatestMaps[SharedMaps]()
 
     @torch.inference_mode()
     def of(self, images: Sequence[NDArray[np.uint8]]) -> list[SharedMaps]:
         """Maps of a batch of (H, W, 3) uint8 RGB frames; the very same arrays once more cost nothing."""
-        same = len(images) == len(self._images) and all(a is b for a, b in zip(images, self._images, strict=True))
-        if not same:
-            self._runs = []  # the old maps must be gone before the new ones need the memory
-            self._runs = [self._compute(images, run) for run in runs_of_one_size(images)]
-            self._images = list(images)
-        return self._runs
+        return self._latest.of(images, self._compute)
 
     def embedder(self) -> MapsEmbedder:
         """An embedder that reads these maps."""
