@@ -1,0 +1,1 @@
+"""IP-MOT: tracking by query with learnt instance prompts."""
