@@ -23,6 +23,18 @@ class StoredSample(Protocol):
         """File or video that the pixels come from; two clips of one video share it."""
 
     @property
+    def source(self) -> str:
+        """Name of the source that mined it, such as `mot`."""
+
+    @property
+    def video(self) -> str:
+        """Name of the video that a clip was cut from, unique among all videos; empty for a picture.
+
+        Two clips of one video share it, and the ids of their annotated objects are those of the video. Ids of chains
+        are those of the sample alone.
+        """
+
+    @property
     def num_frames(self) -> int:
         """F; 1 for a picture."""
 

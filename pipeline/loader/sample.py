@@ -16,7 +16,7 @@ from trackmill.pipeline.shards.stream import BadShardMember, key_of
 from trackmill.pipeline.shards.tar import BLOCK, BadShard, header, padding, parse_header
 from trackmill.pipeline.sidecars.about import NoSidecar
 from trackmill.pipeline.sidecars.tables import SidecarTables
-from trackmill.schemas.keys import frame_member
+from trackmill.schemas.keys import frame_member, video_of
 from trackmill.schemas.sample import SCHEMA_VERSION
 
 _INVALID = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
@@ -74,6 +74,8 @@ class ShardSample:
             self.origin = str(origin["uri"])
             if origin["byte_range"]:  # one of many inside a tar
                 self.origin += "[{}+{}]".format(*origin["byte_range"])
+            self.source = str(origin["source"])
+            self.video = video_of(str(origin["source_id"])) if record["kind"] == "clip" else ""
         except BadShard:
             raise
         except _INVALID as error:

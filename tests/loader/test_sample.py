@@ -40,7 +40,8 @@ def test_gives_what_the_checked_reader_gives(pieces: dict[str, bytes], kind: str
     sample = ShardSample(pieces[kind], "x.tar", 0)
     checked = read_sample(open_dataset(pieces["root"].decode()), sample.key)
     assert sample.num_frames == len(checked.record.frames)
-    assert sample.origin == checked.record.origin.uri
+    assert sample.origin == checked.record.origin.uri and sample.source == checked.record.origin.source
+    assert sample.video == ("" if kind == "picture" else checked.record.origin.source_id.removesuffix("#c000"))
     for number, frame in enumerate(checked.record.frames):
         boxes, scores = sample.proposals(number)
         assert boxes.dtype == scores.dtype == np.float32
