@@ -1,11 +1,13 @@
-"""CLIP's text tower in plain torch: texts become vectors that can be compared with those of images.
+"""CLIP in plain torch: texts and pictures become vectors that can be compared.
 
     tower = trackmill.models.clip.load("ViT-B-32.pt")                       # OpenAI's file, or Hugging Face's
     vectors = tower(trackmill.models.clip.tokenize(["a person", "a dog"]))  # (2, 512), not normalised
+    towers = trackmill.models.clip.load_towers("ViT-B-16.pt")               # `towers.text` and `towers.image`
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, section 2.4.
-`transformer` has the blocks, `text_tower` what stands around them, `loading` reads checkpoints, `tokenizer` turns texts
-into numbers. Importing this imports no framework.
+`transformer` has the blocks, `text_tower` and `image_tower` what stands around them, `towers` both of them, frozen.
+`loading` reads checkpoints, `hugging_face` has its names, `tokenizer` turns texts into numbers. Importing this imports
+no framework.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from trackmill.models.clip.image_tower import Resizing
     from trackmill.models.clip.text_tower import TextTower
+    from trackmill.models.clip.towers import ClipSizes, ClipTowers
 
-__all__ = ["load", "recognise", "tokenize"]
+__all__ = ["load", "load_towers", "recognise", "tokenize"]
 
 
 def load(weights: str | os.PathLike[str] | Mapping[str, torch.Tensor], device: str | torch.device = "cpu") -> TextTower:
@@ -42,6 +46,35 @@ def load(weights: str | os.PathLike[str] | Mapping[str, torch.Tensor], device: s
     from trackmill.models.clip.loading import load_text_tower
 
     return load_text_tower(weights, device)
+
+
+def load_towers(
+    weights: str | os.PathLike[str] | Mapping[str, torch.Tensor],
+    device: str | torch.device = "cpu",
+    *,
+    expected: ClipSizes | None = None,
+    resizing: Resizing = "bilinear",
+) -> ClipTowers:
+    """Both towers of a CLIP, frozen, in evaluation mode and float32.
+
+    Their sizes follow from the tensors, so ViT-B/32, ViT-B/16 and ViT-L/14 load alike. The temperature is left out.
+
+    Args:
+        weights: as of `load`, with an image tower that is a vision transformer.
+        device: where they are put.
+        expected: sizes that they must have.
+        resizing: how the table of positions is resized for pictures of another size: "bilinear" or "bicubic", both
+            without antialiasing and without aligned corners.
+
+    Raises:
+        BadWeights: not such a file, damaged, tensors that do not fit, or other sizes than expected; names them. A
+            `ValueError`.
+        FileNotFoundError: there is no such file.
+        OSError: a URL could not be fetched.
+    """
+    from trackmill.models.clip.loading import load_both_towers
+
+    return load_both_towers(weights, device, expected=expected, resizing=resizing)
 
 
 def recognise(tensors: Mapping[str, torch.Tensor]) -> str | None:
