@@ -93,6 +93,19 @@ class Task(ABC):
     """Numbers of a step, of those that the module returns, without which nothing is learnt, such as the number of
     positive pairs: a run in which one stays 0 is an error, not a success."""
 
+    without_zero_3: ClassVar[str] = ""
+    """Why ZeRO stage 3 cannot train it, to be read by people; empty: it can."""
+
+    def scheduled(self, steps: int, parts: int) -> None:  # noqa: B027  most tasks do not ask
+        """How long training will be, for a module that follows a schedule of its own.
+
+        Called on the driver and on every rank, before `build`. `max_steps` cuts a run short and changes neither number.
+
+        Args:
+            steps: of the optimiser, in the whole schedule.
+            parts: forward passes in each of them, on each rank (`optim.accumulate`).
+        """
+
     @abstractmethod
     def build(self, seed: int, read_weights: bool = True) -> TrainingModule:
         """The network with its losses and starting weights, on the CPU in training mode.

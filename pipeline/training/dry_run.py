@@ -150,6 +150,7 @@ def measure_steps(plan: TrainingPlan, ranks: int, device: torch.device, budget: 
     recipe = plan.recipe
     built = plan.built
     task = built.task if built is not None else make_task(recipe)
+    task.scheduled(recipe.schedule.steps, recipe.optim.accumulate)
     used = PeakMemory(device)
     module = (built.module if built is not None else task.build(recipe.seed)).to(device)
     budget -= used.grown()

@@ -132,6 +132,7 @@ def prepare_training(
     everything = read_catalog(recipe.data.url, task.needs_boxes())
     catalog = task.usable(everything)
     recipe = for_data(recipe, len(catalog))
+    task.scheduled(recipe.schedule.steps, recipe.optim.accumulate)
     identity = data_identity(catalog, task)
     start = starting_point(output, resume, thorough=False)
     check_batch(recipe, catalog, ranks, saved_checkpoint.stored_streams(start, recipe.micro_batch))
@@ -150,6 +151,8 @@ def prepare_training(
     evaluation = task.evaluation()
     if evaluation is not None and not finished:
         evaluation.check()
+    if recipe.engine.name == "deepspeed" and recipe.engine.zero_stage == 3 and task.without_zero_3:
+        raise ConfigError(f"engine.zero_stage = 3: {task.without_zero_3}; set it to 2")
     if recipe.engine.name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         raise MissingPackage('engine deepspeed needs a package that is not installed: pip install -e ".[deepspeed]"')
     built = BuiltTask(task=task, module=task.build(recipe.seed)) if start is None and build else None
@@ -313,6 +316,7 @@ def worker(
     task = built.task if built is not None else make_task(recipe)
     catalog = task.usable(read_catalog(recipe.data.url, task.needs_boxes()))
     recipe = for_data(recipe, len(catalog))
+    task.scheduled(recipe.schedule.steps, recipe.optim.accumulate)
 
     def choose() -> tuple[SavedCheckpoint | None, list[dict[str, Any]]]:
         chosen = starting_point(canonical(output), resume)

@@ -16,8 +16,6 @@ from trackmill.models.masa.starting import start_backbone
 from trackmill.models.masa.variants import Variant, metadata_of
 from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.pipeline.loader.views import ViewSettings
-from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import exists
 from trackmill.pipeline.tasks.association_benchmark import EvaluationSettings, make_evaluation
 from trackmill.pipeline.tasks.base import Evaluation, Task
 from trackmill.pipeline.tasks.masa.batch import PairBatch, join_examples
@@ -26,6 +24,7 @@ from trackmill.pipeline.tasks.masa.examples import Example, MakeMasaExample
 from trackmill.pipeline.tasks.masa.module import MasaTraining, frozen_parts
 from trackmill.pipeline.tasks.masa.objects import ObjectSettings
 from trackmill.pipeline.tasks.masa.settings import LossSection, ModelSettings
+from trackmill.pipeline.tasks.weight_sources import require_weights
 from trackmill.pipeline.weights import read_weights
 from trackmill.schemas.config import ConfigError, Settings
 from trackmill.schemas.errors import MissingPackage
@@ -75,7 +74,7 @@ class MasaTask(Task):
                 f"views.size: {self._variant.name} takes at most {self._variant.input_side} pixels, found {views.size}"
             )
         for key in ("weights", "backbone_weights"):
-            _check_there(key, getattr(model, key))
+            require_weights(f"model.{key}", getattr(model, key), (IMAGENET,))
         self._frozen = frozen_parts(self._variant, model.freeze, self._loss)
         if importlib.util.find_spec("albumentations") is None:
             raise MissingPackage('views need albumentations 2.0.8: type pip install -e ".[train]"')
@@ -148,14 +147,3 @@ def _variant(model: ModelSettings) -> Variant:
     if model.compatible_offsets is None:
         return variant
     return dataclasses.replace(variant, compatible_offsets=model.compatible_offsets)
-
-
-def _check_there(key: str, source: str) -> None:
-    if not source or source == IMAGENET:
-        return
-    try:
-        there = exists(source)
-    except ValueError as error:
-        raise ConfigError(f"model.{key}: {error}") from None
-    if not there:
-        raise ConfigError(f"model.{key}: no file at {redact(source)}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from trackmill.models.losses.objects import TEMPERATURE
 from trackmill.models.scaletrack.variants import VARIANTS, Variant
-from trackmill.schemas.config import ConfigError, Settings
-from trackmill.schemas.names import nearest
+from trackmill.pipeline.tasks.variant_changes import VariantChanges, chosen_variant
+from trackmill.schemas.config import Settings
 
 Kind = Literal["chain", "pairwise", "broken_chain", "global_supcon", "global_infonce"]
 
@@ -19,7 +18,7 @@ class ModelSettings(Settings):
     """Section `model`: what is trained, from where, and which parts of it."""
 
     variant: str = Field("scaletrack_s", description="A name in trackmill.models.scaletrack.variants.")
-    changes: dict[str, bool | int | float | str | tuple[int, ...]] = Field(
+    changes: VariantChanges = Field(
         default_factory=dict,
         description="Fields of the variant with other values, such as {temporal = false}: the rows of the paper's "
         "table 7, a longer window. The exported file knows them.",
@@ -68,24 +67,6 @@ def find_variant(model: ModelSettings) -> Variant:
     """The variant of section `model`, with its changes.
 
     Raises:
-        ConfigError: unknown names or values that do not fit; names the key and the nearest.
+        ConfigError: see `chosen_variant`.
     """
-    if model.variant not in VARIANTS:
-        advice = nearest(model.variant, VARIANTS) or f"known: {', '.join(VARIANTS)}"
-        raise ConfigError(f"model.variant: there is no variant {model.variant!r}; {advice}")
-    variant = VARIANTS[model.variant]
-    values: dict[str, Any] = {}
-    known = {each.name: getattr(variant, each.name) for each in dataclasses.fields(variant)}
-    for name, value in model.changes.items():
-        if name not in known or name == "name":
-            advice = nearest(name, known) or f"known: {', '.join(known)}"
-            raise ConfigError(f"model.changes: variants have no field {name!r} to change; {advice}")
-        kind = type(known[name])
-        fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
-        if known[name] is not None and not fits:
-            raise ConfigError(f"model.changes.{name} = {value!r}: should be {kind.__name__}, as {known[name]!r} is")
-        values[name] = float(value) if kind is float and isinstance(value, int) else value
-    try:
-        return dataclasses.replace(variant, **values)
-    except ValueError as error:
-        raise ConfigError(f"model.changes: {error}") from None
+    return chosen_variant(model.variant, model.changes, VARIANTS)

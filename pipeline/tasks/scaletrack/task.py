@@ -15,8 +15,6 @@ from trackmill.models.scaletrack.variants import Variant
 from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.clips import ClipExample, ClipSettings, ClipSources, usable_clips
-from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import exists
 from trackmill.pipeline.tasks.association_benchmark import EvaluationSettings, make_evaluation
 from trackmill.pipeline.tasks.base import Evaluation, Task
 from trackmill.pipeline.tasks.scaletrack.batch import ClipBatch, join_clips
@@ -24,6 +22,7 @@ from trackmill.pipeline.tasks.scaletrack.evaluation import scaletrack_embedding
 from trackmill.pipeline.tasks.scaletrack.examples import MakeScaleTrackExample
 from trackmill.pipeline.tasks.scaletrack.module import ScaleTrackTraining, check_frozen
 from trackmill.pipeline.tasks.scaletrack.settings import LossSection, ModelSettings, find_variant
+from trackmill.pipeline.tasks.weight_sources import require_weights
 from trackmill.pipeline.weights import read_weights
 from trackmill.schemas.config import ConfigError, Settings
 
@@ -69,7 +68,7 @@ class ScaleTrackTask(Task):
                 "objects.chains: nothing says who is who: name a sidecar of chains, or set objects.masklets = true"
             )
         for key in ("weights", "backbone_weights"):
-            _check_there(key, getattr(model, key))
+            require_weights(f"model.{key}", getattr(model, key), WORDS if key == "backbone_weights" else ())
         network = _outline(self._variant)
         check_frozen(network, model.freeze)
         divisor = network.backbone.divisor
@@ -154,14 +153,3 @@ def _outline(variant: Variant) -> ScaleTrack:
             return ScaleTrack(variant)
     except ValueError as error:
         raise ConfigError(f"model.changes: {error}") from None
-
-
-def _check_there(key: str, source: str) -> None:
-    if not source or (key == "backbone_weights" and source in WORDS):
-        return
-    try:
-        there = exists(source)
-    except ValueError as error:
-        raise ConfigError(f"model.{key}: {error}") from None
-    if not there:
-        raise ConfigError(f"model.{key}: no file at {redact(source)}")
