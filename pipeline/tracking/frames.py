@@ -180,6 +180,12 @@ class PictureFrames(FrameReader):
             log.warning("%s: the pictures begin with %s: it is frame 1, the next one 2, and so on", where, first)
             self._number([(name, number + shift) for name, number in self._files])
 
+    def keep_numbers(self, first: int, last: int | None) -> None:
+        """Read only the pictures of the frames from `first` to `last`; None: to the end."""
+        kept = [(name, number) for name, number in self._files if number >= first and (last is None or number <= last)]
+        self.num_frames = len(kept)
+        self._number(kept)
+
     def __iter__(self) -> Iterator[SourceFrame]:
         for index, (name, number) in enumerate(self._files):
             url = join(self._folder, name)
