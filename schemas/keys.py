@@ -42,22 +42,6 @@ def video_of(source_id: str) -> str:
     return _CLIP.sub("", source_id)
 
 
-def identity_key(dataset: str, sequence: str, identity: int) -> int:
-    """A number of 63 bits for somebody who is tracked, the same in every run and on every machine.
-
-    Args:
-        dataset: name of the data set, such as the source that mined it.
-        sequence: name of the video; two clips of one video give the same.
-        identity: who it is in that video.
-
-    Returns:
-        The first 63 bits of a SHA-256; of a million identities two are alike with a chance of 5e-8.
-    """
-    # With lengths: no two different triples give the same text.
-    text = f"{len(dataset)}:{dataset}{len(sequence)}:{sequence}{identity}"
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
-
-
 def unit_name(unit: int) -> str:
     """`part-00000012`: the stem of every file that unit 12 writes."""
     return f"part-{unit:08d}"
