@@ -15,35 +15,42 @@ VariantChanges = dict[str, bool | int | float | str | tuple[int, ...]]
 """Type of the key `model.changes`."""
 
 
-def chosen_variant(name: str, changes: Mapping[str, Any], variants: Mapping[str, V]) -> V:
+def chosen_variant(
+    name: str,
+    changes: Mapping[str, Any],
+    variants: Mapping[str, V],
+    name_key: str = "model.variant",
+    changes_key: str = "model.changes",
+) -> V:
     """One of the variants, with its changes.
 
     Args:
-        name: `model.variant`.
-        changes: `model.changes`: fields of the variant's dataclass by name. A field of a dataclass inside it is named
-            with a dot, as in `detector.queries`.
+        name: of the variant.
+        changes: fields of the variant's dataclass by name. A field of a dataclass inside it is named with a dot, as in
+            `detector.queries`.
         variants: all there are; dataclasses.
+        name_key, changes_key: where a recipe says these two.
 
     Raises:
         ConfigError: unknown names or values that do not fit; names the key and the nearest.
     """
     if name not in variants:
         advice = nearest(name, variants) or f"known: {', '.join(variants)}"
-        raise ConfigError(f"model.variant: there is no variant {name!r}; {advice}")
+        raise ConfigError(f"{name_key}: there is no variant {name!r}; {advice}")
     variant = variants[name]
     for key, value in changes.items():
         known = _fields("", variant)
         if key not in known:
             advice = nearest(key, known) or f"known: {', '.join(known)}"
-            raise ConfigError(f"model.changes: variants have no field {key!r} to change; {advice}")
+            raise ConfigError(f"{changes_key}: variants have no field {key!r} to change; {advice}")
         if not _fits(value, known[key]):
             raise ConfigError(
-                f"model.changes.{key} = {value!r}: should be {type(known[key]).__name__}, as {known[key]!r} is"
+                f"{changes_key}.{key} = {value!r}: should be {type(known[key]).__name__}, as {known[key]!r} is"
             )
     try:
         return _replaced(variant, changes)
     except ValueError as error:
-        raise ConfigError(f"model.changes: {error}") from None
+        raise ConfigError(f"{changes_key}: {error}") from None
 
 
 def _fields(prefix: str, variant: Any) -> dict[str, Any]:

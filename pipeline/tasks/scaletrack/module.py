@@ -12,10 +12,9 @@ from trackmill.models.losses.rivals import LOSSES
 from trackmill.models.scaletrack.model import ScaleTrack
 from trackmill.pipeline.loader.clips import NEGATIVE
 from trackmill.pipeline.tasks.base import TrainingModule
+from trackmill.pipeline.tasks.frozen_parts import freeze_parts, frozen_to_eval
 from trackmill.pipeline.tasks.scaletrack.batch import ClipBatch
 from trackmill.pipeline.tasks.scaletrack.settings import LossSection
-from trackmill.schemas.config import ConfigError
-from trackmill.schemas.names import nearest
 
 
 class ScaleTrackTraining(TrainingModule):
@@ -32,17 +31,13 @@ class ScaleTrackTraining(TrainingModule):
     def __init__(self, network: ScaleTrack, frozen: Sequence[str], loss: LossSection) -> None:
         super().__init__()
         self.network, self.frozen, self.loss = network, tuple(frozen), loss
-        for name, parameter in network.named_parameters():
-            if any(name == part or name.startswith(f"{part}.") for part in frozen):
-                parameter.requires_grad_(False)
+        freeze_parts(network, frozen)
         self.train()
 
     def train(self, mode: bool = True) -> ScaleTrackTraining:
         """As in any module, but for what is frozen."""
         super().train(mode)
-        for name, module in self.network.named_modules():
-            if name in self.frozen:
-                module.eval()
+        frozen_to_eval(self.network, self.frozen)
         return self
 
     def forward(self, batch: ClipBatch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -96,20 +91,3 @@ class ScaleTrackTraining(TrainingModule):
         pairs = images.reshape(clips * frames // 2, 2, *images.shape[2:])
         sizes = batch.sizes.repeat_interleave(frames // 2, dim=0)
         return self.network.encode(pairs.float() / 255, batch.boxes, frame_of_box, sizes)
-
-
-def check_frozen(network: ScaleTrack, freeze: Sequence[str]) -> None:
-    """See that every part of `model.freeze` is one, and that something is left to train.
-
-    Raises:
-        ConfigError: the network has no such part; names the nearest.
-    """
-    names = [name for name, _ in network.named_parameters()]
-    modules = [name for name, _ in network.named_modules() if name]
-    for part in freeze:
-        if not any(name == part or name.startswith(f"{part}.") for name in names):
-            known = ", ".join(each for each in modules if "." not in each)
-            advice = nearest(part, modules) or f"known: {known}"
-            raise ConfigError(f"model.freeze: {network.variant.name} has no part {part!r}; {advice}")
-    if all(any(name == part or name.startswith(f"{part}.") for part in freeze) for name in names):
-        raise ConfigError(f"model.freeze: nothing of {network.variant.name} is left to train")

@@ -17,10 +17,11 @@ from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.clips import ClipExample, ClipSettings, ClipSources, usable_clips
 from trackmill.pipeline.tasks.association_benchmark import EvaluationSettings, make_evaluation
 from trackmill.pipeline.tasks.base import Evaluation, Task
+from trackmill.pipeline.tasks.frozen_parts import check_frozen
 from trackmill.pipeline.tasks.scaletrack.batch import ClipBatch, join_clips
 from trackmill.pipeline.tasks.scaletrack.evaluation import scaletrack_embedding
 from trackmill.pipeline.tasks.scaletrack.examples import MakeScaleTrackExample
-from trackmill.pipeline.tasks.scaletrack.module import ScaleTrackTraining, check_frozen
+from trackmill.pipeline.tasks.scaletrack.module import ScaleTrackTraining
 from trackmill.pipeline.tasks.scaletrack.settings import LossSection, ModelSettings, find_variant
 from trackmill.pipeline.tasks.weight_sources import require_weights
 from trackmill.pipeline.weights import read_weights
@@ -70,7 +71,7 @@ class ScaleTrackTask(Task):
         for key in ("weights", "backbone_weights"):
             require_weights(f"model.{key}", getattr(model, key), WORDS if key == "backbone_weights" else ())
         network = _outline(self._variant)
-        check_frozen(network, model.freeze)
+        check_frozen(network, model.freeze, self._variant.name)
         divisor = network.backbone.divisor
         if clips.size % divisor:
             near = max(divisor, round(clips.size / divisor) * divisor)
