@@ -1,4 +1,4 @@
-"""Parts of a network that a recipe leaves as they are: `model.freeze`, names of the state dict and what is below them."""
+"""Parts of a network that a recipe leaves as they are: `model.freeze`, names of the state dict and all below them."""
 
 from __future__ import annotations
 

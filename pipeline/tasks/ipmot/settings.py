@@ -7,7 +7,7 @@ The defaults are the paper's. Where the paper is silent, `[D]` marks a decision 
 | 4 | M, learnt vectors of an identity | `trackbook.vectors` |
 | 5 | decoder layers that carry the alignment | `loss.layers` |
 | 6 | triplet, i2tce | `loss.triplet`, `loss.i2tce` |
-| 7 | naive, alignment, query balanced strategy | `model.variant = "ip_mot_star"`, `loss.alignment`, `model.changes.qbs` |
+| 7 | naive, alignment, query balanced strategy | `model.variant`, `loss.alignment`, `model.changes` |
 
 Tables 4 to 6 were measured without the query balanced strategy: their best row is "alignment without QBS" of table 7.
 """
