@@ -182,15 +182,14 @@ class Stream:
             ids=names[shown], boxes=corners[shown], scores=scores[places[shown]], indices=places[shown]
         )
 
-    def _next_tracks(self, output: FrameOutput, places: NDArray[np.int64], num_newborn: int) -> TrackQueries:
-        device = output.scores.device
-        keep = torch.from_numpy(places).to(device, non_blocking=True)
+    def _next_tracks(self, output: FrameOutput, places: NDArray[np.int64], num_newborn: int) -> TrackQueries | None:
         # The network does not look at identities while it tracks; each track has another one all the same.
-        ids = torch.arange(self._born, self._born + num_newborn, device=device)
+        ids = torch.arange(self._born, self._born + num_newborn)
         self._born += num_newborn
         if self._tracks is not None:
-            old = keep[: len(places) - num_newborn] - output.num_detect
+            old = torch.from_numpy(places[: len(places) - num_newborn] - output.num_detect)
             ids = torch.cat([self._tracks.ids[old], ids])
+        keep = torch.from_numpy(places).to(output.scores.device, non_blocking=True)
         return self.model.next_tracks(output, self._tracks, keep, ids)
 
     def _within_limit(
