@@ -1,8 +1,7 @@
 """What a file of ours says about itself: the name of its variant, and all of its fields.
 
-So a model that was trained with a longer memory or fewer layers loads by itself, also when the variant of that name is
-no longer what it was. Headers come from anywhere: what they
-say is checked, and bounded, before anything is built from it.
+See `trackmill.models.weights.variant_header`: a model that was trained with a longer memory or fewer layers loads by
+itself.
 """
 
 from __future__ import annotations
@@ -10,14 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from trackmill.models.scaletrack.variants import VARIANTS, Variant
-from trackmill.models.weights.metadata import to_header
-from trackmill.schemas.errors import InputError
-from trackmill.schemas.names import shortened
+from trackmill.models.weights.variant_header import described_variant, variant_metadata
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,15 +21,11 @@ PREFIX = "backbone.network."
 """What stands before the backbone's names in our files."""
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Variant)}
-_LARGEST = 65_536
-"""Of any whole number in a header: more is no variant but damage."""
-_MOST_LAYERS = 64
 
 
 def metadata_of(variant: Variant, **more: str) -> dict[str, str]:
     """Metadata for safetensors files of `variant`."""
-    fields = dataclasses.asdict(variant)
-    return to_header({"variant": fields.pop("name"), "fields": fields, **more})
+    return variant_metadata(variant, **more)
 
 
 def differing(variant: Variant) -> dict[str, Any]:
@@ -53,43 +44,7 @@ def variant_of(metadata: Mapping[str, Any], where: str) -> Variant | None:
     Raises:
         ValueError: it names fields that there are not, or values that cannot be; says which.
     """
-    name, fields = metadata.get("variant"), metadata.get("fields")
-    if not isinstance(name, str) or (name not in VARIANTS and not isinstance(fields, dict)):
-        return None
-    fields = {} if fields is None else fields
-    if not isinstance(fields, dict):
-        raise InputError(f"{where}: its header should name the fields of {shortened(name, 60)}, found {fields!r:.60}")
-    _check_fields(fields, Variant, where, ("name",))
-    base = dataclasses.asdict(VARIANTS[name]) if name in VARIANTS else {"name": name}
-    try:
-        return TypeAdapter(Variant).validate_python({**base, **fields})
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "variant"
-        text = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{where}: its header is not one of ours: {place}: {text}") from None
-
-
-def _check_fields(fields: Mapping[str, Any], kind: Any, where: str, without: tuple[str, ...] = ()) -> None:
-    """Refuse fields that there are not, and numbers beyond any sense.
-
-    Raises:
-        InputError: names the field.
-    """
-    known = {field.name for field in dataclasses.fields(kind)}
-    types = get_type_hints(kind)
-    for field, value in fields.items():
-        if field not in known or field in without:
-            raise InputError(
-                f"{where}: made by another version of trackmill: its variant has the field {shortened(field, 60)!r}"
-            )
-        if isinstance(value, dict) and dataclasses.is_dataclass(types[field]):
-            _check_fields(value, types[field], where)
-            continue
-        numbers = value if isinstance(value, list | tuple) else [value]
-        most = _MOST_LAYERS if field.endswith("layers") or field == "extra_levels" else _LARGEST
-        if any(isinstance(each, int) and abs(each) > most for each in numbers) or len(numbers) > _MOST_LAYERS:
-            raise InputError(f"{where}: its header says {field} = {value!r:.60}, which is more than {most}")
+    return described_variant(metadata, where, Variant, VARIANTS)
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> str | None:
