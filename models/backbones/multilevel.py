@@ -90,6 +90,10 @@ class MultiLevelBackbone(nn.Module):
                 f"{self.name} takes images whose sides are multiples of {self.divisor} pixels, not {height} x {width}: "
                 "pad them"
             )
+        return self.maps(images)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """As `forward`, without a look at the sides, for networks that take any."""
         return self._read(self.network, images) if self._read else list(self.network(images))
 
 

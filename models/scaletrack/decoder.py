@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from trackmill.models.layers.deformable_attention import DeformableAttention
+from trackmill.models.layers.sine import sine
 from trackmill.models.scaletrack.encoder import FeedForward, Memory
 from trackmill.models.scaletrack.fusion import History, TemporalFusion
 from trackmill.models.scaletrack.pooling import SpatialPooling
-from trackmill.models.scaletrack.positions import sine
 from trackmill.models.scaletrack.variants import Variant
 
 

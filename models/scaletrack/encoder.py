@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from trackmill.models.layers.deformable_attention import DeformableAttention
+from trackmill.models.layers.sine import sine
 from trackmill.models.scaletrack.area import Area
-from trackmill.models.scaletrack.positions import cell_positions, sine
+from trackmill.models.scaletrack.positions import cell_positions
 from trackmill.models.scaletrack.variants import Variant
 
 

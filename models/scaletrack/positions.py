@@ -1,20 +1,9 @@
-"""Sine embeddings of the cells of a map and of boxes (temperature 10000), as in the DETR family."""
+"""Where the cells of a map lie in the picture, for sine embeddings (`trackmill.models.layers.sine`)."""
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
-
-TEMPERATURE = 10000.0
-
-
-def sine(positions: Tensor, width: int) -> Tensor:
-    """Sines and cosines of numbers: (..., K) in 0..1 to (..., K * width) float32; `width` is even."""
-    exponents = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
-    angles = positions.float()[..., None] * (2 * math.pi) / TEMPERATURE**exponents  # (..., K, width / 2)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-3)
 
 
 def cell_positions(shape: tuple[int, int], cells: Tensor | None, like: Tensor) -> Tensor:

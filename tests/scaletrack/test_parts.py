@@ -11,12 +11,13 @@ from torch import Tensor
 
 from tests.scaletrack.small import SMALL, clip, close, small_model, some_boxes
 from trackmill.models.layers.colours import colour_map
+from trackmill.models.layers.sine import sine
 from trackmill.models.scaletrack.area import Area
 from trackmill.models.scaletrack.decoder import Modulation, window_rows
 from trackmill.models.scaletrack.encoder import MaskedGroupNorm
 from trackmill.models.scaletrack.fusion import History, TemporalFusion, sample_volume
 from trackmill.models.scaletrack.pooling import AdaptiveSampling, AttentionPooling, SpatialPooling, pooled_regions
-from trackmill.models.scaletrack.positions import cell_positions, sine
+from trackmill.models.scaletrack.positions import cell_positions
 
 
 def drawn(module: torch.nn.Module, seed: int = 0, by: float = 0.5) -> None:
