@@ -1,0 +1,61 @@
+"""Which query learns which object: the assignment of the least cost (Carion et al., "DETR", ECCV 2020, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trackmill.models.ipmot.losses.detection import FOCAL_ALPHA, FOCAL_GAMMA, GIOU_WEIGHT, L1_WEIGHT, LABEL_WEIGHT
+from trackmill.models.ipmot.overlaps import generalised_iou
+
+_SMALL = 1e-8
+"""Keeps the logarithm of a score finite, as in the published code."""
+
+
+@torch.no_grad()
+def costs(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> Tensor:
+    """What it costs that a query learns an object: 2 focal, 5 L1, 2 GIoU (paper, section 4.2).
+
+    Args:
+        logits: (..., Q, C), any leading dimensions, such as the decoder layers.
+        boxes: (..., Q, 4) cx, cy, w, h in 0..1.
+        labels: (G,) int64 in 0..C-1.
+        target_boxes: (G, 4), as `boxes`; they may leave 0..1.
+
+    Returns:
+        (..., Q, G) float32 without gradients; not finite where the network's numbers are not.
+    """
+    scores = logits.float().sigmoid()[..., labels]  # (..., Q, G)
+    wanted = FOCAL_ALPHA * (1 - scores) ** FOCAL_GAMMA * -(scores + _SMALL).log()
+    unwanted = (1 - FOCAL_ALPHA) * scores**FOCAL_GAMMA * -(1 - scores + _SMALL).log()
+    found, targets = boxes.float().unsqueeze(-2), target_boxes.float()
+    apart = (found - targets).abs().sum(-1)
+    return LABEL_WEIGHT * (wanted - unwanted) + L1_WEIGHT * apart - GIOU_WEIGHT * generalised_iou(found, targets)
+
+
+def match(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """The assignment of one picture and one layer: each object gets a query of its own, as far as there are queries.
+
+    Args:
+        logits: (Q, C).
+        boxes: (Q, 4) cx, cy, w, h in 0..1.
+        labels: (G,) int64 in 0..C-1.
+        target_boxes: (G, 4), as `boxes`.
+
+    Returns:
+        Queries in rising order and the objects that they learn: two (M,) int64 on the logits' device, M = min(Q, G).
+
+    Raises:
+        ValueError: the costs hold NaN or infinity.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    matrix = costs(logits, boxes, labels, target_boxes).cpu()
+    if not bool(matrix.isfinite().all()):
+        raise ValueError(
+            "queries cannot be matched: their logits or boxes, or the boxes of the objects, hold NaN or infinity; the "
+            "training has diverged (lower its learning rate), or the weights are damaged"
+        )
+    query, target = linear_sum_assignment(matrix.numpy())
+    device = logits.device
+    return torch.from_numpy(query).long().to(device), torch.from_numpy(target).long().to(device)
