@@ -1,4 +1,4 @@
-"""Text towers small enough for a test, under the names of OpenAI and of Hugging Face; and the official one, drawn."""
+"""CLIPs small enough for a test, under the names of OpenAI and of Hugging Face; and the official one, drawn."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Any
 import torch
 
 from tests.fixtures import packed
+from trackmill.models.clip.image_tower import ImageTowerSizes
 from trackmill.models.clip.text_tower import TextTower, TextTowerSizes
+from trackmill.models.clip.towers import ClipSizes, ClipTowers
 
 State = dict[str, torch.Tensor]
 
 SMALL = TextTowerSizes(width=64, layers=2, embedding=48)
 """The tokens and the context of CLIP, so that its tokenizer fits; all else is small."""
+
+SMALL_CLIP = ClipSizes(text=SMALL, image=ImageTowerSizes(patch=8, grid=4, width=64, layers=2, embedding=48))
 
 
 def small_state(seed: int = 0) -> State:
@@ -30,9 +34,24 @@ def _small_state(seed: int) -> State:
     return {name: torch.randn(each.shape, generator=generator) * 0.1 for name, each in state.items()}
 
 
+def small_clip_state(seed: int = 0) -> State:
+    """As `small_state`, of both towers, under OpenAI's names and with the temperature."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    image: State = ClipTowers(SMALL_CLIP).image.state_dict()
+    drawn = {f"visual.{name}": torch.randn(each.shape, generator=generator) * 0.1 for name, each in image.items()}
+    return small_state(seed) | drawn | {"logit_scale": torch.tensor(4.6)}
+
+
+def small_towers(seed: int = 0) -> ClipTowers:
+    """Both towers of `SMALL_CLIP`, with random weights that let gradients through."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ClipTowers(SMALL_CLIP)
+
+
 def official_state() -> State:
-    """The text tower of ViT-B/32 under the weights that `detic_r50/clip_text_manifest.json` tells how to draw."""
-    return {entry["name"]: _drawn(entry) for entry in packed.read_json("detic_r50/clip_text_manifest.json")["entries"]}
+    """ViT-B/16 under the weights that `clip_vitb16/manifest.json` tells how to draw."""
+    return {entry["name"]: _drawn(entry) for entry in packed.read_json("clip_vitb16/manifest.json")["entries"]}
 
 
 def _drawn(entry: dict[str, Any]) -> torch.Tensor:
@@ -40,12 +59,14 @@ def _drawn(entry: dict[str, Any]) -> torch.Tensor:
     shape = tuple(entry["shape"])
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(entry["name"].encode())))
     match entry["fill"]:
-        case "matrix":
+        case "fan_in":
             return drawn / math.sqrt(math.prod(shape[1:]))
-        case "near_one":
+        case "norm_weight":
             return 1 + 0.02 * drawn
         case "vector":
             return 0.02 * drawn
+        case "const_ln100":
+            return torch.tensor(math.log(100))
         case other:
             raise ValueError(f"no rule {other!r}")
 
