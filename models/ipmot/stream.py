@@ -143,8 +143,8 @@ class Stream:
         with stage("resize"):
             size = fitted(height, width, settings.short_side, settings.long_side)
             pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None]
-            backbone = self.model.detector.backbone
-            images, masks = network_input(resized(pixels, size), backbone.mean, backbone.std)
+            detector = self.model.detector
+            images, masks = network_input(resized(pixels, size), detector.mean, detector.std)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             with stage("encode"):
                 maps = self.model.encode(images, masks)
