@@ -52,7 +52,8 @@ def cut_crops(
         raise ValueError(f"boxes of {len(boxes)} frames for {len(images)} frames")
     height, width = images.shape[-2:]
     frames = [frame for frame, each in enumerate(boxes) for _ in range(len(each))]
-    every = torch.cat([each.detach().reshape(-1, 4).float() for each in boxes]).cpu()  # one wait for the device
+    nothing = images.new_zeros(0, 4)
+    every = torch.cat([nothing, *(each.detach().float() for each in boxes)]).float().cpu()  # one wait for the device
     limits = every.new_tensor([width, height, width, height])
     inside = every.clamp(min=torch.zeros(4), max=limits)
     sides = inside[:, 2:] - inside[:, :2]
