@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,14 +49,33 @@ def match(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -
     Raises:
         ValueError: the costs hold NaN or infinity.
     """
+    return match_layers(logits[None], boxes[None], labels, target_boxes)[0]
+
+
+def match_layers(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """As `match`, of each of L layers, with one transfer from the device and one to it.
+
+    Args:
+        logits: (L, Q, C).
+        boxes: (L, Q, 4) cx, cy, w, h in 0..1.
+        labels: (G,) int64 in 0..C-1.
+        target_boxes: (G, 4), as `boxes`.
+
+    Returns:
+        Queries and objects of each layer.
+
+    Raises:
+        ValueError: see `match`.
+    """
     from scipy.optimize import linear_sum_assignment
 
-    matrix = costs(logits, boxes, labels, target_boxes).cpu()
-    if not bool(matrix.isfinite().all()):
+    matrices = costs(logits, boxes, labels, target_boxes).cpu()
+    if not bool(matrices.isfinite().all()):
         raise ValueError(
             "queries cannot be matched: their logits or boxes, or the boxes of the objects, hold NaN or infinity; the "
             "training has diverged (lower its learning rate), or the weights are damaged"
         )
-    query, target = linear_sum_assignment(matrix.numpy())
-    device = logits.device
-    return torch.from_numpy(query).long().to(device), torch.from_numpy(target).long().to(device)
+    pairs = [linear_sum_assignment(matrix) for matrix in matrices.numpy()]
+    # They are all of one length, the smaller number of Q and G.
+    placed = torch.tensor(np.array(pairs, dtype=np.int64), device=logits.device)  # (L, 2, M)
+    return [(query, target) for query, target in placed.unbind()]
