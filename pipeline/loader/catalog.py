@@ -82,6 +82,14 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    @property
+    def num_distinct(self) -> int:
+        """Samples, each counted once, also where it is repeated."""
+        if not len(self):
+            return 0
+        shards = self.shard_of(np.arange(len(self)))
+        return 1 + int(np.count_nonzero((np.diff(self.offsets) != 0) | (np.diff(shards) != 0)))
+
     def shard_of(self, samples: NDArray[np.int64] | int) -> NDArray[np.int64]:
         """Index of the shard of each sample."""
         return np.searchsorted(self.first, samples, side="right") - 1
@@ -113,6 +121,27 @@ class Catalog:
             annotated=None if self.annotated is None else self.annotated[kept],
             checksums=self.checksums[kept],
             _keys=None if self._keys is None else self._keys.filter(pa.array(kept)),
+        )
+
+    def repeated(self, times: NDArray[np.int64]) -> Catalog:
+        """The catalog with each sample several times, one after the other: an epoch takes it so often.
+
+        Args:
+            times: (N,) at least 1 each. `fingerprint` and `left_out` stay those of the data set.
+        """
+        if (times == 1).all():
+            return self
+        ends = np.concatenate([[0], np.cumsum(times)])
+        places = np.repeat(np.arange(len(self)), times)
+        return dataclasses.replace(
+            self,
+            first=ends[self.first].astype(np.int64),
+            offsets=self.offsets[places],
+            sizes=self.sizes[places],
+            frames=self.frames[places],
+            annotated=None if self.annotated is None else self.annotated[places],
+            checksums=self.checksums[places],
+            _keys=None if self._keys is None else self._keys.take(pa.array(places)),
         )
 
     def __getstate__(self) -> dict[str, object]:

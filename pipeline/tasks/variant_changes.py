@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator
 
 from trackmill.schemas.config import ConfigError
 from trackmill.schemas.names import nearest
 
 V = TypeVar("V")
 
-VariantChanges = dict[str, bool | int | float | str | tuple[int, ...]]
+
+def _dotted(values: Any, prefix: str = "") -> Any:
+    """`{detector = {queries = 60}}`, which TOML makes of `detector.queries = 60`, as `{"detector.queries": 60}`."""
+    if not isinstance(values, dict):
+        return values
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+VariantChanges = Annotated[dict[str, bool | int | float | str | tuple[int, ...]], BeforeValidator(_dotted)]
 """Type of the key `model.changes`."""
 
 

@@ -145,8 +145,7 @@ def prepare_training(
         finished = False
         notices.append(f"{redact(result_url(output))} is not what its card says: this run writes it again")
     require_packages(recipe.telemetry)
-    if len(catalog) < len(everything):
-        unused = len(everything) - len(catalog)
+    if unused := len(everything) - catalog.num_distinct:
         notices.append(f"{unused:,} of {len(everything):,} samples are nothing that {task.name} learns from")
     evaluation = task.evaluation()
     if evaluation is not None and not finished:

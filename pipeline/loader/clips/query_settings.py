@@ -34,6 +34,11 @@ class QueryClipSettings(Settings):
         description="[[epoch, T], ...]: clips have T frames from that epoch on, counted from 0; [[0, 2]] is 2 for all "
         "of them. A sample with fewer frames gives what it has.",
     )
+    per_frame: bool = Field(
+        True,
+        description="An epoch draws as many clips from a video's sample as it stores frames, since MeMOTR's begins one "
+        "at every frame; false: one. Of a picture it draws one.",
+    )
     interval: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
         (1, 10),
         description="Frames of the source video from one frame of the clip to the next, at least and at most: one draw "

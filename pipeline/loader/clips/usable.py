@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from trackmill.pipeline.loader.catalog import Catalog
+from trackmill.pipeline.loader.clips.query_settings import QuerySources
 from trackmill.pipeline.loader.clips.settings import ClipSources
 from trackmill.pipeline.loader.sidecar_rows import CHAINS
 from trackmill.pipeline.sidecars.about import command
@@ -37,3 +40,31 @@ def usable_clips(catalog: Catalog, sources: ClipSources) -> Catalog:
         f"{where} {nobody}, and no chains, so nobody is known from frame to frame: {makes} links boxes; then set "
         'objects.chains = "chains"'
     )
+
+
+def usable_queries(catalog: Catalog, sources: QuerySources, per_frame: bool) -> Catalog:
+    """The data set as tracking by query learns from it: videos with identities in them, and pictures with people.
+
+    Args:
+        catalog: the whole data set.
+        sources: where identities come from.
+        per_frame: whether an epoch takes a video's sample as often as it has frames.
+
+    Raises:
+        ConfigError: nothing is left; says what to do.
+    """
+    videos, annotated = catalog.frames > 1, catalog.annotated
+    if annotated is None:  # of a folder of tars nobody knows
+        annotated = np.ones(len(catalog), np.bool_)
+    usable = annotated & sources.masklets
+    if sources.chains:
+        usable |= videos
+    if not usable.any():
+        if videos.any():
+            return usable_clips(catalog, sources.clip_sources())  # raises, with what there is
+        raise ConfigError(
+            f"{redact(catalog.url)}: nobody is annotated in any of {len(catalog):,} pictures: mine data sets that say "
+            "where people are, such as CrowdHuman, or videos that also say who they are"
+        )
+    kept = catalog.only(usable)
+    return kept.repeated(np.maximum(1, kept.frames.astype(np.int64))) if per_frame else kept

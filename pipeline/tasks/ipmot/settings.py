@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from trackmill.models.clip.towers import PUBLISHED, ClipSizes
+from trackmill.models.ipmot.clip_pass import ClipPassSettings
 from trackmill.models.ipmot.trackbook import TrackBookSettings
 from trackmill.pipeline.tasks.variant_changes import VariantChanges, chosen_variant
 from trackmill.schemas.config import Settings
@@ -33,7 +34,7 @@ class ModelSettings(Settings):
     variant: str = Field("ip_mot", description="A name in trackmill.models.ipmot.variants.")
     changes: VariantChanges = Field(
         default_factory=dict,
-        description='Fields of the variant with other values, such as {qbs = false} or {"detector.queries" = 60}. The '
+        description="Fields of the variant with other values, such as {qbs = false} or {detector.queries = 60}. The "
         "exported file knows them.",
     )
     weights: str = Field(
@@ -44,6 +45,11 @@ class ModelSettings(Settings):
         description="Where the detector alone starts: the published COCO checkpoint of (DAB-)Deformable-DETR, by path "
         "or URL; empty: `weights`, or fresh.",
     )
+    backbone_weights: str = Field(
+        "",
+        description="Where the backbone alone starts: its official checkpoint, by path or URL; `imagenet` (lite0) and "
+        "`packaged` (ssdlite_mobilenet) are in packages.",
+    )
     freeze: tuple[str, ...] = Field((), description="Parts that are not trained, as named in the state dict.")
 
 
@@ -53,6 +59,17 @@ class MatchingSettings(Settings):
     class_cost: float = Field(2.0, ge=0, description="Of the focal cost; 2 in MOTR and MeMOTR [D].")
     l1_cost: float = Field(5.0, ge=0, description="Of the L1 distance of boxes in 0..1 [D].")
     giou_cost: float = Field(2.0, ge=0, description="Of the negative generalised IoU [D].")
+    newborn_iou: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="A newborn whose box overlaps it less loses its identity at once; 0: never, MeMOTR has 0.5 [D].",
+    )
+    released: Literal["score", "always"] = Field(
+        "score",
+        description="A query that has just lost its identity goes on as a false positive if its score is high enough "
+        "(`score`), or for one frame in any case (`always`, MeMOTR) [D].",
+    )
 
 
 class LossSection(Settings):
@@ -104,7 +121,7 @@ class TrackBookSection(Settings):
     )
     clip: str = Field("vit_b_16", description="Which CLIP that is: a name in trackmill.models.clip.towers.PUBLISHED.")
     clip_changes: VariantChanges = Field(
-        default_factory=dict, description='Sizes that differ in a CLIP of your own, such as {"text.layers" = 6}.'
+        default_factory=dict, description="Sizes that differ in a CLIP of your own, such as {text.layers = 6}."
     )
     capacity: int = Field(
         _DEFAULT.capacity,
@@ -121,6 +138,7 @@ class TrackBookSection(Settings):
     )
     weight_decay: float = Field(_DEFAULT.weight_decay, ge=0, le=100, description="Of its AdamW [D].")
     betas: tuple[_Beta, _Beta] = Field(_DEFAULT.betas, description="Of its AdamW [D].")
+    eps: float = Field(_DEFAULT.eps, gt=0, le=1, description="Of its AdamW [D].")
     similarity: Literal["dot", "cosine"] = Field(
         _DEFAULT.similarity,
         description="Of pictures or embeddings and texts, here and in loss.i2tce: dot products as printed (E1), or "
@@ -130,6 +148,9 @@ class TrackBookSection(Settings):
     t2i: Literal["log_sum", "mean_log"] = Field(
         _DEFAULT.text_to_image,
         description="Where an identity has several crops: log of their sum, as printed (E4), or the mean of logs [D].",
+    )
+    positions: Literal["bilinear", "bicubic"] = Field(
+        "bilinear", description="How CLIP's positions are resized from squares to upright crops [D]."
     )
     smallest: float = Field(
         8.0, ge=1, description="Boxes of which less is in view are not read by CLIP, in pixels of either side [D]."
@@ -146,6 +167,7 @@ class TrackBookSection(Settings):
             learning_rate=self.lr,
             weight_decay=self.weight_decay,
             betas=self.betas,
+            eps=self.eps,
             similarity=self.similarity,
             temperature=self.temperature,
             text_to_image=self.t2i,
@@ -159,3 +181,18 @@ class TrackBookSection(Settings):
             ConfigError: unknown names or values that do not fit; names the key.
         """
         return chosen_variant(self.clip, self.clip_changes, PUBLISHED, "trackbook.clip", "trackbook.clip_changes")
+
+
+def pass_settings(matching: MatchingSettings, loss: LossSection) -> ClipPassSettings:
+    """Both sections as the pass over a clip takes them."""
+    return ClipPassSettings(
+        newborn_iou_threshold=matching.newborn_iou,
+        released=matching.released,
+        class_weight=loss.class_weight,
+        l1_weight=loss.l1_weight,
+        giou_weight=loss.giou_weight,
+        inner_weight=loss.auxiliary_weight,
+        deduplication_weight=loss.dem_weight,
+        dem_background=loss.dem_background,
+        alignment_layers=loss.aligned_layers,
+    )
