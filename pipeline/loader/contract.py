@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +107,19 @@ class MakeExample(Protocol):
             BadShard: the sample cannot be used; the loader skips, counts and names it, and another takes its place.
             UnfitSample: likewise, but it does not count as bad.
         """
+
+
+@runtime_checkable
+class MakesByEpoch(Protocol):
+    """A `MakeExample` whose examples depend on how far training is, such as clips that grow longer.
+
+    Whatever has `at_epoch` is one: the loader asks it for the maker of each epoch, in every process that makes examples,
+    and once for as long as it works on that epoch. So the examples of an epoch are the same wherever and whenever they
+    are made, also where a run goes on in its middle.
+    """
+
+    def at_epoch(self, epoch: int) -> MakeExample:
+        """What makes the examples of an epoch, counted from 0: a pure function of the epoch."""
 
 
 Collate = Callable[[Sequence[Any]], Any]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.pipeline.loader.catalog import Catalog
-from trackmill.pipeline.loader.contract import MakeExample, UnfitSample
+from trackmill.pipeline.loader.contract import MakeExample, MakesByEpoch, UnfitSample
 from trackmill.pipeline.loader.order import Order
 from trackmill.pipeline.loader.sample import ShardSample
 from trackmill.pipeline.loader.shard_files import ShardFiles
@@ -77,7 +77,8 @@ class StreamReader:
         max_bad: float,
     ) -> None:
         self._catalog, self._order, self._streams = catalog, order, streams
-        self._make_example, self._files, self._max_bad = make_example, files, max_bad
+        self._files, self._max_bad = files, max_bad
+        self._maker = lru_cache(maxsize=2)(partial(_maker_at, make_example))
         self._windows: dict[int, dict[int, _Window]] = {}
         self._bad: set[int] = set()
         self._new_bad: list[tuple[int, str]] = []
@@ -130,6 +131,7 @@ class StreamReader:
     def _example(self, stream: int, window: _Window, inside: int, read: ShardSample | None) -> Any:
         place, attempt = int(window.places[inside]), -1
         unfit: list[str] = []
+        make_example = self._maker(window.epoch)
         for step, sample in enumerate(self._candidates(window, inside)):
             if len(unfit) >= MAX_UNFIT:
                 break
@@ -141,7 +143,7 @@ class StreamReader:
                 partners: list[tuple[int, ShardSample]] = []
                 another = partial(self._another, stream, window, stored, avoid, rng, partners)
                 try:
-                    return self._make_example(stored, rng, another)
+                    return make_example(stored, rng, another)
                 except UnfitSample as error:
                     unfit.append(str(error))
                     break
@@ -202,6 +204,10 @@ class StreamReader:
         self._new_bad.append((sample, scrub(reason)))
         if len(self._bad) > self._max_bad:
             raise TooManyBad("too many samples are bad")
+
+
+def _maker_at(make_example: MakeExample, epoch: int) -> MakeExample:
+    return make_example.at_epoch(epoch) if isinstance(make_example, MakesByEpoch) else make_example
 
 
 def _none_fits(reasons: list[str]) -> str:

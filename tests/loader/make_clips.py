@@ -39,10 +39,15 @@ class DrawnClip:
     width: int = 240
     key: str = "drawn"
     origin: str = "videos/drawn.mp4"
+    source: str = "videos"
 
     @property
     def num_frames(self) -> int:
         return len(self.squares)
+
+    @property
+    def video(self) -> str:
+        return self.origin if self.num_frames > 1 else ""
 
     @cached_property
     def jpegs(self) -> list[bytes]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.pipeline.loader.clips.boxes import at_most, objects_in_view, with_negatives
+from trackmill.pipeline.loader.clips.colour import draw_recolour
 from trackmill.pipeline.loader.clips.example import ClipExample, num_pairs
 from trackmill.pipeline.loader.clips.frames import choose_frames
 from trackmill.pipeline.loader.clips.identities import Identities, identities_of
@@ -16,8 +16,6 @@ from trackmill.pipeline.loader.clips.jitter import Jitter, draw_jitter
 from trackmill.pipeline.loader.clips.settings import ClipSettings, ClipSources
 from trackmill.pipeline.loader.contract import StoredSample, UnfitSample
 from trackmill.schemas.boxes import Boxes
-
-_Recolour = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 DRAWS = 10
 """So many draws of frames and augmentation are tried until an object is in view in two frames that follow each other:
@@ -92,21 +90,12 @@ def _pixels(
 
     images = np.zeros((len(frames), settings.size, settings.size, 3), np.uint8)
     rows, columns = jitter.size
-    recolour = _colour(rng, settings)
+    recolour = draw_recolour(rng, settings)
     for number, out in zip(frames.tolist(), images):
         place_frame(sample.image(number, least=jitter.scaled), jitter, out)
         if recolour is not None:
             out[:rows, :columns] = recolour(np.ascontiguousarray(out[:rows, :columns]))
     return images
-
-
-def _colour(rng: np.random.Generator, settings: ClipSettings) -> _Recolour | None:
-    """One change of colours for the whole clip; None where the recipe wants none."""
-    if not (settings.hue or settings.saturation or settings.value or settings.contrast or settings.blur):
-        return None
-    from trackmill.pipeline.loader.views.colour import draw_colour
-
-    return draw_colour(rng, settings)
 
 
 def _nobody(sources: ClipSources) -> str:

@@ -27,10 +27,14 @@ class Identities:
         boxes: F arrays (G_f, 4) float32 `xyxy` in stored pixels; they may leave the frame.
         ids: F arrays (G_f,) int64 from 0; the same object has the same id in all frames, and once in each at most. -1:
             an object of which it is not known who it is; it is nobody's positive, and must be nobody's negative.
+        told: (F,) bool, whether anything says who is in the frame, if only that nobody is.
+        owners: by id, where it comes from: "masklet" or "chain", and its number there.
     """
 
     boxes: tuple[Boxes, ...]
     ids: tuple[NDArray[np.int64], ...]
+    told: NDArray[np.bool_]
+    owners: tuple[tuple[str, int], ...]
 
     def known(self) -> NDArray[np.int64]:
         """Sorted places of the frames in which somebody is identified."""
@@ -49,7 +53,8 @@ def identities_of(sample: StoredSample, sources: ClipSources) -> Identities:
         NoSidecar, OtherShards, BadShard: see `StoredSample`.
     """
     frames = range(sample.num_frames)
-    masklets = [_masklets(sample, frame) if sources.masklets else None for frame in frames]
+    annotated = [sample.objects(frame) if sources.masklets else None for frame in frames]
+    masklets = [_some(each) for each in annotated]
     chains = [_chains(sample, sources.chains, frame) if sources.chains else None for frame in frames]
     owners = _owners(masklets, chains)
     numbers: dict[tuple[str, int], int] = {}
@@ -64,7 +69,8 @@ def identities_of(sample: StoredSample, sources: ClipSources) -> Identities:
         own_ids = np.array([_number(name, numbers) for name in names], np.int64)
         boxes.append(own_boxes)
         ids.append(_once(own_ids))
-    return Identities(boxes=tuple(boxes), ids=tuple(ids))
+    told = np.array([bool(sources.chains) or each is not None for each in annotated], bool)
+    return Identities(boxes=tuple(boxes), ids=tuple(ids), told=told, owners=tuple(numbers))
 
 
 _NOBODY = ("nobody", 0)
@@ -95,11 +101,9 @@ def _owners(masklets: Sequence[_Frame | None], chains: Sequence[_Frame | None]) 
     return {chain: ("masklet", min(own)) if len(own) == 1 else _NOBODY for chain, own in met.items()}
 
 
-def _masklets(sample: StoredSample, frame: int) -> _Frame | None:
-    found = sample.objects(frame)
-    if found is None or not len(found[0]):  # a frame without one says nothing, as not every object is annotated
-        return None
-    return found
+def _some(masklets: _Frame | None) -> _Frame | None:
+    """None for a frame without one: it says nothing where there are chains, as not every object is annotated."""
+    return None if masklets is None or not len(masklets[0]) else masklets
 
 
 def _chains(sample: StoredSample, name: str, frame: int) -> _Frame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,7 +52,8 @@ def draw_frames(sample: StoredSample, rng: np.random.Generator, settings: Object
 
 def _large(found: Identities, settings: ObjectSettings) -> Identities:
     kept = [large_enough(boxes, settings) & (ids >= 0) for boxes, ids in zip(found.boxes, found.ids)]
-    return Identities(
+    return replace(
+        found,
         boxes=tuple(boxes[own] for boxes, own in zip(found.boxes, kept)),
         ids=tuple(ids[own] for ids, own in zip(found.ids, kept)),
     )
