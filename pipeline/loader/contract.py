@@ -113,9 +113,9 @@ class MakeExample(Protocol):
 class MakesByEpoch(Protocol):
     """A `MakeExample` whose examples depend on how far training is, such as clips that grow longer.
 
-    Whatever has `at_epoch` is one: the loader asks it for the maker of each epoch, in every process that makes examples,
-    and once for as long as it works on that epoch. So the examples of an epoch are the same wherever and whenever they
-    are made, also where a run goes on in its middle.
+    Whatever has `at_epoch` is one: the loader asks it for the maker of each epoch, once in every process that makes
+    examples. So the examples of an epoch are the same wherever and whenever they are made, also where a run goes on in
+    its middle.
     """
 
     def at_epoch(self, epoch: int) -> MakeExample:

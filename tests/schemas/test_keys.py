@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trackmill.schemas.identity_keys import identity_key
-from trackmill.schemas.keys import video_of
+from trackmill.schemas.keys import identity_key, video_of
 
 
 @pytest.mark.parametrize(

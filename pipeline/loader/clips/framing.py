@@ -46,7 +46,7 @@ class Framing:
         placed: Boxes = moved.astype(np.float32)
         limit = np.array(self.size[::-1], np.float32)
         low, high = np.maximum(placed[:, :2], 0), np.minimum(placed[:, 2:], limit)
-        in_view: NDArray[np.bool_] = (low < high).all(axis=1)
+        in_view: NDArray[np.bool_] = np.logical_and.reduce(low < high, axis=1)
         return placed, in_view
 
     def pixels(self, image: NDArray[np.uint8], height: int, out: NDArray[np.uint8]) -> None:
@@ -111,7 +111,7 @@ def _side(whole: int, factor: float, limits: tuple[int, int], rng: np.random.Gen
 
 
 def _scaled(part: tuple[int, int], shorter: int, longest: int) -> tuple[int, int]:
-    """Height and width of a part whose shorter side becomes `shorter` (0: stays), unless the longer is too long then."""
+    """Height and width for a part whose shorter side becomes `shorter` (0: stays); the longer is at most `longest`."""
     factor = shorter / min(part) if shorter else 1.0
     factor = min(factor, longest / max(part))
     height, width = (max(1, round(side * factor)) for side in part)

@@ -16,7 +16,7 @@ from trackmill.pipeline.loader.clips.query_settings import QueryClipSettings, Qu
 from trackmill.pipeline.loader.clips.shifts import draw_shifts
 from trackmill.pipeline.loader.contract import StoredSample, UnfitSample
 from trackmill.schemas.boxes import clip_boxes
-from trackmill.schemas.identity_keys import NO_KEY, identity_key
+from trackmill.schemas.keys import NO_KEY, identity_key
 
 
 def make_query_clip(

@@ -20,7 +20,7 @@ class QueryExample:
         ids: T arrays (G_t,) int64 from 0: the same person has the same id in all frames, and once in each. Ids mean
             nothing outside the example.
         keys: T arrays (G_t,) int64, who that is over all data sets, see
-            `trackmill.schemas.identity_keys.identity_key`; `NO_KEY` where nobody knows, as in pictures.
+            `trackmill.schemas.keys.identity_key`; `NO_KEY` where nobody knows, as in pictures.
         static: whether the frames are copies of one picture.
         origin: file or video that the pixels come from.
         key: of the sample.
