@@ -243,13 +243,11 @@ def run_clip(
 def _forward(
     model: IpMot, images: Tensor, masks: Tensor, tracks: TrackQueries | None, settings: ClipPassSettings
 ) -> FrameOutput:
-    def frame() -> FrameOutput:
-        return model.step(model.encode(images, masks), tracks)
-
     if settings.activation_checkpointing and torch.is_grad_enabled():
-        output: FrameOutput = checkpoint(frame, use_reentrant=False)
+        output: FrameOutput = checkpoint(model, images, masks, tracks, use_reentrant=False)
         return output
-    return frame()
+    result: FrameOutput = model(images, masks, tracks)
+    return result
 
 
 class _Clip:

@@ -99,6 +99,10 @@ class IpMot(nn.Module):
             num_detect=num_detect,
         )
 
+    def forward(self, images: Tensor, masks: Tensor, tracks: TrackQueries | None = None) -> FrameOutput:
+        """One frame, from the picture on: `encode` and `step`."""
+        return self.step(self.encode(images, masks), tracks)
+
     def next_tracks(
         self, output: FrameOutput, tracks: TrackQueries | None, keep: Tensor, ids: Tensor
     ) -> TrackQueries | None:

@@ -9,17 +9,16 @@ from torch import Tensor
 from trackmill.models.losses.across_ranks import world_size
 
 
-def mean_over_ranks(number: Tensor) -> Tensor:
-    """The mean of a number over all ranks, without gradients; the number itself where there is one rank.
+def sum_over_ranks(number: Tensor) -> Tensor:
+    """The sum of a number over all ranks, without gradients; the number itself where there is one rank.
 
     Args:
         number: any shape, float32 or float64. Every rank calls this.
     """
-    if world_size() == 1:
-        return number.detach()
-    mean = number.detach().clone()
-    dist.all_reduce(mean)
-    return mean / world_size()
+    total = number.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
 
 
 def collective_average(total: Tensor, number: Tensor | int) -> Tensor:
@@ -27,18 +26,18 @@ def collective_average(total: Tensor, number: Tensor | int) -> Tensor:
 
     T is the number of ground-truth boxes in the clip, as the text defines it; the bounds that Eq. 7 prints mix it with
     the number of frames. [D14]: a box counts once, also under the query-balanced strategy, where detect and track
-    query both learn it. T is averaged over the ranks and is at least 1: since engines average gradients over the ranks
-    too, every box of a step weighs the same, on whichever rank it is.
+    query both learn it. T is averaged over the ranks, whose clips have at least one box together: since engines average
+    gradients over the ranks too, every box of a step weighs the same, on whichever rank it is and on however many.
 
     Args:
         total: sum of a loss over the clip (or over all clips of this rank), any shape.
-        number: T of this rank: boxes in the clip. For E11 the number of entries in the pool.
+        number: T of this rank: boxes in the clip (or in all of its clips).
 
     Returns:
         Of the shape of `total`.
     """
     count = torch.as_tensor(number, dtype=torch.float32, device=total.device)
-    return total / mean_over_ranks(count).clamp(min=1)
+    return total / (sum_over_ranks(count).clamp(min=1) / world_size())
 
 
 def extended_collective_average(
