@@ -42,6 +42,7 @@ class ClipPassSettings:
 
     Args:
         class_weight, l1_weight, giou_weight: of Eq. 8 (section 4.2).
+        class_cost, l1_cost, giou_cost: of the assignment of detect queries; the paper gives the same numbers for both.
         inner_weight: [D] of the loss of each decoder layer before the last (DETR).
         deduplication_weight: [D13] of the loss of the deduplication module.
         dem_background: [D13] `zero`: unmatched detect queries are to go; `ignore`: they have no part in that loss.
@@ -59,6 +60,9 @@ class ClipPassSettings:
     class_weight: float = 2.0
     l1_weight: float = 5.0
     giou_weight: float = 2.0
+    class_cost: float = 2.0
+    l1_cost: float = 5.0
+    giou_cost: float = 2.0
     inner_weight: float = 1.0
     deduplication_weight: float = 2.0
     dem_background: Literal["zero", "ignore"] = "zero"
@@ -273,7 +277,7 @@ class _Clip:
         number, device = output.num_detect, output.logits.device
         track_ids = np.empty(0, dtype=np.int64) if tracks is None else tracks.ids.numpy()
         boxes = boxes.to(device=device, dtype=torch.float32)
-        matched, scores, last_boxes, target_boxes = _fetch(output, boxes)
+        matched, scores, last_boxes, target_boxes = _fetch(output, boxes, settings)
         layers = assign(matched, ids, track_ids, balanced=variant.qbs, separate_first_layers=self.separate)
         last = layers[-1]
         born = newborns(last, ids, track_ids)
@@ -395,12 +399,20 @@ class _Clip:
 
 
 @torch.no_grad()
-def _fetch(output: FrameOutput, boxes: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _fetch(
+    output: FrameOutput, boxes: Tensor, settings: ClipPassSettings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Costs (L, N_d, G), scores (Q,), boxes of the last layer (Q, 4) and of people (G, 4): one transfer."""
     number = output.num_detect
     labels = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     with torch.autocast(boxes.device.type, enabled=False):
-        matched = costs(output.logits[:, :number, None], output.boxes[:, :number], labels, boxes)
+        matched = costs(
+            output.logits[:, :number, None],
+            output.boxes[:, :number],
+            labels,
+            boxes,
+            (settings.class_cost, settings.l1_cost, settings.giou_cost),
+        )
     parts = [matched, output.scores, output.boxes[-1], boxes]
     together = torch.cat([each.detach().float().reshape(-1) for each in parts]).cpu().numpy()
     cuts = np.cumsum([each.numel() for each in parts])[:-1]

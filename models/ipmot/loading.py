@@ -60,9 +60,7 @@ def load_model(
     if part is not None:
         what = start_detector(model, part)
         if detector_weights is None:
-            log.warning(
-                "%s: these are weights of %s alone: all else of %s is fresh", _where(part), what, chosen.name
-            )
+            log.warning("%s: these are weights of %s alone: all else of %s is fresh", _where(part), what, chosen.name)
     return model.to(device).eval()
 
 

@@ -1,7 +1,8 @@
 """How the outputs of one frame become the track queries of the next: MOTR's way, MeMOTR's, or the output as it is.
 
-`K` queries that are kept, `D` hidden width. What all have in common: a query whose score reaches the threshold looks next
-time where its box is now, without gradients; one below it keeps its content and reference, as its person may be hidden.
+`K` queries that are kept, `D` hidden width. What all have in common: a query whose score reaches the threshold looks
+next time where its box is now, without gradients; one below it keeps its content and reference, as its person may be
+hidden.
 """
 
 from __future__ import annotations
@@ -92,11 +93,11 @@ class QueryUpdate(nn.Module):
 class MotrUpdate(QueryUpdate):
     """`qim`: self-attention among the outputs of kept tracks (Zeng et al., "MOTR", ECCV 2022, section 3.4).
 
-    Queries and keys are the output plus a position: an MLP of the anchor's sine embedding, in the detector's order. Then
-    a residual connection, a norm, a feed-forward layer and a norm give the next content.
+    Queries and keys are the output plus a position: an MLP of the anchor's sine embedding, in the detector's order.
+    Then a residual connection, a norm, a feed-forward layer and a norm give the next content.
 
-    The plain form has position vectors in place of anchors. As in MOTR these are what is added, and they move on too: by
-    an MLP of the next content, with a residual connection and a norm. Its reference is the centre of the box. The
+    The plain form has position vectors in place of anchors. As in MOTR these are what is added, and they move on too:
+    by an MLP of the next content, with a residual connection and a norm. Its reference is the centre of the box. The
     specification does not say so: decisions made here.
     """
 

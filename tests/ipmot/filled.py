@@ -9,7 +9,6 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,4 +79,4 @@ def _close(
     if expected.size:
         largest = np.abs(expected).max()
         difference = np.abs(found - expected).max()
-        assert difference <= absolute + relative * largest, f"{key}: differs by {difference:.2e} (largest {largest:.3g})"
+        assert difference <= absolute + relative * largest, f"{key}: off by {difference:.2e} (largest {largest:.3g})"
