@@ -14,7 +14,7 @@ _SMALL = 1e-8
 
 
 @torch.no_grad()
-def costs(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> Tensor:
+def costs(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor, epsilon: float = 0.0) -> Tensor:
     """What it costs that a query learns an object: 2 focal, 5 L1, 2 GIoU (paper, section 4.2).
 
     Args:
@@ -22,6 +22,7 @@ def costs(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -
         boxes: (..., Q, 4) cx, cy, w, h in 0..1.
         labels: (G,) int64 in 0..C-1.
         target_boxes: (G, 4), as `boxes`; they may leave 0..1.
+        epsilon: see `trackmill.models.ipmot.overlaps.generalised_iou`.
 
     Returns:
         (..., Q, G) float32 without gradients; not finite where the network's numbers are not.
@@ -31,7 +32,9 @@ def costs(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -
     unwanted = (1 - FOCAL_ALPHA) * scores**FOCAL_GAMMA * -(1 - scores + _SMALL).log()
     found, targets = boxes.float().unsqueeze(-2), target_boxes.float()
     apart = (found - targets).abs().sum(-1)
-    return LABEL_WEIGHT * (wanted - unwanted) + L1_WEIGHT * apart - GIOU_WEIGHT * generalised_iou(found, targets)
+    return (
+        LABEL_WEIGHT * (wanted - unwanted) + L1_WEIGHT * apart - GIOU_WEIGHT * generalised_iou(found, targets, epsilon)
+    )
 
 
 def match(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +55,9 @@ def match(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -
     return match_layers(logits[None], boxes[None], labels, target_boxes)[0]
 
 
-def match_layers(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> list[tuple[Tensor, Tensor]]:
+def match_layers(
+    logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor, epsilon: float = 0.0
+) -> list[tuple[Tensor, Tensor]]:
     """As `match`, of each of L layers, with one transfer from the device and one to it.
 
     Args:
@@ -60,6 +65,7 @@ def match_layers(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Te
         boxes: (L, Q, 4) cx, cy, w, h in 0..1.
         labels: (G,) int64 in 0..C-1.
         target_boxes: (G, 4), as `boxes`.
+        epsilon: see `costs`.
 
     Returns:
         Queries and objects of each layer.
@@ -69,7 +75,7 @@ def match_layers(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Te
     """
     from scipy.optimize import linear_sum_assignment
 
-    matrices = costs(logits, boxes, labels, target_boxes).cpu()
+    matrices = costs(logits, boxes, labels, target_boxes, epsilon).cpu()
     if not bool(matrices.isfinite().all()):
         raise ValueError(
             "queries cannot be matched: their logits or boxes, or the boxes of the objects, hold NaN or infinity; the "

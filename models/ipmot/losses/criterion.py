@@ -12,6 +12,9 @@ from torch import Tensor
 from trackmill.models.ipmot.losses.detection import focal_loss, giou_loss, l1_loss, set_loss
 from trackmill.models.ipmot.matching import match_layers
 
+DAB_EPSILON = 1e-6
+"""What DAB-DETR's code adds to divisors of the generalised IoU."""
+
 
 @dataclass(frozen=True, eq=False)
 class DetectorLosses:
@@ -30,12 +33,15 @@ class DetectorLosses:
     matches: list[list[tuple[Tensor, Tensor]]]
 
 
-def detector_losses(output: Mapping[str, Any], targets: Sequence[Mapping[str, Tensor]]) -> DetectorLosses:
+def detector_losses(
+    output: Mapping[str, Any], targets: Sequence[Mapping[str, Tensor]], giou_epsilon: float = DAB_EPSILON
+) -> DetectorLosses:
     """The losses of a batch.
 
     Args:
         output: what `trackmill.models.ipmot.detector.DeformableDetr` gives.
         targets: of each picture `boxes` (G, 4), cx, cy, w, h in 0..1, and `labels` (G,) int64 in 0..C-1.
+        giou_epsilon: see `trackmill.models.ipmot.overlaps.generalised_iou`; the default is that of DAB-DETR's code.
 
     Returns:
         All parts; those of boxes are 0 where no picture has an object.
@@ -51,12 +57,12 @@ def detector_losses(output: Mapping[str, Any], targets: Sequence[Mapping[str, Te
     wanted = [each["boxes"].to(boxes) for each in targets]
     labels = [each["labels"].to(logits.device) for each in targets]
     found = [
-        match_layers(logits[:, number], boxes[:, number], *each)
+        match_layers(logits[:, number], boxes[:, number], *each, giou_epsilon)
         for number, each in enumerate(zip(labels, wanted, strict=True))
     ]
     matches = [list(each) for each in zip(*found, strict=True)]  # by layer, then by picture
     layer_by_layer = zip(logits.unbind(), boxes.unbind(), matches, strict=True)
-    parts = torch.stack([_layer(*each, labels, wanted) for each in layer_by_layer])  # (L, 3)
+    parts = torch.stack([_layer(*each, labels, wanted, giou_epsilon) for each in layer_by_layer])  # (L, 3)
     focal, l1, giou = (parts / max(1, sum(map(len, labels)))).unbind(1)
     return DetectorLosses(focal, l1, giou, set_loss(focal, l1, giou).sum(), matches)
 
@@ -67,6 +73,7 @@ def _layer(
     matches: Sequence[tuple[Tensor, Tensor]],
     labels: Sequence[Tensor],
     wanted: Sequence[Tensor],
+    giou_epsilon: float,
 ) -> Tensor:
     """(3,): the sums of one layer over the batch."""
     positives = torch.zeros_like(logits)
@@ -75,4 +82,4 @@ def _layer(
         positives[number, query, labels[number][target]] = 1
         pairs.append((boxes[number, query], wanted[number][target]))
     found, true = (torch.cat(each) for each in zip(*pairs, strict=True))
-    return torch.stack([focal_loss(logits, positives), l1_loss(found, true), giou_loss(found, true)])
+    return torch.stack([focal_loss(logits, positives), l1_loss(found, true), giou_loss(found, true, giou_epsilon)])

@@ -40,16 +40,17 @@ def l1_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     return (boxes - targets).abs().sum()
 
 
-def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+def giou_loss(boxes: Tensor, targets: Tensor, epsilon: float = 0.0) -> Tensor:
     """1 - generalised IoU, the third part of Eq. 8.
 
     Args:
         boxes, targets: (P, 4) cx, cy, w, h in 0..1.
+        epsilon: see `trackmill.models.ipmot.overlaps.generalised_iou`.
 
     Returns:
         The sum over all pairs, a scalar; 0 for no box.
     """
-    return (1 - generalised_iou(boxes, targets)).sum()
+    return (1 - generalised_iou(boxes, targets, epsilon)).sum()
 
 
 def set_loss(
