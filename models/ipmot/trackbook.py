@@ -37,9 +37,6 @@ from trackmill.schemas.errors import InputError
 FREE = -1
 """The key of a row without an identity; as an argument, that of a crop whose identity is not to be learnt."""
 
-INITIAL_STD = 0.02
-"""[D]: a decision made here. Of the normal distribution that learnt vectors start with."""
-
 
 class TrackBookFull(InputError):
     """The training data have more identities than `trackbook.capacity` says."""
@@ -53,18 +50,20 @@ class TrackBookSettings:
         capacity: most identities of the training data. Each takes 12 M D bytes, 25 kB by default, in memory and in
             checkpoints; all rows are there from the beginning.
         vectors: M; the paper's best of 2, 4, 6 and 8 (table 4).
+        initial_std: of the normal distribution that learnt vectors start with. [D]: a decision made here.
         learning_rate: of the first iteration; it falls along a cosine to 0 (section 4.2).
         weight_decay: of AdamW. [D]: a decision made here; the paper gives none.
         betas: of AdamW.
         eps: of AdamW.
-        similarity: "dot" or "cosine", of E1.
+        similarity: "dot" or "cosine", of Eq. 1.
         temperature: of "cosine".
-        text_to_image: "log_sum" or "mean_log", of E4.
+        text_to_image: "log_sum" or "mean_log", of Eq. 4.
         chunk: crops, and prompts, that CLIP reads at a time. Fewer need less memory and more time.
     """
 
     capacity: int = 4096
     vectors: int = 4
+    initial_std: float = 0.02
     learning_rate: float = 3.5e-4
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
@@ -235,7 +234,7 @@ class TrackBook(nn.Module):
         """(M, D) on the CPU, so that every device starts alike."""
         digest = hashlib.blake2b(f"{self.seed} {key}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-        return torch.randn(self.tokens.shape[1:], generator=generator) * INITIAL_STD
+        return torch.randn(self.tokens.shape[1:], generator=generator) * self.settings.initial_std
 
     def _encode(self, text: TextTower, vectors: Tensor) -> Tensor:
         """(K, M, D) -> (K, E). Of more than a chunk, each is computed again on the way back rather than kept."""

@@ -26,7 +26,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def loop_i2t(scores: Tensor, labels: list[int]) -> Tensor:
-    """E2, crop by crop."""
+    """Eq. 2, crop by crop."""
     losses = []
     for crop, label in enumerate(labels):
         below = sum(scores[crop, text].exp() for text in range(scores.shape[1]))
@@ -35,7 +35,7 @@ def loop_i2t(scores: Tensor, labels: list[int]) -> Tensor:
 
 
 def loop_t2i(scores: Tensor, labels: list[int], mean_log: bool) -> Tensor:
-    """E4, identity by identity."""
+    """Eq. 4, identity by identity."""
     losses = []
     for text in range(scores.shape[1]):
         positives = [crop for crop, label in enumerate(labels) if label == text]
@@ -49,7 +49,7 @@ def loop_t2i(scores: Tensor, labels: list[int], mean_log: bool) -> Tensor:
 
 
 def loop_i2tce(scores: Tensor, labels: list[int], smoothing: float) -> Tensor:
-    """E10, entry by entry."""
+    """Eq. 10, entry by entry."""
     losses, count = [], scores.shape[1]
     for entry, label in enumerate(labels):
         below = sum(scores[entry, text].exp() for text in range(count))
@@ -60,7 +60,7 @@ def loop_i2tce(scores: Tensor, labels: list[int], smoothing: float) -> Tensor:
 
 
 def loop_triplet(embeddings: Tensor, identities: list[int], margin: float) -> Tensor:
-    """E9, anchor by anchor."""
+    """Eq. 9, anchor by anchor."""
     losses = []
     for anchor, identity in enumerate(identities):
         apart = [(embeddings[anchor] - each).square().sum().sqrt() for each in embeddings.unbind()]
@@ -84,7 +84,7 @@ LABELS = [2, 0, 2, 2, 0, 4]
         (image_to_text_cross_entropy, lambda s, labels: loop_i2tce(s, labels, 0.1)),
         (lambda s, labels: image_to_text_cross_entropy(s, labels, 0.0), loop_i2t),
     ],
-    ids=["E2", "E4 as printed", "E4 mean_log", "E10", "E10 without smoothing is E2"],
+    ids=["Eq. 2", "Eq. 4 as printed", "Eq. 4 mean_log", "Eq. 10", "Eq. 10 without smoothing is Eq. 2"],
 )
 def test_against_a_double_loop(ours: Callable[..., Tensor], loop: Callable[..., Tensor]) -> None:
     scores = drawn(len(LABELS), 5)
@@ -177,5 +177,5 @@ def test_under_autocast_everything_is_float32() -> None:
 
 
 def test_each_says_its_equation() -> None:
-    for each, number in zip(ALL, ("E1", "E2", "E4", "E9", "E10"), strict=True):
-        assert f"({number})" in (each.__doc__ or "")
+    for each, number in zip(ALL, (1, 2, 4, 9, 10), strict=True):
+        assert f"(Eq. {number})" in (each.__doc__ or "")

@@ -1,4 +1,4 @@
-"""Instance embeddings of a clip against each other and against the texts of the TrackBook (section 3.5, E9 and E10).
+"""Instance embeddings of a clip against each other and against the texts of the TrackBook (section 3.5, Eqs. 9 and 10).
 
 Legend: `N` entries of the embedding pool, `K` identities of the clip, `E` length of a vector. Float32 also under
 autocast.
@@ -14,7 +14,7 @@ from trackmill.models.ipmot.losses.contrastive import full_precision
 
 
 def triplet(embeddings: Tensor, identities: Tensor, margin: float = 0.3) -> Tensor:
-    """L_tri: max(|e - P(e)| - |e - N(e)| + margin, 0) (E9), averaged over anchors.
+    """L_tri: max(|e - P(e)| - |e - N(e)| + margin, 0) (Eq. 9), averaged over anchors.
 
     [D16]: a decision made here: P is the farthest entry of the same identity, N the nearest of another one, and the
     distance is euclidean, of vectors that are not normalised. Entries without a P or without an N are no anchors.
@@ -48,10 +48,10 @@ def triplet(embeddings: Tensor, identities: Tensor, margin: float = 0.3) -> Tens
 
 
 def image_to_text_cross_entropy(scores: Tensor, labels: Tensor, smoothing: float = 0.1) -> Tensor:
-    """L_i2tce: each embedding finds the text of its identity, with smoothed labels (E10), averaged over entries.
+    """L_i2tce: each embedding finds the text of its identity, with smoothed labels (Eq. 10), averaged over entries.
 
     The target is (1 - epsilon) for the own identity plus epsilon / K for every one. [D17]: a decision made here: K, the
-    "T" of E10, counts the identities of the clip and not those of the whole TrackBook.
+    "T" of Eq. 10, counts the identities of the clip and not those of the whole TrackBook.
 
     Args:
         scores: (N, K) `similarity` of embeddings and texts. The texts are those just updated, detached.

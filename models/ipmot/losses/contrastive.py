@@ -1,4 +1,4 @@
-"""Pictures of people against texts of people: what the TrackBook learns by (section 3.2, equations 1, 2 and 4).
+"""Pictures of people against texts of people: what the TrackBook learns by (section 3.2, Eqs. 1, 2 and 4).
 
 Legend: `B` crops, `K` identities, `E` length of a vector. Everything is computed in float32 also under autocast, as
 unnormalised vectors have dot products of hundreds; float64 stays float64.
@@ -17,7 +17,7 @@ TextToImage = Literal["log_sum", "mean_log"]
 
 
 def similarity(images: Tensor, texts: Tensor, form: Similarity = "dot", temperature: float = 1.0) -> Tensor:
-    """s(V, T) of every picture and every text (E1).
+    """s(V, T) of every picture and every text (Eq. 1).
 
     Args:
         images: (B, E) vectors V in the space of both.
@@ -37,10 +37,10 @@ def similarity(images: Tensor, texts: Tensor, form: Similarity = "dot", temperat
 
 
 def image_to_text(scores: Tensor, labels: Tensor) -> Tensor:
-    """L_i2t: each picture finds the text of its identity among all (E2), averaged over pictures.
+    """L_i2t: each picture finds the text of its identity among all (Eq. 2), averaged over pictures.
 
-    [D8]: a decision made here: the sum below the fraction runs over identities, each once. E2 sums over the pairs of a
-    batch, where an identity with several pictures would be its own rival.
+    [D8]: a decision made here: the sum below the fraction runs over identities, each once. Eq. 2 sums over the pairs of
+    a batch, where an identity with several pictures would be its own rival.
 
     Args:
         scores: (B, K) similarities.
@@ -56,7 +56,7 @@ def image_to_text(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def text_to_image(scores: Tensor, labels: Tensor, form: TextToImage = "log_sum") -> Tensor:
-    """L_t2i: the text of each identity finds its pictures among all (E4), averaged over identities.
+    """L_t2i: the text of each identity finds its pictures among all (Eq. 4), averaged over identities.
 
     Args:
         scores: (B, K) similarities.
