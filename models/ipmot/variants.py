@@ -101,13 +101,13 @@ VARIANTS: dict[str, Variant] = {
             detector=DetectorSizes(
                 backbone="ssdlite_mobilenet",
                 hidden=128,
-                heads=4,
+                levels=3,
                 encoder_layers=1,
                 decoder_layers=3,
                 feedforward=256,
-                queries=40,
+                queries=30,
             ),
-            short_side=320,
+            short_side=240,
             long_side=576,
         ),
         # Not the paper's either: MeMOTR as published for MOT17, to read its files and to compare numbers with it.
