@@ -411,7 +411,7 @@ def _fetch(
             output.boxes[:, :number],
             labels,
             boxes,
-            (settings.class_cost, settings.l1_cost, settings.giou_cost),
+            weights=(settings.class_cost, settings.l1_cost, settings.giou_cost),
         )
     parts = [matched, output.scores, output.boxes[-1], boxes]
     together = torch.cat([each.detach().float().reshape(-1) for each in parts]).cpu().numpy()

@@ -14,7 +14,14 @@ _SMALL = 1e-8
 
 
 @torch.no_grad()
-def costs(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor, epsilon: float = 0.0) -> Tensor:
+def costs(
+    logits: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    target_boxes: Tensor,
+    epsilon: float = 0.0,
+    weights: tuple[float, float, float] = (LABEL_WEIGHT, L1_WEIGHT, GIOU_WEIGHT),
+) -> Tensor:
     """What it costs that a query learns an object: 2 focal, 5 L1, 2 GIoU (paper, section 4.2).
 
     Args:
@@ -23,6 +30,7 @@ def costs(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor, e
         labels: (G,) int64 in 0..C-1.
         target_boxes: (G, 4), as `boxes`; they may leave 0..1.
         epsilon: see `trackmill.models.ipmot.overlaps.generalised_iou`.
+        weights: of the focal cost, of L1 and of GIoU.
 
     Returns:
         (..., Q, G) float32 without gradients; not finite where the network's numbers are not.
@@ -31,10 +39,9 @@ def costs(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor, e
     wanted = FOCAL_ALPHA * (1 - scores) ** FOCAL_GAMMA * -(scores + _SMALL).log()
     unwanted = (1 - FOCAL_ALPHA) * scores**FOCAL_GAMMA * -(1 - scores + _SMALL).log()
     found, targets = boxes.float().unsqueeze(-2), target_boxes.float()
+    label, l1, giou = weights
     apart = (found - targets).abs().sum(-1)
-    return (
-        LABEL_WEIGHT * (wanted - unwanted) + L1_WEIGHT * apart - GIOU_WEIGHT * generalised_iou(found, targets, epsilon)
-    )
+    return label * (wanted - unwanted) + l1 * apart - giou * generalised_iou(found, targets, epsilon)
 
 
 def match(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:

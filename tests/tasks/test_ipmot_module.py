@@ -1,0 +1,176 @@
+"""IP-MOT's training module with small parts: what is averaged, who takes part, what does no harm."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.tasks.ipmot_batches import made_batch, made_clip, small_training, small_variant
+from trackmill.models.ipmot.clip_pass import ClipResult
+from trackmill.models.ipmot.trackbook import TrackBookFull
+from trackmill.pipeline.tasks.ipmot import module as module_file
+from trackmill.pipeline.tasks.ipmot.batch import QueryClip
+from trackmill.pipeline.tasks.ipmot.module import IpMotTraining
+from trackmill.pipeline.training.engines import make_engine
+from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
+
+CPU = torch.device("cpu")
+NOBODY = made_clip(5, ((), ()))
+
+
+def losses(module: IpMotTraining, *clips: QueryClip) -> dict[str, Tensor]:
+    return module(made_batch(*clips), torch.Generator().manual_seed(0))
+
+
+def numbers(module: IpMotTraining, *clips: QueryClip) -> dict[str, float]:
+    return {name: float(value.detach()) for name, value in losses(module, *clips).items()}
+
+
+def gradients(module: IpMotTraining, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    module.zero_grad()
+    values["total"].backward()
+    return {name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None}
+
+
+def test_clips_of_a_batch_are_averaged_over_their_boxes() -> None:
+    module = small_training(alignment=False)
+    one, two = made_clip(1), made_clip(2, ((0,), (0,), (0, 1)))
+    both, first, second = numbers(module, one, two), numbers(module, one), numbers(module, two)
+    assert (both["boxes"], first["boxes"], second["boxes"]) == (10, 6, 4)
+    for name in ("tracker", "focal", "l1", "giou", "dem"):
+        assert both[name] == pytest.approx((6 * first[name] + 4 * second[name]) / 10, rel=1e-4), name
+    assert both["total"] == both["tracker"]
+    assert both["positives_track"] == first["positives_track"] + second["positives_track"]
+    # Somebody without anybody beside them changes no average.
+    assert numbers(module, one, NOBODY)["l1"] == first["l1"]
+
+
+@pytest.mark.parametrize(("triplet", "i2tce"), [(True, True), (True, False), (False, True)])
+def test_alignment_is_of_the_positives_with_the_texts_just_learnt(
+    triplet: bool, i2tce: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of table 6, by loops over the pool."""
+    module = small_training(triplet=triplet, i2tce=i2tce)
+    results: list[ClipResult] = []
+    run_clip = module_file.run_clip
+    monkeypatch.setattr(module_file, "run_clip", lambda *each: results.append(run_clip(*each)) or results[-1])
+    found = numbers(module, made_clip(1), made_clip(2, static=True))
+    assert ("triplet" in found, "i2tce" in found, "i2t" in found) == (triplet, i2tce, i2tce)
+    texts = {}
+    if i2tce:
+        assert module.book is not None and module.clip is not None
+        keys = torch.tensor([100, 101, 102, 103])
+        assert set(module.book.keys.tolist()) == {-1, *keys.tolist()}, "nobody of the static clip"
+        texts = dict(zip(range(4), module.book.texts(module.clip, keys)))
+    far, entropy = 0.0, 0.0
+    for pool in results[0].pools:
+        rows, ids = pool.embeddings.detach(), pool.ids.tolist()
+        margins, entropies = [], []
+        for row, own in zip(rows, ids):
+            same = [float((row - other).norm()) for other, who in zip(rows, ids) if who == own and other is not row]
+            apart = [float((row - other).norm()) for other, who in zip(rows, ids) if who != own]
+            if max(same) > 0:
+                margins.append(max(max(same) - min(apart) + 0.3, 0))
+            if i2tce:
+                scores = torch.stack([(row * texts[who]).sum() for who in sorted(texts)])
+                entropies.append(float(F.cross_entropy(scores, torch.tensor(own), label_smoothing=0.1)))
+        far += sum(margins) / max(1, len(margins)) / 2  # the static clip has none
+        entropy += sum(entropies) / max(1, len(entropies)) / 2
+    assert len(results[0].pools) == 2
+    total = found["tracker"]
+    if triplet:
+        assert found["triplet"] == pytest.approx(far, rel=1e-4)
+        total += 2 * found["triplet"]
+    if i2tce:
+        assert found["i2tce"] == pytest.approx(entropy, rel=1e-4)
+        total += 4 * found["i2tce"]
+    assert found["total"] == pytest.approx(total, rel=1e-5)
+
+
+def test_without_anybody_everything_is_background_and_all_that_trains_has_a_gradient() -> None:
+    module = small_training()
+    assert module.book is not None
+    values = losses(module, NOBODY)
+    assert set(values) == set(losses(module, made_clip(1))), "the same names in every step"
+    found = gradients(module, values)
+    assert set(found) == {name for name, each in module.named_parameters() if each.requires_grad}
+    assert all(bool(each.isfinite().all()) for each in found.values())
+    assert float(values["total"].detach()) > 0
+    assert {float(values[name].detach()) for name in ("boxes", "triplet", "i2tce", "i2t", "l1", "kept")} == {0}
+    assert int(module.book.iteration) == 2, "every rank counts every step"
+
+
+def test_more_people_than_queries_and_somebody_who_never_returns() -> None:
+    module = small_training(small_variant(detector=dataclasses.replace(small_variant().detector, queries=2)))
+    found = numbers(module, made_clip(1, ((0, 1, 2, 3), (0, 1, 2), (1, 2))))
+    assert found["left_over"] > 0
+    assert math.isfinite(found["total"])
+    alone = numbers(small_training(), made_clip(1, ((0, 1), (0,), (0,))))
+    assert math.isfinite(alone["total"])
+    assert alone["left_over"] == 0
+
+
+def test_more_identities_than_the_book_has_room_for_are_an_error_that_names_the_setting() -> None:
+    module = small_training()
+    people = (tuple(range(14)),)
+    for seed in (1, 2):
+        losses(module, made_clip(seed, people))
+    with pytest.raises(TrackBookFull, match="trackbook.capacity"):
+        losses(module, made_clip(3, people))
+
+
+def test_the_balance_of_queries_is_that_of_the_strategy() -> None:
+    """Positives of detect over those of track queries, per clip: 1 + new / tracked with QBS, new / tracked without."""
+    clip = made_clip(1, ((0, 1, 2), (0, 1, 2, 3), (0, 1, 2, 3)))
+    for qbs in (True, False):
+        variant = small_variant(qbs=qbs, iou_threshold=0.0)
+        found = numbers(small_training(variant, alignment=False), clip)
+        assert found["positives_track"] == 7
+        assert found["positives_detect"] == (11 if qbs else 4)
+        assert ("dem" in found) is qbs
+
+
+def test_activation_checkpointing_gives_the_same_gradients_to_the_bit_and_keeps_less() -> None:
+    kept, found = [], []
+    for checkpointing in (False, True):
+        module = small_training()
+        settings = EngineSettings(activation_checkpointing=checkpointing)
+        engine = make_engine(module, settings, OptimSettings(), CPU, 0, 1)
+        sizes: dict[int, int] = {}
+
+        def note(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            values = engine.forward(made_batch(made_clip(1)), torch.Generator())
+        kept.append(sum(sizes.values()))
+        found.append(gradients(module, values))
+        engine.close()
+    assert all(torch.equal(each, found[1][name]) for name, each in found[0].items())
+    assert kept[1] < 0.6 * kept[0]
+
+
+def test_in_bfloat16_losses_are_near() -> None:
+    exact, rounded = (
+        engine_losses(EngineSettings(precision=precision)) for precision in ("float32", "bfloat16")
+    )
+    assert exact.keys() == rounded.keys()
+    for name in ("total", "giou", "i2t"):
+        assert rounded[name] == pytest.approx(exact[name], rel=0.1)
+
+
+def engine_losses(settings: EngineSettings) -> dict[str, float]:
+    engine = make_engine(small_training(), settings, OptimSettings(), CPU, 0, 1)
+    values = engine.forward(made_batch(made_clip(1)), torch.Generator())
+    engine.backward(values["total"], last=True)
+    assert math.isfinite(engine.step(1e-3))
+    engine.close()
+    assert values["total"].dtype == torch.float32
+    return {name: float(each.detach()) for name, each in values.items()}
