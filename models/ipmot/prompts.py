@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trackmill.models.clip.text_tower import TextTower
+from trackmill.schemas.errors import InputError
 
 BEFORE = (49406, 320, 1125, 539, 320)
 AFTER = (2533, 49407)
@@ -13,11 +14,6 @@ AFTER = (2533, 49407)
 
 [D5]: a decision made here: no full stop at the end, as the paper prints none.
 """
-
-
-def longest_context(text: TextTower) -> int:
-    """How many learnt vectors a prompt may have."""
-    return text.sizes.context - len(BEFORE) - len(AFTER)
 
 
 def prompt_rows(text: TextTower, context: Tensor) -> Tensor:
@@ -30,7 +26,18 @@ def prompt_rows(text: TextTower, context: Tensor) -> Tensor:
     Returns:
         (K, 7 + M, D): the last row is the end token, at place 6 + M. What would follow up to 77 cannot reach it through
         a causal attention and is left out.
+
+    Raises:
+        InputError: the tower has other tokens than CLIP's, or reads fewer than a prompt has.
     """
+    length = len(BEFORE) + context.shape[1] + len(AFTER)
+    if text.sizes.vocabulary <= max(AFTER):
+        raise InputError(f"CLIP's text tower has {text.sizes.vocabulary} tokens, and prompts need all {max(AFTER) + 1}")
+    if text.sizes.context < length:
+        raise InputError(
+            f"trackbook.vectors: a prompt of {context.shape[1]} learnt vectors has {length} tokens, and CLIP reads "
+            f"{text.sizes.context}; take fewer"
+        )
     words = text.token_embedding(torch.tensor([*BEFORE, *AFTER], device=context.device)).to(context.dtype)
     before, after = (part.expand(len(context), -1, -1) for part in words.split([len(BEFORE), len(AFTER)]))
     return torch.cat([before, context, after], dim=1)
