@@ -11,6 +11,15 @@ Boxes = NDArray[np.float32]
 LARGEST_COORDINATE = 1e9
 """In pixels; beyond it the area of a box says nothing in float32."""
 
+MAX_REACH = 1e6
+"""In pixels: no box that may leave its frame has a coordinate beyond it. Real ones leave it by some hundred."""
+
+_ROUNDING = 0.011
+"""In pixels: boxes are stored to a hundredth, so one that was cut at the border may end that much past it."""
+
+_THINNEST = 0.02
+"""In pixels: boxes are stored to a hundredth of a pixel, and a thinner one could be left without area."""
+
 
 def empty_boxes() -> Boxes:
     """A (0, 4) float32 array."""
@@ -34,6 +43,27 @@ def clip_boxes(boxes: Boxes, height: int, width: int) -> Boxes:
     """Cut boxes (N, 4) at the borders of an image of `height` x `width` pixels."""
     limit = np.array([width, height, width, height], np.float32)
     return np.clip(boxes, 0, limit).astype(np.float32)
+
+
+def cut_at_frame(boxes: Boxes, height: int, width: int) -> Boxes:
+    """Boxes (N, 4) whose parts outside an image of `height` x `width` pixels are cut off.
+
+    Other than `clip_boxes` it leaves alone what reaches past the border by no more than boxes are rounded: of boxes
+    that were cut before it changes nothing.
+    """
+    leaves = (boxes < -_ROUNDING) | (boxes > np.array([width, height, width, height]) + _ROUNDING)
+    return np.where(leaves.any(axis=1, keepdims=True), clip_boxes(boxes, height, width), boxes).astype(np.float32)
+
+
+def overlapping_frame(boxes: Boxes, height: int, width: int) -> NDArray[np.bool_]:
+    """(N,) whether a square pixel or more of each box (N, 4) lies inside an image of `height` x `width` pixels.
+
+    A part that is thinner than the hundredth of a pixel that boxes are stored to does not count.
+    """
+    clipped = clip_boxes(boxes, height, width)
+    thick = (clipped[:, 2:] - clipped[:, :2] >= _THINNEST).all(axis=1)
+    enough: NDArray[np.bool_] = thick & (box_areas(clipped) >= 1)
+    return enough
 
 
 def iou_matrix(a: Boxes, b: Boxes) -> NDArray[np.float32]:

@@ -47,7 +47,8 @@ class Annotations:
     """What people or a data set say about one frame.
 
     Args:
-        boxes: (N, 4) float32 `xyxy`, in pixels of the frame they belong to: of a `Frame`, its `image`.
+        boxes: (N, 4) float32 `xyxy`, in pixels of the frame they belong to: of a `Frame`, its `image`. They lie inside
+            it, unless `Media.amodal` says otherwise.
         ids: N identities, stable over the frames of a clip.
         scores: N confidences in 0..1 (1.0 where a person drew the object).
         masks: N masks of the same frame, None where there is only a box.
@@ -92,6 +93,8 @@ class Media:
         sha256: of the bytes the pixels came from (the whole video file for a clip).
         num_bytes: how many bytes that were.
         annotated: whether the data set lists its objects here, so that whatever else is found may be a negative.
+        amodal: whether boxes of objects may leave their frame, because they go round the whole object; at least a part
+            of each lies inside.
         fps: frames per second of the source video, None for a picture.
         num_source_frames: length of the source video, None for a picture.
         license: as the data set states it, or `unknown`.
@@ -105,6 +108,7 @@ class Media:
     sha256: str
     num_bytes: int
     annotated: bool
+    amodal: bool = False
     fps: float | None = None
     num_source_frames: int | None = None
     license: str = "unknown"

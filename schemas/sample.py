@@ -44,6 +44,11 @@ class Origin(_Record):
         description="Whether the data set lists the objects, which is what makes negatives possible."
     )
     conversions: list[str] = Field(description="What was done to the pixels besides scaling, e.g. exif-rotated.")
+    amodal: bool = Field(
+        False,
+        description="Whether boxes of objects may leave the frame, because they go round the whole object. Left out of "
+        "the JSON where they may not.",
+    )
 
 
 class Stored(_Record):

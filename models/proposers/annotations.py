@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trackmill.models.proposers.base import Proposer
-from trackmill.schemas.boxes import empty_boxes
+from trackmill.schemas.boxes import cut_at_frame, empty_boxes
 from trackmill.schemas.config import Settings
 from trackmill.schemas.media import Frame, ProposalSet
 
@@ -17,7 +17,8 @@ class AnnotationSettings(Settings):
 
 
 class AnnotationProposer(Proposer):
-    """Hands on the frame's objects: same number, same order, boxes, scores and masks unchanged.
+    """Hands on the frame's objects: same number, same order, scores and masks unchanged; boxes cut at the border of the
+    frame, where they leave it.
 
     Nothing is filtered or sorted, because proposal i *is* object i and later stages rely on that
     (`ProposalSet.from_objects`). A frame that nothing is said about gives an empty set.
@@ -41,7 +42,7 @@ def _objects(frame: Frame) -> ProposalSet:
         return ProposalSet(boxes=empty_boxes(), scores=np.zeros(0, np.float32), masks=[], from_objects=True)
     # Copies, so that whoever changes a proposal does not change the annotation.
     return ProposalSet(
-        boxes=found.boxes.astype(np.float32),
+        boxes=cut_at_frame(found.boxes.astype(np.float32), *frame.image.shape[:2]),
         scores=np.array(found.scores, np.float32),
         masks=list(found.masks),
         from_objects=True,

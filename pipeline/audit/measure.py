@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from trackmill.pipeline.audit.rows import FrameNegatives
 from trackmill.pipeline.audit.settings import AuditSettings
+from trackmill.pipeline.shards.visible import visible_boxes
 from trackmill.pipeline.sidecars.producers.chains import link_boxes
-from trackmill.schemas.boxes import Boxes, iou_matrix, nms
+from trackmill.schemas.boxes import Boxes, empty_boxes, iou_matrix, nms
 from trackmill.schemas.negatives import inside_ignored
-from trackmill.schemas.sample import FrameRecord, SampleRecord
+from trackmill.schemas.sample import SampleRecord
 
 INSIDE = 0.8
 """Share of a negative's area inside an annotated object from which on it counts as a part of that object."""
@@ -98,7 +99,7 @@ def measure(
     numbers, ious = link_boxes(kept_boxes, settings.min_iou)
     measured = []
     for position, (record, own) in enumerate(zip(frames, negatives)):
-        objects = _objects(record)
+        objects = visible_boxes(sample, position)
         kept = np.zeros(len(own), bool)
         chain = np.full(len(own), -1, np.int64)
         kept[survivors[position]] = True
@@ -111,7 +112,7 @@ def measure(
                 object_iou=object_iou,
                 close=object_iou >= settings.near_iou,
                 inside=inside_ignored(own.boxes, objects, INSIDE),
-                lapsed=_best(iou_matrix(own.boxes, _lapsed_objects(frames, position))) >= settings.min_iou,
+                lapsed=_best(iou_matrix(own.boxes, _lapsed_objects(sample, position))) >= settings.min_iou,
                 proposal_iou=_best(iou_matrix(own.boxes, _array(record.proposals.boxes))),
                 kept=kept,
                 better=betters[position],
@@ -137,12 +138,15 @@ def _suppress(own: FrameNegatives, settings: AuditSettings) -> tuple[NDArray[np.
     return winners[: settings.max_boxes], better
 
 
-def _lapsed_objects(frames: Sequence[FrameRecord], position: int) -> Boxes:
+def _lapsed_objects(sample: SampleRecord, position: int) -> Boxes:
     """Boxes of objects of the stored frames beside this one whose ids this one does not list."""
-    here = frames[position].objects
+    here = sample.frames[position].objects
     ids = set(here.ids) if here else set()
-    beside = [frames[i].objects for i in (position - 1, position + 1) if 0 <= i < len(frames)]
-    return _array([box for found in beside if found for box, own in zip(found.boxes, found.ids) if own not in ids])
+    lapsed = [empty_boxes()]
+    for beside in (position - 1, position + 1):
+        if 0 <= beside < len(sample.frames) and (found := sample.frames[beside].objects) is not None:
+            lapsed.append(visible_boxes(sample, beside)[[own not in ids for own in found.ids]])
+    return np.concatenate(lapsed)
 
 
 def _chains(boxes: list[Boxes], numbers: list[NDArray[np.int64]], ious: list[NDArray[np.float32]]) -> list[Chain]:
@@ -158,10 +162,6 @@ def _chains(boxes: list[Boxes], numbers: list[NDArray[np.int64]], ious: list[NDA
         mean = sum(links) / len(links) if links else 0.0
         chains.append(Chain(tuple(frame for frame, _ in places), tuple(zip(x0, y0, x1, y1)), mean))
     return chains
-
-
-def _objects(record: FrameRecord) -> Boxes:
-    return _array(record.objects.boxes if record.objects else [])
 
 
 def _array(boxes: list[list[float]]) -> Boxes:

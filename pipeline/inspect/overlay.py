@@ -15,6 +15,7 @@ from trackmill.pipeline.media.drawing.layers import FAINT, FIRM, label_map, labe
 from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, SIDECAR, identity_colour
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.stream import BadShardMember
+from trackmill.pipeline.shards.visible import visible_boxes
 
 LAYERS = ("proposals", "negatives", "objects", "refused", "masks")
 _GAP = 8
@@ -87,7 +88,8 @@ def draw_frame(
             )
     if "objects" in layers and record.objects is not None:
         colours = [identity_colour(identity) for identity in record.objects.ids]
-        _tags(draw, record.objects.boxes, list(map(str, record.objects.ids)), colours, scale, max(canvas.size) / 50)
+        visible, names = visible_boxes(sample.record, frame).tolist(), list(map(str, record.objects.ids))
+        _tags(draw, visible, names, colours, scale, max(canvas.size) / 50)
     if further is not None and further.tags is not None:
         _tags(draw, further.boxes.tolist(), further.tags, further.colours, scale, max(canvas.size) / 70)
     return np.asarray(canvas)

@@ -14,6 +14,7 @@ from trackmill.pipeline.inspect.selection import Unreadable, select_rows
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset, iter_samples, read_row
 from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.shards.visible import visible_boxes
 from trackmill.schemas.boxes import box_areas, iou_matrix
 
 NEAR_DUPLICATE_IOU = 0.9
@@ -128,7 +129,7 @@ def add_sample(statistics: Statistics, sample: Sample) -> None:
     statistics.licenses[record.origin.license] += 1
     statistics.sizes[f"{record.stored.width} x {record.stored.height}"] += 1
     pixels = record.stored.height * record.stored.width
-    for frame in record.frames:
+    for number, frame in enumerate(record.frames):
         boxes = np.array(frame.proposals.boxes, np.float32).reshape(-1, 4)
         statistics.frames += 1
         statistics.num_proposals += len(boxes)
@@ -140,7 +141,7 @@ def add_sample(statistics: Statistics, sample: Sample) -> None:
         statistics.proposal_scores.add(frame.proposals.scores)
         statistics.refused.update(frame.proposals.refused)
         if frame.objects is not None:
-            objects = np.array(frame.objects.boxes, np.float32).reshape(-1, 4)
+            objects = visible_boxes(record, number)
             statistics.num_objects += len(objects)
             statistics.objects_per_frame.add([len(objects)])
             statistics.object_areas.add(box_areas(objects) / pixels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trackmill.schemas.boxes import Boxes, box_areas, clip_boxes
+from trackmill.schemas.boxes import Boxes, box_areas, clip_boxes, overlapping_frame
 from trackmill.schemas.masks import CroppedMask, crop_mask, decode_counts
 from trackmill.schemas.media import Annotations
 
@@ -24,7 +24,7 @@ def stored_size(original: Size, longest_side: int) -> Size:
 
 
 def annotations_of_frame(
-    annotations: Annotations | None, original: Size, image: NDArray[np.uint8]
+    annotations: Annotations | None, original: Size, image: NDArray[np.uint8], *, amodal: bool = False
 ) -> Annotations | None:
     """Annotations as a `Frame` holds them, beside pixels that were scaled; None stays None.
 
@@ -32,25 +32,29 @@ def annotations_of_frame(
         annotations: in pixels of the original frame.
         original: its height and width.
         image: (H, W, 3) the frame at its stored size.
+        amodal: see `scale_annotations`.
     """
     if annotations is None:
         return None
-    return scale_annotations(annotations, original, (image.shape[0], image.shape[1]))
+    return scale_annotations(annotations, original, (image.shape[0], image.shape[1]), amodal=amodal)
 
 
-def scale_annotations(annotations: Annotations, original: Size, stored: Size) -> Annotations:
+def scale_annotations(annotations: Annotations, original: Size, stored: Size, *, amodal: bool = False) -> Annotations:
     """Annotations in stored pixels.
 
     Boxes are scaled by the exact factors of both axes and cut at the border. An object or ignored region with less
-    than one square pixel left is dropped; a mask without a pixel left becomes None.
+    than one square pixel in the frame is dropped; a mask without a pixel left becomes None.
 
     Args:
         annotations: in pixels of the original frame.
         original, stored: the two sizes.
+        amodal: boxes of objects are not cut; the same objects are dropped.
     """
     boxes = _scale_boxes(annotations.boxes, original, stored)
-    kept = np.flatnonzero(box_areas(boxes) >= 1).tolist()
-    ignore = _scale_boxes(annotations.ignore, original, stored)
+    kept = np.flatnonzero(overlapping_frame(boxes, *stored)).tolist()
+    if not amodal:
+        boxes = clip_boxes(boxes, *stored)
+    ignore = clip_boxes(_scale_boxes(annotations.ignore, original, stored), *stored)
     return Annotations(
         boxes=boxes[kept],
         ids=[annotations.ids[i] for i in kept],
@@ -97,5 +101,4 @@ def _samples(start: int, length: int, original: int, stored: int) -> tuple[int, 
 
 def _scale_boxes(boxes: Boxes, original: Size, stored: Size) -> Boxes:
     factors = np.array([stored[1] / original[1], stored[0] / original[0]] * 2, np.float64)
-    scaled = (np.asarray(boxes, np.float64).reshape(-1, 4) * factors).astype(np.float32)
-    return clip_boxes(scaled, stored[0], stored[1])
+    return (np.asarray(boxes, np.float64).reshape(-1, 4) * factors).astype(np.float32)

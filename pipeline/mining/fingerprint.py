@@ -28,6 +28,9 @@ from trackmill.schemas.sample import SCHEMA_VERSION, json_schemas
 # Libraries whose release may change a decoded or encoded pixel.
 _PIXEL_LIBRARIES = ("av", "numpy", "pillow")
 
+_YOUNGER = ("max_frames", "amodal")
+"""Settings of reading that are younger than data sets that have to be gone on with: no part at their default."""
+
 
 class SettingsChanged(InputError):
     """The output was begun with other settings; the text lists each difference."""
@@ -46,8 +49,9 @@ def fingerprint_parts(config: MineConfig, implementation: dict[str, str]) -> dic
     implementation = {name: value for name, value in implementation.items() if name != "weights"}
     proposer = proposer_class(config.proposer)
     read = config.read.model_dump(mode="json")
-    if read["max_frames"] == ReadSettings().max_frames:
-        del read["max_frames"]  # younger than data sets that have to be gone on with
+    for name in _YOUNGER:
+        if read[name] == getattr(ReadSettings(), name):
+            del read[name]
     # By their own names and not by where their code lies, which may move.
     parts = {
         "schema_version": SCHEMA_VERSION,

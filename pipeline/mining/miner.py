@@ -277,8 +277,9 @@ class Miner:
         self._live.enter("proposing", item.source_id)
         proposals = self._propose(media.frames)
         self._live.enter("encoding", item.source_id)
+        size = media.frames[0].image.shape[:2] if media.amodal else None
         negatives = [
-            pseudo_negatives(found, frame.annotations, media.annotated, self.config.negatives.max_iou)
+            pseudo_negatives(found, frame.annotations, media.annotated, self.config.negatives.max_iou, size)
             for found, frame in zip(proposals, media.frames)
         ]
         return encode_sample(item, media, proposals, negatives, self._stamp, self._jpeg)

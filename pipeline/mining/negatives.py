@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from trackmill.schemas.boxes import cut_at_frame
 from trackmill.schemas.media import Annotations, ProposalSet
 from trackmill.schemas.negatives import inside_ignored, overlapping_objects
 
 
 def pseudo_negatives(
-    proposals: ProposalSet, annotations: Annotations | None, annotated: bool, max_iou: float
+    proposals: ProposalSet,
+    annotations: Annotations | None,
+    annotated: bool,
+    max_iou: float,
+    size: tuple[int, int] | None = None,
 ) -> list[int]:
     """Which proposals of a frame are pseudo-negatives.
 
@@ -26,6 +31,8 @@ def pseudo_negatives(
         annotated: whether the data set lists objects for this item at all.
         max_iou: a proposal whose box has this IoU or more with an annotated box is none; neither is one with this
             share or more of its box inside an `ignore` region.
+        size: height and width of the frame, where annotated boxes may leave it: they count as far as they lie inside,
+            since that is what can be found of them.
 
     Returns:
         Indices into `proposals`, ascending. Empty where nothing is known of the frame, since then nothing is known not
@@ -34,7 +41,8 @@ def pseudo_negatives(
     """
     if not annotated or annotations is None or proposals.from_objects:
         return []
-    near = overlapping_objects(proposals.boxes, annotations.boxes, max_iou)
+    objects = annotations.boxes if size is None else cut_at_frame(annotations.boxes, *size)
+    near = overlapping_objects(proposals.boxes, objects, max_iou)
     ignored = inside_ignored(proposals.boxes, annotations.ignore, max_iou)
     negatives: list[int] = np.flatnonzero(~(near | ignored)).tolist()
     return negatives

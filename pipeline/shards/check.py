@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from trackmill.pipeline.shards.decode import Sample, decode_jpeg, parse_sample
 from trackmill.pipeline.shards.stream import BadShardMember, RawSample
 from trackmill.pipeline.shards.tar import raw_checksum
-from trackmill.schemas.boxes import Boxes
+from trackmill.pipeline.shards.visible import visible_boxes
+from trackmill.schemas.boxes import MAX_REACH, Boxes
 from trackmill.schemas.masks import CroppedMask, decode_mask
 from trackmill.schemas.names import shortened
 from trackmill.schemas.receipt import ReceiptRow
@@ -42,7 +41,8 @@ class SampleShape(NamedTuple):
     Args:
         frames: of the sample.
         height, width: of each, in pixels.
-        objects: of each frame the boxes (G, 4) of its annotated objects; None where nothing is known of it.
+        objects: of each frame the boxes (G, 4) of its annotated objects, cut at its border; None where nothing is known
+            of it.
     """
 
     frames: int
@@ -54,10 +54,8 @@ class SampleShape(NamedTuple):
 def shape_of(record: SampleRecord) -> SampleShape:
     """See `SampleShape`."""
     objects = tuple(
-        np.array(frame.objects.boxes, np.float32).reshape(-1, 4)
-        if record.origin.annotated and frame.objects is not None
-        else None
-        for frame in record.frames
+        visible_boxes(record, number) if record.origin.annotated and frame.objects is not None else None
+        for number, frame in enumerate(record.frames)
     )
     return SampleShape(len(record.frames), record.stored.height, record.stored.width, objects)
 
@@ -93,7 +91,8 @@ def _check_frames(sample: Sample) -> Iterator[Fault]:
         except BadShardMember as error:
             yield Fault(error.shard, error.member, error.what)
         for name, boxes, scores in _box_lists(frame):
-            if bad := _bad_box(boxes, stored):
+            amodal = name == "objects" and sample.record.origin.amodal
+            if bad := _bad_amodal_box(boxes, stored) if amodal else _bad_box(boxes, stored):
                 yield Fault(sample.shard, f"{sample.key}.json", f"{frame.member}: box {bad} of {name}")
             if not all(0 <= score <= 1 for score in scores):
                 yield Fault(sample.shard, f"{sample.key}.json", f"{frame.member}: a score of {name} is not in 0..1")
@@ -114,6 +113,17 @@ def _bad_box(boxes: list[list[float]], stored: Stored) -> str:
             return f"{number} leaves its frame of {stored.height} x {stored.width}"
         if not (x1 > x0 and y1 > y0):
             return f"{number} has no area"
+    return ""
+
+
+def _bad_amodal_box(boxes: list[list[float]], stored: Stored) -> str:
+    right, low = stored.width + _ROUNDING, stored.height + _ROUNDING
+    for number, (x0, y0, x1, y1) in enumerate(boxes):
+        if not (x1 > x0 and y1 > y0):
+            return f"{number} has no area"
+        begins = -MAX_REACH <= x0 <= right and -MAX_REACH <= y0 <= low
+        if not (begins and -_ROUNDING <= x1 <= MAX_REACH and -_ROUNDING <= y1 <= MAX_REACH):
+            return f"{number} lies outside of its frame of {stored.height} x {stored.width}"
     return ""
 
 

@@ -114,7 +114,10 @@ def _check_lengths(frame: Frame, proposals: ProposalSet) -> None:
 
 
 def _json(record: SampleRecord | SampleMasks) -> bytes:
-    return orjson.dumps(record.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+    values = record.model_dump(mode="json")
+    if "origin" in values and not values["origin"]["amodal"]:
+        del values["origin"]["amodal"]  # younger than data sets whose units may be mined again, to the same bytes
+    return orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
 
 
 def _boxes(boxes: Boxes) -> list[list[float]]:
@@ -184,6 +187,7 @@ def _origin(item: WorkItem, media: Media) -> Origin:
         license=media.license,
         annotated=media.annotated,
         conversions=list(media.conversions),
+        amodal=media.amodal,
     )
 
 

@@ -43,6 +43,11 @@ class ReadSettings(Settings):
     label_fps: float = Field(
         6.0, gt=0, description="Frames a second that are kept of a video without labels; SA-V's label rate."
     )
+    amodal: bool = Field(
+        False,
+        description="Keep boxes of objects as annotated where they leave the picture (MOT17, CrowdHuman), instead of "
+        "cutting them at its border.",
+    )
     license: str = Field(
         "", description="Licence of the input, written into every record; empty: what the source knows."
     )
@@ -114,7 +119,9 @@ class Source(ABC):
         """Decode one item: frames at their stored size, annotations in pixels of those frames.
 
         Annotations that a file states in pixels of the original are scaled here, together with the frame, by
-        `trackmill.pipeline.media.scaling.annotations_of_frame`: a `Media` has one system of coordinates.
+        `trackmill.pipeline.media.scaling.annotations_of_frame`: a `Media` has one system of coordinates. Boxes lie
+        inside their frame, unless `settings.amodal` is set and the source knows objects that leave it; then it sets
+        `Media.amodal`.
 
         Raises:
             BadItem: (or a subclass) the data is broken.

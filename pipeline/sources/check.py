@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from trackmill.schemas.boxes import MAX_REACH, overlapping_frame
 from trackmill.schemas.errors import JobError
 from trackmill.schemas.media import Annotations, Media
 
@@ -26,7 +27,8 @@ def check_media(source: str, media: Media) -> None:
 
     Raises:
         BadMedia: another type, kind or SHA-256, frames of another shape or of several sizes, or annotations of
-            different lengths, with numbers that are not finite, or with a box outside the frame.
+            different lengths, with numbers that are not finite, or with a box outside the frame; of an amodal one, with
+            an object's box of which no square pixel is inside.
     """
     if not isinstance(media, Media):
         raise BadMedia(f"source {source}: read returned {type(media).__name__}, should be a Media")
@@ -43,10 +45,11 @@ def check_media(source: str, media: Media) -> None:
         if image.shape != first.shape:
             raise BadMedia(f"source {source}: frame {place} is {image.shape}, the first {first.shape}: should be alike")
         if frame.annotations is not None:
-            _check_annotations(f"source {source}: frame {place}", frame.annotations, image.shape[0], image.shape[1])
+            _check_annotations(f"source {source}: frame {place}", frame.annotations, image.shape, media.amodal)
 
 
-def _check_annotations(where: str, annotations: Annotations, height: int, width: int) -> None:
+def _check_annotations(where: str, annotations: Annotations, shape: tuple[int, ...], amodal: bool) -> None:
+    height, width = shape[:2]
     count = len(annotations.boxes)
     lengths = {"ids": len(annotations.ids), "scores": len(annotations.scores), "masks": len(annotations.masks)}
     for name, length in lengths.items():
@@ -59,7 +62,12 @@ def _check_annotations(where: str, annotations: Annotations, height: int, width:
         boxes = np.asarray(boxes, np.float64)
         if boxes.shape != (len(boxes), 4) or not np.isfinite(boxes).all():
             raise BadMedia(f"{where}: {name} should be (N, 4) finite numbers, found {boxes.shape}")
-        inside = (boxes >= -_TOLERANCE).all(1) & (boxes[:, 2:] <= (width + _TOLERANCE, height + _TOLERANCE)).all(1)
-        if not inside.all():
-            box = boxes[np.flatnonzero(~inside)[0]].tolist()
+        if amodal and name == "boxes":
+            fine = overlapping_frame(boxes.astype(np.float32), height, width)
+            outside = ~(fine & np.logical_and.reduce(np.abs(boxes) <= MAX_REACH, axis=1))
+        else:
+            sides = np.array([width, height, width, height])
+            outside = np.logical_or.reduce((boxes < -_TOLERANCE) | (boxes > sides + _TOLERANCE), axis=1)
+        if outside.any():
+            box = boxes[np.flatnonzero(outside)[0]].tolist()
             raise BadMedia(f"{where}: {name} hold {box}, outside of the frame of {height} x {width} pixels")

@@ -34,13 +34,14 @@ def read_frame_files(
     license: str,
     where: str,
     settings: ReadSettings,
+    amodal: bool = False,
 ) -> Media:
     """Decode the frames of one clip.
 
     Args:
         files: in order.
         annotate: what is known of a frame, in pixels of the original, given its original height and width.
-        fps, num_source_frames, annotated, license: see `trackmill.schemas.media.Media`.
+        fps, num_source_frames, annotated, license, amodal: see `trackmill.schemas.media.Media`.
         where: name of the clip, for errors.
         settings: how to read.
 
@@ -66,7 +67,7 @@ def read_frame_files(
                 image=picture.image,
                 index=file.index,
                 time_s=file.index / fps,
-                annotations=annotations_of_frame(annotate(file, *size), size, picture.image),
+                annotations=annotations_of_frame(annotate(file, *size), size, picture.image, amodal=amodal),
                 encoded=picture.encoded,
             )
         )
@@ -79,6 +80,7 @@ def read_frame_files(
         sha256=digest.hexdigest(),
         num_bytes=num_bytes,
         annotated=annotated,
+        amodal=amodal,
         fps=fps,
         num_source_frames=num_source_frames,
         license=license,

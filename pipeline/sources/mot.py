@@ -4,12 +4,19 @@ A sequence is a folder with `img1/NNNNNN.jpg` (or png), perhaps `gt/gt.txt`, per
 what its frames are: `seqLength` often promises more than a copy holds. Frames are numbered by their place in the
 folder, from 0; rows of `gt.txt` belong to the number in the file's name, or to its place where only that can be meant
 (`trackmill.pipeline.formats.frame_numbers`).
+
+Boxes that leave the picture are cut at its border, or kept with `read.amodal`.
+
+MOT17 has each sequence three times, for the detections of three detectors (`MOT17-02-DPM`, `-FRCNN`, `-SDP`), with the
+same pictures and the same ground truth. All that are given are read, with a warning: a pattern such as
+`--input "MOT17/train/*-FRCNN/**"` names one of each.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence, Set
 from typing import Any
 
@@ -32,6 +39,7 @@ log = logging.getLogger("trackmill")
 
 _FRAME = re.compile(r"^(?P<sequence>.+)/(?P<folder>[^/]+)/(?P<name>(?P<number>\d+)\.(?i:jpg|jpeg|png))$")
 _TRUTH = "/gt/gt.txt"
+_COPY = re.compile(r"^(?P<video>.*/MOT17-\d+)-(?:DPM|FRCNN|SDP)$")
 _MAX_SEQINFO_BYTES = 64 * 1024
 
 
@@ -55,6 +63,7 @@ class Mot(Source):
             if match := _FRAME.match(uri):
                 folders = sequences.setdefault(match["sequence"], {})
                 folders.setdefault(match["folder"], {})[int(match["number"])] = match["name"]
+        _warn_of_copies(sequences)
         claim = Claim()
         apart = _truths_apart(listed, sequences)
         begun: list[tuple[str, str, dict[int, str], dict[str, Any]]] = []
@@ -107,6 +116,7 @@ class Mot(Source):
             license=self.settings.license or "unknown",
             where=item.source_id,
             settings=self.settings,
+            amodal=self.settings.amodal and details["gt"] is not None,
         )
 
     def _items(self, sequence: str, folder: str, names: list[str], common: dict[str, Any]) -> list[WorkItem]:
@@ -141,7 +151,11 @@ class Mot(Source):
         if self._ground_truth[0] != truth:
             self._ground_truth = (truth, read_ground_truth(truth))
         rows = self._ground_truth[1].get(number)
-        return rows.clipped(height, width) if rows is not None else Annotations()
+        if rows is None:
+            return Annotations()
+        if self.settings.amodal:
+            return rows.amodal(height, width, f"{truth}: frame {number}")
+        return rows.clipped(height, width)
 
 
 def _frames_with_rows(truth: str) -> list[int] | None:
@@ -150,6 +164,26 @@ def _frames_with_rows(truth: str) -> list[int] | None:
         return list(read_ground_truth(truth))
     except BadItem:
         return None
+
+
+def _warn_of_copies(sequences: Iterable[str]) -> None:
+    """Say that sequences of MOT17 with the detections of several detectors are the same pictures."""
+    copies: dict[str, list[str]] = defaultdict(list)
+    for sequence in sequences:
+        if match := _COPY.match(sequence):
+            copies[match["video"]].append(sequence)
+    several = [sorted(names) for _, names in sorted(copies.items()) if len(names) > 1]
+    if several:
+        first = several[0]
+        log.warning(
+            "%s: the same pictures and ground truth under %d names, one for each detector (%d such videos); all are "
+            'mined: --input "%s/*-%s/**" names one of each',
+            ", ".join([redact(first[0]), *map(basename, first[1:])]),
+            len(first),
+            len(several),
+            redact(dirname(first[0])),
+            first[-2 if len(first) > 2 else 0].rpartition("-")[2],
+        )
 
 
 def _image_folder(sequence: str, stated: str, folders: Collection[str]) -> str | None:

@@ -6,6 +6,9 @@ two more, class and visibility; MOT15 has three, coordinates in the world. A row
 
 The specification counts x and y from 1; TrackEval uses them as they are, and so do we, so that boxes and published
 numbers agree.
+
+Boxes of MOT16, 17 and 20 go round the whole person, also where the picture ends; those of MOT15 often do, and those of
+DanceTrack and SportsMOT hardly ever.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import numpy as np
 
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import check_whole
+from trackmill.pipeline.sources.amodal import check_reach
 from trackmill.pipeline.storage.files import FileTooLarge, read_bytes
 from trackmill.schemas.boxes import Boxes, box_areas, clip_boxes, from_xywh
 from trackmill.schemas.media import Annotations
@@ -40,9 +44,21 @@ class FrameRows:
 
     def clipped(self, height: int, width: int) -> Annotations:
         """As annotations of an image of `height` x `width`; a box that lies outside it is left out."""
-        boxes = _clipped(self.boxes, height, width)
-        kept = np.flatnonzero(box_areas(boxes) > 0).tolist()
-        ignore = _clipped(self.ignore, height, width)
+        return self._annotations(clip_boxes(_xyxy(self.boxes), height, width), height, width)
+
+    def amodal(self, height: int, width: int, where: str) -> Annotations:
+        """The same with the boxes of objects as they stand in the file, also where they leave the image.
+
+        Raises:
+            BadItem: see `check_reach`; names `where`.
+        """
+        boxes = _xyxy(self.boxes)
+        check_reach(boxes, where)
+        return self._annotations(boxes, height, width)
+
+    def _annotations(self, boxes: Boxes, height: int, width: int) -> Annotations:
+        kept = np.flatnonzero(box_areas(clip_boxes(boxes, height, width)) > 0).tolist()
+        ignore = clip_boxes(_xyxy(self.ignore), height, width)
         return Annotations(
             boxes=boxes[kept],
             ids=[self.ids[i] for i in kept],
@@ -120,5 +136,6 @@ def _whole(value: float, name: str, where: str) -> int:
     return int(value)
 
 
-def _clipped(boxes_xywh: list[list[float]], height: int, width: int) -> Boxes:
-    return clip_boxes(from_xywh(np.array(boxes_xywh, np.float64).reshape(-1, 4)), height, width)
+def _xyxy(boxes_xywh: list[list[float]]) -> Boxes:
+    with np.errstate(over="ignore"):  # too large for float32: infinite, which is cut or refused
+        return from_xywh(np.array(boxes_xywh, np.float64).reshape(-1, 4))

@@ -14,7 +14,7 @@ from trackmill.pipeline.loader.clips.jitter import Jitter, in_view
 from trackmill.pipeline.loader.clips.settings import ClipSettings
 from trackmill.pipeline.loader.contract import StoredSample
 from trackmill.pipeline.loader.negatives import NegativeUse, negatives_of
-from trackmill.schemas.boxes import Boxes
+from trackmill.schemas.boxes import Boxes, cut_at_frame
 from trackmill.schemas.negatives import overlapping_objects
 
 
@@ -25,8 +25,8 @@ class FrameBoxes:
     Args:
         boxes: (N, 4) float32 `xyxy` in pixels of the square.
         ids: (N,) int64.
-        stored: (K, 4) all objects of the frame, whether they show or not, in stored pixels.
-        placed: (K, 4) the same in pixels of the square, cut at the border if boxes are.
+        stored: (K, 4) all objects of the frame, whether they show or not, in stored pixels, cut at the frame's border.
+        placed: (K, 4) the same in pixels of the square, cut at its border, too, if boxes are.
     """
 
     boxes: Boxes
@@ -47,9 +47,11 @@ def objects_in_view(
         sample: whose frame it is.
         settings: see `ClipSettings`.
     """
-    placed, enough = in_view(jitter.boxes(stored, sample.height, sample.width), jitter.size, settings)
+    inside = cut_at_frame(stored, sample.height, sample.width)
+    placed, enough = in_view(jitter.boxes(inside, sample.height, sample.width), jitter.size, settings)
     kept = enough & (ids >= 0)
-    return FrameBoxes(boxes=placed[kept], ids=ids[kept], stored=stored, placed=placed)
+    boxes = placed if settings.clip else jitter.boxes(stored, sample.height, sample.width)
+    return FrameBoxes(boxes=boxes[kept], ids=ids[kept], stored=inside, placed=placed)
 
 
 def at_most(frames: Sequence[FrameBoxes], maximum: int, rng: np.random.Generator) -> list[FrameBoxes]:

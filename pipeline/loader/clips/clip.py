@@ -15,7 +15,7 @@ from trackmill.pipeline.loader.clips.identities import Identities, identities_of
 from trackmill.pipeline.loader.clips.jitter import Jitter, draw_jitter
 from trackmill.pipeline.loader.clips.settings import ClipSettings, ClipSources
 from trackmill.pipeline.loader.contract import StoredSample, UnfitSample
-from trackmill.schemas.boxes import Boxes
+from trackmill.schemas.boxes import Boxes, cut_at_frame
 
 DRAWS = 10
 """So many draws of frames and augmentation are tried until an object is in view in two frames that follow each other:
@@ -49,7 +49,7 @@ def make_clip(
         raise UnfitSample(f"{sample.key}: {_nobody(sources)} in two of its frames")
     for _ in range(DRAWS):
         frames = choose_frames(annotated, settings.frames, settings.sampling, settings.span, rng)
-        jitter = draw_jitter(sample.height, sample.width, _linked_centres(found, frames), rng, settings)
+        jitter = draw_jitter(sample.height, sample.width, _linked_centres(sample, found, frames), rng, settings)
         shown = [
             objects_in_view(found.boxes[frame], found.ids[frame], jitter, sample, settings) for frame in frames.tolist()
         ]
@@ -104,11 +104,12 @@ def _nobody(sources: ClipSources) -> str:
     return "masklets identify nobody (objects.chains names a sidecar of chains, which trackmill mine-chains makes)"
 
 
-def _linked_centres(found: Identities, frames: NDArray[np.int64]) -> Boxes:
-    """(K, 2) centres of the boxes whose object is in the next frame, too."""
+def _linked_centres(sample: StoredSample, found: Identities, frames: NDArray[np.int64]) -> Boxes:
+    """(K, 2) centres of the boxes, as far as they are in the frame, whose object is in the next frame, too."""
     centres = [np.zeros((0, 2), np.float32)]
     for here, after in pairwise(frames.tolist()):
         ids = found.ids[here]
-        boxes = found.boxes[here][(ids >= 0) & np.isin(ids, found.ids[after])]
-        centres.append((boxes[:, :2] + boxes[:, 2:]) / 2)
+        linked = found.boxes[here][(ids >= 0) & np.isin(ids, found.ids[after])]
+        boxes = cut_at_frame(linked, sample.height, sample.width)
+        centres.append(((boxes[:, :2] + boxes[:, 2:]) / 2).astype(np.float32))
     return np.concatenate(centres)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trackmill.pipeline.loader.clips.settings import ClipSources
 from trackmill.pipeline.loader.contract import StoredSample
 from trackmill.pipeline.loader.sidecar_rows import CHAINS, rows_with
-from trackmill.schemas.boxes import Boxes, empty_boxes, iou_matrix
+from trackmill.schemas.boxes import Boxes, cut_at_frame, empty_boxes, iou_matrix
 
 SAME_IOU = 0.5
 """A chain that overlaps a masklet so much or more is the same object."""
@@ -56,7 +56,7 @@ def identities_of(sample: StoredSample, sources: ClipSources) -> Identities:
     annotated = [sample.objects(frame) if sources.masklets else None for frame in frames]
     masklets = [_some(each) for each in annotated]
     chains = [_chains(sample, sources.chains, frame) if sources.chains else None for frame in frames]
-    owners = _owners(masklets, chains)
+    owners = _owners(sample, masklets, chains)
     numbers: dict[tuple[str, int], int] = {}
     boxes, ids = [], []
     for masklet, chain in zip(masklets, chains):
@@ -88,13 +88,16 @@ def _once(ids: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(first, ids, -1)
 
 
-def _owners(masklets: Sequence[_Frame | None], chains: Sequence[_Frame | None]) -> dict[int, tuple[str, int]]:
+def _owners(
+    sample: StoredSample, masklets: Sequence[_Frame | None], chains: Sequence[_Frame | None]
+) -> dict[int, tuple[str, int]]:
     """Whose masklet each chain is that meets one, by the chain's number."""
     met: dict[int, set[int]] = {}
     for masklet, chain in zip(masklets, chains):
         if masklet is None or chain is None or not len(chain[0]):
             continue
-        overlaps = iou_matrix(chain[0], masklet[0])  # (chains, masklets)
+        visible = cut_at_frame(masklet[0], sample.height, sample.width)
+        overlaps = iou_matrix(chain[0], visible)  # (chains, masklets)
         best = overlaps.argmax(axis=1)
         for row in np.flatnonzero((overlaps.max(axis=1) >= SAME_IOU) & (chain[1] >= 0)).tolist():
             met.setdefault(int(chain[1][row]), set()).add(int(masklet[1][best[row]]))

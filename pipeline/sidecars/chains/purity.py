@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from trackmill.pipeline.shards.decode import Sample
+from trackmill.pipeline.shards.visible import visible_boxes
 from trackmill.schemas.boxes import Boxes, iou_matrix
-from trackmill.schemas.sample import FrameRecord
+from trackmill.schemas.sample import SampleRecord
 
 LENGTHS = (2, 5, 10, 20)
 """Boxes of a chain that are looked at together."""
@@ -82,7 +83,7 @@ def objects_of(sample: Sample) -> list[Truth | None] | None:
     frames = sample.record.frames
     if not sample.record.origin.annotated or all(frame.objects is None for frame in frames):
         return None
-    return [_objects(frame) for frame in frames]
+    return [_objects(sample.record, number) for number in range(len(frames))]
 
 
 def purity_of(counts: Mapping[str, int]) -> dict[str, Any]:
@@ -123,10 +124,11 @@ def is_purity(name: str) -> bool:
     return name in _NAMES
 
 
-def _objects(frame: FrameRecord) -> Truth | None:
-    if frame.objects is None:
+def _objects(record: SampleRecord, frame: int) -> Truth | None:
+    objects = record.frames[frame].objects
+    if objects is None:
         return None
-    return np.array(frame.objects.boxes, np.float32).reshape(-1, 4), np.array(frame.objects.ids, np.int64)
+    return visible_boxes(record, frame), np.array(objects.ids, np.int64)
 
 
 def _key(length: int, kind: str) -> str:

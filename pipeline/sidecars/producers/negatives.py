@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from trackmill.pipeline.shards.decode import Sample
+from trackmill.pipeline.shards.visible import visible_boxes
 from trackmill.pipeline.sidecars.columns import Column
 from trackmill.pipeline.sidecars.producer import CountedRows, Rows
 from trackmill.pipeline.sidecars.producers import detector_choice
@@ -151,12 +152,12 @@ class NegativeProducer(DetectionProducer):
         """The stored ones that were negatives when they were mined; mining knew of ignored regions, shards do not."""
         for number in numbers:
             frame = sample.record.frames[number]
-            own, objects = frame.proposals, frame.objects
+            own = frame.proposals
             boxes = np.array(own.boxes, np.float32).reshape(-1, 4)
             refused = np.ones(len(boxes), bool)
             refused[own.negatives] = False
             # What overlaps an object is counted as such, whoever refused it first.
-            near = overlapping_objects(boxes, _boxes(objects.boxes if objects else []), self._config.max_iou)
+            near = overlapping_objects(boxes, visible_boxes(sample.record, number), self._config.max_iou)
             counts[REFUSED] += int((refused & ~near).sum())
             kept = ~refused | near
             scores = np.array(own.scores, np.float32)[kept]
@@ -180,13 +181,12 @@ class NegativeProducer(DetectionProducer):
                 yield f"a score of frame {number}, {rows['score'][row]:g}, is below {config.min_score}"
 
     def _negatives(self, sample: Sample, number: int, found: Detections, counts: Counter[str]) -> Detections:
-        stored, objects = sample.record.stored, sample.record.frames[number].objects
-        assert objects is not None
+        stored = sample.record.stored
         # The rule is applied to boxes as they are stored: cut at the border.
         boxes = clip_boxes(found.boxes, stored.height, stored.width)
         low = found.scores < np.float32(self._config.min_score)
         outside = ~low & ((boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1]))
-        near = ~low & ~outside & overlapping_objects(boxes, _boxes(objects.boxes), self._config.max_iou)
+        near = ~low & ~outside & overlapping_objects(boxes, visible_boxes(sample.record, number), self._config.max_iou)
         for reason, dropped in ((LOW, low), (OUTSIDE, outside), (OVERLAPS, near)):
             counts[reason] += int(dropped.sum())
         order = np.argsort(-found.scores, kind="stable")
@@ -202,7 +202,3 @@ def annotated_frames(sample: Sample) -> list[int]:
     if not sample.record.origin.annotated:
         return []
     return [number for number, frame in enumerate(sample.record.frames) if frame.objects is not None]
-
-
-def _boxes(rows: list[list[float]]) -> Boxes:
-    return np.array(rows, np.float32).reshape(-1, 4)
