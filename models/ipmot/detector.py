@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trackmill.models.backbones.multilevel import build_backbone
+from trackmill.models.backbones.multilevel import MultiLevelBackbone, build_backbone
 from trackmill.models.ipmot.decoder import Decoder, Mlp
 from trackmill.models.ipmot.encoder import EncodedMaps as EncodedMaps
 from trackmill.models.ipmot.encoder import Encoder
@@ -31,6 +31,12 @@ from trackmill.models.layers.deformable_attention import DeformableAttention
 
 PRIOR = 0.01
 """Score that fresh class heads give everything, so that the focal loss begins small (Lin et al., ICCV 2017)."""
+
+FROZEN = {
+    "resnet50": ("conv1", "layer1"),  # as published: what sees edges and colours does not learn
+    "ssdlite_mobilenet": ("conv_head", "bn2"),  # its maps do not depend on them
+}
+"""Parts of backbones that are not trained."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,24 +89,27 @@ class PictureMaps(nn.Module):
         super().__init__()
         whole = build_backbone(name)
         self.body = whole.network
-        self._whole = (whole,)  # in a tuple it is no part, since its names are not the published ones
+        self._hidden = (whole,)  # in a tuple it is no part, since its names are not the published ones
         self.channels, self.mean, self.std = whole.channels, whole.mean, whole.std
         # A ResNet takes sides of any length, and the published detector gives it such.
         self.divisor = divisor if name == "resnet50" else math.lcm(divisor, whole.divisor)
-        if name == "resnet50":
-            # As published: what sees edges and colours does not learn.
-            for part in (self.body.conv1, self.body.layer1):
-                part.requires_grad_(False)
+        for part in FROZEN.get(name, ()):
+            self.body.get_submodule(part).requires_grad_(False)
+
+    @property
+    def whole(self) -> MultiLevelBackbone:
+        """The backbone as others load weights into it; it shares all parameters."""
+        return self._hidden[0]
 
     def train(self, mode: bool = True) -> PictureMaps:
         """As in any module, but batch norms stay in evaluation mode."""
         super().train(mode)
-        self._whole[0].train(mode)
+        self.whole.train(mode)
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) whose sides are multiples of `divisor` to maps (B, C_l, h_l, w_l), the finest first."""
-        return self._whole[0].maps(images)
+        return self.whole.maps(images)
 
 
 class DeformableDetr(nn.Module):
@@ -130,6 +139,13 @@ class DeformableDetr(nn.Module):
         self.mean, self.std, self.divisor = backbone.mean, backbone.std, backbone.divisor
         self.input_proj = _projections(backbone.channels[-sizes.levels :], sizes)
         self._reset_heads()
+
+    @property
+    def whole_backbone(self) -> MultiLevelBackbone:
+        """The backbone as others load weights into it; it shares all parameters."""
+        first = self.backbone[0]
+        assert isinstance(first, PictureMaps)
+        return first.whole
 
     @torch.no_grad()
     def _reset_heads(self) -> None:

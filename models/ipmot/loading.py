@@ -82,7 +82,7 @@ def start_detector(model: IpMot, weights: Source) -> str:
     part, variant = _read(weights), model.variant
     detector = model.detector
     if isinstance(part, str):
-        load_packaged(detector.backbone[0].whole, part, for_whom=variant.name)
+        load_packaged(detector.whole_backbone, part, for_whom=variant.name)
         return f'the backbone ("{part}")'
     assert part is not None
     if is_ours(part):
@@ -101,7 +101,7 @@ def start_detector(model: IpMot, weights: Source) -> str:
                 f"{part.where}: no detector known in {len(part):,} tensors ({names}, ...); {variant.name} takes a file "
                 "of ours, a DAB-Deformable-DETR or Deformable-DETR in the published COCO layout, or MeMOTR's"
             )
-        load_backbone(detector.backbone[0].whole, part, for_whom=variant.name, found=found)
+        load_backbone(detector.whole_backbone, part, for_whom=variant.name, found=found)
         return f"a backbone ({found.what})"
     _check_conventions(layout, variant, part.where)
     bare = {name: each for name, each in part.items() if not name.startswith(MEMOTR_UPDATE)}

@@ -13,14 +13,20 @@ _SMALL = 1e-8
 """Keeps the logarithm of a score finite, as in the published code."""
 
 
+Weights = tuple[float, float, float]
+"""Of the focal, the L1 and the GIoU part."""
+
+WEIGHTS: Weights = (LABEL_WEIGHT, L1_WEIGHT, GIOU_WEIGHT)
+
+
 @torch.no_grad()
 def costs(
     logits: Tensor,
     boxes: Tensor,
     labels: Tensor,
     target_boxes: Tensor,
+    weights: Weights = WEIGHTS,
     epsilon: float = 0.0,
-    weights: tuple[float, float, float] = (LABEL_WEIGHT, L1_WEIGHT, GIOU_WEIGHT),
 ) -> Tensor:
     """What it costs that a query learns an object: 2 focal, 5 L1, 2 GIoU (paper, section 4.2).
 
@@ -29,8 +35,8 @@ def costs(
         boxes: (..., Q, 4) cx, cy, w, h in 0..1.
         labels: (G,) int64 in 0..C-1.
         target_boxes: (G, 4), as `boxes`; they may leave 0..1.
+        weights: of the three parts; the default is the paper's.
         epsilon: see `trackmill.models.ipmot.overlaps.generalised_iou`.
-        weights: of the focal cost, of L1 and of GIoU.
 
     Returns:
         (..., Q, G) float32 without gradients; not finite where the network's numbers are not.
@@ -39,9 +45,10 @@ def costs(
     wanted = FOCAL_ALPHA * (1 - scores) ** FOCAL_GAMMA * -(scores + _SMALL).log()
     unwanted = (1 - FOCAL_ALPHA) * scores**FOCAL_GAMMA * -(1 - scores + _SMALL).log()
     found, targets = boxes.float().unsqueeze(-2), target_boxes.float()
-    label, l1, giou = weights
     apart = (found - targets).abs().sum(-1)
-    return label * (wanted - unwanted) + l1 * apart - giou * generalised_iou(found, targets, epsilon)
+    return (
+        LABEL_WEIGHT * (wanted - unwanted) + L1_WEIGHT * apart - GIOU_WEIGHT * generalised_iou(found, targets, epsilon)
+    )
 
 
 def match(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,7 +70,12 @@ def match(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -
 
 
 def match_layers(
-    logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor, epsilon: float = 0.0
+    logits: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    target_boxes: Tensor,
+    weights: Weights = WEIGHTS,
+    epsilon: float = 0.0,
 ) -> list[tuple[Tensor, Tensor]]:
     """As `match`, of each of L layers, with one transfer from the device and one to it.
 
@@ -72,7 +84,7 @@ def match_layers(
         boxes: (L, Q, 4) cx, cy, w, h in 0..1.
         labels: (G,) int64 in 0..C-1.
         target_boxes: (G, 4), as `boxes`.
-        epsilon: see `costs`.
+        weights, epsilon: see `costs`.
 
     Returns:
         Queries and objects of each layer.
@@ -82,7 +94,7 @@ def match_layers(
     """
     from scipy.optimize import linear_sum_assignment
 
-    matrices = costs(logits, boxes, labels, target_boxes, epsilon).cpu()
+    matrices = costs(logits, boxes, labels, target_boxes, weights, epsilon).cpu()
     if not bool(matrices.isfinite().all()):
         raise ValueError(
             "queries cannot be matched: their logits or boxes, or the boxes of the objects, hold NaN or infinity; the "

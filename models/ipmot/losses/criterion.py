@@ -57,7 +57,7 @@ def detector_losses(
     wanted = [each["boxes"].to(boxes) for each in targets]
     labels = [each["labels"].to(logits.device) for each in targets]
     found = [
-        match_layers(logits[:, number], boxes[:, number], *each, giou_epsilon)
+        match_layers(logits[:, number], boxes[:, number], *each, epsilon=giou_epsilon)
         for number, each in enumerate(zip(labels, wanted, strict=True))
     ]
     matches = [list(each) for each in zip(*found, strict=True)]  # by layer, then by picture
