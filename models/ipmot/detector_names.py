@@ -126,6 +126,9 @@ def _compare(tensors: Mapping[str, Tensor], copies: Mapping[str, str]) -> None:
     apart = [name for name, copy, own in pairs if copy.shape != own.shape or not _same(copy, own)]
     if apart:
         where = tensors.where if isinstance(tensors, Checkpoint) else "the weights"
-        raise BadWeights(
-            f"{where}: {listing('differ from their other copy', apart)}; the file was put together wrongly"
-        )
+        found = listing("differing from their other copy", apart)
+        raise BadWeights(f"{where}: {found}; the file was put together wrongly")
+
+
+def _same(copy: Tensor, own: Tensor) -> bool:
+    return copy.double().allclose(own.double(), rtol=0, atol=0, equal_nan=True)
