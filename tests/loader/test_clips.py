@@ -30,10 +30,13 @@ from trackmill.pipeline.loader.clips.identities import identities_of
 from trackmill.pipeline.loader.contract import UnfitSample
 from trackmill.pipeline.loader.loader import TooManyBad
 from trackmill.pipeline.loader.negatives import NegativeUse
+from trackmill.pipeline.loader.views import ViewSettings
 from trackmill.pipeline.shards.decode import decode_jpeg
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.sidecars.about import NoSidecar, SidecarError
 from trackmill.pipeline.sidecars.run import make_sidecar
+from trackmill.pipeline.tasks.masa.examples import MakeMasaExample
+from trackmill.pipeline.tasks.masa.objects import ObjectSettings
 from trackmill.pipeline.tasks.scaletrack.examples import MakeScaleTrackExample
 from trackmill.schemas.boxes import box_areas, clip_boxes, iou_matrix
 from trackmill.schemas.config import ConfigError
@@ -281,6 +284,30 @@ def test_who_is_too_small_or_unknown_is_nobody_s_negative() -> None:
     assert [len(ids) for ids in few.ids] == [2] * 4 and all(ids[1] == NEGATIVE for ids in few.ids)
     assert few.num_pairs == 3, "one identity, in all frames"
     assert all(boxes[1].tolist() == list(other) for boxes in few.boxes), "who was left out is no negative either"
+
+
+def test_objects_that_leave_the_stored_frame_are_no_trouble() -> None:
+    """Amodal boxes, as MOT17 has them: the part in view counts, for ScaleTrack and for MASA alike."""
+    clip = DrawnClip(
+        squares=tuple(
+            ((-60 + 2 * t, -20, 40 + 2 * t, 60), (150, 100, 239 + t, 300), (225, -90, 400, 25)) for t in range(8)
+        )
+    )
+    objects = ObjectSettings(chains="chains", chain_share=1)
+    masa, pairs = MakeMasaExample(objects=objects, views=ViewSettings(size=96)), 0
+    for seed in range(10):
+        whole = make_clip(clip, rng(seed), ClipSettings(size=128, frames=4, clip=False, min_visible=0), ClipSources())
+        example = make_clip(clip, rng(seed), ClipSettings(size=128, frames=4, min_visible=0), ClipSources())
+        pairs += example.num_pairs
+        for cut, boxes in zip(example.boxes, whole.boxes):
+            assert np.array_equal(cut, clip_boxes(boxes, *example.size)) and (box_areas(cut) > 0).all()
+        rows = box_rows(*[(box, number) for number, box in enumerate(clip.squares[0])])
+        linked = replace(clip, sidecars={"chains": dict.fromkeys(range(8), rows)})
+        pair = masa(linked, rng(seed), lambda linked=linked: linked)
+        for view in (pair.key, pair.reference):
+            assert (box_areas(view.clipped()) > 0).all()
+            pairs += len(view.ids)
+    assert pairs > 30
 
 
 @pytest.mark.parametrize("clip_boxes_too", [True, False])

@@ -22,6 +22,7 @@ from trackmill.pipeline.loader.clips.query_settings import QueryClipSettings, Qu
 from trackmill.pipeline.loader.clips.shifts import draw_shifts
 from trackmill.pipeline.loader.clips.usable import usable_queries
 from trackmill.pipeline.loader.contract import UnfitSample
+from trackmill.pipeline.loader.packing import pack, unpack
 from trackmill.pipeline.tasks.ipmot.batch import join_queries
 from trackmill.pipeline.tasks.ipmot.examples import MakeQueryExample
 from trackmill.schemas.config import ConfigError, build
@@ -120,7 +121,8 @@ def test_only_frames_of_which_something_is_known_are_used() -> None:
         example_of(replace(walking(), annotated=frozenset()))
     empty = replace(walking(), squares=((None,),) * 12)
     nobody = example_of(empty, **PLAIN)
-    assert [boxes.shape for boxes in nobody.boxes] == [(0, 4)] * 3 and join_queries([nobody]).num_boxes == 0
+    for each in (nobody, unpack(pack(nobody))):  # as it is, and as a loader's worker passes it on
+        assert [boxes.shape for boxes in each.boxes] == [(0, 4)] * 3 and join_queries([each]).num_boxes == 0
 
 
 # One draw for all frames
