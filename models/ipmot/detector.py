@@ -101,6 +101,11 @@ class PictureMaps(nn.Module):
         """The backbone as others load weights into it; it shares all parameters."""
         return self._hidden[0]
 
+    @property
+    def whole(self) -> MultiLevelBackbone:
+        """The backbone as the house knows it, for files of its weights."""
+        return self._whole[0]
+
     def train(self, mode: bool = True) -> PictureMaps:
         """As in any module, but batch norms stay in evaluation mode."""
         super().train(mode)
