@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from trackmill.models.ipmot.assignment import (
-    FALSE_POSITIVE,
     Integers,
     Kept,
     LayerAssignment,
@@ -31,7 +30,7 @@ from trackmill.models.ipmot.losses.deduplication import deduplication_loss, dedu
 from trackmill.models.ipmot.losses.detection import focal_loss, giou_loss, l1_loss, set_loss
 from trackmill.models.ipmot.matching import costs
 from trackmill.models.ipmot.model import FrameOutput, IpMot
-from trackmill.models.ipmot.queries import TrackQueries
+from trackmill.models.ipmot.queries import FALSE_POSITIVE, TrackQueries
 
 Observe = Callable[["FrameRecord"], None]
 
@@ -362,16 +361,17 @@ class _Clip:
         self.num_boxes += num_people
         detect = last.query < number
         again = last.query[detect & ~born]
-        for name, value in {
-            "positives_detect": np.count_nonzero(detect),
-            "positives_track": np.count_nonzero(~detect),
-            "newborn": np.count_nonzero(born),
+        found = {
+            "positives_detect": detect.sum(),
+            "positives_track": (~detect).sum(),
+            "newborn": born.sum(),
             "released": kept.released,
-            "false_positives": np.count_nonzero(kept.ids == FALSE_POSITIVE),
-            "duplicates": np.count_nonzero(scores[again] >= self.model.variant.score_threshold),
+            "false_positives": (kept.ids == FALSE_POSITIVE).sum(),
+            "duplicates": (scores[again] >= self.model.variant.score_threshold).sum(),
             "left_over": num_people - len(np.unique(last.target)),
             "kept": len(kept.ids),
-        }.items():
+        }
+        for name, value in found.items():
             self.statistics[name] += float(value)
 
     def result(self) -> ClipResult:

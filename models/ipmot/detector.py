@@ -165,6 +165,13 @@ class DeformableDetr(nn.Module):
             if index == 0:
                 last.bias[2:] = -2.0
 
+    @property
+    def whole_backbone(self) -> MultiLevelBackbone:
+        """The backbone as the house knows it, for files of its weights."""
+        first = self.backbone[0]
+        assert isinstance(first, PictureMaps)
+        return first.whole
+
     def checkpointed_blocks(self) -> list[nn.Module]:
         """What activation checkpointing computes again: the layers, and the blocks of a ResNet."""
         blocks = [*self.transformer.encoder.layers, *self.transformer.decoder.layers]

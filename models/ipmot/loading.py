@@ -17,11 +17,11 @@ from trackmill.models.ipmot.metadata import (
     OUR_UPDATE,
     is_memotr,
     is_ours,
-    recognise,
     shapes_of,
     variant_of,
 )
 from trackmill.models.ipmot.metadata import metadata_of as metadata_of
+from trackmill.models.ipmot.metadata import recognise as recognise
 from trackmill.models.ipmot.model import IpMot
 from trackmill.models.ipmot.variants import VARIANTS, Variant
 from trackmill.models.weights.checkpoint import Checkpoint

@@ -75,7 +75,8 @@ class TrackQueries(Queries):
 
     def select(self, rows: Tensor) -> Self:
         """The tracks of these rows, (K,) int64 or (N_t,) bool on any device."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return type(self)(
-            **{name: None if each is None else each[rows.to(each.device)] for name, each in values.items()}
-        )
+        changed = {}
+        for field in dataclasses.fields(self):
+            values: Tensor | None = getattr(self, field.name)
+            changed[field.name] = None if values is None else values[rows.to(values.device)]
+        return dataclasses.replace(self, **changed)
