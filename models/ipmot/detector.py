@@ -101,11 +101,6 @@ class PictureMaps(nn.Module):
         """The backbone as others load weights into it; it shares all parameters."""
         return self._hidden[0]
 
-    @property
-    def whole(self) -> MultiLevelBackbone:
-        """The backbone as the house knows it, for files of its weights."""
-        return self._whole[0]
-
     def train(self, mode: bool = True) -> PictureMaps:
         """As in any module, but batch norms stay in evaluation mode."""
         super().train(mode)
@@ -164,13 +159,6 @@ class DeformableDetr(nn.Module):
             nn.init.zeros_(last.bias)
             if index == 0:
                 last.bias[2:] = -2.0
-
-    @property
-    def whole_backbone(self) -> MultiLevelBackbone:
-        """The backbone as the house knows it, for files of its weights."""
-        first = self.backbone[0]
-        assert isinstance(first, PictureMaps)
-        return first.whole
 
     def checkpointed_blocks(self) -> list[nn.Module]:
         """What activation checkpointing computes again: the layers, and the blocks of a ResNet."""

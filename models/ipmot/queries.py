@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ class TrackQueries(Queries):
 
     def select(self, rows: Tensor) -> Self:
         """The tracks of these rows, (K,) int64 or (N_t,) bool on any device."""
-        changed = {}
+        changed: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             values: Tensor | None = getattr(self, field.name)
             changed[field.name] = None if values is None else values[rows.to(values.device)]
