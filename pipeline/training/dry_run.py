@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from trackmill.pipeline.console.words import duration, readable_bytes
+from trackmill.pipeline.loader.contract import MakesByEpoch
 from trackmill.pipeline.loader.loader import ShardLoader
 from trackmill.pipeline.tasks.base import Task
 from trackmill.pipeline.training.engines import make_engine
@@ -89,12 +90,14 @@ def dry_run(plan: TrainingPlan, ranks: int, device: torch.device) -> Iterator[st
     whose = f"the share of one of {ranks} ranks"
     if measured.samples < share:
         whose = f"{measured.samples} of the {share} samples in {whose}: more would take more than {half}, or minutes"
+    grown = f", examples as in epoch {measured.epoch} (from 0), the last, since they change" if measured.epoch else ""
     yield (
-        f"a step takes {measured.seconds:.2f} s, measured on {device} with {whose}, and "
+        f"a step takes {measured.seconds:.2f} s, measured on {device} with {whose}{grown}, and "
         f"{readable_bytes(round(measured.peak))} at its peak"
     )
     left = plan.total_steps - (plan.start.step if plan.start else 0)
-    yield f"{left:,} steps to do: about {duration(left * measured.seconds * share / measured.samples)}"
+    about = "at most about" if measured.epoch else "about"
+    yield f"{left:,} steps to do: {about} {duration(left * measured.seconds * share / measured.samples)}"
 
 
 def memory_estimate(
@@ -128,11 +131,13 @@ class Measured:
         seconds: of a step, the median.
         peak: most bytes held.
         samples: of each micro batch.
+        epoch: whose examples they were: the last one's where examples change with it, as clips that grow longer.
     """
 
     seconds: float
     peak: float
     samples: int
+    epoch: int
 
 
 def measure_steps(plan: TrainingPlan, ranks: int, device: torch.device, budget: int) -> Measured:
@@ -173,13 +178,14 @@ def measure_steps(plan: TrainingPlan, ranks: int, device: torch.device, budget: 
             fit = few * budget // max(1, peak.grown())
             if device.type == "cpu":  # kernels of a GPU are chosen in the first step, so its time says little
                 if seconds > LONGEST_S / MEASURED_STEPS:
-                    return Measured(seconds=seconds, peak=peak_memory(device), samples=few)
+                    return Measured(seconds=seconds, peak=peak_memory(device), samples=few, epoch=steps.epoch)
                 fit = min(fit, int(few * LONGEST_S / MEASURED_STEPS / seconds))
             samples = max(few, min(share, fit))
         while True:
             try:
                 times = steps.take(samples, MEASURED_STEPS, workers=recipe.data.workers)
-                return Measured(seconds=statistics.median(times[1:]), peak=peak_memory(device), samples=samples)
+                seconds = statistics.median(times[1:])
+                return Measured(seconds=seconds, peak=peak_memory(device), samples=samples, epoch=steps.epoch)
             except Exception as error:
                 if samples == 1 or not is_out_of_memory(error):
                     raise
@@ -189,6 +195,9 @@ def measure_steps(plan: TrainingPlan, ranks: int, device: torch.device, budget: 
 class _Steps:
     def __init__(self, plan: TrainingPlan, task: Task, engine: Engine, ranks: int) -> None:
         self.plan, self.task, self.engine, self.ranks = plan, task, engine, ranks
+        self.epoch = 0
+        if isinstance(task.make_example(), MakesByEpoch):
+            self.epoch = max(0, plan.total_steps * plan.recipe.data.batch_size - 1) // len(plan.catalog)
 
     def take(self, samples: int, count: int, workers: int) -> list[float]:
         """Seconds of each of some steps with so many samples of one rank in a micro batch."""
@@ -206,7 +215,7 @@ class _Steps:
             rank=0,
             world=self.ranks,
             seed=recipe.seed,
-            batches_done=0,
+            batches_done=self.epoch * -(-len(self.plan.catalog) // batch),
         )
         with contextlib.closing(loader):
             batches, times = iter(loader), []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 
 from tests.runs import TIMEOUT_S
 from tests.training.tiny_runs import make_data, tiny_recipe
-from tests.training.tiny_task import TinyModule, TinyTask
+from tests.training.tiny_task import TinyExample, TinyModule, TinyTask
 from trackmill.pipeline.training import dry_run as module
 from trackmill.pipeline.training.dry_run import dry_run
 from trackmill.pipeline.training.free_memory import PeakMemory, at_most, free_memory, is_out_of_memory
@@ -50,6 +52,24 @@ def test_it_counts_before_a_weight_is_read(data: str, tmp_path: Path, monkeypatc
     assert "memory of each rank without activations: 8.6 kB" in first[3]
     with pytest.raises(ConfigError, match="no such file"):
         next(said)
+
+
+def test_examples_that_change_with_the_epoch_are_measured_as_they_are_in_the_last(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Growing(TinyExample):
+        def at_epoch(self, epoch: int) -> TinyExample:
+            asked.append(epoch)
+            return TinyExample()
+
+    monkeypatch.setattr(TinyTask, "make_example", lambda task: Growing())
+    said = list(lines(data, tmp_path, data={"workers": 0}))
+    (epochs,) = re.findall(r"or ([0-9.]+) epochs", said[1])
+    last = math.ceil(float(epochs)) - 1
+    assert last > 0 and asked and set(asked) <= {last, last + 1}
+    assert f"examples as in epoch {last} (from 0), the last" in said[4] and "steps to do: at most about " in said[5]
 
 
 def hungry(size: int) -> Any:
