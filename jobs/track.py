@@ -119,7 +119,8 @@ def run(options: Options) -> ExitCode:
         if options.detections is None and isinstance(model, TwoStage):
             note(f"no --detections, so people are found, by {DEFAULT_DETECTOR} ({DETECTORS[DEFAULT_DETECTOR].summary})")
         if options.weights is None and options.model in MODELS:
-            note("no --weights, so the model's are random: identities are by chance")
+            chance = "identities are" if isinstance(model, TwoStage) else "what it finds, and identities, are"
+            note(f"no --weights, so the model's are random: {chance} by chance")
         sweep_scratch(output)
         times = StageTimes()
         progress = TrackingProgress(reader.num_frames, times)

@@ -39,6 +39,7 @@ class Entry:
         argument_is_folder: that the argument is a model folder, which the thing reads itself: weights and all.
         packaged: of a detector, that its weights are in a package: no file is named.
         on_features: of a detector, that it works on the feature maps of the model: `build` takes `features=...`.
+        end_to_end: of a model, that it finds and links objects itself: it has `track`, and no `embed`.
     """
 
     target: str
@@ -52,6 +53,7 @@ class Entry:
     argument_is_folder: bool = False
     packaged: bool = False
     on_features: bool = False
+    end_to_end: bool = False
 
     def load(self) -> Any:
         """The module or class; see `import_object` for what is raised."""

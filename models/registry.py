@@ -76,6 +76,17 @@ def _scaletrack(variant: str, summary: str, **more: Any) -> Entry:
     )
 
 
+def _ipmot(variant: str, summary: str, **more: Any) -> Entry:
+    return Entry(
+        target="trackmill.models.ipmot.entry",
+        summary=summary,
+        extra="masa",
+        options={"variant": variant},
+        end_to_end=True,
+        **more,
+    )
+
+
 MODELS: dict[str, Entry] = {
     "masa_r50": _masa("masa_r50", "MASA on ResNet-50", "masa_r50.pth"),
     "masa_sam_vitb": _masa("masa_sam_vitb", "MASA on SAM ViT-B, with masks", "sam_vitb_masa.pth"),
@@ -98,6 +109,10 @@ MODELS: dict[str, Entry] = {
     "scaletrack_lite0": _scaletrack(
         "scaletrack_lite0", "a small ScaleTrack of ours, for CPUs", words={"imagenet": {"pretrained": "imagenet"}}
     ),
+    "ip_mot": _ipmot("ip_mot", "IP-MOT: finds and tracks people, end to end"),
+    "ip_mot_star": _ipmot("ip_mot_star", "IP-MOT* on plain Deformable DETR"),
+    "ip_mot_tiny": _ipmot("ip_mot_tiny", "a small IP-MOT of ours, for CPUs"),
+    "memotr": _ipmot("memotr", "MeMOTR, to track with its published files"),
 }
 """What `--model` may say."""
 

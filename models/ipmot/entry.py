@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from trackmill.models.ipmot.metadata import recognise as recognise
 from trackmill.models.ipmot.variants import VARIANTS
 from trackmill.schemas.config import Settings
 
@@ -15,12 +16,9 @@ if TYPE_CHECKING:
 
     from trackmill.models.ipmot.video_model import IpMotTracker
 
-end_to_end = True
-"""It finds and links objects itself: no detector, no embedder, no rule."""
-
 
 class Config(Settings):
-    """Which IP-MOT, and how it tracks; see `trackmill.models.ipmot.stream.StreamSettings`. null: as the variant says."""
+    """Which IP-MOT, and how it tracks (`trackmill.models.ipmot.stream.StreamSettings`); None: as the variant says."""
 
     variant: str = Field("ip_mot", description="A name in trackmill.models.ipmot.variants.")
     seed: int = Field(0, description="Of fresh weights; the same seed gives the same ones.")
@@ -72,10 +70,3 @@ def frame_size(config: Config) -> tuple[int, int]:
     """(longer, shorter) side in pixels at which frames are looked at."""
     variant = VARIANTS[config.variant]
     return config.long_side or variant.long_side, config.short_side or variant.short_side
-
-
-def recognise(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """Name of the variant whose weights these are; None for others."""
-    from trackmill.models.ipmot.loading import recognise as found
-
-    return found(tensors)

@@ -58,6 +58,8 @@ class VideoTracker:
     tracked = tracker.update(image)                         # its own
     tracker = VideoTracker("masa_r50", weights="masa_r50.pth")
     tracked = tracker.update(image)                         # people, found by ssdlite-person (extra `person`)
+    tracker = VideoTracker("ip_mot", weights="ip_mot.safetensors")
+    tracked = tracker.update(image)                         # people: it finds and links them itself
     ```
 
     Args:
@@ -76,7 +78,8 @@ class VideoTracker:
         scaling: at what size frames are looked at; None: as the model's benchmark configuration says, 1024 for a
             model of your own.
         bgr: images come in blue, green, red, as OpenCV reads them.
-        settings: of the tracker, by their official names; they win over the preset's.
+        settings: of the tracker, by their official names; they win over the preset's. Of an end-to-end tracker of the
+            registry, its own: `VideoTracker("ip_mot", weights=..., miss_tolerance=30)`.
 
     Raises:
         ValueError: an unknown name or setting, or weights of another model.
@@ -97,6 +100,7 @@ class VideoTracker:
         **settings: Any,
     ) -> None:
         self._given = GivenDetections() if detections is None else None
+        end_to_end = isinstance(model, str) and model in MODELS and MODELS[model].end_to_end
         self.model: VideoModel = make_video_model(
             model=model,
             weights=weights,
@@ -105,10 +109,11 @@ class VideoTracker:
             tracker=tracker,
             device=device,
             scaling=scaling,
-            config=TrackConfig(tracker=settings),
+            config=TrackConfig(model=settings) if end_to_end else TrackConfig(tracker=settings),
         )
         if weights is None and isinstance(model, str) and model in MODELS:
-            log.warning("%s without weights: they are random, so identities are by chance", model)
+            chance = "what it finds is" if end_to_end else "identities are"
+            log.warning("%s without weights: they are random, so %s by chance", model, chance)
         if not isinstance(self.model, TwoStage):
             self._given = None
         self._device, self._handed = device, False

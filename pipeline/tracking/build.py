@@ -116,15 +116,18 @@ def make_video_model(
     choice = choose_model(model, weights, **config.model)[0] if isinstance(model, str) else None
     if choice is None and (weights is not None or config.model):
         raise InputError("weights and settings go with a model's name; an object has its own already")
+    name = model if isinstance(model, str) else type(model).__name__
+    # Of ours the registry says it, before anything is read; of somebody else's model only its object shows it.
+    whole = isinstance(model, VideoModel) or (choice is not None and choice.entry.end_to_end)
+    if whole:
+        _refuse_stages(name, detections, masks, tracker, min_score, scaling, config)
     if masks:
         _check_masks(choice)
     rule = _tracker(tracker or _made_for(choice, model), config)
     place = choose_device(device)
     said = {"classes": classes, "text_weights": text_weights, "min_score": min_score}
     options = {**config.detector, **{key: value for key, value in said.items() if value is not None}}
-    name = model if isinstance(model, str) else type(model).__name__
-    # Of somebody else's model only its object shows whether it finds objects itself; ours describe boxes, unless told.
-    by_default = detections is None and not isinstance(model, VideoModel) and is_packaged()
+    by_default = detections is None and not whole and is_packaged()
     later = by_default and isinstance(model, str) and model not in MODELS
     named = DEFAULT_DETECTOR if by_default else detections
     wanted = None if later else _wanted_detector(named, detector_weights, options, choice, config)
@@ -143,7 +146,7 @@ def make_video_model(
     if isinstance(built, VideoModel):
         if by_default:
             _wanted_detector(None, detector_weights, options, choice, config)
-        _refuse_stages(name, detections, masks, min_score, config)
+        _refuse_stages(name, detections, masks, tracker, min_score, scaling, config)
         return built
     if not callable(getattr(built, "embed", None)) and not hasattr(built, "embedder"):
         raise InputError(
@@ -313,15 +316,22 @@ def _with_options(detector: Detector, options: dict[str, Any]) -> Detector:
 
 
 def _refuse_stages(
-    name: str, detections: str | Detector | None, masks: bool, min_score: float | None, config: TrackConfig
+    name: str,
+    detections: str | Detector | None,
+    masks: bool,
+    tracker: str | Tracker | None,
+    min_score: float | None,
+    scaling: FrameScaling | None,
+    config: TrackConfig,
 ) -> None:
     """An end-to-end tracker does what the stages do; a setting of one of them would be ignored in silence."""
     for option, given in (
         ("--detections", detections is not None and not isinstance(detections, GivenDetections)),
         ("--masks", masks),
+        ("--tracker", tracker is not None),
         ("--min-score", min_score is not None),
         ("--set tracker", bool(config.tracker)),
-        ("--set size", config.size != SizeSettings()),
+        ("--set size", config.size != SizeSettings() or scaling is not None),
     ):
         if given:
             raise InputError(

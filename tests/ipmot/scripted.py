@@ -40,7 +40,7 @@ class Scripted(nn.Module):
         self.script, self.num_detect = script, num_detect
         values = {"score_threshold": 0.5, "miss_tolerance": 3, "min_area": 100.0, "short_side": SIDE, "long_side": SIDE}
         self.variant = SimpleNamespace(name="scripted", **{**values, **variant})
-        self.detector = SimpleNamespace(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        self.detector = SimpleNamespace(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), divisor=32)
         self.most_tracks = 0
 
     def encode(self, images: Tensor, masks: Tensor) -> int:

@@ -62,6 +62,11 @@ def shapes(name: str) -> Mapping[str, torch.Tensor]:
     with torch.device("meta"):
         if name.startswith("scaletrack"):
             return scaletrack_shapes(variant)
+        if MODELS[name].end_to_end:
+            from trackmill.models.ipmot.model import IpMot
+            from trackmill.models.ipmot.variants import VARIANTS as TRACKERS
+
+            return IpMot(TRACKERS[variant]).state_dict()
         from trackmill.models.masa.model import Masa
         from trackmill.models.masa.variants import VARIANTS
 
@@ -108,6 +113,18 @@ def test_a_model_is_built_and_takes_its_own_tensors(name: str) -> None:
         for place in list(odd)[:2]:
             odd[place].view(-1)[0] = torch.nan
         choice.build(odd)
+
+
+def test_a_tracker_is_built_and_takes_its_own_tensors() -> None:
+    choice = find_model("ip_mot_tiny", {"seed": 1, "miss_tolerance": 7})
+    tracker = choice.build()
+    assert not tracker.network.training and tracker.stream.settings.miss_tolerance == 7
+    tensors = tracker.network.state_dict()
+    again = find_model("ip_mot_tiny").build(tensors, "cpu")
+    assert all(torch.equal(each, tensors[name]) for name, each in again.network.state_dict().items())
+    assert again.stream.settings.miss_tolerance == again.network.variant.miss_tolerance
+    with pytest.raises(ValueError, match="1 missing: query_update"):
+        choice.build({name: each for name, each in tensors.items() if name != "query_update.norm1.weight"})
 
 
 def embedded(network: Any) -> torch.Tensor:

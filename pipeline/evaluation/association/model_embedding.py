@@ -32,7 +32,7 @@ def asked_embedding(spec: str, weights: str | None, seed: int = 0, long_side: in
             embeddings get frames unscaled.
 
     Raises:
-        BadTracks: `spec` is none of these, or has no weights to load.
+        BadTracks: `spec` is none of these, or has no weights to load, or is an end-to-end tracker.
         ValueError, OSError, ImportError: the model cannot be loaded; the message says why.
     """
     if spec in MODELS or (weights is not None and is_outside(spec)):
@@ -45,8 +45,13 @@ def asked_embedding(spec: str, weights: str | None, seed: int = 0, long_side: in
 def model_embedding(name: str, weights: str | None, long_side: int | None = None) -> Embedding:
     """A model as an embedding, on the GPU if there is one; one that remembers earlier frames gets them in order."""
     device = choose_device("auto")
-    longer, shorter = choose_model(name)[0].frame_size()
+    choice = choose_model(name)[0]
+    if choice.entry.end_to_end:
+        raise BadTracks(_no_embedding(name))
+    longer, shorter = choice.frame_size()
     network = build_model(name, weights, device)
+    if not hasattr(network, "embedder") and not callable(getattr(network, "embed", None)):
+        raise BadTracks(_no_embedding(name))
     shown = f"{name} ({weights or 'random weights'})"
 
     from trackmill.models.detectors.frame_scaling import FrameScaling
@@ -56,6 +61,13 @@ def model_embedding(name: str, weights: str | None, long_side: int | None = None
         return remembering_embedding(network, shown, scaling)
     scaling = FrameScaling(long_side=long_side or longer, short_side=long_side or shorter)
     return Embedding(name=shown, of_pixels=network_embedding(network, scaling, device))
+
+
+def _no_embedding(name: str) -> str:
+    return (
+        f"{name} has no embed(images, boxes): an end-to-end tracker describes no boxes of others. Track with it "
+        f"(trackmill track --model {name}), and score what it writes with the benchmark of the data (--benchmark mot17)"
+    )
 
 
 def remembering_embedding(network: Any, name: str, scaling: FrameScaling | None = None) -> Embedding:
