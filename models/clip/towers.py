@@ -8,11 +8,16 @@ from torch import Tensor, nn
 
 from trackmill.models.clip.image_tower import ImageTower, ImageTowerSizes, Resizing
 from trackmill.models.clip.text_tower import TextTower, TextTowerSizes
+from trackmill.models.clip.transformer import HEAD_WIDTH
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSizes:
-    """Sizes of both towers, which give vectors of one length."""
+    """Sizes of both towers, which give vectors of one length.
+
+    Raises:
+        ValueError: they do not, or a size is none that a tower can have; names it.
+    """
 
     text: TextTowerSizes = field(default_factory=TextTowerSizes)
     image: ImageTowerSizes = field(default_factory=ImageTowerSizes)
@@ -20,6 +25,11 @@ class ClipSizes:
     def __post_init__(self) -> None:
         if self.text.embedding != self.image.embedding:
             raise ValueError(f"texts get {self.text.embedding} numbers and pictures {self.image.embedding}")
+        for part in ("text", "image"):
+            for name, value in vars(getattr(self, part)).items():
+                if value < 1 or (name == "width" and value % HEAD_WIDTH):
+                    asked = f"a multiple of {HEAD_WIDTH}" if name == "width" else "at least 1"
+                    raise ValueError(f"{part}.{name} is {value}: {asked} is needed")
 
 
 PUBLISHED = {

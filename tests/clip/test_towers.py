@@ -14,8 +14,10 @@ torch = pytest.importorskip("torch")
 import trackmill.models.clip  # noqa: E402
 from tests.clip.towers import SMALL, SMALL_CLIP, official_state, small_clip_state, small_state  # noqa: E402
 from tests.fixtures import packed  # noqa: E402
+from trackmill.models.clip.image_tower import ImageTowerSizes  # noqa: E402
+from trackmill.models.clip.text_tower import TextTowerSizes  # noqa: E402
 from trackmill.models.clip.tokenizer import tokenize  # noqa: E402
-from trackmill.models.clip.towers import PUBLISHED, ClipTowers  # noqa: E402
+from trackmill.models.clip.towers import PUBLISHED, ClipSizes, ClipTowers  # noqa: E402
 from trackmill.models.ipmot.prompts import encode_prompts, prompt_rows  # noqa: E402
 
 Arrays = dict[str, NDArray[Any]]
@@ -143,3 +145,16 @@ def test_both_towers_are_never_trained() -> None:
     around = torch.nn.Sequential(towers).train()
     assert around.training and not any(each.training for each in towers.modules())
     assert not any(each.requires_grad for each in towers.parameters())
+
+
+@pytest.mark.parametrize(
+    ("text", "image", "said"),
+    [
+        ({"width": 100}, {}, r"text\.width is 100: a multiple of 64"),
+        ({}, {"grid": 0}, r"image\.grid is 0: at least 1"),
+        ({}, {"embedding": 256}, "texts get 512 numbers and pictures 256"),
+    ],
+)
+def test_sizes_that_no_tower_has_are_refused(text: dict[str, int], image: dict[str, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ClipSizes(text=TextTowerSizes(**text), image=ImageTowerSizes(**image))
