@@ -42,7 +42,7 @@ def small_variant(form: str = "dab", **changes: Any) -> Variant:
 def small_tracker(form: str = "dab", seed: int = 0, **changes: Any) -> IpMot:
     """Fresh weights, in training mode."""
     torch.manual_seed(seed)
-    with mock.patch.dict(BACKBONES, {"mini": _mini}):
+    with mock.patch.dict(BACKBONES, MINI):
         return IpMot(small_variant(form, **changes))
 
 
@@ -63,6 +63,10 @@ class _Steps(nn.Module):
 
 def _mini() -> MultiLevelBackbone:
     return MultiLevelBackbone("mini", _Steps(), channels=(8, 8, 8), strides=(8, 16, 32))
+
+
+MINI = {"mini": _mini}
+"""What to add to `BACKBONES`."""
 
 
 def film(frames: int, seed: int = 0) -> tuple[Tensor, Tensor]:
