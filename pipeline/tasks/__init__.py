@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TASKS: dict[str, str] = {
     "masa": "trackmill.pipeline.tasks.masa.task:MasaTask",
     "scaletrack": "trackmill.pipeline.tasks.scaletrack.task:ScaleTrackTask",
+    "ipmot": "trackmill.pipeline.tasks.ipmot.task:IpMotTask",
 }
 """Where the class of each task is. It is imported when a recipe names it."""
 

@@ -1,6 +1,7 @@
 """Every loss on two ranks with half of the clips each: the loss, the gradients and the statistics of one rank.
 
-Behind a linear map, and two of them behind a small ScaleTrack, in whose batches the ranks pad to unequal lengths.
+Behind a linear map, and two of them behind a small ScaleTrack, in whose batches the ranks pad to unequal lengths. And
+IP-MOT with its TrackBook: other sizes, lengths and numbers of people on each rank, and a clip without anybody.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.losses.test_chain import batch_of, random_clip
+from tests.tasks.ipmot_batches import made_batch, made_clip, small_training
 from tests.tasks.test_scaletrack_module import example, training
 from trackmill.models.losses.objects import clip_objects
 from trackmill.models.losses.rivals import LOSSES
@@ -31,6 +33,8 @@ from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettin
 CLIPS = ((3, 0.2), (4, 1.0), (5, 0.1), (2, 0.0))
 """Frames and share of missing boxes; one clip of the first rank has no box, and the ranks have unequal numbers."""
 STEPS, LR = 2, 0.01
+IPMOT_LR = 1e-4
+"""Its gradients are hundreds, and rounding grows with each step."""
 
 
 class Contrast(TrainingModule):
@@ -51,13 +55,18 @@ class Contrast(TrainingModule):
 
 
 NETWORKS = {"chain of ScaleTrack": "chain", "global_infonce of ScaleTrack": "global_infonce"}
-CASES = [*LOSSES, *NETWORKS]
+IPMOT = {"IP-MOT": 1, "IP-MOT in two parts": 2}
+"""Micro batches of a step."""
+CASES = [*LOSSES, *NETWORKS, *IPMOT]
 STAGES = (2,)
 """Of ZeRO."""
 
 
 def batch_of_step(case: str, step: int, own: slice) -> Any:
     """What `own` of the clips of a step are."""
+    if case in IPMOT:
+        people = [((0, 1, 2), (0, 2, 3)), ((), ()), ((0,), (0,), (0, 1)), ((4, 5),)]
+        return made_batch(*[made_clip(place, ids, static=place == 2) for place, ids in enumerate(people)][own])
     if case in NETWORKS:
         ids = [[[0, 1, -1], [1, 0]], [[0], [1], [-1]], [[0, 1, 2], [2, 1, -1], [1], [1, 2]], [[3, 4], [4, -1]]]
         return join_clips([example(10 * step + place, frames) for place, frames in enumerate(ids)][own])
@@ -70,15 +79,24 @@ def train(
 ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     """What the steps gave, and the weights after them."""
     torch.manual_seed(0)
-    optim = OptimSettings(name="sgd", lr=LR, clip_norm=0.0)
-    module = training(NETWORKS[kind]) if kind in NETWORKS else Contrast(kind)
+    optim = OptimSettings(name="sgd", lr=LR, clip_norm=0.0, accumulate=IPMOT.get(kind, 1))
+    module: TrainingModule = Contrast(kind)
+    if kind in NETWORKS:
+        module = training(NETWORKS[kind])
+    elif kind in IPMOT:
+        module = small_training()
     engine = make_engine(module, settings or EngineSettings(), optim, torch.device("cpu"), rank, world)
-    share, rows = len(CLIPS) // world, []
+    parts = optim.accumulate
+    share, rows = len(CLIPS) // world // parts, []
     for step in range(STEPS):
-        batch = batch_of_step(kind, step, slice(rank * share, (rank + 1) * share))
-        losses = engine.forward(batch, torch.Generator().manual_seed(100 * step + rank))
-        engine.backward(losses["total"], last=True)
-        rows.append({name: float(value.detach()) for name, value in losses.items()} | {"norm": engine.step(LR)})
+        row: dict[str, float] = {}
+        for part in range(parts):
+            first = (part * world + rank) * share
+            batch = batch_of_step(kind, step, slice(first, first + share))
+            losses = engine.forward(batch, torch.Generator().manual_seed(100 * step + rank))
+            engine.backward(losses["total"], last=part + 1 == parts)
+            row = {name: row.get(name, 0) + float(value.detach()) / parts for name, value in losses.items()}
+        rows.append(row | {"norm": engine.step(IPMOT_LR if kind in IPMOT else LR)})
     state = engine.state()  # of rank 0
     weights = {} if state is None else {name: each.clone() for name, each in state.parameters.items()}
     engine.close()
@@ -90,7 +108,7 @@ def _zero_rank(rank: int, world: int, folder: str) -> None:
     store = dist.FileStore(f"{folder}/store", world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(minutes=8))
     for stage in STAGES:
-        for kind in NETWORKS:
+        for kind in (*NETWORKS, *IPMOT):
             settings = EngineSettings(name="deepspeed", zero_stage=stage)  # type: ignore[arg-type]
             rows, weights = train(kind, rank, world, settings)
             if rank == 0:
@@ -124,7 +142,7 @@ def test_two_ranks_with_halves_learn_what_one_rank_learns(kind: str, two_ranks: 
     rows, weights = train(kind, 0, 1)
     ranks = [json.loads((two_ranks / f"{kind}-{rank}.json").read_text()) for rank in (0, 1)]
     for mine, one, two in zip(rows, *ranks, strict=True):
-        for name in ("total", "positives"):
+        for name in ("total", "positives_detect" if kind in IPMOT else "positives"):
             assert (one[name] + two[name]) / 2 == pytest.approx(mine[name], rel=1e-4, abs=1e-6)
         assert one["norm"] == two["norm"] == pytest.approx(mine["norm"], rel=1e-4)
         if kind.startswith("global"):
@@ -142,7 +160,7 @@ def test_zero_on_two_ranks_learns_what_one_rank_learns(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
     multiprocessing.set_forkserver_preload([__name__, "torch._dynamo"])
     multiprocessing.start_processes(_zero_rank, args=(2, str(tmp_path)), nprocs=2, start_method="forkserver")
-    for kind in NETWORKS:
+    for kind in (*NETWORKS, *IPMOT):
         rows, weights = train(kind, 0, 1)
         for stage in STAGES:
             found = json.loads((tmp_path / f"{kind}-{stage}.json").read_text())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("albumentations")
 
-from tests.training.clip_runs import NARROW, make_clips
+from tests.training.clip_runs import NARROW, SMALL, SMALL_CLIPS, make_clips
 from tests.training.tiny_runs import make_data
 from tests.training.tiny_task import TINY
 from trackmill.pipeline.loader.catalog import Catalog, read_catalog
@@ -50,6 +50,12 @@ CASES: dict[str, dict[str, Any]] = {
         "task": "scaletrack",
         "model": {"variant": "scaletrack_lite0", "changes": NARROW},
         "clips": {"size": 64, "frames": 2, "resize": [0.9, 1.2]},
+    },
+    "ipmot": {
+        "task": "ipmot",
+        "model": {"variant": "ip_mot_tiny", "changes": SMALL},
+        "clips": SMALL_CLIPS,
+        "loss": {"alignment": False},
     },
     "of another package": {"task": TINY, "evaluation": {"every": 5}},
 }
@@ -87,7 +93,7 @@ def task(recipe: Recipe) -> Task:
 
 @pytest.fixture
 def catalog(recipe: Recipe, pictures: Catalog, clips: Catalog) -> Catalog:
-    return clips if recipe.task == "scaletrack" else pictures
+    return clips if recipe.task in ("scaletrack", "ipmot") else pictures
 
 
 def batches(

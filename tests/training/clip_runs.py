@@ -1,4 +1,4 @@
-"""Short runs of ScaleTrack on made-up clips: ellipses that move, of which two have identities and one has none."""
+"""Short runs on made-up clips, of ScaleTrack and IP-MOT: ellipses that move; two have identities and one has none."""
 
 from __future__ import annotations
 
@@ -28,6 +28,45 @@ SCALETRACK: dict[str, Any] = {
     "data": {"batch_size": 2},
 }
 
+SMALL: dict[str, Any] = {
+    "embedding": 48,
+    "short_side": 64,
+    "long_side": 96,
+    "detector.hidden": 32,
+    "detector.heads": 4,
+    "detector.encoder_layers": 1,
+    "detector.decoder_layers": 2,
+    "detector.feedforward": 32,
+    "detector.queries": 12,
+}
+"""Changes of ip_mot_tiny for tests."""
+
+SMALL_CLIPS: dict[str, Any] = {
+    "frames": [[0, 2], [1, 3]],
+    "resize": [48, 64],
+    "crop_share": 0.5,
+    "before_crop": [64],
+    "crop": [48, 64],
+    "per_frame": False,
+}
+
+IPMOT: dict[str, Any] = {
+    "task": "ipmot",
+    "model": {"variant": "ip_mot_tiny", "changes": SMALL},
+    "clips": SMALL_CLIPS,
+    "loss": {"layers": 2, "alignment": False},
+    "optim": {
+        "name": "adamw",
+        "lr": 1e-3,
+        "clip_norm": 0.1,
+        "weight_decay": 1e-4,
+        "groups": [{"match": "detector.backbone.*", "lr_factor": 0.1}],
+    },
+    "schedule": {"steps": 4, "warmup_steps": 0, "milestones": [3]},
+    "checkpoint": {"every": 3},
+    "data": {"batch_size": 2},
+}
+
 
 def make_clips(folder: Path, num_clips: int = 4, num_frames: int = 6, height: int = 48, width: int = 64) -> str:
     """A data set of clips alone; returns its root."""
@@ -47,3 +86,8 @@ def scaletrack_recipe(url: str, **changes: Any) -> Recipe:
     return make_recipe(
         merge(merge({**TINY, **SCALETRACK}, {"data": {"url": url, "workers": 0}}), changes), "scaletrack"
     )
+
+
+def ipmot_recipe(url: str, **changes: Any) -> Recipe:
+    """Four steps of two clips; the clips of `make_clips` are two batches, so from the third step on they are longer."""
+    return make_recipe(merge(merge({**TINY, **IPMOT}, {"data": {"url": url, "workers": 0}}), changes), "ipmot")

@@ -11,9 +11,13 @@ from trackmill.models.clip.towers import ClipTowers
 from trackmill.models.ipmot.clip_pass import ClipPassSettings, ClipResult, ClipTargets, run_clip
 from trackmill.models.ipmot.crops import cut_crops
 from trackmill.models.ipmot.frames import network_input
-from trackmill.models.ipmot.losses.alignment import image_to_text_cross_entropy, triplet
-from trackmill.models.ipmot.losses.collective import collective_average, extended_collective_average
-from trackmill.models.ipmot.losses.contrastive import similarity
+from trackmill.models.ipmot.losses import (
+    collective_average,
+    extended_collective_average,
+    image_to_text_cross_entropy,
+    similarity,
+    triplet,
+)
 from trackmill.models.ipmot.model import IpMot
 from trackmill.models.ipmot.trackbook import FREE, TrackBook
 from trackmill.pipeline.tasks.base import TrainingModule
@@ -65,7 +69,7 @@ class IpMotTraining(TrainingModule):
         Returns:
             `total`; `tracker`, the collective average (E7). Unweighted: of its last layer `focal`, `l1` and `giou`;
             `dem`, where there is a deduplication module; `triplet` and `i2tce`, sums over layers, where they are used;
-            `i2t` and `t2i`, where there is a TrackBook. Then the statistics of `ClipResult`, and `boxes`.
+            `i2t` and `t2i`, where there is a TrackBook. Then the statistics of `ClipResult` and `boxes`, a clip.
         """
         images = [clip.images.float() / 255 for clip in batch.clips]
         keys = _keys_by_id(batch.clips)
@@ -90,11 +94,13 @@ class IpMotTraining(TrainingModule):
         if self.loss.aligned_layers:
             losses |= {"triplet": triplets.sum()} if self.loss.triplet else {}
             losses |= {"i2tce": entropies.sum()} if self.loss.i2tce else {}
+        # A mean over clips, as over the ranks, so that rows of a run do not depend on the number of ranks.
         statistics = {
-            name: torch.tensor(sum(each.statistics[name] for each in results)) for name in results[0].statistics
+            name: torch.tensor(sum(each.statistics[name] for each in results) / len(results))
+            for name in results[0].statistics
         }
         told = {name: each.detach() for name, each in (losses | learnt).items()}
-        return {"total": total, **told, **statistics, "boxes": number}
+        return {"total": total, **told, **statistics, "boxes": number / len(results)}
 
     def _learn_prompts(
         self, clips: Sequence[QueryClip], images: Sequence[Tensor], keys: Sequence[dict[int, int]]

@@ -132,6 +132,9 @@ class TrackBookSection(Settings):
     vectors: int = Field(
         _DEFAULT.vectors, ge=1, le=60, description="M, learnt vectors of an identity (table 4: 2, 4, 6, 8)."
     )
+    initial_std: float = Field(
+        _DEFAULT.initial_std, gt=0, description="Standard deviation of the vectors that an identity starts with [D]."
+    )
     lr: float = Field(_DEFAULT.learning_rate, gt=0, le=1000, description="Of its AdamW at the first step; 3.5e-4.")
     decay: Literal["cosine", "constant"] = Field(
         "cosine", description="How its rate goes on: to 0 at the end of the schedule, as in the paper, or not at all."
@@ -164,6 +167,7 @@ class TrackBookSection(Settings):
         return TrackBookSettings(
             capacity=self.capacity,
             vectors=self.vectors,
+            initial_std=self.initial_std,
             learning_rate=self.lr,
             weight_decay=self.weight_decay,
             betas=self.betas,
@@ -186,6 +190,9 @@ class TrackBookSection(Settings):
 def pass_settings(matching: MatchingSettings, loss: LossSection) -> ClipPassSettings:
     """Both sections as the pass over a clip takes them."""
     return ClipPassSettings(
+        class_cost=matching.class_cost,
+        l1_cost=matching.l1_cost,
+        giou_cost=matching.giou_cost,
         newborn_iou_threshold=matching.newborn_iou,
         released=matching.released,
         class_weight=loss.class_weight,
