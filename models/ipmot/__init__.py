@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from trackmill.models.ipmot.detector import DeformableDetr
     from trackmill.models.ipmot.model import IpMot
+    from trackmill.models.ipmot.sizes import Conventions
     from trackmill.models.ipmot.variants import Variant
 
 
@@ -52,3 +54,39 @@ def load(
     from trackmill.models.ipmot.loading import load_model
 
     return load_model(variant, weights, detector_weights=detector_weights, device=device, seed=seed)
+
+
+def load_detector(
+    weights: str | os.PathLike[str] | Mapping[str, torch.Tensor],
+    conventions: Conventions = "coco",
+    *,
+    heads: int = 8,
+    device: str | torch.device = "cpu",
+) -> DeformableDetr:
+    """A detector alone, without tracks, in evaluation mode; its form and sizes follow from the weights.
+
+    ```
+    detector = trackmill.models.ipmot.load_detector("dab_deformable_detr_r50.pth")
+    found = detector(images, masks)      # pred_logits (B, 300, 91), pred_boxes (B, 300, 4), aux: inner layers
+    ```
+
+    Args:
+        weights: path or URL, or a state dict, with or without its wrapper ("model"): a DAB-Deformable-DETR or a
+            Deformable-DETR with or without box refinement, on ResNet-50, in the published COCO layout; a tracker of
+            MeMOTR or of ours, whose detector is taken. What is in the published files twice
+            (`transformer.decoder.bbox_embed.*`) may be absent, as may buffers that follow from the architecture.
+        conventions: under which the weights were trained, see `trackmill.models.ipmot.sizes.DetectorSizes`: `coco`, or
+            `memotr` for MeMOTR's files.
+        heads: attention heads, which no shape tells; 8 in all published files.
+        device: where the detector is put.
+
+    Raises:
+        ValueError: a damaged file or one that holds more than tensors; another model's; a two-stage detector; weights
+            of the other conventions, as far as names tell; a tensor that is missing, unexpected, of another shape, or
+            holds NaN. The text names each.
+        FileNotFoundError: there is no such file.
+        OSError: a URL could not be fetched.
+    """
+    from trackmill.models.ipmot.detector_loading import load_detector as load_alone
+
+    return load_alone(weights, conventions, heads=heads, device=device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trackmill.models.ipmot.sizes import Conventions, DetectorSizes
@@ -95,11 +94,6 @@ def refuse_others(checkpoint: Checkpoint) -> None:
         raise BadWeights(f"{checkpoint.where}: a two-stage detector, which is not supported: {wanted}")
     if "patterns_embed.weight" in checkpoint:
         raise BadWeights(f"{checkpoint.where}: a detector with query patterns, which are not supported: {wanted}")
-
-
-def without_tracker(checkpoint: Checkpoint) -> Checkpoint:
-    """The same without MeMOTR's query update."""
-    return replace(checkpoint, tensors={name: each for name, each in checkpoint.items() if TRACKER_PART not in name})
 
 
 def _own_name(name: str, layout: Conventions, sizes: DetectorSizes) -> str:
