@@ -85,14 +85,18 @@ class Catalog:
     @property
     def num_distinct(self) -> int:
         """Samples, each counted once, also where it is repeated."""
-        if not len(self):
-            return 0
-        shards = self.shard_of(np.arange(len(self)))
-        return 1 + int(np.count_nonzero((np.diff(self.offsets) != 0) | (np.diff(shards) != 0)))
+        begins = np.diff(self.offsets, prepend=-1) != 0
+        begins[self.first[:-1]] = True
+        return int(np.count_nonzero(begins))
 
     def shard_of(self, samples: NDArray[np.int64] | int) -> NDArray[np.int64]:
         """Index of the shard of each sample."""
         return np.searchsorted(self.first, samples, side="right") - 1
+
+    def first_copy(self, sample: int) -> int:
+        """The sample itself, or the first of its copies where it is repeated."""
+        begin = int(self.first[self.shard_of(sample)])
+        return begin + int(np.searchsorted(self.offsets[begin : sample + 1], self.offsets[sample]))
 
     def key(self, sample: int) -> str:
         """Key of a sample; in a worker process, which has no keys, its shard and offset."""

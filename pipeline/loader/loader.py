@@ -93,7 +93,8 @@ class ShardLoader(Iterator[Any]):
         self.notices = list(_notices(catalog, settings, self.order, len(streams), self.workers))
         """Messages about settings that were changed, or that cost much memory."""
         self._catalog, self._collate, self._rank = catalog, collate, rank
-        self._max_bad = settings.max_bad * len(catalog)
+        self._distinct = catalog.num_distinct
+        self._max_bad = settings.max_bad * self._distinct
         # Those of batches that were yielded, and those of batches that were read: one ahead with `ahead`.
         self._bad: dict[int, str] = {}
         self._met: dict[int, str] = {}
@@ -196,7 +197,7 @@ class ShardLoader(Iterator[Any]):
         if len(self._met) > self._max_bad or isinstance(part.error, TooManyBad):
             named = "".join(f"\n  {key}: {reason}" for key, reason in self._named(self._met))
             raise TooManyBad(
-                f"{redact(self._catalog.url)}: {len(self._met)} of {len(self._catalog)} samples cannot be used, more "
+                f"{redact(self._catalog.url)}: {len(self._met)} of {self._distinct} samples cannot be used, more "
                 f"than data.max_bad allows; mine their units again (jobs/inspect_shards.py --verify lists all that is "
                 f"wrong) or raise data.max_bad. The first are:{named}"
             )
@@ -319,7 +320,7 @@ def _notices(catalog: Catalog, settings: DataSettings, order: Order, own: int, w
         if said := too_little_disk_space(settings.cache, most - used, "what data.cache will hold"):
             yield f"{said}: lower data.cache_bytes, which is {settings.cache_bytes:,}, or name a folder on another disk"
     if not is_local(catalog.url) and not settings.cache:
-        samples = min(order.window, order.stream_length) * own
+        samples = min(order.window, order.stream_length) * own * catalog.num_distinct / len(catalog)
         gigabytes = 2 * samples * float(catalog.sizes.mean()) / 1e9
         yield (
             f"no data.cache: each rank holds up to {gigabytes:.1f} GB of samples in memory; if that is too much, set "

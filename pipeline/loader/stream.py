@@ -198,6 +198,7 @@ class StreamReader:
             return None
 
     def _count(self, sample: int, reason: str) -> None:
+        sample = self._catalog.first_copy(sample)
         if sample in self._bad:
             return
         self._bad.add(sample)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.loader.examples import keys, make_shards, open_loader, rewrite_member
@@ -128,3 +129,21 @@ def test_nothing_but_bad_samples_is_an_error(root: Path, workers: int, max_bad: 
         next(loader)
     loader.close()
     assert loader.bad == (26 if max_bad == 1 else 2)
+
+
+def test_a_bad_sample_that_is_repeated_counts_once(root: Path) -> None:
+    """26 samples, the even ones three times in an epoch, of which two cannot be used."""
+    plain = read_catalog(str(root))
+    catalog = plain.repeated(np.where(np.arange(26) % 2, 1, 3))
+    assert len(catalog) == 52 and catalog.num_distinct == plain.num_distinct == 26
+    firsts = [catalog.first_copy(sample) for sample in range(52)]
+    assert sorted(set(firsts)) == sorted({4 * (n // 2) + 3 * (n % 2) for n in range(26)})
+    assert [catalog.key(first) for first in firsts] == [catalog.key(sample) for sample in range(52)]
+    assert [plain.first_copy(sample) for sample in range(26)] == list(range(26))
+    bad = {spoil_jpeg(plain, 4), spoil_jpeg(plain, 7)}
+    loader = open_loader(catalog, max_bad=2 / 26)
+    epoch = [key for _ in range(loader.order.batches_per_epoch) for key in keys(next(loader))]
+    assert loader.bad == 2 and {key for key, _ in loader.bad_samples()} == bad
+    assert set(epoch) == everything_but(plain, bad) and epoch.count(plain.key(0)) >= 3
+    with pytest.raises(TooManyBad, match=r"2 of 26 samples cannot be used"):
+        two_epochs(open_loader(catalog, max_bad=1 / 26))
