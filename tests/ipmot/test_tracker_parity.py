@@ -210,5 +210,5 @@ def _check_tracks(tracks: TrackQueries, stored: Stored, before: int) -> None:
 
 
 def _check_loss(layers: torch.Tensor, stored: Stored, prefix: str, name: str) -> None:
-    assert float(layers[-1]) == pytest.approx(float(stored[prefix + name]), rel=LOSSES), prefix + name
-    assert float(layers[:-1].sum()) == pytest.approx(float(stored[f"{prefix}aux_{name}"]), rel=LOSSES), prefix + name
+    assert layers[-1].item() == pytest.approx(float(stored[prefix + name]), rel=LOSSES), prefix + name
+    assert layers[:-1].sum().item() == pytest.approx(float(stored[f"{prefix}aux_{name}"]), rel=LOSSES), prefix + name
