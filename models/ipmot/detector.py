@@ -161,11 +161,14 @@ class DeformableDetr(nn.Module):
                 last.bias[2:] = -2.0
 
     def checkpointed_blocks(self) -> list[nn.Module]:
-        """What activation checkpointing computes again: the layers, and the blocks of a ResNet."""
-        blocks = [*self.transformer.encoder.layers, *self.transformer.decoder.layers]
+        """What activation checkpointing computes again: the layers, and the blocks of the backbone."""
         body = self.backbone[0].body
         stages = [getattr(body, name) for name in ("layer1", "layer2", "layer3", "layer4") if hasattr(body, name)]
-        return [*(block for stage in stages for block in stage), *blocks]
+        stages += [*getattr(body, "blocks", ()), *(each.blocks for each in getattr(body, "layers", ()))]
+        blocks: list[nn.Module] = []
+        for stage in stages:
+            blocks += list(stage) if isinstance(stage, nn.Sequential | nn.ModuleList) else [stage]
+        return [*blocks, *self.transformer.encoder.layers, *self.transformer.decoder.layers]
 
     def pyramid(self, images: Tensor, masks: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The L projected maps of pictures, and the padding of each.
