@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -419,11 +420,30 @@ def test_a_batch_keeps_clips_of_different_sizes_apart(mixed: Catalog) -> None:
 
 
 def test_an_epoch_has_a_clip_for_every_frame_of_a_video_and_one_for_a_picture(mixed: Catalog) -> None:
-    catalog = usable_queries(mixed, QuerySources(), per_frame=True)
+    catalog = usable_queries(mixed, QuerySources(), QueryClipSettings())
     loader = open_loader(catalog, 1, make_example=maker())
     epoch = Counter(next(loader)[0].key for _ in range(len(catalog)))
     assert sorted(epoch.values()) == [1] * 4 + [6] * 3
-    assert len(usable_queries(mixed, QuerySources(), per_frame=False)) == 7
+    assert len(usable_queries(mixed, QuerySources(), QueryClipSettings(per_frame=False))) == 7
+
+
+def test_samples_that_are_too_short_for_the_longest_clips_are_said(mixed: Catalog) -> None:
+    long = QueryClipSettings(frames=((0, 2), (9, 8)), interval=(1, 5))
+    with pytest.warns(UserWarning, match=r"asks for 8 frames, but .* more than 6 .*frames_per_clip = 36"):
+        usable_queries(mixed, QuerySources(), long)
+
+
+def test_data_sets_in_which_nobody_is_known_are_refused(tmp_path: Path) -> None:
+    root = make_clips(str(tmp_path), num_clips=0).root
+    pictures = read_catalog(root)
+    assert len(usable_queries(pictures, QuerySources(), QueryClipSettings())) == 4
+    nobody = replace(pictures, annotated=np.zeros(4, np.bool_))
+    with pytest.raises(ConfigError, match=r"nobody is annotated in any of 4 pictures: mine data sets"):
+        usable_queries(nobody, QuerySources(), QueryClipSettings())
+    videos = read_catalog(make_clips(str(tmp_path / "videos"), num_clips=1).root)
+    videos = replace(videos, annotated=np.zeros(len(videos), np.bool_))
+    with pytest.raises(ConfigError, match=r"so nobody is known from frame to frame: .* links boxes"):
+        usable_queries(videos, QuerySources(), QueryClipSettings())
 
 
 @pytest.mark.parametrize(

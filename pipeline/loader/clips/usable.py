@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from trackmill.pipeline.loader.catalog import Catalog
-from trackmill.pipeline.loader.clips.query_settings import QuerySources
+from trackmill.pipeline.loader.clips.query_settings import QueryClipSettings, QuerySources
 from trackmill.pipeline.loader.clips.settings import ClipSources
 from trackmill.pipeline.loader.sidecar_rows import CHAINS
 from trackmill.pipeline.sidecars.about import command
@@ -42,13 +44,16 @@ def usable_clips(catalog: Catalog, sources: ClipSources) -> Catalog:
     )
 
 
-def usable_queries(catalog: Catalog, sources: QuerySources, per_frame: bool) -> Catalog:
+def usable_queries(catalog: Catalog, sources: QuerySources, clips: QueryClipSettings) -> Catalog:
     """The data set as tracking by query learns from it: videos with identities in them, and pictures with people.
 
+    Warns where no video's sample stores as many frames as the longest clips should have.
+
     Args:
-        catalog: the whole data set.
+        catalog: the whole data set; videos and pictures may lie side by side, as MOT17 and CrowdHuman do.
         sources: where identities come from.
-        per_frame: whether an epoch takes a video's sample as often as it has frames.
+        clips: `per_frame` says whether an epoch takes a video's sample as often as it has frames, which also gives
+            videos their share beside pictures.
 
     Raises:
         ConfigError: nothing is left; says what to do.
@@ -67,4 +72,12 @@ def usable_queries(catalog: Catalog, sources: QuerySources, per_frame: bool) -> 
             "where people are, such as CrowdHuman, or videos that also say who they are"
         )
     kept = catalog.only(usable)
-    return kept.repeated(np.maximum(1, kept.frames.astype(np.int64))) if per_frame else kept
+    wanted, longest = max(count for _, count in clips.frames), int(kept.frames.max())
+    if 1 < longest < wanted:
+        warnings.warn(
+            f"clips.frames asks for {wanted} frames, but no sample stores more than {longest} of a video, and longer "
+            f"clips there are not: mine with read.frames_per_clip = {(wanted - 1) * clips.interval[1] + 1}, which also "
+            "holds the longest interval",
+            stacklevel=2,
+        )
+    return kept.repeated(np.maximum(1, kept.frames.astype(np.int64))) if clips.per_frame else kept

@@ -185,7 +185,7 @@ class IpMotTask(Task):
 
     def usable(self, catalog: Catalog) -> Catalog:
         """See `Task.usable`: videos with identities in them, and pictures with people."""
-        return usable_queries(catalog, self._objects, self._clips.per_frame)
+        return usable_queries(catalog, self._objects, self._clips)
 
     def collate(self, examples: Sequence[QueryExample]) -> QueryBatch:
         """See `join_queries`."""
