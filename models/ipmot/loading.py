@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trackmill.models.backbones.official import WORDS, load_backbone, load_packaged, recognise_backbone
+from trackmill.models.device import choose_device
 from trackmill.models.ipmot.detector_names import layout_of, to_own_names
 from trackmill.models.ipmot.metadata import (
     DETECTOR,
@@ -45,6 +46,7 @@ def load_model(
     seed: int = 0,
 ) -> IpMot:
     """See `trackmill.models.ipmot.load`."""
+    device = choose_device(str(device))
     if not isinstance(variant, Variant) and weights is None:
         find_variant(variant)  # raises, before any file is read
     given = _read(weights)
@@ -119,7 +121,7 @@ def find_variant(variant: str | Variant) -> Variant:
     if isinstance(variant, Variant):
         return variant
     if variant not in VARIANTS:
-        advice = nearest(variant, VARIANTS) or f"known: {', '.join(VARIANTS)}"
+        advice = nearest(str(variant), VARIANTS) or f"known: {', '.join(VARIANTS)}"
         raise InputError(f"there is no variant {variant!r}; {advice}")
     return VARIANTS[variant]
 
@@ -127,6 +129,8 @@ def find_variant(variant: str | Variant) -> Variant:
 def _read(weights: Source | None) -> Checkpoint | str | None:
     if weights is None or (isinstance(weights, str) and weights in WORDS):
         return weights
+    if not isinstance(weights, str | os.PathLike | Mapping):
+        raise InputError(f"weights: should be a path, a URL or tensors by name, found {type(weights).__name__}")
     return as_checkpoint(weights)
 
 

@@ -162,6 +162,15 @@ def test_what_does_not_fit_is_named(variant: str | Variant, how: str, change: st
         load(variant, given)
 
 
+def test_neither_numbers_nor_missing_devices() -> None:
+    with pytest.raises(ValueError, match="no variant 5"):
+        load(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="weights: should be a path, a URL or tensors by name, found int"):
+        load(SMALL, 5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="device 'cuda:77' cannot be used here"):
+        load(SMALL, device="cuda:77")
+
+
 def test_neither_nan_nor_strangers_nor_two_detectors() -> None:
     state = dict(load(SMALL).state_dict())
     with pytest.raises(ValueError, match="give no weights of a detector beside it"):
