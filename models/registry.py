@@ -116,7 +116,21 @@ MODELS: dict[str, Entry] = {
 }
 """What `--model` may say."""
 
+
+def _detr(form: str, what: str) -> Entry:
+    return Entry(
+        target="trackmill.models.ipmot.detr_detector:DetrDetector",
+        summary=f"{what}: people, or all classes of COCO",
+        extra="masa",
+        options={"form": form},
+        argument="weights",
+        argument_is_weights=True,
+    )
+
+
 DETECTORS: dict[str, Entry] = {
+    "dab-deformable-detr": _detr("dab", "dab-deformable-detr:WEIGHTS, DAB-Deformable-DETR"),
+    "deformable-detr": _detr("plain", "deformable-detr:WEIGHTS, Deformable-DETR"),
     "detic": Entry(
         target="trackmill.models.detic.detector:DeticDetector",
         summary="detic:WEIGHTS, Detic with any vocabulary; detic: the one inside the model",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -176,18 +176,25 @@ def _backbone_of(checkpoint: Checkpoint) -> str:
     raise BadWeights(f"{checkpoint.where}: stands on {found}; detectors are read on ResNet-50")
 
 
+def form_of(names: Iterable[str]) -> Form | None:
+    """The form of a detector, by how its queries are called; None: they are not there."""
+    known = set(names)
+    if {"refpoint_embed.weight", "tgt_embed.weight", "det_anchor"} & known:
+        return "dab"
+    return "plain" if {"query_embed.weight", "det_query_embed"} & known else None
+
+
 def _queries_of(checkpoint: Checkpoint, hidden: int) -> tuple[Form, int]:
     """The form, and the number of queries."""
-    for name in ("refpoint_embed.weight", "det_anchor", "tgt_embed.weight"):
-        if name in checkpoint.tensors:
-            return "dab", _shape(checkpoint, name, 2)[0]
-    name = "det_query_embed" if "det_query_embed" in checkpoint else "query_embed.weight"
+    form = form_of(checkpoint) or "dab"
+    names = ("refpoint_embed.weight", "det_anchor") if form == "dab" else ("query_embed.weight", "det_query_embed")
+    name = names[1] if names[1] in checkpoint.tensors else names[0]
     queries, width = _shape(checkpoint, name, 2)
-    if width != 2 * hidden:
+    if form == "plain" and width != 2 * hidden:
         raise BadWeights(
             f"{checkpoint.where}: {name} {(queries, width)} should be of width {2 * hidden}, position and content"
         )
-    return "plain", queries
+    return form, queries
 
 
 def _refines(checkpoint: Checkpoint, layers: int) -> bool:

@@ -164,6 +164,25 @@ def _person_tensors() -> dict[str, torch.Tensor]:
     return SsdliteNetwork().state_dict()
 
 
+def _query_detector(form: str, **options: Any) -> Detector:
+    from tests.ipmot.small_detector import small_detector
+    from trackmill.models.ipmot.detr_detector import DetrDetector
+
+    name = {"dab": "dab-deformable-detr", "plain": "deformable-detr"}[form]
+    small = {"min_score": 0.0, "all_classes": True, "short_side": 64, "long_side": 96}
+    choice = find_detector(f"{name}:x.pth", {**small, **options})
+    assert choice.offer is DetrDetector and isinstance(choice.config, DetrDetector.Config)
+    return DetrDetector(small_detector(form=form, classes=91), choice.config)
+
+
+def dab_deformable_detr(tmp_path: Path, **options: Any) -> Detector:
+    return _query_detector("dab", **options)
+
+
+def deformable_detr(tmp_path: Path, **options: Any) -> Detector:
+    return _query_detector("plain", **options)
+
+
 KINDS: dict[str, tuple[str, Callable[..., Detector]]] = {
     "somebody else's": ("", theirs),
     "torchvision": ("torchvision", torchvision),
@@ -171,6 +190,8 @@ KINDS: dict[str, tuple[str, Callable[..., Detector]]] = {
     "detr": ("hf", detr),
     "grounding dino": ("hf", grounding_dino),
     "ssdlite-person": ("ssdlite-person", ssdlite_person),
+    "dab-deformable-detr": ("dab-deformable-detr", dab_deformable_detr),
+    "deformable-detr": ("deformable-detr", deformable_detr),
 }
 
 
@@ -204,7 +225,7 @@ def test_every_detector_has_the_options(kind: str, tmp_path: Path) -> None:
     assert make(tmp_path).detect([]) == []
 
 
-@pytest.mark.parametrize("kind", ["torchvision", "ssdlite-person", "detr", "grounding dino"])
+@pytest.mark.parametrize("kind", ["torchvision", "ssdlite-person", "detr", "grounding dino", "dab-deformable-detr"])
 @pytest.mark.parametrize(
     "image",
     [
