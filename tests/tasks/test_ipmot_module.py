@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,8 @@ from trackmill.pipeline.tasks.ipmot.batch import QueryClip
 from trackmill.pipeline.tasks.ipmot.module import IpMotTraining
 from trackmill.pipeline.training.engines import make_engine
 from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
+from trackmill.pipeline.training.recipe import make_recipe, make_task
+from trackmill.schemas.config import ConfigError, merge
 
 CPU = torch.device("cpu")
 NOBODY = made_clip(5, ((), ()))
@@ -174,3 +178,59 @@ def engine_losses(settings: EngineSettings) -> dict[str, float]:
     engine.close()
     assert values["total"].dtype == torch.float32
     return {name: float(each.detach()) for name, each in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"variant": "ip_mot_tny"}}, r"model\.variant: there is no variant 'ip_mot_tny'; did you mean"),
+        ({"model": {"changes": {"detector": {"querys": 3}}}}, r"model\.changes: .*did you mean 'detector\.queries'"),
+        ({"model": {"changes": {"detector": {"queries": "x"}}}}, r"model\.changes\.detector\.queries = 'x': .* int"),
+        ({"model": {"changes": {"detector": {"heads": 7}}}}, r"model\.changes: "),
+        ({"model": {"changes": {"track_update": "motr"}}}, r"model\.changes: .*motr"),
+        ({"model": {"freeze": ["detecter"]}}, r"model\.freeze: .*did you mean 'detector'"),
+        ({"model": {"weights": "no_such_file.pth"}}, r"model\.weights: no file at .*no_such_file\.pth"),
+        ({"model": {"detector_weights": "none.pth"}}, r"model\.detector_weights: no file at .*none\.pth"),
+        (
+            {"model": {"weights": "a", "detector_weights": "b"}},
+            r"model\.detector_weights: model\.weights has a detector",
+        ),
+        (
+            {"model": {"weights": "a", "backbone_weights": "b"}},
+            r"model\.backbone_weights: model\.weights has a backbone",
+        ),
+        ({"loss": {"layers": 5}}, r"loss\.layers = 5: ip_mot_tiny has 2 decoder layers; set loss\.layers = 2"),
+        ({"model": {"changes": {"embedding": 0}}}, r"loss\.alignment: ip_mot_tiny has no embeddings to align"),
+        ({"trackbook": {"clip": "vit_b_61"}}, r"trackbook\.clip: .*did you mean 'vit_b_16'"),
+        ({"trackbook": {"clip_changes": {"text": {"width": 7}}}}, r"trackbook\.clip_changes: "),
+        ({"trackbook": {"clip_weights": "none.pt"}}, r"trackbook\.clip_weights: no file at .*none\.pt"),
+        (
+            {"trackbook": {"clip": "vit_l_14"}},
+            r"model\.changes\.embedding: .* set model\.changes = \{embedding = 768\}",
+        ),
+        ({"trackbook": {"capcity": 1}}, r"unknown key 'trackbook\.capcity'; did you mean 'trackbook\.capacity'"),
+        ({"trackbook": {"capacity": 0}}, r"trackbook\.capacity: "),
+        ({"objects": {"masklets": False}}, r"objects\.chains: nothing says who is who"),
+        ({"clips": {"frames": [[1, 2]]}}, r"clips\.frames: should begin with epoch 0"),
+    ],
+)
+def test_what_does_not_go_together_is_said_with_its_key(changes: dict[str, Any], message: str) -> None:
+    small = {"variant": "ip_mot_tiny", "changes": {"detector": {"decoder_layers": 2}, "embedding": 512}}
+    values = merge({"task": "ipmot", "model": small, "loss": {"layers": 2}}, changes)
+    with pytest.raises(ConfigError, match=message):
+        make_task(make_recipe(values, "case"))
+
+
+def test_alignment_without_clip_is_an_error_that_says_where_clip_is_from(tmp_path: Path) -> None:
+    values: dict[str, Any] = {"task": "ipmot"}
+    for read_weights in (True, False):
+        with pytest.raises(
+            ConfigError, match=r"trackbook\.clip_weights: .*github.com/openai/CLIP.*loss\.alignment = false"
+        ):
+            make_task(make_recipe(values, "case")).build(0, read_weights)
+    for loss in ({"alignment": False}, {"i2tce": False}):  # the triplet loss needs no texts
+        assert make_task(make_recipe({**values, "loss": loss}, "case")).build(0, read_weights=False)
+    (tmp_path / "clip.pt").write_bytes(b"")
+    unused = {**values, "loss": {"alignment": False}, "trackbook": {"clip_weights": str(tmp_path / "clip.pt")}}
+    with pytest.warns(UserWarning, match=r"trackbook\.clip_weights is not read"):
+        make_task(make_recipe(unused, "case"))

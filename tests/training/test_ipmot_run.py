@@ -13,11 +13,14 @@ from torch import Tensor
 pytest.importorskip("albumentations")
 
 from tests.clip.towers import small_clip_state
+from tests.make_media import make_mot
 from tests.training.clip_runs import ipmot_recipe, make_clips
 from tests.training.tiny_runs import result, rows
+from trackmill.pipeline.storage.documents import read_document
 from trackmill.pipeline.tasks.ipmot.batch import QueryBatch
 from trackmill.pipeline.tasks.ipmot.module import IpMotTraining
-from trackmill.pipeline.training.launch import run_local
+from trackmill.pipeline.training.launch import prepare_training, run_local, worker
+from trackmill.schemas.config import ConfigError
 
 ALIGNED = {"alignment": True}
 SMALL_SIZES = {
@@ -81,3 +84,45 @@ def test_killed_in_the_middle_and_resumed_gives_the_same_to_the_bit(
     assert {"tracker", "focal", "l1", "giou", "dem", "triplet", "i2tce", "i2t", "t2i", "duplicates"} <= set(found[0])
     assert all(row["positives_detect"] >= 1 for row in found)
     assert all(row["positives_track"] >= 1 for row in found)
+
+
+def test_evaluation_tracks_sequences_disturbs_nothing_and_may_be_stopped(data: str, tmp_path: Path) -> None:
+    for name in ("MOT17-01", "MOT17-02"):
+        make_mot(tmp_path / "mot", name, num_frames=4)
+    evaluation = {"gt": str(tmp_path / "mot"), "every": 2, "frames": "2:", "sequences": ["MOT17-01"]}
+    short = {"schedule": {"steps": 2, "milestones": []}}
+    recipe = ipmot_recipe(data, evaluation=evaluation, **short)
+    stop, calls = tmp_path / "watched", []
+
+    def look() -> bool:  # after the step, and then in each layer
+        calls.append(1)
+        return len(calls) == 40
+
+    stopped = worker(recipe.model_dump(), str(stop), device="cpu", should_stop=look)
+    assert stopped.interrupted and stopped.step == 2 and not stopped.metrics
+    ended = run_local(recipe, str(stop), device="cpu")
+    assert not ended.interrupted
+    assert {"HOTA", "MOTA", "IDF1", "DetA", "AssA", "IDSW"} <= ended.metrics.keys()
+    assert read_document(str(stop / "final" / "card.json"))["metrics"] == ended.metrics
+    run_local(ipmot_recipe(data, **short), str(tmp_path / "unwatched"), device="cpu")
+    assert result(tmp_path / "unwatched") == result(stop)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"benchmark": "mot18"}, r"evaluation\.benchmark: there is no benchmark 'mot18'; did you mean 'mot1"),
+        ({"gt": "no_such_folder"}, "evaluation: .*no_such_folder"),
+        ({"gt": "GT", "sequences": ["MOT17-03"]}, "evaluation: .*unknown sequence 'MOT17-03'; did you mean 'MOT17-01'"),
+        ({"gt": "GT", "frames": "9:"}, "evaluation: .*there is no frame to track"),
+        ({"gt": "GT", "frames": "some"}, "evaluation: .*frames: should be FROM:TO"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_before_a_step(
+    evaluation: dict[str, Any], message: str, data: str, tmp_path: Path
+) -> None:
+    make_mot(tmp_path / "mot", "MOT17-01", num_frames=3)
+    if evaluation.get("gt") == "GT":
+        evaluation = {**evaluation, "gt": str(tmp_path / "mot")}
+    with pytest.raises(ConfigError, match=message):
+        prepare_training(ipmot_recipe(data, evaluation=evaluation), str(tmp_path / "run"), 1, build=False)

@@ -121,7 +121,7 @@ class IpMotTraining(TrainingModule):
     def _run(self, clip: QueryClip, pixels: Tensor) -> ClipResult:
         """The pass over one clip."""
         detector = self.network.detector
-        frames = network_input(pixels, detector.mean, detector.std, detector.divisor)
+        frames = network_input(pixels, detector.mean, detector.std)
         height, width = pixels.shape[-2:]
         sides = pixels.new_tensor([width, height, width, height])
         boxes = [_centred(each / sides) for each in clip.boxes]
