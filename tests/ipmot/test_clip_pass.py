@@ -145,6 +145,24 @@ def test_activation_checkpointing_changes_no_bit() -> None:
     assert all(torch.equal(each, found[1][1][name]) for name, each in found[0][1].items())
 
 
+def test_activation_checkpointing_keeps_little() -> None:
+    def kept(frames: int, again: bool) -> int:
+        """Bytes that wait for the backward pass."""
+        seen: dict[int, int] = {}
+
+        def note(values: Tensor) -> Tensor:
+            seen[values.data_ptr()] = values.numel() * values.element_size()
+            return values
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda values: values):
+            model = small_tracker()
+            run_clip(model, film(frames), people(*[[1, 2]] * frames), ClipPassSettings(activation_checkpointing=again))
+        return sum(seen.values())
+
+    # What one more frame takes.
+    assert kept(4, True) - kept(3, True) < 0.3 * (kept(4, False) - kept(3, False))
+
+
 @pytest.mark.parametrize(
     "ids",
     [
