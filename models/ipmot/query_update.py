@@ -85,9 +85,9 @@ class QueryUpdate(nn.Module):
         boxes = inverse_sigmoid(kept.boxes.float(), self.sizes.clamp)[:, :width]
         return torch.where(seen, boxes, kept.reference).detach()
 
-    def anchors(self, reference: Tensor) -> Tensor:
+    def anchors(self, reference: Tensor, dtype: torch.dtype) -> Tensor:
         """Sine embedding (K, 2 D) of the boxes that references (K, 4) stand for."""
-        return anchor_embedding(reference.sigmoid(), self.sizes.hidden, self.sizes.anchor_order)
+        return anchor_embedding(reference.sigmoid(), self.sizes.hidden, self.sizes.anchor_order).to(dtype)
 
 
 class MotrUpdate(QueryUpdate):
@@ -122,7 +122,7 @@ class MotrUpdate(QueryUpdate):
             assert kept.position is not None
             position = kept.position
         else:
-            position = self.position_head(self.anchors(reference))
+            position = self.position_head(self.anchors(reference, kept.output.dtype))
         asked = (kept.output + position)[None]
         attended = self.attention(asked, asked, kept.output[None], need_weights=False)[0][0]
         content = self.norm1(kept.output + attended)
@@ -182,7 +182,7 @@ class MemotrUpdate(QueryUpdate):
         assert kept.last_output is not None and kept.long_memory is not None
         seen = (kept.scores >= self.threshold)[:, None]
         reference = self.next_reference(kept, seen)
-        position = self.query_pos_head(self.anchors(reference))
+        position = self.query_pos_head(self.anchors(reference, kept.output.dtype))
         memory, output = kept.long_memory.detach(), kept.output
         weighted = self.confidence_weight_net(output) * output
         fused = self.short_memory_fusion(torch.cat([weighted, kept.last_output], dim=-1))

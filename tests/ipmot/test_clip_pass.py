@@ -132,6 +132,20 @@ def test_the_plain_form_tracks_with_positions_and_points() -> None:
     assert not torch.equal(tracks.position[0], records[1].tracks.position[0])  # type: ignore[union-attr, index]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("form", "update"),
+    [("dab", "qim"), ("dab", "memotr"), ("dab", "identity"), ("plain", "qim"), ("plain", "identity")],
+)
+def test_networks_of_another_precision_track(form: str, update: str, dtype: torch.dtype) -> None:
+    model = small_tracker(form, track_update=update, keep_threshold=0.0).to(dtype)
+    images, masks = film(2)
+    result = run_clip(model, (images.to(dtype), masks), people([1, 2], [1, 2]))
+    assert result.statistics["positives_track"] == 2
+    result.total(ClipPassSettings()).backward()
+    assert all(each.grad is None or each.grad.isfinite().all() for each in model.parameters())
+
+
 def test_activation_checkpointing_changes_no_bit() -> None:
     found = []
     for again in (False, True):
