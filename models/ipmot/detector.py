@@ -160,16 +160,6 @@ class DeformableDetr(nn.Module):
             if index == 0:
                 last.bias[2:] = -2.0
 
-    def checkpointed_blocks(self) -> list[nn.Module]:
-        """What activation checkpointing computes again: the layers, and the blocks of the backbone."""
-        body = self.backbone[0].body
-        stages = [getattr(body, name) for name in ("layer1", "layer2", "layer3", "layer4") if hasattr(body, name)]
-        stages += [*getattr(body, "blocks", ()), *(each.blocks for each in getattr(body, "layers", ()))]
-        blocks: list[nn.Module] = []
-        for stage in stages:
-            blocks += list(stage) if isinstance(stage, nn.Sequential | nn.ModuleList) else [stage]
-        return [*blocks, *self.transformer.encoder.layers, *self.transformer.decoder.layers]
-
     def pyramid(self, images: Tensor, masks: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The L projected maps of pictures, and the padding of each.
 
@@ -293,7 +283,11 @@ class DeformableDetr(nn.Module):
         Raises:
             ValueError: see `encode`.
         """
-        decoded = self.decode(self.encode(images, masks), self.detect_queries())
+        return self.report(self.decode(self.encode(images, masks), self.detect_queries()))
+
+    @staticmethod
+    def report(decoded: Decoded) -> dict[str, Any]:
+        """The form that `forward` gives, of what `decode` gave."""
         layers = [{"pred_logits": each, "pred_boxes": box} for each, box in zip(decoded.logits, decoded.boxes)]
         return {**layers[-1], "aux": layers[:-1]}
 

@@ -1,11 +1,11 @@
 """Weights of the detector and of the tracker from nothing but names, as the README beside the reference numbers states.
 
-The files lie in `../shared/reference/dab_deformable_detr`, beside the checkout.
+Names and shapes come from the packed reference numbers. Clips may also lie beside the checkout, in
+`../shared/reference/dab_deformable_detr`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.fixtures import packed
 from tests.shared_data import DATA
 
 FOLDER = DATA.parent / "reference" / "dab_deformable_detr"
@@ -23,7 +24,7 @@ FOLDER = DATA.parent / "reference" / "dab_deformable_detr"
 
 def filled_state(manifest: str) -> dict[str, Tensor]:
     """The whole state dict of `manifest.json` or `manifest_tracker.json`, aliases included."""
-    entries = json.loads((FOLDER / manifest).read_text())["entries"]
+    entries = packed.read_json(f"dab_deformable_detr/{manifest}")["entries"]
     return {each["name"]: _filled(each.get("alias_of", each["name"]), each["shape"], each["fill"]) for each in entries}
 
 
