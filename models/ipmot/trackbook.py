@@ -33,8 +33,9 @@ from trackmill.models.ipmot.losses.contrastive import (
 from trackmill.models.ipmot.prompts import encode_prompts
 from trackmill.models.losses.across_ranks import gather_counts, gather_rows, world_size
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.keys import NO_KEY
 
-FREE = -1
+FREE = NO_KEY
 """The key of a row without an identity; as an argument, that of a crop whose identity is not to be learnt."""
 
 
