@@ -12,7 +12,6 @@ from trackmill.models.ipmot.overlaps import generalised_iou
 _SMALL = 1e-8
 """Keeps the logarithm of a score finite, as in the published code."""
 
-
 Weights = tuple[float, float, float]
 """Of the focal, the L1 and the GIoU part."""
 
@@ -45,10 +44,8 @@ def costs(
     wanted = FOCAL_ALPHA * (1 - scores) ** FOCAL_GAMMA * -(scores + _SMALL).log()
     unwanted = (1 - FOCAL_ALPHA) * scores**FOCAL_GAMMA * -(1 - scores + _SMALL).log()
     found, targets = boxes.float().unsqueeze(-2), target_boxes.float()
-    apart = (found - targets).abs().sum(-1)
-    return (
-        LABEL_WEIGHT * (wanted - unwanted) + L1_WEIGHT * apart - GIOU_WEIGHT * generalised_iou(found, targets, epsilon)
-    )
+    apart, overlap = (found - targets).abs().sum(-1), generalised_iou(found, targets, epsilon)
+    return weights[0] * (wanted - unwanted) + weights[1] * apart - weights[2] * overlap
 
 
 def match(logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
