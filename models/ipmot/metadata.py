@@ -64,9 +64,17 @@ def recognise(tensors: Mapping[str, Tensor]) -> str | None:
         return said.name
     given = {name: tuple(each.shape) for name, each in tensors.items()}
     for name, variant in VARIANTS.items():
-        if shapes_of(variant).items() >= given.items():
+        # The detect queries tell most variants apart before a network is built.
+        if _detect_queries(variant) in given.items() and shapes_of(variant).items() >= given.items():
             return name
     return None
+
+
+def _detect_queries(variant: Variant) -> tuple[str, tuple[int, ...]]:
+    sizes = variant.detector
+    if sizes.form == "dab":
+        return f"{DETECTOR}tgt_embed.weight", (sizes.queries, sizes.hidden)
+    return f"{DETECTOR}query_embed.weight", (sizes.queries, 2 * sizes.hidden)
 
 
 @lru_cache(maxsize=32)
