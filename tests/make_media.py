@@ -305,6 +305,77 @@ def make_mot(
     return sequence
 
 
+def crowdhuman_line(name: str, people: Sequence[Sequence[float]], ignored: Sequence[Sequence[float]] = ()) -> str:
+    """One line of an odgt file, as the publishers write it: full boxes `xywh`, of which the inner half is visible."""
+
+    def row(box: Sequence[float], tag: str, **extra: int) -> dict[str, Any]:
+        x, y, w, h = box
+        visible = [x + w / 4, y + h / 4, w / 2, h / 2]
+        head = {"hbox": [x, y, w / 4, h / 8], "head_attr": {"ignore": 0, "occ": 0, "unsure": 0}}
+        return {"tag": tag, "fbox": list(box), "vbox": visible, "extra": extra, **head}
+
+    rows = [row(box, "person", box_id=number, occ=1) for number, box in enumerate(people)]
+    rows += [row(box, "mask" if number % 2 else "person", ignore=1) for number, box in enumerate(ignored)]
+    return json.dumps({"ID": name, "gtboxes": rows})
+
+
+def make_crowdhuman(folder: Path, count: int = 3, split: str = "val", height: int = 48, width: int = 64) -> list[Path]:
+    """`annotation_val.odgt` and `Images/`, as the zips unpack; returns the pictures. A person leaves each picture."""
+    people = [[5, 6, 20, 30], [-10, 10, 30, 60]]
+    pictures, lines = [], []
+    for number in range(count):
+        name = f"{number}73271,1a0d6{split}"
+        path = folder / "Images" / f"{name}.jpg"
+        make_jpeg(path, height, width, seed=number)
+        pictures.append(path)
+        lines.append(crowdhuman_line(name, people, [[40, 0, 20, 20], [50, 30, 10, 10]]))
+    (folder / f"annotation_{split}.odgt").write_text("\n".join(lines) + "\n")
+    return pictures
+
+
+def coco_document(count: int, height: int, width: int, name: str = "{:012d}.jpg") -> dict[str, Any]:
+    """What `instances_*.json` holds: an object with each form of mask, one without, and a crowd in each picture."""
+    _, masks = make_scene(height, width, seed=1)
+    images, annotations = [], []
+    for number in range(count):
+        images.append({"id": 100 + number, "file_name": name.format(number), "height": height, "width": width})
+        images[-1]["license"] = 4
+        x, y, w, h = box_xywh(masks[0])
+        packed = coco_rle(masks[0])
+        runs = {"size": [height, width], "counts": [height * 4, height * 3, height * (width - 7)]}
+        corners = [4.0, 4.0, 20.0, 4.0, 20.0, 20.0, 4.0, 20.0]
+        shapes: list[tuple[list[float], Any, int, int]] = [
+            ([x, y, w, h], packed, 0, 1),
+            ([4, 4, 16, 16], [corners], 0, 1),
+            ([4, 0, 3, height], runs, 0, 2),
+            ([30.5, 10.25, 8, 9], [], 0, 2),
+            ([40, 0, 20, 20], {"size": [height, width], "counts": [height * width]}, 1, 1),
+        ]
+        for place, (box, segmentation, crowd, category) in enumerate(shapes):
+            own = {"id": 1000 * (number + 1) + place, "image_id": 100 + number, "category_id": category}
+            annotations.append({"segmentation": segmentation, "area": box[2] * box[3], "bbox": box, **own})
+            annotations[-1]["iscrowd"] = crowd
+    categories = [{"id": 1, "name": "person", "supercategory": "person"}, {"id": 2, "name": "bicycle"}]
+    return {
+        "info": {"year": 2017},
+        "licenses": [{"id": 4, "name": "Attribution License"}],
+        "images": images,
+        "annotations": annotations[::-1],  # in no order of pictures
+        "categories": categories,
+    }
+
+
+def make_coco(folder: Path, count: int = 3, height: int = 48, width: int = 64) -> list[Path]:
+    """`annotations/instances_val2017.json` and `val2017/`, as published; returns the pictures."""
+    document = coco_document(count, height, width)
+    pictures = [folder / "val2017" / image["file_name"] for image in document["images"]]
+    for number, path in enumerate(pictures):
+        make_jpeg(path, height, width, seed=number)
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(document, ensure_ascii=False))
+    return pictures
+
+
 def make_labels(path: Path, labels: NDArray[Any], mode: str = "P") -> Path:
     """A PNG whose pixels are numbers of objects: with a palette, or gray where `mode` is L."""
     path.parent.mkdir(parents=True, exist_ok=True)

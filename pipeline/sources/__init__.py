@@ -7,7 +7,10 @@ needs no line: `--source my_package.my_module:Class`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from pydantic import create_model
 
 from trackmill.models.choice import Entry
 from trackmill.models.outside import choose, import_object, is_outside, require_class
@@ -24,6 +27,14 @@ SOURCES: dict[str, Entry] = {
     "sa1b": Entry(target="trackmill.pipeline.sources.sa1b:Sa1b", summary="SA-1B, as folders or in its official tars"),
     "sav": Entry(target="trackmill.pipeline.sources.sav:Sav", summary="SA-V, as published for training or validation"),
     "mot": Entry(target="trackmill.pipeline.sources.mot:Mot", summary="sequences laid out like MOTChallenge"),
+    "crowdhuman": Entry(
+        target="trackmill.pipeline.sources.crowdhuman:CrowdHuman",
+        summary="CrowdHuman: pictures with annotation_{train,val}.odgt",
+    ),
+    "coco": Entry(
+        target="trackmill.pipeline.sources.coco:Coco",
+        summary="pictures with boxes and masks in JSON files laid out like COCO's",
+    ),
     "frames": Entry(
         target="trackmill.pipeline.sources.frames:Frames",
         summary="videos as folders of numbered pictures, with masks where the layout has them",
@@ -77,12 +88,27 @@ def sources_of(name: str) -> dict[str, type[Source]]:
 
 
 def settings_class(name: str) -> type[Settings]:
-    """What the section `[source_settings]` may hold where `--source` says `name`; of `auto`, what `frames` has.
+    """What the section `[source_settings]` may hold where `--source` says `name`; of `auto`, what all sources have.
 
     Raises:
         InputError: see `source_class`.
     """
-    return source_class("frames" if name == AUTO else name).Config
+    return _all_settings() if name == AUTO else source_class(name).Config
+
+
+class _AllSettings(Settings):
+    """What `auto` may set: the settings of every source that it asks."""
+
+
+@cache
+def _all_settings() -> type[Settings]:
+    fields: dict[str, Any] = {}
+    for cls in sources_of(AUTO).values():
+        for name, field in cls.Config.model_fields.items():
+            assert name not in fields, f"two sources have a setting {name}"
+            fields[name] = (field.annotation, field)
+    # A field has taken its limits (gt, le, ...) out of the annotation, and brings them along.
+    return create_model("AllSettings", __base__=_AllSettings, **fields)
 
 
 def open_source(name: str, settings: ReadSettings, config: Settings | Mapping[str, Any] | None = None) -> Source:
@@ -98,8 +124,11 @@ def open_source(name: str, settings: ReadSettings, config: Settings | Mapping[st
     """
     source = source_class(name)(settings)
     if isinstance(config, Settings):
-        # Of many sources in one run, the settings are those of one.
+        # Of many sources in one run, the settings are those of one; of `auto`, those of all of them.
         source.config = config if isinstance(config, source.Config) else source.Config()
+        if isinstance(config, _AllSettings):
+            own = config.model_dump(include=set(source.Config.model_fields))
+            source.config = source.Config.model_validate(own)
     else:
         source.config = source.Config.model_validate(config or {})
     return source

@@ -78,8 +78,8 @@ def test_nothing_to_mine_says_what_was_looked_for(tmp_path):
         claim_all([str(tmp_path)], "auto", SETTINGS)
     with pytest.raises(ValueError, match="img1"):
         claim_all([str(tmp_path)], "mot", SETTINGS)
-    with pytest.raises(InputError, match="no source is called 'coco'; known: sa1b, sav"):
-        claim_all([str(tmp_path)], "coco", SETTINGS)
+    with pytest.raises(InputError, match="no source is called 'kitti'; known: sa1b, sav"):
+        claim_all([str(tmp_path)], "kitti", SETTINGS)
     with pytest.raises(InputError, match="did you mean 'images'"):
         claim_all([str(tmp_path)], "imges", SETTINGS)
 

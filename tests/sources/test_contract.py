@@ -15,6 +15,8 @@ import pytest
 import trackmill.pipeline.media.pictures as pictures
 import trackmill.pipeline.media.videos as videos
 from tests.make_media import (
+    make_coco,
+    make_crowdhuman,
     make_davis,
     make_mot,
     make_pictures,
@@ -75,6 +77,8 @@ DATA_SETS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "webdataset tar": ("webdataset", make_shard, "shard-000000.tar"),
     "webdataset zip": ("webdataset", make_zip, "pictures.zip"),
     "frames": ("frames", make_davis, "JPEGImages/480p/bear/00000.jpg"),
+    "crowdhuman": ("crowdhuman", make_crowdhuman, "annotation_val.odgt"),
+    "coco": ("coco", make_coco, "annotations/instances_val2017.json"),
     "mot": ("mot", make_mot, "MOT17-99-TEST/img1/000001.jpg"),
 }
 
@@ -150,7 +154,7 @@ def test_frames_are_what_the_plan_said(data_set, settings):
     items = claim(name, url, settings)
     for item, media in zip(items, read_all(name, items, settings), strict=True):
         assert len(media.frames) == item.frames
-        assert media.kind == ("image" if name in ("images", "sa1b", "webdataset") else "clip")
+        assert media.kind == ("image" if name in ("images", "sa1b", "webdataset", "crowdhuman", "coco") else "clip")
         shapes = {frame.image.shape for frame in media.frames}
         assert len(shapes) == 1 and max(*shapes) <= settings.longest_side
         assert all(frame.image.dtype == np.uint8 and frame.image.flags.c_contiguous for frame in media.frames)
