@@ -76,8 +76,9 @@ class DetectorSizes:
         if self.conventions not in ("coco", "memotr"):
             raise ValueError(f"conventions must be coco or memotr, not {self.conventions!r}")
         for field in POSITIVE:
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
+            value = getattr(self, field)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{field} must be a whole number of at least 1, not {value!r}")
         if self.hidden % self.heads:
             raise ValueError(f"hidden must be a multiple of heads: {self.hidden} is none of {self.heads}")
         if self.hidden % 4:

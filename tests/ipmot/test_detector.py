@@ -316,7 +316,7 @@ def test_the_inverse_sigmoid_is_clamped() -> None:
     [
         ({"form": "two-stage"}, "two-stage detectors are not supported"),
         ({"conventions": "motr"}, "conventions must be coco or memotr"),
-        ({"queries": 0}, "queries must be at least 1"),
+        ({"queries": 0}, "queries must be a whole number of at least 1, not 0"),
         ({"hidden": 36}, "hidden must be a multiple of heads"),
         ({"hidden": 30, "heads": 2}, "hidden must be a multiple of 4"),
         ({"separate_first_layers": 7}, "separate_first_layers must be in 0..decoder_layers"),
