@@ -20,11 +20,14 @@ from trackmill.pipeline.tasks.ipmot.batch import QueryClip
 from trackmill.pipeline.tasks.ipmot.module import IpMotTraining
 from trackmill.pipeline.training.engines import make_engine
 from trackmill.pipeline.training.engines.base import EngineSettings, OptimSettings
+from trackmill.pipeline.training.parameters import count_groups, outline
 from trackmill.pipeline.training.recipe import make_recipe, make_task
+from trackmill.pipeline.training.recipe_files import load_recipe
 from trackmill.schemas.config import ConfigError, merge
 
 CPU = torch.device("cpu")
 NOBODY = made_clip(5, ((), ()))
+RECIPES = Path(__file__).parents[2] / "jobs" / "recipes"
 
 
 def losses(module: IpMotTraining, *clips: QueryClip) -> dict[str, Tensor]:
@@ -234,3 +237,35 @@ def test_alignment_without_clip_is_an_error_that_says_where_clip_is_from(tmp_pat
     unused = {**values, "loss": {"alignment": False}, "trackbook": {"clip_weights": str(tmp_path / "clip.pt")}}
     with pytest.warns(UserWarning, match=r"trackbook\.clip_weights is not read"):
         make_task(make_recipe(unused, "case"))
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "falls", "lengths", "decay", "offsets", "points"),
+    [
+        ("ip_mot", 120, (60,), ((0, 2), (60, 3), (100, 4)), 1e-4, 2e-5, None),
+        ("ip_mot_star", 120, (60,), ((0, 2), (60, 3), (100, 4)), 1e-4, 2e-5, 2e-5),
+        ("ip_mot_dancetrack", 20, (10,), ((0, 2), (6, 3), (10, 4), (14, 5)), 5e-4, 1e-5, None),
+        ("ip_mot_ablation", 10, (), ((0, 2), (5, 3)), 1e-4, 2e-5, None),
+    ],
+)
+def test_recipes_have_the_schedules_of_the_specification(
+    name: str,
+    epochs: int,
+    falls: tuple[int, ...],
+    lengths: tuple[tuple[int, int], ...],
+    decay: float,
+    offsets: float,
+    points: float | None,
+) -> None:
+    """Section 7; without texts, since CLIP is not at hand."""
+    recipe = load_recipe(name, {"loss": {"i2tce": False}}, RECIPES)
+    schedule, optim, clips = recipe.schedule, recipe.optim, recipe.clips  # type: ignore[attr-defined]
+    assert (schedule.epochs, schedule.milestone_epochs, clips.frames) == (epochs, falls, lengths)
+    assert (schedule.kind == "constant") is (not falls)
+    assert (optim.lr, optim.weight_decay, optim.clip_norm, recipe.data.batch_size) == (2e-4, decay, 0.1, 8)
+    groups = count_groups(outline(make_task(recipe), 0), optim)
+    rates = {group.match: group.lr_factor * optim.lr for group in groups}
+    assert rates["detector.backbone.*"] == pytest.approx(2e-5)
+    assert rates["*sampling_offsets*"] == pytest.approx(offsets)
+    assert rates.get("*reference_points*") == (points and pytest.approx(points))
+    assert all(group.weight_decay == decay for group in groups)

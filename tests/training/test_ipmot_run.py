@@ -57,6 +57,7 @@ def test_killed_in_the_middle_and_resumed_gives_the_same_to_the_bit(
 
     def killed(self: IpMotTraining, batch: QueryBatch, generator: torch.Generator) -> dict[str, Tensor]:
         lengths.append([len(clip.images) for clip in batch.clips])
+        assert self.book is not None and self.book.total_iterations == 4  # `Task.scheduled`
         if len(lengths) == 4:
             raise KeyboardInterrupt
         return forward(self, batch, generator)
