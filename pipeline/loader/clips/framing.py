@@ -58,18 +58,22 @@ class Framing:
             out: (H, W, 3) uint8, of `size`.
         """
         eighths = max(1, round(8 * image.shape[0] / height))
-        x0, y0, x1, y1 = (
-            edge * eighths / 8 for edge in (*self.corner, self.corner[0] + self.part[1], self.corner[1] + self.part[0])
-        )
-        rows, columns = self.size
-        if eighths == 8 or all(edge.is_integer() for edge in (x0, y0, x1, y1)):
-            part = image[int(y0) : int(y1), int(x0) : int(x1)]
-            shrinks = max(part.shape[0] / rows, part.shape[1] / columns) > ALIASES
-            cv2.resize(part, (columns, rows), dst=out, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        else:
-            # An edge inside of a pixel. Decoded smaller, a frame is less than an eighth too large: nothing aliases.
-            across, down = (x1 - x0) / columns, (y1 - y0) / rows
-            matrix = np.array([[across, 0, x0 + across / 2 - 0.5], [0, down, y0 + down / 2 - 0.5]])
+        (x, y), (tall, wide), (rows, columns) = self.corner, self.part, self.size
+        edges = [each * eighths / 8 for each in (x, y, x + wide, y + tall)]
+        across, down = (edges[2] - edges[0]) / columns, (edges[3] - edges[1]) / rows
+        shrinks = max(across, down) > ALIASES
+        if all(edge.is_integer() for edge in edges):
+            x0, y0, x1, y1 = map(int, edges)
+            smooth = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            cv2.resize(image[y0:y1, x0:x1], (columns, rows), dst=out, interpolation=smooth)
+        else:  # decoded smaller, and an edge lies inside of a pixel
+            if shrinks:
+                smaller = max(1, round(image.shape[1] / across)), max(1, round(image.shape[0] / down))
+                factors = smaller[0] / image.shape[1], smaller[1] / image.shape[0]
+                image = np.asarray(cv2.resize(image, smaller, interpolation=cv2.INTER_AREA), image.dtype)
+                edges = [edge * factor for edge, factor in zip(edges, factors * 2)]
+                across, down = across * factors[0], down * factors[1]
+            matrix = np.array([[across, 0, edges[0] + across / 2 - 0.5], [0, down, edges[1] + down / 2 - 0.5]])
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             cv2.warpAffine(image, matrix, (columns, rows), dst=out, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         if self.flip:
