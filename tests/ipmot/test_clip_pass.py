@@ -292,3 +292,21 @@ def test_autocast_keeps_losses_in_float32() -> None:
     exact = run_clip(model, film(2), people([1, 2], [1]), settings).total(settings)
     assert total.item() == pytest.approx(exact.item(), rel=0.05)
     assert np.isfinite(total.item())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_on_a_gpu_the_losses_are_those_of_the_cpu(precision: str) -> None:
+    settings = ClipPassSettings()
+    images, masks = film(3)
+    expected = run_clip(small_tracker(), (images, masks), people([1, 2], [1, 2], [2]), settings).total(settings)
+    model = small_tracker().cuda()
+    targets = people([1, 2], [1, 2], [2])
+    targets = ClipTargets(boxes=[each.cuda() for each in targets.boxes], ids=[each.cuda() for each in targets.ids])
+    with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
+        result = run_clip(model, (images.cuda(), masks.cuda()), targets, settings)
+        total = result.total(settings)
+    total.backward()
+    assert total.device.type == "cuda"
+    assert total.item() == pytest.approx(expected.item(), rel=0.05 if precision == "bfloat16" else 1e-2)
+    assert all(each.grad is None or each.grad.isfinite().all() for each in model.parameters())
