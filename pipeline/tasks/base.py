@@ -122,7 +122,11 @@ class Task(ABC):
 
     @abstractmethod
     def make_example(self) -> MakeExample:
-        """What loader processes do with a stored sample; a small picklable object."""
+        """What loader processes do with a stored sample; a small picklable object.
+
+        Where examples change while training goes on, as clips that grow longer, it has `at_epoch(epoch)`, see
+        `trackmill.pipeline.loader.contract.MakesByEpoch`.
+        """
 
     def sidecars(self) -> Sequence[str] | Mapping[str, Sequence[str]]:
         """Names of the tables beside the shards that examples read (`StoredSample.sidecar`).
