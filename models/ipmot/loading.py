@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping
@@ -97,6 +98,7 @@ def start_detector(model: IpMot, weights: Source) -> str:
     layout = layout_of(part)
     if layout is None:
         found = recognise_backbone(part)
+        _refuse_other_models(part, variant.name)
         if found is None:
             names = ", ".join(list(part)[:3])
             raise InputError(
@@ -143,6 +145,9 @@ def _whole(variant: str | Variant, given: Checkpoint, device: str | torch.device
     chosen = _chosen(variant, given)
     if is_memotr(given):
         given = _from_memotr(given, chosen)
+    elif chosen.embedding and not any(name.startswith("embedding.") for name in given):
+        # Tracking never asks for it, so files may leave it out.
+        chosen = dataclasses.replace(chosen, embedding=0)
     _check_shapes(given, chosen)
     model = _built(chosen, seed)
     fit(model, given, chosen.name)
@@ -165,6 +170,8 @@ def _chosen(variant: str | Variant, given: Checkpoint) -> Variant:
         chosen = find_variant(variant)
         fits = all(shapes_of(chosen).get(name) == tuple(each.shape) for name, each in given.items())
         found = chosen.name if fits else recognise(given)
+        if found is None:
+            _refuse_other_models(given, chosen.name)
     else:
         chosen, found = said, said.name
     if found is not None and found != asked:
@@ -175,6 +182,19 @@ def _chosen(variant: str | Variant, given: Checkpoint) -> Variant:
         log.warning("%s: trained with other settings of %s: %s", given.where, asked, _differences(said, variant))
         return variant
     return chosen
+
+
+def _refuse_other_models(given: Checkpoint, asked: str) -> None:
+    """Say whose weights these are, where another model of the registry knows them as its own.
+
+    Raises:
+        InputError: names the model.
+    """
+    from trackmill.models.registry import recognise as whose
+
+    found = whose(given)
+    if found is not None and found != asked:
+        raise InputError(f"{given.where}: these weights look like {found}, not {asked}: load them as {found}")
 
 
 def _differences(said: Variant, now: Variant) -> str:

@@ -331,6 +331,8 @@ def _refuse_stages(
         ("--tracker", tracker is not None),
         ("--min-score", min_score is not None),
         ("--set tracker", bool(config.tracker)),
+        ("--set detector", bool(config.detector)),
+        ("--set proposals", bool(config.proposals)),
         ("--set size", config.size != SizeSettings() or scaling is not None),
     ):
         if given:

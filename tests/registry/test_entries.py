@@ -88,7 +88,7 @@ def scaletrack_shapes(variant: str) -> Checkpoint:
 def test_a_model_recognises_its_own_tensors(name: str) -> None:
     assert recognise(shapes(name)) == name
     longer, shorter = find_model(name).frame_size()
-    assert 320 <= shorter <= longer <= 2048
+    assert 192 <= shorter <= longer <= 2048
 
 
 def test_tensors_of_others_are_not_recognised() -> None:

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
+from tests.ipmot.drawn import small_model  # noqa: E402
 from tests.tracking.make_tracking import (  # noqa: E402
     ColourEmbedder,
     SquareDetector,
@@ -23,6 +24,7 @@ from tests.tracking.make_tracking import (  # noqa: E402
 from trackmill.models import masa  # noqa: E402
 from trackmill.models.association import MasaTaoTracker  # noqa: E402
 from trackmill.models.detectors.frame_scaling import FrameScaling  # noqa: E402
+from trackmill.models.ipmot.video_model import IpMotTracker  # noqa: E402
 from trackmill.models.masa.detector import MasaProposals  # noqa: E402
 from trackmill.models.masa.frame_features import FrameFeatures  # noqa: E402
 from trackmill.models.masa.rpn_inference import DetectionSettings  # noqa: E402
@@ -78,7 +80,17 @@ def masa_lite0() -> TwoStage:
     return TwoStage(detector, features.embedder(), tracker)
 
 
-MODELS: dict[str, Callable[[], VideoModel]] = {"two_stage": two_stage, "masa_lite0": masa_lite0, "end_to_end": Whole}
+def ip_mot() -> IpMotTracker:
+    """Pictures in, tracks out, with drawn weights."""
+    return IpMotTracker(small_model(qbs=False, seed=3))
+
+
+MODELS: dict[str, Callable[[], VideoModel]] = {
+    "two_stage": two_stage,
+    "masa_lite0": masa_lite0,
+    "end_to_end": Whole,
+    "ip_mot": ip_mot,
+}
 
 
 @pytest.fixture(scope="module", params=MODELS)
