@@ -127,3 +127,12 @@ def test_what_cannot_be_evaluated_is_said_before_a_step(
         evaluation = {**evaluation, "gt": str(tmp_path / "mot")}
     with pytest.raises(ConfigError, match=message):
         prepare_training(ipmot_recipe(data, evaluation=evaluation), str(tmp_path / "run"), 1, build=False)
+
+
+def test_zero_3_and_random_weights_in_frozen_parts_are_told(data: str, tmp_path: Path) -> None:
+    zero_3 = ipmot_recipe(data, engine={"name": "deepspeed", "zero_stage": 3})
+    with pytest.raises(ConfigError, match=r"engine\.zero_stage = 3: .*frame after frame.*set it to 2"):
+        prepare_training(zero_3, str(tmp_path / "run"), 1, build=False)
+    frozen = ipmot_recipe(data, model={"freeze": ["detector.backbone"]}, optim={"groups": []})
+    with pytest.warns(UserWarning, match="the frozen backbone parts of ip_mot_tiny have random weights"):
+        prepare_training(frozen, str(tmp_path / "run"), 1)

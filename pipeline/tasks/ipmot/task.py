@@ -21,7 +21,7 @@ from trackmill.pipeline.loader.clips.query_example import QueryExample
 from trackmill.pipeline.loader.clips.query_settings import QueryClipSettings, QuerySources
 from trackmill.pipeline.loader.clips.usable import usable_queries
 from trackmill.pipeline.tasks.base import Evaluation, Task
-from trackmill.pipeline.tasks.frozen_parts import check_frozen
+from trackmill.pipeline.tasks.frozen_parts import check_frozen, is_in
 from trackmill.pipeline.tasks.ipmot.batch import QueryBatch, join_queries
 from trackmill.pipeline.tasks.ipmot.evaluation import TrackingEvaluationSettings, make_evaluation
 from trackmill.pipeline.tasks.ipmot.examples import MakeQueryExample
@@ -158,9 +158,19 @@ class IpMotTask(Task):
         network = load_model(self._variant, _read(source.weights), device="cpu", seed=seed)
         self._variant = network.variant
         part = source.detector_weights or source.backbone_weights
+        if not (part or source.weights) and self._freezes_backbone(network):
+            warnings.warn(
+                f"the frozen backbone parts of {self._variant.name} have random weights, fit for trying things out "
+                "only: set model.detector_weights, model.backbone_weights or model.weights",
+                stacklevel=3,
+            )
         if part:
             start_detector(network, part if part in WORDS else read_weights(part))
         return network
+
+    def _freezes_backbone(self, network: IpMot) -> bool:
+        backbone = network.detector.backbone.named_parameters(prefix="detector.backbone")
+        return any(not each.requires_grad or is_in(name, self._model.freeze) for name, each in backbone)
 
     def _towers(self, reads: bool) -> ClipTowers:
         sizes, positions = self._trackbook.sizes(), self._trackbook.positions
