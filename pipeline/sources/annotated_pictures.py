@@ -59,7 +59,9 @@ def raise_planned_problem(source_id: str, problem: str) -> None:
         raise BadItem(f"{source_id}: {problem}")
 
 
-def leave_out_others(claim: Claim, pictures: PictureNames, taken: Set[str], annotations: Iterable[str]) -> None:
+def leave_out_others(
+    claim: Claim, pictures: PictureNames, taken: Set[str], annotations: Iterable[str], broken: Iterable[str] = ()
+) -> None:
     """Keep pictures that lie among annotated ones, but are not annotated, from being mined as pictures of their own.
 
     Args:
@@ -67,12 +69,13 @@ def leave_out_others(claim: Claim, pictures: PictureNames, taken: Set[str], anno
         pictures: of the listing.
         taken: annotated pictures.
         annotations: the files that were read, for the warning.
+        broken: folders below which annotations may be of any picture, because they cannot be read.
     """
-    others = [uri for uri in pictures.below({dirname(uri) for uri in taken}) if uri not in taken]
+    others = [uri for uri in pictures.among({dirname(uri) for uri in taken}, broken) if uri not in taken]
     if others:
         log.warning(
-            "%d pictures, such as %s, lie among annotated ones and are left out: nothing is said of them in %s; "
-            "--source images takes them",
+            "%d pictures, such as %s, lie among annotated ones and are left out: nothing that can be read is said of "
+            "them in %s; --source images takes them",
             len(others),
             redact(others[0]),
             shortly([redact(each) for each in annotations]),

@@ -96,7 +96,9 @@ class Coco(Source):
         claim.items = [item for item in claim.items if item.uri not in begun]
         taken = {uri: by for uri, by in taken.items() if uri not in begun}
         claim.used.update(taken)
-        leave_out_others(claim, pictures, taken.keys(), sorted(set(taken.values())))
+        broken = [uri for uri, index in indexes.items() if index.problem or index.faults]
+        files_of = sorted({*taken.values(), *broken})
+        leave_out_others(claim, pictures, taken.keys(), files_of, [_root(uri) for uri in broken])
         return claim
 
     def read(self, item: WorkItem) -> Media:
@@ -214,6 +216,12 @@ class Coco(Source):
         missing = sum(not there for there in found)
         if missing and missing < len(found):
             log.warning("%s: %d of its %d pictures are missing", redact(uri), missing, len(found))
+
+
+def _root(uri: str) -> str:
+    """The folder below which the pictures of a file most likely lie."""
+    folder = dirname(uri)
+    return dirname(folder) if basename(folder).lower().startswith("annotation") else folder
 
 
 def _found(uri: str, index: CocoIndex, pictures: PictureNames) -> list[list[str]]:

@@ -74,13 +74,15 @@ class CrowdHuman(Source):
             return claim
         pictures = PictureNames(file.uri for file in files)
         taken: dict[str, str] = {}
+        broken: list[str] = []
         for uri, index in zip(odgt, index_odgt(odgt), strict=True):
+            broken += [dirname(uri)] if index.problem or index.nameless or not index.lines else []
             claim.items += self._items(uri, index, pictures, taken)
         begun = begun_without_annotations(self.planned, taken.keys(), self.name, explicit=self.explicit)
         claim.items = [item for item in claim.items if item.uri not in begun]
         taken = {uri: by for uri, by in taken.items() if uri not in begun}
         claim.used.update(taken)
-        leave_out_others(claim, pictures, taken.keys(), odgt)
+        leave_out_others(claim, pictures, taken.keys(), odgt, broken)
         return claim
 
     def read(self, item: WorkItem) -> Media:

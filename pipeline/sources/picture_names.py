@@ -51,10 +51,11 @@ class PictureNames:
         best = max(ranks)
         return sorted(uri for uri, rank in zip(found, ranks) if rank == best)
 
-    def below(self, folders: Iterable[str]) -> list[str]:
-        """All pictures that lie in one of these folders themselves, sorted."""
-        wanted = set(folders)
-        return sorted(uri for uris in self._by_name.values() for uri in uris if dirname(uri) in wanted)
+    def among(self, folders: Iterable[str], roots: Iterable[str] = ()) -> list[str]:
+        """All pictures that lie in one of these folders themselves, or anywhere below one of the roots, sorted."""
+        wanted, above = set(folders), tuple(f"{root}/" for root in roots)
+        every = (uri for uris in self._by_name.values() for uri in uris)
+        return sorted(uri for uri in every if dirname(uri) in wanted or uri.startswith(above))
 
 
 def _parts(name: str) -> list[str]:
