@@ -74,7 +74,8 @@ def coco_annotations(
 ) -> Annotations:
     """Boxes, ids and masks of one picture; what is marked `iscrowd` is a region to ignore.
 
-    A box that is missing is that of the mask. Objects without `id` are numbered by their place in the file.
+    A box that is missing is that of the mask. Where an annotation of the picture has no `id`, all are numbered by their
+    place in the file.
 
     Args:
         records: place in the file's list, and the parsed JSON, of each annotation.
@@ -90,6 +91,7 @@ def coco_annotations(
     scores: list[float] = []
     masks: list[CroppedMask | None] = []
     ignore: list[list[float]] = []
+    unnumbered = any(record.get("id") is None for _, record in records)
     for number, record in records:
         place = f"{where}: annotations[{number}]"
         crowd = record.get("iscrowd", 0)
@@ -105,7 +107,7 @@ def coco_annotations(
         identity = record.get("id")
         boxes.append(box)
         masks.append(mask)
-        ids.append(number if identity is None else whole_number(identity, f"{place}: 'id'"))
+        ids.append(number if unnumbered else whole_number(identity, f"{place}: 'id'"))
         score = record.get("score")
         scores.append(1.0 if score is None else confidence(score, f"{place}: 'score'"))
     if len(set(ids)) != len(ids):

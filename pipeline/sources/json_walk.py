@@ -108,10 +108,10 @@ class _Window:
         self._base = 0
         self._ended = False
         self._more()
-        if self._text.startswith(("\xff\xfe", "\xfe\xff")) or "\0" in self._text[:4]:
-            raise BadItem("is UTF-16 or UTF-32 text; save it as UTF-8")
         if self._text.startswith("\x1f\x8b"):
             raise BadItem("is packed with gzip; unpack it, so that workers can read their parts of it")
+        if self._text.startswith(("\xff\xfe", "\xfe\xff")) or "\0" in self._text[:4]:
+            raise BadItem("is UTF-16 or UTF-32 text; save it as UTF-8")
         if self._text.startswith("\xef\xbb\xbf"):
             self._place = 3
 
@@ -177,8 +177,8 @@ class _Window:
         what = "cut short or broken" if self._ended and len(self._text) - self._place < 200 else "broken"
         return BadItem(f"{what} at byte {self.offset:,}: {reason}" + (f"; near {near!r}" if near else ""))
 
-    def _more(self, wanted: int = _BLOCK_BYTES) -> bool:
-        block = self._handle.read(wanted)
+    def _more(self, wanted: int = 0) -> bool:
+        block = self._handle.read(wanted or _BLOCK_BYTES)
         self._ended = not block
         self._base += self._place
         self._text = self._text[self._place :] + block.decode("latin-1")
