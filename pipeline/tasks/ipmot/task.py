@@ -169,8 +169,9 @@ class IpMotTask(Task):
         return network
 
     def _freezes_backbone(self, network: IpMot) -> bool:
-        backbone = network.detector.backbone.named_parameters(prefix="detector.backbone")
-        return any(not each.requires_grad or is_in(name, self._model.freeze) for name, each in backbone)
+        """Whether what sees the picture first does not learn."""
+        name, first = next(network.detector.backbone.named_parameters(prefix="detector.backbone"))
+        return not first.requires_grad or is_in(name, self._model.freeze)
 
     def _towers(self, reads: bool) -> ClipTowers:
         sizes, positions = self._trackbook.sizes(), self._trackbook.positions
