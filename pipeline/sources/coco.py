@@ -29,6 +29,7 @@ import orjson
 from pydantic import Field
 
 from trackmill.pipeline.media.errors import BadItem
+from trackmill.pipeline.media.fetching import shown
 from trackmill.pipeline.sources.annotated_pictures import (
     annotated_picture,
     begun_without_annotations,
@@ -42,6 +43,7 @@ from trackmill.pipeline.sources.coco_index import CocoIndex, index_coco, likely_
 from trackmill.pipeline.sources.picture_names import PictureNames
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, basename, dirname, join
+from trackmill.pipeline.storage.names import escaped
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import Annotations, Media, WorkItem
@@ -156,7 +158,7 @@ class Coco(Source):
                 "(such as %s)",
                 redact(uri),
                 len(index.pictures),
-                index.pictures[0].name,
+                shown(index.pictures[0].name),
             )
             return items, {uri}
         folder = Counter(dirname(there[0]) for there in found if there).most_common(1)
@@ -173,16 +175,17 @@ class Coco(Source):
         own = slice(int(index.starts[number]), int(index.starts[number + 1]))
         problem = f"{uri}: {picture.problem}" if picture.problem else ""
         # Named after its picture even where that is missing, so that it is the same item once it is there.
-        where = there[0] if there else join(folder, basename(picture.name.replace("\\", "/")))
+        last = basename(picture.name.replace("\\", "/"))
+        where = there[0] if there else join(folder, escaped(last))
         if not there:
-            problem = f"{uri} lists this picture ({picture.name}), but it is missing"
-            where = f"{where}#{picture.id}"  # the name alone may be that of a picture in another folder
+            problem = f"{uri} lists this picture ({shown(picture.name)}), but it is missing"
+            where = f"{where}#{escaped(str(picture.id))}"  # the name alone may be that of a picture in another folder
         elif len(there) > 1:
-            problem = f"{uri} lists {picture.name}, and several pictures may be meant: {shortly(there)}"
-            where = f"{where}#{picture.id}"
+            problem = f"{uri} lists {shown(picture.name)}, and several pictures may be meant: {shortly(there)}"
+            where = f"{where}#{escaped(str(picture.id))}"
         elif where in taken:
             problem = f"{uri} lists this picture twice; its annotations are those of one or the other"
-            where = f"{where}#{picture.id}"
+            where = f"{where}#{escaped(str(picture.id))}"
         if there:
             taken.update(dict.fromkeys(there, uri))
         if not problem and own.start == own.stop and not self.config.empty:
@@ -201,8 +204,7 @@ class Coco(Source):
         }
         if problem:
             details = {"problem": problem}
-        name = basename(picture.name.replace("\\", "/")).rsplit(".", 1)[0]
-        return file_item(self.name, where, where, name, details)
+        return file_item(self.name, where, where, last.rsplit(".", 1)[0], details)
 
     def _tell(self, uri: str, index: CocoIndex, found: Sequence[list[str]]) -> None:
         if index.with_videos:

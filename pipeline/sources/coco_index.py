@@ -29,6 +29,9 @@ from trackmill.pipeline.storage.files import basename, open_for_seeking, retry
 MAX_ANNOTATIONS = 100_000_000
 """Of one file; Objects365 has 30 million."""
 
+MAX_NAME_CHARACTERS = 1000
+"""Of the name or the id of a picture."""
+
 _HEAD_BYTES = 256 << 10
 _BLOCK_BYTES = 4 << 20
 _NAMES = re.compile(r"instances_|person_keypoints_|lvis_v|.*coco", re.IGNORECASE)
@@ -201,7 +204,7 @@ class _Indexer:
         identity, name = value.get("id"), value.get("file_name")
         if not isinstance(name, str) and isinstance(value.get("coco_url"), str):
             name = "/".join(value["coco_url"].split("/")[-2:])
-        if identity is None or not _is_id(identity) or not isinstance(name, str) or not name.strip("/\\. "):
+        if identity is None or not _is_id(identity) or not isinstance(name, str) or not _is_name(name):
             self._fault("images", f"{where}: should have an 'id' and a 'file_name'")
             return
         sides = [value.get("height", 0), value.get("width", 0)]
@@ -273,5 +276,11 @@ class _Indexer:
             index.checksums = np.frombuffer(self._checksums, np.int64)[rows]
 
 
+def _is_name(name: str) -> bool:
+    return bool(name.strip("/\\. ")) and len(name) <= MAX_NAME_CHARACTERS
+
+
 def _is_id(value: Any) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)
+    if isinstance(value, str):
+        return len(value) <= MAX_NAME_CHARACTERS
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 64

@@ -25,7 +25,7 @@ import orjson
 from pydantic import Field
 
 from trackmill.pipeline.media.errors import BadItem
-from trackmill.pipeline.media.fetching import fetch_bytes
+from trackmill.pipeline.media.fetching import fetch_bytes, shown
 from trackmill.pipeline.sources.annotated_pictures import (
     annotated_picture,
     begun_without_annotations,
@@ -38,6 +38,7 @@ from trackmill.pipeline.sources.odgt_lines import MAX_LINE_BYTES, OdgtIndex, Odg
 from trackmill.pipeline.sources.picture_names import PictureNames
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, basename, dirname, join
+from trackmill.pipeline.storage.names import escaped
 from trackmill.schemas.config import Settings
 from trackmill.schemas.media import Media, WorkItem
 
@@ -90,7 +91,7 @@ class CrowdHuman(Source):
         details = orjson.loads(item.details)
         raise_planned_problem(item.source_id, details.get("problem", ""))
         offset, length = details["line"]
-        where = f"{details['odgt']}: line {details['number']} ({details['id']})"
+        where = f"{details['odgt']}: line {details['number']} ({shown(details['id'])})"
         data = fetch_bytes(details["odgt"], offset, length, max_bytes=MAX_LINE_BYTES + 1)
         if zlib.crc32(data) != details["checksum"]:
             raise BadItem(
@@ -138,7 +139,7 @@ class CrowdHuman(Source):
             log.warning("%s: %d of its pictures are those of %s, and mined once", redact(uri), count, redact(other))
         for line, picture in found:
             # Named after its picture even where that is missing, so that it is the same item once it is there.
-            items.append(self._item(uri, line, picture or join(folder, f"{line.id}.jpg"), there=bool(picture)))
+            items.append(self._item(uri, line, picture or join(folder, escaped(f"{line.id}.jpg")), there=bool(picture)))
             if picture:
                 taken[picture] = uri
         return items

@@ -23,12 +23,15 @@ from trackmill.pipeline.storage.files import open_for_seeking, retry
 MAX_LINE_BYTES = 16 << 20
 """Of one line; the longest of CrowdHuman has 100 KB. Parsed, it takes up to 22 times its size in memory."""
 
+MAX_ID_CHARACTERS = 300
+"""Of the name of a picture; more than any file system has."""
+
 MAX_LINES = 5_000_000
 """Of one file; CrowdHuman has 15,000."""
 
 _BLOCK_BYTES = 4 << 20
 _BOM = b"\xef\xbb\xbf"
-_ID = re.compile(rb'"ID"\s*:\s*"((?:[^"\\]|\\.){1,1000})"')
+_ID = re.compile(rb'"ID"\s*:\s*"((?:[^"\\]|\\.){1,300})"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +142,9 @@ def _enter(index: OdgtIndex, seen: dict[str, int], number: int, offset: int, dat
     try:
         value = parse_line(data, f"line {number}")
         identity = value.get("ID")
-        if not isinstance(identity, str) or not identity:
-            raise BadItem(f"line {number}: 'ID' should be the name of its picture, found {shown(identity)}")
+        if not isinstance(identity, str) or not 0 < len(identity) <= MAX_ID_CHARACTERS:
+            identity = ""
+            raise BadItem(f"line {number}: 'ID' should be the name of its picture, found {shown(value.get('ID'))}")
     except BadItem as error:
         problem = str(error)
         # A line that is cut or garbled may still say which picture it is of.

@@ -153,7 +153,7 @@ def test_what_is_missing_doubled_or_more_is_said(tmp_path, caplog):
     rewrite(tmp_path, change)
     found = outcomes(tmp_path)
     assert sorted(found) == ["000000000000.jpg#100", "000000000001.jpg", "000000000002.jpg", "000000000002.jpg#103"]
-    assert "lists this picture (000000000000.jpg), but it is missing" in found["000000000000.jpg#100"]
+    assert "lists this picture ('000000000000.jpg'), but it is missing" in found["000000000000.jpg#100"]
     assert "lists this picture twice" in found["000000000002.jpg#103"]
     for said in (
         "1 of its 4 pictures are missing",

@@ -161,7 +161,7 @@ GOOD = json.dumps({"ID": "a", "gtboxes": [ROW]})
         (GOOD[:-10], "a.jpg", "annotation_val.odgt: line 1: not valid JSON"),  # cut short
         (GOOD.replace("30", "NaN"), "a.jpg", "line 1: not valid JSON"),
         (GOOD.replace("30", "1e999"), "a.jpg", "line 1"),
-        (GOOD.replace('"gtboxes"', '"boxes"'), "a.jpg", "line 1 (a): 'gtboxes' is missing"),
+        (GOOD.replace('"gtboxes"', '"boxes"'), "a.jpg", "line 1 ('a'): 'gtboxes' is missing"),
         (f"{GOOD}\n{GOOD}", "a.jpg", "ID 'a' stands in line 1 and in line 2"),
         ("\n\n" + GOOD.replace('"a"', "7"), "annotation_val.odgt", "line 3: 'ID' should be the name of its picture"),
         ("[1, 2]\n{", "annotation_val.odgt", "line 1: should be a JSON object, found [1, 2]; it is not known of which"),

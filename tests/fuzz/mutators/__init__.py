@@ -12,6 +12,7 @@ from tests.fuzz.target import Files, Mutator
 BY_SUFFIX: dict[str, tuple[Mutator, ...]] = {
     ".json": documents.JSON,
     ".json.gz": documents.GZIP,
+    ".odgt": documents.JSON,  # of files of one line; those of several are changed by bytes
     ".tar": archives.TAR,
     ".zip": archives.ZIP,
     ".jpg": media.JPEG,

@@ -9,7 +9,16 @@ from tempfile import TemporaryDirectory
 
 from tests.fuzz.target import Files, Target, files_of
 from tests.fuzz.targets.media import EMPTY, read_all
-from tests.make_media import jpeg_bytes, make_mot, make_sav_train, make_sav_val, make_scene, sa1b_document
+from tests.make_media import (
+    jpeg_bytes,
+    make_coco,
+    make_crowdhuman,
+    make_mot,
+    make_sav_train,
+    make_sav_val,
+    make_scene,
+    sa1b_document,
+)
 from trackmill.schemas.masks import format_counts, mask_runs
 
 
@@ -65,6 +74,31 @@ def _mot() -> list[Files]:
     return list(_sequences())
 
 
+@cache
+def _pictures() -> tuple[Files, ...]:
+    with TemporaryDirectory() as made:
+        for count in (1, 2):
+            make_crowdhuman(Path(made, str(count)), count, height=24, width=32)
+        make_coco(Path(made, "coco"), 2)
+        return tuple(files_of(Path(made, name)) for name in ("1", "2", "coco"))
+
+
+def _crowdhuman() -> list[Files]:
+    return list(_pictures()[:2])
+
+
+def _coco() -> list[Files]:
+    return [_pictures()[2]]
+
+
+def _read_crowdhuman(folder: Path) -> object:
+    return read_all(folder, "crowdhuman")
+
+
+def _read_coco(folder: Path) -> object:
+    return read_all(folder, "coco")
+
+
 def _read_sa1b(folder: Path) -> object:
     return read_all(folder, "sa1b")
 
@@ -82,5 +116,7 @@ ALL = (
     Target(name="rle", seeds=_counts, run=_read_counts, share=80),
     Target(name="sav-json", seeds=_sav_train, run=_read_sav, mutated=("*.json",), about=(EMPTY,), share=60),
     Target(name="sav-val", seeds=_sav_val, run=_read_sav, about=(EMPTY,), share=40),
+    Target(name="crowdhuman", seeds=_crowdhuman, run=_read_crowdhuman, mutated=("*.odgt",), about=(EMPTY,), share=80),
+    Target(name="coco", seeds=_coco, run=_read_coco, mutated=("*.json",), about=(EMPTY,), share=120),
     Target(name="mot", seeds=_mot, run=_read_mot, mutated=("*.txt", "*.ini"), about=(EMPTY,), share=120),
 )
