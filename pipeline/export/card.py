@@ -118,7 +118,9 @@ def _parts(source: ExportSource) -> str:
         total = sum(each.numel() for each in part.parameters())
         row: tuple[object, ...] = (name, f"{total:,}")
         if source.training is not None:
-            row += (f"{_trained(name, part, frozen):,}",)
+            # Around a MASA lies a detector that is not trained; that of an IP-MOT learns with the rest.
+            aside = isinstance(source.model, Masa) and name == "detector"
+            row += (f"{0 if aside else _trained(name, part, frozen):,}",)
         rows.append(row)
     heads = ("part", "parameters") + (("trained",) if source.training else ())
     return "## Parts\n\n" + _table(heads, rows)
@@ -130,7 +132,7 @@ def _trained(name: str, part: nn.Module, frozen: Iterable[str]) -> int:
     return sum(
         values.numel()
         for below, values in part.named_parameters(prefix=name)
-        if not f"{below}.".startswith(held) and not f"{name}.".startswith("detector.")
+        if not f"{below}.".startswith(held)
     )
 
 

@@ -11,10 +11,9 @@ import orjson
 import pyarrow.compute as pc
 from torch import nn
 
-from trackmill.models.masa.model import Masa
 from trackmill.models.outside import choose
 from trackmill.models.registry import MODELS, recognise
-from trackmill.models.scaletrack.model import ScaleTrack
+from trackmill.models.weights.checkpoint import Checkpoint
 from trackmill.pipeline.export.kinds import HEADER, Exportable
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
@@ -30,6 +29,9 @@ from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.pipeline.weights import build_model, read_fetched
 from trackmill.schemas.config import ConfigError
 from trackmill.schemas.errors import InputError
+
+_TASKS = ("masa", "scaletrack", "ipmot")
+"""Whose networks are `Exportable`."""
 
 WHICH = ("final", "latest")
 """Values that `--checkpoint` takes, besides the number of a step."""
@@ -96,15 +98,14 @@ def from_weights(weights: str, variant: str | None) -> ExportSource:
         choose("model", variant, MODELS)
     named = next((name for name, entry in MODELS.items() if weights in entry.words), None)
     if named is not None:
-        return ExportSource(model=build_model(variant or named, weights), name=weights, sha256="")
+        return ExportSource(model=_network(variant or named, weights), name=weights, sha256="")
     fetched = fetch_weights(weights)
     read = read_fetched(fetched)
     recognised = variant or recognise(read)
     if recognised is None:
         raise InputError(f"{fetched.name}: cannot tell the variant from its tensors; name it with --model")
-    return ExportSource(
-        model=build_model(recognised, read), name=fetched.name, sha256=fetched.sha256, metadata=_words(read.metadata)
-    )
+    model = _network(recognised, read)
+    return ExportSource(model=model, name=fetched.name, sha256=fetched.sha256, metadata=_words(read.metadata))
 
 
 def from_run(run: str, which: str) -> ExportSource:
@@ -115,7 +116,7 @@ def from_run(run: str, which: str) -> ExportSource:
         which: `final`: its result; `latest`: its newest whole checkpoint; or the number of a step.
 
     Raises:
-        ValueError: `run` is not a run of MASA, has no such step, or the checkpoint does not fit its recipe; the message
+        ValueError: `run` is not a run of a model that is exported, has no such step, or the checkpoint does not fit its recipe; the message
             says what to give.
         OSError: a file cannot be read.
     """
@@ -143,7 +144,7 @@ def _final(run: str, recipe: Recipe) -> ExportSource:
             f"{redact(run)} trains the task {recipe.task!r}, whose network is no model of the registry and cannot be "
             f"exported; its weights are in {redact(result_url(run))}"
         )
-    model = build_model(variant, read)
+    model = _network(variant, read)
     metadata = _words(read.metadata)
     # Not the run's `config.json`, which may be newer: the card was written with the weights.
     recipe = make_recipe(card.recipe, f"{redact(run)}/final/card.json")
@@ -167,8 +168,8 @@ def _stored(run: str, recipe: Recipe, which: str) -> ExportSource:
     state, averaged = saved_checkpoint.read_state(stored)
     task = make_task(recipe)
     network = fill_network(task.build(recipe.seed), {**state.parameters, **(averaged or {})})
-    if not isinstance(network, Masa | ScaleTrack):
-        raise InputError(f"{redact(run)} has trained no MASA or ScaleTrack but a {type(network).__name__}")
+    if not isinstance(network, Exportable):
+        raise InputError(f"{redact(run)} has trained no MASA, ScaleTrack or IP-MOT but a {type(network).__name__}")
     # Frozen parts are not in the checkpoint: they were rebuilt, from files that may have changed since.
     changes.check_frozen(stored, checkpoint.frozen_digest(nn.ModuleDict({"network": network})))
     files = stored.document.files
@@ -197,8 +198,10 @@ def _recipe_of(run: str) -> Recipe:
 def _training(
     run: str, recipe: Recipe, step: int, data: Mapping[str, Any], metadata: Mapping[str, str], averaged: bool
 ) -> Training:
-    if recipe.task not in ("masa", "scaletrack"):
-        raise ConfigError(f"{redact(run)} has trained {recipe.task!r}; only MASA and ScaleTrack can be exported so far")
+    if recipe.task not in _TASKS:
+        raise ConfigError(
+            f"{redact(run)} has trained {recipe.task!r}; only MASA, ScaleTrack and IP-MOT can be exported so far"
+        )
     return Training(
         url=redact(run),
         recipe=recipe,
@@ -229,6 +232,13 @@ def _licences(data_url: str) -> dict[str, int] | None:
         return None  # moved or unreachable: the card says so, and the model is exported anyway
     stored = table.filter(pc.equal(table["status"], "ok"))["license"].to_pylist()
     return dict(Counter(stored).most_common())
+
+
+def _network(name: str, weights: str | Checkpoint) -> Exportable:
+    """A model of the registry as a network, also where the registry builds a tracker around it."""
+    built = build_model(name, weights)
+    network: Exportable = built.network if MODELS[name].end_to_end else built
+    return network
 
 
 def _words(metadata: Mapping[str, Any]) -> dict[str, str]:
