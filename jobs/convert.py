@@ -1,4 +1,4 @@
-"""Turn an official MASA checkpoint into safetensors with a model card, after checking that every tensor fits."""
+"""Turn an official checkpoint (MASA, MeMOTR, DETR of COCO) into safetensors with a card, if every tensor fits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ from trackmill.schemas.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trackmill.pipeline.export.query_files import Converted
     from trackmill.pipeline.storage.fetched import Weights
+
+QUERY_FILES = ("memotr", "dab-deformable-detr", "deformable-detr")
+"""`trackmill.pipeline.export.query_files.NAMES`, which a test compares: that module imports torch."""
 
 _MARK = "<!-- written by trackmill, jobs/convert.py -->"
 
@@ -36,8 +40,9 @@ def add_options(p: JobParser) -> None:
     add = p.option
     add("--weights", required=True, metavar="URL", help="the checkpoint: a path or URL of .pth/.safetensors")
     add("--output", required=True, metavar="FOLDER", help="gets MODEL.safetensors and README.md")
-    names = f"what it must be: {', '.join(VARIANTS)} (default: recognised by its tensors)"
-    add("--model", aliases=["--variant"], type=OneOf(VARIANTS), metavar="NAME", help=names)
+    known = (*VARIANTS, *QUERY_FILES)
+    names = f"what it must be: {', '.join(known)} (default: recognised by its tensors)"
+    add("--model", aliases=["--variant"], type=OneOf(known), metavar="NAME", help=names)
     add("--sha256", default="", metavar="HEX", help="what the file must have")
 
 
@@ -56,7 +61,8 @@ def run(options: Options) -> None:
 def convert(source: str, folder: str, card: str, variant: str | None, sha256: str) -> str:
     """Check `source` and write it as safetensors, and a card beside it.
 
-    Every tensor of the source is kept, also those of a detector that tracking leaves out.
+    Of a MASA every tensor is kept, also those of a detector that tracking leaves out. Trackers and detectors by query
+    get our names, and what is in the source twice is there once.
 
     Args:
         source: path or URL of the checkpoint.
@@ -72,13 +78,20 @@ def convert(source: str, folder: str, card: str, variant: str | None, sha256: st
     """
     from trackmill.models.masa.variants import metadata_of
     from trackmill.models.registry import recognise
+    from trackmill.pipeline.export.query_files import converted, name_of
     from trackmill.pipeline.storage.fetched import fetch_weights
     from trackmill.pipeline.training.weight_files import write_tensors
     from trackmill.pipeline.weights import build_model, read_fetched
 
     weights = fetch_weights(source, sha256)
     checkpoint = read_fetched(weights)
-    found = variant or recognise(checkpoint)
+    found = variant or name_of(checkpoint) or recognise(checkpoint)
+    if found in QUERY_FILES:
+        result = converted(checkpoint, found, source=weights.name, source_sha256=weights.sha256)
+        target = join(folder, f"{found}.safetensors")
+        write_tensors(target, dict(sorted(result.tensors.items())), result.metadata)
+        publish_bytes(card, _query_card(weights, result).encode())
+        return target
     if found is None:
         raise InputError(f"{weights.name}: cannot tell the variant from its tensors; name it with --model")
     if found not in VARIANTS:
@@ -92,6 +105,39 @@ def convert(source: str, folder: str, card: str, variant: str | None, sha256: st
     write_tensors(target, dict(sorted(checkpoint.tensors.items())), metadata)
     publish_bytes(card, _card(weights, found, checkpoint.tensors, model.variant.compatible_offsets).encode())
     return target
+
+
+def _query_card(weights: Weights, result: Converted) -> str:
+    """The model card of a tracker or detector by query, Markdown."""
+    facts = {
+        "converted from": f"`{weights.name}`",
+        "SHA-256 of that file": f"`{weights.sha256}`",
+        "tensors": len(result.tensors),
+        "values": f"{sum(values.numel() for values in result.tensors.values()):,}",
+        **result.facts,
+    }
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    return f"""{_MARK}
+# {result.name}
+
+{result.what} in plain PyTorch.
+
+| | |
+| --- | --- |
+{rows}
+
+Values are those of the source; nothing was rounded. Names are ours.
+
+## Use
+
+```
+{result.use}
+```
+
+## Licence
+
+Converting changes none: read the terms of the source before you pass the file on.
+"""
 
 
 def _card(weights: Weights, variant: str, tensors: Mapping[str, Tensor], compatible_offsets: bool) -> str:

@@ -130,9 +130,7 @@ def _trained(name: str, part: nn.Module, frozen: Iterable[str]) -> int:
     """Parameters of a part that training changed."""
     held = tuple(f"{each}." for each in frozen)
     return sum(
-        values.numel()
-        for below, values in part.named_parameters(prefix=name)
-        if not f"{below}.".startswith(held)
+        values.numel() for below, values in part.named_parameters(prefix=name) if not f"{below}.".startswith(held)
     )
 
 

@@ -1,4 +1,4 @@
-"""What the card and the header of an exported model say that differs from model to model: MASA, ScaleTrack or IP-MOT."""
+"""What the card and the header of an exported model say that differs: MASA, ScaleTrack or IP-MOT."""
 
 from __future__ import annotations
 

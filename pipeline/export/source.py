@@ -116,8 +116,8 @@ def from_run(run: str, which: str) -> ExportSource:
         which: `final`: its result; `latest`: its newest whole checkpoint; or the number of a step.
 
     Raises:
-        ValueError: `run` is not a run of a model that is exported, has no such step, or the checkpoint does not fit its recipe; the message
-            says what to give.
+        ValueError: `run` is not a run of a model that can be exported, has no such step, or the checkpoint does not fit
+            its recipe; the message says what to give.
         OSError: a file cannot be read.
     """
     run = canonical(run)
