@@ -17,6 +17,7 @@ from trackmill.pipeline.console.output import say
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.evaluation.association.settings import AssociationSettings
 from trackmill.pipeline.evaluation.compare import compare, named_results
+from trackmill.pipeline.evaluation.frame_range import is_frame_range
 from trackmill.pipeline.evaluation.report.comparison import Comparison, print_comparison, write_comparison_html
 from trackmill.pipeline.evaluation.report.report import Report
 from trackmill.pipeline.evaluation.report.table import print_report
@@ -42,7 +43,11 @@ def add_options(p: JobParser) -> None:
     add("--output", aliases=["--out"], metavar="FILE", help="write everything as JSON")
     add("--html", metavar="FILE", help="write a page with plots and the worst moments, complete in itself")
     add("--pictures", metavar="URL", help="root of the pictures, for --html and for --embeddings")
-    add("--frames", metavar="FROM:TO", help="only these frames of MOTChallenge text, from 1; 301: is the rest from 301")
+    add(
+        "--frames",
+        metavar="FROM:TO",
+        help="only these frames of MOTChallenge text, from 1; 301: is the rest, 0.5: a half",
+    )
     what = "processes that evaluate sequences (default: one a free processor where that pays); numbers are the same"
     add("--workers", type=positive, metavar="N", help=what)
     add("--sequences", key="sequences", metavar="NAME", help="only these")
@@ -86,9 +91,9 @@ def settings(options: Options) -> Settings:
     """
     kind: type[Settings] = AssociationSettings if options.benchmark == ASSOCIATION else Choices
     values = dict(options.values)
-    if options.frames is not None and not _is_range(options.frames) and _RANGE_ALIKE.fullmatch(options.frames):
+    if options.frames is not None and not is_frame_range(options.frames) and _RANGE_ALIKE.fullmatch(options.frames):
         raise InputError(f"--frames {options.frames}: give FROM:TO, such as 301:600 or 301:")
-    if options.frames is not None and _is_range(options.frames):
+    if options.frames is not None and is_frame_range(options.frames):
         if kind is AssociationSettings:
             raise InputError(f"--frames {options.frames}: --benchmark {ASSOCIATION} takes all frames; see --stride")
         values["frames"] = options.frames
@@ -111,17 +116,13 @@ def settings(options: Options) -> Settings:
 
 def pictures(options: Options) -> str | None:
     """Root of the pictures; `--frames URL` is the older name of `--pictures`."""
-    older: str | None = None if options.frames is None or _is_range(options.frames) else options.frames
+    older: str | None = None if options.frames is None or is_frame_range(options.frames) else options.frames
     root: str | None = options.pictures or older
     return root
 
 
 _RANGE_ALIKE = re.compile(r"[\d\s:,.+-]*")
 # Else `301-600` would pass for the folder of the pictures, and all frames would be scored in silence.
-
-
-def _is_range(text: str) -> bool:
-    return re.fullmatch(r"\d*:\d*", text) is not None
 
 
 def run(options: Options) -> None:

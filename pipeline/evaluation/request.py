@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from trackmill.pipeline.evaluation.frame_range import is_frame_range
 from trackmill.schemas.config import Settings
 
 
@@ -22,8 +23,9 @@ class Options(Settings):
     gt_file: str = "gt.txt"
     """MOTChallenge text: the file in each `gt` folder, such as `gt_val_half.txt`."""
     frames: str = ""
-    """MOTChallenge text: only the frames FROM:TO, counted from 1, both ends included; `301:` is all from 301 on. Rows
-    of other frames are left out of ground truth and results alike."""
+    """MOTChallenge text: only the frames FROM:TO, counted from 1, both ends included; `301:` is all from 301 on. A
+    number below 1 is a share of each sequence: `0.5:` is its second half. Rows of other frames are left out of ground
+    truth and results alike."""
     classes: tuple[str, ...] | None = None
     """MOTChallenge text: score these classes (column 8), by number or name, each for itself and all together. Names are
     MOTChallenge's, or those of `gt/labels.txt` as CVAT exports it. None takes the benchmark's own."""
@@ -54,8 +56,8 @@ class Options(Settings):
     @field_validator("frames")
     @classmethod
     def _is_a_range(cls, value: str) -> str:
-        if not re.fullmatch(r"(\d*:\d*)?", value):
-            raise ValueError("should be FROM:TO, such as 301:600, or 301: for the rest from 301")
+        if value and not is_frame_range(value):
+            raise ValueError("should be FROM:TO, such as 301:600, or 301: for the rest from 301, or 0.5: for a half")
         return value
 
     @field_validator("classes", mode="before")

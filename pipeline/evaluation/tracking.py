@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from trackmill.pipeline.evaluation.frame_range import frame_range
 from trackmill.pipeline.evaluation.readers.mot_layout import choose_sequences, find_sequences
 from trackmill.pipeline.evaluation.report.report import Report
 from trackmill.pipeline.evaluation.request import Options
@@ -72,7 +73,7 @@ class TrackingBenchmark:
         pictures: URL of the folder with `NAME/img1`, a video in `NAME`, or `NAME.mp4`; "": beside the ground truth.
         benchmark: whose rules count: `mot17`, `mot20`, `dancetrack`, `mot15`, ...
         sequences: only these; empty: all.
-        frames: only these, FROM:TO from 1, as `trackmill evaluate --frames`; "": all.
+        frames: only these, FROM:TO from 1, or shares such as `0.5:`, as `trackmill evaluate --frames`; "": all.
         gt_file: name of the file in each `gt` folder.
         read: limits of reading pictures.
         batch_size: frames that the model gets at once.
@@ -130,16 +131,16 @@ class TrackingBenchmark:
 
     def _open(self, name: str) -> FrameReader:
         """The pictures of one sequence: in its folder, or a video that is called like it."""
+        truth = find_sequences(self.gt, self.gt_file)[name]
         if self.pictures:
             places = [join(self.pictures, name), join(self.pictures, f"{name}.mp4")]
         else:
-            truth = find_sequences(self.gt, self.gt_file)[name]
             if truth.member or not truth.is_gt_layout:
                 raise BadTracks(f"{redact(truth.url)}: there are no pictures beside it; say where they are")
             places = [dirname(dirname(truth.url))]
         for place in places:
             with contextlib.suppress(FileNotFoundError):
-                return _Excerpt(open_frames(place, self.read), self.frames)
+                return _Excerpt(open_frames(place, self.read), frame_range(self.frames, truth))
         raise BadTracks(f"{name}: no pictures at {' or '.join(map(redact, places))}")
 
 
@@ -148,14 +149,14 @@ class _Excerpt(FrameReader):
 
     Args:
         whole: the reader; closed with this one.
-        frames: FROM:TO, by the frames' numbers; "": all.
+        frames: numbers of the first and the last; None: all.
     """
 
-    def __init__(self, whole: FrameReader, frames: str) -> None:
+    def __init__(self, whole: FrameReader, frames: tuple[int, int] | None) -> None:
         super().__init__(whole.name, whole.fps, whole.num_frames)
         self._whole, self.problems = whole, whole.problems
-        first, _, last = frames.partition(":")
-        self._first, self._last = int(first or 1), int(last) if last else None
+        self._first = frames[0] if frames else 1
+        self._last = frames[1] if frames else None
         if frames and isinstance(whole, PictureFrames):
             whole.keep_numbers(self._first, self._last)  # pictures before the first one need not be decoded
             self.num_frames = whole.num_frames

@@ -268,7 +268,17 @@ def test_another_file_of_ground_truth(case: Path) -> None:
 
 @pytest.mark.parametrize(
     ("frames", "gt", "predictions", "switches"),
-    [("1:2", 4, 5, 0), ("3:4", 4, 4, 0), ("2:", 6, 6, 2), (":3", 6, 7, 2), ("3:3", 2, 2, 0), (":", 8, 9, 2)],
+    [
+        ("1:2", 4, 5, 0),
+        ("3:4", 4, 4, 0),
+        ("2:", 6, 6, 2),
+        (":3", 6, 7, 2),
+        ("3:3", 2, 2, 0),
+        (":", 8, 9, 2),
+        (":0.5", 4, 5, 0),  # the halves of four frames
+        ("0.5:", 4, 4, 0),
+        (".7:", 4, 4, 0),  # 2.8 frames are left out, that is two
+    ],
 )
 def test_a_range_of_frames(case: Path, frames: str, gt: int, predictions: int, switches: int) -> None:
     """The identities are confused from frame 3 on: within one half nothing is."""
@@ -282,11 +292,12 @@ def test_a_range_of_frames(case: Path, frames: str, gt: int, predictions: int, s
 
 
 def test_a_range_that_is_none(case: Path) -> None:
-    for frames in ("3:2", "0:3"):
+    for frames in ("3:2", "0:3", ":0.1"):
         with pytest.raises(BadTracks, match="give FROM:TO"):
             run(case, frames=frames)
-    with pytest.raises(ValueError, match="frames"):
-        Options(frames="a:b")
+    for frames in ("a:b", "1.5:", "0.5"):
+        with pytest.raises(ValueError, match="frames"):
+            Options(frames=frames)
 
 
 def test_a_range_without_objects_is_an_error(case: Path) -> None:

@@ -75,12 +75,13 @@ def test_a_perfect_model_and_one_that_switches(truth: Path) -> None:
     assert list(switched.sequences) == ["seq"]
 
 
-def test_only_the_frames_that_count_are_tracked(truth: Path) -> None:
+@pytest.mark.parametrize(("frames", "wanted"), [("3:5", [3, 4, 5]), ("0.5:", [4, 5, 6]), (":0.5", [1, 2, 3])])
+def test_only_the_frames_that_count_are_tracked(frames: str, wanted: list[int], truth: Path) -> None:
     model = Known()
     seen: list[int] = []
     model.reset = lambda: seen.extend(model.seen)  # type: ignore[method-assign]
-    report = TrackingBenchmark(gt=str(truth), frames="3:5", read=PLAIN, batch_size=2).measure(model)
-    assert seen == [3, 4, 5]
+    report = TrackingBenchmark(gt=str(truth), frames=frames, read=PLAIN, batch_size=2).measure(model)
+    assert seen == wanted
     assert report.metrics["GT"] == 9 and report.metrics["HOTA"] == pytest.approx(100)
 
 

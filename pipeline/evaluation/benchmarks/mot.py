@@ -22,6 +22,7 @@ from trackmill.pipeline.evaluation.benchmarks.mot_classes import (
 from trackmill.pipeline.evaluation.benchmarks.mot_scores import SequenceScores, score
 from trackmill.pipeline.evaluation.benchmarks.mot_videos import TextSequence, json_video, read_video
 from trackmill.pipeline.evaluation.box_forms import listed, notes_on_forms
+from trackmill.pipeline.evaluation.frame_range import frame_range
 from trackmill.pipeline.evaluation.overlaps import Iou
 from trackmill.pipeline.evaluation.processes import results_in_order
 from trackmill.pipeline.evaluation.readers.mot_json import is_json, read_mot_json
@@ -157,7 +158,7 @@ def _text_scores(name: str, gt: str, results: str, options: Options, report: Rep
     truths = find_sequences(gt, options.gt_file)
     wanted = choose_sequences(truths, options.sequences, gt)
     files = result_files(results, truths, options.sequences, report.notes)
-    rule, frames = RULES[name], _frame_range(options)
+    rule = RULES[name]
     classes = benchmark_classes(rule, options.preprocess)
     if options.classes is not None:
         asked_for = [truths[sequence] for sequence in wanted]
@@ -170,7 +171,7 @@ def _text_scores(name: str, gt: str, results: str, options: Options, report: Rep
             rule=rule,
             classes=classes,
             preprocess=options.preprocess,
-            frames=frames,
+            frames=frame_range(options.frames, truths[sequence]),
         )
         for sequence in wanted
     ]
@@ -185,16 +186,6 @@ def _score_text(sequence: TextSequence, families: tuple[str, ...]) -> SequenceSc
     first, last = sequence.frames or (1, video.num_frames)
     num_frames = max(0, min(last, video.num_frames) - first + 1)
     return score(video, sequence.classes, families, "box", num_frames, notes)
-
-
-def _frame_range(options: Options) -> tuple[int, int] | None:
-    if options.frames in ("", ":"):
-        return None
-    first, _, last = options.frames.partition(":")
-    found = int(first or 1), int(last or np.iinfo(np.int64).max)
-    if not 1 <= found[0] <= found[1]:
-        raise BadTracks(f"--frames {options.frames}: give FROM:TO with 1 <= FROM <= TO, such as 301:600")
-    return found
 
 
 def _lack(sequence: SequenceScores, classes: ScoredClasses) -> list[str]:

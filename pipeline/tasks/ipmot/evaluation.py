@@ -35,7 +35,7 @@ class TrackingEvaluationSettings(Settings):
     frames: str = Field(
         "",
         description="Only these frames of each sequence, FROM:TO, counted from 1, both included: `:100` is the first "
-        "hundred, `301:` the rest from 301 on. Empty: all.",
+        "hundred, `301:` the rest from 301 on, and `0.5:` the second half. Empty: all.",
     )
     gt_file: str = Field("gt.txt", description="Name of the file in each `gt` folder, such as gt_val_half.txt.")
 
