@@ -30,7 +30,7 @@ class Mlp(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """(..., first width) to (..., last width)."""
         for layer in self.layers[:-1]:
-            values = layer(values).relu()
+            values = layer(values).relu_()
         result: Tensor = self.layers[-1](values)
         return result
 
@@ -71,7 +71,7 @@ class DecoderLayer(nn.Module):
             content + position, references, maps.memory, maps.shapes, maps.padding, maps.valid_ratios
         )
         content = self.norm1(content + read)
-        result: Tensor = self.norm3(content + self.linear2(self.linear1(content).relu()))
+        result: Tensor = self.norm3(content + self.linear2(self.linear1(content).relu_()))
         return result
 
 

@@ -60,7 +60,7 @@ class EncoderLayer(nn.Module):
         """
         attended = self.self_attn(cells + positions, references, cells, maps.shapes, maps.padding, maps.valid_ratios)
         cells = self.norm1(cells + attended)
-        result: Tensor = self.norm2(cells + self.linear2(self.linear1(cells).relu()))
+        result: Tensor = self.norm2(cells + self.linear2(self.linear1(cells).relu_()))
         return result
 
 

@@ -78,7 +78,7 @@ def per_map(numbers: Sequence[int], like: Tensor) -> Tensor:
 def _gathered(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor, owner: Tensor) -> Tensor:
     """`deformable_attention` with owners: (Q, heads, L, points, 2) to (Q, heads * C)."""
     _, cells, heads, channels = values.shape
-    device, dtype = locations.device, locations.dtype
+    device = locations.device
     height, width = (per_map([shape[axis] for shape in shapes], owner)[:, None] for axis in (0, 1))  # (L, 1)
     areas = [h * w for h, w in shapes]
     starts = per_map([sum(areas[:index]) for index in range(len(areas))], owner)[:, None]
@@ -87,26 +87,38 @@ def _gathered(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor
     x = locations[..., 0] * width - 0.5  # (Q, heads, L, points), in cells from the centre of the first one
     y = locations[..., 1] * height - 0.5
     left, top = x.detach().floor(), y.detach().floor()
-    right_share, lower_share = x - left, y - top
-    column, row = (_whole(each, limit) for each, limit in ((left, width), (top, height)))
+    columns, x_shares = _two_nearest(left, x - left, width)
+    rows, y_shares = _two_nearest(top, y - top, height)
+    columns = (columns[0] * heads + head, columns[1] * heads + head)
     indices, shares = [], []
-    for down in (0, 1):
-        inside_y = (row + down >= 0) & (row + down < height)
-        share_y = weights * (lower_share if down else 1 - lower_share)
-        for across in (0, 1):
-            inside = inside_y & (column + across >= 0) & (column + across < width)
-            cell = first + (row + down) * width + column + across
-            indices.append(torch.where(inside, cell * heads + head, 0))
-            # A product, not a choice: what is not finite must stay so, for whoever looks at the loss.
-            shares.append(inside.to(dtype) * share_y * (right_share if across else 1 - right_share))
+    for row, y_share in zip(rows, y_shares):
+        begin, share = (first + row * width) * heads, weights * y_share
+        for column, x_share in zip(columns, x_shares):
+            indices.append(begin + column)
+            shares.append(share * x_share)
     index = torch.stack(indices, -1).flatten(0, 1).flatten(1)  # (Q heads, L points 4)
     share = torch.stack(shares, -1).flatten(0, 1).flatten(1)
     return weighted_rows(values.reshape(-1, channels), index, share).view(-1, heads * channels)
 
 
-def _whole(position: Tensor, limit: Tensor) -> Tensor:
-    """Positions as int64; those beyond the map end just outside of it, also if they are not finite."""
-    return torch.minimum(position.nan_to_num(-2.0, -2.0, -2.0).clamp(min=-2.0), limit.to(position) + 1.0).long()
+def _two_nearest(before: Tensor, share: Tensor, limit: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The two cells along an axis between whose centres a point lies, and how much of each it is.
+
+    Args:
+        before: the first of them, a whole number as a float; not finite where the point is not.
+        share: how far the point is from its centre, 0..1.
+        limit: (L, 1), cells along the axis.
+
+    Returns:
+        Both as int64 within the map, and their shares, which are zero for a cell that lies outside. They are made by a
+        product, not a choice: what is not finite must stay so, for whoever looks at the loss.
+    """
+    most = (limit - 1).to(before)
+    whole = before.nan_to_num(-2.0, -2.0, -2.0)
+    after = whole + 1
+    cells = [torch.minimum(each.clamp(min=0.0), most) for each in (whole, after)]
+    inside = [(cell == each).to(before.dtype) for cell, each in zip(cells, (whole, after))]
+    return (cells[0].long(), cells[1].long()), ((1 - share) * inside[0], share * inside[1])
 
 
 def _sampled_maps(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
