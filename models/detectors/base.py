@@ -52,10 +52,19 @@ def check_images(images: Sequence[NDArray[np.uint8]]) -> None:
         InputError: one is not (H, W, 3) uint8, or has no pixel; says which, and what it is.
     """
     for number, image in enumerate(images):
-        fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-        if not fits or 0 in image.shape:
-            found = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise InputError(f"images[{number}]: should be (H, W, 3) uint8 RGB with pixels, found {found}")
+        check_image(image, f"images[{number}]")
+
+
+def check_image(image: NDArray[np.uint8], name: str = "image") -> None:
+    """Refuse what is no image; `name` is what the message calls it.
+
+    Raises:
+        InputError: see `check_images`.
+    """
+    fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    if not fits or 0 in image.shape:
+        found = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(f"{name}: should be (H, W, 3) uint8 RGB with pixels, found {found}")
 
 
 def detect_each(

@@ -314,6 +314,9 @@ def _for_each(values: Tensor, batch: int) -> Tensor:
 
 
 def _check_pictures(images: Tensor, masks: Tensor) -> None:
+    for name, given in (("images", images), ("masks", masks)):
+        if not isinstance(given, Tensor):
+            raise ValueError(f"{name} should be a tensor, found {type(given).__name__}")
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ValueError(f"images should be (B, 3, H, W) float, found {tuple(images.shape)} {images.dtype}")
     expected = (len(images), *images.shape[2:])

@@ -91,10 +91,10 @@ def sizes_of(checkpoint: Checkpoint, conventions: Conventions, heads: int = _HEA
     form, queries = _queries_of(checkpoint, hidden)
     feedforward, _ = _shape(checkpoint, "transformer.decoder.layers.0.linear1.weight", 2)
     classes, _ = _shape(checkpoint, "class_embed.0.weight", 2)
-    if heads < 1 or levels < 1 or sampled % (heads * levels):
+    if not isinstance(heads, int) or heads < 1 or levels < 1 or sampled % (heads * levels):
         raise BadWeights(
-            f"{checkpoint.where}: {sampled} attention weights of a query cannot be those of {heads} heads and {levels} "
-            "levels; say how many heads it has (heads=...)"
+            f"{checkpoint.where}: {sampled} attention weights of a query cannot be those of {heads!r} heads and "
+            f"{levels} levels; say how many heads it has (heads=...)"
         )
     layers = {part: _count(checkpoint, rf"transformer\.{part}\.layers\.(\d+)\.") for part in ("encoder", "decoder")}
     try:

@@ -11,6 +11,7 @@ Frames may change their size: what is held is relative to the picture, so tracks
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trackmill.models.detectors.base import check_image
 from trackmill.models.ipmot.frames import fitted, network_input, resized
 from trackmill.schemas.boxes import Boxes
 from trackmill.schemas.errors import InputError
@@ -73,6 +75,10 @@ class StreamSettings:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.score_threshold <= 1:
             raise InputError(f"score_threshold must be in 0..1, not {self.score_threshold}")
+        if not 0 <= self.min_area < math.inf:
+            raise InputError(f"min_area must be 0 or more and finite, not {self.min_area}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise InputError(f"precision must be float32 or bfloat16, not {self.precision!r}")
         if self.long_side < self.short_side:
             raise InputError(f"long_side ({self.long_side}) must not be below short_side ({self.short_side})")
 
@@ -135,8 +141,10 @@ class Stream:
                 boxes`: time of the parts before it is counted there.
 
         Raises:
-            InputError: the network gives numbers that are not finite. The stream is as before then.
+            InputError: the image is none, or the network gives numbers that are not finite. The stream is as before
+                then.
         """
+        check_image(image)
         settings, variant = self.settings, self.model.variant
         height, width = image.shape[:2]
         device = next(self.model.parameters()).device

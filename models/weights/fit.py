@@ -87,6 +87,14 @@ def tensor_differences(
                 if given[name].is_floating_point() != expected[name].is_floating_point()
             ),
         ),
+        listing(
+            "without plain numbers",
+            (
+                f"{name} ({'meta' if given[name].is_meta else 'sparse'})"
+                for name in both
+                if given[name].layout != torch.strided or (given[name].is_meta and not expected[name].is_meta)
+            ),
+        ),
     ]
 
 

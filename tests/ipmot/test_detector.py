@@ -340,3 +340,5 @@ def test_pictures_that_do_not_fit_are_told() -> None:
         detector(images, masks[:, :16])
     with pytest.raises(ValueError, match="masks should be"):
         detector(images, masks.float())
+    with pytest.raises(ValueError, match="masks should be a tensor, found NoneType"):
+        detector(images, None)

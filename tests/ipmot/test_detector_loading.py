@@ -95,6 +95,8 @@ def test_files_without_refinement_hold_one_head_many_times(states: dict[str, Sta
 
 def test_counters_may_be_there_or_not(states: dict[str, State]) -> None:
     assert not any(name.endswith("num_batches_tracked") for name in states["dab"])
+    counting = published(states["dab"]) | {"backbone.0.body.bn1.num_batches_tracked": torch.tensor(7)}
+    assert set(load_detector(counting).state_dict()) == set(states["dab"])
     assert layout_of(states["dab"]) == "coco" and layout_of(memotrs(states["dab"])) == "memotr"
     assert layout_of(["conv1.weight", "fc.bias"]) is None
 

@@ -159,12 +159,32 @@ def test_numbers_that_are_none_are_an_error_and_change_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (np.zeros((8, 8), np.uint8), r"\(8, 8\) uint8"),
+        (np.zeros((8, 8, 1), np.uint8), r"\(8, 8, 1\) uint8"),
+        (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\) uint8"),
+        (np.zeros((8, 8, 3), np.float32), r"\(8, 8, 3\) float32"),
+        (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\) uint8"),
+        ([[0]], "list"),
+    ],
+)
+def test_what_is_no_picture_is_refused_and_changes_nothing(image: Any, found: str) -> None:
+    stream = stream_of([{0: (0.9, HERE)}, {0: (0.9, HERE)}])
+    with pytest.raises(ValueError, match=f"image: should be .* found {found}"):
+        stream.step(image)
+    assert stream.num_tracks == 0 and stream.num_live == 0
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"miss_tolerance": 0}, "miss_tolerance must be at least 1, not 0"),
         ({"score_threshold": 1.5}, "score_threshold must be in 0..1, not 1.5"),
         ({"short_side": 900, "long_side": 800}, "long_side"),
         ({"max_tracks": 0}, "max_tracks must be at least 1"),
+        ({"min_area": float("nan")}, "min_area must be 0 or more and finite, not nan"),
+        ({"precision": "float16"}, "precision must be float32 or bfloat16, not 'float16'"),
     ],
 )
 def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:

@@ -100,6 +100,13 @@ def test_what_is_no_number_is_refused_by_name(value: float, kind: torch.dtype) -
     assert torch.isfinite(network.layer.weight).all()
 
 
+def test_tensors_without_plain_numbers_are_refused_by_name() -> None:
+    given = state()
+    for values, what in ((given["layer.weight"].to("meta"), "meta"), (given["layer.weight"].to_sparse(), "sparse")):
+        with pytest.raises(BadWeights, match=rf"1 without plain numbers: layer\.weight \({what}\)"):
+            fit(Network(), given | {"layer.weight": values}, "it")
+
+
 def test_infinities_that_cancel_are_seen() -> None:
     given = state()
     given["layer.weight"][0] = torch.tensor([torch.inf, -torch.inf])
