@@ -201,6 +201,16 @@ def first_box(box: list[float]) -> Callable[[Layout], None]:
     return record_edit(lambda record: record["frames"][0]["proposals"]["boxes"].__setitem__(0, box))
 
 
+def amodal_box(box: list[float]) -> Callable[[Layout], None]:
+    """A box of an object in a record that says that they may leave their frame."""
+
+    def edit(record: dict) -> None:
+        record["origin"]["amodal"] = True
+        record["frames"][0]["objects"]["boxes"][0] = box
+
+    return record_edit(edit)
+
+
 def swapped(members: Members) -> Members:
     return [members[1], members[0], *members[2:]]
 
@@ -249,6 +259,9 @@ DAMAGES = [
     ("other item", record_edit(lambda r: r["origin"].update(source_id="z")), rf"{PIC}\.json: comes from 'z'"),
     ("huge frame", record_edit(lambda r: r["stored"].update(height=10**9)), rf"{PIC}\.json: declares frames of 10+ x"),
     ("box outside", first_box([10, 10, 65, 20]), rf"{PIC}\.json: \S+\.jpg: box 0 leaves its frame"),
+    ("amodal box outside", amodal_box([-9, 10, -3, 20]), rf"{PIC}\.json: \S+\.jpg: box 0 lies outside of its frame of 48 x 64 of"),
+    ("endless amodal box", amodal_box([10, 10, 1e7, 20]), rf"{PIC}\.json: \S+\.jpg: box 0 lies outside of its frame of 48 x 64 of"),
+    ("amodal box that is none", amodal_box([10, 10, 9, 20]), rf"{PIC}\.json: \S+\.jpg: box 0 has no area of objects"),
     ("inverted box", first_box([20, 10, 10, 20]), rf"{PIC}\.json: \S+\.jpg: box 0 has no area"),
     ("score above 1", frame_edit("proposals", "scores", [2, 1, 1, 1]), rf"{PIC}\.json: \S+\.jpg: a score of proposals"),
     ("wrong area", frame_edit("proposals", "areas", [1, 1, 1, 1]), rf"{PIC}\.masks\.json: .* mask 0 has \d+ pixels"),

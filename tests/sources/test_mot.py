@@ -166,3 +166,24 @@ def test_image_folder_as_windows_and_people_write_it(tmp_path, stated, caplog):
     info.write_text(info.read_text().replace("imDir=img1", f"imDir={stated}"))
     assert [frame.annotations.ids for frame in read_all(tmp_path)[0].frames] == [[1, 2], [1, 2]]
     assert ("those in img1/ are read" in caplog.text) == (stated in ("IMG1", "elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "digits", "row"),
+    [
+        ("MOT20/train/MOT20-01", 6, "1,1,10,10,5,5,1,1,0.83"),
+        ("dancetrack/train1/dancetrack0001", 8, "1,0,10,10,5,5,1,1,1"),  # identities count from 0
+        ("sportsmot/dataset/val/v_00HRwkvvjtQ_c001", 6, "1, 3, 10, 10, 5, 5, 1, 1, 1"),
+    ],
+)
+def test_layouts_of_other_data_sets(tmp_path, layout, digits, row):
+    made = make_mot(tmp_path / "made", num_frames=2)
+    (made / "gt" / "gt.txt").write_text(f"{row}\n{'2' + row[1:]}\n")
+    for picture in sorted((made / "img1").iterdir()):
+        picture.rename(picture.with_name(f"{int(picture.stem):0{digits}d}.jpg"))
+    sequence = tmp_path / layout
+    sequence.parent.mkdir(parents=True)
+    made.rename(sequence)
+    (media,) = read_all(tmp_path)
+    identity = int(row.split(",")[1])
+    assert [frame.annotations.ids for frame in media.frames] == [[identity]] * 2
