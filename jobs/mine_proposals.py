@@ -94,6 +94,8 @@ def settings(options: Options) -> MineConfig:
 
     # Sidecars do not change what is mined, so their settings are no part of what a data set is made with.
     values = {section: value for section, value in options.values.items() if section != "sidecars"}
+    if options.print_config:
+        values.setdefault("source_settings", {})  # shows what the sources may be told
     return mine_config(values, redact(options.config) if options.config else "settings")
 
 

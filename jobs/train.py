@@ -207,12 +207,15 @@ def summarise(rank: int, plan: TrainingPlan, result: TrainingResult) -> ExitCode
 def closing(plan: TrainingPlan) -> Iterable[str]:
     """Where the result lies and how it is used."""
     from trackmill.models.outside import is_outside
+    from trackmill.models.registry import MODELS
     from trackmill.pipeline.training.result import result_url
 
     url = redact(result_url(plan.output))
     yield f"weights: {url}"
     if not is_outside(plan.recipe.task):
-        yield f"use them: trackmill track --weights {url} ..., likewise evaluate and export"
+        model = getattr(getattr(plan.recipe, "model", None), "variant", "")
+        named = f"--model {model} " if model in MODELS else ""
+        yield f"use them: trackmill track {named}--weights {url} ..., likewise evaluate and export"
 
 
 def say(rank: int, lines: Iterable[str]) -> None:

@@ -34,11 +34,27 @@ def _fill(table: tomlkit.TOMLDocument | Table, settings: BaseModel) -> None:
         if plain[name] is None:
             table.add(tomlkit.comment(f"{name} ="))
         else:
-            table.add(name, scrub_values(_with_values(plain[name])))
+            table.add(name, _inline(scrub_values(_with_values(plain[name]))))
     for name in sections:
         section = tomlkit.table()
         _fill(section, getattr(settings, name))
         table.add(name, section)
+
+
+def _inline(value: Any) -> Any:
+    """Tables within one line: as sections they would move below the settings that come after them, without these
+    settings' descriptions."""
+    if isinstance(value, dict):
+        table = tomlkit.inline_table()
+        for key, each in value.items():
+            table.add(key, _inline(each))
+        return table
+    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
+        array = tomlkit.array()
+        for each in value:
+            array.append(_inline(each))
+        return array.multiline(True)
+    return value
 
 
 def _with_values(value: Any) -> Any:

@@ -67,7 +67,8 @@ class FrameSettings(Settings):
         30.0,
         gt=0,
         le=1000,
-        description="Frames a second, where numbers follow each other; 30 is YouTube-VOS, DAVIS has 24.",
+        description="Of folders of pictures: frames a second, where numbers follow each other; 30 is YouTube-VOS, "
+        "DAVIS has 24.",
     )
 
 

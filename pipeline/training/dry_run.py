@@ -85,7 +85,8 @@ def dry_run(plan: TrainingPlan, ranks: int, device: torch.device) -> Iterator[st
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        yield f"a step could not be measured: a single picture takes more than {half}"
+        less = "" if recipe.engine.activation_checkpointing else "; less with engine.activation_checkpointing = true"
+        yield f"a step could not be measured: a single example takes more than {half}{less}"
         return
     whose = f"the share of one of {ranks} ranks"
     if measured.samples < share:

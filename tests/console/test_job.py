@@ -47,6 +47,8 @@ class OverlapSettings(Settings):
 class RunSettings(Settings):
     executor: Literal["ray", "inline"] = Field("ray", description="Where the work is done; 100 % of it.")
     actors: int = Field(0, ge=0, description="Size of the pool.")
+    sizes: dict[str, int] = Field({}, description="By name.")
+    parts: tuple[dict[str, float], ...] = Field((), description="One after the other.")
     names: tuple[str, ...] = Field((), description="Of what is left out.")
 
 
@@ -168,6 +170,18 @@ def test_printed_settings_give_the_same_settings(tmp_path: Path, capsys: pytest.
     file.write_text(text)
     wanted = resolve(job().read(["--output", "x", "--set", "run.names=['a', 'b']", "--workers", "7"]))
     assert resolve(job().read(["--output", "x", "--config", str(file)])) == wanted
+
+
+def test_printed_tables_stay_in_their_line(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--print-config", "--set", "run.sizes={a = 1}", "--set", "run.parts=[{b = 2.0}, {b = 3.0}]"]
+    assert job().main(words) == 0
+    text = capsys.readouterr().out
+    wanted = (
+        "# By name.\nsizes = {a = 1}\n# One after the other.\nparts = [\n    {b = 2.0},\n    {b = 3.0},\n]\n"
+        "# Of what is left out.\nnames = []"
+    )
+    assert wanted in text
+    assert tomllib.loads(text)["run"]["parts"] == [{"b": 2.0}, {"b": 3.0}]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.make_media import (
     make_video,
 )
 from tests.runs import TIMEOUT_S, mine, receipts_written, rows, start_mining, statuses, tars, wait_for
+from trackmill.jobs import mine_proposals
 
 INLINE = ("--executor", "inline")
 
@@ -178,6 +180,14 @@ def test_settings_from_a_file(tmp_path: Path) -> None:
     assert stored["parts"]["read"]["longest_side"] == 64
     config.write_text("[read]\nlongest_sied = 64\n")
     assert "did you mean 'read.longest_side'?" in mine("--input", "x", "--output", "y", "--config", config, expect=2)
+
+
+def test_printed_settings_tell_those_of_the_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mine_proposals.main(["--print-config", "--source", "crowdhuman"]) == 0
+    printed = tomllib.loads(capsys.readouterr().out)
+    assert printed["source_settings"] == {"box": "full"}
+    assert mine_proposals.main(["--print-config"]) == 0
+    assert {"box", "classes", "fps"} <= tomllib.loads(capsys.readouterr().out)["source_settings"].keys()
 
 
 @pytest.mark.parametrize(

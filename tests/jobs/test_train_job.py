@@ -182,6 +182,7 @@ def test_masa_trains_from_shards_and_its_weights_load(
 ) -> None:
     output = tmp_path / "out"
     assert run("masa_lite0", data, output, "--max-steps", "2", *MASA_SMALL) == 0, capsys.readouterr().err
+    assert "trackmill track --model masa_lite0 --weights " in capsys.readouterr().out
     found = rows(output)
     assert [row["step"] for row in found] == [1, 2]
     assert all(row["loss"] is not None and row["loss"] > 0 for row in found)
