@@ -145,6 +145,7 @@ def train(data: Path, run: Path, seed: int, settings: Sequence[str]) -> float:
     """Train a row, if it is not there; seconds on the clock, NaN if it was there."""
     if weights_of(run).is_file():
         return float("nan")
+    print(f"training {run.name}: metrics.jsonl in {run} tells how far it is", file=sys.stderr, flush=True)
     began = time.perf_counter()
     trackmill(*training(data, run, seed, settings)[3:])
     return time.perf_counter() - began
