@@ -120,7 +120,7 @@ MODELS: dict[str, Entry] = {
 def _detr(form: str, what: str) -> Entry:
     return Entry(
         target="trackmill.models.ipmot.detr_detector:DetrDetector",
-        summary=f"{what}: people, or all classes of COCO",
+        summary=f"{what}, for people or all of COCO",
         extra="masa",
         options={"form": form},
         argument="weights",

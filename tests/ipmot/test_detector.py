@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.ipmot.small_detector import batch_of, small_detector
+from tests.scaletrack.test_size import Watch
 from trackmill.models.ipmot.detector import DeformableDetr
 from trackmill.models.ipmot.positions import inverse_sigmoid, level_masks, map_embedding, valid_ratios
 from trackmill.models.ipmot.queries import Queries
@@ -284,6 +285,25 @@ def test_in_bfloat16_references_stay_exact() -> None:
     assert rough["pred_boxes"].dtype == rough["pred_logits"].dtype == torch.float32
     assert (rough["pred_boxes"] - exact["pred_boxes"]).abs().mean() < 0.05
     assert (rough["pred_boxes"] - exact["pred_boxes"]).abs().max() > 0
+
+
+@pytest.mark.parametrize("form", ["dab", "plain"])
+def test_nothing_waits_for_the_device(form: str) -> None:
+    """Detection has no operator that a CUDA graph cannot hold."""
+    detector, batch = small_detector(form=form), batch_of(pictures((32, 48), (20, 40)))
+    watch = Watch()
+    with torch.no_grad(), watch:
+        detector(*batch)
+    assert watch.seen == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["dab", "plain"])
+def test_it_is_compiled_in_one_piece(form: str) -> None:
+    detector, batch = small_detector(form=form), batch_of(pictures((32, 48), (20, 40)))
+    compiled = torch.compile(detector, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*batch)["pred_boxes"], detector(*batch)["pred_boxes"], atol=1e-5, rtol=0)
 
 
 def test_positions_of_a_padded_map() -> None:
