@@ -6,9 +6,12 @@ import dataclasses
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from tests.clip.towers import SMALL_CLIP, small_towers
 from tests.training.clip_runs import SMALL
+from trackmill.models.clip.image_tower import ImageTowerSizes
+from trackmill.models.clip.text_tower import TextTowerSizes
+from trackmill.models.clip.towers import ClipSizes, ClipTowers
 from trackmill.models.ipmot.model import IpMot
 from trackmill.models.ipmot.trackbook import TrackBook
 from trackmill.models.ipmot.variants import VARIANTS, Variant
@@ -16,6 +19,32 @@ from trackmill.pipeline.tasks.ipmot.batch import QueryBatch, QueryClip
 from trackmill.pipeline.tasks.ipmot.module import IpMotTraining
 from trackmill.pipeline.tasks.ipmot.settings import LossSection, MatchingSettings, TrackBookSection, pass_settings
 from trackmill.pipeline.tasks.variant_changes import chosen_variant
+
+FEW_PATCHES = ClipSizes(
+    text=TextTowerSizes(width=64, layers=1, embedding=48),
+    image=ImageTowerSizes(patch=32, grid=2, width=64, layers=1, embedding=48),
+)
+"""A CLIP that reads a crop in no time."""
+
+SIZES = {
+    **{f"text.{name}": value for name, value in vars(FEW_PATCHES.text).items()},
+    **{f"image.{name}": value for name, value in vars(FEW_PATCHES.image).items()},
+}
+"""The same as `trackbook.clip_changes`."""
+
+
+def small_towers(seed: int = 0) -> ClipTowers:
+    """Both towers of `FEW_PATCHES`, with random weights that let gradients through."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ClipTowers(FEW_PATCHES)
+
+
+def clip_file() -> dict[str, Tensor]:
+    """The same under OpenAI's names."""
+    towers = small_towers()
+    pictures = {f"visual.{name}": each for name, each in towers.image.state_dict().items()}
+    return {name: each.clone() for name, each in (towers.text.state_dict() | pictures).items()}
 
 
 def small_variant(**changes: Any) -> Variant:
@@ -34,7 +63,7 @@ def small_training(
     book = clip = None
     if section.needs_clip:
         clip = small_towers(seed)
-        book = TrackBook(TrackBookSection(capacity=32).settings(), width=SMALL_CLIP.text.width, seed=seed)
+        book = TrackBook(TrackBookSection(capacity=32).settings(), width=FEW_PATCHES.text.width, seed=seed)
     return IpMotTraining(network, (), section, pass_settings(matching or MatchingSettings(), section), book, clip)
 
 

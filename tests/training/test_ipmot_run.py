@@ -12,8 +12,8 @@ from torch import Tensor
 
 pytest.importorskip("albumentations")
 
-from tests.clip.towers import small_clip_state
 from tests.make_media import make_mot
+from tests.tasks.ipmot_batches import SIZES, clip_file
 from tests.training.clip_runs import ipmot_recipe, make_clips
 from tests.training.tiny_runs import result, rows
 from trackmill.pipeline.storage.documents import read_document
@@ -23,16 +23,6 @@ from trackmill.pipeline.training.launch import prepare_training, run_local, work
 from trackmill.schemas.config import ConfigError
 
 ALIGNED = {"alignment": True}
-SMALL_SIZES = {
-    "text.width": 64,
-    "text.layers": 2,
-    "text.embedding": 48,
-    "image.patch": 8,
-    "image.grid": 4,
-    "image.width": 64,
-    "image.layers": 2,
-    "image.embedding": 48,
-}
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +34,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 def trackbook(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Section `trackbook`, with the file of a small CLIP."""
     path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
-    save_file(small_clip_state(), path)
-    return {"clip_weights": str(path), "clip_changes": SMALL_SIZES, "capacity": 16, "lr": 0.01}
+    save_file(clip_file(), path)
+    return {"clip_weights": str(path), "clip_changes": SIZES, "capacity": 16, "lr": 0.01}
 
 
 def test_killed_in_the_middle_and_resumed_gives_the_same_to_the_bit(
@@ -127,6 +117,13 @@ def test_what_cannot_be_evaluated_is_said_before_a_step(
         evaluation = {**evaluation, "gt": str(tmp_path / "mot")}
     with pytest.raises(ConfigError, match=message):
         prepare_training(ipmot_recipe(data, evaluation=evaluation), str(tmp_path / "run"), 1, build=False)
+
+
+def test_another_clip_than_is_named_is_told_by_its_sizes(data: str, trackbook: dict[str, Any], tmp_path: Path) -> None:
+    sizes = {**SIZES, "image.patch": 16}
+    recipe = ipmot_recipe(data, loss=ALIGNED, trackbook={**trackbook, "clip_changes": sizes})
+    with pytest.raises(ConfigError, match=r"trackbook\.clip_weights: .*: image\.patch = 32 instead of 16; name yours"):
+        prepare_training(recipe, str(tmp_path / "run"), 1)
 
 
 def test_zero_3_and_random_weights_in_frozen_parts_are_told(data: str, tmp_path: Path) -> None:

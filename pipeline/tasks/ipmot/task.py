@@ -10,7 +10,7 @@ import torch
 
 from trackmill.models.backbones.official import WORDS
 from trackmill.models.clip import load_towers
-from trackmill.models.clip.towers import ClipTowers
+from trackmill.models.clip.towers import ClipSizes, ClipTowers
 from trackmill.models.ipmot.loading import load_model, metadata_of, start_detector
 from trackmill.models.ipmot.model import IpMot
 from trackmill.models.ipmot.trackbook import TrackBook
@@ -20,6 +20,7 @@ from trackmill.pipeline.loader.catalog import Catalog
 from trackmill.pipeline.loader.clips.query_example import QueryExample
 from trackmill.pipeline.loader.clips.query_settings import QueryClipSettings, QuerySources
 from trackmill.pipeline.loader.clips.usable import usable_queries
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.tasks.base import Evaluation, Task
 from trackmill.pipeline.tasks.frozen_parts import check_frozen, is_in
 from trackmill.pipeline.tasks.ipmot.batch import QueryBatch, join_queries
@@ -176,7 +177,14 @@ class IpMotTask(Task):
     def _towers(self, reads: bool) -> ClipTowers:
         sizes, positions = self._trackbook.sizes(), self._trackbook.positions
         if reads:
-            return load_towers(read_weights(self._trackbook.clip_weights), expected=sizes, resizing=positions)
+            towers = load_towers(read_weights(self._trackbook.clip_weights), resizing=positions)
+            if towers.sizes != sizes:
+                raise ConfigError(
+                    f"trackbook.clip_weights: {redact(self._trackbook.clip_weights)} is another CLIP than "
+                    f"{self._trackbook.clip}: {_differences(towers.sizes, sizes)}; name yours by trackbook.clip, or "
+                    "its sizes by trackbook.clip_changes"
+                )
+            return towers
         counting = torch.get_default_device().type == "meta"
         with torch.device("meta"):  # 150 million random numbers would be drawn and written over
             towers = ClipTowers(sizes, positions)
@@ -231,3 +239,12 @@ def _outline(variant: Variant) -> IpMot:
             return IpMot(variant)
     except ValueError as error:
         raise ConfigError(f"model.changes: {error}") from None
+
+
+def _differences(found: ClipSizes, named: ClipSizes) -> str:
+    pairs = [
+        (f"{part}.{name}", value, vars(getattr(named, part))[name])
+        for part in ("text", "image")
+        for name, value in vars(getattr(found, part)).items()
+    ]
+    return ", ".join(f"{name} = {value} instead of {other}" for name, value, other in pairs if value != other)
