@@ -6,6 +6,7 @@ Its weights are drawn: what it finds is by chance, and lies where nobody is.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,11 @@ def test_its_weights_under_another_name(folder: Path, tmp_path: Path, capsys: py
 
 def test_inside_a_program_boxes_are_not_taken(folder: Path) -> None:
     tracker = VideoTracker(IpMotTracker(small_model(seed=SEED)))
-    first = tracker.update(make_frame(0))
+    image = make_frame(0)
+    image.flags.writeable = False  # as np.asarray gives a picture of Pillow
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = tracker.update(image)
     for given in (square_boxes(0), []):
         with pytest.raises(ValueError, match="detections: objects are found here already"):
             tracker.update(make_frame(1), given)
