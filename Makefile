@@ -62,6 +62,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.benchmarks.sam
 	$(BIN)/python -m tests.benchmarks.detic
 	$(BIN)/python -m tests.benchmarks.scaletrack
+	$(BIN)/python -m tests.benchmarks.ipmot --short
 
 install: $(VENV)/.installed-dev
 

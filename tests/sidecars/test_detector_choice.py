@@ -203,3 +203,8 @@ def test_a_vocabulary_is_read_once_and_shared(tmp_path: Path) -> None:
     assert DetectionProducer.shared_files(config, files) == files
     with pytest.raises(InputError, match=r"name its weights: detic:PATH or detic:URL.*masa_detic"):
         DetectionProducer.resolve(DetectionSettings(detector="detic", classes=url))
+
+
+def test_a_model_without_maps_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match="masa works on the maps of a model, and ip_mot offers none"):
+        producer(detector="masa", model="ip_mot", weights="none.pth")

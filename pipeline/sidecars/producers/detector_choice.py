@@ -93,8 +93,8 @@ def resolve(config: DetectorSettings) -> dict[str, Any]:
         return {**changes, "weights_sha256": folder.sha256}
     inside = choice.inside or choice.entry.on_features
     source = config.weights if inside else detector_weights(choice, config.weights)
-    if inside:
-        find_model(config.model)
+    if inside and not hasattr(find_model(config.model).offer, "features"):
+        raise InputError(f"{shown_name(config.detector)} works on the maps of a model, and {config.model} offers none")
     none_needed = choice.entry.packaged or choice.entry.target == choice.name
     if source == RANDOM or not (source or none_needed):
         raise InputError(f"{shown_name(config.detector)} needs weights: give weights=PATH")
