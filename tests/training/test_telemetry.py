@@ -27,6 +27,7 @@ from trackmill.pipeline.training.telemetry.lines import JsonLines, read_lines
 from trackmill.pipeline.training.telemetry.plot import as_line, draw
 from trackmill.pipeline.training.telemetry.progress import TrainingProgress
 from trackmill.pipeline.training.telemetry.sinks import Background
+from trackmill.pipeline.training.telemetry.tags import tag
 from trackmill.schemas.config import ConfigError, build
 
 PLAIN = TelemetrySettings(tensorboard=False)
@@ -455,6 +456,18 @@ def test_the_page_of_curves(tmp_path: Path) -> None:
     assert "learning rate over the steps, 0.01 at the end" in told_of
     assert "Parts of the loss: track" in told_of
     assert page.count("<circle") == 2 and "25.0%" in page
+
+
+def test_what_queries_do_is_no_part_of_the_loss(tmp_path: Path) -> None:
+    numbers = {"tracker": 9.0, "focal": 0.5, "duplicates": 30.0, "positives_detect": 40.0, "positives_track": 20.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 9.0, **numbers}) + "\n")
+    write_curves(str(tmp_path), str(tmp_path / "curves.html"))
+    page = (tmp_path / "curves.html").read_text()
+    told_of = re.findall(r'aria-label="([^"]*)"', page)
+    assert "Parts of the loss: tracker, focal" in told_of and "the others are without their weights" in page
+    assert "people that queries learn: positives detect, positives track" in told_of
+    assert "queries that go wrong: duplicates" in told_of
+    assert tag("duplicates") == "queries/duplicates" and tag("i2t") == "trackbook/i2t"
 
 
 def test_curves_of_a_run_without_steps(tmp_path: Path) -> None:

@@ -42,8 +42,29 @@ _TITLES = {
 }
 _PLOTS = tuple(name for name in _MEANINGS if name != "loss")
 """What has a plot of its own, in this order; everything else in a group `loss/` is a part of the loss."""
-_IN_PICTURES = ("similarity_gap", "effective_negatives", "positives", "chain_length", "grad_norm", "lr")
-"""Of these, what says how training went; the rest says how fast."""
+_TOGETHER: dict[str, tuple[str, tuple[str, ...]]] = {
+    "people that queries learn": (
+        "in a clip, by detect and by track queries; newborns are the ones that no track query holds yet",
+        ("positives_detect", "positives_track", "newborn"),
+    ),
+    "queries that go wrong": (
+        "in a clip: identities lost by overlap, queries of nobody that go on, detect queries on people with a track, "
+        "people without a query",
+        ("released", "false_positives", "duplicates", "left_over"),
+    ),
+    "losses of the TrackBook": (
+        "pictures to texts and texts to pictures; it learns by itself, so they are no part of the loss",
+        ("i2t", "t2i"),
+    ),
+}
+"""Plots of several lines, by title."""
+_UNWEIGHTED = frozenset({"focal", "l1", "giou", "dem", "triplet", "i2tce"})
+"""Parts that IP-MOT reports without their weights."""
+_IN_PICTURES = (
+    *("positives_detect", "positives_track", "released", "false_positives", "duplicates", "i2t", "t2i"),
+    *("similarity_gap", "effective_negatives", "positives", "chain_length", "grad_norm", "lr"),
+)
+"""What says how training went; the rest says how fast."""
 _MAX_PARTS = 6
 """Lines in the plot of the loss's parts, the largest first."""
 
@@ -133,7 +154,14 @@ def _training(rows: Sequence[Mapping[str, Any]]) -> list[_Panel]:
         shown = {name.removeprefix("loss/"): lines[name] for name in parts}
         plot = draw(shown, f"Parts of the loss: {', '.join(shown)}")
         legend = [f"{name} {tick_label(_last(line))}" for name, line in shown.items()]
-        panels.append(_Panel("parts of the loss", "as weighted in the sum", "", legend, plot))
+        weighted = "as weighted in the sum"
+        if not _UNWEIGHTED.isdisjoint(lines):
+            weighted = "tracker is a weighted sum over decoder layers; the others are without their weights"
+        panels.append(_Panel("parts of the loss", weighted, "", legend, plot))
+    for title, (meaning, names) in _TOGETHER.items():
+        if shown := {name.replace("_", " "): lines[name] for name in names if name in lines}:
+            legend = [f"{name} {tick_label(_last(line))}" for name, line in shown.items()]
+            panels.append(_Panel(title, meaning, "", legend, draw(shown, f"{title}: {', '.join(shown)}")))
     return panels + [_panel(name, {name: lines[name]}) for name in _PLOTS if name in lines]
 
 

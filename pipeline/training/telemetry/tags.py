@@ -21,6 +21,19 @@ GROUPS: dict[str, str] = {
     "similarity_gap": "similarity/gap",
     "chain_length": "similarity/chain_length",
     "chain_length_max": "similarity/chain_length_max",
+    "boxes": "queries/boxes",
+    "positives_detect": "queries/positives_detect",
+    "positives_track": "queries/positives_track",
+    "newborn": "queries/newborn",
+    "kept": "queries/kept",
+    "released": "queries/released",
+    "false_positives": "queries/false_positives",
+    "duplicates": "queries/duplicates",
+    "left_over": "queries/left_over",
+    "i2t": "trackbook/i2t",
+    "t2i": "trackbook/t2i",
+    "crops": "trackbook/crops",
+    "identities": "trackbook/identities",
 }
 """Everything that is no part of the loss. Names with a slash are kept; a task may choose groups of its own that way."""
 
