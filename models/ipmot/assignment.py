@@ -1,4 +1,4 @@
-"""Who learns whom in a frame (specification, section 4), and which queries become tracks of the next one (section 2).
+"""Who learns whom in a frame (paper, section 3.3), and which queries become tracks of the next one.
 
 All of it is bookkeeping on numbers that have come from the device in one piece: numpy and scipy, no torch. `L` decoder
 layers, `N_d` detect and `N_t` track queries, `G` people in the frame. Queries are counted with detect queries first.
@@ -120,7 +120,7 @@ def keep(
     | track whose person is there, IoU below | its identity is released; without one, if its score is above 0.5 |
     | track whose person is not there | with its identity: the person may return |
     | track without identity | if its score is above 0.5 |
-    | detect query matched to a newborn | as a track with its identity [D4], whatever its score |
+    | detect query matched to a newborn | as a track with its identity [D], whatever its score |
     | detect query matched to a tracked person | never |
     | unmatched detect query | without identity, if its score is above 0.5 |
 

@@ -37,18 +37,18 @@ Observe = Callable[["FrameRecord"], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPassSettings:
-    """How a clip is trained on. The defaults are the specification's.
+    """How a clip is trained on. The defaults are the paper's; `[D]` marks decisions made here, where it is silent.
 
     Args:
         class_weight, l1_weight, giou_weight: of Eq. 8 (section 4.2).
         class_cost, l1_cost, giou_cost: of the assignment of detect queries; the paper gives the same numbers for both.
         inner_weight: [D] of the loss of each decoder layer before the last (DETR).
-        deduplication_weight: [D13] of the loss of the deduplication module.
-        dem_background: [D13] `zero`: unmatched detect queries are to go; `ignore`: they have no part in that loss.
-        alignment_layers: [D18] decoder layers whose outputs go into the pool, counted from the last: 1, 3 or 5 in
+        deduplication_weight: [D] of the loss of the deduplication module.
+        dem_background: [D] `zero`: unmatched detect queries are to go; `ignore`: they have no part in that loss.
+        alignment_layers: [D] decoder layers whose outputs go into the pool, counted from the last: 1, 3 or 5 in
             Table 5.
         newborn_iou_threshold: [D] a newborn whose box overlaps it less than this loses the identity at once. 0: labels
-            alone decide (the specification's D4); 0.5 in MeMOTR.
+            alone decide, as in MOTR; 0.5 in MeMOTR.
         released: [D] a query that has just lost its identity goes on, as a false positive, if its `score` is above the
             threshold, or `always` for one frame, as in MeMOTR.
         activation_checkpointing: each frame's activations are computed again in the backward pass, from the backbone to
@@ -113,7 +113,8 @@ class ClipTargets:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerPool:
-    """Embeddings of the positives of one decoder layer, of detect and track queries, all frames (S A, line 13).
+    """Embeddings of the positives of one decoder layer, of detect and track queries, all frames (line 13 of the
+    supplement's algorithm).
 
     Args:
         layer: its number from 0.
@@ -218,7 +219,7 @@ def run_clip(
         frames: images (T, 3, H, W) normalised and padded, and masks (T, H, W) bool, True where padded, as
             `trackmill.models.ipmot.frames.network_input` returns them.
         targets: people of the T frames.
-        settings: weights and rules; None: the specification's.
+        settings: weights and rules; None: the defaults.
         observe: is shown every frame.
 
     Raises:

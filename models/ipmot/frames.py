@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DIVISOR = 32
-"""Sides of the network's input are multiples of this many pixels (specification, section 1)."""
+"""Sides of the network's input are multiples of this many pixels: the stride of the last stage of a ResNet."""
 
 
 def fitted(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:

@@ -106,7 +106,7 @@ class IpMot(nn.Module):
     def next_tracks(
         self, output: FrameOutput, tracks: TrackQueries | None, keep: Tensor, ids: Tensor
     ) -> TrackQueries | None:
-        """The track queries of the next frame (specification, section 2).
+        """The track queries of the next frame (line 14 of the supplement's algorithm).
 
         A query whose score reaches `variant.keep_threshold` gets the content of the query update, and the last box as
         its anchor, without gradients. Below, it keeps both. A detect query has none to keep that are its own, since

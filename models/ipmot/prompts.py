@@ -12,7 +12,7 @@ BEFORE = (49406, 320, 1125, 539, 320)
 AFTER = (2533, 49407)
 """Tokens of "A photo of a" with the start token, and of "person" with the end token, as CLIP's tokenizer gives them.
 
-[D5]: a decision made here: no full stop at the end, as the paper prints none.
+[D]: a decision made here: no full stop at the end, as the paper prints none.
 """
 
 

@@ -97,8 +97,8 @@ class MotrUpdate(QueryUpdate):
     Then a residual connection, a norm, a feed-forward layer and a norm give the next content.
 
     The plain form has position vectors in place of anchors. As in MOTR these are what is added, and they move on too:
-    by an MLP of the next content, with a residual connection and a norm. Its reference is the centre of the box. The
-    specification does not say so: decisions made here.
+    by an MLP of the next content, with a residual connection and a norm. Its reference is the centre of the box. [D]:
+    decisions made here, as the paper gives no plain form of it.
     """
 
     def __init__(self, sizes: DetectorSizes, threshold: float) -> None:

@@ -26,7 +26,7 @@ class DetectorSizes:
     """DAB-Deformable-DETR (Liu et al., ICLR 2022) or plain Deformable-DETR (Zhu et al., ICLR 2021).
 
     Three things that weights do not show differ between the code of the published COCO models and that of MeMOTR, which
-    trained trackers on; `conventions` says which hold ([D1]: coco, in which the weights were trained first).
+    trained trackers on; `conventions` says which hold ([D]: coco, in which the weights were trained first).
 
     | | coco | memotr |
     | --- | --- | --- |
@@ -51,7 +51,7 @@ class DetectorSizes:
         conventions: see above.
         box_refinement: every decoder layer refines the boxes of the one before, with heads of its own. Without (plain
             form only) all layers start at the first reference point and share their heads.
-        separate_first_layers: [D2] in so many first decoder layers track queries are left as they are, and detect
+        separate_first_layers: [D] in so many first decoder layers track queries are left as they are, and detect
             queries attend to themselves alone; 0 here, 1 in MeMOTR. For the dab form only.
     """
 

@@ -1,4 +1,4 @@
-"""A video frame by frame (specification, section 8): pictures in, boxes with identities out.
+"""A video frame by frame: pictures in, boxes with identities out.
 
     stream = Stream(model)                # an IpMot in evaluation mode; several streams may share it
     found = stream.step(image)            # (H, W, 3) uint8 RGB: found.ids, found.boxes, found.scores
@@ -44,7 +44,7 @@ class StreamSettings:
     Args:
         score_threshold: a track with a score s of at least this is seen in the frame, and a detect query becomes a new
             identity. Higher: fewer false tracks, more people missed (paper, section 4.2: 0.5 for both).
-        miss_tolerance: a track ends when it has not been seen in so many frames one after the other [D20]. Higher:
+        miss_tolerance: a track ends when it has not been seen in so many frames one after the other [D]. Higher:
             people are found again after longer occlusions, and false tracks live longer.
         min_area: boxes of at most so many square pixels of the frame are not output; their tracks live on.
         short_side, long_side: see `fitted`.
@@ -91,7 +91,7 @@ class StreamObjects:
         ids: (N,) int64, from 0 in the order in which identities are first output.
         boxes: (N, 4) float32 xyxy in pixels of the frame. They may leave it: ground truth of MOT17 and MOT20 does so
             too, and is compared with boxes as they are, so nothing is clipped.
-        scores: (N,) float32, s of E6.
+        scores: (N,) float32, s of Eq. 6.
         indices: (N,) int64, places among the frame's queries: detect queries, then track queries.
     """
 

@@ -78,7 +78,7 @@ class TrackBookSettings:
 class TrackBook(nn.Module):
     """Learnt vectors by the key of their identity, with an AdamW that changes those of present identities alone.
 
-    [D10]: a decision made here: each identity has its own moments and its own number of steps. An AdamW over the whole
+    [D]: a decision made here: each identity has its own moments and its own number of steps. An AdamW over the whole
     table would move and decay identities that nobody saw.
 
     Args:

@@ -16,7 +16,7 @@ from trackmill.models.ipmot.losses.contrastive import full_precision
 def triplet(embeddings: Tensor, identities: Tensor, margin: float = 0.3) -> Tensor:
     """L_tri: max(|e - P(e)| - |e - N(e)| + margin, 0) (Eq. 9), averaged over anchors.
 
-    [D16]: a decision made here: P is the farthest entry of the same identity, N the nearest of another one, and the
+    [D]: a decision made here: P is the farthest entry of the same identity, N the nearest of another one, and the
     distance is euclidean, of vectors that are not normalised. Entries without a P or without an N are no anchors.
 
     Args:
@@ -50,7 +50,7 @@ def triplet(embeddings: Tensor, identities: Tensor, margin: float = 0.3) -> Tens
 def image_to_text_cross_entropy(scores: Tensor, labels: Tensor, smoothing: float = 0.1) -> Tensor:
     """L_i2tce: each embedding finds the text of its identity, with smoothed labels (Eq. 10), averaged over entries.
 
-    The target is (1 - epsilon) for the own identity plus epsilon / K for every one. [D17]: a decision made here: K, the
+    The target is (1 - epsilon) for the own identity plus epsilon / K for every one. [D]: a decision made here: K, the
     "T" of Eq. 10, counts the identities of the clip and not those of the whole TrackBook.
 
     Args:

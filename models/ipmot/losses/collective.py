@@ -25,7 +25,7 @@ def collective_average(total: Tensor, number: Tensor | int) -> Tensor:
     """Eq. 7: the losses of all frames and both parts, detection and tracking, divided by T.
 
     T is the number of ground-truth boxes in the clip, as the text defines it; the bounds that Eq. 7 prints mix it with
-    the number of frames. [D14]: a box counts once, also under the query-balanced strategy, where detect and track
+    the number of frames. [D]: a box counts once, also under the query-balanced strategy, where detect and track
     query both learn it. T is averaged over the ranks, whose clips have at least one box together: since engines average
     gradients over the ranks too, every box of a step weighs the same, on whichever rank it is and on however many.
 
@@ -57,6 +57,6 @@ def extended_collective_average(
         triplet_weight, cross_entropy_weight: section 4.2.
 
     Returns:
-        Scalar. Layers are added, not averaged [D18].
+        Scalar. Layers are added, not averaged [D].
     """
     return clip + triplet_weight * triplet.sum() + cross_entropy_weight * cross_entropy.sum()

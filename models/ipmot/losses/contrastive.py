@@ -22,7 +22,7 @@ def similarity(images: Tensor, texts: Tensor, form: Similarity = "dot", temperat
     Args:
         images: (B, E) vectors V in the space of both.
         texts: (K, E) vectors T.
-        form: "dot" as printed, of vectors as they are; "cosine" of unit vectors, over the temperature. [D7]: a decision
+        form: "dot" as printed, of vectors as they are; "cosine" of unit vectors, over the temperature. [D]: a decision
             made here, as the paper prints no temperature and unit vectors without one make a nearly flat softmax.
         temperature: tau of "cosine"; CLIP's own is 0.01. Not used by "dot".
 
@@ -39,7 +39,7 @@ def similarity(images: Tensor, texts: Tensor, form: Similarity = "dot", temperat
 def image_to_text(scores: Tensor, labels: Tensor) -> Tensor:
     """L_i2t: each picture finds the text of its identity among all (Eq. 2), averaged over pictures.
 
-    [D8]: a decision made here: the sum below the fraction runs over identities, each once. Eq. 2 sums over the pairs of
+    [D]: a decision made here: the sum below the fraction runs over identities, each once. Eq. 2 sums over the pairs of
     a batch, where an identity with several pictures would be its own rival.
 
     Args:
@@ -62,7 +62,7 @@ def text_to_image(scores: Tensor, labels: Tensor, form: TextToImage = "log_sum")
         scores: (B, K) similarities.
         labels: (B,) int64, the column of the own identity. Identities without a picture are left out.
         form: "log_sum" as printed, -1/|P| log(sum over P / sum over all): the sum is inside the logarithm. "mean_log",
-            the form that it descends from: -1/|P| sum over P of log(exp(s) / sum over all). [D9]: which of them is a
+            the form that it descends from: -1/|P| sum over P of log(exp(s) / sum over all). [D]: which of them is a
             decision made here. They are equal for identities with one picture.
 
     Returns:

@@ -35,7 +35,7 @@ def deduplication_targets(
     num_detect: int,
     background: str = "zero",
 ) -> Tensor:
-    """[D13] which queries stay: a decision made here, as the paper names no targets for d.
+    """[D] which queries stay: a decision made here, as the paper names no targets for d.
 
     | query | target |
     |---|---|
@@ -65,7 +65,7 @@ def deduplication_targets(
 
 
 def deduplication_loss(duplicates: Tensor, targets: Tensor) -> Tensor:
-    """[D13] sigmoid focal loss (alpha 0.25, gamma 2) of d, summed over the queries; a scalar, in float32.
+    """[D] sigmoid focal loss (alpha 0.25, gamma 2) of d, summed over the queries; a scalar, in float32.
 
     Args:
         duplicates: (Q,) logits d.

@@ -1,6 +1,6 @@
 """Sections `clips` and `objects` of a recipe for tracking by query: which frames, which boxes, which augmentation.
 
-The defaults are IP-MOT's for MOT17 (specification of the paper's 4.2 and of MeMOTR's public code, which it builds on).
+The defaults are IP-MOT's for MOT17 (section 4.2 of the paper, and MeMOTR's public code, whose augmentation it takes).
 What the paper leaves open is marked [D]: a decision made here.
 """
 
@@ -111,7 +111,7 @@ class QuerySources(Settings):
     static_identities: bool = Field(
         False,
         description="Whether the boxes of pictures are identities that last (TrackBook entries of their own), beyond "
-        "the example [D11].",
+        "the example [D].",
     )
 
     def sidecars(self) -> dict[str, tuple[str, ...]]:

@@ -67,7 +67,7 @@ class IpMotTraining(TrainingModule):
         """The losses of a batch; every rank calls it, since the TrackBook learns from the crops of all.
 
         Returns:
-            `total`; `tracker`, the collective average (E7). Unweighted: of its last layer `focal`, `l1` and `giou`;
+            `total`; `tracker`, the collective average (Eq. 7). Unweighted: of its last layer `focal`, `l1` and `giou`;
             `dem`, where there is a deduplication module; `triplet` and `i2tce`, sums over layers, where they are used;
             `i2t` and `t2i`, where there is a TrackBook. Then the statistics of `ClipResult` and `boxes`, a clip.
         """
@@ -130,7 +130,7 @@ class IpMotTraining(TrainingModule):
     def _align(self, result: ClipResult, keys: dict[int, int], texts: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
         """(layers,) triplet losses and (layers,) cross-entropies of one clip; zeros where there is nothing to compare.
 
-        [D11] Those who are nobody in the TrackBook have no part: somebody in a single picture does not change over
+        [D] Those who are nobody in the TrackBook have no part: somebody in a single picture does not change over
         time, and of somebody unknown it is not known from whom they differ.
         """
         device = result.focal.device

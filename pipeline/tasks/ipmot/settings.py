@@ -75,9 +75,9 @@ class MatchingSettings(Settings):
 class LossSection(Settings):
     """Section `loss`: weights of the extended collective average loss (equations 7 to 11)."""
 
-    class_weight: float = Field(2.0, ge=0, description="Of the focal loss (E8); 2 in the paper.")
-    l1_weight: float = Field(5.0, ge=0, description="Of the L1 loss of boxes (E8); 5 in the paper.")
-    giou_weight: float = Field(2.0, ge=0, description="Of the GIoU loss (E8); 2 in the paper.")
+    class_weight: float = Field(2.0, ge=0, description="Of the focal loss (Eq. 8); 2 in the paper.")
+    l1_weight: float = Field(5.0, ge=0, description="Of the L1 loss of boxes (Eq. 8); 5 in the paper.")
+    giou_weight: float = Field(2.0, ge=0, description="Of the GIoU loss (Eq. 8); 2 in the paper.")
     auxiliary_weight: float = Field(1.0, ge=0, description="Of the same losses at each inner decoder layer [D].")
     dem_weight: float = Field(2.0, ge=0, description="Of the deduplication module's focal loss [D].")
     dem_background: Literal["zero", "ignore"] = Field(
@@ -90,9 +90,9 @@ class LossSection(Settings):
         description="Pull embeddings of the same person together, and to the texts of the TrackBook. false: neither, "
         "and CLIP is not needed.",
     )
-    triplet: bool = Field(True, description="Whether the alignment has the triplet loss (E9, table 6).")
+    triplet: bool = Field(True, description="Whether the alignment has the triplet loss (Eq. 9, table 6).")
     i2tce: bool = Field(
-        True, description="Whether the alignment has the cross-entropy to texts (E10, table 6), which needs CLIP."
+        True, description="Whether the alignment has the cross-entropy to texts (Eq. 10, table 6), which needs CLIP."
     )
     triplet_weight: float = Field(2.0, ge=0, description="Of the triplet loss; 2 in the paper.")
     margin: float = Field(0.3, ge=0, description="Of the triplet loss: alpha; 0.3 in the paper.")
@@ -144,13 +144,14 @@ class TrackBookSection(Settings):
     eps: float = Field(_DEFAULT.eps, gt=0, le=1, description="Of its AdamW [D].")
     similarity: Literal["dot", "cosine"] = Field(
         _DEFAULT.similarity,
-        description="Of pictures or embeddings and texts, here and in loss.i2tce: dot products as printed (E1), or "
+        description="Of pictures or embeddings and texts, here and in loss.i2tce: dot products as printed (Eq. 1), or "
         "cosines over `temperature` [D].",
     )
     temperature: float = Field(_DEFAULT.temperature, gt=0, description="Of cosines; CLIP's own is 0.01 [D].")
     t2i: Literal["log_sum", "mean_log"] = Field(
         _DEFAULT.text_to_image,
-        description="Where an identity has several crops: log of their sum, as printed (E4), or the mean of logs [D].",
+        description="Where an identity has several crops: log of their sum, as printed (Eq. 4), or the mean of logs "
+        "[D].",
     )
     positions: Literal["bilinear", "bicubic"] = Field(
         "bilinear", description="How CLIP's positions are resized from squares to upright crops [D]."
