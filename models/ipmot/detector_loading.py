@@ -65,8 +65,9 @@ def load_detector(
         _check_layout(checkpoint, conventions)
         sizes = sizes_of(checkpoint, conventions, heads)
     own = replace(checkpoint, tensors=to_own_names(checkpoint, sizes))
-    with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, and replaced at once
+    with torch.device("meta"):  # no fresh weights are drawn: all are replaced, or it is an error
         detector = DeformableDetr(sizes)
+    detector.to_empty(device="cpu")
     what = "DAB-Deformable-DETR" if sizes.form == "dab" else "Deformable-DETR"
     fit(detector, own, f"{what} of {sizes.queries} queries and {sizes.classes} classes")
     return detector.to(place).eval()

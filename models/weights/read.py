@@ -38,8 +38,11 @@ _COMPILED = "_orig_mod."
 _COUNTERS = ("n_averaged", "steps")
 """What averaging tools put beside the names."""
 
-_TRAINER_LEFTOVERS = re.compile(r"(mmengine|mmcv|mmdet|numpy)\.[\w.]+|(builtins\.)?getattr|_codecs\.encode")
-"""What mmengine stores beside the tensors: its log, made of these. Read as nothing, see `_leftover`."""
+_TRAINER_LEFTOVERS = re.compile(
+    r"(mmengine|mmcv|mmdet|numpy)\.[\w.]+|(builtins\.)?getattr|_codecs\.encode|argparse\.Namespace"
+)
+"""What training tools store beside the tensors: mmengine its log, the DETR family its arguments. Read as nothing, see
+`_Leftover`."""
 
 MAX_HEADER_BYTES = 16 << 20
 """Of the header of a safetensors file: 100,000 tensors have 10 MB."""
@@ -238,7 +241,8 @@ def _read_torch(path: Path, where: str, verified: bool) -> Any:
     try:
         # Only tensors and plain containers are made, whatever the file asks for.
         if not zipfile.is_zipfile(path):  # torch before 1.6
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([(_Leftover, "argparse.Namespace")]):
+                return torch.load(path, map_location="cpu", weights_only=True)
         if is_torchscript(path):
             return read_torchscript(path, verified=verified)
         _check_records(path)

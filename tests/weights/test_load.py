@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import itertools
 import os
@@ -244,6 +245,16 @@ def test_a_file_that_holds_more_than_tensors_is_refused_and_not_run(content: Any
     import builtins
 
     assert not hasattr(builtins, "trap_was_sprung")
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "torch before 1.6"])
+def test_what_the_detr_family_stores_beside_the_tensors_is_read_as_nothing(zipped: bool, tmp_path: Path) -> None:
+    """Its published files hold the arguments of the training, as argparse gave them."""
+    arguments = argparse.Namespace(lr=2e-4, backbone="resnet50", nested=argparse.Namespace(masks=False), dims=[1, 2])
+    stored = {"model": {"a.weight": torch.ones(2)}, "lr_scheduler": {"step": 1}, "epoch": 49, "args": arguments}
+    path = tmp_path / "checkpoint.pth"
+    torch.save(stored, path, _use_new_zipfile_serialization=zipped)
+    assert read_checkpoint(path)["a.weight"].tolist() == [1, 1]
 
 
 def test_what_mmengine_stores_beside_the_tensors_is_read_as_nothing(
