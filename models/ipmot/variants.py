@@ -68,6 +68,11 @@ class Variant:
             raise ValueError(f"{self.name}: track_update must be qim, memotr or identity, not {self.track_update!r}")
         if self.track_update == "memotr" and self.detector.form != "dab":
             raise ValueError(f'{self.name}: track_update = "memotr" goes with detector.form = "dab" alone; take qim')
+        if self.track_update == "memotr" and self.detector.hidden % 8:
+            raise ValueError(
+                f'{self.name}: track_update = "memotr" has 8 attention heads, so detector.hidden must be a multiple of '
+                f"8, not {self.detector.hidden}"
+            )
         for name in ("score_threshold", "keep_threshold", "iou_threshold", "memory_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{self.name}: {name} must be in 0..1, not {getattr(self, name)}")

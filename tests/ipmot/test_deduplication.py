@@ -25,6 +25,7 @@ def test_score_is_never_above_its_larger_factor_and_is_the_factor_where_both_are
 def test_score_is_float32_also_of_halves() -> None:
     assert tracking_score(torch.zeros(2).bfloat16(), torch.zeros(2).bfloat16()).tolist() == [0.5, 0.5]
     assert tracking_score(torch.zeros(2).bfloat16()).dtype == torch.float32
+    assert tracking_score(torch.zeros(2).double(), torch.zeros(2).double()).dtype == torch.float64
 
 
 # Three detect queries, 0 to 2, and two track queries, 3 and 4. `positives`: query -> whether its person is newborn.

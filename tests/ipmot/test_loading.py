@@ -205,3 +205,8 @@ def test_published_variants_are_told_apart_by_their_shapes() -> None:
         for name in ("ip_mot", "ip_mot_star"):
             assert recognise(IpMot(VARIANTS[name]).state_dict()) == name
     assert recognise(coco_names(small_tracker().state_dict())) is None
+
+
+def test_memotrs_update_has_eight_heads() -> None:
+    with pytest.raises(ValueError, match="detector.hidden must be a multiple of 8, not 36"):
+        small_variant(track_update="memotr", sizes={"hidden": 36, "heads": 4})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trackmill.models.ipmot.losses.contrastive import full_precision
 from trackmill.models.ipmot.losses.detection import focal_loss
 
 IGNORED = -1
@@ -12,7 +13,7 @@ IGNORED = -1
 
 
 def tracking_score(confidence: Tensor, duplicates: Tensor | None = None) -> Tensor:
-    """Eq. 6: s = sqrt(sigmoid(c) sigmoid(d)), in float32.
+    """Eq. 6: s = sqrt(sigmoid(c) sigmoid(d)), in float32, or float64 of such.
 
     A geometric mean: never above the larger factor, and the factor itself where both are equal. So a score of 0.5 needs
     both.
@@ -24,8 +25,8 @@ def tracking_score(confidence: Tensor, duplicates: Tensor | None = None) -> Tens
     Returns:
         (Q,) in 0..1.
     """
-    score = confidence.float().sigmoid()
-    return score if duplicates is None else (score * duplicates.float().sigmoid()).sqrt()
+    score = full_precision(confidence).sigmoid()
+    return score if duplicates is None else (score * full_precision(duplicates).sigmoid()).sqrt()
 
 
 def deduplication_targets(
@@ -73,4 +74,4 @@ def deduplication_loss(duplicates: Tensor, targets: Tensor) -> Tensor:
     """
     counts = targets != IGNORED
     # Multiplied rather than selected: a selection would wait for the device.
-    return focal_loss(duplicates.float(), (targets == 1).float(), counts.float())
+    return focal_loss(full_precision(duplicates), targets == 1, counts.float())
