@@ -208,5 +208,5 @@ def test_published_variants_are_told_apart_by_their_shapes() -> None:
 
 
 def test_memotrs_update_has_eight_heads() -> None:
-    with pytest.raises(ValueError, match="detector.hidden must be a multiple of 8, not 36"):
+    with pytest.raises(ValueError, match=r"detector\.hidden must be a multiple of 8, not 36"):
         small_variant(track_update="memotr", sizes={"hidden": 36, "heads": 4})
