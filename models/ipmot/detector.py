@@ -38,6 +38,9 @@ FROZEN = {
 }
 """Parts of backbones that are not trained."""
 
+GRID_SIZE = (0.05, 0.15)
+"""Width and height of fresh anchors on a grid, as shares of the picture's: an upright person."""
+
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
@@ -150,6 +153,7 @@ class DeformableDetr(nn.Module):
     @torch.no_grad()
     def _reset_heads(self) -> None:
         """The published initialisation: scores of 0.01, and boxes at their references, small in the first layer."""
+        on_grid = self.sizes.anchors == "grid" and self.sizes.form == "dab"
         for index, (score, box) in enumerate(zip(self.class_embed, self.bbox_embed)):
             assert isinstance(score, nn.Linear) and isinstance(box, Mlp)
             last = box.layers[-1]
@@ -157,8 +161,10 @@ class DeformableDetr(nn.Module):
             nn.init.constant_(score.bias, -math.log((1 - PRIOR) / PRIOR))
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
-            if index == 0:
+            if index == 0 and not on_grid:
                 last.bias[2:] = -2.0
+        if on_grid:
+            self.refpoint_embed.weight.copy_(grid_anchors(self.sizes.queries))
 
     def pyramid(self, images: Tensor, masks: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The L projected maps of pictures, and the padding of each.
@@ -290,6 +296,22 @@ class DeformableDetr(nn.Module):
         """The form that `forward` gives, of what `decode` gave."""
         layers = [{"pred_logits": each, "pred_boxes": box} for each, box in zip(decoded.logits, decoded.boxes)]
         return {**layers[-1], "aux": layers[:-1]}
+
+
+def grid_anchors(number: int) -> Tensor:
+    """Anchors of the size `GRID_SIZE`, spread evenly over the picture.
+
+    Args:
+        number: of anchors.
+
+    Returns:
+        (number, 4) logits of cx, cy, w, h.
+    """
+    columns = math.ceil(math.sqrt(number))
+    cells = torch.linspace(0, columns * columns - 1, number).round().long()  # some of the square's, evenly
+    centres = torch.stack([cells % columns + 0.5, cells // columns + 0.5], dim=-1) / columns
+    sizes = torch.logit(torch.tensor(GRID_SIZE))
+    return torch.cat([torch.logit(centres), sizes.expand(number, 2)], dim=-1)
 
 
 def _projections(channels: tuple[int, ...], sizes: DetectorSizes) -> nn.ModuleList:

@@ -69,12 +69,15 @@ class DetectorSizes:
     conventions: Conventions = "coco"
     box_refinement: bool = True
     separate_first_layers: int = 0
+    anchors: Literal["normal", "grid"] = "normal"
 
     def __post_init__(self) -> None:
         if self.form not in ("dab", "plain"):
             raise ValueError(f"form must be dab or plain, not {self.form!r}; two-stage detectors are not supported")
         if self.conventions not in ("coco", "memotr"):
             raise ValueError(f"conventions must be coco or memotr, not {self.conventions!r}")
+        if self.anchors not in ("normal", "grid"):
+            raise ValueError(f"anchors must be normal or grid, not {self.anchors!r}")
         for field in POSITIVE:
             value = getattr(self, field)
             if type(value) is not int or value < 1:

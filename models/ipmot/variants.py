@@ -111,6 +111,7 @@ VARIANTS: dict[str, Variant] = {
                 decoder_layers=3,
                 feedforward=256,
                 queries=30,
+                anchors="grid",
             ),
             short_side=240,
             long_side=576,

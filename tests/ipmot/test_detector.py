@@ -256,6 +256,22 @@ def test_fresh_heads_score_a_hundredth_and_begin_at_their_anchors() -> None:
     assert 0.001 < float(found["pred_logits"].sigmoid().mean()) < 0.05
 
 
+@pytest.mark.parametrize("queries", [1, 7, 16])
+def test_fresh_anchors_on_a_grid_cover_the_picture_with_people(queries: int) -> None:
+    pytest.importorskip("timm")
+    sizes = DetectorSizes(backbone="ssdlite_mobilenet", hidden=16, heads=2, encoder_layers=1, decoder_layers=1,
+                          feedforward=8, queries=queries, anchors="grid")  # fmt: skip
+    detector = DeformableDetr(sizes)
+    anchors = detector.refpoint_embed.weight.detach().sigmoid()
+    assert len(torch.unique(anchors[:, :2], dim=0)) == queries
+    for axis in range(2):
+        assert torch.cdist(torch.linspace(0, 1, 5)[:, None], anchors[:, axis, None]).amin(1).max() <= (
+            0.5 if queries < 4 else 0.25
+        )
+    torch.testing.assert_close(anchors[:, 2:], torch.tensor([[0.05, 0.15]]).expand(queries, 2))
+    assert not detector.bbox_embed[0].layers[-1].bias.any(), "the first layer's boxes are the anchors"
+
+
 def test_all_that_is_trained_has_a_gradient_and_norms_stay_frozen() -> None:
     torch.manual_seed(0)
     detector = DeformableDetr(
