@@ -81,11 +81,13 @@ def draw_frame(
         canvas = _fill(canvas, sample, frame, layers)
     draw = ImageDraw.Draw(canvas)
     line = max(1, round(max(canvas.size) / 400))
+    # Sides that lie far outside are moved to just outside: Pillow draws them pixel by pixel.
+    beyond = 10 * line
+    limits = [side + beyond for side in canvas.size] * 2
     for boxes, colours, thickness in groups:
         for box, colour in zip(boxes, colours):
-            draw.rectangle(
-                [round(value * scale) for value in box], outline=colour, width=max(1, round(line * thickness))
-            )
+            sides = [min(max(round(value * scale), -beyond), limit) for value, limit in zip(box, limits)]
+            draw.rectangle(sides, outline=colour, width=max(1, round(line * thickness)))
     if "objects" in layers and record.objects is not None:
         colours = [identity_colour(identity) for identity in record.objects.ids]
         visible, names = visible_boxes(sample.record, frame).tolist(), list(map(str, record.objects.ids))
