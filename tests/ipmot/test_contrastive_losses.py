@@ -179,3 +179,10 @@ def test_under_autocast_everything_is_float32() -> None:
 def test_each_says_its_equation() -> None:
     for each, number in zip(ALL, (1, 2, 4, 9, 10), strict=True):
         assert f"(Eq. {number})" in (each.__doc__ or "")
+
+
+def test_other_forms_are_refused() -> None:
+    with pytest.raises(ValueError, match="form must be dot or cosine, not 'cos'"):
+        similarity(torch.ones(1, 2), torch.ones(1, 2), "cos")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="form must be log_sum or mean_log, not 'mean'"):
+        text_to_image(torch.ones(1, 2), torch.tensor([0]), "mean")  # type: ignore[arg-type]

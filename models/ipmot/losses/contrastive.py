@@ -28,7 +28,12 @@ def similarity(images: Tensor, texts: Tensor, form: Similarity = "dot", temperat
 
     Returns:
         (B, K).
+
+    Raises:
+        ValueError: another form.
     """
+    if form not in ("dot", "cosine"):
+        raise ValueError(f"form must be dot or cosine, not {form!r}")
     images, texts = full_precision(images), full_precision(texts)
     if form == "cosine":
         images, texts = F.normalize(images, dim=-1) / temperature, F.normalize(texts, dim=-1)
@@ -67,7 +72,12 @@ def text_to_image(scores: Tensor, labels: Tensor, form: TextToImage = "log_sum")
 
     Returns:
         A scalar; 0 with a gradient graph where there is no picture.
+
+    Raises:
+        ValueError: another form.
     """
+    if form not in ("log_sum", "mean_log"):
+        raise ValueError(f"form must be log_sum or mean_log, not {form!r}")
     scores = full_precision(scores)
     if not len(scores):
         return scores.sum()
