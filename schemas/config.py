@@ -133,6 +133,8 @@ def build(cls: type[S], values: dict[str, Any], where: str) -> S:
 
 def _explain(cls: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:
     dotted = shortened(".".join(str(part) for part in location), _LONGEST_KEY)
+    if kind == "tuple_type":
+        return f"{dotted}: should be a list in brackets{_example(cls, location)}"
     if kind != "extra_forbidden":
         return f"{dotted}: {message.removeprefix('Value error, ')}"
     owner: Any = cls
@@ -146,6 +148,16 @@ def _explain(cls: type[BaseModel], location: tuple[int | str, ...], kind: str, m
     hint = f"did you mean {elsewhere[0]!r}?" if elsewhere else f"known keys: {', '.join(known)}"
     hint = nearest(name, owner.model_fields, section) or hint
     return f"unknown key {dotted!r}; {hint}"
+
+
+def _example(cls: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """The default of a key, unless it is empty or within a list."""
+    owner: Any = cls
+    for part in location[:-1]:
+        owner = _section(owner.model_fields[part].annotation) if owner and part in owner.model_fields else None
+    field = owner.model_fields.get(location[-1]) if owner else None
+    default = field.get_default(call_default_factory=True) if field else None
+    return f", such as {orjson.dumps(default).decode()}" if isinstance(default, tuple) and default else ""
 
 
 def _keys(cls: type[BaseModel], section: str = "") -> Iterator[str]:

@@ -80,3 +80,12 @@ def test_assignments_without_end_are_a_sentence(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         assignment(text)
     assert len(str(caught.value)) < 300
+
+
+def test_one_value_where_a_list_should_be_is_shown_a_list() -> None:
+    with pytest.raises(
+        ConfigError, match=r"settings: section\.scale: should be a list in brackets, such as \[0\.5,1\.5\]$"
+    ):
+        build(_Whole, {"section": {"scale": 5}}, "settings")
+    with pytest.raises(ConfigError, match=r"optim\.groups: should be a list in brackets$"):
+        make_recipe({"optim": {"groups": 1}}, "recipe")

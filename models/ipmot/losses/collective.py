@@ -50,6 +50,9 @@ def extended_collective_average(
 ) -> Tensor:
     """Eq. 11: the collective average plus the weighted alignment losses of the chosen decoder layers.
 
+    Eq. 11 divides sums over the embeddings by T. [D]: a decision made here: they are means over those embeddings that
+    have a loss (Eqs. 9 and 10), so that their weight does not depend on how many queries have learnt a box.
+
     Args:
         clip: scalar of `collective_average`.
         triplet: (layers,) mean of Eq. 9 over the entries of each layer's pool.

@@ -1,5 +1,7 @@
 """Pictures of people against texts of people: what the TrackBook learns by (section 3.2, Eqs. 1, 2 and 4).
 
+Eq. 3 is Eq. 4 where each identity has one picture, so it has no function of its own.
+
 Legend: `B` crops, `K` identities, `E` length of a vector. Everything is computed in float32 also under autocast, as
 unnormalised vectors have dot products of hundreds; float64 stays float64.
 """

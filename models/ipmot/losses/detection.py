@@ -31,6 +31,8 @@ def focal_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -
 def l1_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     """Distance of four numbers, the second part of Eq. 8.
 
+    The paper speaks of width and height; as in DETR, whose loss it takes, the centre counts too.
+
     Args:
         boxes, targets: (P, 4) cx, cy, w, h in 0..1.
 
