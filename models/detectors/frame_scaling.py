@@ -61,7 +61,7 @@ class FrameScaling:
             (B, 3, h, w) float32, whole numbers 0..255.
         """
         batch = torch.stack(
-            [torch.from_numpy(np.require(image, requirements="CW")) for image in images]
+            [torch.from_numpy(np.require(image, requirements=("C", "W"))) for image in images]
         )  # (B, H, W, 3)
         batch = batch.to(device).permute(0, 3, 1, 2).float()  # (B, 3, H, W)
         size = self.size(*batch.shape[2:])

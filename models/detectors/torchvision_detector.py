@@ -164,7 +164,7 @@ class TorchvisionDetector(Detector):
         check_images(images)
         if not images:
             return []
-        batch = [torch.from_numpy(np.require(image, requirements="CW")).to(self._device) for image in images]
+        batch = [torch.from_numpy(np.require(image, requirements=("C", "W"))).to(self._device) for image in images]
         outputs = self._model([image.permute(2, 0, 1).float() / 255 for image in batch])  # (3, H, W) each
         return [self._detections(output) for output in outputs]
 

@@ -135,7 +135,9 @@ class DetrDetector(Detector):
         sizes = [fitted(image.shape[0], image.shape[1], options.short_side, options.long_side) for image in images]
         found: dict[int, Detections] = {}
         for places in _batches(sizes, options.batch_size or (1 if device.type == "cpu" else 8)):
-            pixels = [torch.from_numpy(np.require(images[place], requirements="CW")).to(device) for place in places]
+            pixels = [
+                torch.from_numpy(np.require(images[place], requirements=("C", "W"))).to(device) for place in places
+            ]
             scaled = torch.cat([resized(each.permute(2, 0, 1)[None], sizes[places[0]]) for each in pixels])
             batch, masks = network_input(scaled, self.network.mean, self.network.std, divisor=1)
             with torch.autocast(device.type, torch.bfloat16, enabled=options.dtype == "bfloat16"):

@@ -151,7 +151,7 @@ class Stream:
         with stage("resize"):
             size = fitted(height, width, settings.short_side, settings.long_side)
             # A picture that must not be written to is copied: torch knows no such tensors, and warns.
-            pixels = torch.from_numpy(np.require(image, requirements="CW")).to(device).permute(2, 0, 1)[None]
+            pixels = torch.from_numpy(np.require(image, requirements=("C", "W"))).to(device).permute(2, 0, 1)[None]
             detector = self.model.detector
             images, masks = network_input(resized(pixels, size), detector.mean, detector.std)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):

@@ -47,7 +47,7 @@ class StreamEmbedder(Embedder):
             if not len(each) and not self._network.variant.remembers:
                 embeddings.append(np.zeros((0, 0), np.float32))
                 continue
-            pixels = torch.from_numpy(np.require(image, requirements="CW")).to(self._network.device)
+            pixels = torch.from_numpy(np.require(image, requirements=("C", "W"))).to(self._network.device)
             frame = pixels.permute(2, 0, 1).float() / 255  # (3, H, W)
             rows = self._stream.step(frame, torch.from_numpy(np.ascontiguousarray(each)))
             embeddings.append(rows.float().cpu().numpy())
