@@ -86,7 +86,7 @@ def data_card(config: Mapping[str, Any], receipts: Sequence[Receipt], licenses: 
         "fingerprint give the same bytes for the same plan.\n\n"
         + _table(("setting", "value"), flatten(settings).items()),
         _READ,
-        _limits(proposer),
+        _limits(proposer, amodal=bool(dict(config.get("read") or {}).get("amodal"))),
         "## Set aside\n\n" + _set_aside(rows),
     ]
     return "\n".join(sections)
@@ -112,7 +112,7 @@ def _totals(rows: Sequence[Any], stored: Sequence[Any], shards: Sequence[Any]) -
     return [*totals, ("items quarantined", statuses["quarantined"]), ("items skipped", statuses["skipped"])]
 
 
-def _limits(proposer: str) -> str:
+def _limits(proposer: str, *, amodal: bool) -> str:
     lines = [
         "- Proposals are class-agnostic and unchecked: no person has looked at them.",
         "- A negative is a proposal without an annotated object; where the annotation forgot an object, it is wrong.",
@@ -120,6 +120,10 @@ def _limits(proposer: str) -> str:
     ]
     if proposer == "graph":
         lines.insert(0, "- Graph proposals are regions of like colour: mostly *parts* of objects, seldom whole ones.")
+    if amodal:
+        lines.append(
+            "- Boxes of objects are amodal: they may leave the frame, with coordinates below 0 or past its sides."
+        )
     return "## Limits\n\n" + "\n".join(lines) + "\n"
 
 

@@ -113,6 +113,12 @@ def test_card_says_what_how_and_how_to_read(dataset):
     assert "| graph.min\\_area | 0.001 |" in text and "*parts*" in text and CONFIG["fingerprint"] in text
 
 
+def test_card_says_that_boxes_may_leave_frames(dataset):
+    assert "amodal: they may leave" not in data_card(CONFIG, dataset.receipts)
+    config = CONFIG | {"read": {**CONFIG.get("read", {}), "amodal": True}}
+    assert "- Boxes of objects are amodal: they may leave" in data_card(config, dataset.receipts)
+
+
 def test_the_program_in_the_card_runs(dataset, monkeypatch, capsys):
     program = data_card(CONFIG, dataset.receipts).split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(dataset.layout.root)
