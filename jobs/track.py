@@ -38,10 +38,11 @@ def add_options(p: JobParser) -> None:
     """What is tracked, with what, and what is written."""
     add = p.option
     add("--video", required=True, metavar="URL", help="a video, a folder of pictures, or a MOTChallenge sequence")
+    alone = [name for name, entry in MODELS.items() if entry.end_to_end]
     sources = (
         f"a file (MOTChallenge .txt, COCO .json, .parquet), {', '.join(detector_forms())}, or your own "
         "my_package.my_module:Class; masa is the model's own proposal head, detic alone that inside masa_detic, "
-        "or on the maps of scaletrack_unified_detic; an end-to-end model needs none "
+        f"or on the maps of scaletrack_unified_detic; none for {', '.join(alone)}, which find people themselves "
         f"(default {DEFAULT_DETECTOR}, people, where its extra is installed)"
     )
     add("--detections", metavar="WHAT", help=sources)
