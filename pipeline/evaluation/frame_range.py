@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trackmill.pipeline.evaluation.readers.mot_sequence_file import SequenceFile
 from trackmill.pipeline.formats.errors import BadTracks
+
+if TYPE_CHECKING:
+    from trackmill.pipeline.evaluation.readers.mot_sequence_file import SequenceFile
 
 _RANGE = re.compile(r"(\d*|0?\.\d+):(\d*|0?\.\d+)")
 _END = int(np.iinfo(np.int64).max)
