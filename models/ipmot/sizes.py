@@ -25,8 +25,8 @@ POSITIVE = (
 class DetectorSizes:
     """DAB-Deformable-DETR (Liu et al., ICLR 2022) or plain Deformable-DETR (Zhu et al., ICLR 2021).
 
-    Three things that weights do not show differ between the code of the published COCO models and that of MeMOTR, which
-    trained trackers on; `conventions` says which hold ([D]: coco, in which the weights were trained first).
+    Four things that weights do not show differ between the code of the published COCO models and that of MeMOTR, whose
+    training starts from them; `conventions` says which hold ([D]: coco, under which the weights were trained first).
 
     | | coco | memotr |
     | --- | --- | --- |
