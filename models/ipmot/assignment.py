@@ -131,7 +131,7 @@ def keep(
         target_ids: (G,).
         track_ids: (N_t,).
         score_threshold, iou_threshold: see `trackmill.models.ipmot.variants.Variant`.
-        newborn_iou_threshold, released: see `trackmill.models.ipmot.clip_pass.ClipPassSettings`.
+        newborn_iou_threshold, released: see `trackmill.models.ipmot.clip_records.ClipPassSettings`.
     """
     num_detect = len(scores) - len(track_ids)
     above = scores > score_threshold

@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trackmill.models.backbones.multilevel import MultiLevelBackbone, build_backbone
+from trackmill.models.backbones.multilevel import MultiLevelBackbone
 from trackmill.models.ipmot.decoder import Decoder, Mlp
 from trackmill.models.ipmot.encoder import EncodedMaps as EncodedMaps
 from trackmill.models.ipmot.encoder import Encoder
+from trackmill.models.ipmot.picture_maps import PictureMaps, projections
 from trackmill.models.ipmot.positions import inverse_sigmoid, level_masks, map_embedding, valid_ratios
 from trackmill.models.ipmot.queries import Queries
 from trackmill.models.ipmot.sizes import DetectorSizes
@@ -31,12 +32,6 @@ from trackmill.models.layers.deformable_attention import DeformableAttention
 
 PRIOR = 0.01
 """Score that fresh class heads give everything, so that the focal loss begins small (Lin et al., ICCV 2017)."""
-
-FROZEN = {
-    "resnet50": ("conv1", "layer1"),  # as published: what sees edges and colours does not learn
-    "ssdlite_mobilenet": ("conv_head", "bn2"),  # its maps do not depend on them
-}
-"""Parts of backbones that are not trained."""
 
 GRID_SIZE = (0.05, 0.15)
 """Width and height of fresh anchors on a grid, as shares of the picture's: an upright person."""
@@ -80,41 +75,6 @@ class Transformer(nn.Module):
         nn.init.normal_(self.level_embed)
 
 
-class PictureMaps(nn.Module):
-    """The backbone under the names of the published files: maps of pictures of any size, which it pads itself.
-
-    Args:
-        name: a key of `trackmill.models.backbones.multilevel.BACKBONES`.
-        divisor: sides are padded to multiples of it, and of what the backbone asks for.
-    """
-
-    def __init__(self, name: str, divisor: int) -> None:
-        super().__init__()
-        whole = build_backbone(name)
-        self.body = whole.network
-        self._hidden = (whole,)  # in a tuple it is no part, since its names are not the published ones
-        self.channels, self.mean, self.std = whole.channels, whole.mean, whole.std
-        # A ResNet takes sides of any length, and the published detector gives it such.
-        self.divisor = divisor if name == "resnet50" else math.lcm(divisor, whole.divisor)
-        for part in FROZEN.get(name, ()):
-            self.body.get_submodule(part).requires_grad_(False)
-
-    @property
-    def whole(self) -> MultiLevelBackbone:
-        """The backbone as others load weights into it; it shares all parameters."""
-        return self._hidden[0]
-
-    def train(self, mode: bool = True) -> PictureMaps:
-        """As in any module, but batch norms stay in evaluation mode."""
-        super().train(mode)
-        self.whole.train(mode)
-        return self
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) whose sides are multiples of `divisor` to maps (B, C_l, h_l, w_l), the finest first."""
-        return self.whole.maps(images)
-
-
 class DeformableDetr(nn.Module):
     """A detector with fresh weights.
 
@@ -140,7 +100,7 @@ class DeformableDetr(nn.Module):
         backbone = PictureMaps(sizes.backbone, sizes.divisor)
         self.backbone = nn.ModuleList([backbone])
         self.mean, self.std, self.divisor = backbone.mean, backbone.std, backbone.divisor
-        self.input_proj = _projections(backbone.channels[-sizes.levels :], sizes)
+        self.input_proj = projections(backbone.channels[-sizes.levels :], sizes)
         self._reset_heads()
 
     @property
@@ -312,23 +272,6 @@ def grid_anchors(number: int) -> Tensor:
     centres = torch.stack([cells % columns + 0.5, cells // columns + 0.5], dim=-1) / columns
     sizes = torch.logit(torch.tensor(GRID_SIZE))
     return torch.cat([torch.logit(centres), sizes.expand(number, 2)], dim=-1)
-
-
-def _projections(channels: tuple[int, ...], sizes: DetectorSizes) -> nn.ModuleList:
-    """1 x 1 convolutions of the backbone's maps, and 3 x 3 ones of stride 2 for levels that it has not."""
-    layers, width = nn.ModuleList(), sizes.hidden
-    deepest = channels[-1]
-    for index in range(sizes.levels):
-        if index < len(channels):
-            convolution = nn.Conv2d(channels[index], width, 1)
-        else:
-            convolution = nn.Conv2d(deepest, width, 3, stride=2, padding=1)
-            deepest = width
-        nn.init.xavier_uniform_(convolution.weight)
-        assert convolution.bias is not None
-        nn.init.zeros_(convolution.bias)
-        layers.append(nn.Sequential(convolution, nn.GroupNorm(sizes.norm_groups, width)))
-    return layers
 
 
 def _for_each(values: Tensor, batch: int) -> Tensor:

@@ -1,7 +1,7 @@
 """The variants of IP-MOT: which parts they have, and how they track. Plain data; imports no framework.
 
 The paper is silent in places and contradicts itself in others. Each choice made there is a field here, or a setting of
-the training pass (`trackmill.models.ipmot.clip_pass.ClipPassSettings`); `[D]` in its help marks it.
+the training pass (`trackmill.models.ipmot.clip_records.ClipPassSettings`); `[D]` in its help marks it.
 """
 
 from __future__ import annotations

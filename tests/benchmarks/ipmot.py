@@ -27,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from trackmill.models.ipmot.clip_pass import ClipPassSettings, ClipTargets, run_clip
+from trackmill.models.ipmot.clip_pass import run_clip
+from trackmill.models.ipmot.clip_records import ClipPassSettings, ClipTargets
 from trackmill.models.ipmot.frames import fitted, network_input
 from trackmill.models.ipmot.model import IpMot
 from trackmill.models.ipmot.stream import Stream, StreamSettings

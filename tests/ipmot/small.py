@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trackmill.models.backbones.multilevel import BACKBONES, MultiLevelBackbone
-from trackmill.models.ipmot.clip_pass import ClipTargets
+from trackmill.models.ipmot.clip_records import ClipTargets
 from trackmill.models.ipmot.model import IpMot
 from trackmill.models.ipmot.sizes import DetectorSizes
 from trackmill.models.ipmot.variants import Variant

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tests.ipmot.small import LAYERS, QUERIES, film, people, small_tracker
-from trackmill.models.ipmot.clip_pass import ClipPassSettings, ClipResult, ClipTargets, FrameRecord, run_clip
+from trackmill.models.ipmot.clip_pass import run_clip
+from trackmill.models.ipmot.clip_records import ClipPassSettings, ClipResult, ClipTargets, FrameRecord
 from trackmill.models.ipmot.losses import collective, collective_average, extended_collective_average
 from trackmill.models.ipmot.losses.detection import focal_loss
 from trackmill.models.ipmot.model import IpMot

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from trackmill.models.backbones.multilevel import BACKBONES, MultiLevelBackbone
-from trackmill.models.ipmot.clip_pass import ClipPassSettings, ClipTargets, run_clip
+from trackmill.models.ipmot.clip_pass import run_clip
+from trackmill.models.ipmot.clip_records import ClipPassSettings, ClipTargets
 from trackmill.models.ipmot.frames import network_input
 from trackmill.models.ipmot.model import IpMot
 from trackmill.models.ipmot.sizes import DetectorSizes

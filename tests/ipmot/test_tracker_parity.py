@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from tests.ipmot.filled import FOLDER, assert_as_stored, filled_state, pictures
 from tests.shared_data import NEEDS_DATA
-from trackmill.models.ipmot.clip_pass import ClipPassSettings, ClipResult, ClipTargets, FrameRecord, run_clip
+from trackmill.models.ipmot.clip_pass import run_clip
+from trackmill.models.ipmot.clip_records import ClipPassSettings, ClipResult, ClipTargets, FrameRecord
 from trackmill.models.ipmot.encoder import EncodedMaps
 from trackmill.models.ipmot.loading import load_model
 from trackmill.models.ipmot.losses.collective import collective_average

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.tasks.ipmot_batches import made_batch, made_clip, small_training, small_variant
-from trackmill.models.ipmot.clip_pass import ClipResult
+from trackmill.models.ipmot.clip_records import ClipResult
 from trackmill.models.ipmot.trackbook import TrackBookFull
 from trackmill.pipeline.tasks.ipmot import module as module_file
 from trackmill.pipeline.tasks.ipmot.batch import QueryClip

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from trackmill.models.clip.towers import ClipTowers
-from trackmill.models.ipmot.clip_pass import ClipPassSettings, ClipResult, ClipTargets, run_clip
+from trackmill.models.ipmot.clip_pass import run_clip
+from trackmill.models.ipmot.clip_records import ClipPassSettings, ClipResult, ClipTargets
 from trackmill.models.ipmot.crops import cut_crops
 from trackmill.models.ipmot.frames import network_input
 from trackmill.models.ipmot.losses import (

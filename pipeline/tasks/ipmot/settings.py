@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from trackmill.models.clip.towers import PUBLISHED, ClipSizes
-from trackmill.models.ipmot.clip_pass import ClipPassSettings
+from trackmill.models.ipmot.clip_records import ClipPassSettings
 from trackmill.models.ipmot.trackbook import TrackBookSettings
 from trackmill.pipeline.tasks.variant_changes import VariantChanges, chosen_variant
 from trackmill.schemas.config import Settings
