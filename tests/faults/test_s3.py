@@ -113,6 +113,7 @@ def test_inspecting_on_s3(endpoint: tuple[str, int], bucket: tuple[str, Path], t
     assert SECRET not in done.stdout + done.stderr + page.read_text()
 
 
+@pytest.mark.slow  # it waits between five attempts
 def test_endpoint_that_is_down(tmp_path: Path) -> None:
     """Nothing listens there: one clear line, and no credentials in it."""
     environment = credentials("http://127.0.0.1:1")

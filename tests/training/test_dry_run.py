@@ -121,6 +121,7 @@ def check_a_limit_holds_and_ends() -> None:
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
 
 
+@pytest.mark.slow  # a pytest of its own, which imports everything once more
 def test_limits_of_memory_in_a_process_of_its_own() -> None:
     """All `check_...`: the C library hands out again what other tests have freed, and no limit sees that."""
     command = [
