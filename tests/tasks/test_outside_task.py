@@ -148,7 +148,7 @@ def test_here_in_loader_workers_and_on_ranks_of_ray(elsewhere: Path, tmp_path: P
     assert json.loads((parts / "config.json").read_text())["task"] == "brightness_lab.learning:BrightnessTask"
 
 
-@pytest.mark.slow  # five commands; runs of tasks from outside are also in tests/registry and tests/training
+@pytest.mark.slow  # five commands, one after the other
 def test_a_module_that_has_moved_goes_on_and_what_is_missing_is_named(elsewhere: Path, tmp_path: Path) -> None:
     data, output = make_data(tmp_path / "data"), tmp_path / "out"
     command = ["--recipe", "mine.toml", "--data", data, "--device", "cpu", "--output", output, "--launcher", "local"]
