@@ -23,7 +23,11 @@ class Config(Settings):
     variant: str = Field("ip_mot", description="A name in trackmill.models.ipmot.variants.")
     seed: int = Field(0, description="Of fresh weights; the same seed gives the same ones.")
     score_threshold: float | None = Field(
-        None, ge=0, le=1, description="Least score of a track that is seen, and of a new one (0.5)."
+        None,
+        ge=0,
+        le=1,
+        description="Least score of a track that is seen, and of a new one (0.5). A track below the variant's "
+        "keep_threshold (0.5) is then output, but its query stays as it is.",
     )
     miss_tolerance: int | None = Field(
         None, ge=1, description="Frames in a row without being seen after which a track ends (15; 30 for DanceTrack)."
