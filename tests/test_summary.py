@@ -46,7 +46,9 @@ def test_runs(): pass
 """
 
 
-@pytest.mark.parametrize("parallel", [False, True], ids=["one process", "two processes"])
+@pytest.mark.parametrize(
+    "parallel", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one process", "two processes"]
+)
 def test_a_run_counts_its_skips(tmp_path: Path, parallel: bool) -> None:
     if parallel:
         pytest.importorskip("xdist", reason="pytest-xdist is not installed")

@@ -113,7 +113,9 @@ def test_a_process_without_streams() -> None:
         )
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", [*(pytest.param(each, marks=pytest.mark.slow) for each in (">&-", "2>&-")), "<&- >&- 2>&-"]
+)
 def test_a_job_works_without_streams(tmp_path: Path, closed: str) -> None:
     Image.new("RGB", (64, 48), "gray").save(tmp_path / "a.png")
     command = (

@@ -20,6 +20,8 @@ pytest.importorskip("onnxscript", reason='needs pip install -e ".[export]"')
 from trackmill.models.masa.onnx import INPUTS, OPSET, OnnxEmbedder, to_onnx
 from trackmill.pipeline.export.onnx_check import TOLERANCE
 
+pytestmark = pytest.mark.slow  # the command that writes the graph checks it, and is tested in tests/jobs
+
 Run = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]
 
 TRIES = ((2, 100, 134, 9), (1, 97, 203, 0), (3, 64, 160, 1), (1, 17, 33, 4), (1, 224, 70, 30))

@@ -100,6 +100,7 @@ def test_its_commands_work_in_an_empty_folder(installed: Path, tmp_path: Path) -
     )
 
 
+@pytest.mark.slow  # its commands are tested from it, too
 def test_a_recipe_is_found_inside_it(installed: Path, tmp_path: Path) -> None:
     for package in ("torch", "albumentations"):
         pytest.importorskip(package)

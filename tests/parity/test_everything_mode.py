@@ -136,7 +136,7 @@ def test_batches_and_threads_change_nothing() -> None:
     assert together.generate_batch([]) == []
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))])
 def test_shapes_settings_and_masks_at_random(seed: int) -> None:
     generator = np.random.default_rng(seed)
     for _ in range(4):

@@ -152,6 +152,7 @@ def test_a_devices_own_scan_agrees() -> None:
     assert measure_masks(torch.zeros(0, 64, 64), chain, CUTOFFS)[1].shape == (0, 4)
 
 
+@pytest.mark.slow  # the interpreter takes seconds
 def test_the_kernel_agrees_under_tritons_interpreter() -> None:
     """On a GPU it is compiled; here its lines are run one by one."""
     pytest.importorskip("triton")

@@ -106,6 +106,7 @@ def test_a_sidecar_without_a_single_sample_is_incomplete(tmp_path: Path, capsys:
 
 
 @pytest.mark.ray
+@pytest.mark.slow  # mining shows the same of the pool they share
 def test_on_ray_as_in_this_process(tmp_path: Path) -> None:
     """Two actors; also from a module that lies in the folder where the command was typed."""
     for name in ("ray", "here"):

@@ -207,6 +207,7 @@ def check_stage(outcomes: dict[str, Outcome], stage: int, folder: Path) -> None:
 
 @needs_compiler
 @pytest.mark.timeout(1800)
+@pytest.mark.slow  # processes that import DeepSpeed
 def test_ddp_and_zero_on_two_ranks_equal_the_plain_engine(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
     outcomes = on_ranks((2,), 2, tmp_path)
