@@ -89,6 +89,7 @@ def miner_pids_alive() -> set[int]:
     return set(psutil.pids())
 
 
+@pytest.mark.slow  # tests/sidecars kills a process in the middle, and the test below a node
 def test_driver_killed(media: Path, undisturbed: Path, tmp_path: Path) -> None:
     process = start_mining(*options(media, tmp_path))
     wait_for(lambda: receipts_written(tmp_path) >= 2, "two units", process)
