@@ -1,7 +1,7 @@
 """Does IP-MOT learn to track, and what do its parts do? `ip_mot_tiny` learns twenty frames of a real video by heart.
 
 Run it with `python -m tests.benchmarks.ipmot_overfit`: it mines the clip, trains, tracks and evaluates by the commands
-that people type, from pictures alone, and prints a table. A training takes some six minutes of one core.
+that people type, from pictures alone, and prints a table. A training takes some seven minutes of one core.
 Without `--sequence` it takes PETS09-S2L1 of `../shared/data/mot15`. Runs are kept in `--output`, and a run that is
 there is not trained again.
 
