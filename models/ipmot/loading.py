@@ -27,8 +27,7 @@ from trackmill.models.ipmot.metadata import recognise as recognise
 from trackmill.models.ipmot.model import IpMot
 from trackmill.models.ipmot.variants import VARIANTS, Variant
 from trackmill.models.weights.checkpoint import Checkpoint
-from trackmill.models.weights.errors import BadWeights
-from trackmill.models.weights.fit import MAY_BE_ABSENT, fit, listing
+from trackmill.models.weights.fit import check_shapes, fit
 from trackmill.models.weights.read import as_checkpoint
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import nearest
@@ -232,16 +231,7 @@ def _check_shapes(whole: Checkpoint, variant: Variant) -> None:
         expected = shapes_of(variant)
     except ValueError as error:
         raise InputError(f"{whole.where}: its header is not one of ours: {error}") from None
-    misshapen = [
-        f"{name} {tuple(each.shape)} instead of {expected[name]}"
-        for name, each in whole.items()
-        if name in expected and tuple(each.shape) != expected[name]
-    ]
-    missing = [name for name in expected if name not in whole.tensors and not name.endswith(MAY_BE_ABSENT)]
-    unexpected = [name for name in whole if name not in expected]
-    problems = [listing("missing", missing), listing("unexpected", unexpected), listing("of another shape", misshapen)]
-    if any(problems):
-        raise BadWeights(f"{whole.where}: does not fit {variant.name}: " + "; ".join(filter(None, problems)))
+    check_shapes(whole, expected, variant.name)
 
 
 def _built(variant: Variant, seed: int) -> IpMot:

@@ -98,6 +98,29 @@ def tensor_differences(
     ]
 
 
+def check_shapes(given: Checkpoint, expected: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Refuse tensors that `fit` would refuse, before memory is taken for the network: a header may ask for any size.
+
+    Args:
+        given: what is to be loaded.
+        expected: shape of each tensor of the network.
+        what: name of the network, for messages.
+
+    Raises:
+        BadWeights: tensors are missing, unexpected or of another shape; counts all and names the first of each.
+    """
+    misshapen = [
+        f"{name} {tuple(each.shape)} instead of {expected[name]}"
+        for name, each in given.items()
+        if name in expected and tuple(each.shape) != expected[name]
+    ]
+    missing = [name for name in expected if name not in given.tensors and not name.endswith(MAY_BE_ABSENT)]
+    unexpected = [name for name in given if name not in expected]
+    problems = [listing("missing", missing), listing("unexpected", unexpected), listing("of another shape", misshapen)]
+    if any(problems):
+        raise BadWeights(f"{given.where}: does not fit {what}: " + "; ".join(filter(None, problems)))
+
+
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     """Refuse NaN and infinity, which would spread silently into every result.
 
