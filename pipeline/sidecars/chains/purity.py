@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.visible import visible_boxes
@@ -146,6 +145,8 @@ def _kind(identities: NDArray[np.int64]) -> str:
 
 def _one_to_one(boxes: Boxes, objects: Boxes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows and columns of the pairs with an IoU of at least `LEAST_IOU` whose sum of IoU is greatest."""
+    from scipy.optimize import linear_sum_assignment  # a third of what a miner takes to start, and few count purity
+
     iou = iou_matrix(boxes, np.asarray(objects, np.float32).reshape(-1, 4)).astype(np.float64)
     iou[iou < LEAST_IOU] = 0
     rows, columns = linear_sum_assignment(iou, maximize=True)
