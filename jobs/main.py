@@ -28,6 +28,7 @@ COMMANDS = {
     "export": ("export", "write a trained model as safetensors and ONNX"),
     "vocabulary": ("make_vocabulary", "turn names of classes into vectors for open-vocabulary detectors"),
     "convert": ("convert", "turn an official checkpoint into safetensors"),
+    "doctor": ("doctor", "look at machine, packages, stores and cluster before a long job does"),
     "demo": ("demo", "all of it on packaged media, with a report"),
 }
 """Module in `jobs/` of each command, and what it does."""

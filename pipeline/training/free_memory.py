@@ -8,25 +8,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import torch
 
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
-"""Where a container's limit and use are told, of both versions of control groups."""
+from trackmill.pipeline.console.containers import memory_bytes
 
 
 def free_memory(device: torch.device) -> int:
     """Bytes that can be taken without anybody being killed: of the GPU, or of this machine within its container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = int(psutil.virtual_memory().available)
-    for limit, used in _CGROUPS:
-        with contextlib.suppress(OSError, ValueError):  # "max": no limit
-            free = min(free, max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
-    return free
+    return memory_bytes()[0]
 
 
 @contextlib.contextmanager

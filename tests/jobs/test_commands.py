@@ -42,6 +42,7 @@ MISTAKES = {
     "export": ["--weights", "x", "--output", "out", "--model", "masa_lite"],
     "convert": ["--weights", "x", "--output", "out", "--model", "masa_r05"],
     "vocabulary": ["--clases", "dog", "--output", "out.npz"],
+    "doctor": ["--outputt", "out"],
     "demo": ["--set", "stepz=3"],
 }
 
