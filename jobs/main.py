@@ -16,6 +16,7 @@ from trackmill.schemas.names import nearest
 
 COMMANDS = {
     "mine": ("mine_proposals", "mine pictures and videos into shards"),
+    "status": ("status", "say how far a mining output, a sidecar or a training run is"),
     "inspect": ("inspect_shards", "look at mined shards, or check every byte"),
     "sidecar": ("make_sidecar", "make a table beside mined shards: detections, chains, ..."),
     "negatives": ("mine_negatives", "mine pseudo-negatives over shards that exist"),

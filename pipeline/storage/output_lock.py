@@ -171,6 +171,15 @@ def locked(output: str, job: str, on_lost: Callable[[LockLost], None] | None = N
         lock.end()
 
 
+def holder(output: str) -> Owner | None:
+    """Who holds an output, as its file says, alive or not; None where nobody does or it cannot be read.
+
+    Raises:
+        OSError: storage failed.
+    """
+    return _owner(_read(join(output, NAME)))
+
+
 def _wait_for_the_dead(url: str, found: bytes) -> None:
     """Return when the owner of a lock is dead; raise `OutputLocked` when it lives."""
     owner = _owner(found)

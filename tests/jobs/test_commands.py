@@ -30,6 +30,7 @@ OLDER_NAMES = {
 # A mistake that each job meets before it has anything to do.
 MISTAKES = {
     "mine": ["--output", "out", "--set", "read.longest_sied=3"],
+    "status": ["set", "--jsn"],
     "inspect": ["set", "--statz"],
     "sidecar": ["root", "chains", "--exekutor", "inline"],
     "negatives": ["--data", "root", "--detektor", "detic"],

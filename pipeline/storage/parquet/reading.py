@@ -191,6 +191,31 @@ def parquet_metadata(handle: IO[bytes], size: int) -> Mapping[bytes, bytes]:
     return _footer(handle, size).metadata or {}
 
 
+def rows_and_largest(handle: IO[bytes], size: int, column: str) -> tuple[int, int | None]:
+    """Number of rows, and the largest number in a column, by what the footer says; nothing else is read.
+
+    Args:
+        handle: can seek.
+        size: of the file in bytes.
+        column: holds whole numbers.
+
+    Returns:
+        None for the largest where the footer does not tell it, or there is no row.
+
+    Raises:
+        BadParquet: no Parquet, or a damaged or too large footer.
+    """
+    footer = _footer(handle, size)
+    _, place = _leaves(footer).get(column, ("", -1))
+    largest: int | None = None
+    for number in range(footer.num_row_groups if place >= 0 else 0):
+        statistics = footer.row_group(number).column(place).statistics
+        if statistics is None or not statistics.has_min_max or not isinstance(statistics.max, int):
+            return footer.num_rows, None
+        largest = statistics.max if largest is None else max(largest, statistics.max)
+    return footer.num_rows, largest
+
+
 def _footer(handle: IO[bytes], size: int) -> pq.FileMetaData:
     if size < 12:
         raise BadParquet("not a Parquet file: it has only a few bytes")
