@@ -21,7 +21,15 @@ PACKAGES = ("jobs", "models", "pipeline", "schemas")
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("schemas",),
     ("pipeline.storage",),
-    ("models", "pipeline.shards", "pipeline.console", "pipeline.formats", "pipeline.media", "pipeline.ray_cluster"),
+    (
+        "models",
+        "pipeline.shards",
+        "pipeline.console",
+        "pipeline.formats",
+        "pipeline.media",
+        "pipeline.ray_cluster",
+        "pipeline.drain",
+    ),
     ("pipeline.isolation", "pipeline.shots", "pipeline.vocabulary", "pipeline.workers"),
     ("pipeline.weights", "pipeline.inspect", "pipeline.sources"),
     ("pipeline.sidecars",),

