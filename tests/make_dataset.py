@@ -15,7 +15,8 @@ import pyarrow as pa
 from tests.make_media import jpeg_bytes, make_scene
 from trackmill.pipeline.shards.encode import Stamp, encode_sample
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import read_receipts, to_parquet, write_manifest, write_receipt
+from trackmill.pipeline.shards.manifest import write_manifest
+from trackmill.pipeline.shards.receipts import to_parquet, write_receipt
 from trackmill.pipeline.shards.writer import ShardWriter
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.boxes import Boxes
@@ -138,7 +139,7 @@ def make_dataset(
     publish_bytes(layout.config, orjson.dumps(DOCUMENT))
     planned = [(item, 0) for item in [*pictures, broken]] + [(item, 1) for item in (video, empty)]
     write_plan(layout, planned)
-    write_manifest(layout, read_receipts(layout))
+    write_manifest(layout)
     return layout
 
 

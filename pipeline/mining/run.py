@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from trackmill.pipeline.console.disk_space import free_bytes, too_little_disk_space
 from trackmill.pipeline.console.output import clean
@@ -23,7 +25,10 @@ from trackmill.pipeline.mining.signatures import keep_signatures
 from trackmill.pipeline.mining.unit import UnitResult
 from trackmill.pipeline.shards.card import write_card
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import Receipt, done_units, read_receipts, write_manifest
+from trackmill.pipeline.shards.manifest import write_manifest
+from trackmill.pipeline.shards.receipt_stream import UnitRows, stream_receipts
+from trackmill.pipeline.shards.receipts import done_units, listed_receipts
+from trackmill.pipeline.shards.totals import Totals
 from trackmill.pipeline.storage.files import basename, list_files
 from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
@@ -35,6 +40,9 @@ log = logging.getLogger("trackmill")
 
 _QUARANTINED_TOLD = 20
 """Items that are named as they are quarantined; the receipts name them all."""
+
+_STATUS = pa.schema([("status", pa.string())])
+_RETRIED = pa.schema([("status", pa.string()), ("position", pa.int64()), ("attempts", pa.int64())])
 
 
 class Executor(Protocol):
@@ -126,56 +134,70 @@ def execute(
     check()
     # Once more: a worker of a killed run may have outlived the sweep at the start.
     sweep_scratch(run.layout.shards)
-    receipts = read_receipts(run.layout)
-    _warn_of_lost_shards(run.layout, receipts)
-    write_manifest(run.layout, receipts)
+    lost = _LostShards(run.layout)
+    totals = write_manifest(run.layout, lost.look)
+    lost.warn()
     keep_signatures(run.layout, run.plan, run.moved | run.retried)
-    licenses = Counter(row.license for receipt in receipts for row in receipt.rows if row.status == "ok")
-    write_card(run.layout, run.config.model_dump(mode="json") | {"fingerprint": run.fingerprint}, receipts, licenses)
-    return _outcome(run, receipts, done_now)
+    write_card(run.layout, run.config.model_dump(mode="json") | {"fingerprint": run.fingerprint}, totals)
+    return _outcome(run, totals, done_now)
 
 
 def begin_progress(run: Run, only_quarantined: bool = False) -> MiningProgress:
     """A progress report that knows what earlier runs did."""
     settings = run.config.run
-    units = done_units(run.layout)
+    sizes = listed_receipts(run.layout)
+    units = set(sizes)
     if only_quarantined:
-        frames = [[item.frames for item in task.items] for task in _tasks(run, units, only_quarantined)]
-        return MiningProgress(
-            sum(map(len, frames)),
-            sum(map(sum, frames)),
-            interval_s=settings.progress_s,
-            watchdog_s=settings.watchdog_s,
-        )
-    receipts = read_receipts(run.layout, units) if units else []
-    rows = [row for receipt in receipts for row in receipt.rows]
+        items = frames = 0
+        for task in _tasks(run, units, only_quarantined):
+            items += len(task.items)
+            frames += sum(item.frames for item in task.items)
+        return MiningProgress(items, frames, interval_s=settings.progress_s, watchdog_s=settings.watchdog_s)
+    items = quarantined = 0
+    for receipt in stream_receipts(run.layout, sizes, _STATUS):
+        items += len(receipt.table)
+        quarantined += pc.sum(pc.equal(receipt.table["status"], "quarantined")).as_py() or 0
     return MiningProgress(
         run.plan.num_items,
         run.plan.num_frames,
-        done_items=len(rows),
+        done_items=items,
         done_frames=run.plan.frames_in(units),
-        quarantined=sum(row.status == "quarantined" for row in rows),
+        quarantined=quarantined,
         interval_s=settings.progress_s,
         watchdog_s=settings.watchdog_s,
     )
 
 
-def _warn_of_lost_shards(layout: Layout, receipts: list[Receipt]) -> None:
-    """A unit counts as done by its receipt; one whose shard was removed or cut since is not mined again by itself."""
-    try:
-        there = {basename(file.uri): file.size for file in list_files(layout.shards)}
-    except FileNotFoundError:
-        there = {}
-    recorded = [shard for receipt in receipts for shard in receipt.shards]
-    lost = [shard.name for shard in recorded if there.get(shard.name) != shard.num_bytes]
-    if lost:
-        log.warning(
-            "%d of %d shards are missing or have another length than their receipts say, such as %s: restore them, or "
-            "delete their receipts and run again; inspect --verify checks all",
-            len(lost),
-            len(recorded),
-            clean(lost[0]),
-        )
+class _LostShards:
+    """Shards that are not as their receipts say: a unit counts as done by its receipt, so one whose shard was removed
+    or cut since is not mined again by itself."""
+
+    def __init__(self, layout: Layout) -> None:
+        try:
+            self._there = {basename(file.uri): file.size for file in list_files(layout.shards)}
+        except FileNotFoundError:
+            self._there = {}
+        self._recorded = self._lost = 0
+        self._example = ""
+
+    def look(self, receipt: UnitRows) -> None:
+        """Compare the shards of a receipt with those that are there."""
+        for shard in receipt.shards:
+            self._recorded += 1
+            if self._there.get(shard.name) != shard.num_bytes:
+                self._example = self._example or shard.name
+                self._lost += 1
+
+    def warn(self) -> None:
+        """Say how many there are, if any."""
+        if self._lost:
+            log.warning(
+                "%d of %d shards are missing or have another length than their receipts say, such as %s: restore them, "
+                "or delete their receipts and run again; inspect --verify checks all",
+                self._lost,
+                self._recorded,
+                clean(self._example),
+            )
 
 
 def _tasks(run: Run, done: set[int], only_quarantined: bool) -> Iterator[UnitTask]:
@@ -188,34 +210,32 @@ def _tasks(run: Run, done: set[int], only_quarantined: bool) -> Iterator[UnitTas
 
 
 def _retry_tasks(run: Run, done: set[int]) -> Iterator[UnitTask]:
-    for receipt in read_receipts(run.layout, done):
-        rows = [row for row in receipt.rows if row.status == "quarantined"]
-        if not rows:
+    sizes = listed_receipts(run.layout)
+    for receipt in stream_receipts(run.layout, {unit: sizes.get(unit, 0) for unit in done}, _RETRIED):
+        rows = receipt.table.filter(pc.equal(receipt.table["status"], "quarantined"))
+        if not len(rows):
             continue
         items = [run.retried.get(item.source_id, item) for item in run.plan.unit(receipt.unit)]
-        positions = [row.position for row in rows]
-        retry = max(row.attempts for row in receipt.rows)
+        positions = rows["position"].to_pylist()
+        retry = pc.max(receipt.table["attempts"]).as_py()
         items = [items[p] for p in positions]
         yield UnitTask(
             unit=receipt.unit, items=items, positions=positions, retry=retry, signatures=signatures_in(items)
         )
 
 
-def _outcome(run: Run, receipts: list[Receipt], done_now: int) -> Outcome:
-    rows = [row for receipt in receipts for row in receipt.rows]
-    bad = [row for row in rows if row.status == "quarantined"]
-    shards = [shard for receipt in receipts for shard in receipt.shards]
+def _outcome(run: Run, totals: Totals, done_now: int) -> Outcome:
     return Outcome(
-        items=len(rows),
-        statuses=dict(Counter(row.status for row in rows)),
-        reasons=dict(Counter(row.error_class for row in bad)),
-        examples=[(row.source_id, row.error_class, row.reason) for row in bad[:10]],
+        items=totals.items,
+        statuses=dict(totals.statuses),
+        reasons=dict(totals.reasons),
+        examples=[(row.source_id, row.error_class, row.reason) for row in totals.examples[:10]],
         done_now=done_now,
-        units=len(receipts),
-        frames=sum(row.frames for row in rows),
-        proposals=sum(row.proposals for row in rows),
-        negatives=sum(row.negatives for row in rows),
-        num_bytes=sum(shard.num_bytes for shard in shards),
-        shards=len(shards),
+        units=totals.units,
+        frames=totals.counts["frames"],
+        proposals=totals.counts["proposals"],
+        negatives=totals.counts["negatives"],
+        num_bytes=totals.num_bytes,
+        shards=totals.shards,
         fingerprint=run.fingerprint,
     )

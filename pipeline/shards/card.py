@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import Receipt
+from trackmill.pipeline.shards.totals import COUNTS, Totals
 from trackmill.pipeline.storage.credentials import scrub
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.config import flatten
@@ -45,39 +45,31 @@ Look at it with `python jobs/inspect_shards.py ROOT --html sheet.html`; check ev
 """
 
 
-def write_card(
-    layout: Layout, config: Mapping[str, Any], receipts: Sequence[Receipt], licenses: Mapping[str, int] | None = None
-) -> None:
+def write_card(layout: Layout, config: Mapping[str, Any], totals: Totals) -> None:
     """Write `README.md` beside the data; the same inputs give the same bytes.
 
     Args:
         layout: of the data set.
         config: as in `config.json`: the sections of a `MineConfig`, and `fingerprint`.
-        receipts: all of them.
-        licenses: samples by licence; the receipts do not know them. None leaves the section out.
+        totals: of the data set.
 
     Raises:
         OSError: could not be written.
     """
-    publish_bytes(layout.card, data_card(config, receipts, licenses).encode())
+    publish_bytes(layout.card, data_card(config, totals).encode())
 
 
-def data_card(config: Mapping[str, Any], receipts: Sequence[Receipt], licenses: Mapping[str, int] | None = None) -> str:
+def data_card(config: Mapping[str, Any], totals: Totals) -> str:
     """The card as Markdown; arguments as in `write_card`."""
-    rows = [row for receipt in receipts for row in receipt.rows]
-    stored = [row for row in rows if row.status == "ok"]
-    shards = [shard for receipt in receipts for shard in receipt.shards]
     proposer = str(config.get("proposer", "unknown"))
-    fingerprint = str(config.get("fingerprint") or (receipts[0].fingerprint if receipts else "none"))
+    fingerprint = str(config.get("fingerprint") or totals.fingerprint or "none")
     sections = [
         "# Mined with Trackmill\n\nFrames with class-agnostic proposals, annotated objects where the source has them, "
         "and pseudo-negatives: proposals that overlap no annotated object.\n",
-        "## What is inside\n\n" + _table(("", "count"), _totals(rows, stored, shards)),
-        "### Sources\n\n" + _table(("source", "samples"), _ranked(row.key.partition("-")[0] for row in stored)),
+        "## What is inside\n\n" + _table(("", "count"), _totals(totals)),
+        "### Sources\n\n" + _table(("source", "samples"), _ranked(totals.sources)),
+        "### Licences\n\n" + _table(("licence", "samples"), _ranked(totals.licenses)) + "\n" + _UNKNOWN_LICENCE,
     ]
-    if licenses is not None:
-        ranked = sorted(licenses.items(), key=lambda entry: (-entry[1], entry[0]))
-        sections.append("### Licences\n\n" + _table(("licence", "samples"), ranked) + "\n" + _UNKNOWN_LICENCE)
     settings = {k: v for k, v in config.items() if k not in ("run", "forecast", "fingerprint") and v not in ({}, None)}
     others = {"graph", "annotations", "sam"} - {proposer}
     settings = {name: value for name, value in settings.items() if name not in others}
@@ -87,7 +79,7 @@ def data_card(config: Mapping[str, Any], receipts: Sequence[Receipt], licenses: 
         + _table(("setting", "value"), flatten(settings).items()),
         _READ,
         _limits(proposer, amodal=bool(dict(config.get("read") or {}).get("amodal"))),
-        "## Set aside\n\n" + _set_aside(rows),
+        "## Set aside\n\n" + _set_aside(totals),
     ]
     return "\n".join(sections)
 
@@ -104,12 +96,14 @@ _UNKNOWN_LICENCE = (
 )
 
 
-def _totals(rows: Sequence[Any], stored: Sequence[Any], shards: Sequence[Any]) -> list[tuple[str, int]]:
-    statuses = Counter(row.status for row in rows)
-    totals = [("shards", len(shards)), ("bytes", sum(shard.num_bytes for shard in shards)), ("samples", len(stored))]
-    for name in ("frames", "objects", "proposals", "negatives", "refused"):
-        totals.append((name, sum(getattr(row, name) for row in stored)))
-    return [*totals, ("items quarantined", statuses["quarantined"]), ("items skipped", statuses["skipped"])]
+def _totals(totals: Totals) -> list[tuple[str, int]]:
+    counts = [("shards", totals.shards), ("bytes", totals.num_bytes), ("samples", totals.statuses["ok"])]
+    counts += [(name, totals.stored[name]) for name in COUNTS]
+    return [
+        *counts,
+        ("items quarantined", totals.statuses["quarantined"]),
+        ("items skipped", totals.statuses["skipped"]),
+    ]
 
 
 def _limits(proposer: str, *, amodal: bool) -> str:
@@ -127,16 +121,18 @@ def _limits(proposer: str, *, amodal: bool) -> str:
     return "## Limits\n\n" + "\n".join(lines) + "\n"
 
 
-def _set_aside(rows: Sequence[Any]) -> str:
-    bad = [row for row in rows if row.status == "quarantined"]
-    if not bad:
+def _set_aside(totals: Totals) -> str:
+    if not totals.reasons:
         return "No item was quarantined.\n"
-    table = _table(("error", "items"), _ranked(row.error_class or "unknown" for row in bad))
+    reasons: Counter[str] = Counter()
+    for name, count in totals.reasons.items():
+        reasons[name or "unknown"] += count
+    table = _table(("error", "items"), _ranked(reasons))
     return table + "\nEach item with its reason: rows of `manifest/items.parquet` whose status is `quarantined`.\n"
 
 
-def _ranked(names: Iterable[str]) -> list[tuple[str, int]]:
-    return sorted(Counter(names).items(), key=lambda entry: (-entry[1], entry[0]))
+def _ranked(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
 
 
 def _table(head: tuple[str, str], lines: Iterable[tuple[object, object]]) -> str:

@@ -1,4 +1,4 @@
-"""Receipts and the manifest as Parquet: written last, read to know what is done."""
+"""Receipts as Parquet: written last, read to know what is done. See `receipt_stream` for many of them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,6 @@ SHARD_SCHEMA = pa.schema([(field.name, _ARROW[str(field.type)]) for field in dat
 ADDED_LATER = {"checksum": 0}
 """Columns that receipts of older versions do not have, each with the value that says so."""
 
-_LISTING_THREADS = 16
-
 RECEIPT_MEMORY_FLOOR = 128 << 20
 """What a receipt may take in memory even if its file is small, see `trackmill.pipeline.storage.parquet`: several are
 read at once. It suffices for 100,000 items, and larger files may take more."""
@@ -39,6 +37,7 @@ _ROW_BYTES = 1400
 """What a row takes as Python objects."""
 
 _ROWS_AT_ONCE = 4096
+_LISTING_THREADS = 16
 _LONGEST_NAME = 200
 _RECEIPT_NAME = re.compile(r"^part-(\d{8,})\.parquet$")
 
@@ -161,17 +160,27 @@ def damaged(url: str, what: str, error: Exception) -> BadReceipt:
     return BadReceipt(f"{redact(url)}: not a readable {what} ({missing}); delete it and mine again")
 
 
-def done_units(layout: Layout) -> set[int]:
-    """Numbers of the units that have a receipt."""
+def listed_receipts(layout: Layout) -> dict[int, int]:
+    """By unit, in their order: the lengths in bytes of the receipts that are there; 0 where a listing tells none.
+
+    Raises:
+        OSError: they could not be listed.
+    """
     try:
         files = list_files(layout.receipts)
     except FileNotFoundError:
-        return set()
-    return {int(match[1]) for file in files if (match := _RECEIPT_NAME.match(basename(file.uri)))}
+        return {}
+    found = {int(match[1]): file.size for file in files if (match := _RECEIPT_NAME.match(basename(file.uri)))}
+    return dict(sorted(found.items()))
+
+
+def done_units(layout: Layout) -> set[int]:
+    """Numbers of the units that have a receipt."""
+    return set(listed_receipts(layout))
 
 
 def read_receipts(layout: Layout, units: Iterable[int] | None = None) -> list[Receipt]:
-    """All receipts, or those of some units, in the order of their units.
+    """All receipts, or those of some units, in the order of their units: as objects, so for small data sets only.
 
     Raises:
         BadReceipt: one of them is damaged.
@@ -179,11 +188,3 @@ def read_receipts(layout: Layout, units: Iterable[int] | None = None) -> list[Re
     wanted = sorted(done_units(layout) if units is None else units)
     with ThreadPoolExecutor(_LISTING_THREADS) as pool:
         return list(pool.map(lambda unit: read_receipt(layout.receipt(receipt_name(unit))), wanted))
-
-
-def write_manifest(layout: Layout, receipts: Sequence[Receipt]) -> None:
-    """Lay all receipts end to end: one row per item, and one row per shard."""
-    rows = (row for receipt in receipts for row in sorted(receipt.rows, key=lambda row: row.position))
-    publish_bytes(layout.manifest, to_parquet(rows_table(rows)))
-    shards = [dataclasses.asdict(shard) for receipt in receipts for shard in receipt.shards]
-    publish_bytes(layout.manifest_shards, to_parquet(pa.Table.from_pylist(shards, schema=SHARD_SCHEMA)))

@@ -23,8 +23,9 @@ from trackmill.pipeline.loader.clips import ClipExample, ClipSettings, ClipSourc
 from trackmill.pipeline.loader.loader import ShardLoader, keep_memory
 from trackmill.pipeline.loader.settings import DataSettings
 from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.manifest import write_manifest
 from trackmill.pipeline.shards.reader import open_dataset, read_row
-from trackmill.pipeline.shards.receipts import read_receipts, write_manifest, write_receipt
+from trackmill.pipeline.shards.receipts import write_receipt
 from trackmill.pipeline.sidecars.run import make_sidecar
 from trackmill.pipeline.tasks.scaletrack.examples import MakeScaleTrackExample
 
@@ -37,7 +38,7 @@ def make_clips(root: str, clips: int, frames: int, height: int, width: int) -> N
     ]
     rows, shards = write_samples(layout, 0, samples, max_bytes=1 << 30)
     write_receipt(layout, 0, rows, shards, FINGERPRINT)
-    write_manifest(layout, read_receipts(layout))
+    write_manifest(layout)
     make_sidecar(root, "chains")
     make_sidecar(root, "negatives", settings={"detector": "proposals"})
 

@@ -16,6 +16,8 @@ from trackmill.pipeline.inspect.table import cell, dataset_parts, print_tables, 
 from trackmill.pipeline.media.drawing.palette import identity_colour
 from trackmill.pipeline.shards.card import data_card, escape, write_card
 from trackmill.pipeline.shards.reader import open_dataset, read_sample
+from trackmill.pipeline.shards.receipt_stream import stream_receipts
+from trackmill.pipeline.shards.totals import totals_of
 from trackmill.pipeline.storage.files import read_bytes
 
 
@@ -104,23 +106,27 @@ def test_progress_is_silent_for_short_work_and_tells_rate_for_long():
     assert quiet.getvalue() == "" and loud.getvalue().startswith("read 4 of 10 samples, ")
 
 
+def totals(dataset):
+    return totals_of(stream_receipts(dataset.layout))
+
+
 def test_card_says_what_how_and_how_to_read(dataset):
-    write_card(dataset.layout, CONFIG, dataset.receipts, {"CC BY 4.0": 4, "unknown": 1})
+    write_card(dataset.layout, CONFIG, totals(dataset))
     text = read_bytes(dataset.layout.card).decode()
-    assert text == data_card(CONFIG, dataset.receipts, {"unknown": 1, "CC BY 4.0": 4}), "deterministic"
+    assert text == data_card(CONFIG, totals(dataset)), "deterministic"
     for part in ("| samples | 5 |", "| frames | 14 |", "| videos | 1 |", "| CC BY 4.0 | 4 |", "| TruncatedMedia | 1 |"):
         assert part in text
     assert "| graph.min\\_area | 0.001 |" in text and "*parts*" in text and CONFIG["fingerprint"] in text
 
 
 def test_card_says_that_boxes_may_leave_frames(dataset):
-    assert "amodal: they may leave" not in data_card(CONFIG, dataset.receipts)
+    assert "amodal: they may leave" not in data_card(CONFIG, totals(dataset))
     config = CONFIG | {"read": {**CONFIG.get("read", {}), "amodal": True}}
-    assert "- Boxes of objects are amodal: they may leave" in data_card(config, dataset.receipts)
+    assert "- Boxes of objects are amodal: they may leave" in data_card(config, totals(dataset))
 
 
 def test_the_program_in_the_card_runs(dataset, monkeypatch, capsys):
-    program = data_card(CONFIG, dataset.receipts).split("```python\n")[1].split("```")[0]
+    program = data_card(CONFIG, totals(dataset)).split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(dataset.layout.root)
     exec(compile(program, "card", "exec"), {})
     lines = capsys.readouterr().out.splitlines()

@@ -17,7 +17,8 @@ from trackmill.pipeline.loader.contract import StoredSample
 from trackmill.pipeline.loader.loader import ShardLoader
 from trackmill.pipeline.loader.settings import DataSettings
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import read_receipts, write_manifest, write_receipt
+from trackmill.pipeline.shards.manifest import write_manifest
+from trackmill.pipeline.shards.receipts import write_receipt
 from trackmill.pipeline.shards.tar import BLOCK, END, TarWriter
 
 
@@ -29,7 +30,7 @@ def make_shards(root: str, num_samples: int = 26, per_shard: int = 5, units: int
         samples = [(make_item("images", f"pic{n}"), make_media(n, 1, 16, 24), n) for n in numbers]
         rows, shards = write_samples(layout, unit, samples, max_samples=per_shard)
         write_receipt(layout, unit, rows, shards, FINGERPRINT)
-    write_manifest(layout, read_receipts(layout))
+    write_manifest(layout)
     return layout
 
 

@@ -13,7 +13,8 @@ from tests.make_dataset import FINGERPRINT, make_item, make_media, write_samples
 from tests.make_media import jpeg_bytes
 from trackmill.pipeline.shards.decode import Sample, decode_jpeg
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import read_receipts, write_manifest, write_receipt
+from trackmill.pipeline.shards.manifest import write_manifest
+from trackmill.pipeline.shards.receipts import write_receipt
 from trackmill.pipeline.sidecars.producer import Rows
 from trackmill.pipeline.sidecars.producers.chains import ChainProducer
 
@@ -102,7 +103,7 @@ def make_clips(root: str, num_clips: int = 3, num_frames: int = 12, num_images: 
     for unit, each in enumerate((samples, clips)):
         rows, shards = write_samples(layout, unit, each)
         write_receipt(layout, unit, rows, shards, FINGERPRINT)
-    write_manifest(layout, read_receipts(layout))
+    write_manifest(layout)
     return layout
 
 

@@ -15,8 +15,9 @@ import pytest
 from tests.make_dataset import make_dataset
 from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.manifest import write_manifest
 from trackmill.pipeline.shards.reader import open_dataset
-from trackmill.pipeline.shards.receipts import BadReceipt, read_receipt, read_receipts, to_parquet, write_manifest
+from trackmill.pipeline.shards.receipts import BadReceipt, read_receipt, to_parquet
 from trackmill.pipeline.storage.parquet.checksum import CHECKSUM_BYTES, add_checksum, with_checksum
 from trackmill.pipeline.storage.parquet.reading import BadParquet, ParquetData, parquet_metadata
 
@@ -81,7 +82,7 @@ def test_a_table_without_a_seal_is_read_as_an_older_version_wrote_it() -> None:
 def test_a_flipped_bit_in_receipts_or_manifest_is_one_line_that_names_the_file(damaged: str, tmp_path: Path) -> None:
     root = make_dataset(str(tmp_path), num_images=3).root
     layout = Layout(root)
-    write_manifest(layout, read_receipts(layout))
+    write_manifest(layout)
     first = sorted((tmp_path / "receipts").iterdir())[0]
     path = {"receipt": first, "manifest": Path(layout.manifest)}.get(damaged, Path(layout.manifest_shards))
     if damaged != "receipt":

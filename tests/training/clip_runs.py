@@ -10,7 +10,8 @@ import orjson
 from tests.make_dataset import DOCUMENT, FINGERPRINT, make_item, make_media, write_plan, write_samples
 from tests.training.tiny_runs import TINY
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import read_receipts, write_manifest, write_receipt
+from trackmill.pipeline.shards.manifest import write_manifest
+from trackmill.pipeline.shards.receipts import write_receipt
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.training.recipe import Recipe, make_recipe
 from trackmill.schemas.config import merge
@@ -77,7 +78,7 @@ def make_clips(folder: Path, num_clips: int = 4, num_frames: int = 6, height: in
     write_receipt(layout, 0, rows, shards, FINGERPRINT)
     publish_bytes(layout.config, orjson.dumps(DOCUMENT))
     write_plan(layout, [(item, 0) for item in items])
-    write_manifest(layout, read_receipts(layout))
+    write_manifest(layout)
     return str(folder)
 
 

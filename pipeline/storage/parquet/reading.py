@@ -130,9 +130,10 @@ class ParquetData:
             table = file.read(columns=list(columns), use_threads=False).select(list(columns))
             if len(table) != self.num_rows:
                 raise BadParquet(f"has {len(table)} rows of {self.num_rows}")
-            for name in texts:
-                taken += sum(_text_bytes(chunk) for chunk in table[name].chunks)
-                self._check_memory(taken, f"column {name!r} and those before it")
+            if taken + sum(_most_text_bytes(table[name]) for name in texts) > self._limit:
+                for name in texts:
+                    taken += sum(_text_bytes(chunk) for chunk in table[name].chunks)
+                    self._check_memory(taken, f"column {name!r} and those before it")
             whole = [table[name].cast(pa.string()) if name in texts else table[name] for name in columns]
             return pa.table(whole, names=list(columns))
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -270,6 +271,15 @@ def _is_plain(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return bool(pa.types.is_primitive(kind.value_type))
     return _is_text(kind) or bool(pa.types.is_primitive(kind)) or pa.types.is_null(kind)
+
+
+def _most_text_bytes(column: pa.ChunkedArray) -> int:
+    """Bytes that the texts of a column cannot exceed, written out; quickly found, and enough for most files."""
+    most = 0
+    for chunk in column.chunks:
+        repeated = isinstance(chunk, pa.DictionaryArray)
+        most += (chunk.dictionary.nbytes + 8) * len(chunk) if repeated else chunk.nbytes
+    return most
 
 
 def _text_bytes(chunk: pa.Array) -> int:

@@ -81,7 +81,8 @@ def _media() -> list[Files]:
 def _mined() -> list[Files]:
     """What a finished run left, beside other inputs for the same command."""
     from trackmill.pipeline.shards.layout import Layout
-    from trackmill.pipeline.shards.receipts import read_receipts, write_manifest, write_receipt
+    from trackmill.pipeline.shards.manifest import write_manifest
+    from trackmill.pipeline.shards.receipts import read_receipts, write_receipt
 
     (files,) = _media()
     # Always the same place, since the names of inputs decide what is written.
@@ -97,7 +98,7 @@ def _mined() -> list[Files]:
         for receipt in receipts:  # without what differs from one time to the next
             rows = [replace(row, seconds=0.0) for row in receipt.rows]
             write_receipt(layout, receipt.unit, rows, receipt.shards, receipt.fingerprint)
-        write_manifest(layout, read_receipts(layout))
+        write_manifest(layout)
         return [files_of(root)]
     finally:
         shutil.rmtree(root, ignore_errors=True)
