@@ -17,7 +17,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, list_files, read_bytes
 from trackmill.pipeline.storage.parquet.checksum import with_checksum
-from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
+from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData, RowGroup
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name
@@ -123,11 +123,11 @@ def shard_info(entry: Any) -> ShardInfo:
     return ShardInfo(**entry)
 
 
-def typed_table(data: ParquetData, schema: pa.Schema, row_bytes: int = 0) -> pa.Table:
+def typed_table(data: RowGroup, schema: pa.Schema, row_bytes: int = 0) -> pa.Table:
     """The columns of a schema, without an empty cell.
 
     Args:
-        data: the file.
+        data: the file, or a row group of it.
         schema: of texts and numbers.
         row_bytes: see `ParquetData.read`.
 
@@ -148,7 +148,7 @@ def typed_table(data: ParquetData, schema: pa.Schema, row_bytes: int = 0) -> pa.
     return table.select(schema.names)
 
 
-def typed_rows(data: ParquetData, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+def typed_rows(data: RowGroup, schema: pa.Schema) -> Iterator[dict[str, Any]]:
     """The rows of `typed_table`, a few thousand at a time as Python objects."""
     for batch in typed_table(data, schema, _ROW_BYTES).to_batches(_ROWS_AT_ONCE):
         yield from batch.to_pylist()

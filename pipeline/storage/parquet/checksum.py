@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import IO
 
 _MARK = b"trackmill.sha256"
 _SUM = hashlib.sha256().digest_size
@@ -68,6 +69,34 @@ def check_file_checksum(data: bytes) -> None:
         return
     check_footer_checksum(data[place:])
     if hashlib.sha256(memoryview(data)[:place]).digest() != data[place + len(_MARK) : place + len(_MARK) + _SUM]:
+        raise ChecksumMismatch("its checksum differs")
+
+
+def check_stored_checksum(handle: IO[bytes], size: int) -> None:
+    """Check a whole Parquet file on disk, a few megabytes at a time; one without a checksum block passes.
+
+    Args:
+        handle: can seek.
+        size: of the file in bytes, at least 12.
+
+    Raises:
+        ChecksumMismatch: the digest differs, or the file became shorter.
+    """
+    handle.seek(size - _ENDING_BYTES)
+    place = _footer_begin(handle.read(_ENDING_BYTES), size) - CHECKSUM_BYTES
+    if place < 0:
+        return
+    handle.seek(place)
+    end = handle.read()
+    if not end.startswith(_MARK):
+        return
+    check_footer_checksum(end)
+    handle.seek(0)
+    pages = hashlib.sha256()
+    while place and (block := handle.read(min(place, _BLOCK))):
+        pages.update(block)
+        place -= len(block)
+    if place or pages.digest() != end[len(_MARK) : len(_MARK) + _SUM]:
         raise ChecksumMismatch("its checksum differs")
 
 

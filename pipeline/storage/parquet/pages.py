@@ -54,22 +54,21 @@ class ColumnPages:
         return taken + self.num_pages * _PAGE_BYTES
 
 
-def chunk_pages(data: bytes, chunk: Any) -> ColumnPages:
+def chunk_pages(data: bytes, chunk: Any, begin: int = 0) -> ColumnPages:
     """Read the headers of all pages of a column chunk.
 
     Args:
-        data: the whole file.
+        data: the whole file, or the part of it that holds the chunk.
         chunk: `pyarrow.parquet.ColumnChunkMetaData`; only places in the file are believed.
+        begin: of the part in the file, in bytes.
 
     Raises:
         ValueError: pages lie outside of the file, or contradict themselves.
     """
-    start = chunk.data_page_offset
-    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
-        start = chunk.dictionary_page_offset
-    end = start + chunk.total_compressed_size
-    if not 0 <= start <= end <= len(data):
-        raise ValueError(f"lies at bytes {start} to {end} of {len(data)}")
+    start, end = chunk_place(chunk)
+    if not begin <= start <= end <= begin + len(data):
+        raise ValueError(f"lies at bytes {start} to {end} of {begin + len(data)}")
+    start, end = start - begin, end - begin
     num_values = unpacked_bytes = dictionary_values = num_pages = 0
     encodings = set()
     while num_values < chunk.num_values:
@@ -99,6 +98,14 @@ def chunk_pages(data: bytes, chunk: Any) -> ColumnPages:
         num_pages=num_pages,
         encodings=frozenset(encodings),
     )
+
+
+def chunk_place(chunk: Any) -> tuple[int, int]:
+    """Where a column chunk begins and ends in its file, as the footer says."""
+    start: int = chunk.data_page_offset
+    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
+        start = chunk.dictionary_page_offset
+    return start, start + int(chunk.total_compressed_size)
 
 
 def _whole(fields: Any, number: int) -> int:

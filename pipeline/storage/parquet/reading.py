@@ -56,40 +56,28 @@ class BadParquet(InputError):
     """
 
 
-class ParquetData:
-    """A Parquet file in memory, of which nothing but the footer has been decoded.
+class RowGroup:
+    """Some row groups of a Parquet file, of which nothing but the footer has been decoded.
 
     Args:
-        data: the whole file.
-        floor: what it may take in memory even if it is small, in bytes, see `MEMORY_FLOOR`.
-        ceiling: what it may never take, however large it is.
+        footer: of the whole file.
+        groups: numbers of the row groups.
+        data: bytes of the file that hold them.
+        begin: where these begin in the file.
+        limit: what they may take in memory, in bytes.
 
     Raises:
-        BadParquet: no Parquet, a damaged footer, or one beyond `MAX_FOOTER_BYTES`.
+        BadParquet: the footer contradicts itself.
     """
 
-    def __init__(self, data: bytes, floor: int = MEMORY_FLOOR, ceiling: int | None = None) -> None:
-        self._data = data
-        self._limit = max(floor, MEMORY_PER_BYTE * len(data))
-        self._limit = self._limit if ceiling is None else min(self._limit, ceiling)
-        self._footer = _footer(io.BytesIO(data), len(data))
+    def __init__(self, footer: pq.FileMetaData, groups: range, data: bytes, begin: int, limit: int) -> None:
+        self._footer, self._groups, self._data, self._begin, self._limit = footer, groups, data, begin, limit
         try:
-            check_file_checksum(data)
-            self.schema: pa.Schema = self._footer.schema.to_arrow_schema()
-        except ChecksumMismatch as error:
-            raise BadParquet(f"damaged: {error}") from None
+            self.schema: pa.Schema = footer.schema.to_arrow_schema()
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(error) from None
-        self.num_rows: int = self._footer.num_rows
-        groups = [self._footer.row_group(number).num_rows for number in range(self._footer.num_row_groups)]
-        if self.num_rows < 0 or min(groups, default=0) < 0 or sum(groups) != self.num_rows:
-            raise BadParquet(f"its footer declares {self.num_rows} rows, and its parts {sum(groups)}")
-        self._places = _leaves(self._footer)
-
-    @property
-    def metadata(self) -> Mapping[bytes, bytes]:
-        """What is written down beside the table, by key."""
-        return self.schema.metadata or {}
+        self.num_rows: int = sum(footer.row_group(number).num_rows for number in groups)
+        self._places = _leaves(footer)
 
     def read(self, columns: Sequence[str], *, row_bytes: int = 0) -> pa.Table:
         """Some columns, in this order, without the file's metadata. Texts come as `string`.
@@ -122,12 +110,14 @@ class ParquetData:
                 dictionaries.append(self._places[name][0])
         try:
             file = pq.ParquetFile(
-                pa.BufferReader(self._data),
+                pa.PythonFile(_Part(self._data, self._begin), "r") if self._begin else pa.BufferReader(self._data),
                 metadata=self._footer,
                 read_dictionary=dictionaries,
                 page_checksum_verification=True,
+                pre_buffer=False,
             )
-            table = file.read(columns=list(columns), use_threads=False).select(list(columns))
+            groups = list(self._groups)
+            table = file.read_row_groups(groups, columns=list(columns), use_threads=False).select(list(columns))
             if len(table) != self.num_rows:
                 raise BadParquet(f"has {len(table)} rows of {self.num_rows}")
             if taken + sum(_most_text_bytes(table[name]) for name in texts) > self._limit:
@@ -155,10 +145,10 @@ class ParquetData:
         flat = column.max_repetition_level == 0
         width = max(8, column.length) + (_LEVELS if flat else _LIST_LEVELS)
         memory, can_stay_dictionary = 0, True
-        for number in range(self._footer.num_row_groups):
+        for number in self._groups:
             group = self._footer.row_group(number)
             try:
-                pages = chunk_pages(self._data, group.column(place))
+                pages = chunk_pages(self._data, group.column(place), self._begin)
             except ValueError as error:
                 raise BadParquet(f"damaged: column {name!r}, row group {number}: {error}") from None
             if flat and pages.num_values != group.num_rows:
@@ -169,6 +159,68 @@ class ParquetData:
             can_stay_dictionary &= pages.can_stay_dictionary
             self._check_memory(memory, f"column {name!r}")
         return _Chunks(memory, can_stay_dictionary)
+
+
+class ParquetData(RowGroup):
+    """A Parquet file in memory, of which nothing but the footer has been decoded.
+
+    Args:
+        data: the whole file.
+        floor: what it may take in memory even if it is small, in bytes, see `MEMORY_FLOOR`.
+        ceiling: what it may never take, however large it is.
+
+    Raises:
+        BadParquet: no Parquet, a damaged footer, or one beyond `MAX_FOOTER_BYTES`.
+    """
+
+    def __init__(self, data: bytes, floor: int = MEMORY_FLOOR, ceiling: int | None = None) -> None:
+        limit = memory_limit(len(data), floor)
+        footer = read_footer(io.BytesIO(data), len(data))
+        try:
+            check_file_checksum(data)
+        except ChecksumMismatch as error:
+            raise BadParquet(f"damaged: {error}") from None
+        super().__init__(
+            footer, range(footer.num_row_groups), data, 0, limit if ceiling is None else min(limit, ceiling)
+        )
+
+    @property
+    def metadata(self) -> Mapping[bytes, bytes]:
+        """What is written down beside the table, by key."""
+        return self.schema.metadata or {}
+
+
+class _Part(io.RawIOBase):
+    """Bytes of a file at their places in it; there is nothing before and after them."""
+
+    def __init__(self, data: bytes, begin: int) -> None:
+        self._data, self._begin, self._position = data, begin, begin
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._begin + len(self._data))
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        at = self._position - self._begin
+        if at < 0 or size < 0 or at + size > len(self._data):
+            raise OSError("a page leaves its row group")
+        self._position += size
+        return self._data[at : at + size]
+
+
+def memory_limit(size: int, floor: int = MEMORY_FLOOR) -> int:
+    """What a file, or a part of one, of so many bytes may take in memory."""
+    return max(floor, MEMORY_PER_BYTE * size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +241,7 @@ def parquet_metadata(handle: IO[bytes], size: int) -> Mapping[bytes, bytes]:
     Raises:
         BadParquet: no Parquet, or a damaged or too large footer.
     """
-    return _footer(handle, size).metadata or {}
+    return read_footer(handle, size).metadata or {}
 
 
 def rows_and_largest(handle: IO[bytes], size: int, column: str) -> tuple[int, int | None]:
@@ -206,7 +258,7 @@ def rows_and_largest(handle: IO[bytes], size: int, column: str) -> tuple[int, in
     Raises:
         BadParquet: no Parquet, or a damaged or too large footer.
     """
-    footer = _footer(handle, size)
+    footer = read_footer(handle, size)
     _, place = _leaves(footer).get(column, ("", -1))
     largest: int | None = None
     for number in range(footer.num_row_groups if place >= 0 else 0):
@@ -217,7 +269,8 @@ def rows_and_largest(handle: IO[bytes], size: int, column: str) -> tuple[int, in
     return footer.num_rows, largest
 
 
-def _footer(handle: IO[bytes], size: int) -> pq.FileMetaData:
+def read_footer(handle: IO[bytes], size: int) -> pq.FileMetaData:
+    """The footer of a file: schema, metadata, and where the columns lie; raises what `parquet_metadata` raises."""
     if size < 12:
         raise BadParquet("not a Parquet file: it has only a few bytes")
     handle.seek(size - 8)
@@ -236,7 +289,7 @@ def _footer(handle: IO[bytes], size: int) -> pq.FileMetaData:
         check_footer_checksum(end)
         # The footer alone: nothing that stands in it can make the parser read elsewhere.
         alone = io.BytesIO(_ENDING + end[before:])
-        return pq.ParquetFile(
+        footer = pq.ParquetFile(
             alone, thrift_string_size_limit=MAX_FOOTER_BYTES, thrift_container_size_limit=MAX_FOOTER_ENTRIES
         ).metadata
     except ChecksumMismatch as error:
@@ -245,6 +298,10 @@ def _footer(handle: IO[bytes], size: int) -> pq.FileMetaData:
         if isinstance(error, MemoryError):
             raise
         raise _unreadable(error) from None
+    groups = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
+    if footer.num_rows < 0 or min(groups, default=0) < 0 or sum(groups) != footer.num_rows:
+        raise BadParquet(f"its footer declares {footer.num_rows} rows, and its parts {sum(groups)}")
+    return footer
 
 
 def _leaves(footer: pq.FileMetaData) -> dict[str, tuple[str, int]]:
