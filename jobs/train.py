@@ -26,8 +26,8 @@ from trackmill.schemas.names import nearest
 
 if TYPE_CHECKING:
     from trackmill.pipeline.storage.output_lock import LockLost
-    from trackmill.pipeline.training.launch import TrainingPlan
     from trackmill.pipeline.training.loop import TrainingResult
+    from trackmill.pipeline.training.prepare import TrainingPlan
     from trackmill.pipeline.training.recipe import Recipe
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
@@ -53,8 +53,9 @@ def add_options(p: JobParser) -> None:
     add("--workers", aliases=["--num-workers"], type=positive, metavar="N", help=ranks)
     engines = ["torch", "deepspeed"]
     add("--engine", type=OneOf(engines), metavar="{torch,deepspeed}", help="how tensors are spread over ranks")
-    launchers = "local: this process, or torchrun's; several ranks: ray"
-    add("--launcher", type=OneOf(["local", "ray"]), metavar="{local,ray}", help=launchers)
+    launchers = "local: this process; torchrun: one of those that it has started; several ranks without it: ray"
+    names = ["local", "torchrun", "ray"]
+    add("--launcher", type=OneOf(names), metavar=f"{{{','.join(names)}}}", help=launchers)
     add(
         "--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 (default auto: a GPU where there is one)"
     )
@@ -105,7 +106,8 @@ def run(options: Options) -> ExitCode:
     recipe = settings(options)
 
     from trackmill.pipeline.training.dry_run import describe_run, dry_run
-    from trackmill.pipeline.training.launch import begin, find_device, prepare_training
+    from trackmill.pipeline.training.prepare import begin, prepare_training
+    from trackmill.pipeline.training.rank_process import find_device
 
     place = None if launcher == "ray" else find_device(options.device)
     plan = prepare_training(
@@ -179,6 +181,13 @@ def choose_launcher(options: Options, world: int) -> tuple[str, int]:
         ConfigError: several ranks are asked for where there is one process.
     """
     several = (options.workers or 1) > 1
+    if options.launcher == "torchrun":
+        from trackmill.pipeline.training.rank_process import check_torchrun
+
+        check_torchrun()
+        if (options.workers or world) != world:
+            raise ConfigError(f"torchrun has started {world} processes; leave --workers away")
+        return "local", world
     if world > 1:
         if options.launcher == "ray" or (options.workers or world) != world:
             raise ConfigError(f"torchrun has started {world} processes; leave --workers and --launcher ray away")
@@ -187,7 +196,7 @@ def choose_launcher(options: Options, world: int) -> tuple[str, int]:
     if launcher == "local" and several:
         raise ConfigError(
             f"--launcher local is one process; for {options.workers} ranks use --launcher ray, or "
-            f"torchrun --nproc-per-node {options.workers} jobs/train.py --launcher local ..."
+            f"torchrun --nproc-per-node {options.workers} jobs/train.py --launcher torchrun ..."
         )
     return launcher, options.workers or 1
 

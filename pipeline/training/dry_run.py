@@ -19,8 +19,8 @@ from trackmill.pipeline.training.engines import make_engine
 from trackmill.pipeline.training.engines.base import Engine, EngineSettings, OptimSettings
 from trackmill.pipeline.training.engines.optimiser import moment_kinds
 from trackmill.pipeline.training.free_memory import PeakMemory, at_most, free_memory, is_out_of_memory
-from trackmill.pipeline.training.launch import TrainingPlan
 from trackmill.pipeline.training.parameters import GroupCount, ParameterCount
+from trackmill.pipeline.training.prepare import TrainingPlan
 from trackmill.pipeline.training.recipe import make_task
 from trackmill.pipeline.training.schedule import learning_rate
 from trackmill.pipeline.training.steps import peak_memory, run_step

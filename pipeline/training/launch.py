@@ -1,286 +1,28 @@
-"""Starting a run: everything is checked before a worker is; then one process trains, or each of those that torchrun or
-Ray started.
-
-Three calls: `prepare_training` checks and changes nothing, `begin` writes the recipe down, `worker` trains, in each
-rank.
+"""Starting a run: one process trains, or each of those that torchrun or Ray started. `prepare` has checked everything
+before.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-from types import FrameType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-import torch.distributed as dist
-
-from trackmill.pipeline.console.disk_space import too_little_disk_space, too_little_shared_memory
-from trackmill.pipeline.console.signals import STOP_SIGNALS
-from trackmill.pipeline.loader.catalog import Catalog, read_catalog
+from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.loader.loader import keep_memory
-from trackmill.pipeline.loader.order import Order, choose_streams, share
-from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.unfinished import unfinished_units
-from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.documents import DamagedDocument, publish_document
-from trackmill.pipeline.storage.files import canonical, join
-from trackmill.pipeline.tasks.base import Task, TrainingModule
-from trackmill.pipeline.training import changes, saved_checkpoint
-from trackmill.pipeline.training.loop import TrainingResult, data_identity, total_steps, train
-from trackmill.pipeline.training.output_folder import check_output
-from trackmill.pipeline.training.parameters import (
-    GroupCount,
-    ParameterCount,
-    count_groups,
-    count_parameters,
-    outline,
-)
+from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.training import changes
+from trackmill.pipeline.training.loop import TrainingResult, data_identity, train
+from trackmill.pipeline.training.prepare import BuiltTask, starting_point
+from trackmill.pipeline.training.rank_process import find_device, process_group
 from trackmill.pipeline.training.ranks import on_first_rank
-from trackmill.pipeline.training.recipe import Recipe, effective, for_data, make_recipe, make_task, stored_recipe
-from trackmill.pipeline.training.result import ResultCard, is_whole, read_card, result_url
+from trackmill.pipeline.training.recipe import Recipe, effective, for_data, make_recipe, make_task
 from trackmill.pipeline.training.saved_checkpoint import SavedCheckpoint
-from trackmill.pipeline.training.telemetry import require_packages
-from trackmill.schemas.config import ConfigError
-from trackmill.schemas.errors import JobError, MissingPackage, StorageError
-
-RESUME = ("auto", "never")
-COLLECTIVE_TIMEOUT = timedelta(hours=6)
-"""Ranks wait for each other no longer than this. Others wait while rank 0 evaluates, so it is long; that something
-hangs is the watchdog's to say, much earlier."""
+from trackmill.pipeline.training.stopping import stop_on_signals
+from trackmill.schemas.errors import JobError
 
 
 class RunFailed(JobError):
     """Ranks failed for good; the text says which and why. The same command goes on from the last checkpoint."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuiltTask:
-    """A task with its module, weights included, which was built in this process and not trained yet."""
-
-    task: Task
-    module: TrainingModule
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
-    """What a run will be, as far as it is known before anything is started.
-
-    Args:
-        recipe: the settings; the schedule is in steps.
-        output: root of the run, spelt in full.
-        catalog: the data set, which is open.
-        parameters: by part of the network.
-        groups: of the optimiser.
-        start: where it goes on; None to begin.
-        total_steps: steps of the whole run.
-        finished: all of them are done, and the result is there.
-        notices: what people should know before it starts.
-        built: the task with its starting weights, for whoever trains in this process: so their files are read once.
-            None where the run goes on from a checkpoint, or nothing was to be built.
-    """
-
-    recipe: Recipe
-    output: str
-    catalog: Catalog
-    parameters: tuple[ParameterCount, ...]
-    groups: tuple[GroupCount, ...]
-    start: SavedCheckpoint | None
-    total_steps: int
-    finished: bool
-    built: BuiltTask | None
-    notices: tuple[str, ...] = ()
-
-
-def prepare_training(
-    recipe: Recipe,
-    output: str,
-    ranks: int,
-    resume: str = "auto",
-    build: bool = True,
-    allowed: Sequence[str] = (),
-) -> TrainingPlan:
-    """Check all that can be checked without a worker; writes nothing.
-
-    Weights that a run begins with are read here, so that a wrong file is known before a GPU is waited for. A run that
-    goes on was through that; its frozen weights are read and checked by the ranks.
-
-    Args:
-        recipe: settings.
-        output: root of the run.
-        ranks: how many there will be.
-        resume: `auto`: go on from the newest whole checkpoint, if any; `never`: there must be none; or the URL of a
-            checkpoint.
-        allowed: what may differ from the checkpoint, see `changes.check_fits`.
-        build: whether the module is built, where the run begins anew; it is counted without memory otherwise.
-
-    Raises:
-        ValueError: settings do not fit each other, the data, the checkpoint or the number of ranks.
-        OSError: the data set, the weights or the checkpoint cannot be read, or there is no room for a checkpoint.
-    """
-    output = canonical(output)
-    if not recipe.data.url:
-        raise ConfigError("no data set: give --data URL, the root of what jobs/mine_proposals.py wrote")
-    check_output(output, recipe.data.url)
-    task = make_task(recipe)
-    everything = read_catalog(recipe.data.url, task.needs_boxes())
-    catalog = task.usable(everything)
-    recipe = for_data(recipe, len(catalog))
-    task.scheduled(recipe.schedule.steps, recipe.optim.accumulate)
-    identity = data_identity(catalog, task)
-    start = starting_point(output, resume, thorough=False)
-    check_batch(recipe, catalog, ranks, saved_checkpoint.stored_streams(start, recipe.micro_batch))
-    if start is not None:
-        changes.check_fits(start, *effective(recipe), identity, allowed)
-    total = total_steps(recipe)
-    card, notices = _card(output)
-    finished = start is not None and start.step >= total and card is not None and card.step == start.step
-    if finished and card is not None and not is_whole(output, card):
-        finished = False
-        notices.append(f"{redact(result_url(output))} is not what its card says: this run writes it again")
-    require_packages(recipe.telemetry)
-    if unused := len(everything) - catalog.num_distinct:
-        notices.append(f"{unused:,} of {len(everything):,} samples are nothing that {task.name} learns from")
-    evaluation = task.evaluation()
-    if evaluation is not None and not finished:
-        evaluation.check()
-    if recipe.engine.name == "deepspeed" and recipe.engine.zero_stage == 3 and task.without_zero_3:
-        raise ConfigError(f"engine.zero_stage = 3: {task.without_zero_3}; set it to 2")
-    if recipe.engine.name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
-        raise MissingPackage('engine deepspeed needs a package that is not installed: pip install -e ".[deepspeed]"')
-    built = BuiltTask(task=task, module=task.build(recipe.seed)) if start is None and build else None
-    module = built.module if built is not None else outline(task, recipe.seed)
-    parameters = count_parameters(module)
-    if not finished:
-        notices += _check_room(recipe, output, parameters)
-    return TrainingPlan(
-        recipe=recipe,
-        output=output,
-        catalog=catalog,
-        parameters=parameters,
-        groups=count_groups(module, recipe.optim),
-        start=start,
-        total_steps=total,
-        finished=finished,
-        built=built,
-        notices=(*notices, *_notices(recipe, catalog, ranks)),
-    )
-
-
-def _card(output: str) -> tuple[ResultCard | None, list[str]]:
-    """The card of the run's result, and what people should know of it."""
-    try:
-        return read_card(output), []
-    except DamagedDocument as error:
-        return None, [f"{error}; this run writes it again"]
-
-
-def _check_room(recipe: Recipe, output: str, parameters: Sequence[ParameterCount]) -> list[str]:
-    """Whether checkpoints will fit: not even one is an error, fewer than will lie there are worth a line."""
-    copies = 1 + (2 if recipe.optim.name == "adamw" else 1) + bool(recipe.ema.decay)
-    one = 4 * copies * sum(each.trainable for each in parameters)  # float32
-    if said := too_little_disk_space(output, one, "a checkpoint"):
-        raise StorageError(f"{said}; free some, or give another --output")
-    # The new one is whole before the oldest goes.
-    most = recipe.checkpoint.keep + 1
-    said = too_little_disk_space(
-        output, most * one, f"a run that keeps {recipe.checkpoint.keep} checkpoints (checkpoint.keep)"
-    )
-    return [said] if said else []
-
-
-def _notices(recipe: Recipe, catalog: Catalog, ranks: int) -> Iterator[str]:
-    """What people may not have meant."""
-    if ranks > 1 and (said := too_little_shared_memory()):
-        yield f"{said}; ranks of one machine exchange gradients there too"
-    steps = recipe.schedule.steps
-    if recipe.max_steps > steps:
-        yield (
-            f"max_steps is {recipe.max_steps:,}, but the schedule ends after {steps:,} steps, and so does the run: set "
-            "schedule.steps for more (a run that goes on needs --allow-changed schedule.steps for that)"
-        )
-    left, planned = unfinished_units(Layout(catalog.url))
-    if left:
-        yield (
-            f"{left:,} of {planned:,} units of {redact(catalog.url)} are not mined yet, so only a part of the data is "
-            "trained on: finish mining first (a run that goes on with more data needs --allow-changed data)"
-        )
-
-
-def begin(plan: TrainingPlan) -> None:
-    """Write `config.json`, the resolved recipe: the first thing in the output, which shows that it can be written to.
-
-    Raises:
-        OSError: it cannot.
-    """
-    publish_document(join(plan.output, "config.json"), stored_recipe(plan.recipe))
-
-
-def check_batch(recipe: Recipe, catalog: Catalog, ranks: int, streams: int = 0) -> Order:
-    """The order of samples, if the batch can be cut for accumulation, ranks and streams.
-
-    Args:
-        recipe, catalog, ranks: see `prepare_training`.
-        streams: with which the run began, see `saved_checkpoint.stored_streams`.
-
-    Raises:
-        ConfigError: it cannot; says which numbers fit.
-    """
-    batch, accumulate = recipe.data.batch_size, recipe.optim.accumulate
-    if batch % accumulate:
-        raise ConfigError(f"data.batch_size is {batch}, which optim.accumulate = {accumulate} does not divide")
-    micro = batch // accumulate
-    if micro % ranks:
-        raise ConfigError(
-            f"a batch of {micro} samples (data.batch_size / optim.accumulate) cannot be shared by {ranks} ranks; "
-            f"make data.batch_size a multiple of {accumulate * ranks}"
-        )
-    data = recipe.data
-    order = Order(
-        catalog.first,
-        micro,
-        data.streams or streams or choose_streams(micro, ranks, data.workers),
-        data.window,
-        recipe.seed,
-    )
-    share(order.streams, ranks, 0, data.workers)
-    return order
-
-
-def starting_point(output: str, resume: str, thorough: bool = True) -> SavedCheckpoint | None:
-    """The checkpoint to go on from.
-
-    A checkpoint given by its URL is where a run begins; when that run is started again, its own newer ones win.
-
-    Args:
-        output: root of the run.
-        resume: see `prepare_training`.
-        thorough: whether every byte is checked.
-
-    Raises:
-        ConfigError: `never`, and there is a checkpoint.
-        FileNotFoundError: no checkpoint at the URL.
-        DamagedCheckpoint: none is whole.
-    """
-    if resume not in RESUME:
-        given = saved_checkpoint.open_checkpoint(canonical(resume), thorough)
-        if given.url.startswith(join(output, "checkpoints")):
-            return given  # set back on purpose
-        own = saved_checkpoint.find(output, thorough)
-        return own if own is not None and own.step > given.step else given
-    own = saved_checkpoint.find(output, thorough)
-    if own is not None and resume == "never":
-        raise ConfigError(
-            f"{redact(output)} holds a run of {own.step} steps already; go on with --resume auto, or give another "
-            "--output"
-        )
-    return own
 
 
 def worker(
@@ -356,7 +98,7 @@ def run_local(
 
     SIGTERM and Ctrl-C finish the step, save and return.
     """
-    with _process_group(device), stop_on_signals() as should_stop:
+    with process_group(device), stop_on_signals() as should_stop:
         return worker(
             recipe.model_dump(),
             output,
@@ -367,58 +109,3 @@ def run_local(
             should_stop=should_stop,
             notice=notice,
         )
-
-
-def ranks_around() -> tuple[int, int]:
-    """Rank and number of ranks that torchrun has set in the environment; (0, 1) where it has not."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-
-def find_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` as a device; one GPU for each rank of a machine.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if name != "auto" and not name.startswith("cuda"):
-        raise ConfigError(f"--device {name}: should be auto, cpu, cuda or cuda:N")
-    index = int(name.partition(":")[2] or os.environ.get("LOCAL_RANK", "0"))
-    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs; try --device cpu")
-    torch.cuda.set_device(index)
-    return torch.device("cuda", index)
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM, SIGHUP, SIGUSR1 and Ctrl-C into an answer to "should I stop?"; a second one stops at once."""
-    stopping = threading.Event()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if stopping.is_set():
-            raise KeyboardInterrupt
-        stopping.set()
-
-    numbers = [number for number in (*STOP_SIGNALS, signal.SIGINT) if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield stopping.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _process_group(device: str) -> Iterator[None]:
-    rank, world = ranks_around()
-    if world == 1 or dist.is_initialized():
-        yield
-        return
-    backend = "nccl" if find_device(device).type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, rank=rank, world_size=world)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()

@@ -15,7 +15,7 @@ from tests.faults.training_runs import finish, kill, kill_rank, standing_still, 
 from tests.runs import ROOT, TIMEOUT_S, job_environment, wait_for
 from tests.training.gloo_ranks import run_ranks
 from tests.training.tiny_runs import make_data, result, rows
-from trackmill.pipeline.training.launch import starting_point
+from trackmill.pipeline.training.prepare import starting_point
 
 __all__ = ["two_nodes"]  # a fixture
 

@@ -34,7 +34,7 @@ from tests.make_dataset import make_dataset
 from tests.shared_data import needs_data
 from trackmill.jobs import mine_proposals, train
 from trackmill.pipeline.loader.catalog import read_catalog
-from trackmill.pipeline.training.launch import check_batch
+from trackmill.pipeline.training.prepare import check_batch
 
 PINNED = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
 IMAGES = sorted((INFRA / "docker").glob("*.Dockerfile"))

@@ -20,7 +20,7 @@ from tests.training.tiny_task import TinyExample, TinyModule, TinyTask
 from trackmill.pipeline.training import dry_run as module
 from trackmill.pipeline.training.dry_run import dry_run
 from trackmill.pipeline.training.free_memory import PeakMemory, at_most, free_memory, is_out_of_memory
-from trackmill.pipeline.training.launch import prepare_training
+from trackmill.pipeline.training.prepare import prepare_training
 from trackmill.schemas.config import ConfigError
 
 CPU = torch.device("cpu")

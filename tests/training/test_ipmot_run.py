@@ -19,7 +19,8 @@ from tests.training.tiny_runs import result, rows
 from trackmill.pipeline.storage.documents import read_document
 from trackmill.pipeline.tasks.ipmot.batch import QueryBatch
 from trackmill.pipeline.tasks.ipmot.module import IpMotTraining
-from trackmill.pipeline.training.launch import prepare_training, run_local, worker
+from trackmill.pipeline.training.launch import run_local, worker
+from trackmill.pipeline.training.prepare import prepare_training
 from trackmill.schemas.config import ConfigError
 
 ALIGNED = {"alignment": True}

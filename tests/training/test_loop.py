@@ -25,7 +25,8 @@ from trackmill.pipeline.export.source import from_run
 from trackmill.pipeline.storage.documents import document_bytes
 from trackmill.pipeline.tasks.base import Evaluation
 from trackmill.pipeline.training.health import NonFinite, NothingLearnt
-from trackmill.pipeline.training.launch import begin, prepare_training, run_local, starting_point
+from trackmill.pipeline.training.launch import run_local
+from trackmill.pipeline.training.prepare import begin, prepare_training, starting_point
 from trackmill.pipeline.training.recipe import effective, stored_recipe
 from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.pipeline.weights import read_weights

@@ -9,8 +9,8 @@ import pytest
 
 from tests.training.tiny_runs import make_data, run_tiny, tiny_recipe
 from trackmill.pipeline.training.dry_run import describe_run
-from trackmill.pipeline.training.launch import prepare_training
 from trackmill.pipeline.training.output_folder import check_output
+from trackmill.pipeline.training.prepare import prepare_training
 from trackmill.schemas.config import ConfigError
 
 

@@ -22,8 +22,8 @@ from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.sidecars.about import NoSidecar
 from trackmill.pipeline.sidecars.run import make_sidecar
 from trackmill.pipeline.tasks.masa import task as masa_task
-from trackmill.pipeline.training.launch import prepare_training
 from trackmill.pipeline.training.loop import data_identity
+from trackmill.pipeline.training.prepare import prepare_training
 from trackmill.pipeline.training.recipe import make_task
 from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.schemas.config import ConfigError

@@ -29,10 +29,12 @@ from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.ray_cluster import start_ray
 from trackmill.pipeline.storage.credentials import scrub, storage_environment
 from trackmill.pipeline.storage.files import is_local
-from trackmill.pipeline.training.launch import COLLECTIVE_TIMEOUT, RunFailed, stop_on_signals
+from trackmill.pipeline.training.launch import RunFailed
 from trackmill.pipeline.training.loop import TrainingResult
+from trackmill.pipeline.training.rank_process import COLLECTIVE_TIMEOUT
 from trackmill.pipeline.training.ray.ray_worker import Desk, Rank, RankFailed
 from trackmill.pipeline.training.recipe import Recipe
+from trackmill.pipeline.training.stopping import stop_on_signals
 from trackmill.schemas.config import ConfigError
 from trackmill.schemas.errors import StorageError
 
