@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from trackmill.models.device import is_device_failure
 from trackmill.models.proposers.base import Proposer
 from trackmill.models.proposers.check import BadProposals, check_proposals
 from trackmill.pipeline.media.pictures import encode_jpeg
+from trackmill.pipeline.mining.behind import MOST_BEHIND, Behind, UnitBehind
 from trackmill.pipeline.mining.negatives import pseudo_negatives
-from trackmill.pipeline.mining.reading import ItemReader, Reading, reason_of
+from trackmill.pipeline.mining.read_ahead import Arrival, Arrivals, ReadAhead
+from trackmill.pipeline.mining.reading import ItemReader, reason_of
 from trackmill.pipeline.mining.settings import MineConfig, mine_config
 from trackmill.pipeline.mining.unit import MineJob, UnitResult
 from trackmill.pipeline.shards.encode import SampleCounts, Stamp, encode_sample
@@ -34,21 +37,25 @@ from trackmill.pipeline.workers.inflight import HANDS, InFlightNote
 from trackmill.pipeline.workers.item_clock import ItemClock
 from trackmill.pipeline.workers.status import LiveStatus
 from trackmill.pipeline.workers.task import DeviceLost, Status, StorageFailed, UnitTask
+from trackmill.pipeline.workers.turns import Turns
+from trackmill.pipeline.workers.work_times import Ledger
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.media import Frame, Media, ProposalSet, WorkItem
 from trackmill.schemas.receipt import ReceiptRow
 
-# Beside the items that are mined at once, one is read ahead and one waits to be written.
-MOST_AT_ONCE = HANDS - 2
+# Beside the items that are mined at once, one is being read and some wait to be written, of this unit and of the last.
+MOST_AT_ONCE = 6
+assert MOST_AT_ONCE + 1 + 2 * (MOST_BEHIND + 1) <= HANDS
 
 
 @dataclass(slots=True)
-class _Read:
-    """An item after reading: either media or why there is none."""
+class _Proposed:
+    """An item after its proposals, with what is known of it so far; none where reading or proposing failed."""
 
-    position: int
     item: WorkItem
-    reading: Reading
+    row: ReceiptRow
+    media: Media | None
+    proposals: list[ProposalSet]
     seconds: float
 
 
@@ -65,6 +72,9 @@ class _Mined:
 
 class Miner:
     """Does units; items are read elsewhere, see `trackmill.pipeline.mining.reading`.
+
+    The thread that has a unit's turn does nothing but ask the proposer. Before it another one reads ahead, behind it
+    others encode, write and publish, so that the model never waits for them as long as they keep up.
 
     Args:
         job: what to do.
@@ -87,10 +97,17 @@ class Miner:
         self.layout = Layout(job.root)
         self.note = InFlightNote()
         self._live = LiveStatus()
+        self._ledger = Ledger()
+        self.turns = Turns(self.note, self._live, self._ledger)
         self._fingerprint = job.fingerprint
         self._proposer = proposer
+        # A proposer that does not say that calls may overlap has the device for itself, also beside sidecars.
+        self._device = threading.Lock() if proposer.concurrency == 1 else contextlib.nullcontext()
         self._makers = makers
         self._reader = reader or ItemReader(self.config)
+        self._read_ahead = ReadAhead(self._reader, self.note, self._live)
+        self._miners = ThreadPoolExecutor(proposer.concurrency, thread_name_prefix="miner")
+        self._behind = Behind(self._encode, self._store)
         self.clock = ItemClock(self.config.run.item_timeout_s)
         self._stamp = Stamp(
             proposer=f"{proposer.name}/{proposer.version}",
@@ -107,36 +124,41 @@ class Miner:
         return self._live.read()
 
     def run_unit(self, task: UnitTask) -> UnitResult:
-        """Do one unit, publish its shards, then its receipt.
+        """Do one unit, publish its shards, then its receipt. Two threads may be in here, see `Turns`.
 
         Raises:
             StorageFailed: the output could not be written.
             DeviceLost: the accelerator failed; this miner is of no more use.
+            UnitDropped: see `Turns.drop_after`; nothing is published.
         """
-        start = time.perf_counter()
         adopt_signatures(task.signatures)
-        self.note.begin(task.unit)
-        self._live.begin(task.unit)
+        with self.turns.hold(task):
+            try:
+                return self._do_unit(task)
+            except OSError as error:
+                raise StorageFailed(
+                    scrub(f"unit {task.unit}: cannot write its output: {path_error(error) or error}")
+                ) from error
+
+    def _do_unit(self, task: UnitTask) -> UnitResult:
+        shards = self.config.shards
         writer = ShardWriter(
-            self.layout, task.unit, self.config.shards.max_bytes, self.config.shards.max_samples, task.retry
+            self.layout, task.unit, shards.max_bytes, shards.max_samples, task.retry, publisher=self._behind.publisher
         )
         parts = UnitParts(self._makers, self.layout, self._fingerprint, task.unit, task.retry)
-        try:
-            with writer, contextlib.closing(self._mine_ahead(task)) as mined:
-                rows = [self._store(each, writer, parts) for each in mined]
-                self._live.enter("publishing")
-            writer.remove_leftovers()
-            parts.publish(writer.shards)
-            self._live.enter("writing the receipt")
-            rows += _poisoned_rows(task)
-            self._write_receipt(task, rows, writer)
-        except OSError as error:
-            raise StorageFailed(
-                scrub(f"unit {task.unit}: cannot write its output: {path_error(error) or error}")
-            ) from error
-        finally:
-            self.note.end()
-            self._live.enter("idle")
+        with writer:
+            # Its first items are read before its turn comes.
+            with self._read_ahead.of(task) as arrivals, self._behind.of(task, writer, parts) as behind:
+                with self.turns.work(task):
+                    start = time.perf_counter()
+                    self._mine_all(task, arrivals, behind)
+                rows = behind.rows()
+            with self.turns.publish(task):
+                writer.finish()
+                writer.remove_leftovers()
+                parts.publish(writer.shards)
+                rows += _poisoned_rows(task)
+                self._write_receipt(task, rows, writer)
         bad = [row for row in rows if row.status == "quarantined"]
         return UnitResult(
             unit=task.unit,
@@ -147,10 +169,14 @@ class Miner:
             quarantined=[(row.source_id, row.error_class, row.reason) for row in bad[:20]],
             num_bytes=sum(shard.num_bytes for shard in writer.shards),
             seconds=time.perf_counter() - start,
+            times=self._ledger.take(),
         )
 
     def close(self) -> None:
         """End in good order: leave nothing behind."""
+        self._read_ahead.close()
+        self._miners.shutdown(wait=False, cancel_futures=True)
+        self._behind.close()
         self._reader.close()
         self.note.remove()
 
@@ -164,127 +190,122 @@ class Miner:
             with contextlib.suppress(Exception):
                 media = self._reader.read(item).media
                 assert media is not None
-                members, counts = self._mine(item, media)
+                members, counts = self._members(item, media, self._propose(item, media.frames))
                 make_all(self._makers, item.key, members)
                 size, frames = sum(len(data) for _, data in members), counts.frames
             measured.append((frames, time.perf_counter() - start, size))
         return measured
 
-    def _read_ahead(self, task: UnitTask) -> Generator[_Read, None, None]:
-        """Read items in order, one ahead of the one that is worked on."""
-        wanted = [(p, item) for p, item in zip(task.positions, task.items) if p not in task.poisoned]
-        if task.serial:
-            for position, item in wanted:
-                self._live.enter("reading", item.source_id)
-                yield self._read(position, item)
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
-            ahead = reader.submit(self._read, *wanted[0]) if wanted else None
-            try:
-                for (_, item), following in zip(wanted, [*wanted[1:], None]):
-                    self._live.enter("reading", item.source_id)
-                    assert ahead is not None
-                    arrival = ahead.result()
-                    ahead = reader.submit(self._read, *following) if following else None
-                    yield arrival
-            finally:
-                if ahead is not None and not ahead.done():
-                    self._reader.interrupt()  # nobody waits for it any more
-
-    def _read(self, position: int, item: WorkItem) -> _Read:
-        self.note.take(position)
-        start = time.perf_counter()
-        reading = self._reader.read(item)
-        for frame in reading.media.frames if reading.media else ():
-            frame.image.setflags(write=False)  # what a proposer writes there would be stored
-        self.note.put(position)
-        return _Read(position, item, reading, time.perf_counter() - start)
-
-    def _mine_ahead(self, task: UnitTask) -> Generator[_Mined, None, None]:
-        """Items in order, everything done but the writing; as many at once as the proposer has a use for."""
+    def _mine_all(self, task: UnitTask, arrivals: Arrivals, behind: UnitBehind[_Proposed]) -> None:
+        """Ask for the proposals of all items, in order; as many at once as the proposer has a use for."""
         concurrency = 1 if task.serial else self._proposer.concurrency
-        with contextlib.closing(self._read_ahead(task)) as arrivals:
-            if concurrency == 1:
-                yield from (self._mine_item(task, arrival) for arrival in arrivals)
-                return
-            with ThreadPoolExecutor(concurrency, thread_name_prefix="miner") as miners:
-                ahead: deque[Future[_Mined]] = deque()
-                for arrival in arrivals:
-                    ahead.append(miners.submit(self._mine_item, task, arrival))
+        ahead: deque[Future[_Proposed]] = deque()
+        left = len(arrivals)
+        try:
+            for arrival in arrivals:
+                self._ledger.wait("writing")
+                self.turns.advance(task, left)
+                left -= 1
+                if concurrency == 1:
+                    behind.add(self._propose_item(task, arrival))
+                else:
+                    ahead.append(self._miners.submit(self._propose_item, task, arrival))
                     if len(ahead) > concurrency:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
+                        behind.add(ahead.popleft().result())
+                if task.serial:
+                    behind.settle()
+                self._ledger.wait("reading")
+            self._ledger.wait("writing")
+            while ahead:
+                behind.add(ahead.popleft().result())
+        finally:
+            for each in ahead:
+                each.cancel()
+            wait(ahead)
 
-    def _mine_item(self, task: UnitTask, arrival: _Read) -> _Mined:
-        self.note.take(arrival.position)
-        with self.clock.running(arrival.position, arrival.item.frames):
-            return self._mine_read(task, arrival)
-
-    def _mine_read(self, task: UnitTask, arrival: _Read) -> _Mined:
+    def _propose_item(self, task: UnitTask, arrival: Arrival) -> _Proposed:
+        self.note.take(task.unit, arrival.position)
         start = time.perf_counter()
+        item, reading = arrival.item, arrival.reading
         row = ReceiptRow(
-            source_id=arrival.item.source_id,
-            key=arrival.item.key,
-            uri=arrival.item.uri,
+            source_id=item.source_id,
+            key=item.key,
+            uri=item.uri,
             status="ok",
             unit=task.unit,
             position=arrival.position,
             attempts=task.retry + 1,
         )
-        members: list[tuple[str, bytes]] = []
-        reading = arrival.reading
-        if reading.media is None:
+        media, proposals = reading.media, []
+        if media is None:
             row = replace(row, status=reading.status, reason=reading.reason, error_class=reading.error_class)
         else:
             try:
-                members, counts = self._mine(arrival.item, reading.media)
-                row = replace(row, license=reading.media.license, **dataclasses.asdict(counts))
+                with self.clock.running((task.unit, arrival.position), item.frames):
+                    proposals = self._propose(item, media.frames)
             except BadProposals:
                 raise
             except Exception as error:
-                if is_device_failure(error):
-                    raise DeviceLost(scrub(str(error))) from error
-                row = replace(row, status="quarantined", reason=reason_of(error), error_class=type(error).__name__)
-        sidecars = self._make_sidecars(arrival.item, members) if members and self._makers else []
-        return _Mined(arrival.item, row, members, sidecars, arrival.seconds + time.perf_counter() - start)
+                media, row = None, _refused(row, error)
+        return _Proposed(item, row, media, proposals, arrival.seconds + time.perf_counter() - start)
+
+    def _encode(self, task: UnitTask, proposed: _Proposed) -> _Mined:
+        """The members of a sample, and its rows in the sidecars."""
+        start = time.perf_counter()
+        item, row, media = proposed.item, proposed.row, proposed.media
+        members: list[tuple[str, bytes]] = []
+        sidecars: list[Made] = []
+        with self.clock.running((task.unit, row.position), item.frames):
+            if media is not None:
+                try:
+                    members, counts = self._members(item, media, proposed.proposals)
+                    row = replace(row, license=media.license, **dataclasses.asdict(counts))
+                except Exception as error:
+                    row = _refused(row, error)
+            if members and self._makers:
+                sidecars = self._make_sidecars(item, members)
+        return _Mined(item, row, members, sidecars, proposed.seconds + time.perf_counter() - start)
 
     def _make_sidecars(self, item: WorkItem, members: list[tuple[str, bytes]]) -> list[Made]:
         # Apart from what an item can be blamed for: a sample lies in the shards whatever a sidecar makes of it.
-        self._live.enter("making sidecars", item.source_id)
         try:
-            return make_all(self._makers, item.key, members)
+            with self._device, self._live.stage("making sidecars", item.source_id), self._ledger.model():
+                return make_all(self._makers, item.key, members)
         except Exception as error:
             if is_device_failure(error):
                 raise DeviceLost(scrub(str(error))) from error
             raise
 
-    def _store(self, mined: _Mined, writer: ShardWriter, parts: UnitParts) -> ReceiptRow:
+    def _store(self, task: UnitTask, mined: _Mined, writer: ShardWriter, parts: UnitParts) -> ReceiptRow:
         start = time.perf_counter()
         row = mined.row
         if mined.members:
             # Here, and not where an item's own errors are caught: a full disk or bucket is not the item's fault.
-            self._live.enter("writing", mined.item.source_id)
-            shard, offset, size = writer.write(mined.members)
+            with self._live.stage("writing", mined.item.source_id):
+                shard, offset, size = writer.write(mined.members)
             parts.add(row.key, mined.sidecars)
             row = replace(row, shard=shard, offset=offset, size=size, checksum=writer.checksum)
-        self.note.put(row.position)
-        self._live.item_done(mined.item.frames, row.status == "quarantined")
+        self.note.put(task.unit, row.position)
+        self._live.item_done(task.unit, mined.item.frames, row.status == "quarantined")
         return replace(row, seconds=round(mined.seconds + time.perf_counter() - start, 4))
 
-    def _mine(self, item: WorkItem, media: Media) -> tuple[list[tuple[str, bytes]], SampleCounts]:
-        """Frames to proposals to negatives to the members of a sample."""
-        self._live.enter("proposing", item.source_id)
-        proposals = self._propose(media.frames)
-        self._live.enter("encoding", item.source_id)
-        size = media.frames[0].image.shape[:2] if media.amodal else None
-        negatives = [
-            pseudo_negatives(found, frame.annotations, media.annotated, self.config.negatives.max_iou, size)
-            for found, frame in zip(proposals, media.frames)
-        ]
-        return encode_sample(item, media, proposals, negatives, self._stamp, self._jpeg)
+    def _members(
+        self, item: WorkItem, media: Media, proposals: list[ProposalSet]
+    ) -> tuple[list[tuple[str, bytes]], SampleCounts]:
+        """Proposals to negatives to the members of a sample."""
+        with self._live.stage("encoding", item.source_id):
+            size = media.frames[0].image.shape[:2] if media.amodal else None
+            negatives = [
+                pseudo_negatives(found, frame.annotations, media.annotated, self.config.negatives.max_iou, size)
+                for found, frame in zip(proposals, media.frames)
+            ]
+            return encode_sample(item, media, proposals, negatives, self._stamp, self._jpeg)
 
-    def _propose(self, frames: Sequence[Frame]) -> list[ProposalSet]:
+    def _propose(self, item: WorkItem, frames: Sequence[Frame]) -> list[ProposalSet]:
+        with self._device, self._live.stage("proposing", item.source_id), self._ledger.model():
+            return self._propose_batches(frames)
+
+    def _propose_batches(self, frames: Sequence[Frame]) -> list[ProposalSet]:
         batch = self._proposer.batch_size
         found: list[ProposalSet] = []
         for begin in range(0, len(frames), batch):
@@ -313,6 +334,13 @@ class Miner:
             merged = {row.position: row for row in old.rows} | merged
         ordered = [merged[position] for position in sorted(merged)]
         write_receipt(self.layout, task.unit, ordered, shards, self._fingerprint)
+
+
+def _refused(row: ReceiptRow, error: Exception) -> ReceiptRow:
+    """The row of an item that mining stumbled over; a device that failed is not its fault."""
+    if is_device_failure(error):
+        raise DeviceLost(scrub(str(error))) from error
+    return replace(row, status="quarantined", reason=reason_of(error), error_class=type(error).__name__)
 
 
 def _poisoned_rows(task: UnitTask) -> list[ReceiptRow]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trackmill.pipeline.sidecars.about import SidecarJob
+from trackmill.pipeline.workers.work_times import WorkTimes
 from trackmill.schemas.errors import JobError
 
 
@@ -36,7 +37,12 @@ class MineJob:
 
 @dataclass(slots=True, kw_only=True)
 class UnitResult:
-    """What became of a unit, small enough to send: counts, and up to 20 quarantined items (id, error class, reason)."""
+    """What became of a unit, small enough to send: counts, and up to 20 quarantined items (id, error class, reason).
+
+    Args:
+        seconds: from its first item to its receipt.
+        times: what its worker's seconds were spent on since it was ready, or since its result before this one.
+    """
 
     unit: int
     items: int
@@ -46,3 +52,4 @@ class UnitResult:
     quarantined: list[tuple[str, str, str]]
     num_bytes: int
     seconds: float
+    times: WorkTimes = field(default_factory=WorkTimes)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, wait
 from pathlib import Path
 from typing import IO
 
@@ -44,6 +45,7 @@ class ShardWriter:
         max_bytes, max_samples: a shard is closed before the sample that would push it past either; a single sample
             larger than `max_bytes` gets a shard of its own.
         on_publish: called with the name of each shard just before it is published; for tests of faults.
+        publisher: publishes shards while the next one is written, one at a time; None: it is waited for.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ShardWriter:
         max_samples: int,
         retry: int = 0,
         on_publish: Callable[[str], None] | None = None,
+        publisher: Executor | None = None,
     ) -> None:
         self.shards: list[ShardInfo] = []
         self.checksum = 0
@@ -62,6 +65,8 @@ class ShardWriter:
         self._unit, self._retry = unit, retry
         self._max_bytes, self._max_samples = max_bytes, max_samples
         self._on_publish = on_publish
+        self._publisher = publisher
+        self._publishing: Future[None] | None = None
         self._scratch: Path | None = None
         self._open()
 
@@ -105,9 +110,11 @@ class ShardWriter:
             self._handle.close()
         num_bytes = os.path.getsize(self._scratch)
         assert num_bytes == self._tar.position, "a shard lost bytes on its way to the disk"
-        if self._on_publish:
-            self._on_publish(self._name)
-        publish_file(self._scratch, self._layout.shard(self._name))
+        self._wait()  # there are scratch files of two shards at most
+        if self._publisher is None:
+            self._publish(self._scratch, self._name)
+        else:
+            self._publishing = self._publisher.submit(self._publish, self._scratch, self._name)
         self.shards.append(
             ShardInfo(
                 name=self._name,
@@ -117,6 +124,19 @@ class ShardWriter:
             )
         )
         self._open()
+
+    def _publish(self, scratch: Path, name: str) -> None:
+        try:
+            if self._on_publish:
+                self._on_publish(name)
+            publish_file(scratch, self._layout.shard(name))
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def _wait(self) -> None:
+        publishing, self._publishing = self._publishing, None
+        if publishing is not None:
+            publishing.result()
 
     def remove_leftovers(self) -> None:
         """Remove shards that a killed try at this unit left beyond those of this one.
@@ -129,17 +149,23 @@ class ShardWriter:
             remove(leftover)
             roll += 1
 
+    def finish(self) -> None:
+        """Publish what is left, and wait until all shards are published."""
+        if self._scratch is not None:
+            self._close()
+        self._wait()
+
     def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._scratch is None:
-            return
-        scratch = self._scratch
         try:
             if kind is None:
-                self._close()
+                self.finish()
         finally:
-            with contextlib.suppress(OSError):
-                self._handle.close()  # of a full disk it tries once more to write what is left
-            scratch.unlink(missing_ok=True)
+            if self._publishing is not None:
+                wait([self._publishing])
+            if self._scratch is not None:
+                with contextlib.suppress(OSError):
+                    self._handle.close()  # of a full disk it tries once more to write what is left
+                self._scratch.unlink(missing_ok=True)

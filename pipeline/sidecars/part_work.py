@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from trackmill.pipeline.sidecars.about import SidecarJob
 from trackmill.pipeline.workers.task import UnitTask
+from trackmill.pipeline.workers.work_times import WorkTimes
 from trackmill.schemas.keys import shard_numbers, sidecar_part_name
 from trackmill.schemas.media import WorkItem
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo
@@ -66,6 +67,7 @@ class PartResult:
         num_quarantined: how many there are.
         counts: what the producer counted, see `trackmill.pipeline.sidecars.producer.CountedRows`.
         failed: why the part could not be made; empty when all is well.
+        times: see `trackmill.pipeline.mining.unit.UnitResult`.
     """
 
     file_name: str
@@ -78,6 +80,7 @@ class PartResult:
     num_quarantined: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     failed: str = ""
+    times: WorkTimes = field(default_factory=WorkTimes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

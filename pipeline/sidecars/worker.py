@@ -23,6 +23,8 @@ from trackmill.pipeline.workers.item_clock import ItemClock
 from trackmill.pipeline.workers.status import LiveStatus
 from trackmill.pipeline.workers.task import DeviceLost, Status, StorageFailed
 from trackmill.pipeline.workers.threads import limit_threads
+from trackmill.pipeline.workers.turns import Turns
+from trackmill.pipeline.workers.work_times import Ledger
 from trackmill.schemas.media import WorkItem
 
 _ADVICE = "jobs/inspect_shards.py --verify says what is wrong with the shards"
@@ -45,6 +47,8 @@ class PartWorker:
         self.note = InFlightNote()
         self.clock = ItemClock(work.item_timeout_s)
         self._live = LiveStatus()
+        self._ledger = Ledger()
+        self.turns = Turns(self.note, self._live, self._ledger)
 
     @property
     def status(self) -> Status:
@@ -62,19 +66,15 @@ class PartWorker:
             StorageFailed: storage failed.
             DeviceLost: the accelerator failed; this worker is of no more use.
         """
-        self.note.begin(task.unit)
-        self._live.begin(task.unit)
-        rows = PartRows(self._maker.columns)
         name, part = self._maker.job.name, task.part
         try:
-            others = self._others(task)
-            for sample, position in self._samples(task):
-                made = self._rows(task, position, sample, others)
-                rows.add(sample.key, made)
-                self.note.put(position)
-                self._live.item_done(len(sample.record.frames), isinstance(made, Quarantined))
-            self._live.enter("publishing")
-            size = publish_part(self._layout, self._maker.job, self._dataset, part.unit, part.retry, part.shards, rows)
+            with self.turns.hold(task):
+                with self.turns.work(task):
+                    rows = self._all_rows(task)
+                with self.turns.publish(task):
+                    size = publish_part(
+                        self._layout, self._maker.job, self._dataset, part.unit, part.retry, part.shards, rows
+                    )
         except (BadShard, FileNotFoundError) as error:
             return PartResult(file_name=part.file_name, unit=task.unit, failed=f"{error}; {_ADVICE}")
         except SidecarError as error:
@@ -82,9 +82,6 @@ class PartWorker:
         except OSError as error:
             what = path_error(error) or error
             raise StorageFailed(scrub(f"sidecars/{name}/{part.file_name}: cannot be made: {what}")) from error
-        finally:
-            self.note.end()
-            self._live.enter("idle")
         return PartResult(
             file_name=part.file_name,
             unit=task.unit,
@@ -95,6 +92,7 @@ class PartWorker:
             quarantined=[(entry.key, entry.error_class, entry.reason) for entry in rows.quarantined[:20]],
             num_quarantined=len(rows.quarantined),
             counts=dict(rows.counts),
+            times=self._ledger.take(),
         )
 
     def measure(self, items: Sequence[WorkItem]) -> list[tuple[int, float, int]]:
@@ -118,18 +116,37 @@ class PartWorker:
         """End in good order: leave nothing behind."""
         self.note.remove()
 
+    def _all_rows(self, task: PartUnit) -> PartRows:
+        """The rows of all samples of a part."""
+        rows = PartRows(self._maker.columns)
+        others = self._others(task)
+        left = len(task.items)
+        for sample, position in self._samples(task):
+            self._ledger.wait("writing")
+            self.turns.advance(task, left)
+            left -= 1
+            made = self._rows(task, position, sample, others)
+            rows.add(sample.key, made)
+            self.note.put(task.unit, position)
+            self._live.item_done(task.unit, len(sample.record.frames), isinstance(made, Quarantined))
+            self._ledger.wait("reading")
+        return rows
+
     def _samples(self, task: PartUnit) -> Iterator[tuple[Sample, int]]:
         """Samples of a part with their positions, in the order of its shards, whose SHA-256 is tested on the way."""
         places = {item.key: position for position, item in zip(task.positions, task.items)}
         for shard in task.part.shards:
-            self._live.enter("reading", shard.name)
             source = ShardBytes(self._layout.shard(shard.name), shard.num_bytes)
-            for raw in raw_samples(source, shard.name):
+            samples = raw_samples(source, shard.name)
+            while True:
+                with self._live.stage("reading", shard.name):
+                    raw = next(samples, None)
+                if raw is None:
+                    break
                 sample = parse_sample(raw)
                 if sample.key not in places:
                     raise BadShard(f"{shard.name}: holds {sample.key}, which its receipt does not list")
                 yield sample, places[sample.key]
-                self._live.enter("reading", shard.name)
             if source.sha256() != shard.sha256:
                 raise BadShard(f"{shard.name}: its SHA-256 is not that of its receipt")
 
@@ -161,10 +178,13 @@ class PartWorker:
         if position in task.poisoned:
             error_class = "TimeLimit" if position in task.overdue else "WorkerDied"
             return Quarantined(key=sample.key, error_class=error_class, reason=task.poisoned[position])
-        self.note.take(position)
-        self._live.enter("making the rows of", sample.key)
+        self.note.take(task.unit, position)
         try:
-            with self.clock.running(position, len(sample.record.frames)):
+            with (
+                self.clock.running((task.unit, position), len(sample.record.frames)),
+                self._live.stage("making the rows of", sample.key),
+                self._ledger.model(),
+            ):
                 for name, part in others.items():
                     if bad := part.quarantined(sample.key):
                         reason = f"sidecars/{name}: it is quarantined there: {bad.reason}"

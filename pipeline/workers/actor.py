@@ -19,9 +19,11 @@ from trackmill.schemas.media import WorkItem
 
 DEVICE_LOST_EXIT = 70
 ITEM_OVERDUE_EXIT = 71
+_SETTLE_S = 120.0
+"""What a worker that ends itself leaves to the unit before, which is complete and being published."""
 
-CONCURRENCY_GROUPS = {"status": 1}
-"""For `ray.remote` of what derives from `UnitActor`: it answers `status` while it works."""
+CONCURRENCY_GROUPS = {"status": 1, "units": 2, "ahead": 1}
+"""For `ray.remote` of what derives from `UnitActor`: it answers `status` while it works, and has two units in hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Worker:
 
 
 class UnitActor(ABC):
-    """Does one unit at a time; answers `status` meanwhile.
+    """Does units, one beside the publishing of the one before; answers `status` meanwhile.
 
     Args:
         job: what is the same for all units.
@@ -65,15 +67,24 @@ class UnitActor(ABC):
         node_id = ray.get_runtime_context().get_node_id()
         return Worker(os.getpid(), socket.gethostname(), node_id, self._worker.note.path)
 
+    @ray.method(concurrency_group="units")
     def run_unit(self, task: Any) -> Any:
         """See `UnitWorker.run_unit`."""
         assert self._worker is not None
         try:
             return self._worker.run_unit(task)
         except DeviceLost:
-            # Only a new process gets a new CUDA context. Leaving the note behind charges the item in hand.
+            # Only a new process gets a new CUDA context. The note that is left behind charges this unit, and no other.
             logging.exception("the device failed; this worker ends and another takes its place")
+            self._worker.note.publish(task.unit)
+            self._worker.turns.settle(_SETTLE_S)
             os._exit(DEVICE_LOST_EXIT)
+
+    @ray.method(concurrency_group="ahead")
+    def wait_until_nearly_done(self, unit: int) -> None:
+        """See `Turns.wait_until_nearly_done`."""
+        assert self._worker is not None
+        self._worker.turns.wait_until_nearly_done(unit)
 
     def measure(self, items: list[WorkItem], signatures: dict[str, str]) -> list[tuple[int, float, int]]:
         """See `UnitWorker.measure`; `signatures` are the queries of the items' signed URLs."""
@@ -87,19 +98,26 @@ class UnitActor(ABC):
         return self._worker.status if self._worker else Status(stage=f"loading {self.loads}")
 
     @ray.method(concurrency_group="status")
+    def drop_after(self, seconds: float) -> None:
+        """See `Turns.drop_after`."""
+        if self._worker:
+            self._worker.turns.drop_after(seconds)
+
+    @ray.method(concurrency_group="status")
     def stop(self) -> None:
         """End in good order: leave nothing behind."""
         if self._worker:
             self._worker.close()
 
-    def _end_overdue(self, position: int) -> None:
+    def _end_overdue(self, item: tuple[int, int]) -> None:
         """Work on an item hangs, and no thread can be ended: the process is, and the note says because of what."""
         assert self._worker is not None
-        self._worker.note.blame(position)
+        self._worker.turns.settle(_SETTLE_S)
+        self._worker.note.blame(*item)
         os._exit(ITEM_OVERDUE_EXIT)
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def read_note_there(path: str) -> InFlight | None:
+def read_note_there(path: str) -> tuple[InFlight, ...]:
     """Read a dead worker's note on its own machine."""
     return read_note(path)

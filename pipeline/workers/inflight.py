@@ -1,8 +1,8 @@
-"""Which item a worker had in its hands when it died.
+"""Which items a worker had in its hands when it died.
 
-A worker notes the items it reads and works on in a small file on its own machine (2 microseconds a note).
-The file survives the worker, so a death is charged to the item that caused it and to no other; when the whole machine
-is gone the file is gone too, and then no item is to blame.
+A worker notes the items it reads and works on in a small file on its own machine (2 microseconds a note), and the units
+that it is publishing. The file survives the worker, so a death is charged to the item that caused it and to no other;
+when the whole machine is gone the file is gone too, and then no item is to blame.
 """
 
 from __future__ import annotations
@@ -16,24 +16,28 @@ from dataclasses import dataclass
 from trackmill.pipeline.storage.scratch import scratch_folder, scratch_path
 
 _NOTHING = -1
-HANDS = 8
-"""Items that can be in hand at once: read ahead, worked on, waiting to be written."""
-_RECORD = struct.Struct(f"<{2 + HANDS}q")
+HANDS = 16
+"""Items that can be in hand at once: read ahead, worked on, waiting to be written; of one unit and of the next."""
+_UNITS = 2
+"""Units that can be published at once."""
+_RECORD = struct.Struct(f"<{2 + _UNITS + 2 * HANDS}q")
 
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """What a worker has in hand.
+    """What a worker has in hand of one unit.
 
     Args:
         unit: its number.
         positions: of the items inside the unit.
         overdue: the one of them that takes too long, for which the worker ends itself; None if it does not.
+        publishing: no item is to blame: all are done and the unit's files are being published, or the device failed.
     """
 
     unit: int
     positions: frozenset[int]
     overdue: int | None = None
+    publishing: bool = False
 
 
 class InFlightNote:
@@ -43,67 +47,87 @@ class InFlightNote:
         self.path = str(scratch_path(str(scratch_folder() / "in-hand")))
         self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         self._lock = threading.Lock()
-        self._unit = _NOTHING
-        self._positions: set[int] = set()
-        self._overdue = _NOTHING
+        self._hands: set[tuple[int, int]] = set()
+        self._publishing: set[int] = set()
+        self._overdue = (_NOTHING, _NOTHING)
         self._write()
 
-    def begin(self, unit: int) -> None:
-        """A unit starts."""
+    def take(self, unit: int, position: int) -> None:
+        """An item of a unit is taken in hand: it is being read, worked on or written."""
         with self._lock:
-            self._unit = unit
-            self._positions.clear()
+            self._hands.add((unit, position))
+            assert len(self._hands) <= HANDS, "more items in hand than the note has room for"
             self._write()
 
-    def take(self, position: int) -> None:
-        """An item is taken in hand: it is being read, worked on or written."""
-        with self._lock:
-            self._positions.add(position)
-            assert len(self._positions) <= HANDS, "more items in hand than the note has room for"
-            self._write()
-
-    def put(self, position: int) -> None:
+    def put(self, unit: int, position: int) -> None:
         """An item is out of hand."""
         with self._lock:
-            self._positions.discard(position)
+            self._hands.discard((unit, position))
             self._write()
 
-    def blame(self, position: int) -> None:
+    def publish(self, unit: int) -> None:
+        """A unit is being published, or else should not be charged to one of its items."""
+        with self._lock:
+            self._publishing.add(unit)
+            assert len(self._publishing) <= _UNITS, "more units are published than the note has room for"
+            self._write()
+
+    def blame(self, unit: int, position: int) -> None:
         """An item takes too long: the worker is about to end itself because of it."""
         with self._lock:
-            self._overdue = position
+            self._overdue = unit, position
             self._write()
 
-    def end(self) -> None:
-        """Nothing is in hand."""
-        self.begin(_NOTHING)
+    def end(self, unit: int) -> None:
+        """Nothing of a unit is in hand any more."""
+        with self._lock:
+            self._hands = {hand for hand in self._hands if hand[0] != unit}
+            self._publishing.discard(unit)
+            self._write()
 
     def _write(self) -> None:
-        positions = [*sorted(self._positions), *[_NOTHING] * HANDS][:HANDS]
-        os.pwrite(self._handle, _RECORD.pack(self._unit, self._overdue, *positions), 0)
+        if self._handle < 0:
+            return  # a thread that outlives its worker; the number may belong to another file by now
+        units = [*sorted(self._publishing), *[_NOTHING] * _UNITS][:_UNITS]
+        hands = [number for hand in sorted(self._hands) for number in hand]
+        os.pwrite(
+            self._handle, _RECORD.pack(*self._overdue, *units, *[*hands, *[_NOTHING] * 2 * HANDS][: 2 * HANDS]), 0
+        )
 
     def remove(self) -> None:
         """The worker ends in good order."""
-        os.close(self._handle)
+        with self._lock:
+            os.close(self._handle)
+            self._handle = -1
         os.unlink(self.path)
 
 
-def read_note(path: str) -> InFlight | None:
-    """What a dead worker left on this machine, and remove it; None when there is no note or nothing was in hand."""
+def read_note(path: str) -> tuple[InFlight, ...]:
+    """What a dead worker left on this machine, and remove it; nothing when there is no note or nothing was in hand."""
     note = peek_note(path)
     with contextlib.suppress(OSError):
         os.unlink(path)
     return note
 
 
-def peek_note(path: str) -> InFlight | None:
-    """What a worker has in hand; None when there is no note or nothing is in hand."""
+def peek_note(path: str) -> tuple[InFlight, ...]:
+    """What a worker has in hand, unit by unit; nothing when there is no note or nothing is in hand."""
     try:
         with open(path, "rb") as handle:
-            unit, overdue, *hands = _RECORD.unpack(handle.read(_RECORD.size))
+            overdue_unit, overdue, *numbers = _RECORD.unpack(handle.read(_RECORD.size))
     except (OSError, struct.error):
-        return None
-    positions = frozenset(position for position in hands if position != _NOTHING)
-    if unit == _NOTHING or not positions:
-        return None
-    return InFlight(unit, positions, overdue if overdue in positions else None)
+        return ()
+    publishing = {unit for unit in numbers[:_UNITS] if unit != _NOTHING}
+    positions: dict[int, set[int]] = {unit: set() for unit in publishing}
+    for unit, position in zip(numbers[_UNITS::2], numbers[_UNITS + 1 :: 2]):
+        if unit != _NOTHING:
+            positions.setdefault(unit, set()).add(position)
+    return tuple(
+        InFlight(
+            unit,
+            frozenset(own),
+            overdue if unit == overdue_unit and overdue in own else None,
+            unit in publishing,
+        )
+        for unit, own in sorted(positions.items())
+    )

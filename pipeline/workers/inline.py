@@ -1,9 +1,11 @@
-"""Units one after the other in this process: the same work without Ray, for small inputs and for debugging."""
+"""Units in this process: the same work without Ray, for small inputs and for debugging."""
 
 from __future__ import annotations
 
 import os
+import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
@@ -14,13 +16,18 @@ from trackmill.schemas.media import WorkItem
 
 R = TypeVar("R")
 
+_TICK_S = 0.5
+_MOST_UNITS = 2
+_LAST_S = 5.0
+"""What the threads of a run that has failed may take to leave: an item that hangs is not waited for."""
+
 
 class InlineWorker(Generic[R]):
-    """Runs units in this process.
+    """Runs units in this process, each beside the publishing of the one before.
 
     Args:
         start: makes the worker, with all models loaded.
-        on_tick: called about twice a second with the state of the one worker, from a thread of its own.
+        on_tick: called about twice a second with the state of the one worker.
         doing: what is done to an item, for messages.
     """
 
@@ -36,21 +43,47 @@ class InlineWorker(Generic[R]):
             StorageFailed, DeviceLost: see `UnitWorker.run_unit`; units done so far stay done.
         """
         worker = self._start()
-        worker.clock.watch(lambda position: _end_overdue(worker.status.source_id, self._doing))
-        finished = threading.Event()
-
-        def tick() -> None:
-            while not finished.wait(0.5):
-                self._on_tick({"this process": worker.status})
-
-        ticker = threading.Thread(target=tick, daemon=True)
-        ticker.start()
+        in_hand: dict[int, UnitTask] = {}
+        worker.clock.watch(lambda item: self._end_overdue(worker, in_hand, *item))
+        waiting = iter(tasks)
+        events: queue.SimpleQueue[tuple[int, R | BaseException | None]] = queue.SimpleQueue()
+        threads: list[threading.Thread] = []
+        nearly: set[int] = set()
+        more = True
+        ticked = time.monotonic()
         try:
-            for task in tasks:
-                yield worker.run_unit(task)
+            while True:
+                while more and len(in_hand) < _MOST_UNITS and nearly.issuperset(in_hand):
+                    task = next(waiting, None)
+                    more = task is not None
+                    if task is not None:
+                        in_hand[task.unit] = task
+                        threads = [thread for thread in threads if thread.is_alive()]
+                        threads += self._do(worker, task, events)
+                if not in_hand:
+                    return
+                try:
+                    unit, answer = events.get(timeout=_TICK_S)
+                except queue.Empty:
+                    pass
+                else:
+                    if answer is None:
+                        nearly.add(unit)
+                    else:
+                        del in_hand[unit]
+                        nearly.discard(unit)
+                        if isinstance(answer, BaseException):
+                            raise answer
+                        yield answer
+                if time.monotonic() - ticked >= _TICK_S:
+                    ticked = time.monotonic()
+                    status = worker.status.only(in_hand)
+                    self._on_tick({"this process": status} if status else {})
         finally:
-            finished.set()
-            ticker.join()
+            worker.turns.drop_after(0)
+            until = time.monotonic() + _LAST_S
+            for thread in threads:
+                thread.join(max(0.0, until - time.monotonic()))
             worker.close()
 
     def measure(self, items: list[WorkItem]) -> list[tuple[int, float, int]]:
@@ -61,13 +94,37 @@ class InlineWorker(Generic[R]):
         finally:
             worker.close()
 
+    def _do(
+        self, worker: UnitWorker, task: UnitTask, events: queue.SimpleQueue[tuple[int, R | BaseException | None]]
+    ) -> list[threading.Thread]:
+        """Begin a unit: two threads put into `events` what comes of it, and before that when it is nearly done."""
 
-def _end_overdue(source_id: str, doing: str) -> None:
-    # No thread can be ended, so who waits for this one would wait for ever.
-    complain(
-        clean(
-            f"{source_id}: {doing} takes longer than `run.item_timeout_s` allows, and nothing in this process can "
-            "end it; --executor ray ends the worker, leaves the item out and goes on. What is done stays done"
+        def run() -> None:
+            try:
+                answer = worker.run_unit(task)
+            except BaseException as error:
+                answer = error
+            events.put((task.unit, answer))
+
+        def look() -> None:
+            worker.turns.wait_until_nearly_done(task.unit)
+            events.put((task.unit, None))
+
+        # Daemons: a process that ends does not wait for an item that hangs.
+        threads = [threading.Thread(target=each, name=task.title, daemon=True) for each in (run, look)]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _end_overdue(self, worker: UnitWorker, in_hand: dict[int, UnitTask], unit: int, position: int) -> None:
+        # No thread can be ended, so who waits for this one would wait for ever.
+        task = in_hand.get(unit)
+        item = dict(zip(task.positions, task.items)).get(position) if task else None
+        complain(
+            clean(
+                f"{item.source_id if item else worker.status.source_id}: {self._doing} takes longer than "
+                "`run.item_timeout_s` allows, and nothing in this process can end it; --executor ray ends the worker, "
+                "leaves the item out and goes on. What is done stays done"
+            )
         )
-    )
-    os._exit(ExitCode.FAILED)
+        os._exit(ExitCode.FAILED)

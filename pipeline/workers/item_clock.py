@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _CHECK_S = 1.0
 
@@ -20,33 +21,33 @@ class ItemClock:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
-        self._deadlines: dict[int, float] = {}
+        self._deadlines: dict[Hashable, float] = {}
 
     @contextmanager
-    def running(self, position: int, frames: int) -> Iterator[None]:
-        """Within, the item at `position` of the unit, of so many frames, is being mined."""
+    def running(self, item: Hashable, frames: int) -> Iterator[None]:
+        """Within, an item, called as the caller likes, of so many frames, is being mined."""
         with self._lock:
-            self._deadlines[position] = time.monotonic() + self._timeout_s * max(1, frames)
+            self._deadlines[item] = time.monotonic() + self._timeout_s * max(1, frames)
         try:
             yield
         finally:
             with self._lock:
-                del self._deadlines[position]
+                del self._deadlines[item]
 
-    def overdue(self) -> int | None:
-        """Position of the item that should have been done first, if it should be done by now."""
+    def overdue(self) -> Hashable | None:
+        """The item that should have been done first, if it should be done by now."""
         if not self._timeout_s:
             return None
         with self._lock:
             first = min(self._deadlines, key=self._deadlines.__getitem__, default=None)
             return first if first is not None and self._deadlines[first] < time.monotonic() else None
 
-    def watch(self, end: Callable[[int], None]) -> None:
-        """From now on, call `end` with the position of an item that is overdue, from a thread of its own."""
+    def watch(self, end: Callable[[Any], None]) -> None:
+        """From now on, call `end` with an item that is overdue, from a thread of its own."""
         if self._timeout_s:
             threading.Thread(target=self._watch, args=(end,), name="item-clock", daemon=True).start()
 
-    def _watch(self, end: Callable[[int], None]) -> None:
-        while (position := self.overdue()) is None:
+    def _watch(self, end: Callable[[Any], None]) -> None:
+        while (item := self.overdue()) is None:
             time.sleep(_CHECK_S)
-        end(position)
+        end(item)

@@ -1,29 +1,34 @@
 """A fixed pool of Ray actors that do units: the dead are replaced, their units done again, the guilty item set apart.
 
 Why by hand: `ray.util.ActorPool` does not say which input failed, restarting actors fail every call that waits in their
-queue, and Ray Data drops whole blocks. Here each actor has one unit; what it had in hand when it died is known
-(`trackmill.pipeline.workers.inflight`), and an item that was in hand at two deaths is quarantined, alone. What follows
-from what is decided without Ray, in `trackmill.pipeline.workers.decisions`; here is what Ray has to do with it.
+queue, and Ray Data drops whole blocks. Here each actor has one unit, and for a while the next one; what it had in hand
+when it died is known (`trackmill.pipeline.workers.inflight`), and an item that was in hand at two deaths is
+quarantined, alone. What follows from what is decided without Ray, in `trackmill.pipeline.workers.decisions`; here is
+what Ray has to do with it. Answers come into a queue, so that no step looks at all workers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Generic, TypeVar
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trackmill.pipeline.ray_cluster import start_ray
 from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
 from trackmill.pipeline.workers.actor import Worker, read_note_there
-from trackmill.pipeline.workers.decisions import Decisions, gpus_each, pool_size, recycle_after
+from trackmill.pipeline.workers.decisions import Decisions, Orders, gpus_each, pool_size, recycle_after
 from trackmill.pipeline.workers.inflight import InFlight, read_note
 from trackmill.pipeline.workers.settings import PoolSettings
 from trackmill.pipeline.workers.task import Job, Status, Tick, UnitTask
@@ -35,18 +40,52 @@ log = logging.getLogger("trackmill")
 
 _TICK_S = 0.5
 _RESIZE_S = 10.0
-_NOTE_TIMEOUT_S = 60
+_NOTE_TIMEOUT_S = 60.0
+_STOP_S = 10.0
+_SUCCESSOR_S = 120.0
+"""What a successor may take to be placed beside the worker that it replaces: a process has to be started for it."""
+_ASKED_AT_ONCE = 32
+"""Workers that are asked for their status in one tick: of many, each is asked less often."""
+
+
+class _What(Enum):
+    """What an answer is to."""
+
+    START = "start"
+    UNIT = "unit"
+    NEARLY = "nearly"
+    STATUS = "status"
+    NOTE = "note"
+    STOP = "stop"
+    PLACED = "placed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call to a worker, by its number; `unit` where it is about one."""
+
+    what: _What
+    worker: int
+    unit: int = -1
 
 
 @dataclass(slots=True)
 class _Slot:
-    """One worker: its actor, the call that it works on, and what it last said of itself."""
+    """One worker: its actor, and what it last said of itself."""
 
     actor: Any
-    call: Any
     worker: Worker | None = None
-    status_call: Any = None
     status: Status | None = None
+    asked: bool = False
+
+
+@dataclass(slots=True)
+class _Dead:
+    """A worker that is gone, while the note of what it had in hand is fetched from its machine."""
+
+    slot: _Slot
+    error: RayError
+    deadline: float
 
 
 class WorkerPool(Generic[R]):
@@ -94,6 +133,12 @@ class WorkerPool(Generic[R]):
         self.size = pool_size(settings, self._gpus_each, resources)
         self._sized_at = time.monotonic()
         self._slots: dict[int, _Slot] = {}
+        self._dead: dict[int, _Dead] = {}
+        self._retired: dict[int, tuple[Any, float]] = {}
+        self._heirs: dict[int, float] = {}
+        self._to_ask: deque[int] = deque()
+        self._dead_nodes: set[str] = set()
+        self._answers: queue.SimpleQueue[tuple[_Call, Future[Any]]] = queue.SimpleQueue()
 
     @property
     def gpus(self) -> float:
@@ -112,138 +157,212 @@ class WorkerPool(Generic[R]):
             Exception: what loading the models raised, or what is fatal.
         """
         decisions = Decisions(tasks, self.size, recycle_after(self._settings, self._gpus_each), self._fatal)
+        ticked = 0.0
         try:
             while True:
-                orders = decisions.orders()
-                for number, task in orders.give:
-                    slot = self._slots[number]
-                    slot.status = None
-                    slot.call = slot.actor.run_unit.remote(task)
-                for number in orders.start:
-                    self._slots[number] = self._new_slot()
+                self._follow(decisions.orders(), decisions)
                 if decisions.finished_all:
                     return
                 yield from self._collect(decisions)
-                self._ask_status(decisions)
-                self._follow_cluster(decisions)
+                if time.monotonic() - ticked >= _TICK_S:
+                    ticked = time.monotonic()
+                    self._tick(decisions)
         finally:
             self._end()
 
     def measure(self, items: list[WorkItem]) -> list[tuple[int, float, int]]:
         """See `UnitWorker.measure`; on one actor of this pool."""
-        slot = self._new_slot()
+        actor = self._new_actor()
         try:
-            ray.get(slot.call)
-            return list(ray.get(slot.actor.measure.remote(items, signatures_in(items))))
+            ray.get(actor.start.remote())
+            return list(ray.get(actor.measure.remote(items, signatures_in(items))))
         except RayTaskError as error:
             raise _cause(error) from error
         finally:
-            ray.kill(slot.actor)
+            ray.kill(actor)
 
-    def _follow_cluster(self, decisions: Decisions) -> None:
-        """Nodes join and leave while the work goes on."""
-        if time.monotonic() - self._sized_at > _RESIZE_S:
-            self.size = decisions.size = pool_size(self._settings, self._gpus_each, ray.cluster_resources())
-            self._sized_at = time.monotonic()
+    def _follow(self, orders: Orders, decisions: Decisions) -> None:
+        for number, task in orders.give:
+            actor = self._slots[number].actor
+            self._ask(_Call(_What.UNIT, number, task.unit), actor.run_unit.remote(task))
+            self._ask(_Call(_What.NEARLY, number, task.unit), actor.wait_until_nearly_done.remote(task.unit))
+        for number in orders.start:
+            self._begin(number)
+        for number in orders.succeed:
+            # Asking for what is not there would make some clusters grow, by a machine that nobody needs afterwards.
+            if self._fits(ray.available_resources()):
+                self._begin(number)
+                self._heirs[number] = time.monotonic() + _SUCCESSOR_S
+                self._ask(_Call(_What.PLACED, number), self._slots[number].actor.status.remote())
+            else:
+                decisions.no_room(number)
+        for number in orders.stop:
+            self._retire(number)
 
-    def _new_slot(self) -> _Slot:
+    def _ask(self, call: _Call, answer: Any) -> None:
+        """Put the answer to a call into the queue when it is there."""
+        answer.future().add_done_callback(lambda future: self._answers.put((call, future)))
+
+    def _begin(self, number: int) -> None:
+        actor = self._new_actor()
+        self._slots[number] = _Slot(actor)
+        self._to_ask.append(number)
+        self._ask(_Call(_What.START, number), actor.start.remote())
+
+    def _new_actor(self) -> Any:
         options: dict[str, Any] = {"num_cpus": self._settings.cpus_per_actor, "num_gpus": self._gpus_each}
         if self._settings.memory_per_actor:
             options["memory"] = self._settings.memory_per_actor
         # Never restarted by Ray: a restarting actor fails all calls in its queue at once.
-        actor = self._actor.options(max_restarts=0, max_task_retries=0, **options).remote(self._job)
-        return _Slot(actor, actor.start.remote())
+        return self._actor.options(max_restarts=0, max_task_retries=0, **options).remote(self._job)
+
+    def _fits(self, free: Mapping[str, float]) -> bool:
+        wanted = {"CPU": self._settings.cpus_per_actor, "GPU": self._gpus_each}
+        wanted["memory"] = self._settings.memory_per_actor
+        return all(free.get(name, 0) >= amount for name, amount in wanted.items())
 
     def _collect(self, decisions: Decisions) -> Iterator[R]:
         """Wait a moment, and deal with every call that has come to an end."""
-        numbers = {slot.call: number for number, slot in self._slots.items() if slot.call is not None}
-        calls = list(numbers)
-        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0) if calls else ([], [])
-        if calls and not ready:
-            ready = ray.wait(calls, num_returns=1, timeout=_TICK_S)[0]
-        for call in ready:
-            number = numbers[call]
-            slot = self._slots[number]
-            slot.call = None
+        timeout = _TICK_S
+        while True:
             try:
-                answer = ray.get(call)
-            except RayTaskError as error:
-                decisions.failed(number, _cause(error))
-            except RayError as error:
-                self._bury(number, error, decisions)
-            else:
-                if isinstance(answer, Worker):
-                    slot.worker = answer
-                    decisions.started(number, str(answer))
-                else:
-                    self.unit_done(answer)
-                    yield answer
-                    if decisions.finished(number):
-                        self._retire(number)
+                call, answer = self._answers.get(timeout=timeout)
+            except queue.Empty:
+                return
+            timeout = 0
+            if call.what is _What.NOTE:
+                self._bury(call.worker, () if answer.exception() else answer.result(), decisions)
+            elif call.what is _What.STOP:
+                self._end_retired(call.worker)
+            elif (slot := self._slots.get(call.worker)) is not None:
+                yield from self._answered(call, slot, answer, decisions)
 
-    def _bury(self, number: int, error: RayError, decisions: Decisions) -> None:
+    def _answered(self, call: _Call, slot: _Slot, answer: Future[Any], decisions: Decisions) -> Iterator[R]:
+        error = answer.exception()
+        if error is not None and not isinstance(error, RayError):
+            raise error
+        if call.what is _What.PLACED:
+            self._heirs.pop(call.worker, None)
+        elif call.what is _What.STATUS:
+            slot.asked = False
+            slot.status = answer.result() if error is None else None
+        elif call.what is _What.NEARLY:
+            if error is None:
+                decisions.wants_more(call.worker, call.unit)
+        elif isinstance(error, RayTaskError):
+            decisions.failed(call.worker, _cause(error), None if call.what is _What.START else call.unit)
+        elif error is not None:
+            self._lose(call.worker, error)
+        elif call.what is _What.START:
+            slot.worker = answer.result()
+            decisions.started(call.worker, str(slot.worker))
+        else:
+            result: R = answer.result()
+            self.unit_done(result)
+            yield result
+            decisions.finished(call.worker, call.unit)
+
+    def _lose(self, number: int, error: RayError) -> None:
         """A worker is gone: look up what it had in hand."""
         slot = self._slots.pop(number)
+        self._heirs.pop(number, None)
         with contextlib.suppress(Exception):
             ray.kill(slot.actor)  # unavailable is not dead: make sure that it does not write on
-        busy = slot.worker is not None and decisions.task_of(number) is not None
-        note = self._note_of(slot.worker) if busy and slot.worker else None
-        decisions.died(number, error, note, machine_lost=note is None and _machine_lost(error, slot.worker))
+        self._dead[number] = _Dead(slot, error, time.monotonic() + _NOTE_TIMEOUT_S)
+        call, worker = _Call(_What.NOTE, number), slot.worker
+        if worker is None or worker.node_id in self._dead_nodes:
+            known: tuple[InFlight, ...] = ()
+        elif worker.host == socket.gethostname():
+            known = read_note(worker.note_path)
+        else:
+            there = NodeAffinitySchedulingStrategy(node_id=worker.node_id, soft=False)
+            self._ask(call, read_note_there.options(scheduling_strategy=there).remote(worker.note_path))
+            return
+        found: Future[Any] = Future()
+        found.set_result(known)
+        self._answers.put((call, found))
 
-    def _note_of(self, worker: Worker) -> InFlight | None:
-        if worker.host == socket.gethostname():
-            return read_note(worker.note_path)
-        there = NodeAffinitySchedulingStrategy(node_id=worker.node_id, soft=False)
-        try:
-            note: InFlight | None = ray.get(
-                read_note_there.options(scheduling_strategy=there).remote(worker.note_path), timeout=_NOTE_TIMEOUT_S
-            )
-            return note
-        except (RayError, GetTimeoutError):
-            return None  # the machine is gone, and its note with it
+    def _bury(self, number: int, note: tuple[InFlight, ...], decisions: Decisions) -> None:
+        """What a worker that is gone had in hand is known, or nobody will ever know it."""
+        dead = self._dead.pop(number, None)
+        if dead is not None:
+            machine_lost = not note and self._machine_lost(dead.error, dead.slot.worker)
+            decisions.died(number, dead.error, note, machine_lost)
 
-    def _ask_status(self, decisions: Decisions) -> None:
+    def _machine_lost(self, error: RayError, worker: Worker | None) -> bool:
+        """Whether a worker died because its machine did."""
+        if getattr(error, "preempted", False):
+            return True
+        if worker is not None:
+            if worker.node_id not in self._dead_nodes:
+                # Once for each machine, not for each of its workers.
+                self._dead_nodes |= {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+            return worker.node_id in self._dead_nodes
+        # Of a worker that was starting nothing is known but what Ray says.
+        return "node has died" in str(error) or "NODE_DIED" in str(error)
+
+    def _tick(self, decisions: Decisions) -> None:
+        """About twice a second: ask how far they are, and look whether anybody has kept us waiting for too long."""
+        now = time.monotonic()
+        for number in [number for number, dead in self._dead.items() if dead.deadline < now]:
+            self._bury(number, (), decisions)
+        for number in [number for number, (_, deadline) in self._retired.items() if deadline < now]:
+            self._end_retired(number)
+        for number in [number for number, deadline in self._heirs.items() if deadline < now]:
+            del self._heirs[number]
+            ray.kill(self._slots.pop(number).actor)
+            decisions.no_room(number)
+        if now - self._sized_at > _RESIZE_S:  # nodes join and leave while the work goes on
+            self.size = decisions.size = pool_size(self._settings, self._gpus_each, ray.cluster_resources())
+            self._sized_at = now
+        self._ask_status()
+        self._on_tick(self._states(decisions))
+
+    def _ask_status(self) -> None:
+        for _ in range(min(_ASKED_AT_ONCE, len(self._to_ask))):
+            number = self._to_ask.popleft()
+            slot = self._slots.get(number)
+            if slot is None:
+                continue
+            self._to_ask.append(number)
+            if slot.worker is not None and not slot.asked:
+                slot.asked = True
+                self._ask(_Call(_What.STATUS, number), slot.actor.status.remote())
+
+    def _states(self, decisions: Decisions) -> dict[str, Status]:
         states = {}
         for number, slot in self._slots.items():
             if slot.worker is None:
                 states[f"worker {number}"] = Status(stage=f"waiting for a free CPU or GPU, or loading {self._loads}")
-                continue
-            task = decisions.task_of(number)
-            if slot.status_call is not None and ray.wait([slot.status_call], timeout=0)[0]:
-                with contextlib.suppress(RayError):
-                    slot.status = ray.get(slot.status_call)
-                slot.status_call = None
-            if slot.status_call is None and task is not None:
-                slot.status_call = slot.actor.status.remote()
-            if slot.status and task and slot.status.unit == task.unit:
-                states[str(slot.worker)] = slot.status
-        self._on_tick(states)
+            elif slot.status is not None and (state := slot.status.only(decisions.tasks_of(number))) is not None:
+                states[str(slot.worker)] = state
+        return states
 
     def _retire(self, number: int) -> None:
-        slot = self._slots.pop(number)
-        with contextlib.suppress(RayError, GetTimeoutError):
-            ray.get(slot.actor.stop.remote(), timeout=10)
-        ray.kill(slot.actor)
+        actor = self._slots.pop(number).actor
+        self._retired[number] = actor, time.monotonic() + _STOP_S
+        self._ask(_Call(_What.STOP, number), actor.stop.remote())
+
+    def _end_retired(self, number: int) -> None:
+        actor, _ = self._retired.pop(number, (None, 0.0))
+        if actor is not None:
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
 
     def _end(self) -> None:
-        stops = [slot.actor.stop.remote() for slot in self._slots.values() if slot.worker]
-        with contextlib.suppress(RayError):
-            ray.wait(stops, num_returns=len(stops), timeout=5) if stops else None
-        for slot in self._slots.values():
+        for number in [number for number, slot in self._slots.items() if slot.worker]:
+            self._retire(number)
+        deadline = time.monotonic() + 5
+        while self._retired and (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                call, _ = self._answers.get(timeout=left)
+                if call.what is _What.STOP:
+                    self._end_retired(call.worker)
+        for actor in [*(actor for actor, _ in self._retired.values()), *(slot.actor for slot in self._slots.values())]:
             with contextlib.suppress(Exception):
-                ray.kill(slot.actor)
+                ray.kill(actor)
         self._slots.clear()
-
-
-def _machine_lost(error: RayError, worker: Worker | None) -> bool:
-    """Whether a worker died because its machine did."""
-    if getattr(error, "preempted", False):
-        return True
-    if worker is not None:
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        return worker.node_id not in alive
-    # Of a worker that was starting nothing is known but what Ray says.
-    return "node has died" in str(error) or "NODE_DIED" in str(error)
+        self._retired.clear()
 
 
 def _cause(error: RayTaskError) -> Exception:

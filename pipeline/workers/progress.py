@@ -76,7 +76,8 @@ class WorkProgress:
         self._frames += frames
         self._quarantined += quarantined
         # A new dictionary: another thread may be counting over the old one.
-        self._states = {name: state for name, state in self._states.items() if state.unit != unit}
+        left = {name: _without(state, unit) for name, state in self._states.items()}
+        self._states = {name: state for name, state in left.items() if state is not None}
         self._tell()
 
     def tick(self, states: dict[str, Status]) -> None:
@@ -113,11 +114,11 @@ class WorkProgress:
 
     def _now(self) -> tuple[int, int, int]:
         """Items, frames and quarantined items, those inside unfinished units included."""
-        running = self._states.values()
+        running = [state.counts() for state in self._states.values()]
         return (
-            self._items + sum(state.items_done for state in running),
-            self._frames + sum(state.frames_done for state in running),
-            self._quarantined + sum(state.quarantined for state in running),
+            self._items + sum(counts.items for counts in running),
+            self._frames + sum(counts.frames for counts in running),
+            self._quarantined + sum(counts.quarantined for counts in running),
         )
 
     def _tell(self) -> None:
@@ -148,3 +149,9 @@ class WorkProgress:
         where = f" {state.source_id}" if state.source_id else ""
         thing = self.things[:-1]
         log.warning("no %s was finished for %s: worker %s is %s%s", thing, duration(silent), name, state.stage, where)
+
+
+def _without(state: Status, unit: int) -> Status | None:
+    if state.unit == unit or unit in state.publishing:
+        return state.only({state.unit, *state.publishing} - {unit})
+    return state

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from trackmill.pipeline.workers.inflight import InFlightNote
 from trackmill.pipeline.workers.item_clock import ItemClock
 from trackmill.schemas.errors import JobError, StorageError
 from trackmill.schemas.media import WorkItem
+
+if TYPE_CHECKING:
+    from trackmill.pipeline.workers.turns import Turns
 
 
 class WorkFailed(JobError):
@@ -23,6 +26,10 @@ class StorageFailed(WorkFailed, StorageError):
 
 class DeviceLost(WorkFailed):
     """The accelerator is in a state that only a new process can leave; the worker must be replaced."""
+
+
+class UnitDropped(WorkFailed):
+    """The worker was told to end, and gives a unit back that it has no time for; nobody is to blame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +65,26 @@ class UnitTask:
         return f"unit {self.unit}"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is done of a unit so far."""
+
+    items: int = 0
+    frames: int = 0
+    quarantined: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """What a worker is doing at this moment, for progress and the watchdog."""
+    """What a worker is doing at this moment, for progress and the watchdog.
+
+    Args:
+        unit: that is worked on, or was last; -1: none.
+        items_done, frames_done, quarantined: of that unit.
+        stage, source_id: what has been going on for the longest, and with which item.
+        since: when that began, in seconds since 1970.
+        publishing: counts of units whose items are done, but whose receipt is not written yet.
+    """
 
     unit: int = -1
     items_done: int = 0
@@ -69,16 +93,36 @@ class Status:
     stage: str = "idle"
     source_id: str = ""
     since: float = field(default_factory=time.time)
+    publishing: dict[int, Counts] = field(default_factory=dict)
+
+    def only(self, units: Container[int]) -> Status | None:
+        """Without the counts of units that are not among these; None where nothing is left."""
+        publishing = {unit: counts for unit, counts in self.publishing.items() if unit in units}
+        if self.unit in units:
+            return replace(self, publishing=publishing)
+        if not publishing:
+            return None
+        return replace(self, unit=-1, items_done=0, frames_done=0, quarantined=0, publishing=publishing)
+
+    def counts(self) -> Counts:
+        """Of all units together."""
+        others = self.publishing.values()
+        return Counts(
+            self.items_done + sum(each.items for each in others),
+            self.frames_done + sum(each.frames for each in others),
+            self.quarantined + sum(each.quarantined for each in others),
+        )
 
 
 class UnitWorker(Protocol):
     """Who does units, in whatever process: a miner, or a maker of sidecars.
 
-    Its `note` says which items it has in hand, its `clock` which of them hangs.
+    Its `note` says which items it has in hand, its `clock` which of them hangs, its `turns` when it wants another unit.
     """
 
     note: InFlightNote
     clock: ItemClock
+    turns: Turns
 
     @property
     def status(self) -> Status:
@@ -88,7 +132,10 @@ class UnitWorker(Protocol):
     def run_unit(self, task: Any) -> Any:
         """Do one unit, and write what comes of it.
 
+        Two threads may call it at once: the items of the later unit are done while the earlier one is published.
+
         Raises:
+            UnitDropped: there is no time for it, see `Turns.drop_after`.
             StorageFailed: the output could not be written.
             DeviceLost: the accelerator failed; this worker is of no more use.
         """

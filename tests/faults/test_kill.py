@@ -118,8 +118,7 @@ def test_worker_killed_twice_on_one_item(media: Path, undisturbed: Path, tmp_pat
     while process.poll() is None:
         assert time.monotonic() < deadline
         for path in notes.glob("trackmill-*/.tmp-*-in-hand.part"):
-            held = peek_note(str(path))
-            if held and held.unit == 1 and 2 in held.positions:
+            if any(held.unit == 1 and 2 in held.positions for held in peek_note(str(path))):
                 kill(int(path.name.split("~")[1]))
                 deaths += 1
                 wait_for(lambda gone=path: not gone.exists(), "the pool to read the note", process)

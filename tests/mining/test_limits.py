@@ -125,7 +125,7 @@ def test_an_item_that_a_worker_ended_itself_for_is_left_out_at_once(caplog: pyte
     (number,) = decisions.orders().start
     decisions.started(number, "w0")
     decisions.orders()
-    decisions.died(number, RuntimeError("gone"), InFlight(0, frozenset({0, 1}), overdue=1))
+    decisions.died(number, RuntimeError("gone"), (InFlight(0, frozenset({0, 1}), overdue=1),))
     (number,) = decisions.orders().start
     decisions.started(number, "w1")
     ((_, again),) = decisions.orders().give

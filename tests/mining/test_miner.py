@@ -62,28 +62,26 @@ def test_items_may_overlap_and_the_bytes_stay_the_same(run: Run, monkeypatch: py
     start_miner(run.job()).run_unit(task(run))
     before = shard.read_bytes()
     propose, in_hand, together = GraphProposer.propose, [], threading.Barrier(2, timeout=60)
-    worker = start_miner(run.job())
 
     def slow(self: GraphProposer, frames: Sequence[Frame]) -> list[ProposalSet]:
         together.wait()  # passes only when two items are proposed for at once
-        note = peek_note(worker.note.path)
-        in_hand.append(note.positions if note else frozenset())
+        in_hand.extend(each.positions for each in peek_note(worker.note.path))
         return propose(self, frames)
 
     monkeypatch.setattr(GraphProposer, "concurrency", 2)
     monkeypatch.setattr(GraphProposer, "propose", slow)
+    worker = start_miner(run.job())
     worker.run_unit(task(run))
     assert shard.read_bytes() == before
     assert any(len(positions) >= 2 for positions in in_hand), "all of them are suspects, should the worker die"
-    assert peek_note(worker.note.path) is None
+    assert peek_note(worker.note.path) == ()
 
 
 def test_overlapping_items_after_a_death_come_one_at_a_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     propose, running = GraphProposer.propose, []
 
     def watched(self: GraphProposer, frames: Sequence[Frame]) -> list[ProposalSet]:
-        note = peek_note(worker.note.path)
-        running.append(len(note.positions) if note else 0)
+        running.append(sum(len(each.positions) for each in peek_note(worker.note.path)))
         return propose(self, frames)
 
     monkeypatch.setattr(GraphProposer, "concurrency", 2)
@@ -120,8 +118,8 @@ def test_an_overlapping_item_that_fails_is_alone_in_it(run: Run, monkeypatch: py
 def test_poisoned_items_are_not_touched(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     worker = start_miner(run.job())
-    read = worker._read
-    monkeypatch.setattr(worker, "_read", lambda position, item: (seen.append(item.source_id), read(position, item))[1])
+    read = worker._reader.read
+    monkeypatch.setattr(worker._reader, "read", lambda item: (seen.append(item.source_id), read(item))[1])
     worker.run_unit(task(run, poisoned={1: "two workers died"}))
     assert len(seen) == 3
     assert [(row.status, row.error_class) for row in rows(run)][1] == ("quarantined", "WorkerDied")
@@ -180,7 +178,7 @@ def test_memory_of_the_device_running_out_is_not_a_lost_device() -> None:
 
 def test_a_full_disk_is_no_fault_of_the_items(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
-        def __init__(self, *_: object) -> None:
+        def __init__(self, *_: object, **__: object) -> None:
             self.shards: list[object] = []
 
         def __enter__(self) -> Full:

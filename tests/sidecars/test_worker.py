@@ -48,7 +48,7 @@ def test_a_poisoned_sample_is_not_touched_and_its_part_is_made(tmp_path: Path) -
     keys = [item.key for item in task.items]
     assert result.quarantined == [(keys[1], "TimeLimit", "it hung"), (keys[2], "WorkerDied", "it killed")]
     assert (result.samples, result.num_quarantined, result.failed) == (4, 2, "")
-    assert worker.status.items_done == 4 and peek_note(worker.note.path) is None
+    assert worker.status.items_done == 4 and peek_note(worker.note.path) == ()
     worker.close()
     assert not Path(worker.note.path).exists()
 
@@ -59,7 +59,7 @@ def test_who_hangs_or_kills_is_named_with_its_part(tmp_path: Path, caplog: pytes
     (worker,) = decisions.orders().start
     decisions.started(worker, "w")
     ((worker, task),) = decisions.orders().give
-    decisions.died(worker, RuntimeError("gone"), InFlight(task.unit, frozenset({2}), overdue=2))
+    decisions.died(worker, RuntimeError("gone"), (InFlight(task.unit, frozenset({2}), overdue=2),))
     assert f"{units[0].items[2].key}: making its rows takes longer than `run.item_timeout_s` allows" in caplog.text
     assert "part-00000000.parquet is done again" in caplog.text
     (worker,) = decisions.orders().start
@@ -80,7 +80,7 @@ def test_a_part_that_cannot_be_written_is_no_samples_fault(tmp_path: Path, monke
     worker = PartWorker(made.work)
     with pytest.raises(StorageFailed, match=r"sidecars/b/part-00000000\.parquet: cannot be made: .*No space left"):
         worker.run_unit(made.todo[0])
-    assert peek_note(worker.note.path) is None
+    assert peek_note(worker.note.path) == ()
     worker.close()
 
 

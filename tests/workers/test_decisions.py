@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from trackmill.pipeline.mining.settings import RunSettings
-from trackmill.pipeline.workers.decisions import Decisions, PoolFailed, gpus_each, pool_size, recycle_after
+from trackmill.pipeline.workers.decisions import Decisions, Orders, PoolFailed, gpus_each, pool_size, recycle_after
 from trackmill.pipeline.workers.inflight import InFlight
-from trackmill.pipeline.workers.task import StorageFailed, UnitTask
+from trackmill.pipeline.workers.task import StorageFailed, UnitDropped, UnitTask
 from trackmill.schemas.media import WorkItem
 
 GONE = RuntimeError("the actor died")
@@ -33,8 +33,8 @@ def begin(decisions: Decisions) -> dict[int, UnitTask]:
     return dict(orders.give) | dict(decisions.orders().give)
 
 
-def in_hand(number: int, *positions: int) -> InFlight:
-    return InFlight(number, frozenset(positions))
+def in_hand(number: int, *positions: int) -> tuple[InFlight, ...]:
+    return (InFlight(number, frozenset(positions)),)
 
 
 def only(decisions: Decisions) -> tuple[int, UnitTask]:
@@ -49,9 +49,9 @@ def test_units_in_their_order_and_then_the_end() -> None:
     assert {number: task.unit for number, task in busy.items()} == {0: 0, 1: 1}
     while not decisions.finished_all:
         number, task = busy.popitem()
-        assert decisions.task_of(number) is task
+        assert list(decisions.tasks_of(number).values()) == [task]
         done.append(task.unit)
-        assert decisions.finished(number) is False
+        decisions.finished(number, task.unit)
         orders = decisions.orders()
         assert orders.start == [], "nobody is missing"
         busy.update(orders.give)
@@ -84,8 +84,8 @@ def test_those_that_start_too_late_are_not_waited_for() -> None:
     first, _ = decisions.orders().start
     decisions.started(first, "w")
     for _ in range(2):
-        ((number, _task),) = decisions.orders().give
-        decisions.finished(number)
+        ((number, task),) = decisions.orders().give
+        decisions.finished(number, task.unit)
     decisions.orders()
     assert decisions.finished_all, "the second worker is still starting"
 
@@ -159,7 +159,7 @@ def test_one_item_in_hand_at_a_death_is_tried_once_more_alone(caplog: pytest.Log
     assert "worker w0 died with 0-2.jpg in hand; unit 0 is done again" in caplog.text
     number, again = only(decisions)
     assert (again.unit, again.serial, again.poisoned) == (0, True, {})
-    assert not decisions.finished(number)
+    decisions.finished(number, 0)
     _, task = only(decisions)
     assert (task.unit, task.serial) == (1, False), "other units are done as ever"
 
@@ -198,7 +198,7 @@ def test_the_same_place_in_another_unit_is_another_item() -> None:
 
 
 @pytest.mark.parametrize("note", [None, in_hand(7, 1)], ids=["its machine is gone too", "of another unit"])
-def test_a_death_without_a_note_is_a_failure_of_the_unit(note: InFlight | None) -> None:
+def test_a_death_without_a_note_is_a_failure_of_the_unit(note: tuple[InFlight, ...] | None) -> None:
     decisions = pool()
     for _ in range(4):
         number, task = only(decisions)
@@ -212,7 +212,7 @@ def test_a_death_without_a_note_is_a_failure_of_the_unit(note: InFlight | None) 
 def test_a_death_between_units_costs_nothing() -> None:
     decisions = pool(units=2)
     number, _ = only(decisions)
-    decisions.finished(number)
+    decisions.finished(number, 0)
     decisions.died(number, GONE, None)
     assert only(decisions)[1].unit == 1
 
@@ -247,23 +247,196 @@ def test_storage_that_fails_five_times_ends_the_run_as_what_it_is() -> None:
     assert caught.value is full
 
 
-def test_a_worker_that_has_done_enough_is_replaced() -> None:
-    decisions = pool(units=4, recycle=6)
+def test_a_worker_that_has_done_enough_works_on_until_its_successor_is_ready() -> None:
+    decisions = pool(units=6, recycle=6)
     number, _ = only(decisions)
-    assert decisions.finished(number) is False, "four items of six"
-    ((same, _task),) = decisions.orders().give
-    assert same == number
-    assert decisions.finished(number) is True, "eight"
+    decisions.finished(number, 0)
+    assert decisions.orders().succeed == [], "four items of six"
+    decisions.finished(number, 1)
     orders = decisions.orders()
-    assert orders.give == []
-    assert orders.start == [number + 1], "a new number"
+    assert orders.succeed == [number + 1], "a new number"
+    assert [(who, task.unit) for who, task in orders.give] == [(number, 2)], "it goes on"
+    assert (orders.start, orders.stop) == ([], [])
+    decisions.started(number + 1, "heir")
+    orders = decisions.orders()
+    assert [(who, task.unit) for who, task in orders.give] == [(number + 1, 3)]
+    assert orders.stop == [], "it is not done yet"
+    decisions.finished(number, 2)
+    orders = decisions.orders()
+    assert (orders.stop, orders.give, orders.start) == ([number], [], [])
+
+
+def test_without_room_for_two_one_is_ended_before_its_successor_starts(caplog: pytest.LogCaptureFixture) -> None:
+    decisions = pool(units=9, recycle=1)
+    number, _ = only(decisions)
+    decisions.finished(number, 0)
+    orders = decisions.orders()
+    ((_, task),) = orders.give
+    (heir,) = orders.succeed
+    with caplog.at_level("INFO", "trackmill"):
+        decisions.no_room(heir)
+    assert "there is no room for two workers in the place of one" in caplog.text
+    assert decisions.orders() == Orders([], [], [], []), "its unit is done first"
+    decisions.finished(number, task.unit)
+    orders = decisions.orders()
+    assert (orders.stop, orders.start, orders.succeed) == ([number], [heir + 1], [])
+    decisions.started(heir + 1, "next")
+    ((same, task),) = decisions.orders().give
+    decisions.finished(same, task.unit)
+    orders = decisions.orders()
+    assert (orders.stop, orders.succeed, orders.give) == ([same], [], []), "that is not tried again"
+    assert orders.start == [heir + 2]
+
+
+def test_a_successor_that_dies_is_followed_by_another_and_one_whose_predecessor_dies_takes_its_place() -> None:
+    decisions = pool(units=9, recycle=1)
+    number, _ = only(decisions)
+    decisions.finished(number, 0)
+    (heir,) = decisions.orders().succeed
+    decisions.died(heir, GONE, None)
+    orders = decisions.orders()
+    assert orders.succeed == [heir + 1]
+    decisions.died(number, GONE, None)
+    assert decisions.orders().start == [], "there is one already"
+    decisions.started(heir + 1, "heir")
+    ((who, task),) = decisions.orders().give
+    assert (who, task.unit) == (heir + 1, 1)
+
+
+def test_of_many_that_have_done_enough_a_few_are_succeeded_at_a_time() -> None:
+    decisions = pool(units=99, size=16, recycle=1)
+    for number, task in begin(decisions).items():
+        decisions.finished(number, task.unit)
+    assert len(decisions.orders().succeed) == 2
+    assert decisions.orders().succeed == []
 
 
 def test_after_the_last_unit_nobody_is_started_in_place_of_the_one_that_has_done_enough() -> None:
     decisions = pool(units=1, recycle=1)
     number, _ = only(decisions)
-    assert decisions.finished(number)
-    assert decisions.orders().start == []
+    decisions.finished(number, 0)
+    orders = decisions.orders()
+    assert (orders.start, orders.succeed) == ([], [])
+    assert decisions.finished_all
+
+
+# Two units in hand: one is published while the next one is worked on.
+
+
+def two_units(units: int = 4) -> tuple[Decisions, int]:
+    """A worker that has units 0 and 1."""
+    decisions = pool(units=units)
+    number, _ = only(decisions)
+    assert decisions.orders().give == [], "one is enough until it is nearly done"
+    decisions.wants_more(number, 0)
+    ((same, task),) = decisions.orders().give
+    assert (same, task.unit) == (number, 1)
+    return decisions, number
+
+
+def test_a_worker_holds_two_units_and_no_third() -> None:
+    decisions, number = two_units()
+    decisions.wants_more(number, 1)
+    assert decisions.orders().give == [], "unit 0 has no receipt yet"
+    assert not decisions.finished_all
+    decisions.finished(number, 0)
+    ((_, task),) = decisions.orders().give
+    assert task.unit == 2, "that it wanted more is not forgotten"
+    assert list(decisions.tasks_of(number)) == [1, 2]
+
+
+def test_who_has_nothing_comes_before_who_has_something() -> None:
+    decisions = pool(units=3, size=2)
+    busy = begin(decisions)
+    first, second = busy
+    decisions.finished(second, busy[second].unit)
+    decisions.wants_more(first, busy[first].unit)
+    assert [number for number, _ in decisions.orders().give] == [second]
+    assert not decisions.finished_all
+
+
+def test_all_that_has_no_receipt_is_done_again_in_order() -> None:
+    decisions, number = two_units()
+    decisions.died(number, GONE, (), machine_lost=True)
+    number, task = only(decisions)
+    assert task.unit == 0
+    decisions.finished(number, 0)
+    ((_, task),) = decisions.orders().give
+    assert task.unit == 1
+
+
+def test_a_death_is_charged_to_the_unit_whose_items_were_in_hand(caplog: pytest.LogCaptureFixture) -> None:
+    """The other unit was being published: that may be to blame too, and fails if it happens again and again."""
+    decisions, number = two_units()
+    note = (InFlight(0, frozenset(), publishing=True), InFlight(1, frozenset({2})))
+    decisions.died(number, GONE, note)
+    assert "died with 1-2.jpg in hand; unit 1 is done again" in caplog.text
+    assert "unit 0 failed and is done again: worker w0 was lost" in caplog.text
+    number, task = only(decisions)
+    assert (task.unit, task.serial, task.poisoned) == (0, False, {})
+    decisions.wants_more(number, 0)
+    assert decisions.orders().give == [], "a unit that is done item by item shares its worker with no other"
+    decisions.finished(number, 0)
+    ((_, task),) = decisions.orders().give
+    assert (task.unit, task.serial, task.poisoned) == (1, True, {})
+    decisions.wants_more(number, 1)
+    assert decisions.orders().give == []
+
+
+def test_only_what_hangs_is_blamed_for_a_worker_that_ends_itself() -> None:
+    decisions, number = two_units()
+    decisions.died(number, GONE, (InFlight(0, frozenset({3})), InFlight(1, frozenset({0}), overdue=0)))
+    number, task = only(decisions)
+    assert (task.unit, task.serial, task.poisoned) == (0, False, {})
+    decisions.finished(number, 0)
+    ((_, task),) = decisions.orders().give
+    assert (task.unit, task.serial, list(task.poisoned)) == (1, False, [0])
+
+
+def test_an_error_is_charged_to_its_own_unit() -> None:
+    decisions, number = two_units()
+    decisions.failed(number, StorageFailed("unit 0: cannot write"), 0)
+    assert list(decisions.tasks_of(number)) == [1]
+    decisions.wants_more(number, 1)
+    ((_, task),) = decisions.orders().give
+    assert task.unit == 0
+
+
+# Pre-emption
+
+
+def test_a_unit_that_a_leaving_worker_drops_is_done_again_by_another(caplog: pytest.LogCaptureFixture) -> None:
+    decisions, number = two_units()
+    decisions.leave(number)
+    (heir,) = decisions.orders().start
+    decisions.failed(number, UnitDropped("unit 1: dropped"), 1)
+    assert decisions.orders().stop == [], "it still publishes"
+    decisions.finished(number, 0)
+    assert decisions.orders().stop == [number]
+    decisions.started(heir, "heir")
+    ((who, task),) = decisions.orders().give
+    assert (who, task.unit, task.serial) == (heir, 1, False)
+    assert "failed" not in caplog.text, "nobody is to blame"
+
+
+def test_a_worker_that_drops_a_unit_by_itself_is_leaving() -> None:
+    """Its machine told it to end; nobody told the pool."""
+    decisions = pool(units=2)
+    number, _ = only(decisions)
+    decisions.failed(number, UnitDropped("unit 0: dropped"), 0)
+    orders = decisions.orders()
+    assert (orders.stop, len(orders.start), orders.give) == ([number], 1, [])
+
+
+def test_a_pool_that_ends_gives_nothing_and_waits_for_what_is_in_hand() -> None:
+    decisions, number = two_units(units=9)
+    decisions.drain()
+    assert not decisions.finished_all and decisions.units_in_hand == 2
+    decisions.wants_more(number, 1)
+    decisions.finished(number, 0)
+    assert decisions.orders() == Orders([], [], [], [])
+    decisions.failed(number, UnitDropped("unit 1: dropped"), 1)
+    assert decisions.orders() == Orders([], [], [], [number])
     assert decisions.finished_all
 
 
@@ -284,7 +457,7 @@ def test_a_smaller_pool_replaces_nobody_and_stops_nobody() -> None:
     decisions.died(second, GONE, None)
     assert len(decisions.orders().start) == 1
     decisions.size = 0
-    decisions.finished(third)
+    decisions.finished(third, busy[third].unit)
     assert [number for number, _ in decisions.orders().give] == [third], "who lives works on"
 
 
