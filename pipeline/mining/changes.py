@@ -21,6 +21,7 @@ from trackmill.pipeline.mining.plan import Plan
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import to_parquet, typed_table
 from trackmill.pipeline.sources.clips import cut_clips
+from trackmill.pipeline.sources.item_columns import ITEM_FIELDS, items_of
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, join, list_files, read_bytes
 from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
@@ -109,11 +110,10 @@ def with_growth(items: Sequence[WorkItem], plan: Plan | None) -> list[WorkItem]:
 def _planned_clips(plan: Plan | None) -> dict[tuple[str, str], list[WorkItem]]:
     if plan is None or not plan.num_items:
         return {}
-    of_clips = pc.match_substring_regex(plan.table["source_id"], r"#c\d{3,}$")
     planned: dict[tuple[str, str], list[WorkItem]] = defaultdict(list)
-    names = [field.name for field in dataclasses.fields(WorkItem)]
-    for row in plan.table.filter(of_clips).select(names).to_pylist():
-        planned[row["source"], video_of(row["source_id"])].append(WorkItem(**row))
+    for rows in plan.batches(ITEM_FIELDS):
+        for clip in items_of(rows.filter(pc.match_substring_regex(rows["source_id"], r"#c\d{3,}$"))):
+            planned[clip.source, video_of(clip.source_id)].append(clip)
     for clips in planned.values():
         clips.sort(key=lambda clip: clip.first_frame)
     return planned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.compute as pc
 
 from trackmill.pipeline.mining.plan import Plan
 from trackmill.pipeline.workers.forecast import Forecast, Group, Measure, extrapolate, spread
@@ -11,12 +12,17 @@ from trackmill.schemas.media import WorkItem
 
 def pick_items(plan: Plan) -> dict[str, list[WorkItem]]:
     """A few items of each source, evenly over the plan, the same ones every time."""
-    sources = np.array(plan.table["source"].to_pylist())
-    picked: dict[str, list[WorkItem]] = {}
-    for source in plan.sources():
-        rows = np.flatnonzero(sources == source)
-        picked[source] = [plan.items(int(row), int(row) + 1)[0] for row in rows[spread(len(rows))]]
-    return picked
+    wanted = {source: np.asarray(spread(count)) for source, count in sorted(plan.items_of().items())}
+    rows: dict[str, list[int]] = {source: [] for source in wanted}
+    before, first = dict.fromkeys(wanted, 0), 0
+    for batch in plan.batches(["source"]):
+        for source in batch["source"].unique().to_pylist():
+            here = np.flatnonzero(pc.equal(batch["source"], source).to_numpy())
+            places = wanted[source] - before[source]
+            rows[source] += (first + here[places[(places >= 0) & (places < len(here))]]).tolist()
+            before[source] += len(here)
+        first += len(batch)
+    return {source: [plan.items(row, row + 1)[0] for row in places] for source, places in rows.items()}
 
 
 def make_forecast(plan: Plan, measure: Measure, workers: int, gpus: float, usd_per_gpu_hour: float | None) -> Forecast:
@@ -28,9 +34,8 @@ def make_forecast(plan: Plan, measure: Measure, workers: int, gpus: float, usd_p
         workers, gpus: size of the pool that the run would have.
         usd_per_gpu_hour: price of one GPU for one hour, or None.
     """
-    sources = np.array(plan.table["source"].to_pylist())
-    frames = plan.table["frames"].to_numpy()
-    groups = [Group(int(frames[sources == source].sum()), items) for source, items in pick_items(plan).items()]
+    frames = plan.frames_of()
+    groups = [Group(frames[source], items) for source, items in pick_items(plan).items()]
     return extrapolate(
         groups,
         measure,

@@ -6,59 +6,70 @@ units that are there keep their numbers, because receipts and shards are named a
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trackmill.pipeline.mining.plan_files import SCHEMA as SCHEMA
+from trackmill.pipeline.mining.plan_files import MadePart, PlanPart, write_part
+from trackmill.pipeline.mining.plan_files import PlanError as PlanError
 from trackmill.pipeline.mining.settings import ShardSettings
+from trackmill.pipeline.mining.units import CUT_COLUMNS, UnitCutter, survey
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import to_parquet, typed_table
-from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, join, list_files, read_bytes
-from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
-from trackmill.pipeline.storage.publish import publish_bytes
-from trackmill.schemas.errors import InputError
+from trackmill.pipeline.sources.item_columns import ITEM_FIELDS, item_batches, items_of
+from trackmill.pipeline.storage.files import FileInfo, join, list_files
+from trackmill.pipeline.storage.publish import publish_copy
 from trackmill.schemas.media import WorkItem
-
-_ARROW = {"str": pa.string(), "int": pa.int64()}
-_FIELDS = [field.name for field in dataclasses.fields(WorkItem)]
-SCHEMA = pa.schema(
-    [("unit", pa.int64()), ("position", pa.int64())]
-    + [(field.name, _ARROW[str(field.type)]) for field in dataclasses.fields(WorkItem)]
-)
-_UNITS_WANTED = 64
-_UNIT_FRAMES_LIMITS = (8, 512)
-
-
-class PlanError(InputError):
-    """The stored plan cannot be continued as asked; the text says why and what to do."""
 
 
 class Plan:
-    """All units of a data set.
+    """All units of a data set. In memory is what is known of each unit; its items are read when they are asked for.
 
     Args:
-        table: one row per item with the columns of `SCHEMA`, ordered by unit and position.
+        parts: the files of the plan, in order; the last one may be a `MadePart`, which is not stored yet.
         listing: digest of the input listing that the newest part of the plan was made from.
-        parts: number of plan files.
+
+    Raises:
+        PlanError: the parts do not follow each other. All methods that read items raise it where a file is damaged.
     """
 
-    def __init__(self, table: pa.Table, listing: str = "", parts: int = 0) -> None:
-        self.table = table
+    def __init__(self, parts: Sequence[PlanPart] = (), listing: str = "") -> None:
+        self._parts = list(parts)
         self.listing = listing
-        self.parts = parts
-        # Taken out of the table once: eleven million rows are asked for by unit many thousand times.
-        self._unit = table["unit"].to_numpy()
-        self._frames = table["frames"].to_numpy()
+        self._starts = np.cumsum([0, *(part.num_rows for part in self._parts)]).tolist()
+        filled = [part for part in self._parts if part.num_rows]
+        self._units = np.concatenate([part.units for part in filled]) if filled else np.empty(0, np.int64)
+        self._frames = np.concatenate([part.frames for part in filled]) if filled else np.empty(0, np.int64)
+        for before, after in pairwise(filled):
+            if after.units[0] <= before.units[-1]:
+                raise PlanError(
+                    f"{after.name}: unit {after.units[0]} stands in {before.name} too; restore both or use another "
+                    "--output"
+                )
+        self._first_units = [int(part.units[0]) for part in filled]
+        self._filled = filled
+
+    @property
+    def parts(self) -> int:
+        """Number of plan files that are stored."""
+        return len(self._parts) - (self.new is not None)
+
+    @property
+    def new(self) -> MadePart | None:
+        """The part that is not stored yet."""
+        last = self._parts[-1] if self._parts else None
+        return last if isinstance(last, MadePart) else None
 
     @property
     def num_items(self) -> int:
         """Number of items."""
-        return len(self._unit)
+        return int(self._starts[-1])
 
     @property
     def num_frames(self) -> int:
@@ -68,34 +79,67 @@ class Plan:
     @property
     def num_units(self) -> int:
         """Number of units; they are numbered from 0 without gaps."""
-        return int(self._unit[-1]) + 1 if len(self._unit) else 0
+        return int(self._units[-1]) + 1 if len(self._units) else 0
 
     def frames_in(self, units: Iterable[int]) -> int:
         """Number of frames over some units."""
-        return int(self._frames[np.isin(self._unit, list(units))].sum())
+        return int(self._frames[np.isin(self._units, np.fromiter(units, np.int64))].sum())
 
     def unit(self, number: int) -> list[WorkItem]:
         """The items of a unit, in order."""
-        start, stop = np.searchsorted(self._unit, [number, number + 1])
-        return self.items(int(start), int(stop))
+        place = bisect_right(self._first_units, number) - 1
+        if place < 0:
+            return []
+        part = self._filled[place]
+        row = int(np.searchsorted(part.units, number))
+        if row == len(part.units) or part.units[row] != number:
+            return []
+        return items_of(part.rows(int(part.starts[row]), int(part.starts[row + 1])))
 
     def items(self, start: int, stop: int) -> list[WorkItem]:
         """Items by their place in the whole plan."""
-        rows = self.table.slice(start, stop - start).select(_FIELDS).to_pylist()
-        return [WorkItem(**row) for row in rows]
+        found: list[WorkItem] = []
+        for part, begin in zip(self._parts, self._starts):
+            first, last = max(0, start - begin), min(part.num_rows, stop - begin)
+            if first < last:
+                found += items_of(part.rows(first, last))
+        return found
+
+    def batches(self, columns: Sequence[str] = SCHEMA.names) -> Iterator[pa.Table]:
+        """Some columns of all items, some ten thousand rows at a time."""
+        for part in self._parts:
+            yield from part.batches(columns)
+
+    def find(self, source_ids: Iterable[str]) -> list[WorkItem]:
+        """The items that have one of these identities, in the order of the plan."""
+        wanted = pa.array(sorted(set(source_ids)), pa.string())
+        found: list[WorkItem] = []
+        for rows in self.batches(ITEM_FIELDS) if len(wanted) else ():
+            found += items_of(rows.filter(pc.is_in(rows["source_id"], wanted)))
+        return found
 
     def sources(self) -> list[str]:
         """Names of the sources that occur."""
-        return sorted(pc.unique(self.table["source"]).to_pylist())
+        return sorted({name for part in self._parts for name in part.items_of})
+
+    def items_of(self) -> dict[str, int]:
+        """Number of items of each source."""
+        return dict(sum((Counter(part.items_of) for part in self._parts), Counter()))
+
+    def frames_of(self) -> dict[str, int]:
+        """Number of frames of each source."""
+        return dict(sum((Counter(part.frames_of) for part in self._parts), Counter()))
 
     def pictures(self) -> frozenset[str]:
         """URIs of the pictures that are planned one by one."""
-        single = self.table.filter(pc.equal(self.table["source"], "images"))
-        return frozenset(single["uri"].to_pylist())
+        found: set[str] = set()
+        for rows in self.batches(["source", "uri"]) if "images" in self.sources() else ():
+            found.update(rows.filter(pc.equal(rows["source"], "images"))["uri"].to_pylist())
+        return frozenset(found)
 
     def source_ids(self) -> set[str]:
         """Identities of all planned items."""
-        return set(self.table["source_id"].to_pylist())
+        return {name for rows in self.batches(["source_id"]) for name in rows["source_id"].to_pylist()}
 
 
 def listing_digest(files: Sequence[FileInfo], source: str, limit: int | None) -> str:
@@ -106,31 +150,6 @@ def listing_digest(files: Sequence[FileInfo], source: str, limit: int | None) ->
     return digest.hexdigest()
 
 
-def frames_per_unit(total_frames: int, settings: ShardSettings) -> int:
-    """How many frames a unit should hold: as set, or by the size of the corpus.
-
-    The number of workers has no say in it, or another cluster would cut other shards.
-    """
-    if settings.unit_frames:
-        return settings.unit_frames
-    low, high = _UNIT_FRAMES_LIMITS
-    return int(np.clip(-(-total_frames // _UNITS_WANTED), low, high))
-
-
-def cut_units(items: Sequence[WorkItem], settings: ShardSettings) -> list[list[WorkItem]]:
-    """Group items, in the order given, into units of about `frames_per_unit` frames."""
-    target = frames_per_unit(sum(item.frames for item in items), settings)
-    units: list[list[WorkItem]] = []
-    frames = 0
-    for item in items:
-        if not units or (frames + item.frames > target and units[-1]):
-            units.append([])
-            frames = 0
-        units[-1].append(item)
-        frames += item.frames
-    return units
-
-
 def read_plan(layout: Layout) -> Plan | None:
     """The stored plan, or None if there is none yet.
 
@@ -138,48 +157,35 @@ def read_plan(layout: Layout) -> Plan | None:
         PlanError: a plan file is damaged.
     """
     try:
-        files = [file.uri for file in list_files(layout.plan) if file.uri.endswith(".parquet")]
+        files = [file for file in list_files(layout.plan) if file.uri.endswith(".parquet")]
     except FileNotFoundError:
         return None
-    tables, listing = [], ""
-    for uri in files:
-        try:
-            data = ParquetData(read_bytes(uri, max_bytes=MAX_TABLE_FILE_BYTES))
-            tables.append(typed_table(data, SCHEMA))
-            listing = data.metadata.get(b"trackmill.listing", b"").decode()
-        except ValueError as error:
-            raise PlanError(
-                f"{redact(uri)}: not a readable plan ({error}); restore it or use another --output"
-            ) from None
-    return Plan(pa.concat_tables(tables), listing, len(tables)) if tables else None
+    parts = [PlanPart(file.uri) for file in files]
+    return Plan(parts, parts[-1].listing) if parts else None
 
 
-def extend(stored: Plan | None, items: Iterable[WorkItem], settings: ShardSettings) -> tuple[Plan, pa.Table]:
-    """Add the items that are not planned yet as further units.
-
-    Returns:
-        The whole plan, and the rows that are new in it.
-    """
-    stored = stored or Plan(SCHEMA.empty_table())
-    known = stored.source_ids()
-    units = cut_units([item for item in items if item.source_id not in known], settings)
-    rows = [
-        {"unit": stored.num_units + number, "position": position, **dataclasses.asdict(item)}
-        for number, unit in enumerate(units)
-        for position, item in enumerate(unit)
-    ]
-    new = pa.Table.from_pylist(rows, schema=SCHEMA)
-    return Plan(pa.concat_tables([stored.table, new]), stored.listing, stored.parts), new
-
-
-def store_plan(layout: Layout, number: int, new: pa.Table, listing: str) -> None:
-    """Write one part of the plan.
+def extend(stored: Plan | None, items: Iterable[WorkItem], settings: ShardSettings, listing: str | None = None) -> Plan:
+    """The plan with the items that are not planned yet as further units; they are its `new` part.
 
     Args:
-        layout: of the data set.
-        number: how many parts there are already.
-        new: rows of `extend`.
-        listing: see `Plan`.
+        stored: what is planned.
+        items: what should be.
+        settings: how large units are.
+        listing: see `Plan`; None: as before.
     """
-    stamped = new.replace_schema_metadata({b"trackmill.listing": listing.encode()})
-    publish_bytes(join(layout.plan, f"plan-{number:04d}.parquet"), to_parquet(stamped))
+    stored = stored or Plan()
+    known = stored.source_ids()
+    batches = list(item_batches(item for item in items if item.source_id not in known))
+    listing = stored.listing if listing is None else listing
+    seen = survey(batch.select(CUT_COLUMNS) for batch in batches)
+    if not seen.items:
+        return stored
+    cutter = UnitCutter(seen, settings, stored.num_units)
+    new = write_part(((*cutter.cut(rows["frames"].to_numpy()), rows) for rows in batches), listing, seen.items)
+    return Plan([*stored._parts, new], listing)
+
+
+def store_plan(layout: Layout, plan: Plan) -> None:
+    """Write the new part of a plan, if it has one."""
+    if plan.new is not None:
+        publish_copy(plan.new.path, join(layout.plan, f"plan-{plan.parts:04d}.parquet"))

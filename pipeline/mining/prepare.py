@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from trackmill.models.registry import proposer_class
 from trackmill.pipeline.isolation.limits import limited
 from trackmill.pipeline.mining.changes import store_sizes, stored_sizes, tell_changed, with_growth
@@ -118,7 +115,7 @@ def prepare_mining(
     opened = _open(config, output)
     layout, config = opened.layout, opened.config
     planned = _plan(opened, inputs, limit)
-    plan, new = planned.plan, planned.new
+    plan = planned.plan
     _check_proposer(config, plan)
     if store:
         sweep_scratch(layout.shards)
@@ -130,9 +127,9 @@ def prepare_mining(
             remove(layout.sidecars)
         if not opened.begun or not set(inputs) <= set(opened.inputs):
             store_config(layout, config, opened.parts, list(dict.fromkeys([*opened.inputs, *inputs])))
-        if new is not None and new.num_rows:
+        if plan.new is not None:
             store_sizes(layout, planned.files, planned.sizes)
-            store_plan(layout, plan.parts, new, planned.digest)
+            store_plan(layout, plan)
         keep_signatures(layout, plan, planned.moved)
     return Run(config, layout, opened.parts, plan, planned.unclaimed, moved=planned.moved)
 
@@ -195,9 +192,8 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     planned = {row.source_id: plan.unit(row.unit)[row.position] for row in rows}
     changed = {row.uri for row in rows if retried.get(row.source_id) != planned[row.source_id]}
     first_new = plan.num_units
-    plan, new = extend(plan, [item for item in found if item.uri in changed], config.shards)
-    if new.num_rows:
-        store_plan(layout, plan.parts, new, plan.listing)
+    plan = extend(plan, [item for item in found if item.uri in changed], config.shards)
+    store_plan(layout, plan)
     keep_signatures(layout, plan, retried)
     return Run(config, layout, opened.parts, plan, retried=retried, first_new_unit=first_new)
 
@@ -249,8 +245,6 @@ class _Planned:
 
     Args:
         plan: all of it.
-        new: its rows that are not stored yet; None where the inputs are as they were.
-        digest: of the listing.
         files: the listing.
         sizes: of the files that were planned before.
         unclaimed: files that no source understands.
@@ -258,8 +252,6 @@ class _Planned:
     """
 
     plan: Plan
-    new: pa.Table | None
-    digest: str
     files: list[FileInfo] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     unclaimed: list[str] = field(default_factory=list)
@@ -273,7 +265,7 @@ def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> _Planned:
     files = list_inputs(inputs, config.source, layout.root)
     digest = listing_digest(files, config.source, limit)
     if stored and stored.listing == digest:
-        return _Planned(stored, None, digest)
+        return _Planned(stored)
     items, unclaimed = _claim(files, opened, inputs, stored)
     items = items[:limit] if limit else items
     if stored and limit and limit < stored.num_items:
@@ -284,8 +276,8 @@ def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> _Planned:
     sizes = stored_sizes(layout) if stored else {}
     tell_changed(files, sizes)
     recognised = _recognise(items, stored, files, inputs, opened)
-    plan, new = extend(stored, with_growth(recognised.items, stored), config.shards)
-    return _Planned(plan, new, digest, files, sizes, unclaimed, _gone(recognised.elsewhere, stored))
+    plan = extend(stored, with_growth(recognised.items, stored), config.shards, digest)
+    return _Planned(plan, files, sizes, unclaimed, _gone(recognised.elsewhere, stored))
 
 
 def _recognise(
@@ -299,8 +291,7 @@ def _gone(elsewhere: dict[str, WorkItem], plan: Plan | None) -> dict[str, WorkIt
     """Of the items that were found at another place than planned, those that are not at the planned one any more."""
     if plan is None or not elsewhere:
         return {}
-    rows = plan.table.filter(pc.is_in(plan.table["source_id"], pa.array(list(elsewhere))))
-    planned = dict(zip(rows["source_id"].to_pylist(), rows["uri"].to_pylist()))
+    planned = {item.source_id: item.uri for item in plan.find(elsewhere)}
     there: dict[str, bool] = {}
     for uri in planned.values():
         if (folder := dirname(uri)) not in there:

@@ -52,7 +52,6 @@ def publish_file(local_path: Path, url: str) -> None:
         OSError: could not be written after several attempts.
     """
     fs, path = filesystem(url)
-    size = local_path.stat().st_size
     if is_local(url):
         # The file was made in the target's own folder by `scratch_file`, so this is one rename.
         with naming(path), open(local_path, "rb") as handle:
@@ -60,12 +59,29 @@ def publish_file(local_path: Path, url: str) -> None:
         os.replace(local_path, path)
         return
 
-    def upload() -> None:
-        fs.put_file(str(local_path), path)
-        _check_size(fs, path, url, size)
-
-    retry(upload, url)
+    retry(lambda: _upload(fs, local_path, path, url), url)
     local_path.unlink()
+
+
+def publish_copy(local_path: Path, url: str) -> None:
+    """Write a copy of a local file under its final name, whole or not at all.
+
+    Raises:
+        InputError: nothing can be written to `url`.
+        OSError: could not be written after several attempts.
+    """
+    check_writable(url)
+    fs, path = filesystem(url)
+    if is_local(url):
+        temporary = scratch_path(path)
+        try:
+            with naming(path):
+                shutil.copyfile(local_path, temporary)
+            publish_file(temporary, url)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
+    retry(lambda: _upload(fs, local_path, path, url), url)
 
 
 def remove(url: str) -> None:
@@ -86,6 +102,11 @@ def remove(url: str) -> None:
         return retry(take_away, url)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+
+
+def _upload(fs: object, local_path: Path, path: str, url: str) -> None:
+    fs.put_file(str(local_path), path)  # type: ignore[attr-defined]
+    _check_size(fs, path, url, local_path.stat().st_size)
 
 
 def _private(path: str, flags: int) -> int:

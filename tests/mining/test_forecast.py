@@ -27,7 +27,7 @@ def make_plan() -> Plan:
     clips = [
         WorkItem(source="videos", source_id=f"v{n}", key=f"videos-{n}", uri=f"/v{n}", frames=10) for n in range(20)
     ]
-    return extend(None, pictures + clips, ShardSettings(unit_frames=10))[0]
+    return extend(None, pictures + clips, ShardSettings(unit_frames=10))
 
 
 def measure(items: list[WorkItem]) -> list[tuple[int, float, int]]:

@@ -6,14 +6,13 @@ import pytest
 
 from trackmill.pipeline.mining.plan import (
     PlanError,
-    cut_units,
     extend,
-    frames_per_unit,
     listing_digest,
     read_plan,
     store_plan,
 )
 from trackmill.pipeline.mining.settings import ShardSettings
+from trackmill.pipeline.mining.units import cut_units, frames_per_unit
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.files import FileInfo
 from trackmill.pipeline.storage.publish import publish_bytes
@@ -55,16 +54,15 @@ def test_cutting(frames: list[int], target: int, expected: list[int]) -> None:
 def test_round_trip_and_growth() -> None:
     layout = Layout("memory://plan-growth")
     settings = ShardSettings(unit_frames=2)
-    plan, new = extend(None, [item("a"), item("b"), item("c")], settings)
-    store_plan(layout, plan.parts, new, "first")
+    store_plan(layout, extend(None, [item("a"), item("b"), item("c")], settings, "first"))
     stored = read_plan(layout)
     assert stored is not None
     assert (stored.num_items, stored.num_units, stored.listing) == (3, 2, "first")
     assert [one.source_id for one in stored.unit(0)] == ["a", "b"]
 
     # A file that sorts before all others comes last: units that are there keep their numbers and their items.
-    grown, new = extend(stored, [item("0"), item("a"), item("b"), item("c")], settings)
-    store_plan(layout, stored.parts, new, "second")
+    grown = extend(stored, [item("0"), item("a"), item("b"), item("c")], settings, "second")
+    store_plan(layout, grown)
     again = read_plan(layout)
     assert again is not None
     assert (again.num_items, again.num_units, again.listing, again.parts) == (4, 3, "second", 2)

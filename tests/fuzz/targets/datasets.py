@@ -25,8 +25,7 @@ def _made() -> Files:
         for path in Path(root, "plan").iterdir():
             path.unlink()
         items = [make_item("images", f"pic{i}", f"/raw/images/pic{i}.jpg") for i in range(4)]
-        _, table = extend(None, items, ShardSettings())
-        store_plan(layout, 0, table, "0" * 64)
+        store_plan(layout, extend(None, items, ShardSettings(), "0" * 64))
         return files_of(Path(folder))
 
 
@@ -63,7 +62,7 @@ def _open(folder: Path) -> object:
     plan = read_plan(dataset.layout)
     dataset_parts(dataset)
     samples = [sample.record for shard in dataset.shards for sample in iter_samples(dataset, shard)]
-    return plan.table if plan is not None else None, samples
+    return plan.items(0, plan.num_items) if plan is not None else None, samples
 
 
 def _catalog(folder: Path) -> object:
