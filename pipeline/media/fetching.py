@@ -26,15 +26,15 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
-def fetch_bytes(uri: str, offset: int = -1, length: int = -1, *, max_bytes: int) -> bytes:
-    """Bytes of a file or of a range of it.
+def fetch_bytes(uri: str, offset: int = -1, length: int = -1, *, max_bytes: int, size: int | None = None) -> bytes:
+    """Bytes of a file or of a range of it; `size` is that of the file where a listing told it.
 
     Raises:
         BadItem: more than `max_bytes`.
         OSError: could not be fetched.
     """
     try:
-        return read_bytes(uri, offset, length, max_bytes=max_bytes)
+        return read_bytes(uri, offset, length, max_bytes=max_bytes, size=size)
     except FileTooLarge as error:
         raise BadItem(f"{error}; raise `read.max_item_bytes` if it is meant to be so large") from None
 

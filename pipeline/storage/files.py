@@ -24,6 +24,7 @@ from trackmill.pipeline.storage.local_listing import walk
 from trackmill.pipeline.storage.names import escaped, existing_in_store, existing_path
 from trackmill.pipeline.storage.pipes import open_local
 from trackmill.pipeline.storage.secrets.signed_urls import is_signed, with_signature, without_signature
+from trackmill.pipeline.storage.whole_objects import can_get_whole, get_whole, too_large
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 
 T = TypeVar("T")
@@ -105,9 +106,12 @@ def _clearer(error: Exception, what: str) -> Exception:
     """The error, or a clearer one: over HTTP fsspec calls every failure a missing file, with the address as text."""
     if isinstance(error, PermissionError) and not error.filename and what not in str(error):
         return PermissionError(f"{redact(what)}: not allowed ({error})")  # of a bucket, whose client names no URL
-    if not isinstance(error, FileNotFoundError) or error.errno is not None:
+    if protocol_of(what) in ("http", "https") and type(error).__module__.partition(".")[0] == "aiohttp":
+        cause: BaseException | None = error
+    elif not isinstance(error, FileNotFoundError) or error.errno is not None:
         return error
-    cause = error.__cause__
+    else:
+        cause = error.__cause__
     # A damaged answer bears a status too, 400, which no server sent.
     if cause is not None and type(cause.__cause__).__module__ == "aiohttp.http_exceptions":
         return ConnectionError("what the server answers is no HTTP, or is damaged")
@@ -331,13 +335,17 @@ def exists(url: str) -> bool:
     return retry(look, url)
 
 
-def read_bytes(url: str, offset: int = -1, length: int = -1, max_bytes: int | None = None) -> bytes:
+def read_bytes(
+    url: str, offset: int = -1, length: int = -1, max_bytes: int | None = None, size: int | None = None
+) -> bytes:
     """Bytes of a file, all of them or a range.
 
     Args:
         url: the file.
         offset, length: byte range; both -1 for the whole file.
         max_bytes: refuse a file or range longer than this; None: a whole file longer than `MAX_BODY_BYTES`.
+        size: of the whole file as a listing told it, which saves a question to some stores; the store is asked all the
+            same where something else arrives.
 
     Raises:
         FileNotFoundError: no such file.
@@ -348,25 +356,42 @@ def read_bytes(url: str, offset: int = -1, length: int = -1, max_bytes: int | No
     limit = MAX_BODY_BYTES if max_bytes is None and offset < 0 else max_bytes
     if is_local(url):
         return retry(lambda: _read_local(path, url, offset, length, limit), url)
-    whole = {"max_bytes": limit} if protocol_of(url) in ("http", "https") else {}
 
     def read() -> bytes:
-        if offset >= 0:
-            expected = length
-        else:
-            # Length and bytes are asked for apart, so that a connection cut in the middle is noticed.
-            size = fs.info(path).get("size")
-            expected = -1 if size is None else int(size)
-        if limit is not None and expected > limit:
-            raise _too_large(url, expected, limit)
-        data: bytes = (
-            fs.cat_file(path, start=offset, end=offset + length) if offset >= 0 else fs.cat_file(path, **whole)
-        )
-        if expected >= 0 and len(data) != expected:
-            raise ShortRead(f"{redact(url)}: {len(data)} of {expected} bytes arrived")
+        if offset < 0:
+            return _read_whole(fs, path, url, limit, size)
+        if limit is not None and length > limit:
+            raise too_large(url, length, limit)
+        data: bytes = fs.cat_file(path, start=offset, end=offset + length)
+        if len(data) != length:
+            raise ShortRead(f"{redact(url)}: {len(data)} of {length} bytes arrived")
         return data
 
     return retry(read, url)
+
+
+def _read_whole(fs: Any, path: str, url: str, limit: int | None, listed: int | None) -> bytes:
+    """All bytes of a remote file. Its length is always learnt, so that a connection cut in the middle is noticed."""
+
+    def ask() -> int | None:
+        size = fs.info(path).get("size")
+        return None if size is None else int(size)
+
+    expected: int | None
+    if can_get_whole(fs):
+        data, expected = get_whole(fs, path, url, limit)
+        expected = ask() if expected is None else expected
+    else:
+        expected = ask() if listed is None or (limit is not None and listed > limit) else listed
+        if limit is not None and expected is not None and expected > limit:
+            raise too_large(url, expected, limit)
+        data = fs.cat_file(path)
+        if listed is not None and len(data) != listed:
+            fs.invalidate_cache()
+            expected = ask()  # it may have been replaced since it was listed
+    if expected is not None and len(data) != expected:
+        raise ShortRead(f"{redact(url)}: {len(data)} of {expected} bytes arrived")
+    return data
 
 
 def _read_local(path: str, url: str, offset: int, length: int, limit: int | None) -> bytes:
@@ -376,7 +401,7 @@ def _read_local(path: str, url: str, offset: int, length: int, limit: int | None
         has_length = stat.S_ISREG(status.st_mode)
         expected = length if offset >= 0 else status.st_size
         if limit is not None and has_length and expected > limit:
-            raise _too_large(url, expected, limit)
+            raise too_large(url, expected, limit)
         if has_length and offset + expected > status.st_size:
             raise ShortRead(f"{redact(url)}: {max(0, status.st_size - offset)} of {expected} bytes are there")
         if offset > 0:
@@ -387,10 +412,6 @@ def _read_local(path: str, url: str, offset: int, length: int, limit: int | None
         if has_length and len(data) != expected:
             raise ShortRead(f"{redact(url)}: {len(data)} of {expected} bytes arrived")
         return data
-
-
-def _too_large(url: str, size: int, limit: int) -> FileTooLarge:
-    return FileTooLarge(f"{redact(url)}: {size} bytes, more than the limit of {limit}")
 
 
 def open_for_seeking(url: str, block_size: int = 256 * 1024) -> IO[bytes]:

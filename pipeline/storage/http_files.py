@@ -32,6 +32,7 @@ from trackmill.pipeline.storage.limits import (
     Pace,
     check_plain,
 )
+from trackmill.pipeline.storage.whole_objects import too_large
 from trackmill.schemas.errors import StorageError
 
 _CHUNK = 1 << 20
@@ -59,28 +60,70 @@ class HttpFiles(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no types
         """
         if start is not None and end is not None and start >= end:
             return b""
-        limit = kwargs.get("max_bytes") or MAX_BODY_BYTES
+        return (await self._body(url, start, end, kwargs.get("max_bytes") or MAX_BODY_BYTES))[0]
+
+    async def get_body(self, url: str, limit: int) -> tuple[bytes, int | None]:
+        """A whole body, and its length where it is certain that nothing is missing.
+
+        Raises:
+            FileTooLarge, FileNotFoundError, aiohttp.ClientError, StorageError: see `_cat_file`.
+        """
+        return await self._body(url, None, None, limit)
+
+    async def open_body(self, url: str, start: int, end: int, size: int) -> tuple[Any, AsyncIterator[bytes], int, Any]:
+        """Bytes `start` to `end` of a file of `size` bytes, as they arrive.
+
+        Returns:
+            The answer, to be closed by the caller; its bytes; which byte of the file the first is, 0 where a server
+            knows no ranges; and the length of the whole file, None where the server does not say.
+
+        Raises:
+            FileNotFoundError, aiohttp.ClientError, StorageError: see `_cat_file`.
+        """
+        headers = {**self.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
+        if (start, end) != (0, size):
+            headers["Range"] = f"bytes={start}-{end - 1}"
+        response = await self._answer(url, headers)
+        try:
+            self._raise_not_found_for_status(response, url)
+            if response.status != 206:
+                return response, _chunks(response, url), 0, response.content_length
+            placed = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+            if placed is None or int(placed[1]) != start:
+                raise StorageError(f"{redact(url)}: the server sends another range than the one that was asked for")
+            whole = response.headers["Content-Range"].rpartition("/")[2]
+            return response, _chunks(response, url), start, int(whole) if whole.isdecimal() else None
+        except BaseException:
+            response.close()
+            raise
+
+    async def _body(self, url: str, start: int | None, end: int | None, limit: int) -> tuple[bytes, int | None]:
         headers = {**self.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
         if start is not None or end is not None:
             headers["Range"] = await self._process_limits(url, start, end)
         body, skipped = bytearray(), start or 0
         async with await self._answer(url, headers) as response:
             self._raise_not_found_for_status(response, url)
+            stated = response.content_length
             if response.status == 206:
                 placed = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
                 if placed is None or int(placed[1]) != skipped:
                     raise StorageError(f"{redact(url)}: the server sends another range than the one that was asked for")
                 skipped = 0
             wanted = None if end is None else end - (start or 0)
+            if wanted is None and stated is not None and stated > limit:
+                raise too_large(url, stated, limit)
             async for chunk in _chunks(response, url):
                 part = chunk[skipped:] if skipped else chunk
                 skipped = max(0, skipped - len(chunk))
                 body += part
                 if wanted is not None and len(body) >= wanted:
-                    return bytes(body[:wanted])
+                    return bytes(body[:wanted]), wanted
                 if wanted is None and len(body) > limit:
                     raise FileTooLarge(f"{redact(url)}: more than {limit:,} bytes, the limit it is read under")
-        return bytes(body)
+            if stated is None and "chunked" in response.headers.get("Transfer-Encoding", "").lower():
+                stated = len(body)  # its end is marked
+        return bytes(body), stated
 
     async def _ls_real(self, url: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         """The files and folders that a page links to and that lie below it."""
