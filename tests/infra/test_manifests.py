@@ -25,6 +25,7 @@ from tests.infra.manifests import (
     one,
     pods,
     ray_schema,
+    read,
     resource_files,
     resources,
     spoken,
@@ -96,9 +97,7 @@ def read_by_the_job(line: str) -> tuple[str, Any]:
     """The options that a command line gives a job, by the job's own parser; fails where it takes them not."""
     words = spoken(line)
     assert words[0] == "python" and words[1] in JOBS, line
-    if "--part" in words and "part" not in vars(mine_proposals.JOB.read(["--output", "x"])):
-        pytest.skip("mining has no --part yet")
-    return words[1], JOBS[words[1]].read(words[2:])
+    return words[1], read(JOBS[words[1]], words[2:])
 
 
 def test_every_command_line_is_one_that_its_job_takes() -> None:
