@@ -17,7 +17,12 @@ PARALLEL ?= -n 2 --dist loadfile
 # One stage of the demonstration: mine, train, track, evaluate or report; empty means all that is not done yet.
 STAGE ?=
 
-.PHONY: mine demo test test-all coverage bench lint install constraints clean
+# Of `make chaos`: how long mining is disturbed, how often training is killed, and what all of it is drawn from.
+MINUTES ?= 10
+KILLS ?= 20
+SEED ?= 0
+
+.PHONY: mine demo test test-all chaos coverage bench lint install constraints clean
 
 mine: $(VENV)/.installed-mine
 	$(BIN)/python jobs/mine_proposals.py $(if $(INPUT),--input $(INPUT)) --output $(OUTPUT) $(ARGS)
@@ -41,6 +46,12 @@ test-all: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PARALLEL) --durations=20 $(PYTEST_ARGS)
+
+# Kills, stops, full disks and a failing store until MINUTES are over, then training until it was killed KILLS times; one
+# seed repeats a run. For longer: make chaos MINUTES=90 ARGS="--kills 1000".
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.chaos.mining --seed $(SEED) --minutes $(MINUTES) $(ARGS)
+	$(BIN)/python -m tests.chaos.training --seed $(SEED) --kills $(KILLS)
 
 # Which lines the tests of `make test` run; it takes longer than they do without it.
 coverage: $(VENV)/.installed-dev

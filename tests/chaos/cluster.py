@@ -19,6 +19,15 @@ from tests.runs import ROOT, job_environment
 START_S = 240.0
 RAYLETS = 2
 _UP = "Ray runtime started"
+_PORTS = (
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+    "node-manager-port",
+    "object-manager-port",
+)
+TRIES = 3
 
 
 class ClusterFailed(Exception):
@@ -74,11 +83,14 @@ class Cluster:
         run: mark of all processes, see `tests.chaos.processes`.
         folder: for the logs.
         cpus: of each raylet; the head has none, so that no actor runs there.
+        words: what each command begins with.
+        environment: of all processes, beside what they need.
     """
 
     run: str
     folder: Path
-    cpus: int = 2
+    cpus: int = 3
+    words: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     head: Node | None = None
     raylets: list[Node] = field(default_factory=list)
@@ -143,18 +155,30 @@ class Cluster:
 
     def actors(self, name: str) -> list[psutil.Process]:
         """Workers of all nodes that run an actor of the class `name`."""
-        return [process for node in self.raylets for process in node.actors(name) if is_running(process)]
+        found = [each for node in self.raylets.copy() for each in node.actors(name) if is_running(each)]
+        return sorted(found, key=lambda each: each.pid)
 
     def _raylet(self, index: int) -> Node:
         words = (f"--address={self.address}", f"--num-cpus={self.cpus}")
         return self._start(f"raylet-{index}", *words)
 
     def _start(self, name: str, *words: str) -> Node:
+        for left in reversed(range(TRIES)):
+            try:
+                return self._start_once(name, *words)
+            except ClusterFailed:
+                if not left:
+                    raise
+        raise AssertionError("not reached")
+
+    def _start_once(self, name: str, *words: str) -> Node:
         self.starts += 1
         log = self.folder / f"{name}-{self.starts:04d}.log"
-        command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats"]
+        command = [*self.words, str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats"]
         command += ["--node-ip-address=127.0.0.1", "--include-log-monitor=false", f"--object-store-memory={80 << 20}"]
-        command += [f"--dashboard-agent-listen-port={free_port()}", *words]
+        # All named: a raylet waits fifteen seconds for its agent to say them, and aborts, on a busy machine.
+        command += [f"--{name}={free_port()}" for name in _PORTS]
+        command += words
         with open(log, "wb") as handle:
             process = subprocess.Popen(command, stdout=handle, stderr=handle, env=self.env(), start_new_session=True)
         node = Node(name, process, log)

@@ -1,4 +1,4 @@
-"""The corpus of a run under chaos: thousands of tiny pictures, some of which must be refused, each for a known reason."""
+"""The corpus of a run under chaos: thousands of tiny pictures; some must be refused, each for a known reason."""
 
 from __future__ import annotations
 

@@ -24,10 +24,9 @@ def family(run: str) -> list[psutil.Process]:
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == own:
             continue
-        with contextlib.suppress(OSError, psutil.Error):
-            with open(f"/proc/{name}/environ", "rb") as handle:
-                if mark in handle.read().split(b"\0"):
-                    found.append(psutil.Process(int(name)))
+        with contextlib.suppress(OSError, psutil.Error), open(f"/proc/{name}/environ", "rb") as handle:
+            if mark in handle.read().split(b"\0"):
+                found.append(psutil.Process(int(name)))
     return sorted(found, key=lambda each: each.pid)
 
 
