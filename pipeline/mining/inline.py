@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trackmill.pipeline.mining.settings import mine_config
 from trackmill.pipeline.mining.start import start_miner
 from trackmill.pipeline.mining.unit import MineJob, UnitResult
 from trackmill.pipeline.workers.inline import InlineWorker
@@ -17,4 +18,4 @@ class InlineExecutor(InlineWorker[UnitResult]):
     """
 
     def __init__(self, job: MineJob, on_tick: Tick) -> None:
-        super().__init__(lambda: start_miner(job), on_tick)
+        super().__init__(lambda: start_miner(job), on_tick, grace_s=mine_config(job.config, "job").run.grace_s)

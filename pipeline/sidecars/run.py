@@ -198,7 +198,8 @@ def make_parts(
 def make_executor(making: Making, on_tick: Tick) -> tuple[Executor, int, float]:
     """Who makes the parts, as the settings say; the number of workers, and of their GPUs."""
     if making.settings.executor == "inline":
-        return InlineWorker(lambda: PartWorker(making.work), on_tick, PartUnit.doing), 1, 0
+        grace_s = making.settings.grace_s
+        return InlineWorker(lambda: PartWorker(making.work), on_tick, PartUnit.doing, grace_s), 1, 0
     from trackmill.pipeline.sidecars.pool import SidecarPool
 
     pool = SidecarPool(making.work, making.settings, on_tick)

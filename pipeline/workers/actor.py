@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ import ray
 from trackmill.pipeline.storage.credentials import adopt_environment
 from trackmill.pipeline.storage.secrets.signed_urls import adopt_signatures
 from trackmill.pipeline.workers.inflight import InFlight, read_note
+from trackmill.pipeline.workers.stopping import seconds_to_work
 from trackmill.pipeline.workers.task import DeviceLost, Job, Status, UnitWorker
 from trackmill.schemas.media import WorkItem
 
@@ -52,17 +55,30 @@ class UnitActor(ABC):
     def __init__(self, job: Any) -> None:
         self._job: Any = job
         self._worker: UnitWorker | None = None
+        self._grace_s = 0.0
+        self._told_to_end = False
+        if threading.current_thread() is threading.main_thread():
+            # Who takes a machine back says so to its processes, Ray does not pass it on. This thread has nothing else
+            # to do, so it hears of it at once.
+            signal.signal(signal.SIGTERM, self._drain)
 
     @abstractmethod
     def make_worker(self, job: Any) -> UnitWorker:
         """Who does the units, with all models loaded."""
 
-    def start(self) -> Worker:
-        """Load the models. Apart from `__init__`, so that an error here reaches the driver as itself."""
+    def start(self, grace_s: float = 0.0) -> Worker:
+        """Load the models. Apart from `__init__`, so that an error here reaches the driver as itself.
+
+        Args:
+            grace_s: seconds that it has for what is in hand when it gets SIGTERM.
+        """
         logging.basicConfig(level=logging.WARNING)
         job: Job = self._job
         adopt_environment(job.environment)
         self._worker = self.make_worker(job)
+        self._grace_s = grace_s
+        if self._told_to_end:
+            self._worker.turns.drop_after(0)
         self._worker.clock.watch(self._end_overdue)
         node_id = ray.get_runtime_context().get_node_id()
         return Worker(os.getpid(), socket.gethostname(), node_id, self._worker.note.path)
@@ -108,6 +124,12 @@ class UnitActor(ABC):
         """End in good order: leave nothing behind."""
         if self._worker:
             self._worker.close()
+
+    def _drain(self, number: int, frame: object) -> None:
+        """SIGTERM: finish or drop what is in hand. The pool hears of it by what is dropped, and ends this process."""
+        self._told_to_end = True
+        if self._worker:
+            self._worker.turns.drop_after(seconds_to_work(self._grace_s))
 
     def _end_overdue(self, item: tuple[int, int]) -> None:
         """Work on an item hangs, and no thread can be ended: the process is, and the note says because of what."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -11,10 +12,14 @@ from typing import Generic, TypeVar
 
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.output import clean, complain
-from trackmill.pipeline.workers.task import Tick, UnitTask, UnitWorker
+from trackmill.pipeline.workers.light import SpeedOfLight
+from trackmill.pipeline.workers.stopping import Stopping
+from trackmill.pipeline.workers.task import Tick, UnitDone, UnitDropped, UnitTask, UnitWorker
 from trackmill.schemas.media import WorkItem
 
-R = TypeVar("R")
+R = TypeVar("R", bound=UnitDone)
+
+log = logging.getLogger("trackmill")
 
 _TICK_S = 0.5
 _MOST_UNITS = 2
@@ -29,9 +34,14 @@ class InlineWorker(Generic[R]):
         start: makes the worker, with all models loaded.
         on_tick: called about twice a second with the state of the one worker.
         doing: what is done to an item, for messages.
+        grace_s: see `PoolSettings`.
     """
 
-    def __init__(self, start: Callable[[], UnitWorker], on_tick: Tick, doing: str = UnitTask.doing) -> None:
+    def __init__(
+        self, start: Callable[[], UnitWorker], on_tick: Tick, doing: str = UnitTask.doing, grace_s: float = 0.0
+    ) -> None:
+        self._grace_s = grace_s
+        self.light = SpeedOfLight()
         self._start = start
         self._on_tick = on_tick
         self._doing = doing
@@ -41,50 +51,67 @@ class InlineWorker(Generic[R]):
 
         Raises:
             StorageFailed, DeviceLost: see `UnitWorker.run_unit`; units done so far stay done.
+            KeyboardInterrupt: this process was asked to stop; see `Stopping`.
         """
+        self.light.ordered(0)
         worker = self._start()
+        self.light.ready(0, "this process")
         in_hand: dict[int, UnitTask] = {}
         worker.clock.watch(lambda item: self._end_overdue(worker, in_hand, *item))
         waiting = iter(tasks)
         events: queue.SimpleQueue[tuple[int, R | BaseException | None]] = queue.SimpleQueue()
         threads: list[threading.Thread] = []
         nearly: set[int] = set()
-        more = True
+        more, dropped = True, 0
         ticked = time.monotonic()
-        try:
-            while True:
-                while more and len(in_hand) < _MOST_UNITS and nearly.issuperset(in_hand):
-                    task = next(waiting, None)
-                    more = task is not None
-                    if task is not None:
-                        in_hand[task.unit] = task
-                        threads = [thread for thread in threads if thread.is_alive()]
-                        threads += self._do(worker, task, events)
-                if not in_hand:
-                    return
-                try:
-                    unit, answer = events.get(timeout=_TICK_S)
-                except queue.Empty:
-                    pass
-                else:
-                    if answer is None:
-                        nearly.add(unit)
+        with Stopping(self._grace_s) as stopping:
+            try:
+                while True:
+                    while more and len(in_hand) < _MOST_UNITS and nearly.issuperset(in_hand):
+                        task = next(waiting, None)
+                        more = task is not None
+                        if task is not None:
+                            self.light.given()
+                            in_hand[task.unit] = task
+                            threads = [thread for thread in threads if thread.is_alive()]
+                            threads += self._do(worker, task, events)
+                    if not in_hand or stopping.late:
+                        stopping.end(len(in_hand) + dropped)
+                        return
+                    try:
+                        unit, answer = events.get(timeout=_TICK_S)
+                    except queue.Empty:
+                        pass
                     else:
-                        del in_hand[unit]
-                        nearly.discard(unit)
-                        if isinstance(answer, BaseException):
-                            raise answer
-                        yield answer
-                if time.monotonic() - ticked >= _TICK_S:
-                    ticked = time.monotonic()
-                    status = worker.status.only(in_hand)
-                    self._on_tick({"this process": status} if status else {})
-        finally:
-            worker.turns.drop_after(0)
-            until = time.monotonic() + _LAST_S
-            for thread in threads:
-                thread.join(max(0.0, until - time.monotonic()))
-            worker.close()
+                        if answer is None:
+                            nearly.add(unit)
+                        else:
+                            del in_hand[unit]
+                            nearly.discard(unit)
+                            if isinstance(answer, UnitDropped) and stopping.asked:
+                                dropped += 1
+                            elif isinstance(answer, BaseException):
+                                raise answer
+                            else:
+                                self.light.told(0, answer.times)
+                                yield answer
+                    if stopping.begins():
+                        more = False
+                        worker.turns.drop_after(stopping.seconds_to_work)
+                    if time.monotonic() - ticked >= _TICK_S:
+                        ticked = time.monotonic()
+                        status = worker.status.only(in_hand)
+                        self._on_tick({"this process": status} if status else {})
+            finally:
+                if in_hand or dropped:
+                    self.light.dropped(0)
+                if (light := self.light.sum_up()) is not None:
+                    log.info("%s", light.line())
+                worker.turns.drop_after(0)
+                until = time.monotonic() + _LAST_S
+                for thread in threads:
+                    thread.join(max(0.0, until - time.monotonic()))
+                worker.close()
 
     def measure(self, items: list[WorkItem]) -> list[tuple[int, float, int]]:
         """See `UnitWorker.measure`."""

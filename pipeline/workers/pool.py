@@ -30,11 +30,13 @@ from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
 from trackmill.pipeline.workers.actor import Worker, read_note_there
 from trackmill.pipeline.workers.decisions import Decisions, Orders, gpus_each, pool_size, recycle_after
 from trackmill.pipeline.workers.inflight import InFlight, read_note
+from trackmill.pipeline.workers.light import SpeedOfLight
 from trackmill.pipeline.workers.settings import PoolSettings
-from trackmill.pipeline.workers.task import Job, Status, Tick, UnitTask
+from trackmill.pipeline.workers.stopping import Stopping
+from trackmill.pipeline.workers.task import Job, Status, Tick, UnitDone, UnitDropped, UnitTask
 from trackmill.schemas.media import WorkItem
 
-R = TypeVar("R")
+R = TypeVar("R", bound=UnitDone)
 
 log = logging.getLogger("trackmill")
 
@@ -136,8 +138,10 @@ class WorkerPool(Generic[R]):
         self._dead: dict[int, _Dead] = {}
         self._retired: dict[int, tuple[Any, float]] = {}
         self._heirs: dict[int, float] = {}
+        self._dropped = 0
         self._to_ask: deque[int] = deque()
         self._dead_nodes: set[str] = set()
+        self.light = SpeedOfLight()
         self._answers: queue.SimpleQueue[tuple[_Call, Future[Any]]] = queue.SimpleQueue()
 
     @property
@@ -154,27 +158,36 @@ class WorkerPool(Generic[R]):
         Raises:
             PoolFailed: workers die before they do anything, or one unit fails again and again.
             StorageFailed: the output cannot be written.
+            KeyboardInterrupt: this process was asked to stop; see `Stopping`.
             Exception: what loading the models raised, or what is fatal.
         """
         decisions = Decisions(tasks, self.size, recycle_after(self._settings, self._gpus_each), self._fatal)
         ticked = 0.0
-        try:
-            while True:
-                self._follow(decisions.orders(), decisions)
-                if decisions.finished_all:
-                    return
-                yield from self._collect(decisions)
-                if time.monotonic() - ticked >= _TICK_S:
-                    ticked = time.monotonic()
-                    self._tick(decisions)
-        finally:
-            self._end()
+        with Stopping(self._settings.grace_s) as stopping:
+            try:
+                while True:
+                    self._follow(decisions.orders(), decisions)
+                    if decisions.finished_all or stopping.late:
+                        stopping.end(decisions.units_in_hand + self._dropped)
+                        return
+                    yield from self._collect(decisions)
+                    if stopping.begins():
+                        decisions.drain()
+                        for slot in self._slots.values():
+                            slot.actor.drop_after.remote(stopping.seconds_to_work)
+                    if time.monotonic() - ticked >= _TICK_S:
+                        ticked = time.monotonic()
+                        self._tick(decisions)
+            finally:
+                self._end()
+                if (light := self.light.sum_up()) is not None:
+                    log.info("%s", light.line())
 
     def measure(self, items: list[WorkItem]) -> list[tuple[int, float, int]]:
         """See `UnitWorker.measure`; on one actor of this pool."""
         actor = self._new_actor()
         try:
-            ray.get(actor.start.remote())
+            ray.get(actor.start.remote(self._settings.grace_s))
             return list(ray.get(actor.measure.remote(items, signatures_in(items))))
         except RayTaskError as error:
             raise _cause(error) from error
@@ -185,6 +198,7 @@ class WorkerPool(Generic[R]):
         for number, task in orders.give:
             actor = self._slots[number].actor
             self._ask(_Call(_What.UNIT, number, task.unit), actor.run_unit.remote(task))
+            self.light.given()
             self._ask(_Call(_What.NEARLY, number, task.unit), actor.wait_until_nearly_done.remote(task.unit))
         for number in orders.start:
             self._begin(number)
@@ -207,7 +221,8 @@ class WorkerPool(Generic[R]):
         actor = self._new_actor()
         self._slots[number] = _Slot(actor)
         self._to_ask.append(number)
-        self._ask(_Call(_What.START, number), actor.start.remote())
+        self.light.ordered(number)
+        self._ask(_Call(_What.START, number), actor.start.remote(self._settings.grace_s))
 
     def _new_actor(self) -> Any:
         options: dict[str, Any] = {"num_cpus": self._settings.cpus_per_actor, "num_gpus": self._gpus_each}
@@ -250,14 +265,21 @@ class WorkerPool(Generic[R]):
             if error is None:
                 decisions.wants_more(call.worker, call.unit)
         elif isinstance(error, RayTaskError):
-            decisions.failed(call.worker, _cause(error), None if call.what is _What.START else call.unit)
+            cause = _cause(error)
+            if isinstance(cause, UnitDropped):
+                self._dropped += 1
+                self.light.dropped(call.worker)
+            decisions.failed(call.worker, cause, None if call.what is _What.START else call.unit)
         elif error is not None:
+            self.light.gone(call.worker, lost=bool(decisions.tasks_of(call.worker)))
             self._lose(call.worker, error)
         elif call.what is _What.START:
             slot.worker = answer.result()
             decisions.started(call.worker, str(slot.worker))
+            self.light.ready(call.worker, str(slot.worker))
         else:
             result: R = answer.result()
+            self.light.told(call.worker, result.times)
             self.unit_done(result)
             yield result
             decisions.finished(call.worker, call.unit)
@@ -311,6 +333,7 @@ class WorkerPool(Generic[R]):
         for number in [number for number, deadline in self._heirs.items() if deadline < now]:
             del self._heirs[number]
             ray.kill(self._slots.pop(number).actor)
+            self.light.gone(number)
             decisions.no_room(number)
         if now - self._sized_at > _RESIZE_S:  # nodes join and leave while the work goes on
             self.size = decisions.size = pool_size(self._settings, self._gpus_each, ray.cluster_resources())
@@ -340,6 +363,7 @@ class WorkerPool(Generic[R]):
 
     def _retire(self, number: int) -> None:
         actor = self._slots.pop(number).actor
+        self.light.gone(number)
         self._retired[number] = actor, time.monotonic() + _STOP_S
         self._ask(_Call(_What.STOP, number), actor.stop.remote())
 

@@ -21,11 +21,18 @@ class PoolSettings(Settings):
     recycle_after: int = Field(
         -1,
         ge=-1,
-        description="Items after which an actor is replaced; 0: never; -1: 2000, or never for one that holds a GPU, "
-        "which would wait for its successor to load the model.",
+        description="Items after which an actor is replaced; 0: never; -1: 2000, or never for one that holds a GPU. "
+        "Its successor loads the model beside it where the cluster has room for one more, and else after it.",
     )
     ray_start_timeout_s: float = Field(
         600.0, gt=0, description="Seconds that Ray may take to start, or a cluster to answer, with one more try."
+    )
+    grace_s: float = Field(
+        25.0,
+        ge=0,
+        description="Seconds that a job which is asked to stop (SIGTERM, Ctrl-C) has for what is in hand: units that "
+        "it cannot finish by then are dropped, and done again by the next run; 0: it stops at once. Less than the "
+        "scheduler gives it: Kubernetes waits for 30 s.",
     )
     progress_s: float = Field(10.0, gt=0, description="Seconds between progress lines in a log.")
     watchdog_s: float = Field(120.0, gt=0, description="Warn, naming the stage, when no item is finished for so long.")

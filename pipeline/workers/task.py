@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from trackmill.pipeline.workers.inflight import InFlightNote
 from trackmill.pipeline.workers.item_clock import ItemClock
+from trackmill.pipeline.workers.work_times import WorkTimes
 from trackmill.schemas.errors import JobError, StorageError
 from trackmill.schemas.media import WorkItem
 
@@ -112,6 +113,15 @@ class Status:
             self.frames_done + sum(each.frames for each in others),
             self.quarantined + sum(each.quarantined for each in others),
         )
+
+
+class UnitDone(Protocol):
+    """What a worker answers when a unit is done."""
+
+    @property
+    def times(self) -> WorkTimes:
+        """What its seconds were spent on since it was ready, or since its answer before this one."""
+        ...
 
 
 class UnitWorker(Protocol):

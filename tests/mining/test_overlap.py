@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -214,3 +217,30 @@ def test_in_one_process_all_units_are_done_and_the_bytes_are_those_of_one_after_
         alone.run_unit(replace(task(run, unit), serial=True))
     alone.close()
     assert {path.name: path.read_bytes() for path in Path(run.layout.shards).iterdir()} == bytes_of
+
+
+def test_a_job_that_is_asked_to_stop_finishes_what_it_has_time_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The unit that is being published is finished, the two others are dropped at the next item."""
+    executor = InlineExecutor(run.job(), lambda states: None)
+    executor._grace_s = 1.0
+    seen: list[str] = []
+    propose = GraphProposer.propose
+
+    def slow(self: GraphProposer, frames: Any) -> Any:
+        seen.append("item")
+        if len(seen) == 5:  # the second item of unit 1
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1.5)
+        return propose(self, frames)
+
+    monkeypatch.setattr(GraphProposer, "propose", slow)
+    results = []
+    with caplog.at_level("INFO", "trackmill"), pytest.raises(KeyboardInterrupt):
+        for result in executor.run(task(run, unit) for unit in range(4)):
+            results.append(result.unit)
+    assert results == [0] and done_units(run.layout) == {0}
+    assert "2 units in hand not finished" in caplog.text
+    assert "speed of light" in caplog.text
+    assert not list(Path(run.layout.shards).glob(".tmp*"))
