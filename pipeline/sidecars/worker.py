@@ -31,7 +31,7 @@ _ADVICE = "jobs/inspect_shards.py --verify says what is wrong with the shards"
 
 
 class PartWorker:
-    """Makes parts of one sidecar; see `trackmill.pipeline.workers.task.UnitWorker`.
+    """Makes parts of one sidecar; see `trackmill.pipeline.workers.unit_worker.UnitWorker`.
 
     Args:
         work: what to make.

@@ -17,7 +17,8 @@ from trackmill.pipeline.storage.credentials import adopt_environment
 from trackmill.pipeline.storage.secrets.signed_urls import adopt_signatures
 from trackmill.pipeline.workers.inflight import InFlight, read_note
 from trackmill.pipeline.workers.stopping import seconds_to_work
-from trackmill.pipeline.workers.task import DeviceLost, Job, Status, UnitWorker
+from trackmill.pipeline.workers.task import DeviceLost, Job, Status
+from trackmill.pipeline.workers.unit_worker import UnitWorker
 from trackmill.schemas.media import WorkItem
 
 DEVICE_LOST_EXIT = 70

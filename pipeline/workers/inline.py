@@ -14,7 +14,8 @@ from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.output import clean, complain
 from trackmill.pipeline.workers.light import SpeedOfLight
 from trackmill.pipeline.workers.stopping import Stopping
-from trackmill.pipeline.workers.task import Tick, UnitDone, UnitDropped, UnitTask, UnitWorker
+from trackmill.pipeline.workers.task import Tick, UnitDone, UnitDropped, UnitTask
+from trackmill.pipeline.workers.unit_worker import UnitWorker
 from trackmill.schemas.media import WorkItem
 
 R = TypeVar("R", bound=UnitDone)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
-from trackmill.pipeline.workers.inflight import InFlightNote
-from trackmill.pipeline.workers.item_clock import ItemClock
 from trackmill.pipeline.workers.work_times import WorkTimes
 from trackmill.schemas.errors import JobError, StorageError
 from trackmill.schemas.media import WorkItem
-
-if TYPE_CHECKING:
-    from trackmill.pipeline.workers.turns import Turns
 
 
 class WorkFailed(JobError):
@@ -121,42 +116,6 @@ class UnitDone(Protocol):
     @property
     def times(self) -> WorkTimes:
         """What its seconds were spent on since it was ready, or since its answer before this one."""
-        ...
-
-
-class UnitWorker(Protocol):
-    """Who does units, in whatever process: a miner, or a maker of sidecars.
-
-    Its `note` says which items it has in hand, its `clock` which of them hangs, its `turns` when it wants another unit.
-    """
-
-    note: InFlightNote
-    clock: ItemClock
-    turns: Turns
-
-    @property
-    def status(self) -> Status:
-        """What it is doing right now; any thread may read it."""
-        ...
-
-    def run_unit(self, task: Any) -> Any:
-        """Do one unit, and write what comes of it.
-
-        Two threads may call it at once: the items of the later unit are done while the earlier one is published.
-
-        Raises:
-            UnitDropped: there is no time for it, see `Turns.drop_after`.
-            StorageFailed: the output could not be written.
-            DeviceLost: the accelerator failed; this worker is of no more use.
-        """
-        ...
-
-    def measure(self, items: Sequence[WorkItem]) -> list[tuple[int, float, int]]:
-        """Do items without writing anything: (frames, seconds, bytes) of each; (0, seconds, 0) for a bad one."""
-        ...
-
-    def close(self) -> None:
-        """End in good order: leave nothing behind."""
         ...
 
 
