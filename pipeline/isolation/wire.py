@@ -16,6 +16,9 @@ import numpy as np
 
 _COUNT = struct.Struct("<Q")
 _MOST_PARTS = 1 << 20
+_SLICE_S = 1.0
+_STOOD_STILL = 3.0
+"""A wait that takes so many times what was asked for says that this process was stopped, or starved of its core."""
 
 
 class Closed(Exception):
@@ -57,28 +60,48 @@ def receive(link: socket.socket, *, seconds: float | None = None, max_bytes: int
         TooLarge: more than `max_bytes`.
         Closed: the other side is gone.
     """
-    deadline = None if seconds is None else time.monotonic() + seconds
-    (count,) = _COUNT.unpack(_read(link, _COUNT.size, deadline))
+    patience = _Patience(seconds)
+    (count,) = _COUNT.unpack(_read(link, _COUNT.size, patience))
     if count > _MOST_PARTS:
         raise TooLarge
-    sizes = struct.unpack(f"<{count}Q", _read(link, 8 * count, deadline))
+    sizes = struct.unpack(f"<{count}Q", _read(link, 8 * count, patience))
     if max_bytes and sum(sizes) > max_bytes:
         raise TooLarge
-    text, *buffers = [_read(link, size, deadline) for size in sizes]
+    text, *buffers = [_read(link, size, patience) for size in sizes]
     return pickle.loads(text, buffers=buffers)
 
 
-def _read(link: socket.socket, size: int, deadline: float | None) -> memoryview:
+class _Patience:
+    """Seconds that are left to wait. Where this process stands still for longer than it asked for (SIGSTOP, a virtual
+    machine that is moved), the other side most likely stood still too, and was given no time."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._left = seconds
+
+    def receive(self, link: socket.socket, room: memoryview) -> int:
+        """Bytes that came, at least one unless the other side is gone."""
+        while self._left is None or self._left > 0:
+            asked = _SLICE_S if self._left is None else min(self._left, _SLICE_S)
+            begin = time.monotonic()
+            link.settimeout(None if self._left is None else asked)
+            try:
+                return link.recv_into(room)
+            except TimeoutError:
+                continue
+            finally:
+                if self._left is not None:
+                    waited = time.monotonic() - begin
+                    self._left -= waited if waited < _STOOD_STILL * asked else asked
+        raise TimeoutError
+
+
+def _read(link: socket.socket, size: int, patience: _Patience) -> memoryview:
     # `np.empty` hands out memory that nobody has filled with zeros, and that may be written to.
     room = np.empty(size, np.uint8).data
     filled = 0
     while filled < size:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise TimeoutError
         try:
-            link.settimeout(left)
-            got = link.recv_into(room[filled:])
+            got = patience.receive(link, room[filled:])
         except TimeoutError:
             raise
         except OSError as error:

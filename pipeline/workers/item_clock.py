@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 _CHECK_S = 1.0
+_STOOD_STILL = 3.0
+"""A sleep that takes so many times what was asked for is none: the process was stopped, or starved of its core."""
 
 
 class ItemClock:
@@ -42,6 +44,12 @@ class ItemClock:
             first = min(self._deadlines, key=self._deadlines.__getitem__, default=None)
             return first if first is not None and self._deadlines[first] < time.monotonic() else None
 
+    def stood_still(self, seconds: float) -> None:
+        """The whole process did, by SIGSTOP or with its machine: that is no item's fault."""
+        with self._lock:
+            for item in self._deadlines:
+                self._deadlines[item] += seconds
+
     def watch(self, end: Callable[[Any], None]) -> None:
         """From now on, call `end` with an item that is overdue, from a thread of its own."""
         if self._timeout_s:
@@ -49,5 +57,8 @@ class ItemClock:
 
     def _watch(self, end: Callable[[Any], None]) -> None:
         while (item := self.overdue()) is None:
+            begin = time.monotonic()
             time.sleep(_CHECK_S)
+            if (slept := time.monotonic() - begin) > _STOOD_STILL * _CHECK_S:
+                self.stood_still(slept - _CHECK_S)
         end(item)

@@ -7,6 +7,7 @@ stopped, its note is read, and it is killed unless an item in its hands was in h
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from trackmill.pipeline.workers.inflight import InFlight, peek_note
@@ -14,9 +15,19 @@ from trackmill.pipeline.workers.inflight import InFlight, peek_note
 
 def notes(tmp: Path) -> dict[int, Path]:
     """In-flight notes below a temporary folder, by the process that writes them."""
-    return {
-        int(path.name.split("~")[1]): path for path in (tmp / f"trackmill-{os.getuid()}").glob(".tmp-*-in-hand.part")
-    }
+    folder = tmp / f"trackmill-{os.getuid()}"
+    return {int(path.name.split("~")[1]): path for path in folder.glob(".tmp-*-in-hand.part")}
+
+
+def held_by(pid: int, tmp: Path) -> tuple[InFlight, ...]:
+    """What a process has in hand, unit by unit."""
+    path = notes(tmp).get(pid)
+    return peek_note(str(path)) if path else ()
+
+
+def begun(held: Iterable[InFlight], unit_items: int) -> int:
+    """Items that were begun, and are done again by whoever gets the units next."""
+    return sum(unit_items if each.publishing else max(each.positions, default=-1) + 1 for each in held)
 
 
 class Charges:
@@ -25,32 +36,21 @@ class Charges:
     def __init__(self) -> None:
         self._charged: set[tuple[int, int]] = set()
 
-    def allows(self, held: InFlight | None) -> bool:
+    def allows(self, held: Iterable[InFlight]) -> bool:
         """Whether nothing in hand was charged before."""
-        return held is None or not any((held.unit, position) in self._charged for position in held.positions)
+        return not any((each.unit, position) in self._charged for each in held for position in each.positions)
 
-    def charge(self, held: InFlight | None, unit_items: int = 0) -> int:
+    def charge(self, held: Iterable[InFlight], unit_items: int = 0) -> None:
         """Note a death.
 
         Args:
             held: what was in hand.
             unit_items: items of a unit, where it is not known which of them will be in hand in the end.
-
-        Returns:
-            Items that were begun and have to be done again.
         """
-        if held is None:
-            return 0
-        positions = range(unit_items) if unit_items else held.positions
-        self._charged |= {(held.unit, position) for position in positions}
-        return max(held.positions) + 1
+        for each in held:
+            positions = range(unit_items) if unit_items else each.positions
+            self._charged |= {(each.unit, position) for position in positions}
 
     def forget(self) -> None:
         """Another driver knows nothing of what went before."""
         self._charged.clear()
-
-
-def held_by(pid: int, tmp: Path) -> InFlight | None:
-    """What a process has in hand."""
-    path = notes(tmp).get(pid)
-    return peek_note(str(path)) if path else None

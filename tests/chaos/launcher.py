@@ -17,7 +17,7 @@ from types import FrameType
 
 import torch
 
-import tests.training.tiny_task  # noqa: F401 - imported before ranks are forked
+import tests.chaos.slow_tiny  # noqa: F401 - imported before ranks are forked
 import trackmill.pipeline.training.dry_run
 import trackmill.pipeline.training.launch  # noqa: F401 - likewise
 from trackmill.jobs import train

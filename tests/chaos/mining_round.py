@@ -13,7 +13,7 @@ import psutil
 
 from tests.chaos.checker import faults
 from tests.chaos.cluster import Node
-from tests.chaos.in_hand import Charges, held_by
+from tests.chaos.in_hand import Charges, begun, held_by
 from tests.chaos.job import Job
 from tests.chaos.processes import descendants, is_running, send
 from tests.chaos.repairs import Repairs
@@ -233,7 +233,8 @@ class Round:
             send(process.pid, signal.SIGCONT)
             return None
         send(process.pid, signal.SIGKILL)
-        return self._charges.charge(held)
+        self._charges.charge(held)
+        return begun(held, UNIT_ITEMS)
 
     def _kill_part(self, event: Event) -> bool:
         job = self._running_part(event)
@@ -246,10 +247,10 @@ class Round:
         return True
 
     def _kill_driver(self, event: Event) -> bool:
-        held = [held_by(each.pid, self._setting.tmp) for each in self._cluster.actors(ACTOR)]
+        again = self._begun_by_all()
         if not self._driver.kill():
             return False
-        self._ledger.done(event.kind, kills=1, again=sum(max(each.positions) + 1 for each in held if each))
+        self._ledger.done(event.kind, kills=1, again=again)
         return True
 
     def _term_driver(self, event: Event) -> bool:
@@ -276,18 +277,23 @@ class Round:
             send(actor.pid, signal.SIGCONT)
         if allowed:
             # Alone, an actor works on until it notices: then any item of its unit may be in hand.
-            again = sum(self._charges.charge(each, 0 if whole else UNIT_ITEMS) for each in held)
-            self._ledger.done(event.kind, kills=1, again=again)
+            for each in held:
+                self._charges.charge(each, 0 if whole else UNIT_ITEMS)
+            self._ledger.done(event.kind, kills=1, again=sum(begun(each, UNIT_ITEMS) for each in held))
         return allowed
 
     def _kill_gcs(self, event: Event) -> bool:
         head = self._cluster.head
         if self._repairs.busy or head is None or (gcs := head.child("gcs_server")) is None:
             return False
-        held = [held_by(each.pid, self._setting.tmp) for each in self._cluster.actors(ACTOR)]
+        again = self._begun_by_all()
         send(gcs.pid, signal.SIGKILL)
-        self._ledger.done(event.kind, kills=1, again=sum(max(each.positions) + 1 for each in held if each))
+        self._ledger.done(event.kind, kills=1, again=again)
         return True
+
+    def _begun_by_all(self) -> int:
+        held = [held_by(each.pid, self._setting.tmp) for each in self._cluster.actors(ACTOR)]
+        return sum(begun(each, UNIT_ITEMS) for each in held)
 
     def _node(self, event: Event) -> Node | None:
         raylets = self._cluster.raylets

@@ -17,12 +17,14 @@ from tests.chaos.job import Job
 from tests.chaos.ledger import Ledger
 from tests.chaos.processes import MARK, descendants, send, title
 from tests.chaos.schedule import Event
+from tests.chaos.slow_tiny import SLOW
 from tests.runs import ROOT, job_environment
 from tests.training.tiny_runs import MEASURED, TINY, make_data
 
 EVERY = 5
 """Steps between two checkpoints."""
 KEEP = 2
+STEP_S = 0.04
 GAP = (1, 7)
 LOOK_S = 0.02
 PATIENCE_S = 20.0
@@ -39,7 +41,6 @@ WEIGHTS = {
     "SIGTERM of the driver": 5.0,
 }
 GOOD_CODES = {0, 1, 130, -signal.SIGKILL, -signal.SIGTERM}
-HEAVY = ("SIGKILL of the driver", "SIGTERM of the driver")
 
 
 class Hung(Exception):
@@ -81,6 +82,7 @@ class Files:
                 "OMP_NUM_THREADS": "1",
                 "NO_ALBUMENTATIONS_UPDATE": "1",
                 "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+                "CHAOS_STEP_S": str(STEP_S),
                 "PYTHONPATH": str(ROOT),
                 "TMPDIR": str(self.folder / "t"),
                 MARK: self.mark,
@@ -94,6 +96,7 @@ def training_files(folder: Path, mark: str, steps: int) -> Files:
     (folder / "t").mkdir()
     values = {
         **TINY,
+        "task": SLOW,
         "data": {"batch_size": 4, "workers": 1},
         "schedule": {"steps": steps, "warmup_steps": 4, "milestones": [steps * 2 // 3]},
         "telemetry": {"every": 1, "tensorboard": False},
@@ -238,7 +241,7 @@ class TrainingRun:
             self._step, self._moved_at = step, time.monotonic()
         if step > self._furthest:
             self._furthest, self._ends_in_a_row = step, 0
-            self._ledger.moved(HEAVY)
+            self._ledger.moved()
         if time.monotonic() - self._moved_at > STALL_S:
             raise Hung(f"no step for {STALL_S:.0f} s after step {self._step}:\n{self._job.tail(40)}")
 

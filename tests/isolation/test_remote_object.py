@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.isolation.hostile import Reader
-from trackmill.pipeline.isolation import process, remote_object
+from trackmill.pipeline.isolation import process, remote_object, wire
 from trackmill.pipeline.isolation.limits import Limits, MemoryLimit, ReaderDied, TimeLimit
 from trackmill.pipeline.isolation.process import CallFailed, Child, ChildFailed, give_back
 from trackmill.pipeline.isolation.remote_object import RemoteObject
@@ -104,6 +106,33 @@ def test_a_call_that_hangs_is_ended(what: str) -> None:
         remote.call("read", what)
     assert remote.call("read", "next") == "NEXT"
     remote.close()
+
+
+def test_who_stood_still_gives_the_other_side_its_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    class Link:
+        """Nothing comes in the first wait, which takes as long as is said, and then in so many more."""
+
+        def __init__(self, first: float, more: int) -> None:
+            self.waits = [first, *[1.0] * more]
+
+        def settimeout(self, seconds: float | None) -> None:
+            pass
+
+        def recv_into(self, room: memoryview) -> int:
+            if self.waits:
+                now[0] += self.waits.pop(0)
+                raise TimeoutError
+            room[:] = struct.pack("<Q", 1 << 30)  # more parts than a message may have
+            return len(room)
+
+    for first, more in ((1.0, 3), (600.0, 3)):
+        with pytest.raises(wire.TooLarge):
+            wire.receive(Link(first, more), seconds=5)
+    with pytest.raises(TimeoutError):
+        wire.receive(Link(600.0, 4), seconds=5)
 
 
 def test_an_answer_that_is_larger_than_its_call_may_be_is_not_taken(remote: RemoteObject) -> None:

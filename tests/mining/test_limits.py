@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -110,6 +111,23 @@ def test_a_clock_knows_which_item_is_overdue() -> None:
         time.sleep(0.1)
         assert clock.overdue() == 7, "the other may take 500 s"
     assert clock.overdue() is None
+
+
+def test_what_stood_still_with_its_whole_process_is_not_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGSTOP, or a virtual machine that is moved: the item was given no time either."""
+    now, sleeps = [0.0], [25.0, *[1.0] * 60]
+
+    def sleep(seconds: float) -> None:
+        now[0] += sleeps.pop(0)
+
+    monkeypatch.setattr(
+        "trackmill.pipeline.workers.item_clock.time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    )
+    clock, ended = ItemClock(20), []
+    with clock.running(4, frames=1):
+        clock._watch(ended.append)
+    assert ended == [4]
+    assert now[0] == 24 + 21, "the standstill, and its whole time"
 
 
 def test_no_limit_on_time_means_none() -> None:
