@@ -24,6 +24,8 @@ _GOES_WITH_IT = re.compile(
     r"|s[eiprtv]|spr|sk(?:oid|tid|[tesv])|sr|ss|srt|sdd|ske|download|alt|versionid|generation|userproject|date|nonce"
 )
 """Parameters that come with signatures, or ask for the same bytes in another way."""
+_OF_METAS_CDN = re.compile(r"oh|oe|ccb|_nc_\w+")
+"""What stands in links to SA-1B: signature `oh`, expiry `oe`; only both together, since the names are so short."""
 
 _queries: dict[str, str] = {}
 _for_all: set[str] = set()
@@ -49,7 +51,8 @@ def without_signature(url: str, for_all: bool = True) -> str:
     plain, _, query = address.partition("?")
     plain = plain.rstrip("/")
     values = parse_qsl(query, keep_blank_values=True)
-    secrets = [value for name, value in values if is_secret_query(name)]
+    short = "oh" if _is_metas_cdn(values) else None
+    secrets = [value for name, value in values if is_secret_query(name) or name == short]
     if not secrets:
         return url
     before = _queries.get(plain)
@@ -63,6 +66,10 @@ def without_signature(url: str, for_all: bool = True) -> str:
         _for_all.add(plain)
         keep_secret(value for value in secrets if len(value) >= 8)
     return plain + mark + member
+
+
+def _is_metas_cdn(values: list[tuple[str, str]]) -> bool:
+    return {"oh", "oe"} <= {name for name, _ in values}
 
 
 def without_signatures(value: Any) -> Any:
@@ -134,4 +141,6 @@ def _texts(value: Any) -> Iterator[str]:
 def _choice(query: str) -> list[tuple[str, str]]:
     """What a query says besides who signed it, and until when."""
     values = parse_qsl(query, keep_blank_values=True)
+    if _is_metas_cdn(values):
+        values = [each for each in values if not _OF_METAS_CDN.fullmatch(each[0])]
     return sorted(each for each in values if not is_secret_query(each[0]) and not _GOES_WITH_IT.fullmatch(each[0]))
