@@ -27,7 +27,7 @@ _PORTS = (
     "node-manager-port",
     "object-manager-port",
 )
-TRIES = 3
+TRIES = 5
 
 
 class ClusterFailed(Exception):
@@ -176,16 +176,20 @@ class Cluster:
         log = self.folder / f"{name}-{self.starts:04d}.log"
         command = [*self.words, str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats"]
         command += ["--node-ip-address=127.0.0.1", "--include-log-monitor=false", f"--object-store-memory={80 << 20}"]
-        # All named: a raylet waits fifteen seconds for its agent to say them, and aborts, on a busy machine.
+        # All named, so that no two nodes choose the same one.
         command += [f"--{name}={free_port()}" for name in _PORTS]
         command += words
         with open(log, "wb") as handle:
             process = subprocess.Popen(command, stdout=handle, stderr=handle, env=self.env(), start_new_session=True)
         node = Node(name, process, log)
         deadline = time.monotonic() + START_S
+        seen = False
         while _UP not in log.read_text(errors="replace"):
-            if not node.alive() or time.monotonic() > deadline:
+            # A raylet aborts where its agent needs more than 15 s to start; `ray start` waits on for minutes.
+            raylet = node.child("raylet") is not None
+            aborted, seen = seen and not raylet, seen or raylet
+            if aborted or not node.alive() or time.monotonic() > deadline:
                 self.end_node(node)
                 raise ClusterFailed(f"{name} did not start:\n{log.read_text(errors='replace')[-2000:]}")
-            time.sleep(0.05)
+            time.sleep(0.1)
         return node

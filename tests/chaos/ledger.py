@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 KILLS = "kills"
 STILL_S = 1.0
@@ -33,9 +34,11 @@ class Ledger:
 
     Args:
         unit: what progress is counted in, for the table.
+        log: one line for each event is added to this file.
     """
 
     unit: str
+    log: Path | None = None
     lines: dict[str, Line] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
     _moved: float = field(default_factory=time.monotonic)
@@ -54,6 +57,9 @@ class Ledger:
         line.again += again
         self._since.append(kind)
         self._last = kind
+        if self.log is not None:
+            with open(self.log, "a") as handle:
+                handle.write(f"{time.monotonic() - self.begun:9.2f} {kind}, {again} {self.unit} again\n")
 
     def moved(self, heavy: tuple[str, ...] = ()) -> None:
         """Progress was seen; the time since the last is charged to the heaviest event in between, else to the last.

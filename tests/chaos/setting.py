@@ -160,7 +160,7 @@ def mining_setting(folder: Path, mark: str, seed: int, items: int, parts: int) -
             cluster=cluster,
             disk=disk,
             store=store,
-            ledger=Ledger("items"),
+            ledger=Ledger("items", folder / "events.log"),
             events=events(seed, WEIGHTS, GAP),
             notices=notices,
         )

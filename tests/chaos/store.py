@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class FaultyStore:
 @contextlib.contextmanager
 def faulty_store(seed: int) -> Iterator[FaultyStore]:
     """Run one in this process."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would tell each request
     with s3_server() as (host, port):
         store = FaultyStore(host, port, seed)
         try:

@@ -49,7 +49,7 @@ class Wish:
 def run(wish: Wish, folder: Path) -> tuple[bool, int, list[str]]:
     """Run it in a folder; whether all went well, the kills, and the lines that say so."""
     mark = folder.name
-    ledger, drawn = Ledger("steps"), events(wish.seed, WEIGHTS, GAP)
+    ledger, drawn = Ledger("steps", folder / "events.log"), events(wish.seed, WEIGHTS, GAP)
     faults: list[str] = []
     number = done = 0
     with contextlib.ExitStack() as stack:
