@@ -155,6 +155,6 @@ class _Group:
         return child
 
     def _seconds_left(self, in_hand: dict[int, float]) -> float | None:
-        if not self._limits.seconds:
+        if not self._limits.call_seconds:
             return None
-        return max(0.001, min(in_hand.values()) + self._limits.seconds - time.monotonic())
+        return max(0.001, min(in_hand.values()) + self._limits.call_seconds - time.monotonic())

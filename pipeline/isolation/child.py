@@ -140,7 +140,7 @@ class _Server:
         self._answer(answer)
 
     def _call(self, message: Call) -> None:
-        _limit_cpu(self._limits.seconds, self._at_once)
+        _limit_cpu(self._limits.call_seconds, self._at_once)
         adopt_signatures(message.signatures)
         try:
             answer = Answer(message.number, getattr(self._held, message.method)(*message.args))

@@ -18,11 +18,18 @@ class Limits:
         memory_bytes: beyond what the child holds before its first call; 0: as much as there is.
         seconds: on the clock; 0: as long as it takes.
         section: of the settings that both come from, `item_memory_bytes` and `item_timeout_s`; for messages.
+        times: how many times `seconds` a call may take: of large inputs so much for each part.
     """
 
     memory_bytes: int = 0
     seconds: float = 0.0
     section: str = "run"
+    times: int = 1
+
+    @property
+    def call_seconds(self) -> float:
+        """What a call may take altogether; 0: as long as it takes."""
+        return self.seconds * self.times
 
 
 class LimitReached(InputError):
@@ -53,9 +60,10 @@ def too_much_memory(limits: Limits) -> MemoryLimit:
 
 def too_long(limits: Limits) -> TimeLimit:
     """For an input that met the limit on time."""
+    times = f"{limits.times} times " if limits.times > 1 else ""
     return TimeLimit(
-        f"reading it takes longer than `{limits.section}.item_timeout_s` = {limits.seconds:g}; raise that if it is "
-        "meant to take so long, or if storage is slow"
+        f"reading it takes longer than {times}`{limits.section}.item_timeout_s` = {limits.seconds:g}; raise that if it "
+        "is meant to take so long, or if storage is slow"
     )
 
 

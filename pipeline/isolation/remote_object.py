@@ -85,7 +85,7 @@ class RemoteObject:
         assert self._child is not None and self._is_asked, "nothing was asked"
         self._is_asked = False
         try:
-            answer = self._child.receive(self._limits.seconds or None)
+            answer = self._child.receive(self._limits.call_seconds or None)
         except LimitReached:
             self._child = None
             raise

@@ -34,6 +34,7 @@ from trackmill.pipeline.sidecars.about import SidecarJob, begin_sidecar
 from trackmill.pipeline.sidecars.requests import Request
 from trackmill.pipeline.sources import SOURCES, source_class, sources_of
 from trackmill.pipeline.sources.claiming import claim_files, list_inputs
+from trackmill.pipeline.sources.tar_store import stored_tar_indexes
 from trackmill.pipeline.storage.credentials import redact, storage_environment
 from trackmill.pipeline.storage.files import FileInfo, canonical, dirname, exists
 from trackmill.pipeline.storage.publish import remove
@@ -114,7 +115,8 @@ def prepare_mining(
     inputs = list(dict.fromkeys(canonical(url) for url in inputs))
     opened = _open(config, output)
     layout, config = opened.layout, opened.config
-    planned = _plan(opened, inputs, limit)
+    with stored_tar_indexes(layout.tar_indexes if store else ""):
+        planned = _plan(opened, inputs, limit)
     plan = planned.plan
     _check_proposer(config, plan)
     if store:
@@ -177,7 +179,8 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     inputs = [canonical(url) for url in inputs] or opened.inputs
     try:
         files = list_inputs(inputs, config.source, layout.root)
-        found = _recognise(_claim(files, opened, inputs, plan)[0], plan, files, inputs, opened).items
+        with stored_tar_indexes(layout.tar_indexes):
+            found = _recognise(_claim(files, opened, inputs, plan)[0], plan, files, inputs, opened).items
     except (OSError, ValueError) as error:
         log.warning(
             "the inputs cannot be looked at anew, items are retried as they were planned: %s; if they lie elsewhere "

@@ -44,6 +44,11 @@ class Layout:
         return join(self.root, "listing")
 
     @property
+    def tar_indexes(self) -> str:
+        """Folder of what the input's tars hold: made while they are planned, so that planning goes on after a kill."""
+        return join(self.root, "tar-index")
+
+    @property
     def shards(self) -> str:
         """Folder of the tars."""
         return join(self.root, "shards")

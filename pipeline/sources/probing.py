@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from trackmill.pipeline.console.progress_line import ProgressLine
@@ -26,7 +27,7 @@ _INTERVAL_S = 10.0
 
 
 def probe_files(
-    places: Sequence[Where], probe: Callable[[Where], T], things: str, refuse: Callable[[str], T]
+    places: Sequence[Where], probe: Callable[[Where], T], things: str, refuse: Callable[[str], T], times: int = 1
 ) -> Iterator[T]:
     """Results of `probe` on every file, in the order given.
 
@@ -36,15 +37,16 @@ def probe_files(
             of a module, or a `functools.partial` of one.
         things: what they are, for the progress line.
         refuse: what stands for a file that took too much memory or time, or ended its process; given the reason.
+        times: how many times the limit on time each may take.
     """
     progress = ProgressLine(len(places), "probed", _INTERVAL_S, things=things)
-    for result in _results(places, probe):
+    for result in _results(places, probe, times):
         progress(1)
         yield refuse(result.reason) if isinstance(result, Refused) else result
     progress.close()
 
 
-def _results(places: Sequence[Where], probe: Callable[[Where], T]) -> Iterator[T | Refused]:
+def _results(places: Sequence[Where], probe: Callable[[Where], T], times: int) -> Iterator[T | Refused]:
     limits = limits_in_force()
     # What `memory://` names exists in this process alone.
     here = limits is None or any(protocol_of(_uri(place)) == "memory" for place in places)
@@ -53,6 +55,7 @@ def _results(places: Sequence[Where], probe: Callable[[Where], T]) -> Iterator[T
             yield from pool.map(probe, places)
         return
     children = max(1, min(_CHILDREN, os.cpu_count() or 1, len(places)))
+    limits = replace(limits, times=times)
     yield from call_each(_Probing, (probe,), "run", places, limits, children=children, at_once=_AT_ONCE // children)
 
 

@@ -21,7 +21,8 @@ from trackmill.pipeline.sources.apart import pair_apart
 from trackmill.pipeline.sources.base import Claim, Source, file_item
 from trackmill.pipeline.sources.sa1b_annotations import check_picture, sa1b_annotations
 from trackmill.pipeline.sources.tar_index import SUFFIXES as TAR_SUFFIXES
-from trackmill.pipeline.sources.tar_index import TarIndex, explain, index_tars, raise_explained
+from trackmill.pipeline.sources.tar_index import explain, index_tars, raise_explained
+from trackmill.pipeline.sources.tar_members import TarIndex
 from trackmill.pipeline.storage.files import FileInfo, basename
 from trackmill.pipeline.storage.ranges import Place
 from trackmill.schemas.media import Frame, Media, WorkItem
@@ -51,8 +52,8 @@ class Sa1b(Source):
         """Pair the files of folders, and walk the headers of tars."""
         claim = Claim()
         self._claim_folders([file.uri for file in files], claim)
-        tars = [file.uri for file in files if self._is_tar(file.uri)]
-        for uri, index in zip(tars, index_tars(tars), strict=True):
+        tars = [file for file in files if self._is_tar(file.uri)]
+        for uri, index in zip((tar.uri for tar in tars), index_tars(tars), strict=True):
             claim.items += list(self._tar_items(uri, index)) or [self._item(uri, uri, basename(uri), _no_pair(index))]
             claim.used.add(uri)
         return claim

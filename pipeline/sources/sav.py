@@ -68,9 +68,9 @@ class Sav(Source):
         self._join_apart(groups)
         groups = {stem: group for stem, group in sorted(groups.items()) if self._is_ours(stem, group)}
         claim.used.update(place.uri for group in groups.values() for place in group.values())
-        tars = [file.uri for file in files if self._is_tar(file.uri)]
-        claim.used.update(tars)
-        for uri, index in zip(tars, index_tars(tars), strict=True):
+        tars = [file for file in files if self._is_tar(file.uri)]
+        claim.used.update(tar.uri for tar in tars)
+        for uri, index in zip((tar.uri for tar in tars), index_tars(tars), strict=True):
             bad = [self._bad_item(uri, member, details) for member, details in explain(index)]
             members = {} if isinstance(index, str) else index.files
             inside = _groups(Place(uri, place.offset, place.length, name) for name, place in members.items())

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import IO, Any, cast
 
 from trackmill.pipeline.media.errors import BadItem, TruncatedMedia
 from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.sources.tar_headers import BLOCK, MAX_NAME_BYTES, DamagedTar, TarMember, walk_headers
+from trackmill.pipeline.sources.tar_members import BadMember, TarIndex, TarRange
+from trackmill.pipeline.sources.tar_store import index_folder, store_index, stored_index, version_now
 from trackmill.pipeline.storage.credentials import path_error
-from trackmill.pipeline.storage.files import open_for_seeking, retry
+from trackmill.pipeline.storage.files import FileInfo, is_local, open_for_seeking, retry
+from trackmill.pipeline.storage.forward_reads import FileChanged, ForwardFile, RemoteVersion, remote_version
 from trackmill.pipeline.storage.names import escaped
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -28,89 +33,131 @@ MAX_MEMBERS = 5_000_000
 MAX_NAMES_BYTES = 512 << 20
 """Most bytes in all names of a tar's members: what an index takes in memory follows from both limits."""
 
-# Of a remote tar one block is fetched for each header; a larger one would fetch mostly pixels.
-_BLOCK_BYTES = 32 * 1024
+_BYTES_A_TIME = 1 << 30
+"""Of a remote tar: for each so many bytes walking it may take `run.item_timeout_s` once more."""
+
+_UNKNOWN_BYTES = 16 << 30
+"""Taken for the size of a tar whose listing does not tell it; SA-1B's have 10 to 11 GB."""
+
+_WORTH_STORING = 64 << 20
+"""Bytes of a tar from which on its index is stored."""
+
+_ALONE = 4
+"""So few tars are not shared between processes that plan them at the same time."""
+
+_ROUNDS = 3
+"""How often a tar is begun anew because it was replaced while it was read."""
 
 
-@dataclass(frozen=True, slots=True)
-class TarRange:
-    """Byte range of one member's contents inside the tar."""
+def index_tars(tars: Sequence[FileInfo]) -> Iterator[TarIndex | str]:
+    """The index of each tar, in the order given; where one cannot be read, the reason why.
 
-    offset: int
-    length: int
+    Within `trackmill.pipeline.sources.tar_store.stored_tar_indexes` each is stored as it is made. Several processes
+    that plan the same tars begin at different ones, and so walk each about once between them.
+    """
+    uris, folder = [tar.uri for tar in tars], index_folder()
+    # A remote tar is read from end to end: its time grows with its size, where a listing tells it.
+    sizes = [0 if is_local(tar.uri) else tar.size or _UNKNOWN_BYTES for tar in tars]
+    times = 1 + max(sizes, default=0) // _BYTES_A_TIME
+    if folder and not all(map(is_local, uris)) and len(uris) > _ALONE:
+        first = random.randrange(len(uris))
+        for _ in probe_files(uris[first:] + uris[:first], partial(_fill, folder), "tars", str, times):
+            pass
+    yield from probe_files(uris, partial(_index_or_reason, folder), "tars", str, times)
 
 
-@dataclass(frozen=True, slots=True)
-class BadMember:
-    """A member that must not, or cannot, be read; `truncated` where the tar ends inside it."""
+def index_tar(url: str, version: RemoteVersion | None = None) -> TarIndex:
+    """Walk an uncompressed tar; what macOS adds (`._NAME`, `__MACOSX/`) and other hidden members are passed over.
 
-    reason: str
-    truncated: bool = False
-
-
-@dataclass(slots=True)
-class TarIndex:
-    """The members of a tar by name.
+    On this machine only headers are read. A remote tar is read once from its beginning to its end, by one long request
+    where the store streams (see `trackmill.pipeline.storage.forward_reads`): headers lie all over it, and a request for
+    each would take hours for a data set of millions of pictures.
 
     Args:
-        files: regular files; of two members with one name the later counts, as when unpacking.
-        bad: links, devices, unsafe names, the member that is cut off. A tar that cannot be walked to its end has an
-            entry `@N`, N being the byte where it stops making sense.
-    """
-
-    files: dict[str, TarRange] = field(default_factory=dict)
-    bad: dict[str, BadMember] = field(default_factory=dict)
-
-
-def index_tars(uris: Sequence[str]) -> Iterator[TarIndex | str]:
-    """The index of each tar, in the order given; where one cannot be read, the reason why."""
-    return probe_files(uris, _index_or_reason, "tars", str)
-
-
-def index_tar(url: str) -> TarIndex:
-    """Walk an uncompressed tar; what macOS adds (`._NAME`, `__MACOSX/`) and other hidden members are passed over.
+        url: the tar.
+        version: as `trackmill.pipeline.sources.tar_store.version_now` gives it; asked for where nobody did.
 
     Raises:
         BadItem: it is compressed; says how to unpack it.
         OSError: could not be fetched.
     """
-    index = TarIndex()
-    with open_for_seeking(url, block_size=_BLOCK_BYTES) as handle:
-        size = handle.seek(0, 2)
-        handle.seek(0)
-        head = handle.read(8)
-        for magic, (program, command) in _COMPRESSED.items():
-            if head.startswith(magic):
-                raise BadItem(
-                    f"{url}: compressed with {program}, so that its members cannot be read in place; unpack the tar "
-                    f"with `{command}` and mine that"
-                )
+    if is_local(url):
+        return retry(lambda: _walk_local(url), url)
+    for left in reversed(range(_ROUNDS)):
         try:
-            left = MAX_NAMES_BYTES
-            for number, member in enumerate(walk_headers(handle, size)):
-                left -= len(member.name)
-                if number == MAX_MEMBERS or left < 0:
-                    limit = f"{MAX_MEMBERS} members" if left >= 0 else f"{MAX_NAMES_BYTES} bytes in its members' names"
-                    raise BadItem(f"{url}: the tar has more than {limit}; pack it into several")
-                if _enter(index, member, size):
-                    break
-        except DamagedTar as error:
-            index.bad[f"@{error.offset}"] = BadMember(
-                f"not a tar, or damaged or cut short, at byte {error.offset}: {error.reason}; what follows is lost",
-                truncated=True,
+            version = version or remote_version(url)
+            with ForwardFile(url, version.size) as handle:
+                return _walk(cast(IO[bytes], handle), url)
+        except FileChanged:
+            version = None
+            if not left:
+                raise
+    raise AssertionError("the last round returns or raises")
+
+
+def _walk_local(url: str) -> TarIndex:
+    with open_for_seeking(url) as handle:
+        return _walk(handle, url)
+
+
+def _walk(handle: IO[bytes], url: str) -> TarIndex:
+    index = TarIndex()
+    size = handle.seek(0, 2)
+    handle.seek(0)
+    head = handle.read(8)
+    for magic, (program, command) in _COMPRESSED.items():
+        if head.startswith(magic):
+            raise BadItem(
+                f"{url}: compressed with {program}, so that its members cannot be read in place; unpack the tar "
+                f"with `{command}` and mine that"
             )
+    try:
+        left = MAX_NAMES_BYTES
+        for number, member in enumerate(walk_headers(handle, size)):
+            left -= len(member.name)
+            if number == MAX_MEMBERS or left < 0:
+                limit = f"{MAX_MEMBERS} members" if left >= 0 else f"{MAX_NAMES_BYTES} bytes in its members' names"
+                raise BadItem(f"{url}: the tar has more than {limit}; pack it into several")
+            if _enter(index, member, size):
+                break
+    except DamagedTar as error:
+        index.bad[f"@{error.offset}"] = BadMember(
+            f"not a tar, or damaged or cut short, at byte {error.offset}: {error.reason}; what follows is lost",
+            truncated=True,
+        )
     return index
 
 
-def _index_or_reason(url: str) -> TarIndex | str:
+def _index_or_reason(folder: str, url: str) -> TarIndex | str:
     try:
-        return retry(lambda: index_tar(url), url)
+        return _stored_or_walked(folder, url)
     except BadItem as error:
         return str(error).removeprefix(f"{url}: ")
     except FileNotFoundError:
         return "no such file"
     except OSError as error:
         return f"the tar cannot be read: {path_error(error) or error}"
+
+
+def _fill(folder: str, url: str) -> str:
+    """Have an index stored. What is wrong with a tar is told when it is asked for."""
+    with contextlib.suppress(BadItem, OSError):
+        _stored_or_walked(folder, url)
+    return ""
+
+
+def _stored_or_walked(folder: str, url: str) -> TarIndex:
+    if not folder:
+        return index_tar(url)
+    version = retry(lambda: version_now(url), url)
+    if version.size < _WORTH_STORING:
+        return index_tar(url, version)
+    index = stored_index(folder, url, version)
+    if index is None:
+        index = index_tar(url, version)
+        if version_now(url) == version:
+            store_index(folder, url, version, index)
+    return index
 
 
 def is_hidden(name: str) -> bool:

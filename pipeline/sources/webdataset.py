@@ -16,7 +16,8 @@ from trackmill.pipeline.sources.base import Claim, Source, file_item
 from trackmill.pipeline.sources.images import SUFFIXES as PICTURES
 from trackmill.pipeline.sources.images import picture_media
 from trackmill.pipeline.sources.tar_index import SUFFIXES as TARS
-from trackmill.pipeline.sources.tar_index import TarIndex, explain, index_tars, raise_explained
+from trackmill.pipeline.sources.tar_index import explain, index_tars, raise_explained
+from trackmill.pipeline.sources.tar_members import TarIndex
 from trackmill.pipeline.sources.zip_directory import ZipEntry
 from trackmill.pipeline.sources.zip_index import index_zips, read_member
 from trackmill.pipeline.storage.files import FileInfo, basename
@@ -39,11 +40,11 @@ class WebDataset(Source):
         """Walk the headers of tars and the directories of zips."""
         claim = Claim()
         names = [file.uri for file in files]
-        tars = [uri for uri in names if uri.lower().endswith(TARS)]
+        tars = [file for file in files if file.uri.lower().endswith(TARS)]
         zips = [uri for uri in names if uri.lower().endswith(ZIPS)]
-        claim.used.update(tars, zips)
-        for uri, index in zip(tars, index_tars(tars), strict=True):
-            claim.items += self._in_tar(uri, index)
+        claim.used.update((tar.uri for tar in tars), zips)
+        for tar, index in zip(tars, index_tars(tars), strict=True):
+            claim.items += self._in_tar(tar.uri, index)
         for uri, members in zip(zips, index_zips(zips), strict=True):
             claim.items += self._in_zip(uri, members)
         return claim

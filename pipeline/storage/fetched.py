@@ -26,15 +26,11 @@ from trackmill.pipeline.storage.files import basename, canonical, filesystem, is
 from trackmill.pipeline.storage.names import existing_path
 from trackmill.pipeline.storage.publish import publish_file
 from trackmill.pipeline.storage.scratch import scratch_file, sweep_scratch
+from trackmill.pipeline.storage.versions import version_of
 from trackmill.schemas.errors import StorageError
 from trackmill.schemas.published import BadWeights, check_sums, promised_md5
 
 _BLOCK = 8 << 20
-
-_VERSIONS = (
-    "ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "Last-Modified", "mtime", "created"
-)  # fmt: skip
-"""What file systems call the thing that changes when an object is overwritten, the surest first."""
 
 _ROUNDS = 3
 """How often a file is begun anew because it changed, or was damaged, while it was fetched."""
@@ -168,7 +164,7 @@ def _bring(
     # Without a lock two processes may be here at once, and each needs a file of its own.
     part = path.with_name(f"{path.name}.part") if locked else scratch_file(str(path))
     try:
-        pieced = download(fs, remote, url, part, size=info.get("size"), version=_version(info))
+        pieced = download(fs, remote, url, part, size=info.get("size"), version=version_of(info))
     except ObjectChanged:
         part.unlink(missing_ok=True)
         return False
@@ -237,13 +233,9 @@ def cache_folder(kind: str = "weights") -> Path:
     return folder
 
 
-def _version(info: Mapping[str, Any]) -> str:
-    return next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
-
-
 def _identity(url: str, info: Mapping[str, Any]) -> str:
     # A signed URL has another query each time and is still the same file.
-    identity = f"{redact(url)}\n{info.get('size')}\n{_version(info)}"
+    identity = f"{redact(url)}\n{info.get('size')}\n{version_of(info)}"
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 

@@ -32,7 +32,7 @@ from trackmill.pipeline.storage.limits import (
     Pace,
     check_plain,
 )
-from trackmill.pipeline.storage.whole_objects import too_large
+from trackmill.pipeline.storage.whole_objects import range_header, too_large
 from trackmill.schemas.errors import StorageError
 
 _CHUNK = 1 << 20
@@ -82,7 +82,7 @@ class HttpFiles(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no types
         """
         headers = {**self.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
         if (start, end) != (0, size):
-            headers["Range"] = f"bytes={start}-{end - 1}"
+            headers["Range"] = range_header(start, end, size)
         response = await self._answer(url, headers)
         try:
             self._raise_not_found_for_status(response, url)

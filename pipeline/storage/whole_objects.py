@@ -44,6 +44,11 @@ def too_large(url: str, size: int, limit: int) -> FileTooLarge:
     return FileTooLarge(f"{redact(url)}: {size} bytes, more than the limit of {limit}")
 
 
+def range_header(begin: int, end: int, size: int) -> str:
+    """What asks for bytes `begin` to `end` of an object of `size` bytes; open where that is all that is left."""
+    return f"bytes={begin}-{'' if end == size else end - 1}"
+
+
 async def open_s3(fs: Any, path: str, headers: dict[str, str] | None = None) -> Any:
     """The answer of S3 to a GET, its body not read.
 

@@ -14,7 +14,8 @@ from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.sources import tar_headers, tar_index
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.sources.tar_headers import MAX_EXTENDED_BYTES
-from trackmill.pipeline.sources.tar_index import TarIndex, index_tar
+from trackmill.pipeline.sources.tar_index import index_tar
+from trackmill.pipeline.sources.tar_members import TarIndex
 
 ZEROS = bytes(1024)
 
