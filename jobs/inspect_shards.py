@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +97,8 @@ def _sample(dataset: Dataset, options: Options) -> None:
 
 
 def _verify(dataset: Dataset, as_json: bool) -> ExitCode:
-    from trackmill.pipeline.shards.verify import unfinished, verify
+    from trackmill.pipeline.shards.unfinished import unfinished
+    from trackmill.pipeline.shards.verify import verify
     from trackmill.pipeline.sidecars.verify import SidecarCheck
 
     sidecars = SidecarCheck(dataset)
@@ -168,15 +168,17 @@ def _more(dataset: Dataset, options: Options) -> More | None:
 
 
 def _summary(dataset: Dataset) -> dict[str, object]:
-    counts = ("frames", "objects", "proposals", "negatives", "refused")
+    from trackmill.pipeline.shards.totals import COUNTS
+
+    totals = dataset.totals
     return {
         "url": dataset.url,
         "shards": len(dataset.shards),
         "bytes": sum(shard.num_bytes for shard in dataset.shards),
-        "statuses": dict(Counter(row.status for row in dataset.rows)),
-        "quarantined": dict(Counter(row.error_class for row in dataset.rows if row.status == "quarantined")),
+        "statuses": dict(totals.statuses),
+        "quarantined": dict(totals.reasons),
         "damaged_receipts": [what for _, what in dataset.damaged],
-        **{name: sum(getattr(row, name) for row in dataset.stored) for name in counts},
+        **{name: totals.stored[name] for name in COUNTS},
     }
 
 

@@ -138,7 +138,12 @@ def _look(
 
 def _shards(dataset: Dataset, max_samples: int | None) -> Iterator[tuple[ShardInfo, list[ReceiptRow]]]:
     """The shards in order, each with the rows of those of its samples that are looked at."""
-    chosen = dataset.stored if max_samples is None else select_rows(dataset.stored, max_samples)
+    if max_samples is None:
+        for shard in dataset.shards:
+            if rows := list(dataset.rows_of(shard.name)):
+                yield shard, rows
+        return
+    chosen = select_rows(dataset.stored, max_samples)
     by_shard: dict[str, list[ReceiptRow]] = {}
     for row in chosen:
         by_shard.setdefault(row.shard, []).append(row)

@@ -24,6 +24,7 @@ from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset, read_row
 from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.shards.totals import EXAMPLES
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.config import flatten
@@ -34,7 +35,7 @@ PICTURE_WIDTH, STRIP_WIDTH = 400, 280
 STRIP_FRAMES = 8
 MAX_BOXES = 150
 """Boxes of one kind that are drawn on a frame, best first; the counts in the caption are of all."""
-MAX_ROWS = 200
+MAX_ROWS = EXAMPLES
 LAYERS = [
     ("proposals", "proposals"),
     ("negatives", "negatives"),
@@ -130,8 +131,8 @@ def contact_sheet(
         figures=_figures(dataset),
         settings=_settings(dataset),
         quarantined=_quarantined(dataset),
+        num_quarantined=dataset.totals.statuses["quarantined"],
         num_stored=len(dataset.stored),
-        max_rows=MAX_ROWS,
         max_boxes=MAX_BOXES,
         layers=[*LAYERS, *([("sidecar", "sidecar")] if more is not None else []), ("masks", "masks")],
         colours={
@@ -248,13 +249,13 @@ def _mask_uri(
 
 def _figures(dataset: Dataset) -> list[tuple[str, str, int]]:
     """(kind, label, number) for the head of the sheet."""
-    rows, stored = dataset.rows, dataset.stored
-    figures = [("", "samples", len(stored)), ("", "frames", sum(row.frames for row in stored))]
+    totals = dataset.totals
+    figures = [("", "samples", totals.statuses["ok"]), ("", "frames", totals.stored["frames"])]
     if dataset.recorded is None:
         return figures
     for name in ("proposals", "negatives", "objects", "refused"):
-        figures.append((name, name, sum(getattr(row, name) for row in stored)))
-    statuses = Counter(row.status for row in rows)
+        figures.append((name, name, totals.stored[name]))
+    statuses = totals.statuses
     return [*figures, ("", "quarantined", statuses["quarantined"]), ("", "skipped", statuses["skipped"])]
 
 
@@ -274,5 +275,5 @@ def _settings(dataset: Dataset) -> list[tuple[str, str]]:
 
 
 def _quarantined(dataset: Dataset) -> list[tuple[str, str, str]]:
-    bad = [row for row in dataset.rows if row.status == "quarantined"]
+    bad = dataset.totals.examples[:MAX_ROWS]
     return [(shown(row.error_class), shown(row.reason), shown(redact(row.uri))) for row in bad]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from trackmill.pipeline.shards.receipt_stream import in_batches
+from trackmill.pipeline.shards.rows import Rows
 from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.shards.totals import sources_of
 from trackmill.schemas.receipt import ReceiptRow
 
 
@@ -52,13 +59,27 @@ def select_rows(rows: Sequence[ReceiptRow], count: int) -> list[ReceiptRow]:
     """
     if len(rows) <= count:
         return list(rows)
-    groups: dict[str, list[int]] = defaultdict(list)
-    for number, row in enumerate(rows):
-        groups[source_of(row.key)].append(number)
-    chosen = [
-        groups[name][i] for name, share in _shares(groups, count).items() for i in _evenly(len(groups[name]), share)
-    ]
-    return [rows[number] for number in sorted(chosen)]
+    names, codes = _sources(rows)
+    sizes = dict(zip(names, np.bincount(codes, minlength=len(names)).tolist()))
+    chosen: list[int] = []
+    for name, share in _shares(sizes, count).items():
+        members = np.flatnonzero(codes == names.index(name))
+        chosen += members[_evenly(len(members), share)].tolist()
+    return rows.take(sorted(chosen)) if isinstance(rows, Rows) else [rows[number] for number in sorted(chosen)]
+
+
+def _sources(rows: Sequence[ReceiptRow]) -> tuple[list[str], NDArray[np.int32]]:
+    """Names of the sources in the order in which they occur, and the number of the source of each row."""
+    names: dict[str, int] = {}
+    if not isinstance(rows, Rows):
+        codes = [names.setdefault(source_of(row.key), len(names)) for row in rows]
+        return list(names), np.array(codes, np.int32)
+    parts = []
+    for table in in_batches(rows.tables(pa.schema([("key", pa.string())]))):
+        found = sources_of(table["key"]).combine_chunks().dictionary_encode()
+        known = np.array([names.setdefault(name, len(names)) for name in found.dictionary.to_pylist()], np.int32)
+        parts.append(known[found.indices.to_numpy()])
+    return list(names), np.concatenate(parts)
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:
@@ -68,13 +89,13 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     return sorted({round(i * (length - 1) / max(1, count - 1)) for i in range(count)})
 
 
-def _shares(groups: dict[str, list[int]], count: int) -> Counter[str]:
-    total = sum(len(group) for group in groups.values())
-    largest_first = sorted(groups, key=lambda name: (-len(groups[name]), name))
+def _shares(sizes: dict[str, int], count: int) -> Counter[str]:
+    total = sum(sizes.values())
+    largest_first = sorted(sizes, key=lambda name: (-sizes[name], name))
     shares = Counter(dict.fromkeys(largest_first[:count], 1))
     while sum(shares.values()) < count:  # to the source that is furthest below its share of the data set
-        open_groups = [name for name in shares if shares[name] < len(groups[name])]
-        neediest = max(open_groups, key=lambda name: len(groups[name]) / total * count - shares[name])
+        open_groups = [name for name in shares if shares[name] < sizes[name]]
+        neediest = max(open_groups, key=lambda name: sizes[name] / total * count - shares[name])
         shares[neediest] += 1
     return shares
 

@@ -9,11 +9,13 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from trackmill.pipeline.inspect.selection import Unreadable, select_rows
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset, iter_samples, read_row
 from trackmill.pipeline.shards.tar import BadShard
+from trackmill.pipeline.shards.totals import exact_sum
 from trackmill.pipeline.shards.visible import visible_boxes
 from trackmill.schemas.boxes import box_areas, iou_matrix
 
@@ -102,14 +104,19 @@ def collect(
         OSError: a shard could not be read. With `unreadable` both only where no shard can be.
     """
     statistics = Statistics(samples_stored=len(dataset.stored))
-    for row in dataset.rows:
-        statistics.statuses[row.status] += 1
-        if row.status == "quarantined":
-            statistics.quarantined[row.error_class or "unknown"] += 1
-    lengths = [row.size for row in dataset.stored]
-    if lengths:
-        statistics.bytes_stored, statistics.bytes_per_sample_max = sum(lengths), max(lengths)
-        statistics.bytes_per_sample_median = int(median(lengths))
+    totals = dataset.totals
+    statistics.statuses.update(totals.statuses)
+    for error_class, count in totals.reasons.items():
+        statistics.quarantined[error_class or "unknown"] += count
+    if statistics.samples_stored:
+        tables = dataset.stored.tables(pa.schema([("size", pa.int64())]))
+        lengths = np.concatenate([table["size"].to_numpy() for table in tables])
+        half = len(lengths) // 2
+        lengths.partition([max(0, half - 1), half, len(lengths) - 1])
+        statistics.bytes_stored = exact_sum(pa.chunked_array([lengths]))
+        statistics.bytes_per_sample_max = int(lengths[-1])
+        middle = [int(lengths[half])] if len(lengths) % 2 else [int(lengths[half - 1]), int(lengths[half])]
+        statistics.bytes_per_sample_median = int(median(middle))
     for sample in _samples(dataset, max_samples, unreadable):
         add_sample(statistics, sample)
         if progress:

@@ -16,15 +16,14 @@ from trackmill.pipeline.console.rich_console import RichConsole
 from trackmill.pipeline.inspect.statistics import Histogram, Statistics
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset
+from trackmill.pipeline.shards.totals import COUNTS, Totals
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.names import printable
-from trackmill.schemas.receipt import ReceiptRow
 
 _MAX_SHARDS = 40
 _MAX_QUARANTINED = 20
 _MAX_BOXES = 12
 _BAR = 30
-_COUNTS = ("frames", "objects", "proposals", "negatives", "refused")
 
 
 def print_tables(parts: Sequence[RenderableType], stream: TextIO | None = None) -> None:
@@ -46,33 +45,29 @@ def cell(text: object, limit: int = 200) -> Text:
 
 def dataset_parts(dataset: Dataset) -> list[RenderableType]:
     """Title, table of shards with totals, counts by status, and why items were set aside."""
-    shards, rows = dataset.shards, dataset.rows
-    by_shard: dict[str, Counter[str]] = {shard.name: Counter() for shard in shards}
-    for row in dataset.stored:
-        totals = by_shard.setdefault(row.shard, Counter())
-        totals.update({"samples": 1, **{name: getattr(row, name) for name in _COUNTS}})
-    known = _COUNTS if dataset.recorded is not None else ("frames",)
+    shards, totals = dataset.shards, dataset.totals
+    known = COUNTS if dataset.recorded is not None else ("frames",)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("shard", overflow="fold")
     for name in ("MB", "samples", *known):
         table.add_column(name, justify="right")
     for shard in shards[:_MAX_SHARDS]:
-        counts = by_shard[shard.name]
+        counts: Counter[str] = Counter()
+        for row in dataset.rows_of(shard.name):
+            counts.update({"samples": 1, **{name: getattr(row, name) for name in COUNTS}})
         table.add_row(cell(shard.name), *_numbers(shard.num_bytes, counts, known))
     if len(shards) > _MAX_SHARDS:
         table.add_row(Text(f"… and {len(shards) - _MAX_SHARDS:,} more", style="dim"))
-    everything: Counter[str] = Counter()
-    for counts in by_shard.values():
-        everything.update(counts)
+    everything = Counter({"samples": totals.statuses["ok"], **totals.stored})
     total = _numbers(sum(shard.num_bytes for shard in shards), everything, known)
     table.add_row(f"total: {len(shards):,} shards", *total, style="bold")
     parts: list[RenderableType] = [Text(redact(dataset.url), style="bold"), table]
     if dataset.recorded is not None:
-        parts.append(_statuses(rows))
+        parts.append(_statuses(totals))
     else:
         parts.append(Text("no receipts: tars alone, counts of objects and proposals are not known"))
     parts += [cell(f"warning: {what}", 400) for _, what in dataset.damaged]
-    return parts + _quarantine(rows)
+    return parts + _quarantine(totals)
 
 
 def statistics_parts(statistics: Statistics) -> list[RenderableType]:
@@ -141,23 +136,23 @@ def _numbers(num_bytes: int, counts: Counter[str], known: Sequence[str]) -> list
     return [f"{num_bytes / 1e6:,.1f}", *(f"{counts[name]:,}" for name in ("samples", *known))]
 
 
-def _statuses(rows: Sequence[ReceiptRow]) -> Text:
-    counts = Counter(row.status for row in rows)
-    return Text(f"{len(rows):,} items: " + ", ".join(f"{counts[s]:,} {s}" for s in ("ok", "quarantined", "skipped")))
+def _statuses(totals: Totals) -> Text:
+    counts = totals.statuses
+    return Text(f"{totals.items:,} items: " + ", ".join(f"{counts[s]:,} {s}" for s in ("ok", "quarantined", "skipped")))
 
 
-def _quarantine(rows: Sequence[ReceiptRow]) -> list[RenderableType]:
-    bad = [row for row in rows if row.status == "quarantined"]
-    if not bad:
+def _quarantine(totals: Totals) -> list[RenderableType]:
+    count = totals.statuses["quarantined"]
+    if not count:
         return []
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("quarantined", "reason", "uri"):
         table.add_column(name, overflow="fold")
-    for row in bad[:_MAX_QUARANTINED]:
+    for row in totals.examples[:_MAX_QUARANTINED]:
         table.add_row(cell(row.error_class), cell(row.reason), cell(redact(row.uri)))
     parts: list[RenderableType] = [table]
-    if len(bad) > _MAX_QUARANTINED:
-        parts.append(Text(f"… and {len(bad) - _MAX_QUARANTINED:,} more quarantined"))
+    if count > _MAX_QUARANTINED:
+        parts.append(Text(f"… and {count - _MAX_QUARANTINED:,} more quarantined"))
     return parts
 
 

@@ -8,37 +8,41 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trackmill.pipeline.shards.decode import Sample, parse_sample
 from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.receipt_stream import UnitRows, in_batches, in_order, read_unit
 from trackmill.pipeline.shards.receipts import (
     ROW_SCHEMA,
     SHARD_SCHEMA,
     BadReceipt,
-    Receipt,
     damaged,
-    done_units,
-    read_receipt,
+    listed_receipts,
+    rows_table,
     typed_rows,
+    typed_table,
 )
+from trackmill.pipeline.shards.rows import RowBlocks, Rows
 from trackmill.pipeline.shards.stream import BadShardMember, ShardBytes, index_shard, raw_samples, split_piece
 from trackmill.pipeline.shards.tar import checksum
+from trackmill.pipeline.shards.totals import Totals
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import read_document
 from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, join, list_files, read_bytes
-from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
+from trackmill.pipeline.storage.parquet.on_disk import StoredTable
+from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, BadParquet, ParquetData
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 
 _SHARD_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar$")
-_THREADS = 16
+_KEY = pa.schema([ROW_SCHEMA.field("key")])
 _COMPARED_KEYS = 20_000
 
 
@@ -46,44 +50,73 @@ class UnknownKey(InputError):
     """No sample has this key; the text suggests near ones, or says why the item was not stored."""
 
 
+@dataclass(frozen=True, slots=True)
+class UnitHead:
+    """A receipt without its rows."""
+
+    unit: int
+    shards: list[ShardInfo]
+    fingerprint: str
+
+
 @dataclass
 class Dataset:
-    """A data set, or tars alone.
+    """A data set, or tars alone. Its rows are read again when they are wanted, see `trackmill.pipeline.shards.rows`.
 
     Args:
         url: what was opened.
         layout: of the data set; None for tars alone.
         receipts: in the order of their units; empty where there are none.
         shards: in order; without receipts `sha256` is empty and `num_samples` is -1.
-        recorded: rows of receipts or manifest; None where nothing recorded them.
+        blocks: rows of receipts or manifest; None where nothing recorded them.
         damaged: (file name, what is wrong) of receipts that could not be read.
+        sums: over receipts or manifest; None where nothing recorded them.
     """
 
     url: str
     layout: Layout | None
-    receipts: list[Receipt]
+    receipts: list[UnitHead]
     shards: list[ShardInfo]
-    recorded: list[ReceiptRow] | None
+    blocks: RowBlocks | None
     damaged: list[tuple[str, str]] = field(default_factory=list)
+    sums: Totals | None = None
+
+    @property
+    def recorded(self) -> Rows | None:
+        """Rows of receipts or manifest; None where nothing recorded them."""
+        return None if self.blocks is None else self.rows
 
     @cached_property
-    def rows(self) -> list[ReceiptRow]:
+    def rows(self) -> Rows:
         """One row per item; for tars alone, one per sample, made from the headers (`frames` is the only count then).
 
         Raises:
             BadShard: tars alone, and one of them is damaged.
         """
-        return self.recorded if self.recorded is not None else [row for s in self.shards for row in self._index(s)]
+        return Rows(self._indexed[0])
 
     @cached_property
-    def stored(self) -> list[ReceiptRow]:
+    def stored(self) -> Rows:
         """The rows that have a sample."""
-        return [row for row in self.rows if row.status == "ok"]
+        return Rows(self._indexed[0], stored=True)
 
-    @cached_property
-    def by_key(self) -> dict[str, ReceiptRow]:
-        """Rows by key."""
-        return {row.key: row for row in self.rows}
+    @property
+    def totals(self) -> Totals:
+        """What all rows amount to; raises what `rows` raises."""
+        return self._indexed[1]
+
+    def rows_of(self, shard: str) -> Iterator[ReceiptRow]:
+        """The rows of the samples of one shard."""
+        return self._indexed[0].of_shard(shard)
+
+    def find(self, key: str) -> ReceiptRow | None:
+        """The row with a key; the last one where several have it."""
+        found, first = None, 0
+        for table in self.rows.tables(_KEY):
+            for place in pc.indices_nonzero(pc.equal(table["key"], key)).to_pylist():
+                found = first + place
+            first += len(table)
+        return None if found is None else self.rows[found]
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -108,11 +141,33 @@ class Dataset:
             return self.layout.shard(name)
         return self.url if self.url.endswith(".tar") else join(self.url, name)
 
-    def _index(self, shard: ShardInfo) -> Iterator[ReceiptRow]:
-        indexed = index_shard(self.shard_url(shard.name), shard.num_bytes, shard.name)
-        for position, (key, offset, size, frames) in enumerate(indexed):
-            place = {"shard": shard.name, "offset": offset, "size": size, "frames": frames}
-            yield ReceiptRow(source_id="", key=key, uri="", status="ok", unit=0, position=position, **place)  # type: ignore[arg-type]
+    @cached_property
+    def _indexed(self) -> tuple[RowBlocks, Totals]:
+        if self.blocks is not None and self.sums is not None:
+            return self.blocks, self.sums
+        blocks = RowBlocks(self._index, [0] * len(self.shards), lambda number: self.shards[number].name)
+        return blocks, _noted(blocks, self.shards)
+
+    def _index(self, number: int, schema: pa.Schema) -> pa.Table:
+        shard = self.shards[number]
+        rows = [
+            ReceiptRow(
+                source_id="",
+                key=key,
+                uri="",
+                status="ok",
+                unit=0,
+                position=position,
+                shard=shard.name,
+                offset=offset,
+                size=size,
+                frames=frames,
+            )
+            for position, (key, offset, size, frames) in enumerate(
+                index_shard(self.shard_url(shard.name), shard.num_bytes, shard.name)
+            )
+        ]
+        return rows_table(rows).select(schema.names)
 
 
 def open_dataset(url: str, keep_damaged: bool = False) -> Dataset:
@@ -133,13 +188,10 @@ def open_dataset(url: str, keep_damaged: bool = False) -> Dataset:
             raise FileNotFoundError(f"{redact(url)}: no such tar")
         return Dataset(url, None, [], shards, None)
     layout = Layout(url)
-    units = sorted(done_units(layout))
-    if units:
-        return _from_receipts(layout, units, keep_damaged)
+    if sizes := listed_receipts(layout):
+        return _from_receipts(layout, sizes, keep_damaged)
     if exists(layout.manifest):
-        rows = [ReceiptRow(**row) for row in _read_table(layout.manifest, ROW_SCHEMA)]
-        shards = [ShardInfo(**row) for row in _read_table(layout.manifest_shards, SHARD_SCHEMA)]
-        return Dataset(url, layout, [], shards, rows)
+        return _from_manifest(layout)
     for folder, found_layout in ((layout.shards, layout), (url, None)):
         if shards := _listed_shards(folder):
             return Dataset(url, found_layout, [], shards, None)
@@ -154,9 +206,10 @@ def read_sample(dataset: Dataset, key: str) -> Sample:
         BadShard: the bytes at its place are not that sample.
         OSError: the shard could not be read.
     """
-    row = dataset.by_key.get(key)
+    row = dataset.find(key)
     if row is None:
-        raise UnknownKey(f"{redact(dataset.url)}: no sample {key!r}" + _nearest(key, dataset.by_key))
+        keys = (found for table in dataset.rows.tables(_KEY) for found in table["key"].to_pylist())
+        raise UnknownKey(f"{redact(dataset.url)}: no sample {key!r}" + _nearest(key, keys))
     if row.status != "ok":
         raise UnknownKey(f"{redact(dataset.url)}: {key!r} was {row.status}, not stored: {row.reason}")
     return read_row(dataset, row)
@@ -194,27 +247,74 @@ def iter_samples(dataset: Dataset, shard: ShardInfo) -> Iterator[Sample]:
         yield parse_sample(raw)
 
 
-def _from_receipts(layout: Layout, units: list[int], keep_damaged: bool) -> Dataset:
-    def read(unit: int) -> Receipt | tuple[str, str]:
-        name = receipt_name(unit)
+def _from_receipts(layout: Layout, sizes: dict[int, int], keep_damaged: bool) -> Dataset:
+    def first(unit: int) -> UnitRows | tuple[str, str]:
         try:
-            return read_receipt(layout.receipt(name))
+            return read_unit(layout, unit, sizes[unit])
         except BadReceipt as error:
             if not keep_damaged:
                 raise
-            return name, str(error)
+            return receipt_name(unit), str(error)
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        read_back = list(pool.map(read, units))
-    receipts = [receipt for receipt in read_back if isinstance(receipt, Receipt)]
-    return Dataset(
-        url=layout.root,
-        layout=layout,
-        receipts=receipts,
-        shards=[shard for receipt in receipts for shard in receipt.shards],
-        recorded=[row for receipt in receipts for row in sorted(receipt.rows, key=lambda row: row.position)],
-        damaged=[entry for entry in read_back if not isinstance(entry, Receipt)],
+    receipts: list[UnitHead] = []
+    blocks = RowBlocks(
+        lambda number, schema: read_unit(layout, receipts[number].unit, schema=schema).table,
+        read_sizes := [],
+        lambda number: redact(layout.receipt(receipt_name(receipts[number].unit))),
     )
+    damaged_files, totals = [], Totals()
+    for found in in_order(first, list(sizes), lambda unit: sizes[unit]):
+        if isinstance(found, UnitRows):
+            receipts.append(UnitHead(found.unit, found.shards, found.fingerprint))
+            read_sizes.append(sizes[found.unit])
+            blocks.note(found.table)
+            totals.add(found)
+        else:
+            damaged_files.append(found)
+    shards = [shard for receipt in receipts for shard in receipt.shards]
+    return Dataset(layout.root, layout, receipts, shards, blocks, damaged_files, totals.settle())
+
+
+def _from_manifest(layout: Layout) -> Dataset:
+    try:
+        table = StoredTable(layout.manifest)
+
+        def read(number: int, schema: pa.Schema) -> pa.Table:
+            try:
+                return typed_table(table.group(number), schema)
+            except ValueError as error:
+                raise damaged(layout.manifest, "manifest", error) from None
+
+        groups = len(table.group_rows)
+        blocks = RowBlocks(
+            read, [table.num_bytes // groups] * groups if groups else [], lambda _: redact(layout.manifest)
+        )
+        shards = manifest_shards(layout)
+        return Dataset(layout.root, layout, [], shards, blocks, sums=_noted(blocks, shards))
+    except BadParquet as error:
+        raise damaged(layout.manifest, "manifest", error) from None
+
+
+def manifest_shards(layout: Layout) -> list[ShardInfo]:
+    """The shards that the manifest lists.
+
+    Raises:
+        BadReceipt: its table is damaged.
+    """
+    url = layout.manifest_shards
+    try:
+        data = ParquetData(read_bytes(url, max_bytes=MAX_TABLE_FILE_BYTES))
+        return [ShardInfo(**row) for row in typed_rows(data, SHARD_SCHEMA)]
+    except ValueError as error:
+        raise damaged(url, "manifest", error) from None
+
+
+def _noted(blocks: RowBlocks, shards: list[ShardInfo]) -> Totals:
+    totals = Totals()
+    totals.add_shards(shards)
+    for table in in_batches(blocks.note_all()):
+        totals.add_rows(table)
+    return totals
 
 
 def _listed_shards(url: str) -> list[ShardInfo]:
@@ -232,18 +332,21 @@ def _path(url: str) -> str:
     return url.split("://", 1)[-1].strip("/")
 
 
-def _read_table(url: str, schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    try:
-        yield from typed_rows(ParquetData(read_bytes(url, max_bytes=MAX_TABLE_FILE_BYTES)), schema)
-    except ValueError as error:
-        raise damaged(url, "manifest", error) from None
-
-
 def _nearest(key: str, keys: Iterable[str]) -> str:
     # Comparing is slow: where there are millions of keys, those that hold a part of what was typed come first.
-    keys = list(keys)
     parts = [part for part in key.split("-") if len(part) > 2]
-    candidates = [k for k in keys if any(part in k for part in parts)] if len(keys) > _COMPARED_KEYS else keys
-    near = [k for k in keys if k.startswith(key)][:3]
-    near = near or difflib.get_close_matches(key, candidates[:_COMPARED_KEYS], n=3, cutoff=0.3)
+    first: list[str] = []
+    alike: list[str] = []
+    near: list[str] = []
+    count = 0
+    for other in keys:
+        count += 1
+        if other.startswith(key) and len(near) < 3:
+            near.append(other)
+        if len(first) < _COMPARED_KEYS:
+            first.append(other)
+        if len(alike) < _COMPARED_KEYS and any(part in other for part in parts):
+            alike.append(other)
+    candidates = alike if count > _COMPARED_KEYS else first
+    near = near or difflib.get_close_matches(key, candidates, n=3, cutoff=0.3)
     return f"; did you mean {', '.join(near)}?" if near else ""

@@ -18,6 +18,7 @@ import pyarrow as pa
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import (
     RECEIPT_MEMORY_FLOOR,
+    ROW_OBJECT_BYTES,
     ROW_SCHEMA,
     damaged,
     listed_receipts,
@@ -45,7 +46,7 @@ class UnitRows:
 
     Args:
         unit: its number.
-        table: the columns that were asked for; with `position` among them, in the order of the positions.
+        table: the columns that were asked for, its rows in the order of their positions.
         shards: of the unit.
         fingerprint: of the run.
     """
@@ -156,16 +157,22 @@ def _parsed(url: str, unit: int, content: bytes, schema: pa.Schema) -> UnitRows:
     try:
         data = ParquetData(content, RECEIPT_MEMORY_FLOOR)
         shards = listed_shards(data.metadata)
-        table = typed_table(data, schema)
-        return UnitRows(unit, by_position(table), shards, data.metadata[b"trackmill.fingerprint"].decode())
+        position = ROW_SCHEMA.field("position")
+        # Whoever asks for all columns may want objects.
+        table = typed_table(
+            data,
+            schema if "position" in schema.names else schema.append(position),
+            ROW_OBJECT_BYTES if schema == ROW_SCHEMA else 0,
+        )
+        return UnitRows(
+            unit, by_position(table).select(schema.names), shards, data.metadata[b"trackmill.fingerprint"].decode()
+        )
     except (KeyError, ValueError) as error:
         raise damaged(url, "receipt", error) from None
 
 
 def by_position(table: pa.Table) -> pa.Table:
-    """Rows in the order of their `position`, if they have one; a retry appends what it saved."""
-    if "position" not in table.schema.names:
-        return table
+    """Rows in the order of their `position`; a retry appends what it saved."""
     positions = table["position"].to_numpy()
     if np.all(positions[1:] >= positions[:-1]):
         return table

@@ -33,7 +33,7 @@ RECEIPT_MEMORY_FLOOR = 128 << 20
 """What a receipt may take in memory even if its file is small, see `trackmill.pipeline.storage.parquet`: several are
 read at once. It suffices for 100,000 items, and larger files may take more."""
 
-_ROW_BYTES = 1400
+ROW_OBJECT_BYTES = 1400
 """What a row takes as Python objects."""
 
 _ROWS_AT_ONCE = 4096
@@ -150,7 +150,7 @@ def typed_table(data: RowGroup, schema: pa.Schema, row_bytes: int = 0) -> pa.Tab
 
 def typed_rows(data: RowGroup, schema: pa.Schema) -> Iterator[dict[str, Any]]:
     """The rows of `typed_table`, a few thousand at a time as Python objects."""
-    for batch in typed_table(data, schema, _ROW_BYTES).to_batches(_ROWS_AT_ONCE):
+    for batch in typed_table(data, schema, ROW_OBJECT_BYTES).to_batches(_ROWS_AT_ONCE):
         yield from batch.to_pylist()
 
 

@@ -90,8 +90,8 @@ class Totals:
         self.reasons.update(counted(bad["error_class"]))
         self.examples += [ReceiptRow(**row) for row in bad.slice(0, EXAMPLES - len(self.examples)).to_pylist()]
         for name in COUNTS:
-            self.counts[name] += _sum(table[name])
-            self.stored[name] += _sum(stored[name])
+            self.counts[name] += exact_sum(table[name])
+            self.stored[name] += exact_sum(stored[name])
         self.sources.update(counted(sources_of(stored["key"])))
         self.licenses.update(counted(stored["license"]))
 
@@ -132,7 +132,8 @@ def sources_of(keys: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.replace_substring_regex(keys, "(?s)-.*", "")
 
 
-def _sum(column: pa.ChunkedArray) -> int:
+def exact_sum(column: pa.ChunkedArray) -> int:
+    """The sum of whole numbers, however large it is."""
     least, most = pc.min_max(column).as_py().values()
     if least is None:
         return 0

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-import pyarrow as pa
-
 from trackmill.pipeline.shards.check import Fault, SampleShape, check_sample, shape_of
 from trackmill.pipeline.shards.reader import Dataset, open_dataset
-from trackmill.pipeline.shards.receipts import typed_table
+from trackmill.pipeline.shards.row_checks import check_rows, rows_of_other_units
 from trackmill.pipeline.shards.stream import BadShardMember, ShardBytes, raw_samples
 from trackmill.pipeline.shards.tar import BadShard
-from trackmill.pipeline.storage.files import basename, list_files, read_bytes
-from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
+from trackmill.pipeline.storage.files import basename, list_files
+from trackmill.pipeline.storage.parquet.on_disk import StoredTable
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo
-
-_PLANNED = pa.schema([("source_id", pa.string()), ("unit", pa.int64())])
 
 Progress = Callable[[int], None]
 """Called with the number of samples looked at since the last call; from one thread at a time."""
@@ -52,7 +47,7 @@ def verify(
     if isinstance(dataset, str):
         dataset = open_dataset(dataset, keep_damaged=True)
     faults = [Fault(name, "", what) for name, what in dataset.damaged]
-    faults += _check_rows(dataset)
+    faults += check_rows(dataset)
     faults += _check_fingerprints(dataset)
     faults += _check_manifest(dataset)
     on_disk = _listing(dataset)
@@ -68,37 +63,13 @@ def verify(
     return faults + work.keys_in_two_shards()
 
 
-def unfinished(dataset: Dataset) -> list[str]:
-    """Warnings: planned items that no receipt mentions yet. That is work left to do, not damage."""
-    if dataset.layout is None:
-        return []
-    try:
-        plans = [file.uri for file in list_files(dataset.layout.plan) if file.uri.endswith(".parquet")]
-    except FileNotFoundError:
-        return []
-    done = {row.source_id for row in dataset.rows}
-    left: Counter[int] = Counter()
-    for plan in plans:
-        try:
-            data = ParquetData(read_bytes(plan, max_bytes=MAX_TABLE_FILE_BYTES))
-            table = typed_table(data, _PLANNED, row_bytes=200)
-        except ValueError as error:
-            return [f"{basename(plan)}: not a readable plan ({error})"]
-        for source_id, unit in zip(table["source_id"].to_pylist(), table["unit"].to_pylist()):
-            left[unit] += source_id not in done
-    items, units = sum(left.values()), sum(1 for count in left.values() if count)
-    if not items:
-        return []
-    return [f"{items} planned items in {units} units have no receipt yet; run the mining command again to finish them"]
-
-
 def _check_manifest(dataset: Dataset) -> Iterator[Fault]:
     """The tables that hold all receipts end to end: whoever reads them, and no receipt, must not be misled."""
     if dataset.layout is None:
         return
     for url in (dataset.layout.manifest, dataset.layout.manifest_shards):
         try:
-            ParquetData(read_bytes(url, max_bytes=MAX_TABLE_FILE_BYTES))
+            StoredTable(url).close()
         except FileNotFoundError:
             continue  # not written yet
         except (OSError, ValueError) as error:
@@ -116,10 +87,6 @@ class _ShardCheck:
         self._lock = threading.Lock()
         self._units = {shard.name: receipt.unit for receipt in dataset.receipts for shard in receipt.shards}
         self._fingerprints = {receipt.unit: receipt.fingerprint for receipt in dataset.receipts}
-        self._rows: dict[str, dict[str, ReceiptRow]] = defaultdict(dict)
-        for row in dataset.recorded or ():
-            if row.status == "ok":
-                self._rows[row.shard].setdefault(row.key, row)
         # Only for tars alone: with receipts, each sample has its row and the rows are compared with each other.
         self._shard_of: dict[str, str] = {}
         self._twice: list[Fault] = []
@@ -158,19 +125,21 @@ class _ShardCheck:
 
     def _samples(self, source: ShardBytes, shard: ShardInfo, shapes: dict[str, SampleShape]) -> Iterator[Fault]:
         recorded = self._dataset.recorded is not None
-        rows = self._rows.get(shard.name, {})
+        rows: dict[str, ReceiptRow] = {}
+        for row in self._dataset.rows_of(shard.name) if recorded else ():
+            rows.setdefault(row.key, row)
         seen: set[str] = set()
         stopped = False
         try:
             for raw in raw_samples(source, shard.name):
                 member = raw.members[0][0]
-                row = rows.get(raw.key)
+                own = rows.get(raw.key)
                 if raw.key in seen:
                     yield Fault(shard.name, member, "does not lie beside the rest of its sample, or is there twice")
-                elif recorded and row is None:
+                elif recorded and own is None:
                     yield Fault(shard.name, member, "has no row in the receipt of this shard")
                 seen.add(raw.key)
-                faults, record = check_sample(raw, row)
+                faults, record = check_sample(raw, own)
                 yield from faults
                 fingerprint = record.fingerprint if record else ""
                 if record is not None:
@@ -217,35 +186,6 @@ def _listing(dataset: Dataset) -> dict[str, int]:
         return {}
 
 
-def _check_rows(dataset: Dataset) -> Iterator[Fault]:
-    """Rows against each other: one row per item, one item per key, and a place for those that were stored."""
-    if dataset.recorded is None:
-        return
-    shards = {shard.name for shard in dataset.shards}
-    for name, count in Counter(shard.name for shard in dataset.shards).items():
-        if count > 1:
-            yield Fault(name, "", f"{count} receipts claim this shard")
-    first_by_id: dict[str, ReceiptRow] = {}
-    first_by_key: dict[str, ReceiptRow] = {}
-    for row in dataset.recorded:
-        here = row.shard or receipt_name(row.unit)
-        before = first_by_id.setdefault(row.source_id, row)
-        if before is not row:
-            where = before.shard or receipt_name(before.unit)
-            yield Fault(
-                here, f"{row.key}.json", f"{row.source_id!r} has a row twice: {row.status}; {before.status} in {where}"
-            )
-        before = first_by_key.setdefault(row.key, row)
-        if before is not row:
-            yield Fault(here, f"{row.key}.json", f"its key is not unique: {before.shard or 'a row'} has it as well")
-        if row.status not in ("ok", "quarantined", "skipped"):
-            yield Fault(here, f"{row.key}.json", f"status {row.status!r} is none of ok, quarantined, skipped")
-        elif row.status == "ok" and row.shard not in shards:
-            yield Fault(here, f"{row.key}.json", "its receipt does not list the shard it is said to be in")
-        elif row.status != "ok" and row.shard:
-            yield Fault(here, f"{row.key}.json", f"is {row.status} and yet has a place in a shard")
-
-
 def _check_fingerprints(dataset: Dataset) -> Iterator[Fault]:
     try:
         expected = dataset.config.get("fingerprint")
@@ -253,12 +193,11 @@ def _check_fingerprints(dataset: Dataset) -> Iterator[Fault]:
         yield Fault("config.json", "", str(error))
         expected = None
     said_by = "config.json"
+    of_other_units = rows_of_other_units(dataset)
     for receipt in dataset.receipts:
         name = receipt_name(receipt.unit)
         if not expected:
             expected, said_by = receipt.fingerprint, name
         elif receipt.fingerprint != expected:
             yield Fault(name, "", f"fingerprint {receipt.fingerprint!r} is not the {expected!r} of {said_by}")
-        for row in receipt.rows:
-            if row.unit != receipt.unit:
-                yield Fault(name, f"{row.key}.json", f"its row is of unit {row.unit}")
+        yield from of_other_units.get(receipt.unit, ())

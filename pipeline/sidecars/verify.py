@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -51,10 +51,6 @@ class SidecarCheck:
         self._seen: dict[str, dict[str, SampleShape]] = {}
         self._left = {name: len(shards) for name, shards in self._parts.items()}
         self._quarantined: Counter[str] = Counter()
-        self._keys: dict[str, set[str]] = defaultdict(set)
-        if self:
-            for row in dataset.stored:
-                self._keys[row.shard].add(row.key)
 
     def __bool__(self) -> bool:
         """Whether there is any sidecar to check."""
@@ -142,7 +138,7 @@ class SidecarCheck:
         names = {shard.name for shard in self._parts[file_name]}
         for gone in [shard.name for shard in part.about.shards if shard.name not in names]:
             yield f"describes {gone}, which no receipt lists; delete it and make it again"
-        stored = set().union(*(self._keys[name] for name in names))
+        stored = {row.key for name in names for row in self._dataset.rows_of(name)}
         for key in part.keys:
             if key not in stored:
                 yield f"has rows about {key!r}, which is no sample of its shards"

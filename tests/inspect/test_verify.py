@@ -22,7 +22,8 @@ from trackmill.pipeline.shards.reader import open_dataset
 from trackmill.pipeline.shards.receipts import read_receipt, write_receipt
 from trackmill.pipeline.shards.stream import ShardBytes, raw_samples
 from trackmill.pipeline.shards.tar import END, BadShard, TarWriter
-from trackmill.pipeline.shards.verify import unfinished, verify
+from trackmill.pipeline.shards.unfinished import unfinished
+from trackmill.pipeline.shards.verify import verify
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.masks import CroppedMask, decode_mask, format_counts
 

@@ -40,7 +40,8 @@ def _with_and_without_receipts() -> list[Files]:
 
 def _verify(folder: Path) -> object:
     from trackmill.pipeline.shards.reader import open_dataset
-    from trackmill.pipeline.shards.verify import unfinished, verify
+    from trackmill.pipeline.shards.unfinished import unfinished
+    from trackmill.pipeline.shards.verify import verify
     from trackmill.pipeline.sidecars.verify import SidecarCheck
 
     dataset = open_dataset(str(folder / _ROOT), keep_damaged=True)
@@ -48,8 +49,7 @@ def _verify(folder: Path) -> object:
     faults = verify(dataset, beside=sidecars.shard_done) + sidecars.rest()
     if faults:
         raise Refused([str(fault) for fault in faults])
-    receipts = [(receipt.rows, receipt.shards) for receipt in dataset.receipts]
-    return receipts, unfinished(dataset), sidecars.names
+    return (list(dataset.rows), dataset.receipts), unfinished(dataset), sidecars.names
 
 
 def _open(folder: Path) -> object:
