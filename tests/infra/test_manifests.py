@@ -35,6 +35,7 @@ from tests.make_dataset import make_dataset
 from tests.shared_data import needs_data
 from trackmill.jobs import mine_proposals, train
 from trackmill.pipeline.loader.catalog import read_catalog
+from trackmill.pipeline.mining.settings import MineConfig
 from trackmill.pipeline.training.prepare import check_batch
 
 PINNED = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
@@ -292,6 +293,7 @@ def test_every_pod_is_guarded() -> None:
 
 def test_pods_have_the_time_that_draining_takes() -> None:
     """preStop waits longer than `run.grace_s`, and the pod lives longer than preStop waits."""
+    grace_s = MineConfig().run.grace_s
     seen = 0
     for where, pod in all_pods():
         hook = pod["spec"]["containers"][0].get("lifecycle", {}).get("preStop")
@@ -299,15 +301,11 @@ def test_pods_have_the_time_that_draining_takes() -> None:
             continue
         *module, within = hook["exec"]["command"]
         assert module == ["python", "-m", "trackmill.pipeline.drain", "--within"], where
-        assert GRACE_S < float(within) < pod["spec"]["terminationGracePeriodSeconds"], where
+        assert grace_s < float(within) < pod["spec"]["terminationGracePeriodSeconds"], where
         seen += 1
     assert seen >= 16
     for resource, _ in runs("Job", "jobs/mine_proposals.py"):
-        assert resource["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > GRACE_S
-
-
-GRACE_S = 25
-"""Default of `run.grace_s`: a unit in hand is finished or dropped within it."""
+        assert resource["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > grace_s
 
 
 def test_policies_let_in_whom_they_should() -> None:

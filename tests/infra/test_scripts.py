@@ -75,7 +75,8 @@ def test_options_of_sbatch_are_known_and_preemption_drains(path: Path) -> None:
 def array_of(path: Path, name: str) -> list[str]:
     """The words of an array of bash, with what the script reads from Slurm put in."""
     (body,) = re.findall(rf"^{name}=\((.*?)\)$", path.read_text(), re.MULTILINE | re.DOTALL)
-    values = {"SLURM_NNODES": "2", "ranks": "4", "head": "node1", "port": "29500", "SLURM_JOB_ID": "7", "bin": "/b"}
+    values = {"SLURM_NNODES": "2", "ranks": "4", "port": "29500", "SLURM_JOB_ID": "7", "bin": "/b"}
+    body = body.replace("${nodes[0]}", "node1")
     return [re.sub(r"\$(\w+)", lambda found: values[found[1]], word) for word in shlex.split(body)]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.faults.training_runs import tiny_toml
+from tests.faults.training_runs import standing_still, tiny_toml
 from tests.infra.fake_slurm import install
 from tests.infra.manifests import INFRA, ROOT
 from tests.make_media import make_pictures
@@ -102,6 +103,30 @@ def test_torchrun_trains_on_two_nodes(slurm: dict[str, str], tmp_path: Path) -> 
     found, expected = rows(output), rows(alone)
     assert [row["step"] for row in found] == list(range(1, 49))
     assert [row["keys"] for row in found] == pytest.approx([row["keys"] for row in expected]), "the same samples"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_torchrun_job_that_is_stopped_saves_and_goes_on_by_itself(slurm: dict[str, str], tmp_path: Path) -> None:
+    """Stopped in step 21, neither at a checkpoint nor at the end; the job goes back into the queue, and on from there."""
+    data, output, pace = make_data(tmp_path / "data"), tmp_path / "out", tmp_path / "pace"
+    pace.mkdir()
+    options = ["--recipe", tiny_toml(tmp_path), "--data", data, "--output", output, "--device", "cpu"]
+    environment = {**slurm, "RANKS_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
+    environment |= {"PACED_STEP": "21", "PACED_FOLDER": str(pace)}
+    words = [str(word) for word in ("sbatch", "--nodes=1", SLURM / "train-torchrun.sbatch", *options)]
+    process = subprocess.Popen(
+        words, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    standing_still(pace, 2, process)
+    (tmp_path / "term").touch()
+    time.sleep(2)  # the signal is on its way; were it late, the run would end in one go, and the words below be missing
+    (pace / "go").touch()
+    printed = process.communicate(timeout=2 * TIMEOUT_S)[0]
+    assert process.returncode == 0, printed
+    assert "stopped after step 21 of 48, which is saved" in printed and "goes back into the queue" in printed
+    assert "goes on after step 21" in printed and "step 48/48" in printed
+    assert [row["step"] for row in rows(output)] == list(range(1, 49))
 
 
 @pytest.mark.ray

@@ -154,7 +154,7 @@ def demonstrate(folder: Path) -> Iterator[tuple[str, int, str]]:
     raylets = Raylets(folder)
     try:
         stranger = {"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "0" * 64}
-        yield "a stranger's job", *raylets.submit([sys.executable, "-c", "print('in')"], **stranger)
+        yield "a stranger's job", *raylets.submit([sys.executable, "-c", "print('let', 'in')"], **stranger)
         words = mining(folder / "sa1b", folder / "mined")
         yield "mining", *raylets.submit(words)
         yield "mining again", *raylets.submit(words)
