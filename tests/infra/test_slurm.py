@@ -108,7 +108,7 @@ def test_torchrun_trains_on_two_nodes(slurm: dict[str, str], tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_torchrun_job_that_is_stopped_saves_and_goes_on_by_itself(slurm: dict[str, str], tmp_path: Path) -> None:
-    """Stopped in step 21, neither at a checkpoint nor at the end; the job goes back into the queue, and on from there."""
+    """Stopped in step 21, neither at a checkpoint nor at the end; it goes back into the queue, and on from there."""
     data, output, pace = make_data(tmp_path / "data"), tmp_path / "out", tmp_path / "pace"
     pace.mkdir()
     options = ["--recipe", tiny_toml(tmp_path), "--data", data, "--output", output, "--device", "cpu"]
