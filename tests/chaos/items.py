@@ -49,7 +49,7 @@ def _spoilt(image: Image.Image, kind: str) -> bytes:
     if kind == "words":
         return b"this is no picture\n" * 20
     if kind == "cut":
-        return data[: len(data) // 2]
+        return data[: data.index(b"\xff\xda") + 40]  # some way into the pixels
     if kind == "bomb":
         place = data.index(b"\xff\xc0") + 5
         return data[:place] + b"\xff\xff\xff\xff" + data[place + 4 :]  # 65,535 x 65,535 pixels, as its header says
