@@ -22,7 +22,7 @@ from tests.chaos.setting import ACTORS, HEAVY, ITEM_TIMEOUT_S, UNIT_ITEMS, Setti
 from trackmill.pipeline.shards.verify import verify
 
 LOOK_S = 0.1
-PATIENCE_S = 6.0
+PATIENCE_S = 8.0
 """An event comes after so long even without progress: a run in trouble gets no rest."""
 RESIGN_S = 20.0
 """An event whose victims do not exist (yet) is left out after so long."""
@@ -60,6 +60,7 @@ class Round:
         self._event_at = self._moved_at = time.monotonic()
         self._jobs = self._make_jobs()
         self._driver = self._jobs[0]
+        self._left = list(self._jobs)
 
     def run(self) -> list[str]:
         """Mine it; what is wrong with the result.
@@ -106,21 +107,20 @@ class Round:
 
     def _mine(self) -> None:
         """Until the driver and all parts have ended in good order."""
-        left = list(self._jobs)
-        for job in left:
+        for job in self._left:
             self._start(job)
-        while left:
+        while self._left:
             time.sleep(LOOK_S)
-            for job in left.copy():
+            for job in self._left.copy():
                 code = job.ended()
                 if code == 0:
-                    left.remove(job)
+                    self._left.remove(job)
                 elif code is not None:
                     self._ended(job, code)
             self._repairs.look()
             self._due()
             self._follow()
-            if left and not self._enough():
+            if self._left and not self._enough():
                 self._act()
 
     def _start(self, job: Job) -> None:
@@ -188,7 +188,9 @@ class Round:
         setting = self._setting
         if kind == "no room on the disk":
             return self._kind == "disk" and setting.disk is not None
-        return not (" part" in kind and not setting.parts)
+        if " part" in kind:
+            return any(job in self._left for job in self._jobs[1:])
+        return self._driver in self._left or kind == "the clock jumps"
 
     def _happen(self, event: Event) -> bool:
         """Whether it could be done."""
@@ -202,6 +204,7 @@ class Round:
             "SIGKILL of a raylet and all on its node": lambda event: self._kill_raylet(event, True),
             "SIGKILL of the GCS": self._kill_gcs,
             "SIGTERM of the driver": self._term_driver,
+            "SIGTERM of an actor": self._term_actor,
             "SIGSTOP of an actor, seconds": lambda event: self._stop_actor(event, 1 + 4 * event.amount),
             "SIGSTOP of an actor, longer than any limit": lambda event: self._stop_actor(event, ITEM_TIMEOUT_S + 5),
             "SIGSTOP of a part, longer than its claim": self._stop_part,
@@ -255,6 +258,13 @@ class Round:
 
     def _term_driver(self, event: Event) -> bool:
         if self._driver.process is None or not send(self._driver.process.pid, signal.SIGTERM):
+            return False
+        self._ledger.done(event.kind)
+        return True
+
+    def _term_actor(self, event: Event) -> bool:
+        actors = self._cluster.actors(ACTOR)
+        if not actors or not send(actors[event.choose(actors)].pid, signal.SIGTERM):
             return False
         self._ledger.done(event.kind)
         return True

@@ -34,6 +34,7 @@ WEIGHTS = {
     "SIGKILL of a raylet and all on its node": 1.5,
     "SIGKILL of the GCS": 0.7,
     "SIGTERM of the driver": 1.0,
+    "SIGTERM of an actor": 2.0,
     "SIGSTOP of an actor, seconds": 4.0,
     "SIGSTOP of an actor, longer than any limit": 1.0,
     "SIGSTOP of a part, longer than its claim": 1.0,

@@ -27,8 +27,9 @@ KEEP = 2
 STEP_S = 0.04
 GAP = (1, 7)
 LOOK_S = 0.02
-PATIENCE_S = 20.0
-RESIGN_S = 60.0
+PATIENCE_S = 75.0
+"""An event comes after so long even without a step: ranks may be killed while they start, but not each time."""
+RESIGN_S = 150.0
 SAVE_S = 20.0
 """A save is waited for so long."""
 STALL_S = 420.0
