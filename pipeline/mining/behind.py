@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from trackmill.pipeline.mining.kept import KeptUnit
 from trackmill.pipeline.shards.writer import ShardWriter
 from trackmill.pipeline.sidecars.making import UnitParts
 from trackmill.pipeline.workers.task import UnitTask
@@ -35,7 +36,7 @@ class Behind(Generic[T, M]):
     def __init__(
         self,
         encode: Callable[[UnitTask, T], M],
-        store: Callable[[UnitTask, M, ShardWriter, UnitParts], ReceiptRow],
+        store: Callable[[UnitTask, M, ShardWriter, UnitParts, KeptUnit], ReceiptRow],
     ) -> None:
         self._encode, self._store = encode, store
         self._encoders = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="encoder")
@@ -43,14 +44,14 @@ class Behind(Generic[T, M]):
         self.publisher = ThreadPoolExecutor(1, thread_name_prefix="publisher")
 
     @contextmanager
-    def of(self, task: UnitTask, writer: ShardWriter, parts: UnitParts) -> Iterator[UnitBehind[T]]:
+    def of(self, task: UnitTask, writer: ShardWriter, parts: UnitParts, kept: KeptUnit) -> Iterator[UnitBehind[T]]:
         """Within, items of a unit may be added; afterwards no thread works on it any more."""
 
         def begin(proposed: T) -> tuple[Future[Any], Future[ReceiptRow]]:
             encoding = self._encoders.submit(self._encode, task, proposed)
 
             def write() -> ReceiptRow:
-                return self._store(task, encoding.result(), writer, parts)
+                return self._store(task, encoding.result(), writer, parts, kept)
 
             return encoding, self._writer.submit(write)
 

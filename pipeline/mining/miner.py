@@ -21,11 +21,13 @@ from trackmill.models.proposers.base import Proposer
 from trackmill.models.proposers.check import BadProposals, check_proposals
 from trackmill.pipeline.media.pictures import encode_jpeg
 from trackmill.pipeline.mining.behind import MOST_BEHIND, Behind, UnitBehind
+from trackmill.pipeline.mining.kept import KeptUnit, counts_of
 from trackmill.pipeline.mining.negatives import pseudo_negatives
 from trackmill.pipeline.mining.read_ahead import Arrival, Arrivals, ReadAhead
 from trackmill.pipeline.mining.reading import ItemReader, reason_of
 from trackmill.pipeline.mining.settings import MineConfig, mine_config
 from trackmill.pipeline.mining.unit import MineJob, UnitResult
+from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.encode import SampleCounts, Stamp, encode_sample
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import read_receipt, write_receipt
@@ -36,7 +38,7 @@ from trackmill.pipeline.storage.secrets.signed_urls import adopt_signatures
 from trackmill.pipeline.workers.inflight import HANDS, InFlightNote
 from trackmill.pipeline.workers.item_clock import ItemClock
 from trackmill.pipeline.workers.status import LiveStatus
-from trackmill.pipeline.workers.task import DeviceLost, Status, StorageFailed, UnitTask
+from trackmill.pipeline.workers.task import DeviceLost, Status, StorageFailed, UnitDropped, UnitTask
 from trackmill.pipeline.workers.turns import Turns
 from trackmill.pipeline.workers.work_times import Ledger
 from trackmill.schemas.keys import receipt_name
@@ -57,6 +59,7 @@ class _Proposed:
     media: Media | None
     proposals: list[ProposalSet]
     seconds: float
+    kept: tuple[Sample, list[tuple[str, bytes]]] | None
 
 
 @dataclass(slots=True)
@@ -68,6 +71,7 @@ class _Mined:
     members: list[tuple[str, bytes]]
     sidecars: list[Made]
     seconds: float
+    is_new: bool
 
 
 class Miner:
@@ -148,10 +152,16 @@ class Miner:
         parts = UnitParts(self._makers, self.layout, self._fingerprint, task.unit, task.retry)
         with writer:
             # Its first items are read before its turn comes.
-            with self._read_ahead.of(task) as arrivals, self._behind.of(task, writer, parts) as behind:
-                with self.turns.work(task):
-                    start = time.perf_counter()
-                    self._mine_all(task, arrivals, behind)
+            kept = KeptUnit(self.layout, task, self._fingerprint, self.config.run.keep_s, self._behind.publisher)
+            with self._read_ahead.of(task, kept) as arrivals, self._behind.of(task, writer, parts, kept) as behind:
+                try:
+                    with self.turns.work(task):
+                        start = time.perf_counter()
+                        self._mine_all(task, arrivals, behind)
+                except UnitDropped:
+                    behind.settle()
+                    kept.flush()
+                    raise
                 rows = behind.rows()
             with self.turns.publish(task):
                 writer.finish()
@@ -159,6 +169,7 @@ class Miner:
                 parts.publish(writer.shards)
                 rows += _poisoned_rows(task)
                 self._write_receipt(task, rows, writer)
+                kept.end()
         bad = [row for row in rows if row.status == "quarantined"]
         return UnitResult(
             unit=task.unit,
@@ -237,9 +248,9 @@ class Miner:
             attempts=task.retry + 1,
         )
         media, proposals = reading.media, []
-        if media is None:
+        if arrival.kept is None and media is None:
             row = replace(row, status=reading.status, reason=reading.reason, error_class=reading.error_class)
-        else:
+        elif media is not None:
             try:
                 with self.clock.running((task.unit, arrival.position), item.frames):
                     proposals = self._propose(item, media.frames)
@@ -247,7 +258,8 @@ class Miner:
                 raise
             except Exception as error:
                 media, row = None, _refused(row, error)
-        return _Proposed(item, row, media, proposals, arrival.seconds + time.perf_counter() - start)
+        seconds = arrival.seconds + time.perf_counter() - start
+        return _Proposed(item, row, media, proposals, seconds, arrival.kept)
 
     def _encode(self, task: UnitTask, proposed: _Proposed) -> _Mined:
         """The members of a sample, and its rows in the sidecars."""
@@ -262,9 +274,13 @@ class Miner:
                     row = replace(row, license=media.license, **dataclasses.asdict(counts))
                 except Exception as error:
                     row = _refused(row, error)
+            if proposed.kept is not None:
+                sample, members = proposed.kept
+                row = replace(row, license=sample.record.origin.license, **dataclasses.asdict(counts_of(sample)))
             if members and self._makers:
                 sidecars = self._make_sidecars(item, members)
-        return _Mined(item, row, members, sidecars, proposed.seconds + time.perf_counter() - start)
+        seconds = proposed.seconds + time.perf_counter() - start
+        return _Mined(item, row, members, sidecars, seconds, proposed.kept is None)
 
     def _make_sidecars(self, item: WorkItem, members: list[tuple[str, bytes]]) -> list[Made]:
         # Apart from what an item can be blamed for: a sample lies in the shards whatever a sidecar makes of it.
@@ -276,7 +292,9 @@ class Miner:
                 raise DeviceLost(scrub(str(error))) from error
             raise
 
-    def _store(self, task: UnitTask, mined: _Mined, writer: ShardWriter, parts: UnitParts) -> ReceiptRow:
+    def _store(
+        self, task: UnitTask, mined: _Mined, writer: ShardWriter, parts: UnitParts, kept: KeptUnit
+    ) -> ReceiptRow:
         start = time.perf_counter()
         row = mined.row
         if mined.members:
@@ -284,6 +302,8 @@ class Miner:
             with self._live.stage("writing", mined.item.source_id):
                 shard, offset, size = writer.write(mined.members)
             parts.add(row.key, mined.sidecars)
+            if mined.is_new:
+                kept.add(mined.members)
             row = replace(row, shard=shard, offset=offset, size=size, checksum=writer.checksum)
         self.note.put(task.unit, row.position)
         self._live.item_done(task.unit, mined.item.frames, row.status == "quarantined")

@@ -10,7 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from trackmill.pipeline.mining.kept import KeptUnit
 from trackmill.pipeline.mining.reading import ItemReader, Reading
+from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.workers.inflight import InFlightNote
 from trackmill.pipeline.workers.status import LiveStatus
 from trackmill.pipeline.workers.task import UnitTask
@@ -22,12 +24,21 @@ READ_AHEAD = 2
 
 @dataclass(slots=True)
 class Arrival:
-    """An item after reading: either media or why there is none."""
+    """An item after reading: either media or why there is none; or its sample, if an earlier try has kept it.
+
+    Args:
+        position: in the unit.
+        item: what was read.
+        reading: what came of it.
+        seconds: that it took.
+        kept: its sample, and the members of it.
+    """
 
     position: int
     item: WorkItem
     reading: Reading
     seconds: float
+    kept: tuple[Sample, list[tuple[str, bytes]]] | None = None
 
 
 class ReadAhead:
@@ -43,20 +54,23 @@ class ReadAhead:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
 
     @contextmanager
-    def of(self, task: UnitTask) -> Iterator[Arrivals]:
+    def of(self, task: UnitTask, kept: KeptUnit) -> Iterator[Arrivals]:
         """Begin to read the items of a unit; what nobody waits for any more at the end is not read."""
-        arrivals = Arrivals(self, task, 0 if task.serial else READ_AHEAD)
+        arrivals = Arrivals(self, task, kept, 0 if task.serial else READ_AHEAD)
         try:
             yield arrivals
         finally:
             arrivals.abandon()
 
-    def read(self, task: UnitTask, position: int, item: WorkItem) -> Arrival:
+    def read(self, task: UnitTask, kept: KeptUnit, position: int, item: WorkItem) -> Arrival:
         """Read one item."""
         self._note.take(task.unit, position)
         start = time.perf_counter()
         try:
             with self._live.stage("reading", item.source_id):
+                if (sample := kept.sample(item)) is not None:
+                    found = sample, kept.members(item)
+                    return Arrival(position, item, Reading(), time.perf_counter() - start, found)
                 reading = self._reader.read(item)
         finally:
             self._note.put(task.unit, position)
@@ -64,9 +78,9 @@ class ReadAhead:
             frame.image.setflags(write=False)  # what a proposer writes there would be stored
         return Arrival(position, item, reading, time.perf_counter() - start)
 
-    def submit(self, task: UnitTask, position: int, item: WorkItem) -> Future[Arrival]:
+    def submit(self, task: UnitTask, kept: KeptUnit, position: int, item: WorkItem) -> Future[Arrival]:
         """Read an item after those that were asked for before."""
-        return self._thread.submit(self.read, task, position, item)
+        return self._thread.submit(self.read, task, kept, position, item)
 
     def interrupt(self) -> None:
         """End what is being read now."""
@@ -83,11 +97,12 @@ class Arrivals:
     Args:
         reads: reads them.
         task: the unit.
+        kept: what earlier tries have kept of it.
         ahead: items that are asked for before they are needed; 0: each is read when it is needed.
     """
 
-    def __init__(self, reads: ReadAhead, task: UnitTask, ahead: int) -> None:
-        self._reads, self._task = reads, task
+    def __init__(self, reads: ReadAhead, task: UnitTask, kept: KeptUnit, ahead: int) -> None:
+        self._reads, self._task, self._kept = reads, task, kept
         wanted = [(place, item) for place, item in zip(task.positions, task.items) if place not in task.poisoned]
         self._left = deque(wanted)
         self._len = len(wanted)
@@ -120,4 +135,4 @@ class Arrivals:
 
     def _ask(self) -> None:
         if self._left:
-            self._asked.append(self._reads.submit(self._task, *self._left.popleft()))
+            self._asked.append(self._reads.submit(self._task, self._kept, *self._left.popleft()))

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from trackmill.pipeline.console.disk_space import free_bytes, too_little_disk_space
 from trackmill.pipeline.console.output import clean
 from trackmill.pipeline.mining.forecast import make_forecast
+from trackmill.pipeline.mining.kept import sweep_kept
 from trackmill.pipeline.mining.prepare import Run
 from trackmill.pipeline.mining.progress import MiningProgress
 from trackmill.pipeline.mining.signatures import keep_signatures
@@ -134,6 +135,7 @@ def execute(
     check()
     # Once more: a worker of a killed run may have outlived the sweep at the start.
     sweep_scratch(run.layout.shards)
+    sweep_kept(run.layout)
     lost = _LostShards(run.layout)
     totals = write_manifest(run.layout, lost.look)
     lost.warn()

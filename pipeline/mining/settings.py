@@ -59,6 +59,12 @@ class RunSettings(PoolSettings):
         description="Seconds that reading an item may take, and that mining it may take for each of its frames, or it "
         "is quarantined and the process that hangs is ended; 0: any.",
     )
+    keep_s: float = Field(
+        15.0,
+        ge=0,
+        description="Seconds of work after which the samples of an unfinished unit are kept in work/, for the next try "
+        "at it: what a killed worker loses at most; 0: never, and it loses its unit.",
+    )
     max_quarantined: str = Field("", description="Exit with 3 above this: a number, or a share like 5%.")
 
 

@@ -69,6 +69,15 @@ class Layout:
         return join(self.root, "manifest", "shards.parquet")
 
     @property
+    def work(self) -> str:
+        """Folder of samples that are kept of units in work, see `trackmill.pipeline.mining.kept`; gone at the end."""
+        return join(self.root, "work")
+
+    def work_of(self, unit: str) -> str:
+        """What is kept of one unit."""
+        return join(self.root, "work", unit)
+
+    @property
     def sidecars(self) -> str:
         """Folder of the sidecars: tables beside the shards, one folder for each."""
         return join(self.root, "sidecars")

@@ -7,6 +7,7 @@ else is overhead. Ratios are what counts; seconds belong to this machine.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -28,6 +29,7 @@ from trackmill.pipeline.mining.settings import mine_config
 from trackmill.pipeline.sources import open_source
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.workers.task import UnitTask
+from trackmill.pipeline.workers.work_times import WorkTimes
 
 ITEMS_PER_UNIT = 20
 DUMMY = "tests.benchmarks.dummy_proposer:DummyProposer"
@@ -64,6 +66,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=240)
     parser.add_argument("--memory-items", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only-light", action="store_true", help="measure the speed of light, and nothing else")
     options = parser.parse_args()
     install_dummy()
     hook = {"worker_process_setup_hook": install_dummy}
@@ -71,7 +74,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_pictures(folder / "in", count=max(options.items, options.memory_items), height=96, width=128)
-        overhead(folder, options.items, options.repeats)
+        if not options.only_light:
+            overhead(folder, options.items, options.repeats)
+        speed_of_light(folder, options.items)
+        if options.only_light:
+            return
         memory(folder, options.memory_items)
 
 
@@ -110,6 +117,34 @@ def overhead(folder: Path, num_items: int, repeats: int) -> None:
         print(f"  {kind:<11} {median * 1000:6.2f} ms an item ({spread})  {median / loop:.3f} of the plain loop")
     one, two = statistics.median(seconds["1 actor"]), statistics.median(seconds["2 actors"])
     print(f"  two actors are {one / two:.2f} times as fast as one")
+
+
+def speed_of_light(folder: Path, num_items: int) -> None:
+    """The share of its time in which a model of 20 ms works, as the run says it and as the wall clock does."""
+    values = {"graph": {"backend": "skimage"}, "shards": {"unit_frames": ITEMS_PER_UNIT}, "run": {"actors": 1}}
+    print(f"speed of light, {num_items} pictures in units of {ITEMS_PER_UNIT}, a model of {PROPOSAL_S * 1000:.0f} ms")
+    for kind in ("inline", "1 actor"):
+        run = prepare_mining(
+            mine_config(values, "benchmark"), [str(folder / "in")], str(folder / f"light-{kind}"), limit=num_items
+        )
+        executor = (
+            InlineExecutor(run.job(), lambda states: None)
+            if kind == "inline"
+            else RayPool(run.job(), run.config.run, False, lambda states: None)
+        )
+        results = executor.run(iter(tasks(run.plan)))
+        first = next(results)
+        begin, told = time.perf_counter(), WorkTimes()
+        items = 0
+        for result in results:
+            told, items = told + result.times, items + result.items
+        wall = time.perf_counter() - begin
+        spent = " ".join(f"{name} {seconds / told.total:.2%}" for name, seconds in dataclasses.asdict(told).items())
+        print(f"  {kind:<8} {items * PROPOSAL_S / wall:.3f} by the clock, {told.model / told.total:.3f} told: {spent}")
+        assert items + first.items == num_items
+        light = executor.light.sum_up()
+        assert light is not None
+        print(f"           {light.line()}")
 
 
 def memory(folder: Path, num_items: int) -> None:
