@@ -26,7 +26,10 @@ FAILURES_OF_A_UNIT = 5
 DEATHS_AT_START = 3
 """In a row, while nobody is at work: then nobody will ever be."""
 LOSSES_OF_A_UNIT = 20
-"""Machines that may go away under a unit: they are taken back by a cloud, or a unit's worker takes them down."""
+"""Machines that may go away under a unit: they are taken back by a cloud, or a unit's worker takes them down. It is the
+unit if others seldom lose theirs meanwhile: a unit of minutes on machines that live for minutes is lost more often."""
+_OWN_LOSSES = 1 / 3
+"""Of all losses since its first one, so many are its own if it is to blame; those of a unit beside it count as well."""
 RECYCLE_AFTER = 2000
 _SUCCESSIONS = 8
 """Of so many workers one may be succeeded at a time: two processes hold a model for a while."""
@@ -108,6 +111,8 @@ class Decisions:
         self._deaths: Counter[tuple[int, int]] = Counter()
         self._failures: Counter[int] = Counter()
         self._losses: Counter[int] = Counter()
+        self._all_losses = 0
+        self._losses_before: dict[int, int] = {}
         self._deaths_at_start = 0
 
     @property
@@ -351,8 +356,11 @@ class Decisions:
         log.warning("a worker died while starting (out of memory?), %d are at work: %s", at_work, cause)
 
     def _lost(self, state: _State, task: UnitTask) -> None:
+        before = self._losses_before.setdefault(task.unit, self._all_losses)
         self._losses[task.unit] += 1
-        if self._losses[task.unit] >= LOSSES_OF_A_UNIT:
+        self._all_losses += 1
+        own = self._losses[task.unit]
+        if own >= LOSSES_OF_A_UNIT and own >= _OWN_LOSSES * (self._all_losses - before):
             raise PoolFailed(f"{task.title}: its machine went away {LOSSES_OF_A_UNIT} times")
         log.warning("worker %s went away with its machine; %s is done again", state.name, task.title)
         self._waiting.appendleft(task)

@@ -144,6 +144,15 @@ def test_a_unit_that_takes_down_every_machine_ends_the_run() -> None:
         decisions.died(number, GONE, None, machine_lost=True)
 
 
+def test_units_that_are_all_lost_often_end_no_run() -> None:
+    """Machines that live for minutes, and units that take minutes."""
+    decisions = pool(units=8, size=8)
+    for _ in range(60):
+        for number in begin(decisions):
+            decisions.died(number, GONE, None, machine_lost=True)
+    assert len(begin(decisions)) == 8
+
+
 def test_a_start_that_raises_ends_the_run_with_its_error() -> None:
     decisions = pool()
     (number,) = decisions.orders().start
