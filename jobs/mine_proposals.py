@@ -182,8 +182,8 @@ def work(options: Options, config: MineConfig, sidecars: list[Request], check: C
     plan = prepared.plan
     say(f"{plan.num_items} items, {plan.num_frames} frames in {plan.num_units} units, proposer {config.proposer}")
     if prepared.unclaimed:
-        advice = packed_advice(prepared.unclaimed)
-        shown = ", ".join(clean(redact(uri)) for uri in prepared.unclaimed[:3])
+        advice = packed_advice(file.uri for file in prepared.unclaimed)
+        shown = ", ".join(clean(redact(file.uri)) for file in prepared.unclaimed[:3])
         say(f"{len(prepared.unclaimed)} files are not understood by any source and left alone: {shown}, ...{advice}")
     if options.plan_only:
         executor, workers, gpus = make_executor(prepared, lambda states: None)

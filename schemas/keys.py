@@ -14,7 +14,9 @@ KEY_PATTERN = re.compile(r"^[a-z0-9_-]{1,80}$")
 
 _CLIP = re.compile(r"#c[0-9]{3,}$")
 
-_MAX_STEM = 40
+MAX_STEM = 40
+"""Most characters of a name in a key."""
+
 _SHARD_NAME = re.compile(r"^part-(\d{8,})(?:-r(\d{2,}))?(?:-(\d{2,}))?\.tar$")
 _PART_NAME = re.compile(r"^part-(\d{8,})(?:-r(\d{2,}))?\.parquet$")
 
@@ -22,7 +24,7 @@ _PART_NAME = re.compile(r"^part-(\d{8,})(?:-r(\d{2,}))?\.parquet$")
 def slug(text: str) -> str:
     """Lower-case `text` and keep letters, digits, `_` and `-`; at most 40 characters, never empty."""
     cleaned = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-")
-    return cleaned[:_MAX_STEM].rstrip("-") or "x"
+    return cleaned[:MAX_STEM].rstrip("-") or "x"
 
 
 def sample_key(source: str, name: str, source_id: str) -> str:

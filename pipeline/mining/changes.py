@@ -10,77 +10,115 @@ import dataclasses
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from trackmill.pipeline.mining.plan import Plan
+from trackmill.pipeline.mining.plan_files import MAX_PLAN_BYTES
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import to_parquet, typed_table
+from trackmill.pipeline.shards.receipts import typed_table
 from trackmill.pipeline.sources.clips import cut_clips
 from trackmill.pipeline.sources.item_columns import ITEM_FIELDS, items_of
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, join, list_files, read_bytes
-from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
-from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.files import join, list_files
+from trackmill.pipeline.storage.listing import Listing
+from trackmill.pipeline.storage.parquet.checksum import add_checksum
+from trackmill.pipeline.storage.parquet.on_disk import StoredTable
+from trackmill.pipeline.storage.publish import publish_copy
+from trackmill.pipeline.storage.scratch import scratch_folder, scratch_path
+from trackmill.pipeline.storage.sorted_batches import SortedBatches, Sorter, beside
 from trackmill.schemas.keys import sample_key, slug
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")
 
 _SHOWN = 10
+_HIDES = r"://.*[?#@]"
+"""Names that `redact` may change."""
+
 _SIZES = pa.schema([("uri", pa.string()), ("size", pa.int64())])
 _DIGEST_DIGITS = 17  # of a key, with the hyphen before them
 _CLIP = re.compile(r"-c\d{3,}$")
 
 
-def store_sizes(layout: Layout, files: Iterable[FileInfo], known: dict[str, int]) -> None:
+def store_sizes(layout: Layout, files: Listing, known: SortedBatches) -> None:
     """Write down how large the input's files were when they were planned, those that are not `known` yet."""
-    new = {redact(file.uri): file.size for file in files}
-    new = {uri: size for uri, size in new.items() if uri not in known}
-    if new:
-        table = pa.table({"uri": list(new), "size": list(new.values())}, schema=_SIZES)
-        number = len(_parts(layout))
-        publish_bytes(join(layout.listing, f"sizes-{number:04d}.parquet"), to_parquet(table))
+    path = scratch_path(str(scratch_folder() / "sizes.parquet"))
+    try:
+        num_rows = 0
+        options: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
+        with pq.ParquetWriter(path, _SIZES, write_page_checksum=True, **options) as writer:
+            for batch, near in beside(_by_shown_name(files), "uri", known.batches()):
+                there = pc.is_in(batch["uri"], _texts(near, "uri"))
+                new = batch.filter(pc.invert(there))
+                num_rows += len(new)
+                if len(new):
+                    writer.write_batch(new)
+        if num_rows:
+            add_checksum(path)
+            publish_copy(path, join(layout.listing, f"sizes-{len(_parts(layout)):04d}.parquet"))
+    finally:
+        path.unlink(missing_ok=True)
 
 
-def stored_sizes(layout: Layout) -> dict[str, int]:
-    """Bytes of each file when it was planned; empty for a data set that is older than this record."""
-    sizes: dict[str, int] = {}
-    for uri in _parts(layout):
+def stored_sizes(layout: Layout | None) -> SortedBatches:
+    """Bytes of each file when it was planned; empty for a data set that is older than this record, or for none."""
+    sizes = Sorter(_SIZES, "uri", once=True)
+    # Of a file that was written down twice the first counts, and the sorter keeps the last.
+    for uri in reversed(_parts(layout)) if layout else ():
         try:
-            data = ParquetData(read_bytes(uri, max_bytes=MAX_TABLE_FILE_BYTES))
-            table = typed_table(data, _SIZES, row_bytes=300)
+            file = StoredTable(uri, MAX_PLAN_BYTES)
+            for number in range(len(file.group_rows)):
+                for batch in typed_table(file.group(number), _SIZES).combine_chunks().to_batches():
+                    sizes.add(batch)
         except ValueError as error:
             log.warning("%s: cannot be read (%s); files that changed since are not noticed", redact(uri), error)
-            continue
-        for name, size in zip(table["uri"].to_pylist(), table["size"].to_pylist()):
-            sizes.setdefault(name, size)
-    return sizes
+    return sizes.finish()
 
 
-def tell_changed(files: Iterable[FileInfo], known: dict[str, int]) -> int:
+def tell_changed(files: Listing, known: SortedBatches) -> int:
     """Warn of files that are not as large as when they were planned; returns how many.
 
     A size of 0 means that a server did not say.
     """
-    changed = [
-        (file.uri, before, file.size)
-        for file in files
-        if (before := known.get(redact(file.uri), file.size)) != file.size and before and file.size
-    ]
-    for uri, before, now in changed[:_SHOWN]:
-        log.warning("%s: had %d bytes when it was planned, and has %d now", redact(uri), before, now)
-    if changed:
+    count = 0
+    for batch, near in beside(_by_shown_name(files), "uri", known.batches()) if known.num_rows else ():
+        sizes = pa.concat_arrays([each["size"] for each in near] or [pa.array([], pa.int64())])
+        before = sizes.take(pc.index_in(batch["uri"], _texts(near, "uri")))
+        now = batch["size"]
+        differ = pc.and_(pc.not_equal(before, now), pc.and_(pc.not_equal(before, 0), pc.not_equal(now, 0)))
+        rows = pa.table({"uri": batch["uri"], "before": before, "now": now}).filter(differ)
+        for row in rows.slice(0, max(0, _SHOWN - count)).to_pylist():
+            log.warning("%s: had %d bytes when it was planned, and has %d now", row["uri"], row["before"], row["now"])
+        count += len(rows)
+    if count:
         log.warning(
             "%d input files changed since they were planned: what is mined of them stays as it was, the rest is read "
             "as it is now; give another --output to mine them anew",
-            len(changed),
+            count,
         )
-    return len(changed)
+    return count
+
+
+def _by_shown_name(files: Listing) -> Iterator[pa.RecordBatch]:
+    """A listing in the order of the names that may be written down, each once."""
+    if not files.any_matches(_HIDES):
+        yield from files.batches()
+        return
+    shown = Sorter(_SIZES, "uri", once=True)
+    for batch in files.batches():
+        names = pa.array([redact(uri) for uri in batch["uri"].to_pylist()], pa.string())
+        shown.add(pa.RecordBatch.from_arrays([names, batch["size"]], schema=_SIZES))
+    yield from shown.finish().batches()
+
+
+def _texts(batches: Sequence[pa.RecordBatch], name: str) -> pa.Array:
+    return pa.concat_arrays([each[name] for each in batches] or [pa.array([], pa.string())])
 
 
 def with_growth(items: Sequence[WorkItem], plan: Plan | None) -> list[WorkItem]:

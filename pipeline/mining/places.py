@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
+from functools import cached_property
+from typing import Any
 
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, dirname, has_magic, is_local
@@ -30,7 +32,7 @@ def root_of_input(url: str, files: Container[str]) -> str:
 
 
 def as_spelt_now(
-    planned: Set[str], planned_roots: Sequence[str], roots: Sequence[str], files: Sequence[FileInfo]
+    planned: Set[str], planned_roots: Sequence[str], roots: Sequence[str], files: Iterable[FileInfo]
 ) -> frozenset[str]:
     """Planned files, each by every name that it has where the inputs lie now: another mount, a link, another copy.
 
@@ -49,6 +51,34 @@ def as_spelt_now(
         if root is not None:
             names.update(name for other in here if (name := other + uri.removeprefix(root)) in listed)
     return frozenset(names)
+
+
+class LaterNames(Set[str]):
+    """Names that are found out when somebody asks: those of millions of pictures, for which most sources never ask.
+
+    Args:
+        make: gives them.
+    """
+
+    def __init__(self, make: Callable[[], Set[str]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _names(self) -> Set[str]:
+        return self._make()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @classmethod
+    def _from_iterable(cls, names: Iterable[Any]) -> Any:
+        return frozenset(names)
 
 
 class Places:

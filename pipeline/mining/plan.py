@@ -9,21 +9,23 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.mining.plan_files import SCHEMA as SCHEMA
-from trackmill.pipeline.mining.plan_files import MadePart, PlanPart, write_part
+from trackmill.pipeline.mining.plan_files import Cut, MadePart, PlanPart, write_part
 from trackmill.pipeline.mining.plan_files import PlanError as PlanError
 from trackmill.pipeline.mining.settings import ShardSettings
 from trackmill.pipeline.mining.units import CUT_COLUMNS, UnitCutter, survey
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.sources.item_columns import ITEM_FIELDS, item_batches, items_of
-from trackmill.pipeline.storage.files import FileInfo, join, list_files
+from trackmill.pipeline.storage.files import join, list_files
+from trackmill.pipeline.storage.listing import Listing
 from trackmill.pipeline.storage.publish import publish_copy
 from trackmill.schemas.media import WorkItem
 
@@ -65,6 +67,16 @@ class Plan:
         """The part that is not stored yet."""
         last = self._parts[-1] if self._parts else None
         return last if isinstance(last, MadePart) else None
+
+    @property
+    def all_parts(self) -> list[PlanPart]:
+        """The parts of it, in order."""
+        return list(self._parts)
+
+    @property
+    def listings(self) -> frozenset[str]:
+        """Digests of all listings that were planned completely."""
+        return frozenset({self.listing, *(part.listing for part in self._parts)} - {""})
 
     @property
     def num_items(self) -> int:
@@ -142,11 +154,13 @@ class Plan:
         return {name for rows in self.batches(["source_id"]) for name in rows["source_id"].to_pylist()}
 
 
-def listing_digest(files: Sequence[FileInfo], source: str, limit: int | None) -> str:
+def listing_digest(files: Listing, source: str, limit: int | None) -> str:
     """Digest of what a plan is made from: names and sizes of all input files, the source asked for, and the limit."""
     digest = hashlib.sha256(f"{source}\0{limit}".encode())
-    for file in files:
-        digest.update(f"{file.uri}\0{file.size}\n".encode())
+    for batch in files.batches():
+        lines = pc.binary_join_element_wise(batch["uri"], pc.cast(batch["size"], pa.string()), "\0")
+        if len(lines):
+            digest.update(b"\n".join(pc.cast(lines, pa.binary()).to_pylist()) + b"\n")
     return digest.hexdigest()
 
 
@@ -173,16 +187,40 @@ def extend(stored: Plan | None, items: Iterable[WorkItem], settings: ShardSettin
         settings: how large units are.
         listing: see `Plan`; None: as before.
     """
-    stored = stored or Plan()
-    known = stored.source_ids()
+    known = stored.source_ids() if stored else set()
     batches = list(item_batches(item for item in items if item.source_id not in known))
+    return add_rows(stored, lambda columns: (rows.select(columns) for rows in batches), settings, listing)
+
+
+def add_rows(
+    stored: Plan | None,
+    batches: Callable[[list[str]], Iterable[pa.RecordBatch]],
+    settings: ShardSettings,
+    listing: str | None = None,
+) -> Plan:
+    """The plan with items that are not planned yet, as `extend`; they are written as they come.
+
+    Args:
+        stored, settings, listing: see `extend`.
+        batches: gives some columns of all new items; called twice.
+    """
+    stored = stored or Plan()
     listing = stored.listing if listing is None else listing
-    seen = survey(batch.select(CUT_COLUMNS) for batch in batches)
+    seen = survey(batches(CUT_COLUMNS))
     if not seen.items:
         return stored
     cutter = UnitCutter(seen, settings, stored.num_units)
-    new = write_part(((*cutter.cut(rows["frames"].to_numpy()), rows) for rows in batches), listing, seen.items)
-    return Plan([*stored._parts, new], listing)
+    progress = ProgressLine(seen.items, "planned", things="items")
+
+    def cut() -> Iterator[Cut]:
+        for rows in batches(ITEM_FIELDS):
+            progress(len(rows))
+            if len(rows):
+                yield (*cutter.cut(rows["frames"].to_numpy()), rows)
+
+    new = write_part(cut(), listing, seen.items)
+    progress.close()
+    return Plan([*stored.all_parts, new], listing)
 
 
 def store_plan(layout: Layout, plan: Plan) -> None:

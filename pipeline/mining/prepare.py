@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from trackmill.models.registry import proposer_class
 from trackmill.pipeline.isolation.limits import limited
@@ -21,24 +24,27 @@ from trackmill.pipeline.mining.fingerprint import (
     stored_config,
 )
 from trackmill.pipeline.mining.identity import Recognised, recognise
-from trackmill.pipeline.mining.places import as_spelt_now
-from trackmill.pipeline.mining.plan import Plan, PlanError, extend, listing_digest, read_plan, store_plan
+from trackmill.pipeline.mining.new_items import all_items, items_in_order, only_new
+from trackmill.pipeline.mining.places import LaterNames, as_spelt_now
+from trackmill.pipeline.mining.plan import Plan, PlanError, add_rows, extend, listing_digest, read_plan, store_plan
 from trackmill.pipeline.mining.proposer import resolve_proposer
 from trackmill.pipeline.mining.reading import item_limits
 from trackmill.pipeline.mining.settings import MineConfig, proposer_section, proposer_settings, source_settings
-from trackmill.pipeline.mining.signatures import keep_signatures, recall_signatures
+from trackmill.pipeline.mining.signatures import keep_signatures, quarantined_positions, recall_signatures
 from trackmill.pipeline.mining.unit import MineJob
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import done_units, read_receipts
+from trackmill.pipeline.shards.receipts import done_units, listed_receipts
 from trackmill.pipeline.sidecars.about import SidecarJob, begin_sidecar
 from trackmill.pipeline.sidecars.requests import Request
 from trackmill.pipeline.sources import SOURCES, source_class, sources_of
-from trackmill.pipeline.sources.claiming import claim_files, list_inputs
+from trackmill.pipeline.sources.claiming import Claimed, claim_listing, list_inputs
 from trackmill.pipeline.sources.tar_store import stored_tar_indexes
 from trackmill.pipeline.storage.credentials import redact, storage_environment
 from trackmill.pipeline.storage.files import FileInfo, canonical, dirname, exists
+from trackmill.pipeline.storage.listing import Listing
 from trackmill.pipeline.storage.publish import remove
 from trackmill.pipeline.storage.scratch import sweep_scratch
+from trackmill.pipeline.storage.sorted_batches import SortedBatches
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import WorkItem
 
@@ -63,7 +69,7 @@ class Run:
     layout: Layout
     parts: dict[str, Any]
     plan: Plan
-    unclaimed: list[str] = field(default_factory=list)
+    unclaimed: Sequence[FileInfo] = ()
     retried: dict[str, WorkItem] = field(default_factory=dict)
     first_new_unit: int = 0
     sidecars: tuple[SidecarJob, ...] = ()
@@ -129,7 +135,7 @@ def prepare_mining(
             remove(layout.sidecars)
         if not opened.begun or not set(inputs) <= set(opened.inputs):
             store_config(layout, config, opened.parts, list(dict.fromkeys([*opened.inputs, *inputs])))
-        if plan.new is not None:
+        if plan.new is not None and planned.sizes is not None:
             store_sizes(layout, planned.files, planned.sizes)
             store_plan(layout, plan)
         keep_signatures(layout, plan, planned.moved)
@@ -177,10 +183,15 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     if plan is None:
         raise PlanError(f"nothing was mined into {redact(layout.root)} yet: run without --only-quarantined first")
     inputs = [canonical(url) for url in inputs] or opened.inputs
+    rows: dict[str, WorkItem] = {}
+    for unit, positions in quarantined_positions(layout, listed_receipts(layout)):
+        items = plan.unit(unit)
+        rows.update((items[position].source_id, items[position]) for position in positions)
     try:
         files = list_inputs(inputs, config.source, layout.root)
         with stored_tar_indexes(layout.tar_indexes):
-            found = _recognise(_claim(files, opened, inputs, plan)[0], plan, files, inputs, opened).items
+            claimed = _claim(files, opened, inputs, plan)
+        found = _looked_at_anew(claimed.items, plan, files, inputs, opened, rows)
     except (OSError, ValueError) as error:
         log.warning(
             "the inputs cannot be looked at anew, items are retried as they were planned: %s; if they lie elsewhere "
@@ -189,11 +200,9 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
         )
         found = []
     fresh = {item.source_id: item for item in found}
-    rows = [row for receipt in read_receipts(layout) for row in receipt.rows if row.status == "quarantined"]
-    retried = {row.source_id: fresh[row.source_id] for row in rows if row.source_id in fresh}
+    retried = {name: fresh[name] for name in rows if name in fresh}
     # What looks otherwise now (a video that can be opened, a tar that is whole) may turn out to hold more items.
-    planned = {row.source_id: plan.unit(row.unit)[row.position] for row in rows}
-    changed = {row.uri for row in rows if retried.get(row.source_id) != planned[row.source_id]}
+    changed = {item.uri for name, item in rows.items() if retried.get(name) != item}
     first_new = plan.num_units
     plan = extend(plan, [item for item in found if item.uri in changed], config.shards)
     store_plan(layout, plan)
@@ -255,9 +264,9 @@ class _Planned:
     """
 
     plan: Plan
-    files: list[FileInfo] = field(default_factory=list)
-    sizes: dict[str, int] = field(default_factory=dict)
-    unclaimed: list[str] = field(default_factory=list)
+    files: Listing
+    sizes: SortedBatches | None = None
+    unclaimed: Sequence[FileInfo] = ()
     moved: dict[str, WorkItem] = field(default_factory=dict)
 
 
@@ -267,24 +276,46 @@ def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> _Planned:
     stored = read_plan(layout) if opened.begun else None
     files = list_inputs(inputs, config.source, layout.root)
     digest = listing_digest(files, config.source, limit)
-    if stored and stored.listing == digest:
-        return _Planned(stored)
-    items, unclaimed = _claim(files, opened, inputs, stored)
-    items = items[:limit] if limit else items
+    if stored and digest in stored.listings:
+        return _Planned(stored, files)
+    claimed = _claim(files, opened, inputs, stored)
+    items = items_in_order(claimed.items, limit)
     if stored and limit and limit < stored.num_items:
         raise PlanError(
             f"--limit {limit} is less than the {stored.num_items} items already planned in {redact(layout.root)}; "
             "raise the limit or use another --output"
         )
-    sizes = stored_sizes(layout) if stored else {}
+    sizes = stored_sizes(layout if stored else None)
     tell_changed(files, sizes)
-    recognised = _recognise(items, stored, files, inputs, opened)
+    new = only_new(items, stored, files, inputs, opened.inputs)
+    if new is not None:
+        plan = add_rows(stored, new.batches, config.shards, digest)
+        return _Planned(plan, files, sizes, claimed.left)
+    recognised = _recognise(all_items(items), stored, files, inputs, opened)
     plan = extend(stored, with_growth(recognised.items, stored), config.shards, digest)
-    return _Planned(plan, files, sizes, unclaimed, _gone(recognised.elsewhere, stored))
+    return _Planned(plan, files, sizes, claimed.left, _gone(recognised.elsewhere, stored))
+
+
+def _looked_at_anew(
+    items: SortedBatches,
+    plan: Plan,
+    files: Listing,
+    inputs: list[str],
+    opened: _Opened,
+    quarantined: Mapping[str, WorkItem],
+) -> list[WorkItem]:
+    """Items of a listing under their planned names: at least the quarantined ones, and those of the same files."""
+    rows = items_in_order(items, None)
+    if only_new(rows, plan, files, inputs, opened.inputs) is None:
+        return _recognise(all_items(rows), plan, files, inputs, opened).items
+    names = pa.array(sorted(quarantined), pa.string())
+    uris = pa.array(sorted({item.uri for item in quarantined.values()}), pa.string())
+    wanted = (pc.or_(pc.is_in(batch["source_id"], names), pc.is_in(batch["uri"], uris)) for batch in rows.batches())
+    return all_items(rows.where(list(wanted)))
 
 
 def _recognise(
-    items: list[WorkItem], plan: Plan | None, files: list[FileInfo], inputs: list[str], opened: _Opened
+    items: list[WorkItem], plan: Plan | None, files: Listing, inputs: list[str], opened: _Opened
 ) -> Recognised:
     sizes = {file.uri: file.size for file in files}
     return recognise(items, plan, inputs, opened.inputs, sizes, ItemContents(opened.config, opened.layout))
@@ -302,13 +333,14 @@ def _gone(elsewhere: dict[str, WorkItem], plan: Plan | None) -> dict[str, WorkIt
     return {name: item for name, item in elsewhere.items() if not there[dirname(planned[name])]}
 
 
-def _claim(
-    files: list[FileInfo], opened: _Opened, inputs: list[str], stored: Plan | None
-) -> tuple[list[WorkItem], list[str]]:
+def _claim(files: Listing, opened: _Opened, inputs: list[str], stored: Plan | None) -> Claimed:
     config = opened.config
-    pictures = as_spelt_now(stored.pictures(), opened.inputs, inputs, files) if stored else frozenset()
+
+    def pictures() -> frozenset[str]:
+        return as_spelt_now(stored.pictures(), opened.inputs, inputs, files) if stored else frozenset()
+
     with limited(item_limits(config.run)):
-        return claim_files(files, config.source, config.read, source_settings(config), pictures)
+        return claim_listing(files, config.source, config.read, source_settings(config), LaterNames(pictures))
 
 
 def _check_proposer(config: MineConfig, plan: Plan) -> None:

@@ -10,11 +10,13 @@ import logging
 from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.feather as feather
 
 from trackmill.pipeline.mining.plan import Plan
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import done_units, read_receipts
+from trackmill.pipeline.shards.receipt_stream import stream_receipts
+from trackmill.pipeline.shards.receipts import ROW_SCHEMA, listed_receipts
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import exists, is_local, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes, remove
@@ -69,11 +71,24 @@ def keep_signatures(layout: Layout, plan: Plan, elsewhere: Mapping[str, WorkItem
 
 
 def _pending(layout: Layout, plan: Plan) -> Iterator[list[WorkItem]]:
-    done = done_units(layout)
+    done = listed_receipts(layout)
     for unit in range(plan.num_units):
         if unit not in done:
             yield plan.unit(unit)
-    for receipt in read_receipts(layout, done) if done else ():
-        if positions := [row.position for row in receipt.rows if row.status == "quarantined"]:
-            items = plan.unit(receipt.unit)
-            yield [items[position] for position in positions]
+    for unit, positions in quarantined_positions(layout, done):
+        items = plan.unit(unit)
+        yield [items[position] for position in positions]
+
+
+def quarantined_positions(layout: Layout, units: Mapping[int, int]) -> Iterator[tuple[int, list[int]]]:
+    """Of each unit that has quarantined items, its number and their positions.
+
+    Args:
+        layout: of the data set.
+        units: see `trackmill.pipeline.shards.receipts.listed_receipts`.
+    """
+    schema = pa.schema([ROW_SCHEMA.field(name) for name in ("position", "status")])
+    for receipt in stream_receipts(layout, units, schema) if units else ():
+        bad = receipt.table.filter(pc.equal(receipt.table["status"], "quarantined"))
+        if len(bad):
+            yield receipt.unit, bad["position"].to_pylist()

@@ -15,7 +15,9 @@ import orjson
 from pydantic import Field
 
 from trackmill.pipeline.media.limits import MAX_FRAMES, MAX_PIXELS
+from trackmill.pipeline.sources.item_columns import ItemSorter
 from trackmill.pipeline.storage.files import FileInfo
+from trackmill.pipeline.storage.listing import Listing
 from trackmill.schemas.config import Settings
 from trackmill.schemas.keys import sample_key
 from trackmill.schemas.media import Media, WorkItem
@@ -92,6 +94,10 @@ class Source(ABC):
     Config: type[Settings] = Settings
     """Settings of its own, section `[source_settings]`."""
 
+    needs: str = ""
+    """A regular expression (RE2's). Where no URI of a listing matches it, `auto` does not ask this source, as it would
+    take nothing. Empty: it is always asked."""
+
     by_name_only: bool = False
     """Whether `auto` never asks it, because what it reads is mostly meant otherwise."""
 
@@ -113,6 +119,20 @@ class Source(ABC):
 
         A file that looks right but cannot be probed is still named: reading it later quarantines it.
         """
+
+    def claim_columns(self, listing: Listing, items: ItemSorter) -> Listing | None:
+        """The same as `claim` for listings of millions of files, where no object may be made of each; may be left out.
+
+        For sources that tell their items from names alone. The items are exactly those that `claim` gives.
+
+        Args:
+            listing: as in `claim`.
+            items: takes the items, in any order.
+
+        Returns:
+            The files that are left to other sources; None where `claim` has to be asked, and nothing was added.
+        """
+        return None
 
     @abstractmethod
     def read(self, item: WorkItem) -> Media:

@@ -73,6 +73,7 @@ class Coco(Source):
     version = 1
     annotated = True
     looked_for = "JSON files with images, annotations and categories, and the pictures that they name"
+    needs = r"(?i)[.]json$"
     Config = CocoSettings
 
     def claim(self, files: Sequence[FileInfo]) -> Claim:

@@ -64,6 +64,7 @@ class CrowdHuman(Source):
     version = 1
     annotated = True
     looked_for = "annotation_train.odgt or annotation_val.odgt, with Images/ID.jpg"
+    needs = r"(?i)[.]odgt$"
     suffixes = (SUFFIX,)
     Config = CrowdHumanSettings
 

@@ -83,6 +83,7 @@ class Frames(Source):
     version = 1
     annotated = True
     looked_for = "folders of numbered pictures, such as JPEGImages/NAME/00000.jpg or frame_0001.png"
+    needs = r"[0-9][.][A-Za-z0-9]+$"
     Config = FrameSettings
 
     def claim(self, files: Sequence[FileInfo]) -> Claim:

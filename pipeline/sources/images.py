@@ -5,10 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from trackmill.pipeline.media.fetching import fetch_bytes
 from trackmill.pipeline.media.pictures import decode_picture
 from trackmill.pipeline.sources.base import Claim, ReadSettings, Source
+from trackmill.pipeline.sources.item_columns import ItemSorter, file_rows
 from trackmill.pipeline.storage.files import FileInfo, basename
+from trackmill.pipeline.storage.listing import Listing
 from trackmill.schemas.keys import sample_key
 from trackmill.schemas.media import Frame, Media, WorkItem
 
@@ -35,6 +40,9 @@ SUFFIXES = (
 """What is taken for a picture, by the end of its name in lower case."""
 
 
+_PICTURE = rf"(?i)({'|'.join(SUFFIXES).replace('.', '[.]')})$"
+
+
 class Images(Source):
     """Pictures in folders, matching a glob, or named one by one."""
 
@@ -49,6 +57,17 @@ class Images(Source):
         uris = [file.uri for file in files if file.uri.lower().endswith(SUFFIXES)]
         return Claim(items=[self._item(uri) for uri in uris], used=set(uris))
 
+    def claim_columns(self, listing: Listing, items: ItemSorter) -> Listing:
+        """As `claim`."""
+        taken = False
+        for batch in listing.batches():
+            uris = batch["uri"].filter(_are_pictures(batch))
+            if len(uris):
+                taken = True
+                names = [uri.rsplit("/", 1)[-1].rsplit(".", 1)[0] for uri in uris.to_pylist()]
+                items.add_rows(file_rows(self.name, uris, uris, names))
+        return listing.where(lambda batch: pc.invert(_are_pictures(batch))) if taken else listing
+
     def read(self, item: WorkItem) -> Media:
         """Decode a picture; of an animation, its first frame."""
         data = fetch_bytes(item.uri, max_bytes=self.settings.max_item_bytes)
@@ -57,6 +76,10 @@ class Images(Source):
     def _item(self, uri: str) -> WorkItem:
         name = basename(uri).rsplit(".", 1)[0]
         return WorkItem(source=self.name, source_id=uri, key=sample_key(self.name, name, uri), uri=uri)
+
+
+def _are_pictures(batch: pa.RecordBatch) -> pa.Array:
+    return pc.match_substring_regex(batch["uri"], _PICTURE)
 
 
 def picture_media(data: bytes, name: str, settings: ReadSettings) -> Media:

@@ -50,6 +50,7 @@ class Mot(Source):
     version = 1
     annotated = True
     looked_for = "folders with img1/NNNNNN.jpg"
+    needs = r"(?i)/img1/|/seqinfo[.]ini$"
 
     def __init__(self, settings: ReadSettings) -> None:
         super().__init__(settings)

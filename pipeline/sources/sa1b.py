@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from trackmill.pipeline.media.errors import BadItem, MissingAnnotation
 from trackmill.pipeline.media.fetching import fetch_bytes, fetch_json
@@ -19,12 +21,16 @@ from trackmill.pipeline.media.pictures import decode_picture
 from trackmill.pipeline.media.scaling import annotations_of_frame
 from trackmill.pipeline.sources.apart import pair_apart
 from trackmill.pipeline.sources.base import Claim, Source, file_item
+from trackmill.pipeline.sources.item_columns import ItemSorter
 from trackmill.pipeline.sources.sa1b_annotations import check_picture, sa1b_annotations
+from trackmill.pipeline.sources.sa1b_pairs import pair_files, pair_items
 from trackmill.pipeline.sources.tar_index import SUFFIXES as TAR_SUFFIXES
 from trackmill.pipeline.sources.tar_index import explain, index_tars, raise_explained
 from trackmill.pipeline.sources.tar_members import TarIndex
 from trackmill.pipeline.storage.files import FileInfo, basename
+from trackmill.pipeline.storage.listing import LISTING_SCHEMA, Listing, ListingMaker
 from trackmill.pipeline.storage.ranges import Place
+from trackmill.pipeline.storage.sorted_batches import Sorter, which_are_in
 from trackmill.schemas.media import Frame, Media, WorkItem
 
 LICENSE = "SA-1B research licence"
@@ -46,6 +52,7 @@ class Sa1b(Source):
     version = 1
     annotated = True
     looked_for = "sa_N.jpg with sa_N.json, or sa_*.tar"
+    needs = r"(?i)(^|/)sa_[^/]*$"
     suffixes = TAR_SUFFIXES
 
     def claim(self, files: Sequence[FileInfo]) -> Claim:
@@ -57,6 +64,36 @@ class Sa1b(Source):
             claim.items += list(self._tar_items(uri, index)) or [self._item(uri, uri, basename(uri), _no_pair(index))]
             claim.used.add(uri)
         return claim
+
+    def claim_columns(self, listing: Listing, items: ItemSorter) -> Listing | None:
+        """As `claim`; items of tars are objects until their tar is done."""
+        if (pairs := pair_files(listing, self.explicit)) is None:
+            return None
+        tars = [tar for batch in listing.batches() for tar in self._tars_among(batch)]
+        taken = Sorter(LISTING_SCHEMA, "uri")
+        if pairs.any_json or self.explicit:
+            for rows, used in pair_items(listing, pairs, self.explicit, self.name):
+                items.add_rows(rows)
+                taken.add(pa.RecordBatch.from_arrays([used, pa.repeat(0, len(used))], schema=LISTING_SCHEMA))
+        for tar, index in zip(tars, index_tars(tars), strict=True):
+            items.add(self._items_of_tar(tar.uri, index))
+        gone = {tar.uri for tar in tars}
+        done = taken.finish()
+        masks = which_are_in(listing.batches(), "uri", done.batches(["uri"]))
+        left = ListingMaker()
+        for batch, mask in zip(listing.batches(), masks, strict=True):
+            rest = batch.filter(pc.invert(mask))
+            kept = [place for place, uri in enumerate(rest["uri"].to_pylist()) if uri not in gone]
+            left.add_rows(rest.take(pa.array(kept, pa.int64())))
+        return left.finish()
+
+    def _tars_among(self, batch: pa.RecordBatch) -> list[FileInfo]:
+        likely = batch.filter(pc.match_substring_regex(batch["uri"], r"(?i)[.]t[^/.]*([.][^/.]*)?$"))
+        files = map(FileInfo, likely["uri"].to_pylist(), likely["size"].to_pylist())
+        return [file for file in files if self._is_tar(file.uri)]
+
+    def _items_of_tar(self, uri: str, index: TarIndex | str) -> list[WorkItem]:
+        return list(self._tar_items(uri, index)) or [self._item(uri, uri, basename(uri), _no_pair(index))]
 
     def read(self, item: WorkItem) -> Media:
         """Decode a picture and its annotations."""

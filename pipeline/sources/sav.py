@@ -54,6 +54,7 @@ class Sav(Source):
     version = 1
     annotated = True
     looked_for = "X.mp4 with X_manual.json or X_auto.json, sav_*.tar, or JPEGImages_24fps/ with Annotations_6fps/"
+    needs = r"(?i)[.]mp4$|_(manual|auto)[.]json$|JPEGImages_24fps/|Annotations_6fps/|(^|/)sav_[^/]*$"
 
     def __init__(self, settings: ReadSettings) -> None:
         super().__init__(settings)

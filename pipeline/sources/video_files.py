@@ -62,6 +62,7 @@ class VideoFiles(Source):
     annotated = False
     looked_for = f"files ending in {' '.join(SUFFIXES)}"
     suffixes = SUFFIXES
+    needs = rf"(?i)({'|'.join(SUFFIXES).replace('.', '[.]')})$"
 
     def __init__(self, settings: ReadSettings) -> None:
         super().__init__(settings)

@@ -256,7 +256,7 @@ def list_files(url: str, sizes: bool = False) -> list[FileInfo]:
         name = name.split("://", 1)[-1]
         if info["type"] != "file":
             folders.append(name)
-        elif not _is_hidden_below(root, name) and not name.endswith("/"):  # consoles of stores make `folder/`
+        elif not is_hidden_below(root, name) and not name.endswith("/"):  # consoles of stores make `folder/`
             uri = escaped(without_signature(scheme + name, for_all=False))
             files.append(FileInfo(uri, int(info.get("size") or 0)))
     if folders and "**" not in path:
@@ -302,7 +302,7 @@ def _list_local(fs: Any, path: str) -> Iterator[tuple[str, int]]:
     yield from listed
 
 
-def _is_hidden_below(root: str, name: str) -> bool:
+def is_hidden_below(root: str, name: str) -> bool:
     """Whether a part of a name is hidden that was not asked for, as on this machine."""
     return any(part.startswith(".") for part in name.removeprefix(root).split("/"))
 

@@ -14,50 +14,43 @@ MOST_LINKS = 8
 for all would grow without bounds, and nobody means them."""
 
 
-def walk(folder: str) -> Iterator[tuple[str, int]]:
+def walk(folder: str, links: list[str] | None = None) -> Iterator[tuple[str, int]]:
     """Path and length in bytes of every file below a folder, in no order; hidden names (`.x`) are left out.
 
     Links to files and to folders are followed, since caches, annexes and shared folders consist of them; a folder that
     contains itself is entered once. A link to nothing is listed with length 0: whoever reads it says that it is gone.
+
+    Args:
+        folder: where to begin.
+        links: takes the path of a link that was met, if there is any.
 
     Raises:
         StorageError: a folder cannot be listed, or more than `MOST_LINKS` links lead to it; names it. A short listing
             would pass for a whole one.
         ListingTooLarge: more folders lie in each other, or more files in all, than a listing may have.
     """
-    for number, found in enumerate(_walk(folder, frozenset(), 0)):
+    for number, found in enumerate(_walk(folder, frozenset(), 0, links)):
         if number == MAX_LISTED_FILES:
             raise ListingTooLarge(f"{folder}: more than {MAX_LISTED_FILES:,} files; name fewer folders at once")
         yield found
 
 
-def _walk(folder: str, above: frozenset[tuple[int, int]], links: int) -> Iterator[tuple[str, int]]:
+def _walk(
+    folder: str, above: frozenset[tuple[int, int]], num_links: int, links: list[str] | None
+) -> Iterator[tuple[str, int]]:
     if len(above) >= MAX_LISTING_DEPTH:
         raise ListingTooLarge(f"{folder}: {MAX_LISTING_DEPTH} folders lie in each other; name the folder that you mean")
     try:
         place = os.stat(folder)
         if (place.st_dev, place.st_ino) in above:
             return
-        with os.scandir(folder) as scanned:
-            entries = list(scanned)
         here = above | {(place.st_dev, place.st_ino)}
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            status = _status(entry)
-            if status is None:
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                deeper = links + entry.is_symlink()
-                if deeper > MOST_LINKS:
-                    raise StorageError(
-                        f"{entry.path}: {deeper} links to folders lie one in the other; name the folders that you mean"
-                    )
-                yield from _walk(entry.path, here, deeper)
-            elif stat.S_ISREG(status.st_mode):
-                yield entry.path, status.st_size
-            elif stat.S_ISLNK(status.st_mode):
-                yield entry.path, 0
+        folders: list[tuple[str, int]] = []
+        # Entry by entry: a folder may hold ten million.
+        with os.scandir(folder) as scanned:
+            yield from _files(scanned, folders, num_links, links)
+        for path, deeper in folders:
+            yield from _walk(path, here, deeper, links)
     except FileNotFoundError:
         return  # it was removed meanwhile
     except StorageError:
@@ -67,6 +60,32 @@ def _walk(folder: str, above: frozenset[tuple[int, int]], links: int) -> Iterato
             f"{error.filename or folder}: cannot be listed ({error.strerror or error}); mend that, or move it away: "
             "what is in it would be missing without a word"
         ) from error
+
+
+def _files(
+    scanned: Iterator[os.DirEntry[str]], folders: list[tuple[str, int]], num_links: int, links: list[str] | None
+) -> Iterator[tuple[str, int]]:
+    """The files of one folder; its folders, with the number of links that lead to each, go into `folders`."""
+    for entry in scanned:
+        if entry.name.startswith("."):
+            continue
+        status = _status(entry)
+        if status is None:
+            continue
+        is_link = entry.is_symlink()
+        if is_link and links is not None and not links:
+            links.append(entry.path)
+        if stat.S_ISDIR(status.st_mode):
+            deeper = num_links + is_link
+            if deeper > MOST_LINKS:
+                raise StorageError(
+                    f"{entry.path}: {deeper} links to folders lie one in the other; name the folders that you mean"
+                )
+            folders.append((entry.path, deeper))
+        elif stat.S_ISREG(status.st_mode):
+            yield entry.path, status.st_size
+        elif stat.S_ISLNK(status.st_mode):
+            yield entry.path, 0
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result | None:

@@ -15,6 +15,7 @@ from trackmill.pipeline.mining.settings import ShardSettings
 from trackmill.pipeline.mining.units import cut_units, frames_per_unit
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.files import FileInfo
+from trackmill.pipeline.storage.listing import Listing
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.media import WorkItem
 
@@ -80,11 +81,11 @@ def test_damaged_plan_is_named() -> None:
 def test_listing_digest_sees_names_sizes_source_and_limit() -> None:
     files = [FileInfo("/a.jpg", 1), FileInfo("/b.jpg", 2)]
     digests = {
-        listing_digest(files, "auto", None),
-        listing_digest(files, "images", None),
-        listing_digest(files, "auto", 1),
-        listing_digest(files[:1], "auto", None),
-        listing_digest([files[0], FileInfo("/b.jpg", 3)], "auto", None),
+        listing_digest(Listing.of(files), "auto", None),
+        listing_digest(Listing.of(files), "images", None),
+        listing_digest(Listing.of(files), "auto", 1),
+        listing_digest(Listing.of(files[:1]), "auto", None),
+        listing_digest(Listing.of([files[0], FileInfo("/b.jpg", 3)]), "auto", None),
     }
     assert len(digests) == 5
-    assert listing_digest(files, "auto", None) == listing_digest(list(files), "auto", None)
+    assert listing_digest(Listing.of(files), "auto", None) == listing_digest(Listing.of(files), "auto", None)

@@ -48,7 +48,7 @@ def test_a_data_set_that_holds_names_as_they_were_goes_on(tmp_path, monkeypatch,
     for name in ("a\nb.jpg", "a\u3000b.jpg", "\x1b[31m.jpg"):
         make_jpeg(tmp_path / "in" / name)
     with monkeypatch.context() as before:
-        for module in ("files", "names"):
+        for module in ("files", "names", "listed_chunks"):
             before.setattr(f"trackmill.pipeline.storage.{module}.escaped", lambda name: name)
         assert mine(tmp_path / "in", tmp_path / "out") == 0
     keys = sorted(row.key for row in rows(tmp_path / "out"))
