@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.processes import MARK
 from tests.chaos.schedule import Event, events
 from tests.chaos.store import FaultyStore, faulty_store
+from tests.runs import ROOT
 
 UNIT_ITEMS = 8
 ITEM_S = 0.03
@@ -130,6 +132,12 @@ class Setting:
         ]
 
 
+def has_parts() -> bool:
+    """Whether the job does a share of the work without Ray."""
+    command = [sys.executable, "-m", "trackmill.jobs.mine_proposals", "--help"]
+    return "--part " in subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
 @contextlib.contextmanager
 def mining_setting(folder: Path, mark: str, seed: int, items: int, parts: int) -> Iterator[Setting]:
     """Make one; what it holds besides processes of the cluster ends with the block."""
@@ -145,6 +153,9 @@ def mining_setting(folder: Path, mark: str, seed: int, items: int, parts: int) -
             stack.callback(disk.end)
         except NoDisk as error:
             notices.append(f"no full disk: {error}")
+        if parts and not has_parts():
+            parts = 0
+            notices.append("no parts: the job knows no --part")
         environment = {
             "TMPDIR": str(folder / "t"),
             "PYTHONPATH": str(_CLOCK),
