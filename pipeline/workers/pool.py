@@ -152,6 +152,9 @@ class WorkerPool(Generic[R]):
     def unit_done(self, result: R) -> None:
         """Called with each result before it is handed on."""
 
+    def worker_died(self) -> None:
+        """Called when a worker is found dead."""
+
     def run(self, tasks: Iterable[UnitTask]) -> Iterator[R]:
         """Yield each unit's result as it is done, in no particular order.
 
@@ -287,6 +290,7 @@ class WorkerPool(Generic[R]):
     def _lose(self, number: int, error: RayError) -> None:
         """A worker is gone: look up what it had in hand."""
         slot = self._slots.pop(number)
+        self.worker_died()
         self._heirs.pop(number, None)
         with contextlib.suppress(Exception):
             ray.kill(slot.actor)  # unavailable is not dead: make sure that it does not write on
