@@ -1,12 +1,16 @@
-"""The samples of a data set and their places in the shards, as NumPy columns instead of an object per sample."""
+"""The samples of a data set and their places in the shards, as NumPy columns of 29 bytes a sample.
+
+Receipts or manifest are read a few at a time. Keys, which take more than all else, are looked up when one is asked for.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
@@ -14,40 +18,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from trackmill.pipeline.loader.keys import Keys, keys_in_manifest, keys_in_receipt
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.reader import Dataset, open_dataset
-from trackmill.pipeline.shards.receipts import (
-    RECEIPT_MEMORY_FLOOR,
-    SHARD_SCHEMA,
-    BadReceipt,
-    damaged,
-    done_units,
-    listed_shards,
-    typed_table,
-)
+from trackmill.pipeline.shards.reader import Dataset, manifest_shards, manifest_tables, open_dataset
+from trackmill.pipeline.shards.receipt_stream import in_batches, stream_receipts
+from trackmill.pipeline.shards.receipts import BadReceipt, listed_receipts
 from trackmill.pipeline.shards.stream import index_shard
 from trackmill.pipeline.sidecars.about import Sidecars, find_sidecars
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, exists, read_bytes
-from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
+from trackmill.pipeline.storage.files import canonical, exists
 from trackmill.schemas.errors import InputError
-from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ShardInfo
 
 _COLUMNS = pa.schema(
     [
-        ("key", pa.string()),
-        ("status", pa.string()),
-        ("shard", pa.string()),
+        *((name, pa.string()) for name in ("status", "shard")),
         *((name, pa.int64()) for name in ("offset", "size", "frames", "objects", "proposals", "checksum")),
     ]
 )
 _THREADS = 16
+_ROWS_CHECKED = 1 << 20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Catalog:
-    """The samples of a data set, shard by shard in the order of the files; pickled without its keys.
+    """The samples of a data set, shard by shard in the order of the files; pickled without the way to its keys.
 
     Args:
         url: URL of the data set.
@@ -77,7 +72,7 @@ class Catalog:
     left_out: int
     fingerprint: str
     sidecars: Sidecars
-    _keys: pa.ChunkedArray | None
+    _keys: Keys | None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -99,10 +94,10 @@ class Catalog:
         return begin + int(np.searchsorted(self.offsets[begin : sample + 1], self.offsets[sample]))
 
     def key(self, sample: int) -> str:
-        """Key of a sample; in a worker process, which has no keys, its shard and offset."""
-        if self._keys is not None:
-            return str(self._keys[sample].as_py())
-        return f"{self.shards[int(self.shard_of(sample))].name} at byte {self.offsets[sample]}"
+        """Key of a sample; its shard and offset in a worker process, and where what has the key cannot be read now."""
+        shard, offset = self.shards[int(self.shard_of(sample))], int(self.offsets[sample])
+        key = self._keys.find(shard, offset) if self._keys is not None else None
+        return f"{shard.name} at byte {offset}" if key is None else key
 
     def only(self, kept: NDArray[np.bool_]) -> Catalog:
         """The catalog of some of the samples, in the same order; shards without any are left out.
@@ -124,7 +119,6 @@ class Catalog:
             frames=self.frames[kept],
             annotated=None if self.annotated is None else self.annotated[kept],
             checksums=self.checksums[kept],
-            _keys=None if self._keys is None else self._keys.filter(pa.array(kept)),
         )
 
     def repeated(self, times: NDArray[np.int64]) -> Catalog:
@@ -145,11 +139,10 @@ class Catalog:
             frames=self.frames[places],
             annotated=None if self.annotated is None else self.annotated[places],
             checksums=self.checksums[places],
-            _keys=None if self._keys is None else self._keys.take(pa.array(places)),
         )
 
     def __getstate__(self) -> dict[str, object]:
-        # Keys take half of the memory and only name bad samples, which the training process does.
+        # Keys only name bad samples, which the training process does.
         return {**self.__dict__, "_keys": None}
 
 
@@ -170,125 +163,175 @@ def read_catalog(url: str, needs_boxes: bool = True) -> Catalog:
     """
     url = canonical(url)
     layout = Layout(url)
-    units = [] if url.endswith(".tar") else sorted(done_units(layout))
-    if units:
-        rows, shards = _read_receipts(layout, units)
-    elif not url.endswith(".tar") and exists(layout.manifest):
-        rows, shards = _read_manifest(layout)
-    else:
-        return _read_tars(open_dataset(url))
-    stored = rows.filter(pc.equal(rows["status"], "ok"))
-    with_boxes = stored
-    if needs_boxes:
-        with_boxes = stored.filter(pc.greater(pc.add(stored["objects"], stored["proposals"]), 0))
-    names = ("offset", "size", "frames", "checksum")
-    columns = {name: with_boxes[name].to_numpy().astype(np.int64, copy=False) for name in names}
-    dataset = Dataset(url, layout, [], shards, None)
-    places = _shard_column(with_boxes["shard"], shards, url)
-    annotated = with_boxes["objects"].to_numpy() > 0
-    return _catalog(dataset, places, columns, with_boxes["key"], len(stored) - len(with_boxes), annotated)
+    places = _Places(needs_boxes)
+    if url.endswith(".tar") or not (sizes := listed_receipts(layout)):
+        if url.endswith(".tar") or not exists(layout.manifest):
+            return _read_tars(open_dataset(url))
+        shards = manifest_shards(layout)
+        for table in manifest_tables(layout, _COLUMNS):
+            places.add(table)
+        return _catalog(url, layout, shards, places, Keys(lambda shard: keys_in_manifest(layout, shard.name)))
+    shards, unit_of = [], {}
+
+    def tables() -> Iterator[pa.Table]:
+        for receipt in stream_receipts(layout, sizes, _COLUMNS):
+            for shard in receipt.shards:
+                shards.append(shard)
+                unit_of[shard.name] = receipt.unit
+            yield receipt.table
+
+    for table in in_batches(tables()):
+        places.add(table)
+    keys = Keys(lambda shard: keys_in_receipt(layout, unit_of[shard.name], shard.name))
+    return _catalog(url, layout, shards, places, keys)
 
 
-def _read_receipts(layout: Layout, units: list[int]) -> tuple[pa.Table, list[ShardInfo]]:
-    def read(unit: int) -> tuple[pa.Table, list[ShardInfo]]:
-        url = layout.receipt(receipt_name(unit))
-        try:
-            data = ParquetData(read_bytes(url, max_bytes=MAX_TABLE_FILE_BYTES), RECEIPT_MEMORY_FLOOR)
-            return typed_table(data, _COLUMNS), listed_shards(data.metadata)
-        except (KeyError, ValueError) as error:
-            raise damaged(url, "receipt", error) from None
+class _Places:
+    """Where samples lie, collected table by table.
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        receipts = list(pool.map(read, units))
-    return pa.concat_tables([table for table, _ in receipts]), [shard for _, shards in receipts for shard in shards]
+    Args:
+        needs_boxes: whether samples without a box are left out.
+    """
+
+    def __init__(self, needs_boxes: bool) -> None:
+        self._needs_boxes = needs_boxes
+        self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in _KINDS}
+        self.shards: dict[str, int] = {}
+        """By the name of a shard: its number in the column `shard`."""
+        self.left_out = 0
+
+    def add(self, rows: pa.Table) -> None:
+        """Add the samples among some rows."""
+        stored = rows.filter(pc.equal(rows["status"], "ok"))
+        kept = stored
+        if self._needs_boxes:
+            kept = stored.filter(pc.greater(pc.add(stored["objects"], stored["proposals"]), 0))
+        self.left_out += len(stored) - len(kept)
+        names = kept["shard"].combine_chunks().dictionary_encode()
+        codes = [self.shards.setdefault(name, len(self.shards)) for name in names.dictionary.to_pylist()]
+        found = {name: kept[name].to_numpy() for name in ("offset", "size", "frames", "checksum")}
+        found |= {"annotated": kept["objects"].to_numpy() > 0}
+        found |= {"shard": np.array(codes, np.int32)[names.indices.to_numpy()]}
+        self.add_columns(found)
+
+    def add_columns(self, columns: dict[str, NDArray[Any]]) -> None:
+        """Add samples by their columns."""
+        for name, values in columns.items():
+            self._columns[name].append(values.astype(_KINDS[name]))  # a copy, which holds no table
+
+    def take(self, name: str) -> NDArray[Any]:
+        """A column, which is forgotten here."""
+        parts = self._columns.pop(name)
+        return np.concatenate(parts) if parts else np.empty(0, _KINDS[name])
 
 
-def _read_manifest(layout: Layout) -> tuple[pa.Table, list[ShardInfo]]:
-    def read(url: str, schema: pa.Schema) -> pa.Table:
-        try:
-            return typed_table(ParquetData(read_bytes(url, max_bytes=MAX_TABLE_FILE_BYTES)), schema)
-        except ValueError as error:
-            raise damaged(url, "manifest", error) from None
+_KINDS: dict[str, Any] = {
+    "shard": np.int32,
+    "offset": np.int64,
+    "size": np.int64,
+    "frames": np.int32,
+    "checksum": np.int64,
+    "annotated": np.bool_,
+}
 
-    shards = read(layout.manifest_shards, SHARD_SCHEMA)
-    return read(layout.manifest, _COLUMNS), [ShardInfo(**row) for row in shards.to_pylist()]
 
-
-def _shard_column(names: pa.ChunkedArray, shards: Sequence[ShardInfo], url: str) -> NDArray[np.int64]:
-    indices = pc.index_in(names, value_set=pa.array([shard.name for shard in shards], pa.string()))
-    if indices.null_count:
-        name = names.filter(pc.is_null(indices))[0].as_py()
-        raise BadReceipt(f"{redact(url)}: a row names the shard {name!r}, which no receipt lists; mine its unit again")
-    places: NDArray[np.int64] = indices.to_numpy().astype(np.int64)
-    return places
+def _ranks(numbers: dict[str, int], shards: Sequence[ShardInfo], url: str) -> NDArray[np.int32]:
+    """By the number of a shard in `_Places`: its place in the sequence of shards."""
+    first: dict[str, int] = {}
+    for place, shard in enumerate(shards):
+        first.setdefault(shard.name, place)
+    for name in numbers:
+        if name not in first:
+            raise BadReceipt(
+                f"{redact(url)}: a row names the shard {name!r}, which no receipt lists; mine its unit again"
+            )
+    return np.array([first[name] for name in numbers], np.int32)
 
 
 def _read_tars(dataset: Dataset) -> Catalog:
     def index(shard: ShardInfo) -> list[tuple[str, int, int, int]]:
         return index_shard(dataset.shard_url(shard.name), shard.num_bytes, shard.name)
 
+    def columns(shard: ShardInfo) -> NDArray[np.int64]:
+        return np.array([entry[1:] for entry in index(shard)], np.int64).reshape(-1, 3)
+
+    places = _Places(needs_boxes=False)
     with ThreadPoolExecutor(_THREADS) as pool:
-        entries_of = list(pool.map(index, dataset.shards))
-    places = np.repeat(np.arange(len(entries_of)), [len(entries) for entries in entries_of]).astype(np.int64)
-    flat = [entry for entries in entries_of for entry in entries]
-    numbers = np.array([entry[1:] for entry in flat], np.int64).reshape(-1, 3)
-    columns = {name: numbers[:, i] for i, name in enumerate(("offset", "size", "frames"))}
-    columns["checksum"] = np.zeros(len(flat), np.int64)
-    return _catalog(dataset, places, columns, pa.chunked_array([pa.array([e[0] for e in flat], pa.string())]), 0, None)
+        for number, (shard, found) in enumerate(zip(dataset.shards, pool.map(columns, dataset.shards))):
+            places.shards[shard.name] = number
+            zeros = np.zeros(len(found), np.int64)
+            own = {name: found[:, i] for i, name in enumerate(("offset", "size", "frames"))}
+            places.add_columns({**own, "shard": zeros + number, "checksum": zeros, "annotated": zeros})
+    keys = Keys(lambda shard: {offset: key for key, offset, _, _ in index(shard)})
+    return _catalog(dataset.url, dataset.layout, dataset.shards, places, keys, annotated=False)
 
 
 def _catalog(
-    dataset: Dataset,
-    places: NDArray[np.int64],
-    columns: dict[str, NDArray[np.int64]],
-    keys: pa.ChunkedArray,
-    left_out: int,
-    annotated: NDArray[np.bool_] | None,
+    url: str, layout: Layout | None, shards: list[ShardInfo], found: _Places, keys: Keys, annotated: bool = True
 ) -> Catalog:
-    if not len(places):
-        why = f"all {left_out} samples are without a single box" if left_out else "nothing was stored"
-        raise InputError(f"{redact(dataset.url)}: no sample to train on: {why}; mine again, or from other media")
+    numbers = found.take("shard")
+    if not len(numbers):
+        why = f"all {found.left_out} samples are without a single box" if found.left_out else "nothing was stored"
+        raise InputError(f"{redact(url)}: no sample to train on: {why}; mine again, or from other media")
     # Sorted by name, since receipts and listings order the shards of one unit differently.
-    by_name = sorted(range(len(dataset.shards)), key=lambda i: dataset.shards[i].name)
-    dataset.shards = [dataset.shards[i] for i in by_name]
-    places = np.argsort(np.array(by_name))[places]
-    order = np.lexsort((columns["offset"], places))
-    places, offsets, sizes = places[order], columns["offset"][order], columns["size"][order]
-    _check_places(dataset, places, offsets, sizes)
-    used, counts = np.unique(places, return_counts=True)
-    shards = [dataset.shards[i] for i in used]
-    first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    by_name = sorted(range(len(shards)), key=lambda i: shards[i].name)
+    rank_of = np.argsort(np.array(by_name)).astype(np.int32)
+    places = rank_of[_ranks(found.shards, shards, url)][numbers]
+    del numbers
+    shards = [shards[i] for i in by_name]
+    offsets = found.take("offset")
+    order: Any = slice(None)
+    same = places[1:] == places[:-1]
+    if not np.all((places[1:] > places[:-1]) | (same & (offsets[1:] >= offsets[:-1]))):
+        order = np.lexsort((offsets, places))
+        places, offsets = places[order], offsets[order]
+    sizes = found.take("size")[order]
+    _check_places(url, shards, places, offsets, sizes)
+    counts = np.bincount(places, minlength=len(shards))
+    del places
+    used = np.flatnonzero(counts)
+    shards = [shards[i] for i in used]
+    first = np.concatenate([[0], np.cumsum(counts[used])]).astype(np.int64)
     names = [(shard.name, shard.num_bytes, shard.sha256) for shard in shards]
     digest = hashlib.sha256(orjson.dumps(names))
     for column in (first, offsets, sizes):
         digest.update(np.ascontiguousarray(column, "<i8").data)
+    dataset = Dataset(url, layout, [], shards, None)
     return Catalog(
-        url=dataset.url,
+        url=url,
         shards=shards,
         shard_urls=[dataset.shard_url(shard.name) for shard in shards],
         first=first,
-        offsets=np.ascontiguousarray(offsets),
-        sizes=np.ascontiguousarray(sizes),
-        frames=columns["frames"][order].astype(np.int32),
-        annotated=None if annotated is None else annotated[order],
-        checksums=np.ascontiguousarray(columns["checksum"][order]),
-        left_out=left_out,
+        offsets=offsets,
+        sizes=sizes,
+        frames=found.take("frames")[order],
+        annotated=found.take("annotated")[order] if annotated else None,
+        checksums=found.take("checksum")[order],
+        left_out=found.left_out,
         fingerprint=digest.hexdigest(),
-        sidecars=Sidecars(root=dataset.url) if dataset.layout is None else find_sidecars(dataset.layout),
-        _keys=keys.take(pa.array(order)),
+        sidecars=Sidecars(root=url) if layout is None else find_sidecars(layout),
+        _keys=keys,
     )
 
 
 def _check_places(
-    dataset: Dataset, places: NDArray[np.int64], offsets: NDArray[np.int64], sizes: NDArray[np.int64]
+    url: str,
+    shards: list[ShardInfo],
+    places: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    sizes: NDArray[np.int64],
 ) -> None:
-    lengths = np.array([shard.num_bytes for shard in dataset.shards], np.int64)
-    wrong = (offsets < 0) | (sizes <= 0) | (offsets + sizes > lengths[places])
-    wrong[1:] |= (places[1:] == places[:-1]) & (offsets[1:] < offsets[:-1] + sizes[:-1])
-    if wrong.any():
-        at = int(np.flatnonzero(wrong)[0])
-        name = dataset.shards[places[at]].name
-        raise BadReceipt(
-            f"{redact(dataset.url)}: {name}: the receipt has a sample of {sizes[at]} bytes at byte {offsets[at]}, "
-            "which leaves the shard or overlaps another one; delete the receipt and mine its unit again"
-        )
+    lengths = np.array([shard.num_bytes for shard in shards], np.int64)
+    for begin in range(0, len(places), _ROWS_CHECKED):
+        # With the last sample of the part before: the two may overlap.
+        part = slice(max(0, begin - 1), begin + _ROWS_CHECKED)
+        place, offset, size = places[part], offsets[part], sizes[part]
+        wrong = (offset < 0) | (size <= 0) | (offset + size > lengths[place])
+        wrong[1:] |= (place[1:] == place[:-1]) & (offset[1:] < offset[:-1] + size[:-1])
+        if wrong.any():
+            at = int(np.flatnonzero(wrong)[0])
+            raise BadReceipt(
+                f"{redact(url)}: {shards[place[at]].name}: the receipt has a sample of {size[at]} bytes at byte "
+                f"{offset[at]}, which leaves the shard or overlaps another one; delete the receipt and mine its unit "
+                "again"
+            )

@@ -295,6 +295,24 @@ def _from_manifest(layout: Layout) -> Dataset:
         raise damaged(layout.manifest, "manifest", error) from None
 
 
+def manifest_tables(layout: Layout, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of the manifest, a row group at a time, with the columns of a schema.
+
+    Raises:
+        BadReceipt: it is damaged.
+        OSError: there is none, or storage failed for good.
+    """
+    try:
+        table = StoredTable(layout.manifest)
+        try:
+            for number in range(len(table.group_rows)):
+                yield typed_table(table.group(number), schema)
+        finally:
+            table.close()
+    except ValueError as error:
+        raise damaged(layout.manifest, "manifest", error) from None
+
+
 def manifest_shards(layout: Layout) -> list[ShardInfo]:
     """The shards that the manifest lists.
 

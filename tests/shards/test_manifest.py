@@ -54,7 +54,7 @@ def fake_receipts(root: str, units: int = 7, rows: int = 11) -> Layout:
     """Receipts without shards, one of them without a row and one without the column that came later."""
     layout = Layout(root)
     for unit in range(units):
-        shards = [ShardInfo(name=f"part-{unit:08d}.tar", num_bytes=10_000 + unit, sha256="0" * 64, num_samples=rows)]
+        shards = [ShardInfo(name=f"part-{unit:08d}.tar", num_bytes=20_000 + unit, sha256="0" * 64, num_samples=rows)]
         write_receipt(layout, unit, fake_rows(unit, rows) if unit != 2 else [], shards, "f" * 16)
     return layout
 
