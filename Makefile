@@ -66,6 +66,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.benchmarks.mining
+	$(BIN)/python -m tests.benchmarks.preemption
 	$(BIN)/python -m tests.benchmarks.evaluation
 	$(BIN)/python -m tests.benchmarks.association
 	$(BIN)/python -m tests.benchmarks.loader
