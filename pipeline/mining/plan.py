@@ -97,6 +97,10 @@ class Plan:
         """Number of frames over some units."""
         return int(self._frames[np.isin(self._units, np.fromiter(units, np.int64))].sum())
 
+    def items_in(self, units: Iterable[int]) -> int:
+        """Number of items over some units."""
+        return int(np.isin(self._unit, list(units)).sum())
+
     def unit(self, number: int) -> list[WorkItem]:
         """The items of a unit, in order."""
         place = bisect_right(self._first_units, number) - 1

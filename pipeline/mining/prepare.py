@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,7 @@ from trackmill.pipeline.mining.signatures import keep_signatures, quarantined_po
 from trackmill.pipeline.mining.unit import MineJob
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import done_units, listed_receipts
-from trackmill.pipeline.sidecars.about import SidecarJob, begin_sidecar
+from trackmill.pipeline.sidecars.about import SidecarJob, begin_sidecar, is_begun
 from trackmill.pipeline.sidecars.requests import Request
 from trackmill.pipeline.sources import SOURCES, source_class, sources_of
 from trackmill.pipeline.sources.claiming import Claimed, claim_listing, list_inputs
@@ -103,7 +103,12 @@ class Run:
 
 
 def prepare_mining(
-    config: MineConfig, inputs: list[str], output: str, limit: int | None = None, store: bool = True
+    config: MineConfig,
+    inputs: list[str],
+    output: str,
+    limit: int | None = None,
+    store: bool = True,
+    alone: Callable[[], None] = lambda: None,
 ) -> Run:
     """Check the settings, look at the inputs and make or extend the plan.
 
@@ -113,6 +118,7 @@ def prepare_mining(
         output: root URL of the data set.
         limit: mine only the first so many items.
         store: write the configuration and the plan; without it nothing is written at all.
+        alone: called before what was begun with other settings is removed; raises where others are at work on it.
 
     Raises:
         ValueError: a bad URL, a proposer that the source cannot serve, other settings than the output was begun with.
@@ -129,6 +135,7 @@ def prepare_mining(
         sweep_scratch(layout.shards)
         sweep_scratch(layout.receipts)
         if opened.stale:
+            alone()
             remove(layout.plan)
             remove(layout.listing)
             remove(layout.shards)
@@ -142,13 +149,48 @@ def prepare_mining(
     return Run(config, layout, opened.parts, plan, planned.unclaimed, moved=planned.moved)
 
 
-def add_sidecars(run: Run, requests: Sequence[Request], store: bool = True) -> None:
+def ready_run(
+    config: MineConfig, inputs: list[str], output: str, limit: int | None = None, as_planned: bool = False
+) -> Run | None:
+    """The run as it was planned already, if there is nothing to plan: same settings, same inputs, same listing.
+
+    Nothing is written, and no file is looked into.
+
+    Args:
+        config, inputs, output, limit: as in `prepare_mining`.
+        as_planned: the inputs are not even listed; whatever is planned is meant.
+
+    Raises:
+        ValueError, FileNotFoundError: see `prepare_mining`.
+    """
+    inputs = list(dict.fromkeys(canonical(url) for url in inputs))
+    opened = _open(config, output)
+    stored = read_plan(opened.layout) if opened.begun else None
+    if stored is None:
+        return None
+    if not as_planned:
+        if not set(inputs) <= set(opened.inputs):
+            return None
+        files = list_inputs(inputs, opened.config.source, opened.layout.root)
+        if listing_digest(files, opened.config.source, limit) != stored.listing:
+            return None
+    _check_proposer(opened.config, stored)
+    return Run(opened.config, opened.layout, opened.parts, stored)
+
+
+def add_sidecars(
+    run: Run, requests: Sequence[Request], store: bool = True, alone: Callable[[], None] = lambda: None
+) -> bool:
     """Let a run make sidecars in the same pass as the shards.
 
     Args:
         run: see `prepare_mining` and `reopen`; what it stored is there already.
         requests: see `trackmill.pipeline.sidecars.requests.request_sidecars`.
         store: as in `prepare_mining`.
+        alone: as in `prepare_mining`.
+
+    Returns:
+        Whether nothing is left to be stored.
 
     Raises:
         SidecarError: one was begun with other settings, or for another data set.
@@ -160,7 +202,14 @@ def add_sidecars(run: Run, requests: Sequence[Request], store: bool = True) -> N
                 f"sidecar {request.name}: it is made from another sidecar, {others[0]}; make it once that is there, by "
                 "a command of its own"
             )
-    run.sidecars = tuple(begin_sidecar(run.layout, request, run.fingerprint, store) for request in requests)
+    jobs = [begin_sidecar(run.layout, request, run.fingerprint, store=False) for request in requests]
+    begun = all(is_begun(run.layout, job, run.fingerprint) for job in jobs)
+    if store and not begun:
+        if any(exists(run.layout.sidecar_about(job.name)) for job in jobs):
+            alone()
+        jobs = [begin_sidecar(run.layout, request, run.fingerprint) for request in requests]
+    run.sidecars = tuple(jobs)
+    return begun or store
 
 
 def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:

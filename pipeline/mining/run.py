@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
 
@@ -20,9 +21,11 @@ from trackmill.pipeline.console.disk_space import free_bytes, too_little_disk_sp
 from trackmill.pipeline.console.output import clean
 from trackmill.pipeline.mining.forecast import make_forecast
 from trackmill.pipeline.mining.kept import sweep_kept
+from trackmill.pipeline.mining.plan import read_plan
 from trackmill.pipeline.mining.prepare import Run
 from trackmill.pipeline.mining.progress import MiningProgress
-from trackmill.pipeline.mining.signatures import keep_signatures
+from trackmill.pipeline.mining.sharing import SharedRun, first_task, retry_tasks
+from trackmill.pipeline.mining.signatures import keep_signatures, recall_signatures
 from trackmill.pipeline.mining.unit import UnitResult
 from trackmill.pipeline.shards.card import write_card
 from trackmill.pipeline.shards.layout import Layout
@@ -31,19 +34,25 @@ from trackmill.pipeline.shards.receipt_stream import UnitRows, stream_receipts
 from trackmill.pipeline.shards.receipts import done_units, listed_receipts
 from trackmill.pipeline.shards.totals import Totals
 from trackmill.pipeline.storage.files import basename, list_files
+from trackmill.pipeline.storage.output_lock import in_turn
+from trackmill.pipeline.storage.owner import Owner
 from trackmill.pipeline.storage.scratch import sweep_scratch
-from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
+from trackmill.pipeline.storage.secrets.signed_urls import any_signed
 from trackmill.pipeline.workers.forecast import Forecast
+from trackmill.pipeline.workers.parts import Part
 from trackmill.pipeline.workers.task import UnitTask
+from trackmill.schemas.keys import unit_name
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")
+
+JOB = "mine"
+"""What a mining process is called in locks and claims."""
 
 _QUARANTINED_TOLD = 20
 """Items that are named as they are quarantined; the receipts name them all."""
 
 _STATUS = pa.schema([("status", pa.string())])
-_RETRIED = pa.schema([("status", pa.string()), ("position", pa.int64()), ("attempts", pa.int64())])
 
 
 class Executor(Protocol):
@@ -84,6 +93,37 @@ class Outcome:
     fingerprint: str
 
 
+@dataclass(slots=True, kw_only=True)
+class OwnOutcome:
+    """What one of several processes did.
+
+    Args:
+        units, items, frames, proposals, num_bytes: that it did.
+        statuses: its items by status.
+        quarantined: some of its quarantined items: source id, error class, reason.
+        left: units that are not done, in the hands of others or left to them.
+    """
+
+    units: int = 0
+    items: int = 0
+    frames: int = 0
+    proposals: int = 0
+    num_bytes: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    quarantined: list[tuple[str, str, str]] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+
+    def add(self, result: UnitResult) -> None:
+        """A unit is done."""
+        self.units += 1
+        self.items += result.items
+        self.frames += result.frames
+        self.proposals += result.proposals
+        self.num_bytes += result.num_bytes
+        self.statuses.update(result.statuses)
+        self.quarantined = [*self.quarantined, *result.quarantined][:_QUARANTINED_TOLD]
+
+
 def forecast(run: Run, executor: Executor, workers: int, gpus: float, usd_per_gpu_hour: float | None) -> Forecast:
     """What `run` will take; see `trackmill.pipeline.mining.forecast`."""
     made = make_forecast(run.plan, executor.measure, workers, gpus, usd_per_gpu_hour)
@@ -96,7 +136,8 @@ def execute(
     progress: MiningProgress,
     only_quarantined: bool = False,
     check: Callable[[], None] = lambda: None,
-) -> Outcome:
+    shared: SharedRun | None = None,
+) -> Outcome | OwnOutcome:
     """Do what is not done yet, then write manifest and card.
 
     Args:
@@ -105,18 +146,21 @@ def execute(
         progress: see `begin_progress`.
         only_quarantined: retry quarantined items, and nothing else.
         check: called after each unit, and before manifest and card; raises where the work must not go on.
+        shared: where others may mine into the same output; None: the output is this process's own.
+
+    Returns:
+        What the data set amounts to; of a run that leaves units to others, what this process did.
 
     Raises:
         Exception: what the executor raises; everything that was done stays done.
     """
     done = done_units(run.layout)
-    tasks = _tasks(run, done, only_quarantined)
-    first = next(tasks, None)
-    results = start_executor().run(chain([first], tasks)) if first else iter(())
+    own = OwnOutcome()
     done_now = record = written = 0
     told_of_room = False
-    for result in results:
+    for result in _results(run, start_executor, done, only_quarantined, shared):
         done_now += 1
+        own.add(result)
         written += result.num_bytes
         left = max(0, run.plan.num_units - len(done) - done_now)
         if (
@@ -132,6 +176,31 @@ def execute(
             record += 1
         check()
     progress.close()
+    if shared is None:
+        return _sum_up(run, done_now, check)
+    own.left = shared.left()
+    if own.left and not only_quarantined:
+        return own
+    # Nobody plans meanwhile, nor sums up: these are one file each.
+    units = done_units(run.layout)
+    turn = f"summing up {len(units)} units"
+    summed_up = False
+
+    def wait(owner: Owner | None) -> None:
+        nonlocal summed_up
+        summed_up |= owner is not None and owner.job == f"{JOB}: {turn}"
+
+    with in_turn(run.layout.root, JOB, turn, wait) as lock:
+        shared.claims.sweep({unit_name(unit) for unit in units})
+        if summed_up and not lock.inherited and not only_quarantined:
+            return own  # of many who end at once, one does it for all
+        recall_signatures(run.layout)  # of inputs that others have added
+        whole = read_plan(run.layout) if any_signed() else None
+        return _sum_up(dataclasses.replace(run, plan=whole or run.plan), done_now, lock.check)
+
+
+def _sum_up(run: Run, done_now: int, check: Callable[[], None]) -> Outcome:
+    """Write manifest and card; see `execute`."""
     check()
     # Once more: a worker of a killed run may have outlived the sweep at the start.
     sweep_scratch(run.layout.shards)
@@ -144,11 +213,19 @@ def execute(
     return _outcome(run, totals, done_now)
 
 
-def begin_progress(run: Run, only_quarantined: bool = False) -> MiningProgress:
-    """A progress report that knows what earlier runs did."""
+def begin_progress(run: Run, only_quarantined: bool = False, part: Part | None = None) -> MiningProgress:
+    """A progress report that knows what earlier runs did; of a part, of its own share."""
     settings = run.config.run
     sizes = listed_receipts(run.layout)
     units = set(sizes)
+    if part is not None and not only_quarantined:
+        own = set(part.own(range(run.first_new_unit, run.plan.num_units))) - units
+        return MiningProgress(
+            run.plan.items_in(own),
+            run.plan.frames_in(own),
+            interval_s=settings.progress_s,
+            watchdog_s=settings.watchdog_s,
+        )
     if only_quarantined:
         items = frames = 0
         for task in _tasks(run, units, only_quarantined):
@@ -202,28 +279,37 @@ class _LostShards:
             )
 
 
+def _results(
+    run: Run,
+    start_executor: Callable[[], Executor],
+    done: set[int],
+    only_quarantined: bool,
+    shared: SharedRun | None,
+) -> Iterator[UnitResult]:
+    """Do one unit after the other, or several at once; no executor is started for nothing."""
+    if shared is None:
+        tasks = _tasks(run, done, only_quarantined)
+        if first := next(tasks, None):
+            yield from start_executor().run(chain([first], tasks))
+        return
+    waits = run.config.run.executor == "inline"
+    while True:
+        tasks = shared.tasks(may_wait=waits)
+        if first := next(tasks, None):
+            for result in start_executor().run(chain([first], tasks)):
+                shared.release(result.unit)
+                yield result
+        elif waits:
+            return
+        waits = True  # what others had in hand may be left, by one who has died
+
+
 def _tasks(run: Run, done: set[int], only_quarantined: bool) -> Iterator[UnitTask]:
     if only_quarantined:
-        yield from _retry_tasks(run, done)
+        yield from retry_tasks(run, done)
     for unit in range(run.first_new_unit, run.plan.num_units):
         if unit not in done:
-            items = [run.moved.get(item.source_id, item) for item in run.plan.unit(unit)]
-            yield UnitTask(unit=unit, items=items, positions=list(range(len(items))), signatures=signatures_in(items))
-
-
-def _retry_tasks(run: Run, done: set[int]) -> Iterator[UnitTask]:
-    sizes = listed_receipts(run.layout)
-    for receipt in stream_receipts(run.layout, {unit: sizes.get(unit, 0) for unit in done}, _RETRIED):
-        rows = receipt.table.filter(pc.equal(receipt.table["status"], "quarantined"))
-        if not len(rows):
-            continue
-        items = [run.retried.get(item.source_id, item) for item in run.plan.unit(receipt.unit)]
-        positions = rows["position"].to_pylist()
-        retry = pc.max(receipt.table["attempts"]).as_py()
-        items = [items[p] for p in positions]
-        yield UnitTask(
-            unit=receipt.unit, items=items, positions=positions, retry=retry, signatures=signatures_in(items)
-        )
+            yield first_task(run, unit)
 
 
 def _outcome(run: Run, totals: Totals, done_now: int) -> Outcome:

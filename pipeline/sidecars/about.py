@@ -226,6 +226,14 @@ def begin_sidecar(layout: Layout, request: Request, dataset: str, store: bool = 
     )
 
 
+def is_begun(layout: Layout, job: SidecarJob, dataset: str) -> bool:
+    """Whether `begin_sidecar`, which gave this job without storing it, has nothing to store: another process has."""
+    before = _begun(layout, job.name)
+    if before is None or (before.fingerprint, before.dataset) != (job.fingerprint, dataset):
+        return False
+    return stored_files(layout, job.name, before.files) == job.files
+
+
 def _other(layout: Layout, other: str, name: str) -> About:
     """`sidecar.json` of a sidecar that another one, `name`, is made from."""
     if other == name:

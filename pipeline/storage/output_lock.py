@@ -10,19 +10,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from itertools import chain, repeat
 
 import orjson
 
+from trackmill.pipeline.storage.create import create_bytes
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import filesystem, is_local, join, read_bytes
-from trackmill.pipeline.storage.processes import is_alive, machine, started_at
+from trackmill.pipeline.storage.owner import MAX_OWNER_BYTES, Owner, read_owner, this_process
 from trackmill.pipeline.storage.publish import publish_bytes, remove
 from trackmill.pipeline.storage.scratch import check_writable
 from trackmill.schemas.errors import InputError, JobError, StorageError
@@ -34,41 +33,28 @@ NAME = ".held-by.json"
 
 BEAT_S = 15.0
 EXPIRES_S = 60.0
-_SETTLE_S = 1.0
-"""An object store has no "create if absent" that all of them know: who wrote looks once more after so long."""
+_TURN = ": "
+"""Between the name of a job and what it has its turn for, see `in_turn`."""
+
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Between two looks whether it is one's turn; the last one again and again."""
 
 
 class OutputLocked(JobError):
-    """Another process writes to this output; the text says which."""
+    """Another process writes to this output; the text says which.
+
+    Args:
+        text: for people.
+        owner: the other process; None where the lock names none.
+    """
+
+    def __init__(self, text: str, owner: Owner | None = None) -> None:
+        super().__init__(text)
+        self.owner = owner
 
 
 class LockLost(JobError):
     """Another process has taken the output over; this one must not write there any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """Who holds an output.
-
-    Args:
-        job: name of the job.
-        host, pid: where it runs, for people.
-        machine: what tells machines and their process namespaces apart, see `processes.machine`.
-        started: when the process began, see `processes.started_at`: another one may have its number later.
-        since: local time at which it took the output, for people.
-        token: of this lock alone.
-    """
-
-    job: str
-    host: str
-    pid: int
-    machine: str
-    started: str
-    since: str
-    token: str
-
-    def __str__(self) -> str:
-        return f"job {self.job}, process {self.pid} on {self.host}, since {self.since}"
 
 
 class OutputLock:
@@ -84,6 +70,8 @@ class OutputLock:
         self._url = url
         self._owner = owner
         self._on_lost = on_lost
+        self.inherited = False
+        """Whether it was taken from a dead process, which may have left its work half done."""
         self.folders: list[str] = []
         """Made for it, the deepest first: they go with it where nothing else was written to them."""
         self._beats = 0
@@ -112,13 +100,12 @@ class OutputLock:
 
     def document(self) -> bytes:
         """What the file holds now."""
-        values = {name: getattr(self._owner, name) for name in Owner.__slots__}
-        return orjson.dumps({**values, "beats": self._beats}, option=orjson.OPT_INDENT_2)
+        return orjson.dumps({**self._owner.values(), "beats": self._beats}, option=orjson.OPT_INDENT_2)
 
     def _beat_on(self) -> None:
         while not self._ended.wait(BEAT_S):
             try:
-                owner = _owner(_read(self._url))
+                owner = read_owner(_read(self._url))
                 if owner is not None and owner.token != self._owner.token:
                     self._lost = LockLost(
                         f"{redact(self._url)}: {owner} has taken the output over; this process stops writing to it"
@@ -149,20 +136,11 @@ def locked(output: str, job: str, on_lost: Callable[[LockLost], None] | None = N
     """
     check_writable(output)
     url = join(output, NAME)
-    owner = Owner(
-        job=job,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        machine=machine(),
-        started=started_at(os.getpid()),
-        since=datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
-        token=os.urandom(8).hex(),
-    )
-    lock = OutputLock(url, owner, on_lost)
+    lock = OutputLock(url, this_process(job), on_lost)
     found = _read(url)
-    if found is not None:
-        _wait_for_the_dead(url, found)
-        log.warning("%s: its owner is dead (%s); this process goes on there", redact(output), _owner(found) or "?")
+    if found is not None and _waited_for_the_dead(url, found):
+        lock.inherited = True
+        log.warning("%s: its owner is dead (%s); this process goes on there", redact(output), read_owner(found) or "?")
     _take(url, lock, found)
     lock.begin()
     try:
@@ -171,23 +149,57 @@ def locked(output: str, job: str, on_lost: Callable[[LockLost], None] | None = N
         lock.end()
 
 
-def holder(output: str) -> Owner | None:
-    """Who holds an output, as its file says, alive or not; None where nobody does or it cannot be read.
+@contextlib.contextmanager
+def in_turn(
+    output: str, job: str, turn: str, wait: Callable[[Owner | None], None] = lambda owner: None
+) -> Iterator[OutputLock]:
+    """As `locked`, for a moment's work of a job that several processes do together: it waits for the others of its job.
+
+    Args:
+        output: root URL of the output.
+        job: name of the job.
+        turn: what is done in it, such as `planning`; others who wait are told.
+        wait: called after each pause, with who had its turn before it. It may raise in order to wait no more.
 
     Raises:
-        OSError: storage failed.
+        OutputLocked: another job, or an older version of this one, holds the output.
+        Exception: see `locked`.
     """
-    return _owner(_read(join(output, NAME)))
-
-
-def _wait_for_the_dead(url: str, found: bytes) -> None:
-    """Return when the owner of a lock is dead; raise `OutputLocked` when it lives."""
-    owner = _owner(found)
-    if owner is not None and owner.machine == machine():
-        if is_alive(owner.pid, owner.started):
-            raise OutputLocked(_refusal(url, owner))
+    told = ""
+    for pause_s in chain(_PAUSES_S, repeat(_PAUSES_S[-1])):
+        held = locked(output, f"{job}{_TURN}{turn}")
+        try:
+            lock = held.__enter__()
+        except OutputLocked as error:
+            if error.owner is not None and not error.owner.job.startswith(f"{job}{_TURN}"):
+                raise
+            if error.owner is not None and told != error.owner.token:
+                told = error.owner.token
+                log.info("waiting for another process, which has its turn (%s)", error.owner)
+            time.sleep(pause_s * (0.5 + random.random()))
+            wait(error.owner)
+            continue
+        with contextlib.ExitStack() as stack:
+            stack.push(held)
+            yield lock
         return
-    log.warning(
+
+
+def holder(output: str) -> Owner | None:
+    """Who holds an output, as its lock says; None where nobody does. It may have died since."""
+    return read_owner(_read(join(output, NAME)))
+
+
+def _waited_for_the_dead(url: str, found: bytes) -> bool:
+    """True once the owner of a lock is dead, False once it has given it back; raises `OutputLocked` when it lives."""
+    owner = read_owner(found)
+    here = owner.alive_here if owner is not None else None
+    if here:
+        raise _locked(url, found)
+    if here is False:
+        return True
+    say = log.info if owner is not None and _TURN in owner.job else log.warning
+    say(
         "%s is held by another machine (%s): looking for %.0f s whether that is alive",
         redact(url),
         owner or "its name cannot be read",
@@ -198,18 +210,18 @@ def _wait_for_the_dead(url: str, found: bytes) -> None:
         time.sleep(min(1.0, left))
         now = _read(url)
         if now is None:
-            return
+            return False
         if now != found:
-            raise OutputLocked(_refusal(url, _owner(now)))
+            raise _locked(url, now)
+    return True
 
 
 def _take(url: str, lock: OutputLock, expired: bytes | None) -> None:
     if not is_local(url):
-        publish_bytes(url, lock.document())
-        time.sleep(_SETTLE_S)
-        now = _read(url)
-        if now is not None and now != lock.document():
-            raise OutputLocked(_refusal(url, _owner(now)))
+        if expired is not None and _read(url) == expired:
+            remove(url)
+        if not create_bytes(url, lock.document()):
+            raise _locked(url, _read(url) or b"")
         return
     path = filesystem(url)[1]
     if expired is not None and _read(url) == expired:
@@ -225,7 +237,9 @@ def _take(url: str, lock: OutputLock, expired: bytes | None) -> None:
                 raise
     except FileExistsError as error:
         if (found := _read(url)) is not None:
-            raise OutputLocked(_refusal(url, _owner(found))) from None
+            raise _locked(url, found) from None
+        if error.filename == path:  # it was given back at this moment
+            return _take(url, lock, None)
         raise InputError(f"{error.filename} is a file, but the output is a folder; give another --output") from None
     except NotADirectoryError as error:
         raise InputError(f"{error.filename}: part of this path is a file; give another --output") from None
@@ -249,6 +263,11 @@ def _make_folders(path: str) -> list[str]:
     return missing
 
 
+def _locked(url: str, document: bytes) -> OutputLocked:
+    owner = read_owner(document)
+    return OutputLocked(_refusal(url, owner), owner)
+
+
 def _refusal(url: str, owner: Owner | None) -> str:
     root = redact(url.removesuffix(f"/{NAME}"))
     return (
@@ -259,17 +278,6 @@ def _refusal(url: str, owner: Owner | None) -> str:
 
 def _read(url: str) -> bytes | None:
     try:
-        return read_bytes(url, max_bytes=64 * 1024)
+        return read_bytes(url, max_bytes=MAX_OWNER_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _owner(document: bytes | None) -> Owner | None:
-    """The owner that a file names; None where it names none."""
-    try:
-        values: dict[str, Any] = orjson.loads(document or b"")
-        owner = Owner(**{name: values[name] for name in Owner.__slots__})
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return None
-    strings = ("job", "host", "machine", "started", "since", "token")
-    return owner if type(owner.pid) is int and all(type(getattr(owner, name)) is str for name in strings) else None

@@ -32,6 +32,15 @@ def started_at(pid: int) -> str:
         return ""
 
 
+def is_here(where: str, started: str) -> bool:
+    """Whether a process that wrote down `machine()` and `started_at` runs, or ran, on this machine since it was booted.
+
+    Machines may share a name, such as `localhost`, and number their namespaces alike; a boot has an id of its own.
+    """
+    boot, mark, _ = started.partition("-")
+    return where == machine() and (not mark or boot == started_at(os.getpid()).partition("-")[0])
+
+
 def is_alive(pid: int, started: str = "") -> bool:
     """Whether a process of this machine lives.
 

@@ -36,3 +36,9 @@ class PoolSettings(Settings):
     )
     progress_s: float = Field(10.0, gt=0, description="Seconds between progress lines in a log.")
     watchdog_s: float = Field(120.0, gt=0, description="Warn, naming the stage, when no item is finished for so long.")
+    claim_expires_s: float = Field(
+        60.0,
+        ge=1,
+        description="Seconds without a sign of life after which another process on the same output counts as dead, and "
+        "what it had in hand is done by others.",
+    )

@@ -17,7 +17,7 @@ def test_mining_into_an_output_that_is_mined_into(tmp_path: Path, capsys: pytest
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
     output = tmp_path / "out"
     words = ["--input", str(tmp_path / "a.png"), "--output", str(output), "--executor", "inline"]
-    with locked(str(output), "mine"):
+    with locked(str(output), "mine"):  # as older versions hold it
         assert mine_proposals.main(words) == 1
         assert "out is being written to by another process (job mine, process " in capsys.readouterr().err
         assert [path.name for path in output.iterdir()] == [NAME]

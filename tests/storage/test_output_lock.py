@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from tests.s3_server import s3_server
-from trackmill.pipeline.storage import output_lock
+from trackmill.pipeline.storage import create, output_lock
 from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.storage.output_lock import NAME, LockLost, OutputLocked, locked
 from trackmill.pipeline.storage.processes import is_alive, machine, started_at
@@ -52,7 +52,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beats that a test can wait for."""
     monkeypatch.setattr(output_lock, "BEAT_S", 0.1)
     monkeypatch.setattr(output_lock, "EXPIRES_S", 1.5)
-    monkeypatch.setattr(output_lock, "_SETTLE_S", 0.05)
+    monkeypatch.setattr(create, "SETTLE_S", 0.05)
 
 
 def _foreign(**changes: object) -> bytes:
@@ -91,7 +91,8 @@ def test_the_hold_of_a_killed_process_of_this_machine_ends_at_once(
 
 
 def test_a_number_that_another_process_has_by_now_is_not_its_owner(tmp_path: Path) -> None:
-    ours = _foreign(machine=machine(), pid=os.getpid(), started="0-12345")
+    boot = started_at(os.getpid()).partition("-")[0]
+    ours = _foreign(machine=machine(), pid=os.getpid(), started=f"{boot}-12345")
     (tmp_path / NAME).write_bytes(ours)
     with locked(str(tmp_path), "mine"):
         pass
