@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from trackmill.pipeline.status.state import Holder, Sign
 from trackmill.pipeline.storage.file_times import FileTime
-from trackmill.pipeline.storage.output_lock import EXPIRES_S, NAME, Owner, holder
+from trackmill.pipeline.storage.output_lock import EXPIRES_S, NAME, holder
+from trackmill.pipeline.storage.owner import Owner
 from trackmill.pipeline.storage.processes import is_alive, machine
 
 
