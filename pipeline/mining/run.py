@@ -158,7 +158,7 @@ def execute(
     own = OwnOutcome()
     done_now = record = written = 0
     told_of_room = False
-    for result in _results(run, start_executor, done, only_quarantined, shared):
+    for result in _results(run, start_executor, done, only_quarantined, shared, progress.grow):
         done_now += 1
         own.add(result)
         written += result.num_bytes
@@ -285,6 +285,7 @@ def _results(
     done: set[int],
     only_quarantined: bool,
     shared: SharedRun | None,
+    helps: Callable[[int, int], None],
 ) -> Iterator[UnitResult]:
     """Do one unit after the other, or several at once; no executor is started for nothing."""
     if shared is None:
@@ -294,7 +295,7 @@ def _results(
         return
     waits = run.config.run.executor == "inline"
     while True:
-        tasks = shared.tasks(may_wait=waits)
+        tasks = shared.tasks(waits, helps)
         if first := next(tasks, None):
             for result in start_executor().run(chain([first], tasks)):
                 shared.release(result.unit)

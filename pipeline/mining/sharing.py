@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -60,13 +60,23 @@ class SharedRun:
             alone=run.config.run.executor == "inline",
         )
 
-    def tasks(self, may_wait: bool) -> Iterator[UnitTask]:
-        """What to do next; see `Share.units`."""
+    def tasks(
+        self, may_wait: bool, helps: Callable[[int, int], None] = lambda items, frames: None
+    ) -> Iterator[UnitTask]:
+        """What to do next; see `Share.units`.
+
+        Args:
+            may_wait: see there.
+            helps: called with the items and frames of a unit that is not of the own share.
+        """
         for unit in self.share.units(may_wait):
             if unit in self._retries:
                 yield _retry_task(self._run, read_unit(self._run.layout, unit, schema=_RETRIED))
-            else:
-                yield first_task(self._run, unit)
+                continue
+            task = first_task(self._run, unit)
+            if self.part is not None and unit not in self.share.own:
+                helps(len(task.items), sum(item.frames for item in task.items))
+            yield task
 
     def release(self, unit: int) -> None:
         """A unit has its receipt."""

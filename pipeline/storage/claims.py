@@ -95,6 +95,11 @@ class Claims:
         return self._signs.expires_s
 
     @property
+    def is_local(self) -> bool:
+        """Whether a claim is a file of this machine, and not a request to a store."""
+        return is_local(self._folder)
+
+    @property
     def poll_s(self) -> float:
         """Seconds between two looks of who waits for signs of life."""
         return min(BEAT_S, self.expires_s / 6)

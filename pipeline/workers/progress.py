@@ -80,6 +80,11 @@ class WorkProgress:
         self._states = {name: state for name, state in left.items() if state is not None}
         self._tell()
 
+    def grow(self, items: int, frames: int) -> None:
+        """More is done here than was to be expected: a part helps others."""
+        self._total_items += items
+        self._total_frames += frames
+
     def tick(self, states: dict[str, Status]) -> None:
         """Called about twice a second with what every worker is doing."""
         if not self._started and any(state.unit >= 0 for state in states.values()):

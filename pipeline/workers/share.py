@@ -16,6 +16,7 @@ log = logging.getLogger("trackmill")
 _REFRESH_S = 15.0
 """How long a listing is believed before the next one, by who helps others."""
 _TAKEN_AT_ONCE = 64
+_AHEAD = 8
 _TRIES = 5
 
 
@@ -56,7 +57,9 @@ class Share:
         self._still_to_do = still_to_do
         self._waits = waits
         self._alone = alone
-        self._at_once = 1 if alone else 8
+        # Where claiming takes a request, a pool claims some ahead; but not before it has started.
+        self._at_once = 1
+        self._most_at_once = 1 if alone or claims.is_local else _AHEAD
         self._tries: Counter[int] = Counter()
         self._given_up: set[int] = set()
         self._told = False
@@ -119,6 +122,7 @@ class Share:
         """Those of some units that nobody else claims first."""
         units = iter(units)
         while some := list(islice(units, self._at_once)):
+            self._at_once = min(self._most_at_once, self._at_once * 2)
             taken = set(self._claims.claim([self._name_of(unit) for unit in some]))
             yield from self._confirmed([unit for unit in some if self._name_of(unit) in taken])
 
