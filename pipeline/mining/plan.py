@@ -99,7 +99,8 @@ class Plan:
 
     def items_in(self, units: Iterable[int]) -> int:
         """Number of items over some units."""
-        return int(np.isin(self._unit, list(units)).sum())
+        wanted = np.fromiter(units, np.int64)
+        return sum(int(np.diff(part.starts)[np.isin(part.units, wanted)].sum()) for part in self._filled)
 
     def unit(self, number: int) -> list[WorkItem]:
         """The items of a unit, in order."""
