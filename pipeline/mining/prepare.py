@@ -172,7 +172,7 @@ def ready_run(
         if not set(inputs) <= set(opened.inputs):
             return None
         files = list_inputs(inputs, opened.config.source, opened.layout.root)
-        if listing_digest(files, opened.config.source, limit) != stored.listing:
+        if listing_digest(files, opened.config.source, limit) not in stored.listings:
             return None
     _check_proposer(opened.config, stored)
     return Run(opened.config, opened.layout, opened.parts, stored)
