@@ -13,7 +13,7 @@ import psutil
 from tests.chaos.processes import descendants, end_all, send
 from tests.runs import ROOT
 
-_BUG = "Traceback (most recent call last)"
+_BUGS = ("Traceback (most recent call last)", "This is a bug in Trackmill")
 _TAIL_BYTES = 20_000
 
 
@@ -75,5 +75,6 @@ class Job:
         return "\n".join(self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").splitlines()[-lines:])
 
     def bugs(self) -> int:
-        """How many tracebacks it printed."""
-        return self.log.read_text(errors="replace").count(_BUG) if self.log.exists() else 0
+        """How often it said that something is wrong with the code itself."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return sum(text.count(sign) for sign in _BUGS)

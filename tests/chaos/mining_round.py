@@ -161,7 +161,7 @@ class Round:
             setting.store.fetch(self._name, result)
         found = faults(result, setting.undisturbed, setting.expected)
         found += [f"verify: {fault}" for fault in verify(str(result))]
-        found += [f"{job.name} printed {count} tracebacks: {job.log}" for job in self._jobs if (count := job.bugs())]
+        found += [f"{job.name} met {count} bugs: {job.log}" for job in self._jobs if (count := job.bugs())]
         setting.items_done += len(setting.expected)
         if not found:
             shutil.rmtree(result)

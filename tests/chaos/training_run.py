@@ -209,7 +209,7 @@ class TrainingRun:
         self._ledger.pause()
         found = different(self.output, self._files.undisturbed)
         if bugs := self._job.bugs():
-            found.append(f"{bugs} tracebacks were printed: {self._job.log}")
+            found.append(f"{bugs} bugs were met: {self._job.log}")
         return found
 
     def _ended(self, code: int) -> None:
