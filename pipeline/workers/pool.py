@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import socket
 import time
@@ -32,7 +33,7 @@ from trackmill.pipeline.workers.decisions import Decisions, Orders, gpus_each, p
 from trackmill.pipeline.workers.inflight import InFlight, read_note
 from trackmill.pipeline.workers.light import SpeedOfLight
 from trackmill.pipeline.workers.settings import PoolSettings
-from trackmill.pipeline.workers.stopping import Stopping
+from trackmill.pipeline.workers.stopping import Stopping, seconds_to_work
 from trackmill.pipeline.workers.task import Job, Status, Tick, UnitDone, UnitDropped, UnitTask
 from trackmill.schemas.media import WorkItem
 
@@ -79,6 +80,7 @@ class _Slot:
     worker: Worker | None = None
     status: Status | None = None
     asked: bool = False
+    leaving: bool = False
 
 
 @dataclass(slots=True)
@@ -342,8 +344,18 @@ class WorkerPool(Generic[R]):
         if now - self._sized_at > _RESIZE_S:  # nodes join and leave while the work goes on
             self.size = decisions.size = pool_size(self._settings, self._gpus_each, ray.cluster_resources())
             self._sized_at = now
+            self._leave_nodes(_draining_nodes(), decisions)
         self._ask_status()
         self._on_tick(self._states(decisions))
+
+    def _leave_nodes(self, deadlines: Mapping[str, float], decisions: Decisions) -> None:
+        """Machines are about to go away: their workers finish or drop what they have, and others are started."""
+        for number, slot in self._slots.items() if deadlines else ():
+            if slot.worker is not None and slot.worker.node_id in deadlines and not slot.leaving:
+                slot.leaving = True
+                decisions.leave(number)
+                left = deadlines[slot.worker.node_id]
+                slot.actor.drop_after.remote(seconds_to_work(min(left, self._settings.grace_s)))
 
     def _ask_status(self) -> None:
         for _ in range(min(_ASKED_AT_ONCE, len(self._to_ask))):
@@ -391,6 +403,16 @@ class WorkerPool(Generic[R]):
                 ray.kill(actor)
         self._slots.clear()
         self._retired.clear()
+
+
+def _draining_nodes() -> dict[str, float]:
+    """Seconds that are left to nodes which Ray was told to clear; its own libraries ask so, there is no public call."""
+    try:
+        found = ray._private.state.state.get_draining_nodes()
+    except (AttributeError, RayError, RuntimeError):
+        return {}
+    # Milliseconds since 1970; 0: there is no deadline.
+    return {node: max(0.0, at / 1000 - time.time()) if at else math.inf for node, at in found.items()}
 
 
 def _cause(error: RayTaskError) -> Exception:

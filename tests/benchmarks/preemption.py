@@ -269,7 +269,7 @@ def table(hours: float, seeds: int) -> None:
 
 def driver(workers: int, units: int) -> float:
     """Seconds of the driver's processor for the decisions of one unit."""
-    case = Case(workers=workers, unit_items=8, item_s=1, kill_every_s=math.inf, hours=units * 8 / 3600 / workers)
+    case = Case(workers=workers, unit_items=8, item_s=1, kill_every_s=1e12, hours=units * 8 / 3600 / workers)
     simulation = Simulation(case)
     simulation.run()
     return simulation.spent_s / simulation.receipts
