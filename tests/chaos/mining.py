@@ -43,7 +43,7 @@ class Wish:
     seed: int = 0
     minutes: float = 10.0
     kills: int = 0
-    items: int = 2000
+    items: int = 4000
     parts: int = 2
     rounds: tuple[str, ...] = ("disk", "store")
 

@@ -29,8 +29,8 @@ ITEM_TIMEOUT_S = 20.0
 
 _CLOCK = Path(__file__).with_name("clock")
 WEIGHTS = {
-    "SIGKILL of an actor": 66.0,
-    "SIGKILL of a part": 12.0,
+    "SIGKILL of an actor": 54.0,
+    "SIGKILL of a part": 24.0,
     "SIGKILL of the driver": 4.0,
     "SIGKILL of a raylet": 1.5,
     "SIGKILL of a raylet and all on its node": 1.5,

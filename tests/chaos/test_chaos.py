@@ -23,7 +23,7 @@ def folder() -> Iterator[Path]:
 
 
 def test_mining(folder: Path) -> None:
-    wish = mining.Wish(seed=17, minutes=20, kills=8, items=400)
+    wish = mining.Wish(seed=17, minutes=20, kills=8, items=600)
     fine, kills, lines = mining.run(wish, folder)
     assert fine, "\n".join(lines)
     assert kills >= 5, "\n".join(lines)
