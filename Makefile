@@ -67,6 +67,7 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.benchmarks.mining
 	$(BIN)/python -m tests.benchmarks.preemption
+	$(BIN)/python -m tests.benchmarks.scale --most 1000000
 	$(BIN)/python -m tests.benchmarks.evaluation
 	$(BIN)/python -m tests.benchmarks.association
 	$(BIN)/python -m tests.benchmarks.loader
