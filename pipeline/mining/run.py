@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
@@ -232,10 +232,7 @@ def begin_progress(run: Run, only_quarantined: bool = False, part: Part | None =
             items += len(task.items)
             frames += sum(item.frames for item in task.items)
         return MiningProgress(items, frames, interval_s=settings.progress_s, watchdog_s=settings.watchdog_s)
-    items = quarantined = 0
-    for receipt in stream_receipts(run.layout, sizes, _STATUS):
-        items += len(receipt.table)
-        quarantined += pc.sum(pc.equal(receipt.table["status"], "quarantined")).as_py() or 0
+    items, quarantined = done_before(run.layout, sizes)
     return MiningProgress(
         run.plan.num_items,
         run.plan.num_frames,
@@ -245,6 +242,23 @@ def begin_progress(run: Run, only_quarantined: bool = False, part: Part | None =
         interval_s=settings.progress_s,
         watchdog_s=settings.watchdog_s,
     )
+
+
+def done_before(layout: Layout, sizes: Mapping[int, int]) -> tuple[int, int]:
+    """How many items receipts hold, and how many of them are quarantined.
+
+    Args:
+        layout: of the data set.
+        sizes: receipts as listed, see `trackmill.pipeline.shards.receipts.listed_receipts`.
+
+    Raises:
+        BadReceipt: one of them is damaged.
+    """
+    items = quarantined = 0
+    for receipt in stream_receipts(layout, sizes, _STATUS):
+        items += len(receipt.table)
+        quarantined += pc.sum(pc.equal(receipt.table["status"], "quarantined")).as_py() or 0
+    return items, quarantined
 
 
 class _LostShards:
