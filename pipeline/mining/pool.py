@@ -1,9 +1,8 @@
-"""Mining on Ray: `trackmill.pipeline.workers.pool` with actors that hold miners, and their counters."""
+"""Mining on Ray: `trackmill.pipeline.workers.pool` with actors that hold miners."""
 
 from __future__ import annotations
 
 from trackmill.pipeline.mining.actor import MinerActor
-from trackmill.pipeline.mining.metrics import MiningMetrics
 from trackmill.pipeline.mining.unit import MineJob, UnitResult
 from trackmill.pipeline.workers.pool import WorkerPool
 from trackmill.pipeline.workers.settings import PoolSettings
@@ -25,8 +24,3 @@ class RayPool(WorkerPool[UnitResult]):
 
     def __init__(self, job: MineJob, settings: PoolSettings, uses_gpu: bool, on_tick: Tick) -> None:
         super().__init__(MinerActor, job, settings, uses_gpu, on_tick, loads="the proposer")
-        self._metrics = MiningMetrics()
-
-    def unit_done(self, result: UnitResult) -> None:
-        """See `WorkerPool.unit_done`."""
-        self._metrics.unit_done(result)

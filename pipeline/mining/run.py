@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 
 from trackmill.pipeline.console.disk_space import free_bytes, too_little_disk_space
 from trackmill.pipeline.console.output import clean
+from trackmill.pipeline.metrics.settings import make_recorder
 from trackmill.pipeline.mining.forecast import make_forecast
 from trackmill.pipeline.mining.kept import sweep_kept
+from trackmill.pipeline.mining.metrics import MiningMetrics
 from trackmill.pipeline.mining.plan import read_plan
 from trackmill.pipeline.mining.prepare import Run
 from trackmill.pipeline.mining.progress import MiningProgress
@@ -259,6 +261,22 @@ def done_before(layout: Layout, sizes: Mapping[int, int]) -> tuple[int, int]:
         items += len(receipt.table)
         quarantined += pc.sum(pc.equal(receipt.table["status"], "quarantined")).as_py() or 0
     return items, quarantined
+
+
+def begin_metrics(run: Run) -> MiningMetrics | None:
+    """Numbers for Prometheus, as `run.metrics_port` and `run.metrics_file` say, and on Ray; None where nobody asks."""
+    settings = run.config.run
+    recorder = make_recorder(settings, run.layout.root, settings.executor == "ray")
+    if not recorder:
+        return None
+    return MiningMetrics(
+        recorder,
+        run.layout.root,
+        fingerprint=run.fingerprint,
+        proposer=run.config.proposer,
+        units=run.plan.num_units,
+        done=len(done_units(run.layout)),
+    )
 
 
 class _LostShards:

@@ -12,6 +12,7 @@ from pydantic import Field, create_model, field_validator
 
 from trackmill.models.outside import choose, is_outside
 from trackmill.models.registry import PROPOSERS, proposer_class
+from trackmill.pipeline.metrics.settings import MetricsSettings
 from trackmill.pipeline.sources import AUTO, SOURCES, settings_class
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.workers.settings import PoolSettings
@@ -42,7 +43,7 @@ class NegativeSettings(Settings):
     )
 
 
-class RunSettings(PoolSettings):
+class RunSettings(PoolSettings, MetricsSettings):
     """How the work is run. None of it changes a byte of the output."""
 
     isolate: bool = Field(

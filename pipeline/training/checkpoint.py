@@ -31,8 +31,10 @@ from trackmill.pipeline.training.checkpoint_document import (
     MODEL,
     OPTIMIZER,
     CheckpointDocument,
+    DamagedCheckpoint,
     NewerCheckpoint,
     is_newer,
+    read_checkpoint_document,
     step_of,
 )
 from trackmill.pipeline.training.engines.base import Engine, EngineState
@@ -47,6 +49,12 @@ class CheckpointSettings(Settings):
     """Section `checkpoint`."""
 
     every: int = Field(500, gt=0, description="Steps between two checkpoints; what a kill loses at most.")
+    grace_s: float = Field(
+        25.0,
+        ge=0,
+        description="Seconds between a signal to stop and the kill. The step in hand is finished, and saved if a save "
+        "like the last one ends within them; 0: always saved.",
+    )
     keep: int = Field(2, gt=0, description="The newest so many stay. With 1 there is none to fall back to if it rots.")
 
 
@@ -88,6 +96,14 @@ def save(
 
     # Others wait here: none may take a step that a failed save would have to undo.
     return on_first_rank(write)
+
+
+def bytes_of(folder: str) -> int:
+    """Bytes of a checkpoint that was just written; 0 where its document cannot be read."""
+    try:
+        return sum(record.bytes for record in read_checkpoint_document(folder).files.values())
+    except (OSError, DamagedCheckpoint, NewerCheckpoint):
+        return 0
 
 
 def describe_checkpoint(

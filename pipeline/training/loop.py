@@ -25,18 +25,21 @@ from trackmill.pipeline.training import changes, checkpoint, saved_checkpoint
 from trackmill.pipeline.training.ema import Ema
 from trackmill.pipeline.training.engines import make_engine
 from trackmill.pipeline.training.health import Health
-from trackmill.pipeline.training.ranks import any_rank, num_ranks, on_first_rank, this_rank
+from trackmill.pipeline.training.ranks import largest_of_ranks, num_ranks, on_first_rank, this_rank
 from trackmill.pipeline.training.recipe import Recipe, effective, stored_recipe
 from trackmill.pipeline.training.result import fill_network, frozen_tensors, write_result
 from trackmill.pipeline.training.saved_checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.schedule import learning_rate
 from trackmill.pipeline.training.steps import StepRows, peak_memory, run_step
+from trackmill.pipeline.training.stopping import NOT_ASKED, Stopping, StopWaiting, seconds_asked
 from trackmill.pipeline.training.telemetry import Telemetry
 from trackmill.pipeline.training.watchdog import Watchdog
 
 EVALUATION_PATIENCE = 20.0
 """How much longer than a step an evaluation may take before the watchdog speaks up."""
 SAVING_PATIENCE = 5.0
+_SAVING_MARGIN = 1.2
+"""A save may take so much longer than the one before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +107,9 @@ def train(
         module: what `task.build` gave, where that was called already; it is trained, so it cannot be used again.
         start: whole checkpoint to go on from, the same on all ranks; None to begin.
         history: settings that were changed during the run, see `changes.history_of`.
-        should_stop: called after every step; where it is true on one rank, all finish the step, save and return.
+        should_stop: called after every step; where it is true on one rank, all finish the step, save and return. A
+            `Stopping` knows how long ago it was asked: where `checkpoint.grace_s` would be over before the step were
+            saved, it is not, and the last checkpoint counts.
         on_checkpoint: called on every rank after each save with its URL and step. Here and nowhere else Ray gets its
             report: that waits until the controller has seen the one before, and all ranks must report equally often.
 
@@ -192,6 +197,7 @@ class _Run:
             samples_per_step=recipe.data.batch_size,
             config=stored_recipe(recipe),
             rank=self.rank,
+            ranks=self.world,
         )
         self.history = history
         for change in history:
@@ -205,6 +211,8 @@ class _Run:
         self.bad = 0
         self.status = "stopped"
         self._unmeasured = False
+        self._saved = start.step if start else 0  # the step that the newest checkpoint is of
+        self._save_s = 0.0  # what it took; 0: not known yet
         stack.push(lambda kind, error, trace: self.telemetry.close("failed" if kind else self.status))
 
     def to_the_end(
@@ -221,9 +229,17 @@ class _Run:
             else:
                 self.metrics.update(measured)
         while self.step < total and not stopped:
-            self._advance(batches)
+            try:
+                self._advance(self._broken_off_by(should_stop, batches))
+            except StopWaiting:
+                self.loader.batches_done = self.step * recipe.optim.accumulate  # a batch that just came is not used
+                self._flush_rows()
+                self._save_in_time(seconds_asked(should_stop), on_checkpoint)
+                stopped = True
+                break
             # A signal may reach ranks in different steps; were each to obey alone, the others would hang.
-            stopped = any_rank(should_stop(), self.device)
+            asked = largest_of_ranks(seconds_asked(should_stop), self.device)
+            stopped = asked > NOT_ASKED
             last = stopped or self.step == total
             save = last or self.owed or self.step % recipe.checkpoint.every == 0
             evaluate = self._evaluates(last=self.step == total)
@@ -232,7 +248,9 @@ class _Run:
             # After a step without numbers not the usual checkpoint, which would push out the one before the trouble
             # began, but the one that a stop wants: such a step has changed nothing.
             self.owed = save and not last and not self.health.healthy
-            if save and not self.owed:
+            if stopped and self.step < total:
+                self._save_in_time(asked, on_checkpoint)
+            elif save and not self.owed:
                 self._save(on_checkpoint)
             if evaluate:
                 # After the save: an evaluation that fails, for a wrong file say, costs no step.
@@ -243,7 +261,7 @@ class _Run:
                         self._save(on_checkpoint)
                     raise
                 if stopped and (self.owed or not save):
-                    self._save(on_checkpoint)
+                    self._save_in_time(on_first_rank(lambda: seconds_asked(should_stop)), on_checkpoint)
         done = self.step >= total and not (stopped and self._unmeasured)
         if done:
             news = self.health.at_the_end(whole=self.first_step == 0)
@@ -253,6 +271,41 @@ class _Run:
         self.status = "finished" if done else "stopped"
         return TrainingResult(
             step=self.step, total_steps=total, interrupted=not done, result=result, metrics=dict(self.metrics)
+        )
+
+    def _broken_off_by(self, should_stop: Callable[[], bool], batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches of one step; of a rank that is alone, a signal breaks off the wait for the first of them."""
+        if self.world > 1 or not isinstance(should_stop, Stopping):
+            return batches
+
+        def watched() -> Iterator[Any]:
+            with should_stop.may_break_off():
+                first = next(batches)
+            yield first
+            while True:  # not `yield from`: what is left of this generator would close the loader's when it goes
+                yield next(batches)
+
+        return watched()
+
+    def _save_in_time(self, asked_s: float, on_checkpoint: Callable[[str, int], None] | None) -> None:
+        """Save before a stop, if that can be done within what is left of `checkpoint.grace_s`.
+
+        A save that the kill ends would leave nothing behind either, but it would keep others from ending in order.
+        """
+        grace_s = self.recipe.checkpoint.grace_s
+        if self.step == self._saved:
+            return
+
+        def in_time() -> bool:
+            return not grace_s or not self._saved or asked_s + _SAVING_MARGIN * self._save_s <= grace_s
+
+        if on_first_rank(in_time):
+            self._save(on_checkpoint)
+            return
+        self.telemetry.event(
+            f"step {self.step:,} is not saved: the signal came {asked_s:.0f} s ago and a save takes "
+            f"{self._save_s:.0f} s, more than checkpoint.grace_s = {grace_s:g} leaves; the checkpoint of step "
+            f"{self._saved:,} counts, and {self.step - self._saved:,} steps are taken again"
         )
 
     def _advance(self, batches: Iterator[Any]) -> None:
@@ -360,6 +413,7 @@ class _Run:
 
     def _save(self, on_checkpoint: Callable[[str, int], None] | None) -> None:
         self.watchdog.stage("saving the checkpoint", self.step, patience=SAVING_PATIENCE)
+        began = time.monotonic()
         on_first_rank(self.telemetry.sync)  # a run that goes on from here finds the rows of all steps up to it
         kept, digest = effective(self.recipe)
         document = checkpoint.describe_checkpoint(
@@ -376,6 +430,9 @@ class _Run:
         url = checkpoint.save(
             self.output, self.step, self.engine, self._averaged(), document, self.recipe.checkpoint.keep
         )
+        self._saved, self._save_s = self.step, time.monotonic() - began
+        if self.rank == 0:
+            self.telemetry.checkpoint(self.step, self._save_s, checkpoint.bytes_of(url))
         if on_checkpoint is not None:
             on_checkpoint(url, self.step)
 

@@ -54,13 +54,13 @@ def on_first_rank(action: Callable[[], T]) -> T:
     return result
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is up on at least one rank; the same answer everywhere."""
+def largest_of_ranks(number: float, device: torch.device) -> float:
+    """The largest of the ranks' numbers; the same answer everywhere."""
     if not _several():
-        return flag
-    flags = torch.tensor(float(flag), device=device)
-    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-    return bool(flags.item())
+        return number
+    numbers = torch.tensor(number, dtype=torch.float32, device=device)
+    dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+    return float(numbers.item())
 
 
 def gather(values: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from trackmill.schemas.config import Settings
+from trackmill.pipeline.metrics.settings import MetricsSettings
 from trackmill.schemas.errors import MissingPackage
 
 
-class TelemetrySettings(Settings):
+class TelemetrySettings(MetricsSettings):
     """Where metrics go beside `metrics.jsonl`, which is always written."""
 
     every: int = Field(10, gt=0, description="Steps between two reports; ranks average their numbers once for each.")

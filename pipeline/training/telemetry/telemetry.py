@@ -11,10 +11,12 @@ from typing import Any, TextIO
 
 import orjson
 
+from trackmill.pipeline.metrics.settings import make_recorder, ray_runs
 from trackmill.pipeline.storage.credentials import scrub, scrub_values
 from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.training.telemetry.lines import JsonLines
+from trackmill.pipeline.training.telemetry.metrics import TrainingMetrics
 from trackmill.pipeline.training.telemetry.progress import TrainingProgress
 from trackmill.pipeline.training.telemetry.settings import TelemetrySettings, require_packages
 from trackmill.pipeline.training.telemetry.sinks import Background, Scalars, Sink
@@ -37,6 +39,7 @@ class Telemetry:
         samples_per_step: over all ranks.
         config: the resolved recipe.
         rank: of this process.
+        ranks: how many there are.
         stream: for progress and events; stderr.
         clock: for tests.
 
@@ -55,6 +58,7 @@ class Telemetry:
         samples_per_step: int,
         config: Mapping[str, Any] | None = None,
         rank: int = 0,
+        ranks: int = 1,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,6 +76,19 @@ class Telemetry:
         last = self._metrics.last_step or 0
         if last != start_step:
             self.event(f"metrics.jsonl ends at step {last:,}, and training goes on after step {start_step:,}")
+        recorder = make_recorder(settings, output, ray_runs())
+        self._numbers: TrainingMetrics | None = None
+        if recorder:
+            self._numbers = TrainingMetrics(
+                recorder,
+                output,
+                recipe=str((config or {}).get("name", "")),
+                task=str((config or {}).get("task", "")),
+                total_steps=total_steps,
+                start_step=start_step,
+                samples_per_step=samples_per_step,
+                ranks=ranks,
+            )
         self._sinks: list[Sink] = []
         self._start_sinks(settings, start_step, scrub_values(config or {}))
 
@@ -87,18 +104,24 @@ class Telemetry:
         self._metrics.append(rows)
         self._last_step = int(rows[-1]["step"])
         self._progress.row(rows[-1])
+        if self._numbers is not None:
+            self._numbers.steps(rows)
         self._send([(int(row["step"]), tagged(row)) for row in rows])
 
     def tick(self, step: int) -> None:
         """`step` is done, its numbers follow later: moves the progress line where steps are slow."""
         if self._on:
             self._progress.tick(step)
+            if self._numbers is not None:
+                self._numbers.tick(step)
 
     def evaluation(self, step: int, values: Mapping[str, float]) -> None:
         """Results of an evaluation after `step`, whose own row comes first. The same step again changes nothing."""
         if not self._on or (self._evaluations.last_step is not None and step <= self._evaluations.last_step):
             return
         self._evaluations.append([{"step": step, **values}])
+        if self._numbers is not None:
+            self._numbers.evaluation({name: float(value) for name, value in values.items()})
         shown = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())
         self.event(f"evaluation after step {step:,}: {shown}")
         self._send([(step, {f"evaluation/{name}": float(value) for name, value in values.items()})])
@@ -109,6 +132,11 @@ class Telemetry:
             return None
         values = {name: value for name, value in self._evaluations.last_row.items() if name != "step"}
         return {name: math.nan if value is None else float(value) for name, value in values.items()}
+
+    def checkpoint(self, step: int, seconds: float, num_bytes: int) -> None:
+        """A checkpoint was written, in so many seconds; for metrics alone."""
+        if self._on and self._numbers is not None:
+            self._numbers.checkpoint(step, seconds, num_bytes)
 
     def event(self, text: str) -> None:
         """One line for people, without credentials, and the same with its time in `events.jsonl`."""
@@ -154,6 +182,8 @@ class Telemetry:
         status = status or ("finished" if self._last_step >= self._total_steps else "stopped")
         self._on = False
         self._progress.close()
+        if self._numbers is not None:
+            self._numbers.close()
         self._each(lambda sink: sink.close(status))
         for lines in (self._metrics, self._evaluations, self._events):
             try:

@@ -1,0 +1,1 @@
+"""Numbers for Prometheus: defined once, and exported by Ray, by a port of this process, or in a text file."""
