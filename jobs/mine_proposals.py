@@ -239,10 +239,11 @@ def mine(options: Options, config: MineConfig, sidecars: list[Request], part: Pa
             say(f"{count} other processes are mining into this output, or died there a moment ago: {known}")
         shared = SharedRun(prepared, claims, options.only_quarantined, part, not options.own_share_only, options.wait)
         progress = mining.begin_progress(prepared, options.only_quarantined, part)
+        progress.metrics = mining.begin_metrics(prepared)
         try:
             outcome = mining.execute(
                 prepared,
-                lambda: make_executor(prepared, progress.tick)[0],
+                lambda: make_executor(prepared, progress.tick, progress.worker_died)[0],
                 progress,
                 options.only_quarantined,
                 shared=shared,
@@ -292,7 +293,9 @@ def _say_plan(prepared: Run) -> None:
         say(f"{len(prepared.unclaimed)} files are not understood by any source and left alone: {shown}, ...{advice}")
 
 
-def make_executor(prepared: Run, tick: Callable[..., None]) -> tuple[mining.Executor, int, float]:
+def make_executor(
+    prepared: Run, tick: Callable[..., None], died: Callable[[], None] = lambda: None
+) -> tuple[mining.Executor, int, float]:
     """The executor that the settings ask for, the number of its workers and of its GPUs."""
     run_settings = prepared.config.run
     if run_settings.executor == "inline":
@@ -301,7 +304,7 @@ def make_executor(prepared: Run, tick: Callable[..., None]) -> tuple[mining.Exec
         return InlineExecutor(prepared.job(), tick), 1, 0
     from trackmill.pipeline.mining.pool import RayPool
 
-    pool = RayPool(prepared.job(), run_settings, prepared.uses_gpu, tick)
+    pool = RayPool(prepared.job(), run_settings, prepared.uses_gpu, tick, died)
     stop_on_sigterm()  # starting Ray puts its own handler there
     return pool, pool.size, pool.gpus
 

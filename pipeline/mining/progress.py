@@ -34,6 +34,11 @@ class MiningProgress(WorkProgress):
             items, frames, _ = self._now()
             self.metrics.tick(states, items, frames)
 
+    def worker_died(self) -> None:
+        """A worker died, or was lost with its machine."""
+        if self.metrics is not None:
+            self.metrics.worker_died()
+
     def close(self) -> None:
         """See `WorkProgress.close`."""
         super().close()

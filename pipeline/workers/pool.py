@@ -291,6 +291,7 @@ class WorkerPool(Generic[R]):
 
     def _lose(self, number: int, error: RayError) -> None:
         """A worker is gone: look up what it had in hand."""
+        self.worker_died()
         slot = self._slots.pop(number)
         self.worker_died()
         self._heirs.pop(number, None)
