@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "pipeline.console",
         "pipeline.formats",
         "pipeline.media",
+        "pipeline.metrics",
         "pipeline.ray_cluster",
         "pipeline.drain",
     ),
