@@ -6,14 +6,15 @@ import math
 from collections.abc import Iterable
 
 from trackmill.pipeline.status.state import Holder, Sign
-from trackmill.pipeline.storage.file_times import FileTime
+from trackmill.pipeline.storage.claims import FOLDER, at_work
+from trackmill.pipeline.storage.file_times import FileTime, list_times
+from trackmill.pipeline.storage.files import join
 from trackmill.pipeline.storage.output_lock import EXPIRES_S, NAME, holder
 from trackmill.pipeline.storage.owner import Owner
-from trackmill.pipeline.storage.processes import is_alive, machine
 
 
 def holders_of(output: str, files: Iterable[FileTime], now: float) -> tuple[list[Holder], list[Sign]]:
-    """Who holds the output, and the beat of its lock as a sign of life.
+    """Who holds the output or works on units of it, and their beats as signs of life.
 
     Args:
         output: root URL of what is locked.
@@ -23,14 +24,19 @@ def holders_of(output: str, files: Iterable[FileTime], now: float) -> tuple[list
     Raises:
         OSError: storage failed.
     """
-    beat = next((file.modified for file in files if file.name == NAME), None)
-    owner = holder(output) if beat is not None else None
-    if beat is None or owner is None:
-        return [], []
-    age = age_of(beat, now)
-    alive = _is_alive(owner, age)
-    sign = [Sign(what="the lock's beat", age_s=age, progress=False)] if math.isfinite(age) else []
-    return [Holder(who=_named(owner), since=owner.since, beat_s=age, alive=alive)], sign
+    beats: list[tuple[Owner, float]] = []
+    lock = next((file.modified for file in files if file.name == NAME), None)
+    owner = holder(output) if lock is not None else None
+    if lock is not None and owner is not None:
+        beats.append((owner, age_of(lock, now)))
+    times = {file.name: file.modified for file in list_times(join(output, FOLDER))}
+    for worker in at_work(output) if times else []:
+        beats.append((worker, age_of(times.get(f"by-{worker.token}.json", math.nan), now)))
+    holders = [
+        Holder(who=_named(owner), since=owner.since, beat_s=age, alive=_is_alive(owner, age)) for owner, age in beats
+    ]
+    ages = [age for _, age in beats if math.isfinite(age)]
+    return holders, [Sign(what="a process's beat", age_s=min(ages), progress=False)] if ages else []
 
 
 def age_of(modified: float, now: float) -> float:
@@ -39,9 +45,8 @@ def age_of(modified: float, now: float) -> float:
 
 
 def _is_alive(owner: Owner, beat_s: float) -> bool:
-    if owner.machine == machine():
-        return is_alive(owner.pid, owner.started)
-    return beat_s <= EXPIRES_S
+    here = owner.alive_here
+    return beat_s <= EXPIRES_S if here is None else here
 
 
 def _named(owner: Owner) -> str:

@@ -10,6 +10,9 @@ from trackmill.pipeline.console.words import duration, readable_bytes
 from trackmill.pipeline.status.pace import RECENT_S
 from trackmill.pipeline.status.state import CheckpointSeen, Quarantine, Status
 
+_HOLDERS = 5
+"""Processes that are named."""
+
 
 def lines(status: Status) -> Iterator[str]:
     """What people read, one thing a line."""
@@ -87,7 +90,11 @@ def _checkpoint(checkpoint: CheckpointSeen) -> str:
 
 
 def _holders(status: Status) -> Iterator[str]:
-    for holder in status.holders:
+    # Of a thousand workers a few are enough; the dead come last.
+    shown = sorted(status.holders, key=lambda holder: (not holder.alive, holder.beat_s))[:_HOLDERS]
+    if len(status.holders) > len(shown):
+        yield f"{len(status.holders):,} processes, {sum(each.alive for each in status.holders):,} of them alive"
+    for holder in shown:
         beat = f"its last beat is {duration(holder.beat_s)} old" if math.isfinite(holder.beat_s) else "no beat is known"
         yield f"{clean(holder.who)}, since {clean(holder.since)}; {beat}" + ("" if holder.alive else ": it is dead")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -18,6 +19,7 @@ from trackmill.pipeline.sidecars.run import make_sidecar
 from trackmill.pipeline.status import data_set, quarantined
 from trackmill.pipeline.status.lines import lines
 from trackmill.pipeline.status.look import look
+from trackmill.pipeline.storage.claims import Claims
 from trackmill.pipeline.storage.output_lock import NAME, locked
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
@@ -95,7 +97,7 @@ def test_who_holds_it(tmp_path: Path) -> None:
         status = look(str(tmp_path))
         assert status.state == "going"
         assert status.holders[0].alive and f"process {os.getpid()}" in status.holders[0].who
-        assert status.signs[0].what == "the lock's beat" and not status.signs[0].progress
+        assert status.signs[0].what == "a process's beat" and not status.signs[0].progress
         held = json.loads((tmp_path / NAME).read_text())
         # Of another machine nothing is known but when the file was written.
         other = {**held, "machine": "elsewhere-1", "host": "elsewhere"}
@@ -107,6 +109,18 @@ def test_who_holds_it(tmp_path: Path) -> None:
         assert (status.state, status.holders[0].alive) == ("stopped", False)
         assert "it is dead" in "\n".join(lines(status))
         (tmp_path / NAME).write_text(json.dumps(held))
+
+
+def test_who_works_on_units_of_it(tmp_path: Path) -> None:
+    make_receipts(str(tmp_path), units=1, items=2, planned=2)
+    with contextlib.closing(Claims(str(tmp_path), "mine")) as claims:
+        claims.join()
+        claims.claim(["part-00000001"])
+        status = look(str(tmp_path))
+        assert status.state == "going"
+        assert [(each.alive, f"process {os.getpid()}" in each.who) for each in status.holders] == [(True, True)]
+        assert status.signs[0].what == "a process's beat"
+    assert look(str(tmp_path)).state == "stopped"
 
 
 def test_of_a_large_plan_only_the_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
