@@ -47,8 +47,12 @@ class Raylets:
         )
         port, dashboard = free_port(), free_port()
         self.dashboard = f"http://127.0.0.1:{dashboard}"
-        self._start("head", "--head", f"--port={port}", "--num-cpus=0", f"--dashboard-port={dashboard}")
-        self._start("second", f"--address=127.0.0.1:{port}", "--num-cpus=2")
+        try:
+            self._start("head", "--head", f"--port={port}", "--num-cpus=0", f"--dashboard-port={dashboard}")
+            self._start("second", f"--address=127.0.0.1:{port}", "--num-cpus=2")
+        except BaseException:
+            self.stop()
+            raise
 
     def _start(self, name: str, *arguments: str) -> None:
         for attempt in range(_TRIES):
