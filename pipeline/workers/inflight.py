@@ -1,6 +1,6 @@
 """Which items a worker had in its hands when it died.
 
-A worker notes the items it reads and works on in a small file on its own machine (2 microseconds a note), and the units
+A worker notes the items it reads and works on in a small file on its own machine (some microseconds a note), and the units
 that it is publishing. The file survives the worker, so a death is charged to the item that caused it and to no other;
 when the whole machine is gone the file is gone too, and then no item is to blame.
 """
@@ -8,6 +8,7 @@ when the whole machine is gone the file is gone too, and then no item is to blam
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import struct
 import threading
@@ -45,7 +46,12 @@ class InFlightNote:
 
     def __init__(self) -> None:
         self.path = str(scratch_path(str(scratch_folder() / "in-hand")))
-        self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        os.pwrite(handle, bytes(_RECORD.size), 0)
+        # Memory that is the file: a note costs no call of the system, in which another thread would get its turn while
+        # the model waits. What stands in it outlives the process, as what was written would.
+        self._map: mmap.mmap | None = mmap.mmap(handle, _RECORD.size)
+        os.close(handle)
         self._lock = threading.Lock()
         self._hands: set[tuple[int, int]] = set()
         self._publishing: set[int] = set()
@@ -86,19 +92,19 @@ class InFlightNote:
             self._write()
 
     def _write(self) -> None:
-        if self._handle < 0:
-            return  # a thread that outlives its worker; the number may belong to another file by now
+        if self._map is None:
+            return  # a thread that outlives its worker
         units = [*sorted(self._publishing), *[_NOTHING] * _UNITS][:_UNITS]
         hands = [number for hand in sorted(self._hands) for number in hand]
-        os.pwrite(
-            self._handle, _RECORD.pack(*self._overdue, *units, *[*hands, *[_NOTHING] * 2 * HANDS][: 2 * HANDS]), 0
-        )
+        hands = [*hands, *[_NOTHING] * 2 * HANDS][: 2 * HANDS]
+        self._map[:] = _RECORD.pack(*self._overdue, *units, *hands)
 
     def remove(self) -> None:
         """The worker ends in good order."""
         with self._lock:
-            os.close(self._handle)
-            self._handle = -1
+            if self._map is not None:
+                self._map.close()
+            self._map = None
         os.unlink(self.path)
 
 
