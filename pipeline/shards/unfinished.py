@@ -14,6 +14,9 @@ from trackmill.pipeline.shards.row_checks import digests
 from trackmill.pipeline.storage.files import basename, list_files
 from trackmill.pipeline.storage.parquet.on_disk import StoredTable
 
+_MAX_PLAN_BYTES = 256 << 30
+"""Only a row group of a plan is ever in memory."""
+
 _UNIT = pa.schema([("unit", pa.int64())])
 _PLANNED = pa.schema([("source_id", pa.string()), ("unit", pa.int64())])
 _ID = pa.schema([("source_id", pa.string())])
@@ -72,7 +75,7 @@ def _plans(layout: Layout) -> list[str]:
 
 
 def _groups(url: str, schema: pa.Schema) -> Iterator[pa.Table]:
-    table = StoredTable(url)
+    table = StoredTable(url, _MAX_PLAN_BYTES)
     try:
         for number in range(len(table.group_rows)):
             yield typed_table(table.group(number), schema)

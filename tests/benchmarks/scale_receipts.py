@@ -195,11 +195,11 @@ def rows(sizes: Sequence[int] = SIZES) -> Iterator[str]:
             write_receipts(root, size)
             asked: dict[str, dict[str, float]] = {}
             if size == min(sizes):
-                asked = {step: _in_a_process(step, f"counted://{root}") for step in STEPS[:-1]}
+                asked = {step: in_a_process(step, f"counted://{root}") for step in STEPS[:-1]}
             for step in STEPS:
                 if step == "manifest":
                     shutil.rmtree(f"{root}/receipts")
-                found = _in_a_process(step, root)
+                found = in_a_process(step, root)
                 kinds = {kind: count / size for kind, count in asked.get(step, {}).items() if kind.isupper()}
                 told = ", ".join(f"{count:.4f} {kind}" for kind, count in sorted(kinds.items()))
                 yield (
@@ -208,7 +208,8 @@ def rows(sizes: Sequence[int] = SIZES) -> Iterator[str]:
                 )
 
 
-def _in_a_process(step: str, root: str) -> dict[str, float]:
+def in_a_process(step: str, root: str) -> dict[str, float]:
+    """`measure` in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.scale_receipts", "--measure", step, root]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
