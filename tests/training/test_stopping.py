@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,7 +92,9 @@ def test_a_step_is_saved_if_there_is_time(
 
     now = [0.0]
     monkeypatch.setattr(checkpoint, "save", slow)
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    # The loop's clock alone: whatever waits with a timeout needs one that goes.
+    clocks = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr(loop, "time", clocks)
     recipe = tiny_recipe(data, checkpoint={"grace_s": grace_s}, watchdog={"timeout_s": 0})
     stopped = worker(recipe.model_dump(), str(tmp_path), device="cpu", should_stop=AskedAt(11, ago_s))
     monkeypatch.undo()
