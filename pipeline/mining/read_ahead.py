@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +62,10 @@ class ReadAhead:
         finally:
             arrivals.abandon()
 
+    def expect(self, items: Sequence[WorkItem]) -> None:
+        """Say which items come together; see `ItemReader.expect`."""
+        self._reader.expect(items)
+
     def read(self, task: UnitTask, kept: KeptUnit, position: int, item: WorkItem) -> Arrival:
         """Read one item."""
         self._note.take(task.unit, position)
@@ -104,6 +108,7 @@ class Arrivals:
     def __init__(self, reads: ReadAhead, task: UnitTask, kept: KeptUnit, ahead: int) -> None:
         self._reads, self._task, self._kept = reads, task, kept
         wanted = [(place, item) for place, item in zip(task.positions, task.items) if place not in task.poisoned]
+        reads.expect([item for _, item in wanted])
         self._left = deque(wanted)
         self._len = len(wanted)
         self._asked: deque[Future[Arrival]] = deque()

@@ -6,7 +6,10 @@ results for good items, and a debugger that can follow.
 
 from __future__ import annotations
 
+import contextlib
 import traceback
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +24,14 @@ from trackmill.pipeline.sources import open_source, settings_class, sources_of
 from trackmill.pipeline.sources.base import ReadSettings, Source
 from trackmill.pipeline.sources.check import BadMedia, check_media
 from trackmill.pipeline.storage.credentials import error_text, protocol_of
+from trackmill.pipeline.storage.files import is_local, read_once
+from trackmill.pipeline.storage.windows import MAX_WINDOW_BYTES, Range, Windows, reading_through
 from trackmill.schemas.media import Media, WorkItem
+
+_BATCHES = 3
+"""Units whose items may be read or asked for at the same time, and one more."""
+
+_SHARE_OF_MEMORY = 64
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +57,19 @@ def item_limits(settings: RunSettings) -> Limits | None:
     return Limits(settings.item_memory_bytes, settings.item_timeout_s) if settings.isolate else None
 
 
+def window_bytes(settings: RunSettings) -> int:
+    """Largest piece of a tar that is fetched at once: little beside what reading an item may take."""
+    return min(MAX_WINDOW_BYTES, settings.item_memory_bytes // _SHARE_OF_MEMORY or MAX_WINDOW_BYTES)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """Items that come together."""
+
+    items: list[WorkItem]
+    names: set[str]
+
+
 class ItemReader:
     """Reads items one after the other, in a child process if limits are set.
 
@@ -60,6 +83,9 @@ class ItemReader:
         self._local = LocalObject(Sources, args)
         limits = item_limits(config.run)
         self._remote = RemoteObject(Sources, args, limits) if limits is not None else None
+        self._window_bytes = window_bytes(config.run)
+        self._batches: deque[_Batch] = deque(maxlen=_BATCHES)
+        self._told: _Batch | None = None
 
     def start(self) -> None:
         """Get ready before the first item.
@@ -69,6 +95,15 @@ class ItemReader:
         """
         if self._remote is not None:
             self._remote.start()
+
+    def expect(self, items: Sequence[WorkItem]) -> None:
+        """Say which items come together: neighbours in a remote tar are then fetched by one request.
+
+        Those of the unit before are still expected. Any thread may call it.
+        """
+        remote = [item for item in items if not is_local(item.uri)]
+        if len(remote) > 1:
+            self._batches.append(_Batch(remote, {item.source_id for item in remote}))
 
     def read(self, item: WorkItem) -> Reading:
         """Fetch and decode one item.
@@ -84,15 +119,28 @@ class ItemReader:
             calls = self._remote
         try:
             try:
+                self._tell(calls, item)
                 reading: Reading = calls.call("read", item)
             except ReaderDied:
                 # Once more: the process may have been killed for another reason, such as a machine without free memory.
+                self._told = None
                 reading = calls.call("read", item)
         except (LimitReached, CallFailed) as error:
+            self._told = None  # the process is another one, or may be
             reading = _refused(item, error)
         if reading.broken:
             raise BadMedia(reading.broken)
         return reading
+
+    def _tell(self, calls: Calls, item: WorkItem) -> None:
+        batch = next((each for each in tuple(self._batches) if item.source_id in each.names), None)
+        if batch is None or batch is self._told:
+            return
+        self._told = batch
+        try:
+            calls.call("expect", batch.items, self._window_bytes)
+        except (LimitReached, CallFailed):
+            self._batches.remove(batch)  # without it each range is fetched by itself
 
     def interrupt(self) -> None:
         """End what another thread is reading."""
@@ -121,11 +169,28 @@ class Sources:
         self._own = settings_class(name)(**own)
         self._names = sources_of(name)  # imports them, which is no item's time
         self._open: dict[str, Source] = {}
+        self._windows: Windows | None = None
+
+    def expect(self, items: Sequence[WorkItem], max_bytes: int) -> None:
+        """Get ready to fetch the byte ranges of these items by few requests; they take the place of others."""
+        self.close()
+        ranges: list[Range] = []
+        for item in items:
+            with contextlib.suppress(Exception):  # reading the item tells what is wrong with it
+                ranges += [Range(*each) for each in self._source(item).ranges(item)]
+        self._windows = Windows(ranges, read_once, max_bytes)
+
+    def close(self) -> None:
+        """Let go of what was fetched beforehand."""
+        windows, self._windows = self._windows, None
+        if windows is not None:
+            windows.close()
 
     def read(self, item: WorkItem) -> Reading:
         """Media, or the verdict on an item that has none; raises `MemoryError` alone."""
         try:
-            media = self._source(item).read(item)
+            with reading_through(self._windows):
+                media = self._source(item).read(item)
             if is_outside(self._name):
                 check_media(item.source, media)
         except MemoryError:

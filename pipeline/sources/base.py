@@ -149,6 +149,13 @@ class Source(ABC):
             OSError: it could not be fetched.
         """
 
+    def ranges(self, item: WorkItem) -> list[tuple[str, int, int]]:
+        """Byte ranges (file, offset, length) that `read` is going to fetch, so that neighbours come by one request.
+
+        They may be left out, and may be wrong: what `read` fetches then comes by itself.
+        """
+        return [(item.uri, item.offset, item.length)] if item.offset >= 0 else []
+
 
 def file_item(
     source: str,

@@ -124,6 +124,11 @@ class Sa1b(Source):
             conversions=picture.conversions,
         )
 
+    def ranges(self, item: WorkItem) -> list[tuple[str, int, int]]:
+        """Those of the picture and of its annotations."""
+        notes = orjson.loads(item.details).get("json")
+        return super().ranges(item) + ([(item.uri, *notes)] if isinstance(notes, list) else [])
+
     def _raise_planned_error(self, item: WorkItem, details: dict[str, Any]) -> None:
         raise_explained(item.source_id, details)
         if details.get("picture") is False:

@@ -18,12 +18,15 @@ from trackmill.pipeline.sources.images import picture_media
 from trackmill.pipeline.sources.tar_index import SUFFIXES as TARS
 from trackmill.pipeline.sources.tar_index import explain, index_tars, raise_explained
 from trackmill.pipeline.sources.tar_members import TarIndex
-from trackmill.pipeline.sources.zip_directory import ZipEntry
+from trackmill.pipeline.sources.zip_directory import MEMBER, ZipEntry
 from trackmill.pipeline.sources.zip_index import index_zips, read_member
 from trackmill.pipeline.storage.files import FileInfo, basename
 from trackmill.schemas.media import Media, WorkItem
 
 ZIPS = (".zip",)
+
+_MOST_NAME_BYTES = 512
+"""Name and extra field of most members of zips; of a member with longer ones the end is read by itself."""
 
 
 class WebDataset(Source):
@@ -59,6 +62,13 @@ class WebDataset(Source):
         else:
             data = fetch_bytes(item.uri, item.offset, item.length, max_bytes=limit)
         return picture_media(data, item.source_id, self.settings)
+
+    def ranges(self, item: WorkItem) -> list[tuple[str, int, int]]:
+        """That of the picture; of a member of a zip with the header in front of it, whose length is only in there."""
+        entry = orjson.loads(item.details).get("zip")
+        if not entry:
+            return super().ranges(item)
+        return [(item.uri, entry["offset"], MEMBER.size + _MOST_NAME_BYTES + entry["packed"])]
 
     def _in_tar(self, uri: str, index: TarIndex | str) -> list[WorkItem]:
         items = [

@@ -25,6 +25,7 @@ from trackmill.pipeline.storage.names import escaped, existing_in_store, existin
 from trackmill.pipeline.storage.pipes import open_local
 from trackmill.pipeline.storage.secrets.signed_urls import is_signed, with_signature, without_signature
 from trackmill.pipeline.storage.whole_objects import can_get_whole, get_whole, too_large
+from trackmill.pipeline.storage.windows import from_window
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 
 T = TypeVar("T")
@@ -362,12 +363,22 @@ def read_bytes(
             return _read_whole(fs, path, url, limit, size)
         if limit is not None and length > limit:
             raise too_large(url, length, limit)
+        ahead = from_window(url, offset, length)
+        if ahead is not None:
+            return ahead
         data: bytes = fs.cat_file(path, start=offset, end=offset + length)
         if len(data) != length:
             raise ShortRead(f"{redact(url)}: {len(data)} of {length} bytes arrived")
         return data
 
     return retry(read, url)
+
+
+def read_once(url: str, begin: int, end: int) -> bytes:
+    """Bytes `begin` to `end` of a remote file in one attempt, fewer where it ends before; for `storage.windows`."""
+    fs, path = filesystem(url)
+    data: bytes = fs.cat_file(path, start=begin, end=end)
+    return data
 
 
 def _read_whole(fs: Any, path: str, url: str, limit: int | None, listed: int | None) -> bytes:
