@@ -195,7 +195,8 @@ class _Places:
 
     def __init__(self, needs_boxes: bool) -> None:
         self._needs_boxes = needs_boxes
-        self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in _KINDS}
+        self._columns: dict[str, NDArray[Any]] = {name: np.empty(0, kind) for name, kind in _KINDS.items()}
+        self._count = 0
         self.shards: dict[str, int] = {}
         """By the name of a shard: its number in the column `shard`."""
         self.left_out = 0
@@ -216,13 +217,20 @@ class _Places:
 
     def add_columns(self, columns: dict[str, NDArray[Any]]) -> None:
         """Add samples by their columns."""
+        end = self._count + len(columns["shard"])
         for name, values in columns.items():
-            self._columns[name].append(values.astype(_KINDS[name]))  # a copy, which holds no table
+            column = self._columns[name]
+            if end > len(column):
+                # In place: parts that are joined in the end would be in memory twice.
+                column.resize(max(end, len(column) * 5 // 4), refcheck=False)
+            column[self._count : end] = values
+        self._count = end
 
     def take(self, name: str) -> NDArray[Any]:
         """A column, which is forgotten here."""
-        parts = self._columns.pop(name)
-        return np.concatenate(parts) if parts else np.empty(0, _KINDS[name])
+        column = self._columns.pop(name)
+        column.resize(self._count, refcheck=False)
+        return column
 
 
 _KINDS: dict[str, Any] = {
