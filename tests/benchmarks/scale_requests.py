@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import fsspec
 import orjson
 
 from tests.benchmarks import dummy_proposer
-from tests.benchmarks.mining import install_dummy
 from tests.make_media import jpeg_bytes, make_scene, sa1b_document
 from tests.object_store import ObjectStore, Sparse, object_store
 from tests.sources.test_tar_headers import ZEROS, header, member
+from trackmill.models import registry
 from trackmill.pipeline.mining.inline import InlineExecutor
 from trackmill.pipeline.mining.prepare import Run, prepare_mining
 from trackmill.pipeline.mining.run import begin_progress, execute
@@ -37,21 +38,26 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--tar-members", type=int, default=22_000, help="of the tar that is only walked; 0: none")
     options = parser.parse_args()
-    print(table(options.items))
+    print("\n".join(table(options.items)))
     if options.tar_members:
         print(walked(options.tar_members))
 
 
-def table(sizes: list[int]) -> str:
+def rows(sizes: Sequence[int]) -> Iterator[str]:
+    """Lines for `tests.benchmarks.scale`: real requests take too long for its sizes, so there are fewer items here."""
+    yield from table([size for size in (100, 1000, 10_000) if size <= max(sizes)])
+    yield walked(22_000)
+
+
+def table(sizes: Sequence[int]) -> Iterator[str]:
     """Rows of requests an item, for each kind of input and each number of items."""
-    lines = [f"{'requests an item':<17}{'items':>8}{'stage':>10}   HEAD    GET    PUT   LIST    all"]
+    yield (f"{'requests an item':<17}{'items':>8}{'stage':>10}   HEAD    GET    PUT   LIST    all")
     for kind in KINDS:
         for items in sizes:
             for stage, counts in measured(kind, items).items():
                 each = [counts[name] / items for name in ("HEAD", "GET", "PUT", "LIST")]
                 numbers = "".join(f"{number:7.3f}" for number in [*each, counts.total() / items])
-                lines.append(f"{kind:<17}{items:>8}{stage:>10}{numbers}")
-    return "\n".join(lines)
+                yield f"{kind:<17}{items:>8}{stage:>10}{numbers}"
 
 
 def measured(kind: str, items: int) -> dict[str, Counter[str]]:
@@ -64,7 +70,9 @@ def measured(kind: str, items: int) -> dict[str, Counter[str]]:
     found: dict[str, Counter[str]] = {}
     with object_store() as store:
         fill(store, kind, items)
-        install_dummy()
+        # By the module's name, as in `tests.benchmarks.mining`, which would bring Ray along.
+        dummy = "tests.benchmarks.dummy_proposer:DummyProposer"
+        registry.PROPOSERS["graph"] = replace(registry.PROPOSERS["graph"], target=dummy)
         dummy_proposer.PROPOSAL_S = 0
 
         def run(make: Callable[[], Run], stage: str) -> Run:

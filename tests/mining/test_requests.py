@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.benchmarks import dummy_proposer, scale_requests
 from tests.make_media import make_sa1b_folder, make_sa1b_tar
 from tests.object_store import ObjectStore, object_store
+from trackmill.models import registry
 from trackmill.pipeline.mining.reading import ItemReader, window_bytes
 from trackmill.pipeline.mining.settings import RunSettings, mine_config
 from trackmill.pipeline.sources.claiming import claim_files, list_inputs
@@ -76,3 +78,14 @@ def test_windows_take_a_small_share_of_an_items_memory() -> None:
     assert window_bytes(RunSettings()) == 16 << 20
     assert window_bytes(RunSettings(item_memory_bytes=64 << 20)) == 1 << 20
     assert window_bytes(RunSettings(item_memory_bytes=0)) == 16 << 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "most"), [("folders", 3), ("official tars", 1), ("webdataset tars", 1)])
+def test_all_of_a_run(kind: str, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planning, mining, publishing and summing up, of a data set that is small beside those that matter."""
+    monkeypatch.setitem(registry.PROPOSERS, "graph", registry.PROPOSERS["graph"])
+    monkeypatch.setattr(dummy_proposer, "PROPOSAL_S", 0)
+    counts = scale_requests.measured(kind, 1500)
+    assert (counts["planning"].total() + counts["mining"].total()) / 1500 <= most, counts
+    assert counts["resuming"].total() / 1500 <= 0.2
