@@ -1,8 +1,8 @@
 """Which items a worker had in its hands when it died.
 
 A worker notes the items it reads and works on in a small file on its own machine (some microseconds a note), and the
-units that it is publishing. The file survives the worker, so a death is charged to the item that caused it and to no other;
-when the whole machine is gone the file is gone too, and then no item is to blame.
+units that it is publishing. The file survives the worker, so a death is charged to the item that caused it and to
+no other; when the whole machine is gone the file is gone too, and then no item is to blame.
 """
 
 from __future__ import annotations
