@@ -9,18 +9,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import Field
 
 from trackmill.pipeline.media.limits import MAX_FRAMES, MAX_PIXELS
-from trackmill.pipeline.sources.item_columns import ItemSorter
 from trackmill.pipeline.storage.files import FileInfo
-from trackmill.pipeline.storage.listing import Listing
 from trackmill.schemas.config import Settings
 from trackmill.schemas.keys import sample_key
 from trackmill.schemas.media import Media, WorkItem
+
+if TYPE_CHECKING:
+    # Both need pyarrow, which `mine --help` can do without.
+    from trackmill.pipeline.sources.item_columns import ItemSorter
+    from trackmill.pipeline.storage.listing import Listing
 
 
 class ReadSettings(Settings):
