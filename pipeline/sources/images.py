@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING
 
 from trackmill.pipeline.media.fetching import fetch_bytes
 from trackmill.pipeline.media.pictures import decode_picture
 from trackmill.pipeline.sources.base import Claim, ReadSettings, Source
-from trackmill.pipeline.sources.item_columns import ItemSorter, file_rows
 from trackmill.pipeline.storage.files import FileInfo, basename
-from trackmill.pipeline.storage.listing import Listing
 from trackmill.schemas.keys import sample_key
 from trackmill.schemas.media import Frame, Media, WorkItem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from trackmill.pipeline.sources.item_columns import ItemSorter
+    from trackmill.pipeline.storage.listing import Listing
 
 SUFFIXES = (
     ".jpg",
@@ -59,6 +61,11 @@ class Images(Source):
 
     def claim_columns(self, listing: Listing, items: ItemSorter) -> Listing:
         """As `claim`."""
+        # Here, because `track --help` asks for nothing but the suffixes, and pyarrow takes a third of a second.
+        import pyarrow.compute as pc
+
+        from trackmill.pipeline.sources.item_columns import file_rows
+
         taken = False
         for batch in listing.batches():
             uris = batch["uri"].filter(_are_pictures(batch))
@@ -79,6 +86,8 @@ class Images(Source):
 
 
 def _are_pictures(batch: pa.RecordBatch) -> pa.Array:
+    import pyarrow.compute as pc
+
     return pc.match_substring_regex(batch["uri"], _PICTURE)
 
 

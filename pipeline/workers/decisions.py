@@ -126,8 +126,9 @@ class Decisions:
         return self._in_hand
 
     def tasks_of(self, worker: int) -> Mapping[int, UnitTask]:
-        """The units that a worker has, by their numbers, in the order in which it got them."""
-        return self._workers[worker].tasks
+        """Units of a worker by their numbers, in the order in which it got them; none of one that was let go."""
+        state = self._workers.get(worker)
+        return state.tasks if state is not None else {}
 
     def drain(self) -> None:
         """The run is to end: nobody is started, and no unit is given any more."""
@@ -237,7 +238,9 @@ class Decisions:
             PoolFailed: the third death in a row of a worker that was starting while nobody was at work, or see
                 `failed`.
         """
-        state = self._workers.pop(worker)
+        state = self._workers.pop(worker, None)
+        if state is None:
+            return  # it was let go, and had nothing any more
         self._forget(worker, state)
         if not state.name:
             self._starting -= 1

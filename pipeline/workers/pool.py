@@ -293,7 +293,6 @@ class WorkerPool(Generic[R]):
         """A worker is gone: look up what it had in hand."""
         self.worker_died()
         slot = self._slots.pop(number)
-        self.worker_died()
         self._heirs.pop(number, None)
         with contextlib.suppress(Exception):
             ray.kill(slot.actor)  # unavailable is not dead: make sure that it does not write on
@@ -379,7 +378,10 @@ class WorkerPool(Generic[R]):
         return states
 
     def _retire(self, number: int) -> None:
-        actor = self._slots.pop(number).actor
+        slot = self._slots.pop(number, None)
+        if slot is None:
+            return  # it died before it could be told to stop
+        actor = slot.actor
         self.light.gone(number)
         self._retired[number] = actor, time.monotonic() + _STOP_S
         self._ask(_Call(_What.STOP, number), actor.stop.remote())

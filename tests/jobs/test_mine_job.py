@@ -199,7 +199,7 @@ def test_printed_settings_tell_those_of_the_sources(capsys: pytest.CaptureFixtur
         (["--input", "docs", "--max-quarantined", "many"], "--max-quarantined"),
         (["--input", "x.jpg", "--proposer", "annotations", "--source", "images"], "needs annotations"),
         (["--only-quarantined"], "nothing was mined"),
-        (["--only-quarantined", "--plan-only"], "goes with neither"),
+        (["--only-quarantined", "--plan-only"], "--plan-only does not go with --only-quarantined"),
         (["--input", "x.jpg", "--proposer", "sam"], "weights"),
     ],
 )

@@ -126,7 +126,9 @@ def test_mining_whose_errors_hold_secrets(
     def break_down(*args: Any) -> Any:
         raise KeyError("; ".join(cases))
 
-    monkeypatch.setattr("trackmill.pipeline.mining.prepare.prepare_mining", break_down)
+    monkeypatch.setattr("trackmill.pipeline.mining.joining.prepare_mining", break_down)
+    # Into another output: one that holds something refuses another licence before it breaks down.
+    command[1] = str(planted / "another")
     assert mine_proposals.main([*command, "--set", "read.license=hf_" + drawn(34)]) == 1
     assert list((planted / "temporary").glob("trackmill-mine-*.log"))
     check(planted, "".join(capfd.readouterr()), words)

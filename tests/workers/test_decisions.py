@@ -312,6 +312,16 @@ def test_a_successor_that_dies_is_followed_by_another_and_one_whose_predecessor_
     assert (who, task.unit) == (heir + 1, 1)
 
 
+def test_one_that_was_let_go_may_be_asked_about_and_may_die_before_it_is_stopped() -> None:
+    decisions = pool(units=2)
+    number, _ = only(decisions)
+    decisions.failed(number, UnitDropped("unit 0: dropped"), 0)  # it leaves, and has nothing any more
+    assert decisions.tasks_of(number) == {}
+    decisions.died(number, GONE, None)
+    orders = decisions.orders()
+    assert (orders.stop, len(orders.start)) == ([number], 1) and decisions.units_in_hand == 0
+
+
 def test_of_many_that_have_done_enough_a_few_are_succeeded_at_a_time() -> None:
     decisions = pool(units=99, size=16, recycle=1)
     for number, task in begin(decisions).items():
