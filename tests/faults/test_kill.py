@@ -70,7 +70,7 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.slow  # the test of a node kills an actor too
+@pytest.mark.slow  # tests/sidecars kills a process in the middle
 def test_actor_killed(media: Path, undisturbed: Path, tmp_path: Path) -> None:
     process = start_mining(*options(media, tmp_path))
     wait_for(lambda: receipts_written(tmp_path) >= 1, "the first unit", process)
@@ -89,7 +89,7 @@ def miner_pids_alive() -> set[int]:
     return set(psutil.pids())
 
 
-@pytest.mark.slow  # tests/sidecars kills a process in the middle, and the test below a node
+@pytest.mark.slow  # tests/sidecars kills a process in the middle
 def test_driver_killed(media: Path, undisturbed: Path, tmp_path: Path) -> None:
     process = start_mining(*options(media, tmp_path))
     wait_for(lambda: receipts_written(tmp_path) >= 2, "two units", process)
@@ -188,6 +188,7 @@ def two_nodes(tmp_path: Path):
         process.wait(timeout=60)
 
 
+@pytest.mark.slow  # a minute; tests/jobs mines on Ray, tests/sidecars kills a process in the middle
 def test_node_killed_and_job_submitted(
     media: Path, undisturbed: Path, tmp_path: Path, two_nodes: tuple[str, str, subprocess.Popen[bytes]]
 ) -> None:
