@@ -30,6 +30,7 @@ _ADVICE = {
     "PermissionError": "give the user or role the right to list, read and (of an output) write and delete there",
     "FileNotFoundError": "see whether bucket and folder are spelt right; for S3-compatible stores set AWS_ENDPOINT_URL",
     "MissingPackage": "install what it names",
+    "InputError": "give another URL, of a folder or a bucket",
     "EndpointConnectionError": "see AWS_ENDPOINT_URL, the network and the proxy",
 }
 

@@ -196,6 +196,8 @@ def test_a_local_output_is_left_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
     (found,) = store.check_output(str(tmp_path / "kept.txt"))
     assert found.level is Level.FAULT and "kept.txt" in found.said
+    (found,) = store.check_output("https://host/set")
+    assert found.level is Level.FAULT and found.mend == "give another URL, of a folder or a bucket"
 
 
 def test_an_input(tmp_path: Path) -> None:
