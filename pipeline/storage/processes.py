@@ -42,7 +42,7 @@ def is_here(where: str, started: str) -> bool:
 
 
 def is_alive(pid: int, started: str = "") -> bool:
-    """Whether a process of this machine lives.
+    """Whether a process of this machine lives. One that has ended and that its parent has not asked about does not.
 
     Args:
         pid: its number.
@@ -56,5 +56,16 @@ def is_alive(pid: int, started: str = "") -> bool:
         pass  # somebody else's, but alive
     except OverflowError:
         return False
+    if _has_ended(pid):
+        return False
     now = started_at(pid)
     return not started or not now or now == started
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether only a process's entry in the kernel's table is left: in many containers nobody ever collects them."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as handle:
+            return handle.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False

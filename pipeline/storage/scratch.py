@@ -78,7 +78,9 @@ def sweep_scratch(folder_url: str, unchanged_s: float = 0) -> int:
     removed = 0
     for path in Path(filesystem(folder_url)[1]).glob(f"{_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError):
-            if _is_dead(path.name.removeprefix(_PREFIX)) and time.time() - path.stat().st_mtime >= unchanged_s:
+            # Without a wait no clock is asked: one that was set back would keep everything.
+            rests = not unchanged_s or time.time() - path.stat().st_mtime >= unchanged_s
+            if rests and _is_dead(path.name.removeprefix(_PREFIX)):
                 path.unlink()
                 removed += 1
     return removed

@@ -198,3 +198,13 @@ def test_processes_are_told_apart_by_when_they_began() -> None:
     assert not is_alive(os.getpid(), "0-1")
     assert started_at(2**30) == ""
     assert not is_alive(2**30)
+
+
+def test_a_process_that_nobody_has_collected_is_dead() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    started = started_at(ended.pid)
+    try:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its entry stays
+        assert not is_alive(ended.pid, started) and not is_alive(ended.pid)
+    finally:
+        ended.wait()

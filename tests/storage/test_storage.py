@@ -13,6 +13,7 @@ from trackmill.pipeline.storage import files as storage_files
 from trackmill.pipeline.storage import publish, scratch
 from trackmill.pipeline.storage.credentials import UnsafeURL, check_url, redact, scrub
 from trackmill.pipeline.storage.files import FileTooLarge, canonical, exists, list_files, read_bytes, retry
+from trackmill.pipeline.storage.processes import machine
 from trackmill.pipeline.storage.publish import publish_bytes, publish_file
 from trackmill.pipeline.storage.scratch import scratch_file, sweep_scratch
 from trackmill.schemas.errors import InputError
@@ -258,6 +259,14 @@ def test_publishing_a_file(tmp_path: Path) -> None:
         publish_file(scratch, url)
         assert read_bytes(url) == b"content"
         assert not scratch.exists()
+
+
+def test_a_clock_that_was_set_back_keeps_nothing_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / f".tmp-{machine()}~999999999~0-1~0-part-00000000.tar.part"
+    left.touch()
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    assert sweep_scratch(str(tmp_path), unchanged_s=60) == 0
+    assert sweep_scratch(str(tmp_path)) == 1 and not left.exists()
 
 
 def test_sweeping_spares_the_living(tmp_path: Path) -> None:
