@@ -12,9 +12,11 @@ counts only if it says of itself that this run made it of this item. Whatever is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
@@ -26,7 +28,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.stream import RawSample, ShardBytes, raw_samples
 from trackmill.pipeline.shards.tar import BadShard, TarWriter
 from trackmill.pipeline.storage.credentials import error_text
-from trackmill.pipeline.storage.files import basename, exists, list_files, read_bytes
+from trackmill.pipeline.storage.files import basename, exists, filesystem, is_local, list_files, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes, remove
 from trackmill.pipeline.workers.task import UnitTask
 from trackmill.schemas.keys import receipt_name, unit_name
@@ -35,7 +37,7 @@ from trackmill.schemas.media import WorkItem
 log = logging.getLogger("trackmill")
 
 _PIECE = re.compile(r"^piece-([0-9a-f]{64})\.tar$")
-_UNIT = re.compile(r"/part-(\d{8,})/[^/]+$")
+_UNIT = re.compile(r"(?:^|/)part-(\d{8,})(?:/[^/]+)?$")
 _MOST_BYTES = 64 << 20
 """Samples that are waiting to be kept are held in memory: with so many, a piece is written before its time."""
 _LARGEST_PIECE = 2 << 30
@@ -191,15 +193,21 @@ def counts_of(sample: Sample) -> SampleCounts:
 
 
 def sweep_kept(layout: Layout) -> None:
-    """Remove what is kept of units that have their receipts: who was killed between the two could not."""
+    """Remove what is kept of units that have their receipts: who was killed between the two could not.
+
+    On this machine the folders go too, whatever is in them: an unfinished piece has a hidden name.
+    """
+    local = is_local(layout.root)
     try:
-        files = list_files(layout.work)
+        names = os.listdir(filesystem(layout.work)[1]) if local else [file.uri for file in list_files(layout.work)]
     except OSError:
         return
-    units = {int(match[1]) for file in files if (match := _UNIT.search(file.uri))}
-    for unit in sorted(units):
+    for unit in sorted({int(match[1]) for name in names if (match := _UNIT.search(name))}):
         if exists(layout.receipt(receipt_name(unit))):
             _take_away(layout.work_of(unit_name(unit)))
+    if local:
+        with contextlib.suppress(OSError):  # units that are not done have something there
+            os.rmdir(filesystem(layout.work)[1])
 
 
 def _take_away(folder: str) -> None:

@@ -184,7 +184,15 @@ def test_what_a_killed_worker_left_behind_its_receipt_is_swept(run: Run, propose
         piece.parent.mkdir(exist_ok=True)
         piece.write_bytes(data)
     sweep_kept(run.layout)
-    assert not pieces(run)
+    assert not pieces(run) and not Path(run.layout.work).exists()
+    unfinished = Path(run.layout.work) / "part-00000000" / ".tmp-of-a-killed-writer"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.touch()
+    other = Path(run.layout.work) / "part-00000007" / unfinished.name
+    other.parent.mkdir()
+    other.touch()
+    sweep_kept(run.layout)
+    assert not unfinished.exists() and other.exists(), "unit 7 has no receipt"
 
 
 def test_a_place_where_nothing_can_be_kept_costs_the_unit_nothing(
