@@ -278,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _etag(content: bytes | Sparse) -> str:
-    text = content[:4096] + str(len(content)).encode() if isinstance(content, bytes) else repr(content.size).encode()
+    text = content[:_BLOCK] + str(len(content)).encode() if isinstance(content, bytes) else repr(content.size).encode()
     return f'"{hashlib.md5(text, usedforsecurity=False).hexdigest()}"'
 
 

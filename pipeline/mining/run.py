@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
@@ -32,7 +32,8 @@ from trackmill.pipeline.mining.unit import UnitResult
 from trackmill.pipeline.shards.card import write_card
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.manifest import write_manifest
-from trackmill.pipeline.shards.receipt_stream import UnitRows, stream_receipts
+from trackmill.pipeline.shards.manifest_source import current_manifest
+from trackmill.pipeline.shards.receipt_stream import stream_receipts
 from trackmill.pipeline.shards.receipts import done_units, listed_receipts
 from trackmill.pipeline.shards.totals import Totals
 from trackmill.pipeline.storage.files import basename, list_files
@@ -45,6 +46,7 @@ from trackmill.pipeline.workers.parts import Part
 from trackmill.pipeline.workers.task import UnitTask
 from trackmill.schemas.keys import unit_name
 from trackmill.schemas.media import WorkItem
+from trackmill.schemas.receipt import ShardInfo
 
 log = logging.getLogger("trackmill")
 
@@ -202,13 +204,17 @@ def execute(
 
 
 def _sum_up(run: Run, done_now: int, check: Callable[[], None]) -> Outcome:
-    """Write manifest and card; see `execute`."""
+    """Write manifest and card, the former if its receipts have changed since; see `execute`."""
     check()
     # Once more: a worker of a killed run may have outlived the sweep at the start.
     sweep_scratch(run.layout.shards)
     sweep_kept(run.layout)
     lost = _LostShards(run.layout)
-    totals = write_manifest(run.layout, lost.look)
+    if current := current_manifest(run.layout):
+        totals = current.totals
+        lost.look(current.shards)
+    else:
+        totals = write_manifest(run.layout, lambda receipt: lost.look(receipt.shards))
     lost.warn()
     keep_signatures(run.layout, run.plan, run.moved | run.retried)
     write_card(run.layout, run.config.model_dump(mode="json") | {"fingerprint": run.fingerprint}, totals)
@@ -234,7 +240,10 @@ def begin_progress(run: Run, only_quarantined: bool = False, part: Part | None =
             items += len(task.items)
             frames += sum(item.frames for item in task.items)
         return MiningProgress(items, frames, interval_s=settings.progress_s, watchdog_s=settings.watchdog_s)
-    items, quarantined = done_before(run.layout, sizes)
+    if current := current_manifest(run.layout):
+        items, quarantined = current.totals.items, current.totals.statuses["quarantined"]
+    else:
+        items, quarantined = done_before(run.layout, sizes)
     return MiningProgress(
         run.plan.num_items,
         run.plan.num_frames,
@@ -291,9 +300,9 @@ class _LostShards:
         self._recorded = self._lost = 0
         self._example = ""
 
-    def look(self, receipt: UnitRows) -> None:
-        """Compare the shards of a receipt with those that are there."""
-        for shard in receipt.shards:
+    def look(self, shards: Iterable[ShardInfo]) -> None:
+        """Compare shards as receipts list them with those that are there."""
+        for shard in shards:
             self._recorded += 1
             if self._there.get(shard.name) != shard.num_bytes:
                 self._example = self._example or shard.name

@@ -69,6 +69,11 @@ class Layout:
         return join(self.root, "manifest", "shards.parquet")
 
     @property
+    def manifest_source(self) -> str:
+        """Which receipts the manifest was made from, and what they amount to."""
+        return join(self.root, "manifest", "made-from.json")
+
+    @property
     def work(self) -> str:
         """Folder of samples that are kept of units in work, see `trackmill.pipeline.mining.kept`; gone at the end."""
         return join(self.root, "work")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.manifest_source import note_source, receipts_digest
 from trackmill.pipeline.shards.receipt_stream import UnitRows, stream_receipts
 from trackmill.pipeline.shards.receipts import ROW_SCHEMA, SHARD_SCHEMA, to_parquet
 from trackmill.pipeline.shards.totals import Totals
@@ -27,6 +28,8 @@ _GROUP_BYTES = 128 << 20
 def write_manifest(layout: Layout, seen: Callable[[UnitRows], None] = lambda receipt: None) -> Totals:
     """Lay all receipts end to end: one row per item, by unit and position, and one row per shard.
 
+    Then note what they were made from, see `manifest_source.current_manifest`.
+
     Args:
         layout: of the data set.
         seen: called with each receipt.
@@ -41,6 +44,7 @@ def write_manifest(layout: Layout, seen: Callable[[UnitRows], None] = lambda rec
     """
     totals = Totals()
     shards: list[ShardInfo] = []
+    source = receipts_digest(layout)
     path = scratch_file(layout.manifest)
     try:
         with _Rows(str(path)) as rows:
@@ -49,13 +53,15 @@ def write_manifest(layout: Layout, seen: Callable[[UnitRows], None] = lambda rec
                 totals.add(receipt)
                 shards += receipt.shards
                 rows.add(receipt.table)
-        add_checksum(path)
+        items = add_checksum(path)
         publish_file(path, layout.manifest)
     finally:
         path.unlink(missing_ok=True)
     listed = pa.Table.from_pylist([dataclasses.asdict(shard) for shard in shards], schema=SHARD_SCHEMA)
-    publish_bytes(layout.manifest_shards, to_parquet(listed))
-    return totals.settle()
+    table = to_parquet(listed)
+    publish_bytes(layout.manifest_shards, table)
+    note_source(layout, source, items, table, totals.settle())
+    return totals
 
 
 class _Rows:

@@ -160,6 +160,11 @@ def damaged(url: str, what: str, error: Exception) -> BadReceipt:
     return BadReceipt(f"{redact(url)}: not a readable {what} ({missing}); delete it and mine again")
 
 
+def is_receipt(name: str) -> bool:
+    """Whether a file of the folder is a receipt, by its name."""
+    return _RECEIPT_NAME.match(name) is not None
+
+
 def listed_receipts(layout: Layout) -> dict[int, int]:
     """By unit, in their order: the lengths in bytes of the receipts that are there; 0 where a listing tells none.
 

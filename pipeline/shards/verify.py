@@ -73,7 +73,7 @@ def _check_manifest(dataset: Dataset) -> Iterator[Fault]:
         except FileNotFoundError:
             continue  # not written yet
         except (OSError, ValueError) as error:
-            what = f"damaged ({error}); run the mining command again, which writes it anew"
+            what = f"damaged ({error}); delete it and run the mining command again, which writes it anew"
             yield Fault(f"manifest/{basename(url)}", "", what)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from trackmill.pipeline.storage.credentials import protocol_of
 from trackmill.pipeline.storage.files import filesystem, is_local, retry
+from trackmill.pipeline.storage.versions import entity_tag
 
 _KEYS = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 """What file systems call the time in their listings."""
@@ -23,11 +24,19 @@ _KEYS = ("LastModified", "last_modified", "mtime", "updated", "modified", "creat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileTime:
-    """A file of a folder: its name, its length in bytes, when it was written (Unix seconds; nan: not told)."""
+    """A file of a folder.
+
+    Args:
+        name: without the folder.
+        size: in bytes.
+        modified: when it was written, in Unix seconds; nan: not told.
+        version: differs whenever the file was replaced or changed; "" where the store tells nothing that surely does.
+    """
 
     name: str
     size: int
     modified: float
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +70,7 @@ def list_times(folder: str) -> list[FileTime]:
                 name=str(entry["name"]).rstrip("/").rpartition("/")[2],
                 size=int(entry.get("size") or 0),
                 modified=_seconds(entry),
+                version=entity_tag(entry),
             )
             for entry in entries
             if entry.get("type") == "file" and not str(entry["name"]).endswith("/")
@@ -114,7 +124,11 @@ def _list_local(path: str) -> list[FileTime]:
                 except OSError:  # gone meanwhile, or a link to nothing
                     continue
                 if entry.is_file():
-                    found.append(FileTime(name=entry.name, size=status.st_size, modified=status.st_mtime))
+                    # What takes the place of a file by a rename is another inode; what is written over has other times.
+                    version = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+                    found.append(
+                        FileTime(name=entry.name, size=status.st_size, modified=status.st_mtime, version=version)
+                    )
     except (FileNotFoundError, NotADirectoryError):
         return []
     return found

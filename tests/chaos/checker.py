@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 
 TIMES = ("seconds",)
 """Columns that say how long something took."""
+TIMED = ("manifest/items.parquet", "manifest/made-from.json")
+"""Files beside receipts that hold such columns, or the times of files."""
 MOST_TOLD = 8
 
 
@@ -47,7 +49,7 @@ def _files(result: Path, undisturbed: Path) -> list[str]:
     here, there = _names(result), _names(undisturbed)
     found = [*_few("missing", there - here), *_few("left behind", here - there)]
     found += _few("folder left behind", _folders(result) - _folders(undisturbed))
-    timed = {name for name in here & there if name.startswith("receipts/") or name == "manifest/items.parquet"}
+    timed = {name for name in here & there if name.startswith("receipts/") or name in TIMED}
     other = {name for name in (here & there) - timed if _bytes(result / name) != _bytes(undisturbed / name)}
     return found + _few("other bytes than in the undisturbed run", other)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,8 @@ _SUM = hashlib.sha256().digest_size
 CHECKSUM_BYTES = len(_MARK) + 2 * _SUM
 _ENDING_BYTES = 8
 _BLOCK = 8 << 20
+_LONGEST_END = 16 << 20
+"""Of a footer and the block before it; more is a length that lies."""
 
 
 class ChecksumMismatch(ValueError):
@@ -35,8 +38,11 @@ def with_checksum(data: bytes) -> bytes:
     return data[:begin] + _block(hashlib.sha256(data[:begin]).digest(), data[begin:]) + data[begin:]
 
 
-def add_checksum(path: Path) -> None:
+def add_checksum(path: Path) -> str:
     """Add the checksum block to a Parquet file, in place.
+
+    Returns:
+        The digest of pages and footer, in hexadecimal: no two files with other contents have the same.
 
     Raises:
         OSError: the file could not be read or written; it may be damaged then.
@@ -47,14 +53,16 @@ def add_checksum(path: Path) -> None:
         begin = _footer_begin(handle.read(), size)
         handle.seek(0)
         pages, left = hashlib.sha256(), begin
-        while left and (block := handle.read(min(left, _BLOCK))):
-            pages.update(block)
-            left -= len(block)
+        while left and (data := handle.read(min(left, _BLOCK))):
+            pages.update(data)
+            left -= len(data)
         footer = handle.read()
         handle.seek(begin)
-        handle.write(_block(pages.digest(), footer) + footer)
+        block = _block(pages.digest(), footer)
+        handle.write(block + footer)
         handle.flush()
         os.fsync(handle.fileno())
+    return block[-_SUM:].hex()
 
 
 def check_file_checksum(data: bytes) -> None:
@@ -113,6 +121,28 @@ def check_footer_checksum(end: bytes) -> None:
         end[len(_MARK) : len(_MARK) + _SUM], end[CHECKSUM_BYTES:]
     ):
         raise ChecksumMismatch("the checksum of its footer differs")
+
+
+def stored_digest(read: Callable[[int, int], bytes], size: int) -> str:
+    """What `add_checksum` returned for a file, read from its end; "" if it has no checksum block.
+
+    Args:
+        read: gives the bytes at an offset, of a length.
+        size: of the file in bytes.
+
+    Raises:
+        ChecksumMismatch: the digest of its footer differs.
+    """
+    if size < CHECKSUM_BYTES + _ENDING_BYTES:
+        return ""
+    place = _footer_begin(read(size - _ENDING_BYTES, _ENDING_BYTES), size) - CHECKSUM_BYTES
+    if place < 0 or size - place > _LONGEST_END:
+        return ""
+    end = read(place, size - place)
+    if not end.startswith(_MARK):
+        return ""
+    check_footer_checksum(end)
+    return end[len(_MARK) + _SUM : CHECKSUM_BYTES].hex()
 
 
 def _block(pages: bytes, footer: bytes) -> bytes:
