@@ -15,6 +15,7 @@ from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import clean, say
+from trackmill.pipeline.console.words import counted
 
 _JOBS = ("mine", "train")
 
@@ -52,14 +53,10 @@ def run(options: Options) -> ExitCode:
     else:
         counts = Counter(finding.level for finding in found)
         told = ", ".join(
-            _count(counts[level], level.name.lower()) for level in (Level.FAULT, Level.WARNING, Level.NOTE)
+            counted(counts[level], level.name.lower()) for level in (Level.FAULT, Level.WARNING, Level.NOTE)
         )
         say(f"{len(found)} things looked at: {told}")
     return ExitCode.FAILED if worst is Level.FAULT else ExitCode.FINE
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 JOB = Job(

@@ -22,7 +22,7 @@ from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import clean, complain, say, warn
 from trackmill.pipeline.console.quarantine import quarantine_limit
 from trackmill.pipeline.console.signals import stop_on_sigterm
-from trackmill.pipeline.console.words import readable_bytes
+from trackmill.pipeline.console.words import counted, readable_bytes
 from trackmill.pipeline.sources import AUTO, SOURCES
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical
@@ -236,7 +236,8 @@ def mine(options: Options, config: MineConfig, sidecars: list[Request], part: Pa
         count, others = claims.others()
         if count:
             known = clean("; ".join(others))
-            say(f"{count} other processes are mining into this output, or died there a moment ago: {known}")
+            who = counted(count, "other process is", "other processes are")
+            say(f"{who} mining into this output, or died there a moment ago: {known}")
         shared = SharedRun(prepared, claims, options.only_quarantined, part, not options.own_share_only, options.wait)
         progress = mining.begin_progress(prepared, options.only_quarantined, part)
         progress.metrics = mining.begin_metrics(prepared)
@@ -286,11 +287,13 @@ def _say_plan(prepared: Run) -> None:
     from trackmill.pipeline.sources.claiming import packed_advice
 
     plan, proposer = prepared.plan, prepared.config.proposer
-    say(f"{plan.num_items} items, {plan.num_frames} frames in {plan.num_units} units, proposer {proposer}")
+    frames, units = counted(plan.num_frames, "frame"), counted(plan.num_units, "unit")
+    say(f"{counted(plan.num_items, 'item')}, {frames} in {units}, proposer {proposer}")
     if prepared.unclaimed:
         advice = packed_advice(file.uri for file in prepared.unclaimed)
         shown = ", ".join(clean(redact(file.uri)) for file in prepared.unclaimed[:3])
-        say(f"{len(prepared.unclaimed)} files are not understood by any source and left alone: {shown}, ...{advice}")
+        files = counted(len(prepared.unclaimed), "file is", "files are")
+        say(f"{files} not understood by any source and left alone: {shown}, ...{advice}")
 
 
 def make_executor(
@@ -311,11 +314,13 @@ def make_executor(
 
 def summarise_own(outcome: mining.OwnOutcome, shared: SharedRun, allowed: str) -> ExitCode:
     """Print what one of several processes did, and what it leaves to the others."""
-    counts = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()) if count)
+    counts = ", ".join(f"{count:,} {status}" for status, count in sorted(outcome.statuses.items()) if count)
     whose = f"part {shared.part}" if shared.part else "this process"
-    say(f"done by {whose}: {outcome.units} units, {outcome.items} items{f' ({counts})' if counts else ''}")
+    done = f"{counted(outcome.units, 'unit')}, {counted(outcome.items, 'item')}"
+    say(f"done by {whose}: {done}{f' ({counts})' if counts else ''}")
     size = readable_bytes(outcome.num_bytes)
-    say(f"{outcome.frames} frames, {outcome.proposals} proposals, {size} in its shards")
+    frames, proposals = counted(outcome.frames, "frame"), counted(outcome.proposals, "proposal")
+    say(f"{frames}, {proposals}, {size} in its shards")
     quarantined = outcome.statuses["quarantined"]
     if quarantined:
         for source_id, error_class, reason in outcome.quarantined[:10]:
@@ -325,30 +330,33 @@ def summarise_own(outcome: mining.OwnOutcome, shared: SharedRun, allowed: str) -
     else:
         elsewhere = len(shared.in_work(outcome.left))
         left = len(outcome.left) - elsewhere
-        more = f", {left} of other parts, which nobody has begun" if left else ""
-        say(f"{len(outcome.left)} units are left: {elsewhere} in work elsewhere{more}; who does the last one sums up")
+        more = f", {left:,} of other parts, which nobody has begun" if left else ""
+        units = counted(len(outcome.left), "unit is", "units are")
+        say(f"{units} left: {elsewhere:,} in work elsewhere{more}; who does the last one sums up")
     if shared.given_up:
-        complain(f"{len(shared.given_up)} units were given up, see above")
+        complain(f"{counted(len(shared.given_up), 'unit was', 'units were')} given up, see above")
         return ExitCode.INCOMPLETE
     if allowed and quarantined > quarantine_limit(allowed, outcome.items):
-        say(f"{quarantined} quarantined items are more than --max-quarantined {allowed} allows")
+        items = counted(quarantined, "quarantined item is", "quarantined items are")
+        say(f"{items} more than --max-quarantined {allowed} allows")
         return ExitCode.INCOMPLETE
     return ExitCode.FINE
 
 
 def summarise(outcome: mining.Outcome, output: str, allowed: str) -> ExitCode:
     """Print what the data set holds now."""
-    counts = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
-    done = "nothing was left to do" if not outcome.done_now else f"{outcome.done_now} units done now"
-    say(f"done: {outcome.items} items ({counts}); {done}, {outcome.units} in all")
-    say(f"{outcome.frames} frames, {outcome.proposals} proposals, {outcome.negatives} of them negatives")
+    counts = ", ".join(f"{count:,} {status}" for status, count in sorted(outcome.statuses.items()))
+    done = "nothing was left to do" if not outcome.done_now else f"{counted(outcome.done_now, 'unit')} done now"
+    say(f"done: {counted(outcome.items, 'item')} ({counts}); {done}, {outcome.units:,} in all")
+    frames, proposals = counted(outcome.frames, "frame"), counted(outcome.proposals, "proposal")
+    say(f"{frames}, {proposals}, {counted(outcome.negatives, 'negative')} among them")
     size = readable_bytes(outcome.num_bytes)
-    say(f"{outcome.shards} shards, {size} in {clean(redact(output))} (fingerprint {outcome.fingerprint})")
+    say(f"{counted(outcome.shards, 'shard')}, {size} in {clean(redact(output))} (fingerprint {outcome.fingerprint})")
     if outcome.frames and not outcome.proposals:
-        warn(f"not one proposal in {outcome.frames} frames: look at the proposer's weights and thresholds")
+        warn(f"not one proposal in {counted(outcome.frames, 'frame')}: look at the proposer's weights and thresholds")
     quarantined = outcome.statuses.get("quarantined", 0)
     if quarantined:
-        say("quarantined: " + ", ".join(f"{count} {name}" for name, count in sorted(outcome.reasons.items())))
+        say("quarantined: " + ", ".join(f"{count:,} {name}" for name, count in sorted(outcome.reasons.items())))
         for source_id, error_class, reason in outcome.examples:
             say(f"  {clean(source_id)}: {error_class}: {clean(reason)}")
         own = any("(raised in " in reason for _, _, reason in outcome.examples)
@@ -358,7 +366,8 @@ def summarise(outcome: mining.Outcome, output: str, allowed: str) -> ExitCode:
         say("nothing was mined: every item is quarantined")
         return ExitCode.INCOMPLETE
     if quarantined > quarantine_limit(allowed, outcome.items):
-        say(f"{quarantined} quarantined items are more than --max-quarantined {allowed} allows")
+        items = counted(quarantined, "quarantined item is", "quarantined items are")
+        say(f"{items} more than --max-quarantined {allowed} allows")
         return ExitCode.INCOMPLETE
     return ExitCode.FINE
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """`1 class`, `2,000 classes`; of `counted(1, "file has", "files have")` the verb, too."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def duration(seconds: float) -> str:
     """`42 s`, `3 min 20 s`, `5 h 07 min`."""
     whole = max(0, round(seconds))

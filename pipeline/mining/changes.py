@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.mining.plan import Plan
 from trackmill.pipeline.mining.plan_files import MAX_PLAN_BYTES
 from trackmill.pipeline.shards.layout import Layout
@@ -98,9 +99,9 @@ def tell_changed(files: Listing, known: SortedBatches) -> int:
         count += len(rows)
     if count:
         log.warning(
-            "%d input files changed since they were planned: what is mined of them stays as it was, the rest is read "
-            "as it is now; give another --output to mine them anew",
-            count,
+            "%s changed after planning: what is mined of them stays as it was, the rest is read as it is now; give "
+            "another --output to mine all anew",
+            counted(count, "input file"),
         )
     return count
 
@@ -182,10 +183,10 @@ def _clips_behind(before: list[WorkItem], now: list[WorkItem]) -> list[WorkItem]
     if any(clip.stride != stride for clip in before) or total <= count:
         what = "another frame rate" if total > count else "no more frames than that"
         log.warning(
-            "%s: changed since it was planned with %d frames to store, and has %s now: its clips stay as planned; give "
+            "%s: changed since it was planned with %s to store, and has %s now: its clips stay as planned; give "
             "another --output to cut it anew",
             uri,
-            count,
+            counted(count, "frame"),
             what,
         )
         return []
@@ -209,11 +210,11 @@ def _clips_behind(before: list[WorkItem], now: list[WorkItem]) -> list[WorkItem]
             )
         )
     log.warning(
-        "%s: grew since it was planned: %d frames behind the %d that are planned get %d clips of their own",
+        "%s: grew since it was planned: %s behind the %d of its plan, in %s",
         uri,
-        total - count,
+        counted(total - count, "frame"),
         count,
-        len(clips),
+        counted(len(clips), "more clip"),
     )
     return clips
 

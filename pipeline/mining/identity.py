@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.mining.changes import clip_name, video_of
 from trackmill.pipeline.mining.places import Contents, Places, root_of_input
 from trackmill.pipeline.mining.plan import Plan
@@ -159,14 +160,14 @@ class _Found:
             groups[_where_they_part(item.uri, twin.uri)].append((item, twin))
         for (here, there), pairs in sorted(groups.items())[:10]:
             log.warning(
-                "%s and %s hold the same: %d items are mined once, under the second name, such as %s",
+                "%s and %s hold the same: %s mined once, under the second name, such as %s",
                 redact(here),
                 redact(there),
-                len(pairs),
+                counted(len(pairs), "item is", "items are"),
                 redact(pairs[0][1].source_id),
             )
         if len(groups) > 10:
-            log.warning("... and %d more pairs of folders", len(groups) - 10)
+            log.warning("... and %s of folders", counted(len(groups) - 10, "more pair"))
 
 
 def _where_they_part(first: str, second: str) -> tuple[str, str]:

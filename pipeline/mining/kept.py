@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.shards.decode import Sample, parse_sample
 from trackmill.pipeline.shards.encode import SampleCounts
 from trackmill.pipeline.shards.layout import Layout
@@ -156,7 +157,8 @@ class KeptUnit:
                 if key in keys:
                     self._places.setdefault(key, file.uri)
         if self._places:
-            log.info("%s: %d of its samples were kept by an earlier try", basename(self._folder), len(self._places))
+            kept = counted(len(self._places), "sample was", "samples were")
+            log.info("%s: %s kept by an earlier try", basename(self._folder), kept)
 
     def _read(self, url: str) -> dict[str, RawSample]:
         """The samples of a piece, by key; none of one that is damaged, gone, or not ours."""

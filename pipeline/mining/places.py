@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from functools import cached_property
 from typing import Any
 
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import FileInfo, dirname, has_magic, is_local
 from trackmill.schemas.media import WorkItem
@@ -134,9 +135,9 @@ class Places:
         if True not in answers:
             if pairs and False not in answers:
                 log.warning(
-                    "%s: %d items lie at the same places as some of %s, which cannot be read any more: taken for new",
+                    "%s: %s as some of %s, which cannot be read any more: taken for new",
                     redact(self.root(pairs[0][0].uri)),
-                    len(pairs),
+                    counted(len(pairs), "item lies at the same place", "items lie at the same places"),
                     redact(root),
                 )
             return {}

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trackmill.models.registry import proposer_class
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.isolation.limits import limited
 from trackmill.pipeline.mining.changes import store_sizes, stored_sizes, tell_changed, with_growth
 from trackmill.pipeline.mining.contents import ItemContents
@@ -331,8 +332,8 @@ def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> _Planned:
     items = items_in_order(claimed.items, limit)
     if stored and limit and limit < stored.num_items:
         raise PlanError(
-            f"--limit {limit} is less than the {stored.num_items} items already planned in {redact(layout.root)}; "
-            "raise the limit or use another --output"
+            f"--limit {limit} is less than the {counted(stored.num_items, 'item')} already planned in "
+            f"{redact(layout.root)}; raise the limit or use another --output"
         )
     sizes = stored_sizes(layout if stored else None)
     tell_changed(files, sizes)

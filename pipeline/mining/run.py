@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from trackmill.pipeline.console.disk_space import free_bytes, too_little_disk_space
 from trackmill.pipeline.console.output import clean
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.metrics.settings import make_recorder
 from trackmill.pipeline.mining.forecast import make_forecast
 from trackmill.pipeline.mining.kept import sweep_kept
@@ -170,7 +171,11 @@ def execute(
         if (
             not only_quarantined
             and not told_of_room
-            and (said := too_little_disk_space(run.layout.root, written * left // done_now, f"the rest, {left} units,"))
+            and (
+                said := too_little_disk_space(
+                    run.layout.root, written * left // done_now, f"the rest, {counted(left, 'unit')},"
+                )
+            )
         ):
             log.warning("%s: free some before it is full", said)
             told_of_room = True
@@ -187,7 +192,7 @@ def execute(
         return own
     # Nobody plans meanwhile, nor sums up: these are one file each.
     units = done_units(run.layout)
-    turn = f"summing up {len(units)} units"
+    turn = f"summing up {counted(len(units), 'unit')}"
     summed_up = False
 
     def wait(owner: Owner | None) -> None:
@@ -312,10 +317,10 @@ class _LostShards:
         """Say how many there are, if any."""
         if self._lost:
             log.warning(
-                "%d of %d shards are missing or have another length than their receipts say, such as %s: restore them, "
-                "or delete their receipts and run again; inspect --verify checks all",
+                "%d of %s missing or of another length than its receipt says, such as %s: restore what is missing, or "
+                "delete the receipt and run again; inspect --verify checks all",
                 self._lost,
-                self._recorded,
+                counted(self._recorded, "shard is", "shards are"),
                 clean(self._example),
             )
 

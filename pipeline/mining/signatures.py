@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather as feather
 
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.mining.plan import Plan
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipt_stream import stream_receipts
@@ -63,8 +64,8 @@ def keep_signatures(layout: Layout, plan: Plan, elsewhere: Mapping[str, WorkItem
     if not there:
         readable = "which only you can read" if is_local(layout.root) else "and who can read it can read the inputs"
         log.info(
-            "%d signatures of the inputs' URLs are kept in %s, %s, until their items are done",
-            len(kept),
+            "%s kept in %s, %s, until the items are done",
+            counted(len(kept), "signature of the inputs' URLs is", "signatures of the inputs' URLs are"),
             redact(layout.signatures),
             readable,
         )

@@ -3,8 +3,8 @@
 To lay the receipts of SA-1B end to end takes 22,000 requests to a store; to see that nothing has changed since takes a
 listing. So `manifest/made-from.json` holds a digest of that listing (name, length and version of each receipt), the
 digests of both tables of the manifest, and what the receipts amount to. A receipt that is added, removed or replaced
-changes the listing, so the note does not hold any more. It holds times and inodes of this machine, which is why it is no
-part of the tables: these have the same bytes wherever they are made.
+changes the listing, so the note does not hold any more. It holds times and inodes of this machine, so it is no part of
+the tables: these have the same bytes wherever they are made.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from trackmill.pipeline.console.quarantine import quarantine_limit
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import typed_table
 from trackmill.pipeline.status.commands import mine_again
@@ -159,7 +160,9 @@ def _conclude(status: Status, config: dict[str, Any], root: str, whole: bool, su
             status.within_limit = False
             status.notes.append("nothing was mined: every item that was looked at is quarantined")
     if found is not None and found.damaged:
-        status.notes.append(f"{len(found.damaged)} receipts are damaged, such as {found.damaged[0]}")
+        status.notes.append(
+            f"{counted(len(found.damaged), 'receipt is', 'receipts are')} damaged, such as {found.damaged[0]}"
+        )
     if whole and not summed_up and status.state != "going":
         status.notes.append("all units are done, but the manifest is missing or older: the same command writes it")
     shown = redact(root)

@@ -16,5 +16,5 @@ def version_of(info: Mapping[str, Any]) -> str:
 
 
 def entity_tag(info: Mapping[str, Any]) -> str:
-    """What differs whenever the contents do; "" where nothing is that sure. Times are not: stores tell whole seconds."""
+    """What differs whenever the contents do; "" where nothing is that sure. Times are not: stores round them."""
     return next((str(info[key]) for key in _TAGS if info.get(key)), "")

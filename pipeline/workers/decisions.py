@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.workers.inflight import InFlight
 from trackmill.pipeline.workers.settings import PoolSettings
 from trackmill.pipeline.workers.task import StorageFailed, UnitDropped, UnitTask, WorkFailed
@@ -198,7 +199,7 @@ class Decisions:
             if self._has_room:
                 self._due[worker] = None
             else:
-                log.info("worker %s has done %d items and is replaced", state.name, state.items_done)
+                log.info("worker %s has done %s and is replaced", state.name, counted(state.items_done, "item"))
                 self._let_go(worker, replaced=False)
 
     def failed(self, worker: int, cause: Exception, unit: int | None = None) -> None:
@@ -352,11 +353,9 @@ class Decisions:
         self._deaths_at_start += 1
         at_work = len(self._workers) - self._starting
         if self._deaths_at_start >= DEATHS_AT_START and not at_work:
-            raise PoolFailed(
-                f"{self._deaths_at_start} workers died while starting (out of memory?), and none is at work; last: "
-                f"{cause}"
-            )
-        log.warning("a worker died while starting (out of memory?), %d are at work: %s", at_work, cause)
+            dead = counted(self._deaths_at_start, "worker")
+            raise PoolFailed(f"{dead} died while starting (out of memory?), and none is at work; last: {cause}")
+        log.warning("a worker died while starting (out of memory?), %d at work: %s", at_work, cause)
 
     def _lost(self, state: _State, task: UnitTask) -> None:
         before = self._losses_before.setdefault(task.unit, self._all_losses)

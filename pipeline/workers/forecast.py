@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trackmill.pipeline.console.words import duration, readable_bytes
+from trackmill.pipeline.console.words import counted, duration, readable_bytes
 from trackmill.schemas.media import WorkItem
 
 ITEMS_PER_GROUP = 4
@@ -53,16 +53,20 @@ class Forecast:
     def lines(self) -> list[str]:
         """The forecast for people."""
         failed = f", {self.failed} of them could not be {self.done}" if self.failed else ""
+        files = counted(self.units, self.files[:-1])
         text = [
-            f"plan       {self.items} {self.things}, {self.frames} frames, {self.units} units",
-            f"timed      {self.timed} {self.things} here{failed}: {self.seconds_per_frame:.3f} s a frame on one worker",
-            f"time       {duration(self.seconds)} on {self.workers} workers ({self.seconds / 3600:.2f} h)",
+            f"plan       {self._things(self.items)}, {counted(self.frames, 'frame')}, {counted(self.units, 'unit')}",
+            f"timed      {self._things(self.timed)} here{failed}: {self.seconds_per_frame:.3f} s a frame on one worker",
+            f"time       {duration(self.seconds)} on {counted(self.workers, 'worker')} ({self.seconds / 3600:.2f} h)",
             f"GPU-hours  {self.gpu_hours:.2f}" + ("" if self.gpus else " (no GPU in this pool)"),
-            f"output     {readable_bytes(self.num_bytes)} in about {self.units} {self.files}{self._room()}",
+            f"output     {readable_bytes(self.num_bytes)} in about {files}{self._room()}",
         ]
         if self.price is not None:
             text.append(f"price      {self.price:.2f} USD")
         return text
+
+    def _things(self, count: int) -> str:
+        return counted(count, self.things[:-1])
 
     def _room(self) -> str:
         if self.free is None:

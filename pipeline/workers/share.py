@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.storage.claims import DEATHS_OF_A_PIECE, Claims
 from trackmill.pipeline.workers.parts import Part
 
@@ -165,8 +166,9 @@ class Share:
     def _tell_of_waiting(self, unknown: list[int]) -> None:
         if not self._told:
             self._told = True
+            units = counted(len(unknown), "unit that is left is", "units that are left are")
             log.info(
                 "%s; looking whether they live, for up to %.0f s",
-                f"{len(unknown) or 'all'} units that are left are in the hands of other processes",
+                f"{units if unknown else 'all units that are left are'} in the hands of other processes",
                 self._claims.expires_s,
             )

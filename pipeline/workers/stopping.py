@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from trackmill.pipeline.console.signals import STOP_SIGNALS
+from trackmill.pipeline.console.words import counted
 
 log = logging.getLogger("trackmill")
 
@@ -108,4 +109,4 @@ class Stopping:
 def _what_became(count: int) -> str:
     if not count:
         return "all units that were in hand are finished"
-    return f"{count} unit{'s' if count > 1 else ''} in hand not finished, and dropped"
+    return f"{counted(count, 'unit')} in hand not finished, and dropped"

@@ -30,8 +30,8 @@ def test_a_video_that_grew_gets_clips_for_what_is_new(tmp_path: Path, caplog: py
     make_video(video, 51)
     mine(tmp_path / "out", tmp_path / "in", options=CLIPS)
     assert stored_frames(tmp_path / "out") == list(range(51)), "each frame is in one clip"
-    assert "a.mp4: grew since it was planned: 23 frames behind the 28 that are planned get 3 clips" in caplog.text
-    assert "1 input files changed since they were planned" in caplog.text
+    assert "a.mp4: grew since it was planned: 23 frames behind the 28 of its plan, in 3 more clips" in caplog.text
+    assert "1 input file changed after planning" in caplog.text
     mine(tmp_path / "out", tmp_path / "in", options=CLIPS)
     make_video(video, 53)
     mine(tmp_path / "out", tmp_path / "in", options=CLIPS)
@@ -71,7 +71,7 @@ def test_a_picture_that_was_replaced_is_named(tmp_path: Path, caplog: pytest.Log
     mine(tmp_path / "out", tmp_path / "in")
     now = pictures[1].stat().st_size
     assert f"picture_1.jpg: had {before} bytes when it was planned, and has {now} now" in caplog.text
-    assert "1 input files changed since they were planned: what is mined of them stays as it was" in caplog.text
+    assert "1 input file changed after planning: what is mined of them stays as it was" in caplog.text
     assert len(rows(tmp_path / "out")) == 3
 
 

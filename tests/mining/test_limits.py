@@ -165,8 +165,8 @@ def test_in_one_process_an_item_that_hangs_ends_the_job_and_is_named(tmp_path: P
 def test_shards_that_are_gone_are_named_when_a_finished_run_is_run_again(tmp_path: Path) -> None:
     make_pictures(tmp_path / "in", count=1)
     arguments = ["--input", tmp_path / "in", "--output", tmp_path / "out", "--executor", "inline"]
-    assert "shards are missing" not in mine(*arguments)
+    assert "missing or of another length" not in mine(*arguments)
     (shard,) = (tmp_path / "out" / "shards").glob("*.tar")
     shard.write_bytes(shard.read_bytes()[:-512])
     printed = mine(*arguments)
-    assert f"1 of 1 shards are missing or have another length than their receipts say, such as {shard.name}" in printed
+    assert f"1 of 1 shard is missing or of another length than its receipt says, such as {shard.name}" in printed

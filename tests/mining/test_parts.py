@@ -191,3 +191,18 @@ def test_a_pool_and_a_part_on_one_output(pictures: Path, tmp_path: Path) -> None
     assert pool.returncode == 0, text
     assert tars(output) == tars(tmp_path / "one")
     assert statuses(output) == statuses(tmp_path / "one")
+
+
+def test_what_one_picture_makes_is_told_in_the_singular(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--input", str(pictures / "p00.png"), *_words(pictures, tmp_path / "one")[2:], "--executor", "inline"]
+    assert mine_proposals.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "1 item, 1 frame in 1 unit, proposer" in printed
+    assert "done: 1 item (1 ok); 1 unit done now, 1 in all" in printed and "\n1 shard, " in printed
+    words = ["--input", *map(str, sorted(pictures.iterdir())[:3]), *_words(pictures, tmp_path / "two")[2:]]
+    assert mine_proposals.main([*words, "--part", "2/2", "--own-share-only"]) == 0
+    printed = capsys.readouterr().out
+    assert "done by part 2/2: 1 unit, 1 item (1 ok)\n1 frame, " in printed
+    assert "1 unit is left: 0 in work elsewhere, 1 of other parts" in printed

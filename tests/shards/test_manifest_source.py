@@ -215,7 +215,7 @@ def test_a_run_that_finds_everything_done_reads_no_receipt(
     assert len(mine("--part", "1/2")[1]) == 6, "of an older manifest nobody knows what it was made from"
     del store.objects["b/mined/receipts/part-00000003.parquet"]
     again, read = mine()
-    assert "1 units done now, 6 in all" in again and read
+    assert "1 unit done now, 6 in all" in again and read
     items = store.objects["b/mined/manifest/items.parquet"]
     assert isinstance(items, bytes) and items != tables[0], "the unit took another time"
     assert not mine("--part", "1/1")[1]

@@ -145,7 +145,7 @@ def test_a_damaged_receipt_is_told(tmp_path: Path) -> None:
     Path(layout.receipt("part-00000001.parquet")).write_bytes(b"PAR1" * 8)
     status = look(str(tmp_path))
     assert status.quarantine is not None and len(status.quarantine.damaged) == 1
-    assert any("1 receipts are damaged, such as" in note for note in status.notes)
+    assert any("1 receipt is damaged, such as" in note for note in status.notes)
 
 
 def test_in_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:

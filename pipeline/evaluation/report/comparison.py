@@ -9,12 +9,12 @@ import orjson
 from rich.console import RenderableType
 from rich.text import Text
 
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.evaluation.report.report import Report, Row
 from trackmill.pipeline.evaluation.report.table import (
     MAX_CLASSES,
     MAX_SEQUENCES,
     columns,
-    counted,
     headings,
     leading,
     note_lines,

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.evaluation.report.pictures import EmbeddedFrame
 from trackmill.pipeline.evaluation.report.report import Drawn, Moment, Timeline
 from trackmill.pipeline.evaluation.report.table import printable
@@ -152,7 +153,7 @@ def _around(moment: Moment) -> tuple[float, float, float, float]:
 
 
 def _counted(switches: int) -> str:
-    return f"{switches:,} identity switch{'' if switches == 1 else 'es'}"
+    return counted(switches, "identity switch", "identity switches")
 
 
 def _means(counts: Sequence[int], starts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trackmill.pipeline.console.output import raw_stream
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.evaluation.report.report import ANY_CLASS, Report, Row
 from trackmill.pipeline.evaluation.request import Options
 from trackmill.pipeline.storage.credentials import scrub
@@ -154,11 +155,6 @@ def _in_words(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return printable(", ".join(map(str, value)) or "none", 400)
     return printable(value, 400)
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """`1 class`, `2,000 classes`."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def headings(report: Report) -> list[str]:
