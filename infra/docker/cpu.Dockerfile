@@ -17,10 +17,14 @@ COPY --chown=1000:100 jobs jobs
 RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[s3,gcs,http]"
 
 # Ray is not started by what this image is for; where it is, it wants a token as everywhere, and tells nobody.
+# Caches lie in /tmp: a pod can write nowhere else, and Numba refuses to work without a place for its own.
 ENV RAY_AUTH_MODE=token \
     RAY_USAGE_STATS_ENABLED=0 \
     PYTHONUNBUFFERED=1 \
-    TRACKMILL_CACHE=/tmp/trackmill-cache
+    TRACKMILL_CACHE=/tmp/trackmill-cache \
+    NUMBA_CACHE_DIR=/tmp/numba-cache \
+    TRITON_CACHE_DIR=/tmp/triton-cache \
+    XDG_CACHE_HOME=/tmp/cache
 
 # Not root, by number, so that Kubernetes can tell.
 USER 1000:100

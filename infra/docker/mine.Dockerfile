@@ -16,10 +16,14 @@ COPY --chown=ray:users jobs jobs
 RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[sam,s3,gcs,http]"
 
 # Whoever reaches Ray's ports without its token is refused (infra/README.md); Ray tells nobody that it is used.
+# Caches lie in /tmp: a pod can write nowhere else, and Numba refuses to work without a place for its own.
 ENV RAY_AUTH_MODE=token \
     RAY_USAGE_STATS_ENABLED=0 \
     PYTHONUNBUFFERED=1 \
-    TRACKMILL_CACHE=/tmp/trackmill-cache
+    TRACKMILL_CACHE=/tmp/trackmill-cache \
+    NUMBA_CACHE_DIR=/tmp/numba-cache \
+    TRITON_CACHE_DIR=/tmp/triton-cache \
+    XDG_CACHE_HOME=/tmp/cache
 
 # Not root: the user of Ray's image, by number, so that Kubernetes can tell.
 USER 1000:100

@@ -28,11 +28,15 @@ ENV TORCH_EXTENSIONS_DIR=/home/ray/torch-extensions
 RUN DS_ACCELERATOR=cpu python -c "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as B; B().load()"
 
 # Whoever reaches Ray's ports without its token is refused (infra/README.md); Ray tells nobody that it is used.
+# Caches lie in /tmp: a pod can write nowhere else, and Numba refuses to work without a place for its own.
 ENV RAY_AUTH_MODE=token \
     RAY_USAGE_STATS_ENABLED=0 \
     PYTHONUNBUFFERED=1 \
     NO_ALBUMENTATIONS_UPDATE=1 \
-    TRACKMILL_CACHE=/tmp/trackmill-cache
+    TRACKMILL_CACHE=/tmp/trackmill-cache \
+    NUMBA_CACHE_DIR=/tmp/numba-cache \
+    TRITON_CACHE_DIR=/tmp/triton-cache \
+    XDG_CACHE_HOME=/tmp/cache
 
 # Not root: the user of Ray's image, by number, so that Kubernetes can tell.
 USER 1000:100

@@ -7,10 +7,10 @@ grows with the mask's outline instead of the picture's area.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from trackmill.models.sam.machine_code import machine_code
 from trackmill.models.sam.scan import Intervals
 
 
@@ -77,7 +77,7 @@ def _complement(intervals: Intervals, num_pixels: int) -> Intervals:
     return gaps[gaps[:, 0] < gaps[:, 1]]
 
 
-@numba.njit(nogil=True, cache=True)
+@machine_code
 def _cut(intervals, height):  # type: ignore[no-untyped-def]
     """Split runs at the ends of columns into P pieces: (P, 3) first row, end row (exclusive) and column."""
     total = 0
@@ -96,7 +96,7 @@ def _cut(intervals, height):  # type: ignore[no-untyped-def]
     return pieces
 
 
-@numba.njit(nogil=True, cache=True)
+@machine_code
 def _root(parent, i):  # type: ignore[no-untyped-def]
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -104,7 +104,7 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
     return i
 
 
-@numba.njit(nogil=True, cache=True)
+@machine_code
 def _components(pieces, height):  # type: ignore[no-untyped-def]
     """Label the pieces of `_cut`: (P, 5) begin and end position, component, its area, its rank in OpenCV's order."""
     n = pieces.shape[0]
@@ -149,7 +149,7 @@ def _small(pieces: NDArray[np.int64], min_area: float) -> tuple[NDArray[np.bool_
     return small, pieces[:, 2] == pieces[best, 2]
 
 
-@numba.njit(nogil=True, cache=True)
+@machine_code
 def _union(a, b):  # type: ignore[no-untyped-def]
     """Merge two ascending lists of runs that do not overlap; runs that touch become one."""
     out = np.empty((a.shape[0] + b.shape[0], 2), np.int64)

@@ -15,12 +15,12 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from trackmill.models.sam.machine_code import machine_code
 from trackmill.models.sam.segmenter import ResizeChain
 
 UNKNOWN_RULE = -1
@@ -189,13 +189,13 @@ def _axis(source: int, target: int, fused: bool) -> Axis:
     return Axis(lower, np.minimum(lower + 1, source - 1), weights)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@machine_code(inline="always")
 def _fma(a, b, c):  # type: ignore[no-untyped-def]
     # A product of two float32 is exact in float64.
     return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
 
 
-@numba.njit(nogil=True, cache=True)
+@machine_code
 def mix(a, b, c, d, top, bottom, left, right, rule):  # type: ignore[no-untyped-def]
     """Bilinear mix of the float32 pixels a b (upper row) and c d (lower row), in torch's arithmetic number `rule`."""
     if rule == _FUSED:
@@ -208,7 +208,7 @@ def mix(a, b, c, d, top, bottom, left, right, rule):  # type: ignore[no-untyped-
     return _fma(top, _fma(left, a, right * b), bottom * _fma(left, c, right * d))
 
 
-@numba.njit(nogil=True, cache=True)
+@machine_code
 def _agrees(noise, expected, y0, y1, wy, x0, x1, wx, rule):  # type: ignore[no-untyped-def]
     for i in range(expected.shape[0]):
         for j in range(expected.shape[1]):

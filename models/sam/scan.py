@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from trackmill.models.sam.machine_code import machine_code
 from trackmill.models.sam.resize import UNKNOWN_RULE, Axis, ResizeTables, mix, resize_tables
 from trackmill.models.sam.segmenter import ResizeChain
 
@@ -141,7 +141,7 @@ def _flat(tables: ResizeTables) -> tuple[object, ...]:
     return (*composite, *arrays(last.y), *arrays(last.x), *arrays(before.y), *arrays(before.x), rules)
 
 
-@numba.njit(nogil=True, cache=True)
+@machine_code
 def _source(logits, y, x, y_of, wy, x_of, wx, rule):  # type: ignore[no-untyped-def]
     """One pixel of the first resize. Indices beyond the logits are clamped; such pixels have weight 0."""
     bottom, right = logits.shape[0] - 1, logits.shape[1] - 1
@@ -151,7 +151,7 @@ def _source(logits, y, x, y_of, wy, x_of, wx, rule):  # type: ignore[no-untyped-
     return mix(a, b, c, d, wy[y, 0], wy[y, 1], wx[x, 0], wx[x, 1], rule)
 
 
-@numba.njit(nogil=True, cache=True)
+@machine_code
 def _pixel(logits, y, x, y_of, wy, x_of, wx, y_of1, wy1, x_of1, wx1, rules):  # type: ignore[no-untyped-def]
     """One pixel of the result in torch's own arithmetic, one resize after the other."""
     if rules[2] == 1:
@@ -164,7 +164,7 @@ def _pixel(logits, y, x, y_of, wy, x_of, wx, y_of1, wy1, x_of1, wx1, rules):  # 
     return mix(a, b, c, d, wy[y, 0], wy[y, 1], wx[x, 0], wx[x, 1], rules[0])
 
 
-@numba.njit(nogil=True, cache=True)
+@machine_code
 def _scan(  # type: ignore[no-untyped-def]
     many,
     cutoffs,
