@@ -3,7 +3,9 @@
 `sbatch` runs a script to its end, as Slurm runs it: a copy of it, in bash, with the variables that the scripts here
 read; each task of an array in a process of its own, all at once; nodes are 127.0.0.1, 127.0.0.2, ... A job that asked
 for `scontrol requeue` runs again, with the same number. It refuses options that it does not know, so that a misspelt
-one is found. When the file `FAKE_SLURM_TERM` is written, each batch shell gets the signal that its script asked for.
+one is found. When the file `FAKE_SLURM_TERM` is written, each batch shell gets the signal that its script asked for;
+`scontrol show job` then says what the file holds, such as `JobState=COMPLETING`. When `FAKE_SLURM_PREEMPT` is written,
+the tasks of srun get SIGTERM and the shell does not, as in preemption with a time of grace.
 """
 
 from __future__ import annotations
@@ -145,8 +147,13 @@ def srun(words: list[str]) -> int:
                 task.send_signal(number)
 
     signal.signal(signal.SIGTERM, pass_on)
-    codes = []
+    codes: list[int] = []
+    preempted = Path(os.environ.get("FAKE_SLURM_PREEMPT", "/nowhere"))
+    signalled = preempted.exists() and "SLURM_RESTART_COUNT" in os.environ
     while len(codes) < len(tasks):
+        if preempted.exists() and not signalled:
+            signalled = True
+            pass_on(signal.SIGTERM, None)
         codes = [code for code in (task.poll() for task in tasks) if code is not None]
         if "kill-on-bad-exit" in asked and any(codes):
             time.sleep(5)
@@ -162,7 +169,15 @@ def hostnames(text: str) -> list[str]:
 
 
 def scontrol(words: list[str]) -> int:
-    """`show hostnames LIST`, `requeue JOB`."""
+    """`show hostnames LIST`, `--oneliner show job JOB`, `requeue JOB`."""
+    if words[:3] == ["--oneliner", "show", "job"] and len(words) == 4:
+        notice, preempted = (Path(os.environ.get(f"FAKE_SLURM_{name}", "/nowhere")) for name in ("TERM", "PREEMPT"))
+        state = notice.read_text() if notice.exists() else ""
+        when = "2026-11-30T08:00:00" if preempted.exists() else "None"
+        print(
+            f"JobId={words[3]} {state or 'JobState=RUNNING'} PreemptEligibleTime=2026-11-30T07:00:00 PreemptTime={when}"
+        )
+        return 0
     if words[:2] == ["show", "hostnames"]:
         print("\n".join(hostnames(words[2])))
         return 0

@@ -70,6 +70,8 @@ def test_options_of_sbatch_are_known_and_preemption_drains(path: Path) -> None:
     seconds = re.fullmatch(r"B:TERM@(\d+)", asked["signal"])
     assert seconds is not None and int(seconds[1]) >= 60, "run.grace_s is 25"
     assert "requeue" in asked and asked["open-mode"] == "append", "a log that goes on after a requeue"
+    script = path.read_text()
+    assert re.search(r"^export SRUN_CPUS_PER_TASK=", script, re.MULTILINE), "else srun gives a task one CPU"
 
 
 def array_of(path: Path, name: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.training_runs import standing_still, tiny_toml
+from tests.faults.training_runs import kill_rank, standing_still, tiny_toml
 from tests.infra.fake_slurm import install
 from tests.infra.manifests import INFRA, ROOT
 from tests.make_media import make_pictures
@@ -61,6 +61,38 @@ def test_a_job_that_is_stopped_goes_back_into_the_queue_and_on(slurm: dict[str, 
     (tmp_path / "term").touch()
     assert process.wait(timeout=TIMEOUT_S) == 0
     assert len(list(tmp_path.glob("saved-*"))) == len(list(tmp_path.glob("done-*"))) == 2
+
+
+def stoppable(tmp_path: Path) -> tuple[Path, Path]:
+    """A job, and its work: waits, ends with 130 at SIGTERM, and comes to its end the second time."""
+    work, script = tmp_path / "work.sh", tmp_path / "job.sbatch"
+    script.write_text(RUN_OR_REQUEUE)
+    work.write_text(
+        f"if [ -e {tmp_path}/saved ]; then touch {tmp_path}/done; exit 0; fi\n"
+        f"trap 'touch {tmp_path}/saved; exit 130' TERM; touch {tmp_path}/begun\n"
+        "while true; do sleep 0.05; done\n"
+    )
+    return script, work
+
+
+@pytest.mark.parametrize("state", ["JobState=COMPLETING", "JobState=CANCELLED"])
+def test_a_job_that_was_cancelled_stays_ended(slurm: dict[str, str], tmp_path: Path, state: str) -> None:
+    process = subprocess.Popen(["sbatch", *stoppable(tmp_path)], env=slurm, cwd=ROOT)
+    wait_for((tmp_path / "begun").exists, "the job", process)
+    (tmp_path / "term.new").write_text(state)
+    (tmp_path / "term.new").rename(tmp_path / "term")
+    assert process.wait(timeout=TIMEOUT_S) == 130
+    assert (tmp_path / "saved").exists() and not (tmp_path / "done").exists()
+
+
+def test_a_job_whose_steps_are_preempted_goes_back_into_the_queue(slurm: dict[str, str], tmp_path: Path) -> None:
+    """The signal goes to the steps alone."""
+    slurm = {**slurm, "FAKE_SLURM_PREEMPT": str(tmp_path / "preempt")}
+    process = subprocess.Popen(["sbatch", *stoppable(tmp_path)], env=slurm, cwd=ROOT)
+    wait_for((tmp_path / "begun").exists, "the job", process)
+    (tmp_path / "preempt").touch()
+    assert process.wait(timeout=TIMEOUT_S) == 0
+    assert (tmp_path / "done").exists()
 
 
 @pytest.mark.parametrize("code", [0, 1, 3])
@@ -126,6 +158,26 @@ def test_a_torchrun_job_that_is_stopped_saves_and_goes_on_by_itself(slurm: dict[
     assert process.returncode == 0, printed
     assert "stopped after step 21 of 48, which is saved" in printed and "goes back into the queue" in printed
     assert "goes on after step 21" in printed and "step 48/48" in printed
+    assert [row["step"] for row in rows(output)] == list(range(1, 49))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_torchrun_starts_all_ranks_again_when_one_is_killed(slurm: dict[str, str], tmp_path: Path) -> None:
+    """As the watchdog does with a rank that hangs: the job comes to its end without being submitted again."""
+    data, output, pace = make_data(tmp_path / "data"), tmp_path / "out", tmp_path / "pace"
+    pace.mkdir()
+    options = ["--recipe", tiny_toml(tmp_path), "--data", data, "--output", output, "--device", "cpu"]
+    environment = {**slurm, "RANKS_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
+    environment |= {"PACED_STEP": "21", "PACED_FOLDER": str(pace)}
+    words = [str(word) for word in ("sbatch", "--nodes=1", SLURM / "train-torchrun.sbatch", *options)]
+    process = subprocess.Popen(
+        words, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    kill_rank(1, pace, process)
+    printed = process.communicate(timeout=2 * TIMEOUT_S)[0]
+    assert process.returncode == 0, printed
+    assert "goes back into the queue" not in printed and "step 48/48" in printed
     assert [row["step"] for row in rows(output)] == list(range(1, 49))
 
 
