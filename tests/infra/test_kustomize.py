@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,11 @@ POD: dict[str, Any] = {
     "metadata": {"name": "p"},
     "spec": {"containers": [{"name": "c", "image": "registry/a:1"}], "volumes": [{"name": "v"}]},
 }
+FOLDERS = sorted(
+    path.parent.relative_to(KUBERNETES).as_posix()
+    for path in KUBERNETES.rglob("kustomization.yaml")
+    if "kind: Kustomization" in path.read_text()
+)
 TARGET = {"kind": "Pod", "name": "p"}
 
 
@@ -97,6 +106,27 @@ def test_what_kustomize_refuses(tmp_path: Path, content: dict[str, Any], said: s
         build(folder(tmp_path, **content))
     with pytest.raises(BadKustomization, match="generateName"):
         build(folder(tmp_path, {**POD, "metadata": {"generateName": "p-"}}))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_kubectl_makes_the_same(folder: str) -> None:
+    """The real kustomize, where there is one. The hash of a generated ConfigMap is another, whoever computes it."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl")
+    done = subprocess.run(["kubectl", "kustomize", KUBERNETES / folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alike = [
+        re.sub(r"(trackmill-start-train)-\w{10}\b", r"\1", json.dumps(sorted(made, key=by_name), sort_keys=True))
+        for made in (yaml.safe_load_all(done.stdout), build(KUBERNETES / folder))
+    ]
+    assert alike[0] == alike[1]
+
+
+def by_name(resource: dict[str, Any]) -> tuple[str, str]:
+    """Where a resource stands among others; the namespace that kustomize writes beside a subject goes."""
+    for subject in resource.get("subjects", []):
+        subject.pop("namespace", None)
+    return resource["kind"], resource["metadata"]["name"]
 
 
 def test_every_patch_of_production_changes_something() -> None:

@@ -223,6 +223,31 @@ def test_what_is_queued_has_no_autoscaler_and_waits_to_be_let_in() -> None:
     assert seen == ["RayJob", "RayJob", "Job", "RayCronJob"]
 
 
+def test_pods_of_one_kind_fit_into_one_flavor_of_the_queue() -> None:
+    """Kueue gives all pods of a group one flavor: what fits into none waits for ever."""
+    units = {"": 1.0, "m": 1e-3, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+
+    def number(text: Any) -> float:
+        found = re.fullmatch(r"([0-9.]+)(\w*)", str(text))
+        assert found, text
+        return float(found[1]) * units[found[2]]
+
+    flavors = one("ClusterQueue", "trackmill")["spec"]["resourceGroups"][0]["flavors"]
+    quotas = [{each["name"]: number(each["nominalQuota"]) for each in flavor["resources"]} for flavor in flavors]
+    groups = []
+    for folder in ("mine", "train", "mine-parts", "standing"):
+        for resource in build(KUBERNETES / "production" / folder):
+            if resource["kind"] == "Job":
+                groups.append((resource["spec"]["parallelism"], resource["spec"]["template"]))
+            for cluster in clusters(resource):
+                groups += [(group["replicas"], group["template"]) for group in cluster["workerGroupSpecs"]]
+    assert len(groups) == 4
+    for count, pod in groups:
+        (container,) = pod["spec"]["containers"]
+        asked = {name: count * number(value) for name, value in container["resources"]["requests"].items()}
+        assert any(all(asked[name] <= quota[name] for name in asked) for quota in quotas), asked
+
+
 def test_names_that_files_share_are_the_same() -> None:
     """Secrets, accounts, classes, claims: what one file names another one makes, or infra/README.md says how."""
     readme = (INFRA / "README.md").read_text()
@@ -336,6 +361,21 @@ def test_metrics_are_where_the_policy_lets_them_be_read() -> None:
                 assert group["rayStartParams"]["metrics-export-port"] == "8080"
 
 
+def test_parts_serve_their_metrics_on_the_port_that_is_let_in_and_scraped() -> None:
+    for resource, options in runs("Job", "jobs/mine_proposals.py"):
+        run = mine_proposals.settings(options).run
+        assert (run.metrics_port, run.metrics_address) == (9464, "0.0.0.0"), resource["metadata"]
+        (container,) = resource["spec"]["template"]["spec"]["containers"]
+        assert container["ports"] == [{"name": "metrics", "containerPort": 9464}]
+    assert "$1:9464" in (INFRA / "prometheus" / "scrape.yaml").read_text()
+
+
+def test_command_lines_use_the_names_that_help_shows() -> None:
+    """Older names are read for the sake of old scripts; a reader looks for them in --help in vain."""
+    for path in (*INFRA.rglob("*.yaml"), *INFRA.rglob("*.sbatch"), *(ROOT / "docs").glob("*.md"), INFRA / "README.md"):
+        assert not re.search(r"--(actors|sam-variant)\b", path.read_text()), path
+
+
 def test_the_account_of_the_schedule_may_little() -> None:
     role = one("Role", "trackmill-schedule")
     assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"create", "list", "get"}
@@ -378,6 +418,19 @@ def test_an_image(path: Path) -> None:
     assert "RAY_AUTH_MODE=token" in text and "disabled" not in text and "RAY_USAGE_STATS_ENABLED=0" in text
     assert [line for line in lines if line.startswith("USER")][-1] == "USER 1000:100"
     assert re.search(r'^ARG (\w+_DIGEST)=""\nFROM \S+\$\{\1\}$', text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
+def test_caches_of_an_image_lie_where_pods_can_write(path: Path) -> None:
+    """Root file systems of pods cannot be written; Numba, which compiles SAM's masks, then refuses to be imported."""
+    (block,) = re.findall(r"^ENV (RAY_AUTH_MODE=.*(?:\n    .*)*)$", path.read_text(), re.MULTILINE)
+    given = dict(word.split("=") for word in block.replace("\\", "").split())
+    for name in ("TRACKMILL_CACHE", "NUMBA_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME"):
+        assert given[name].startswith("/tmp/"), name
+    for where, pod in all_pods():
+        (container,) = pod["spec"]["containers"]
+        if f"trackmill-{path.stem}:" in container["image"] or f"trackmill-{path.stem}@" in container["image"]:
+            assert "/tmp" in [mount["mountPath"] for mount in container["volumeMounts"]], where
 
 
 def test_there_are_three_images() -> None:

@@ -128,9 +128,9 @@ def localised(line: str, values: dict[str, str], dropped: tuple[str, ...] = ()) 
 
 def mining(source: Path, output: Path) -> list[str]:
     """The RayJob's command for this machine."""
-    values = {"--input": str(source), "--output": str(output), "--proposer": "graph", "--actors": "2"}
+    values = {"--input": str(source), "--output": str(output), "--proposer": "graph", "--workers": "2"}
     line = one("RayJob", "trackmill-mine")["spec"]["entrypoint"]
-    return localised(line, {**values, "run.gpus_per_actor": "0"}, dropped=("--sam-variant", "--weights"))
+    return localised(line, {**values, "run.gpus_per_actor": "0"}, dropped=("--model", "--weights"))
 
 
 def scheduled(folder: Path, week: str, data: str) -> list[str]:
@@ -155,7 +155,7 @@ def scheduled(folder: Path, week: str, data: str) -> list[str]:
         "data.cache": str(folder / "shards"),
         "ray.cpus_per_worker": "1",
     }
-    return localised(line, values)
+    return localised(line, values, dropped=("model.backbone_weights",))
 
 
 def demonstrate(folder: Path) -> Iterator[tuple[str, int, str]]:
