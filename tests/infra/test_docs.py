@@ -70,6 +70,33 @@ def test_there_are_commands() -> None:
     assert len(commands()) > 20
 
 
+PLACEHOLDER = re.compile(r"my-bucket|my-registry|vision-production|registry\.example\.com|123456789012|0{17}")
+NEAR = 32
+"""Lines after a mark that may belong to it: a command line, a list of images."""
+
+
+def marks(path: Path) -> list[int]:
+    """Numbers of the lines that a user has to change; a sentence about such lines is none."""
+    return [
+        number for number, line in enumerate(path.read_text().splitlines()) if re.search(r"(?<!marked )CHANGE", line)
+    ]
+
+
+def test_the_list_of_lines_to_change_is_whole() -> None:
+    section = (INFRA / "README.md").read_text().partition("## What to change")[2].partition("\n## ")[0]
+    listed = {name: int(number) for name, number in re.findall(r"^\| `([^`]+)` \| (\d+) \|", section, re.MULTILINE)}
+    files = [path for path in INFRA.rglob("*") if path.is_file() and path.suffix != ".md"]
+    assert listed == {path.relative_to(INFRA).as_posix(): len(marks(path)) for path in files if marks(path)}
+
+
+def test_what_stands_for_the_users_own_is_marked() -> None:
+    for path in INFRA.rglob("*"):
+        if path.is_file() and path.suffix in (".yaml", ".sbatch", ".sh"):
+            for number, line in enumerate(path.read_text().splitlines()):
+                if PLACEHOLDER.search(line):
+                    assert any(number - NEAR <= mark <= number for mark in marks(path)), f"{path}:{number + 1}: {line}"
+
+
 def test_the_runbook_has_twenty_cases_and_those_of_the_alerts() -> None:
     titles = [case.partition("\n")[0] for case in CASES]
     assert len(titles) >= 20 and set(ALERTS) <= set(titles)
