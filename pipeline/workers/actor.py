@@ -16,8 +16,9 @@ import ray
 from trackmill.pipeline.storage.credentials import adopt_environment
 from trackmill.pipeline.storage.secrets.signed_urls import adopt_signatures
 from trackmill.pipeline.workers.inflight import InFlight, read_note
+from trackmill.pipeline.workers.output_pause import marked
 from trackmill.pipeline.workers.stopping import seconds_to_work
-from trackmill.pipeline.workers.task import DeviceLost, Job, Status
+from trackmill.pipeline.workers.task import DeviceLost, Job, Status, StorageFailed
 from trackmill.pipeline.workers.unit_worker import UnitWorker
 from trackmill.schemas.media import WorkItem
 
@@ -90,6 +91,8 @@ class UnitActor(ABC):
         assert self._worker is not None
         try:
             return self._worker.run_unit(task)
+        except StorageFailed as failed:
+            raise marked(failed) from failed.__cause__
         except DeviceLost:
             # Only a new process gets a new CUDA context. The note that is left behind charges this unit, and no other.
             logging.exception("the device failed; this worker ends and another takes its place")

@@ -11,12 +11,14 @@ cluster. No step looks at all workers, so a thousand of them cost what eight do.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.workers.inflight import InFlight
+from trackmill.pipeline.workers.output_pause import OutputPause
 from trackmill.pipeline.workers.settings import PoolSettings
 from trackmill.pipeline.workers.task import StorageFailed, UnitDropped, UnitTask, WorkFailed
 
@@ -85,6 +87,7 @@ class Decisions:
         size: workers that there should be; may be changed at any time. Fewer: the dead are not replaced.
         recycle_after: items after which a worker is replaced; 0: never.
         fatal: what a unit may raise that no second try would change: it ends the run at once, as itself.
+        clock: seconds; for tests.
     """
 
     def __init__(
@@ -93,8 +96,10 @@ class Decisions:
         size: int,
         recycle_after: int,
         fatal: tuple[type[Exception], ...] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fatal = fatal
+        self._pause = OutputPause(clock)
         self.size = size
         self._recycle_after = recycle_after
         self._incoming = iter(tasks)
@@ -144,7 +149,7 @@ class Decisions:
     def orders(self) -> Orders:
         """What to do now. The state is changed as if it were done."""
         stop, self._stop = self._stop, []
-        if self._draining:
+        if self._draining or self._pause.holds:
             return Orders([], [], [], stop)
         room = self.size - (len(self._workers) - self._replaced - len(self._heirs))
         takers = len(self._idle) + len(self._eager) + self._starting + room
@@ -193,6 +198,7 @@ class Decisions:
 
     def finished(self, worker: int, unit: int) -> None:
         """A worker has written the receipt of a unit."""
+        self._pause.written()
         state = self._workers[worker]
         state.items_done += len(self._take_back(worker, unit).items)
         if self._recycle_after and state.items_done >= self._recycle_after and not state.leaving:
@@ -212,7 +218,7 @@ class Decisions:
 
         Raises:
             PoolFailed: the unit failed for the fifth time.
-            StorageFailed: likewise, because nothing can be written.
+            StorageFailed: likewise, because nothing can be written; before that nothing is begun for a while.
             Exception: `cause` itself, of a start, or where it is fatal: another worker would meet the same.
         """
         state = self._workers[worker]
@@ -392,7 +398,10 @@ class Decisions:
             if isinstance(cause, StorageFailed):
                 raise cause
             raise PoolFailed(f"{task.title} failed {FAILURES_OF_A_UNIT} times; last: {cause}") from cause
-        log.warning("%s failed and is done again: %s", task.title, cause)
+        if isinstance(cause, StorageFailed) and cause.may_pass:
+            self._pause.failed(cause, self._failures[task.unit])
+        else:
+            log.warning("%s failed and is done again: %s", task.title, cause)
         self._waiting.appendleft(task)
 
     def _new_worker(self) -> int:

@@ -7,14 +7,17 @@ import os
 import queue
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.output import clean, complain
+from trackmill.pipeline.workers.decisions import FAILURES_OF_A_UNIT
 from trackmill.pipeline.workers.light import SpeedOfLight
+from trackmill.pipeline.workers.output_pause import OutputPause, marked
 from trackmill.pipeline.workers.stopping import Stopping
-from trackmill.pipeline.workers.task import Tick, UnitDone, UnitDropped, UnitTask
+from trackmill.pipeline.workers.task import StorageFailed, Tick, UnitDone, UnitDropped, UnitTask
 from trackmill.pipeline.workers.unit_worker import UnitWorker
 from trackmill.schemas.media import WorkItem
 
@@ -51,7 +54,8 @@ class InlineWorker(Generic[R]):
         """Yield each unit's result as it is done.
 
         Raises:
-            StorageFailed, DeviceLost: see `UnitWorker.run_unit`; units done so far stay done.
+            StorageFailed, DeviceLost: see `UnitWorker.run_unit`; units done so far stay done. A unit whose output
+                could not be written, which may pass, is tried `FAILURES_OF_A_UNIT` times.
             KeyboardInterrupt: this process was asked to stop; see `Stopping`.
         """
         self.light.ordered(0)
@@ -60,6 +64,9 @@ class InlineWorker(Generic[R]):
         in_hand: dict[int, UnitTask] = {}
         worker.clock.watch(lambda item: self._end_overdue(worker, in_hand, *item))
         waiting = iter(tasks)
+        again: deque[UnitTask] = deque()
+        failures: Counter[int] = Counter()
+        pause = OutputPause()
         events: queue.SimpleQueue[tuple[int, R | BaseException | None]] = queue.SimpleQueue()
         threads: list[threading.Thread] = []
         nearly: set[int] = set()
@@ -68,15 +75,18 @@ class InlineWorker(Generic[R]):
         with Stopping(self._grace_s) as stopping:
             try:
                 while True:
-                    while more and len(in_hand) < _MOST_UNITS and nearly.issuperset(in_hand):
-                        task = next(waiting, None)
-                        more = task is not None
-                        if task is not None:
+                    while (again or more) and len(in_hand) < _MOST_UNITS and nearly.issuperset(in_hand):
+                        if pause.holds:
+                            break
+                        task = again.popleft() if again else next(waiting, None)
+                        if task is None:
+                            more = False
+                        else:
                             self.light.given()
                             in_hand[task.unit] = task
                             threads = [thread for thread in threads if thread.is_alive()]
                             threads += self._do(worker, task, events)
-                    if not in_hand or stopping.late:
+                    if not (in_hand or again) or stopping.late:
                         stopping.end(len(in_hand) + dropped)
                         return
                     try:
@@ -87,17 +97,29 @@ class InlineWorker(Generic[R]):
                         if answer is None:
                             nearly.add(unit)
                         else:
-                            del in_hand[unit]
+                            ended = in_hand.pop(unit)
                             nearly.discard(unit)
                             if isinstance(answer, UnitDropped) and stopping.asked:
                                 dropped += 1
+                            elif (
+                                isinstance(answer, StorageFailed)
+                                and answer.may_pass
+                                and not stopping.asked
+                                and failures[unit] < FAILURES_OF_A_UNIT - 1
+                            ):
+                                failures[unit] += 1
+                                pause.failed(answer, failures[unit])
+                                again.append(ended)
                             elif isinstance(answer, BaseException):
                                 raise answer
                             else:
+                                pause.written()
                                 self.light.told(0, answer.times)
                                 yield answer
                     if stopping.begins():
                         more = False
+                        dropped += len(again)
+                        again.clear()
                         worker.turns.drop_after(stopping.seconds_to_work)
                     if time.monotonic() - ticked >= _TICK_S:
                         ticked = time.monotonic()
@@ -128,8 +150,11 @@ class InlineWorker(Generic[R]):
         """Begin a unit: two threads put into `events` what comes of it, and before that when it is nearly done."""
 
         def run() -> None:
+            answer: R | BaseException
             try:
                 answer = worker.run_unit(task)
+            except StorageFailed as failed:
+                answer = marked(failed)
             except BaseException as error:
                 answer = error
             events.put((task.unit, answer))

@@ -10,6 +10,9 @@ from itertools import islice
 
 from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.storage.claims import DEATHS_OF_A_PIECE, Claims
+from trackmill.pipeline.storage.credentials import error_text
+from trackmill.pipeline.workers.decisions import FAILURES_OF_A_UNIT
+from trackmill.pipeline.workers.output_pause import OutputPause, may_pass
 from trackmill.pipeline.workers.parts import Part
 
 log = logging.getLogger("trackmill")
@@ -124,8 +127,24 @@ class Share:
         units = iter(units)
         while some := list(islice(units, self._at_once)):
             self._at_once = min(self._most_at_once, self._at_once * 2)
-            taken = set(self._claims.claim([self._name_of(unit) for unit in some]))
+            taken = set(self._claimed([self._name_of(unit) for unit in some]))
             yield from self._confirmed([unit for unit in some if self._name_of(unit) in taken])
+
+    def _claimed(self, names: list[str]) -> list[str]:
+        """Those of some pieces that were free. A claim takes room, too: without any it waits as units do."""
+        pause, tries = OutputPause(), 0
+        while True:
+            try:
+                self._claims.claim(names)
+            except OSError as error:
+                tries += 1
+                if not may_pass(error) or tries == FAILURES_OF_A_UNIT:
+                    raise
+                time.sleep(pause.failed(f"no unit can be claimed: {error_text(error)}", tries))
+            else:
+                pause.written()
+                held = self._claims.held  # of several, some may have been claimed by a try that failed
+                return [name for name in names if name in held]
 
     def _confirmed(self, units: list[int]) -> Iterator[int]:
         """Those of some units in hand that are still to be done."""

@@ -17,7 +17,12 @@ class WorkFailed(JobError):
 
 
 class StorageFailed(WorkFailed, StorageError):
-    """A finished file could not be written: the unit is tried again, no item is to blame."""
+    """A finished file could not be written: the unit is tried again, no item is to blame.
+
+    `may_pass`: for want of room, or because a store refuses; see `trackmill.pipeline.workers.output_pause`.
+    """
+
+    may_pass = False
 
 
 class DeviceLost(WorkFailed):

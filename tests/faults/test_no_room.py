@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.make_dataset import FINGERPRINT, make_item, make_media, write_samples
+from tests.make_media import make_jpeg
 from tests.runs import ROOT
 from tests.tracking.make_tracking import source_frame, tracked_objects
 from trackmill.pipeline.console.disk_space import free_bytes, too_little_disk_space, too_little_shared_memory
@@ -153,6 +154,51 @@ def in_child(code: str, *words: str) -> subprocess.CompletedProcess[str]:
 def test_a_disk_that_is_full_to_the_last_page(tmp_path: Path) -> None:
     done = in_child(_TINY, str(tmp_path))
     assert done.stdout == "done\n", done.stderr[-3000:]
+
+
+_MINING = """
+import contextlib, logging, os, sys, threading
+from pathlib import Path
+from tests.faults.tiny_mount import mount_tiny
+folder, pictures = Path(sys.argv[1]), sys.argv[2]
+mount_tiny(str(folder), "8m")
+from trackmill.jobs import mine_proposals
+from trackmill.pipeline.mining.progress import MiningProgress
+from trackmill.pipeline.workers import output_pause
+output_pause.FIRST_PAUSE_S = 0.5
+done, told = MiningProgress.unit_done, []
+
+def fill_after_the_first(progress, result):
+    done(progress, result)
+    if not (folder / "filler").exists() and not told:
+        with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+
+class MakeRoom(logging.Handler):
+    def emit(self, record):
+        if "tries again in" in record.getMessage():
+            told.append(record.getMessage())
+            threading.Timer(1.0, (folder / "filler").unlink, (True,)).start()
+
+MiningProgress.unit_done = fill_after_the_first
+logging.getLogger("trackmill").addHandler(MakeRoom())
+words = ["--input", pictures, "--output", str(folder / "out"), "--executor", "inline"]
+code = mine_proposals.main([*words, "--set", "shards.unit_frames=1", "--set", "run.isolate=false"])
+from tests.runs import statuses
+print(code, set(statuses(folder / "out").values()), *told)
+"""
+
+
+def test_mining_waits_for_room_and_goes_on(tmp_path: Path) -> None:
+    """A disk that is full for some seconds ends no run, and nothing is quarantined for it."""
+    for number in range(6):
+        make_jpeg(tmp_path / "in" / f"{number}.jpg", 60, 80, seed=number)
+    (tmp_path / "disk").mkdir()
+    done = in_child(_MINING, str(tmp_path / "disk"), str(tmp_path / "in"))
+    assert "0 {'ok'} " in done.stdout, done.stdout + done.stderr[-3000:]
+    assert "no space is left on its disk; tries again in" in done.stdout
+    assert "done: 6 items (6 ok); 6 units done now, 6 in all" in done.stdout
 
 
 _SHARED = """

@@ -194,6 +194,7 @@ def test_a_full_disk_is_no_fault_of_the_items(run: Run, monkeypatch: pytest.Monk
             raise OSError(28, "No space left on device", "/out/shards/part.tar")
 
     monkeypatch.setattr(miner_module, "ShardWriter", Full)
+    monkeypatch.setattr("trackmill.pipeline.workers.output_pause.FIRST_PAUSE_S", 0.01)
     with pytest.raises(StorageFailed, match=r"output: /out/shards/part.tar: no space is left on its disk$"):
         list(InlineExecutor(run.job(), lambda states: None).run(iter([task(run)])))
     assert rows(run) == []
