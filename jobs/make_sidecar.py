@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,18 @@ from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import clean, complain, say, warn
 from trackmill.pipeline.console.quarantine import quarantine_limit
 from trackmill.pipeline.console.signals import stop_on_sigterm
-from trackmill.pipeline.console.words import readable_bytes
+from trackmill.pipeline.console.words import counted, readable_bytes
 from trackmill.pipeline.sidecars.settings import RunSection, with_run
 from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.workers.part_options import add_part_options, part_of
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     from trackmill.pipeline.sidecars.part_work import PartResult
+    from trackmill.pipeline.sidecars.prepare import Making
     from trackmill.pipeline.sidecars.producer import Producer
-    from trackmill.pipeline.sidecars.run import Executor, Making, SidecarOutcome
+    from trackmill.pipeline.sidecars.run import Executor, SidecarOutcome
+    from trackmill.pipeline.sidecars.sharing import SharedMaking
     from trackmill.pipeline.workers.task import Tick
     from trackmill.schemas.config import Settings
 
@@ -46,6 +50,7 @@ def add_run_options(p: JobParser) -> None:
     add = p.option
     add("--executor", key="run.executor", settings=RunSection)
     add("--workers", key="run.actors", settings=RunSection)
+    add_part_options(p)
     add("--plan-only", action="store_true", help="time a few samples, print what the rest would take, write nothing")
     add("--usd-per-gpu-hour", type=float, metavar="USD", help="adds a price to --plan-only")
     add("--only-quarantined", action="store_true", help="make the parts with quarantined samples again, nothing else")
@@ -84,33 +89,68 @@ def run(options: Options) -> ExitCode:
     return make(options, options.root, options.name, options.producer or "")
 
 
-def make(options: Options, root: str, name: str, producer: str) -> ExitCode:
-    """Make what is missing of a sidecar, and sum up; `options` are those of `add_run_options` and their values."""
-    from trackmill.pipeline.sidecars.progress import SidecarProgress
+def make(options: Options, root: str, name: str, producer: str, finish: Callable[[], None] = lambda: None) -> ExitCode:
+    """Make what is missing of a sidecar, and sum up; others may do the same at the same moment.
+
+    Args:
+        options: those of `add_run_options` and their values.
+        root, name, producer: see `trackmill.pipeline.sidecars.run.make_sidecar`.
+        finish: called where the sidecar is whole; of many processes that make it, by the one that sums up.
+    """
+    from trackmill.pipeline.sidecars.joining import join_sidecar
+    from trackmill.pipeline.sidecars.prepare import prepare_sidecar
     from trackmill.pipeline.sidecars.requests import request_sidecar
-    from trackmill.pipeline.sidecars.run import forecast_sidecar, make_parts, prepare_sidecar
+    from trackmill.pipeline.sidecars.run import forecast_sidecar, sidecar_claims
     from trackmill.pipeline.sidecars.settings import SidecarRunSettings
+    from trackmill.pipeline.sidecars.sharing import SharedMaking
     from trackmill.schemas.config import build
 
     how = build(SidecarRunSettings, dict(options.values.get("run", {})), "run")
     quarantine_limit(how.max_quarantined, 0)  # a typing error is found now, not after a night
     if options.only_quarantined and options.plan_only:
         raise InputError("--only-quarantined does not go with --plan-only: it makes again what is quarantined")
-    values = {key: value for key, value in options.values.items() if key != "run"}
-    making = prepare_sidecar(
-        root,
-        request_sidecar(name, producer, values),
-        how,
-        only_quarantined=options.only_quarantined,
-        store=not options.plan_only,
-    )
-    samples = sum(len(unit.items) for unit in making.todo)
-    say(f"{len(making.todo)} parts of sidecar {name} to make, about {samples} samples")
+    part = part_of(options)
+    if part is not None:
+        how = how.model_copy(update={"executor": "inline"})
+    request = request_sidecar(name, producer, {key: value for key, value in options.values.items() if key != "run"})
     if options.plan_only:
+        making = prepare_sidecar(root, request, how, store=False)
+        _say_todo(making)
         for line in forecast_sidecar(making, options.usd_per_gpu_hour).lines() if making.todo else ():
             say(line)
         return ExitCode.FINE
-    progress, shown = SidecarProgress(making), 0
+    with contextlib.closing(sidecar_claims(root, name, how, part)) as claims:
+        making = join_sidecar(claims, root, request, how, only_quarantined=options.only_quarantined)
+        _say_todo(making)
+        count, others = claims.others() if making.todo else (0, [])
+        if count:
+            known = clean("; ".join(others))
+            who = counted(count, "other process is", "other processes are")
+            say(f"{who} making this sidecar, or died there a moment ago: {known}")
+        shared = SharedMaking(making, claims, part, not options.own_share_only, options.wait)
+        outcome = _make(making, shared)
+    if not (outcome.finished or outcome.failed):
+        return _summarise_own(outcome, shared, how.max_quarantined)
+    code = _summarise(outcome, making, root)
+    if making.work.job.producer == "negatives" and outcome.made and not outcome.failed:
+        which = "" if outcome.name == "negatives" else f" --sidecar {outcome.name}"  # the audit's default
+        say(f"look at them: trackmill audit {redact(root)}{which} --html sheet.html")
+    if code in (ExitCode.FINE, ExitCode.INCOMPLETE):
+        finish()
+    return code
+
+
+def _say_todo(making: Making) -> None:
+    samples = sum(len(unit.items) for unit in making.todo)
+    say(f"{len(making.todo)} parts of sidecar {making.name} to make, about {samples} samples")
+
+
+def _make(making: Making, shared: SharedMaking) -> SidecarOutcome:
+    """Make parts, and say how far it is."""
+    from trackmill.pipeline.sidecars.progress import SidecarProgress
+    from trackmill.pipeline.sidecars.run import make_parts
+
+    progress, shown = SidecarProgress(making, own=shared.own if shared.part else None), 0
 
     def made(result: PartResult) -> None:
         nonlocal shown
@@ -122,14 +162,9 @@ def make(options: Options, root: str, name: str, producer: str) -> ExitCode:
             shown += 1
 
     try:
-        outcome = make_parts(making, made, progress.tick, _start)
+        return make_parts(making, made, progress.tick, _start, shared, progress.grow)
     finally:
         progress.close()
-    code = _summarise(outcome, making, root)
-    if making.work.job.producer == "negatives" and outcome.made and not outcome.failed:
-        which = "" if outcome.name == "negatives" else f" --sidecar {outcome.name}"  # the audit's default
-        say(f"look at them: trackmill audit {redact(root)}{which} --html sheet.html")
-    return code
 
 
 def _start(making: Making, tick: Tick) -> tuple[Executor, int, float]:
@@ -154,6 +189,37 @@ def say_counts(counts: Mapping[str, int], whose: str = "counted") -> None:
         say(f"  {line}")
 
 
+def _summarise_own(outcome: SidecarOutcome, shared: SharedMaking, allowed: str) -> ExitCode:
+    """Print what one of several processes did, and what it leaves to the others."""
+    samples, quarantined = sum(result.samples for result in outcome.made), outcome.quarantined_now
+    whose = f"part {shared.part}" if shared.part else "this process"
+    rows = counted(sum(result.rows for result in outcome.made), "row")
+    size = readable_bytes(sum(result.num_bytes for result in outcome.made))
+    done = f"{counted(len(outcome.made), 'unit')}, {counted(samples, 'sample')}"
+    say(f"done by {whose}: {done} ({rows}, {size})")
+    say_counts(outcome.counts)
+    if quarantined:
+        say(
+            f"{counted(quarantined, 'sample is', 'samples are')} quarantined; --only-quarantined retries, once all is done"
+        )
+    if outcome.summed_up:
+        say("all units are done; another process, which ended at the same moment, has summed up")
+    else:
+        elsewhere = len(shared.in_work(outcome.left))
+        left = len(outcome.left) - elsewhere
+        more = f", {left:,} of other parts, which nobody has begun" if left else ""
+        units = counted(len(outcome.left), "unit is", "units are")
+        say(f"{units} left: {elsewhere:,} in work elsewhere{more}; who does the last one sums up")
+    if shared.given_up:
+        complain(f"{counted(len(shared.given_up), 'unit was', 'units were')} given up, see above")
+        return ExitCode.INCOMPLETE
+    if allowed and quarantined > quarantine_limit(allowed, samples):
+        which = counted(quarantined, "quarantined sample is", "quarantined samples are")
+        say(f"{which} more than --max-quarantined {allowed} allows")
+        return ExitCode.INCOMPLETE
+    return ExitCode.FINE
+
+
 def _summarise(outcome: SidecarOutcome, making: Making, root: str) -> ExitCode:
     made = [result for result in outcome.made if not result.failed]
     done = "nothing was left to do" if not outcome.made else f"{len(made)} parts made now"
@@ -161,18 +227,21 @@ def _summarise(outcome: SidecarOutcome, making: Making, root: str) -> ExitCode:
     rows, samples = sum(result.rows for result in made), sum(result.samples for result in made)
     say(f"done: {done} ({rows} rows about {samples} samples, {size}), {outcome.parts} in all")
     counts = outcome.counts
-    say_counts(counts)
-    now = sum(result.num_quarantined for result in outcome.made)
-    if not now and counts.get("frames") and counts.get("frames not annotated") == counts["frames"]:
+    say_counts(counts, "counted" if outcome.whole is None else "counted in all")
+    if not outcome.quarantined_now and counts.get("frames") and counts.get("frames not annotated") == counts["frames"]:
         warn("not one frame here is annotated: without annotated objects nothing is known not to be one of them")
     say(f"sidecar {outcome.name} of {redact(root)} (fingerprint {outcome.fingerprint})")
-    quarantined = now + outcome.quarantined_before
+    quarantined = outcome.quarantined
     if quarantined:
         say(f"{quarantined} samples are quarantined in it; run again with --only-quarantined to retry them")
     if outcome.failed:
         complain(f"{len(outcome.failed)} parts could not be made; mend what is named above and run again")
         return ExitCode.FAILED
-    if now and now == samples:
+    if outcome.whole is not None:
+        nothing = quarantined and quarantined == making.samples
+    else:
+        nothing = outcome.quarantined_now and outcome.quarantined_now == samples
+    if nothing:
         say("nothing was made: every sample is quarantined")
         return ExitCode.INCOMPLETE
     allowed = making.settings.max_quarantined

@@ -91,10 +91,12 @@ def run(options: Options) -> ExitCode:
         from trackmill.pipeline.sidecars.chains.report import TruthFiles
 
         TruthFiles(options.truth)
-    code = make(options, options.data, options.name, PRODUCER)
-    if code in (ExitCode.FINE, ExitCode.INCOMPLETE) and (options.purity or options.truth or options.output):
-        measure(options.data, options.name, options.truth or "", options.output or "")
-    return code
+
+    def finish() -> None:
+        if options.purity or options.truth or options.output:
+            measure(options.data, options.name, options.truth or "", options.output or "")
+
+    return make(options, options.data, options.name, PRODUCER, finish)
 
 
 def measure(data: str, name: str, truth: str, out: str) -> None:

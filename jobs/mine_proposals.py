@@ -26,6 +26,7 @@ from trackmill.pipeline.console.words import counted, readable_bytes
 from trackmill.pipeline.sources import AUTO, SOURCES
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.workers.part_options import add_part_options, part_of
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,14 +77,7 @@ def add_options(p: JobParser) -> None:
     add("--executor", key="run.executor")
     add("--workers", key="run.actors", aliases=["--actors"])
     add("--limit", type=positive, metavar="N", help="mine the first N items only")
-    add(
-        "--part",
-        metavar="I/N",
-        help="do share I of N in this process, without Ray, then help the other parts; slurm: the place of a task in "
-        "its job array; kubernetes/N: that of a pod in an indexed job with N completions",
-    )
-    add("--own-share-only", action="store_true", help="with --part: do not help the other parts")
-    add("--wait", action="store_true", help="end when all is done, and not already when others have the rest in hand")
+    add_part_options(p)
     add("--stop-after-plan", action="store_true", help="plan, store the plan, and end; parts find it there")
     add("--as-planned", action="store_true", help="mine what is planned; the inputs are not listed again")
     add("--plan-only", action="store_true", help="time a few items, print what the run would take, write nothing")
@@ -116,7 +110,7 @@ def run(options: Options) -> ExitCode:
     """Check what was asked for, and do it."""
     config = settings(options)
     quarantine_limit(config.run.max_quarantined, 0)  # a typing error is found now, not after a night
-    part = part_of(options)
+    part = _part_of(options)
     if part is not None:
         config = config.model_copy(update={"run": config.run.model_copy(update={"executor": "inline"})})
 
@@ -128,31 +122,19 @@ def run(options: Options) -> ExitCode:
     return mine(options, config, sidecars, part)
 
 
-def part_of(options: Options) -> Part | None:
+def _part_of(options: Options) -> Part | None:
     """What `--part` says; also refuses options that do not go together."""
-    from trackmill.pipeline.workers.parts import read_part
-
     quarantined = options.only_quarantined
-    for others, given, why in (
-        ("--plan-only --limit", quarantined, "--only-quarantined: it retries what is quarantined"),
-        (
-            "--part --wait --stop-after-plan --as-planned",
-            options.plan_only,
-            "--plan-only: it only looks at a few items",
+    return part_of(
+        options,
+        before=(
+            ("--plan-only --limit", quarantined, "--only-quarantined: it retries what is quarantined"),
+            ("--stop-after-plan --as-planned", quarantined, "--only-quarantined: it looks at its items anew"),
+            ("--as-planned", options.stop_after_plan, "--stop-after-plan: what is planned is planned"),
+            ("--limit", options.as_planned, "--as-planned: it mines all that is planned"),
         ),
-        ("--stop-after-plan --as-planned", quarantined, "--only-quarantined: it looks at its items anew"),
-        ("--as-planned", options.stop_after_plan, "--stop-after-plan: what is planned is planned"),
-        ("--limit", options.as_planned, "--as-planned: it mines all that is planned"),
-        ("--own-share-only", not options.part, "a run without --part: it has no share"),
-    ):
-        for other in others.split():
-            if given and getattr(options, other.removeprefix("--").replace("-", "_")):
-                raise InputError(f"{other} does not go with {why}")
-    if not options.part:
-        return None
-    if options.executor == "ray":
-        raise InputError("--part does its share in this process; it does not go with --executor ray")
-    return read_part(options.part)
+        parted="--part --wait --stop-after-plan --as-planned",
+    )
 
 
 def _asked_sidecars(options: Options) -> tuple[list[str], dict[str, Any]]:

@@ -14,17 +14,7 @@ from trackmill.pipeline.sidecars.requests import Request
 from trackmill.pipeline.storage.claims import Claims
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, exists
-from trackmill.pipeline.storage.output_lock import holder, in_turn
-from trackmill.pipeline.storage.owner import Owner
-
-_PLANNING = "planning"
-
-
-class _Planned(Exception):
-    """Another process has planned what this one was about to plan."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
+from trackmill.pipeline.workers.joining import join_work
 
 
 def join_mining(
@@ -60,17 +50,10 @@ def join_mining(
     layout = Layout(root)
 
     def ready() -> Run | None:
+        if only_quarantined:
+            return None
         run = ready_run(config, inputs, output, limit, as_planned)
         return run if run is not None and add_sidecars(run, sidecars, store=False) else None
-
-    def not_planning() -> bool:
-        owner = holder(root)
-        return owner is None or (owner.job.startswith(f"{JOB}: ") and not owner.job.endswith(_PLANNING))
-
-    def look_again(owner: Owner | None) -> None:
-        claims.join()
-        if not only_quarantined and not_planning() and (run := ready()) is not None:
-            raise _Planned(run)
 
     def alone() -> None:
         if others := claims.living():
@@ -79,29 +62,21 @@ def join_mining(
                 "Use their settings, or another --output, or wait for them."
             )
 
-    if not only_quarantined and exists(layout.config):
-        # First of all, so that whoever would begin anew here sees that somebody is at work; then it is looked whether
-        # somebody is about to.
-        claims.join()
-        if not_planning() and (run := ready()) is not None:
-            return run
-    try:
-        with in_turn(root, JOB, _PLANNING, look_again):
-            if as_planned:
-                if (planned := ready()) is None:
-                    raise PlanError(
-                        f"nothing was planned for {redact(root)} yet, or without these sidecars: run once without "
-                        "--as-planned, and with --stop-after-plan if that is only to plan"
-                    )
-                claims.join()
-                return planned
-            run = (
-                reopen(config, inputs, output)
-                if only_quarantined
-                else prepare_mining(config, inputs, output, limit, alone=alone)
-            )
-            add_sidecars(run, sidecars, alone=alone)
-            claims.join()
-            return run
-    except _Planned as found:
-        return found.run
+    def plan() -> Run:
+        if as_planned:
+            if (planned := ready()) is None:
+                raise PlanError(
+                    f"nothing was planned for {redact(root)} yet, or without these sidecars: run once without "
+                    "--as-planned, and with --stop-after-plan if that is only to plan"
+                )
+            return planned
+        run = (
+            reopen(config, inputs, output)
+            if only_quarantined
+            else prepare_mining(config, inputs, output, limit, alone=alone)
+        )
+        add_sidecars(run, sidecars, alone=alone)
+        return run
+
+    begun = not only_quarantined and exists(layout.config)
+    return join_work(claims, root, JOB, "planning", begun=begun, ready=ready, begin=plan)

@@ -38,12 +38,12 @@ from trackmill.pipeline.shards.receipt_stream import stream_receipts
 from trackmill.pipeline.shards.receipts import done_units, listed_receipts
 from trackmill.pipeline.shards.totals import Totals
 from trackmill.pipeline.storage.files import basename, list_files
-from trackmill.pipeline.storage.output_lock import in_turn
-from trackmill.pipeline.storage.owner import Owner
 from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.pipeline.storage.secrets.signed_urls import any_signed
 from trackmill.pipeline.workers.forecast import Forecast
+from trackmill.pipeline.workers.joining import summing_up
 from trackmill.pipeline.workers.parts import Part
+from trackmill.pipeline.workers.share import shared_results
 from trackmill.pipeline.workers.task import UnitTask
 from trackmill.schemas.keys import unit_name
 from trackmill.schemas.media import WorkItem
@@ -191,18 +191,10 @@ def execute(
     if own.left and not only_quarantined:
         return own
     # Nobody plans meanwhile, nor sums up: these are one file each.
-    units = done_units(run.layout)
-    turn = f"summing up {counted(len(units), 'unit')}"
-    summed_up = False
-
-    def wait(owner: Owner | None) -> None:
-        nonlocal summed_up
-        summed_up |= owner is not None and owner.job == f"{JOB}: {turn}"
-
-    with in_turn(run.layout.root, JOB, turn, wait) as lock:
-        shared.claims.sweep({unit_name(unit) for unit in units})
-        if summed_up and not lock.inherited and not only_quarantined:
-            return own  # of many who end at once, one does it for all
+    names = {unit_name(unit) for unit in done_units(run.layout)}
+    with summing_up(shared.claims, run.layout.root, JOB, "unit", names) as (lock, by_another):
+        if by_another and not only_quarantined:
+            return own
         recall_signatures(run.layout)  # of inputs that others have added
         whole = read_plan(run.layout) if any_signed() else None
         return _sum_up(dataclasses.replace(run, plan=whole or run.plan), done_now, lock.check)
@@ -339,16 +331,10 @@ def _results(
         if first := next(tasks, None):
             yield from start_executor().run(chain([first], tasks))
         return
-    waits = run.config.run.executor == "inline"
-    while True:
-        tasks = shared.tasks(waits, helps)
-        if first := next(tasks, None):
-            for result in start_executor().run(chain([first], tasks)):
-                shared.release(result.unit)
-                yield result
-        elif waits:
-            return
-        waits = True  # what others had in hand may be left, by one who has died
+    alone = run.config.run.executor == "inline"
+    yield from shared_results(
+        lambda tasks: start_executor().run(tasks), lambda may_wait: shared.tasks(may_wait, helps), shared.release, alone
+    )
 
 
 def _tasks(run: Run, done: set[int], only_quarantined: bool) -> Iterator[UnitTask]:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trackmill.pipeline.mining.prepare import Run
+from trackmill.pipeline.mining.unit import UnitResult
 from trackmill.pipeline.shards.receipt_stream import UnitRows, read_unit, stream_receipts
 from trackmill.pipeline.shards.receipts import done_units, listed_receipts
 from trackmill.pipeline.storage.claims import Claims
@@ -78,10 +79,10 @@ class SharedRun:
                 helps(len(task.items), sum(item.frames for item in task.items))
             yield task
 
-    def release(self, unit: int) -> None:
+    def release(self, result: UnitResult) -> None:
         """A unit has its receipt."""
-        self._settled.add(unit)
-        self.share.release(unit)
+        self._settled.add(result.unit)
+        self.share.release(result.unit)
 
     def left(self) -> list[int]:
         """Units that are not done yet, those out of this part's reach included."""

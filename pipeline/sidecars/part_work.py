@@ -5,7 +5,7 @@ A part is the unit, its samples are the items: one that makes its worker hang, o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -30,13 +30,18 @@ class PartTask:
         """Of the part."""
         return sidecar_part_name(self.unit, self.retry)
 
+    @property
+    def claim(self) -> str:
+        """What its claim is called, see `trackmill.pipeline.storage.claims`."""
+        return self.file_name.removesuffix(".parquet")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartUnit(UnitTask):
     """A part for a pool of workers. Its items are the samples, in order: `uri` is the shard, with their byte range.
 
     Args:
-        part: what is to be made; `unit` is its place among the parts of this run, since a retry has its unit's number.
+        part: what is to be made; `unit` is its place among all parts, since a retry has its unit's number.
     """
 
     doing: ClassVar[str] = "making its rows"
@@ -104,19 +109,19 @@ class SidecarWork:
     threads: int = 0
 
 
-def part_units(tasks: Sequence[PartTask], rows: Sequence[ReceiptRow]) -> Iterator[PartUnit]:
+def part_units(tasks: Mapping[int, PartTask], rows: Sequence[ReceiptRow]) -> Iterator[PartUnit]:
     """Parts as units for a pool.
 
     Args:
-        tasks: the parts that are to be made.
+        tasks: the parts that are to be made, by their place among the parts of the sidecar.
         rows: of all stored samples, see `trackmill.pipeline.shards.reader.Dataset.stored`.
     """
-    names = {shard.name for task in tasks for shard in task.shards}
+    names = {shard.name for task in tasks.values() for shard in task.shards}
     by_shard: dict[str, list[ReceiptRow]] = {}
     for row in rows:
         if row.shard in names:
             by_shard.setdefault(row.shard, []).append(row)
-    for number, task in enumerate(tasks):
+    for place, task in tasks.items():
         shards = sorted(task.shards, key=lambda shard: shard_numbers(shard.name))
         own = [row for shard in shards for row in sorted(by_shard.get(shard.name, ()), key=lambda row: row.offset)]
         items = [
@@ -131,4 +136,4 @@ def part_units(tasks: Sequence[PartTask], rows: Sequence[ReceiptRow]) -> Iterato
             )
             for row in own
         ]
-        yield PartUnit(unit=number, items=items, positions=list(range(len(items))), retry=task.retry, part=task)
+        yield PartUnit(unit=place, items=items, positions=list(range(len(items))), retry=task.retry, part=task)

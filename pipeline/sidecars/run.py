@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from trackmill.pipeline.console.disk_space import free_bytes
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.reader import open_dataset
-from trackmill.pipeline.sidecars.about import begin_sidecar
+from trackmill.pipeline.sidecars.joining import JOB, join_sidecar
 from trackmill.pipeline.sidecars.part import PartAbout
-from trackmill.pipeline.sidecars.part_work import PartResult, PartUnit, SidecarWork, part_units
-from trackmill.pipeline.sidecars.parts import check_parts, dataset_fingerprint, part_tasks
-from trackmill.pipeline.sidecars.requests import Request, request_sidecar
+from trackmill.pipeline.sidecars.part_work import PartResult, PartUnit
+from trackmill.pipeline.sidecars.parts import check_parts
+from trackmill.pipeline.sidecars.prepare import Making
+from trackmill.pipeline.sidecars.requests import request_sidecar
 from trackmill.pipeline.sidecars.settings import SidecarRunSettings
+from trackmill.pipeline.sidecars.sharing import SharedMaking
 from trackmill.pipeline.sidecars.worker import PartWorker
-from trackmill.pipeline.storage.credentials import storage_environment
-from trackmill.pipeline.storage.files import exists
-from trackmill.pipeline.storage.output_lock import locked
+from trackmill.pipeline.storage.claims import Claims
+from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.pipeline.workers.forecast import Forecast, Group, extrapolate, spread
 from trackmill.pipeline.workers.inline import InlineWorker
+from trackmill.pipeline.workers.joining import summing_up
+from trackmill.pipeline.workers.parts import Part
+from trackmill.pipeline.workers.share import shared_results
 from trackmill.pipeline.workers.task import Tick
 
 if TYPE_CHECKING:
@@ -38,6 +43,9 @@ class SidecarOutcome:
         done_before: parts that were there already.
         made: results of this run, in the order in which they came.
         quarantined_before: samples that are quarantined in the parts that this run did not make.
+        left: places of the parts that are not made, in the hands of other processes or left to them.
+        whole: what all parts say about themselves, where others made some of them; None: this run knows it all.
+        summed_up: another process, which ended at the same moment, has looked at the whole.
     """
 
     name: str
@@ -46,6 +54,9 @@ class SidecarOutcome:
     done_before: int
     made: list[PartResult] = field(default_factory=list)
     quarantined_before: int = 0
+    left: list[int] = field(default_factory=list)
+    whole: Mapping[str, PartAbout] | None = None
+    summed_up: bool = False
 
     @property
     def failed(self) -> list[PartResult]:
@@ -53,110 +64,33 @@ class SidecarOutcome:
         return [result for result in self.made if result.failed]
 
     @property
+    def finished(self) -> bool:
+        """Whether all parts are there, and this process is the one that says so."""
+        return not (self.left or self.failed or self.summed_up)
+
+    @property
+    def quarantined_now(self) -> int:
+        """Samples that are quarantined in the parts that this run made."""
+        return sum(result.num_quarantined for result in self.made)
+
+    @property
+    def quarantined(self) -> int:
+        """Samples that are quarantined in all parts that are known of."""
+        if self.whole is not None:
+            return sum(len(about.quarantined) for about in self.whole.values())
+        return self.quarantined_now + self.quarantined_before
+
+    @property
     def counts(self) -> dict[str, int]:
-        """What the producer counted in this run, summed."""
+        """What the producer counted in this run, or in all parts where others made some of them; summed."""
         total: Counter[str] = Counter()
-        for result in self.made:
-            for name, count in result.counts.items():
+        for each in self.made if self.whole is None else self.whole.values():
+            for name, count in each.counts.items():
                 total[name] += count
         return dict(total)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Making:
-    """A sidecar that was begun, and what is left to be made of it.
-
-    Args:
-        layout: of the data set.
-        work: for workers.
-        settings: how it is run.
-        todo: the parts that are to be made now.
-        parts: of the whole sidecar.
-        there: what those that are there say about themselves, by file name.
-        samples, frames: of the whole data set.
-        frames_there: of the samples in parts that stay as they are.
-        only_quarantined: parts that are there are made again because samples are quarantined in them.
-    """
-
-    layout: Layout
-    work: SidecarWork
-    settings: SidecarRunSettings
-    todo: Sequence[PartUnit]
-    parts: int
-    there: Mapping[str, PartAbout]
-    samples: int
-    frames: int
-    frames_there: int
-    only_quarantined: bool
-
-    @property
-    def name(self) -> str:
-        """Of the sidecar."""
-        return self.work.job.name
-
-    def quarantined_elsewhere(self) -> int:
-        """Samples that are quarantined in parts which are not made now."""
-        now = {unit.part.file_name for unit in self.todo}
-        return sum(len(about.quarantined) for name, about in self.there.items() if name not in now)
-
-
 Executor: TypeAlias = "InlineWorker[PartResult] | WorkerPool[PartResult]"
-
-
-def prepare_sidecar(
-    root: str,
-    request: Request,
-    settings: SidecarRunSettings | None = None,
-    *,
-    only_quarantined: bool = False,
-    store: bool = True,
-) -> Making:
-    """Begin a sidecar, or look at what is there of one that was begun.
-
-    Args:
-        root: URL of the data set, which mining wrote.
-        request: see `trackmill.pipeline.sidecars.requests.request_sidecar`.
-        settings: how it will be run.
-        only_quarantined: make only those parts again in which samples are quarantined.
-        store: without it nothing is written.
-
-    Raises:
-        FileNotFoundError, BadReceipt: there is no data set, or a receipt is damaged.
-        InputError: shards without receipts.
-        SidecarError: begun with other settings, or a part that is there describes other shards; names it.
-    """
-    settings = settings or SidecarRunSettings()
-    dataset = open_dataset(root)
-    fingerprint = dataset_fingerprint(dataset)
-    assert dataset.layout is not None
-    layout = dataset.layout
-    job = begin_sidecar(layout, request, fingerprint, store)
-    tasks = part_tasks(dataset.shards)
-    there = check_parts(layout, request.name, tasks) if exists(layout.sidecar_about(request.name)) else {}
-    todo = [task for task in tasks if task.file_name not in there]
-    if only_quarantined:
-        todo = [task for task in tasks if task.file_name in there and there[task.file_name].quarantined]
-    units = list(part_units(todo, dataset.stored))
-    frames = sum(row.frames for row in dataset.stored)
-    return Making(
-        layout=layout,
-        work=SidecarWork(
-            root=layout.root,
-            dataset=fingerprint,
-            job=job,
-            environment=storage_environment(),
-            item_timeout_s=settings.item_timeout_s,
-            threads=settings.threads,
-        ),
-        settings=settings,
-        todo=units,
-        parts=len(tasks),
-        there=there,
-        samples=len(dataset.stored),
-        frames=frames,
-        frames_there=frames - sum(unit.frames for unit in units),
-        only_quarantined=only_quarantined,
-    )
 
 
 def make_parts(
@@ -164,18 +98,21 @@ def make_parts(
     on_part: Callable[[PartResult], None] = lambda result: None,
     on_tick: Tick = lambda states: None,
     start: Callable[[Making, Tick], tuple[Executor, int, float]] | None = None,
+    shared: SharedMaking | None = None,
+    helps: Callable[[int, int], None] = lambda samples, frames: None,
 ) -> SidecarOutcome:
     """Make what is left to be made.
 
     Args:
-        making: see `prepare_sidecar`.
+        making: see `join_sidecar` and `prepare_sidecar`.
         on_part: called after each part.
         on_tick: called about twice a second with the state of every worker, perhaps from another thread.
         start: starts the workers; `make_executor` unless given. A sidecar that is complete starts none.
+        shared: where others may make parts of the same sidecar; None: it is this process's own.
+        helps: see `SharedMaking.tasks`.
 
     Raises:
         BadRows: the producer broke its contract.
-        OutputLocked: another process makes this sidecar.
         PoolFailed, StorageFailed, DeviceLost: the work cannot go on. What is made stays made.
     """
     outcome = SidecarOutcome(
@@ -185,14 +122,37 @@ def make_parts(
         done_before=len(making.there),
         quarantined_before=making.quarantined_elsewhere(),
     )
-    if making.todo:
-        with locked(making.layout.sidecar(making.name), "sidecar") as lock:
-            executor, _, _ = (start or make_executor)(making, on_tick)
-            for result in executor.run(making.todo):
-                outcome.made.append(result)
-                on_part(result)
-                lock.check()
+    if not making.todo:
+        return outcome
+
+    def run(tasks: Iterable[PartUnit]) -> Iterator[PartResult]:
+        executor, _, _ = (start or make_executor)(making, on_tick)
+        return executor.run(tasks)
+
+    if shared is None:
+        results = run(making.todo)
+    else:
+        giving = shared
+        alone = making.settings.executor == "inline"
+        results = shared_results(run, lambda may_wait: giving.tasks(may_wait, helps), giving.release, alone)
+    for result in results:
+        outcome.made.append(result)
+        on_part(result)
+    if shared is not None:
+        outcome.left = shared.left()
+        if not outcome.left and not outcome.failed:
+            _sum_up(making, shared, outcome)
     return outcome
+
+
+def _sum_up(making: Making, shared: SharedMaking, outcome: SidecarOutcome) -> None:
+    """All is made: leave nothing of the dead, and look at what others made."""
+    names = {task.claim for task in making.tasks}
+    with summing_up(shared.claims, making.folder, JOB, "part", names) as (_, by_another):
+        sweep_scratch(making.folder)  # a worker of a killed run may have outlived the sweep at the start
+        outcome.summed_up = by_another
+        if not by_another and (shared.part is not None or len(outcome.made) < len(making.todo)):
+            outcome.whole = check_parts(making.layout, making.name, making.tasks)
 
 
 def make_executor(making: Making, on_tick: Tick) -> tuple[Executor, int, float]:
@@ -253,11 +213,26 @@ def make_sidecar(
 
     Raises:
         InputError: an unknown producer or setting.
-        Exception: see `prepare_sidecar` and `make_parts`. What is made stays made.
+        Exception: see `join_sidecar` and `make_parts`. What is made stays made.
     """
     run = SidecarRunSettings(executor=executor, actors=workers)
     request = request_sidecar(name, producer, settings or {})
-    making = prepare_sidecar(root, request, run, only_quarantined=only_quarantined)
-    if on_start:
-        on_start(len(making.todo), sum(len(unit.items) for unit in making.todo))
-    return make_parts(making, on_part or (lambda result: None))
+    with contextlib.closing(sidecar_claims(root, name, run)) as claims:
+        making = join_sidecar(claims, root, request, run, only_quarantined=only_quarantined)
+        if on_start:
+            on_start(len(making.todo), sum(len(unit.items) for unit in making.todo))
+        return make_parts(making, on_part or (lambda result: None), shared=SharedMaking(making, claims))
+
+
+def sidecar_claims(root: str, name: str, settings: SidecarRunSettings, part: Part | None = None) -> Claims:
+    """The claims of this process on the parts of a sidecar; to be closed.
+
+    Args:
+        root: URL of the data set.
+        name: of the sidecar.
+        settings: how it is run.
+        part: of this process.
+    """
+    job = f"{JOB} part {part}" if part else JOB
+    folder = Layout(canonical(root)).sidecar(name)
+    return Claims(folder, job, settings.claim_expires_s, settings.executor == "inline")

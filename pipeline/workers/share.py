@@ -6,7 +6,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
+from typing import TypeVar
 
 from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.storage.claims import DEATHS_OF_A_PIECE, Claims
@@ -14,6 +15,9 @@ from trackmill.pipeline.storage.credentials import error_text
 from trackmill.pipeline.workers.decisions import FAILURES_OF_A_UNIT
 from trackmill.pipeline.workers.output_pause import OutputPause, may_pass
 from trackmill.pipeline.workers.parts import Part
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 log = logging.getLogger("trackmill")
 
@@ -110,9 +114,9 @@ class Share:
             if unit not in done and unit not in self._given_up and self._name_of(unit) not in held
         ]
 
-    def release(self, unit: int) -> None:
-        """A unit is done."""
-        self._claims.release(self._name_of(unit))
+    def release(self, unit: int, done: bool = True) -> None:
+        """A unit is done, or given back."""
+        self._claims.release(self._name_of(unit), done)
 
     @property
     def given_up(self) -> frozenset[int]:
@@ -165,9 +169,9 @@ class Share:
                 if self._alone and self._claims.deaths(self._name_of(unit)) >= DEATHS_OF_A_PIECE:
                     self._given_up.add(unit)
                     log.warning(
-                        "unit %d is left alone: %d processes died with it in hand; --executor ray finds the item that "
+                        "%s is left alone: %d processes died with it in hand; --executor ray finds the item that "
                         "kills them and leaves only that out",
-                        unit,
+                        self._name_of(unit),
                         self._claims.deaths(self._name_of(unit)),
                     )
                     continue
@@ -180,7 +184,7 @@ class Share:
         for unit in dead:
             if self._tries[unit] >= _TRIES:
                 self._given_up.add(unit)
-                log.warning("unit %d is left: what lies in place of its claim cannot be removed", unit)
+                log.warning("%s is left: what lies in place of its claim cannot be removed", self._name_of(unit))
 
     def _tell_of_waiting(self, unknown: list[int]) -> None:
         if not self._told:
@@ -191,3 +195,30 @@ class Share:
                 f"{units if unknown else 'all units that are left are'} in the hands of other processes",
                 self._claims.expires_s,
             )
+
+
+def shared_results(
+    run: Callable[[Iterator[T]], Iterator[R]],
+    tasks: Callable[[bool], Iterator[T]],
+    release: Callable[[R], None],
+    alone: bool,
+) -> Iterator[R]:
+    """Do what a share gives, until nothing is left for this process.
+
+    Args:
+        run: starts an executor, which does some tasks; not called for nothing.
+        tasks: see `Share.units`; called again for what others leave.
+        release: called with each result before it is given on.
+        alone: see `Share`.
+    """
+    waits = alone
+    while True:
+        some = tasks(waits)
+        first = next(some, None)
+        if first is not None:
+            for result in run(chain([first], some)):
+                release(result)
+                yield result
+        elif waits:
+            return
+        waits = True  # what others had in hand may be left, by one who has died

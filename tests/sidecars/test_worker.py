@@ -11,10 +11,11 @@ import pytest
 from tests.make_dataset import make_dataset
 from trackmill.pipeline.shards.reader import open_dataset
 from trackmill.pipeline.sidecars.part_work import PartUnit
+from trackmill.pipeline.sidecars.prepare import Making, prepare_sidecar
 from trackmill.pipeline.sidecars.producer import BadRows
 from trackmill.pipeline.sidecars.progress import SidecarProgress
 from trackmill.pipeline.sidecars.requests import request_sidecar
-from trackmill.pipeline.sidecars.run import Making, forecast_sidecar, make_parts, prepare_sidecar
+from trackmill.pipeline.sidecars.run import forecast_sidecar, make_parts
 from trackmill.pipeline.sidecars.settings import SidecarRunSettings, with_run
 from trackmill.pipeline.sidecars.worker import PartWorker
 from trackmill.pipeline.workers.decisions import Decisions
