@@ -199,9 +199,8 @@ def _summarise_own(outcome: SidecarOutcome, shared: SharedMaking, allowed: str) 
     say(f"done by {whose}: {done} ({rows}, {size})")
     say_counts(outcome.counts)
     if quarantined:
-        say(
-            f"{counted(quarantined, 'sample is', 'samples are')} quarantined; --only-quarantined retries, once all is done"
-        )
+        which = counted(quarantined, "sample is", "samples are")
+        say(f"{which} quarantined; --only-quarantined retries, once all is done")
     if outcome.summed_up:
         say("all units are done; another process, which ended at the same moment, has summed up")
     else:

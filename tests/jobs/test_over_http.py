@@ -126,7 +126,7 @@ def test_a_sidecar_cannot_be_written_to_a_web_server(server: FolderServer, capsy
     assert make_sidecar.main([f"{server.url}/set", "chains", *INLINE]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1, error
-    assert "/set/sidecars/chains/sidecar.json: cannot be written to, a web server only hands out" in error
+    assert "/set/sidecars/chains: cannot be written to, a web server only hands out" in error
 
 
 @pytest.mark.parametrize(
@@ -169,3 +169,11 @@ def test_exporting_and_converting(server: FolderServer, tmp_path: Path, capsys: 
         assert found.variant.name == "masa_lite0"
         assert job.main(["--weights", f"{server.url}/weights/gone.pth", "--output", str(tmp_path / "x")]) == 2
         assert "gone.pth: no such file (HTTP 404)" in capsys.readouterr().err
+
+
+def test_a_finished_sidecar_on_a_web_server_is_left_as_it_is(
+    server: FolderServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make_sidecar.main([str(server.root / "set"), "own", "--producer", "chains", *INLINE]) == 0
+    assert make_sidecar.main([f"{server.url}/set", "own", "--producer", "chains", "--part", "1/2"]) == 0
+    assert "nothing was left to do" in capsys.readouterr().out
