@@ -92,6 +92,12 @@ def kueue_schema(kind: str) -> Any:
     return json.loads((SCHEMAS / "kueue.json").read_text())[kind]
 
 
+@cache
+def prometheus_schema(kind: str) -> Any:
+    """Schema of a kind of the Prometheus operator, kept by hand."""
+    return json.loads((SCHEMAS / "prometheus-operator.json").read_text())[kind]
+
+
 def check(resource: dict[str, Any]) -> None:
     """Validate a resource against the schema of its kind.
 
@@ -110,6 +116,8 @@ def check(resource: dict[str, Any]) -> None:
             kubernetes_validate.validate(whole, "1.34", strict=True)
     elif group == "kueue.x-k8s.io":
         jsonschema.Draft7Validator(kueue_schema(kind)).validate(resource)
+    elif group == "monitoring.coreos.com":
+        jsonschema.Draft7Validator(prometheus_schema(kind)).validate(resource)
     else:
         kubernetes_validate.validate(resource, "1.34", strict=True)
 
