@@ -113,9 +113,7 @@ def scan(
     blocks, buffer = [], np.empty((4096 + 1024 * len(logits), 2), np.int64)
     done = 0
     while done < len(logits):
-        until = _scan(  # type: ignore[call-arg]  # Numba's annotations know no arguments of what it compiles
-            logits, cutoffs, *_flat(tables), place.x, place.y, place.height, found, buffer, done
-        )
+        until = _scan(logits, cutoffs, *_flat(tables), place.x, place.y, place.height, found, buffer, done)
         blocks.append((done, until, buffer))
         if until == done:
             buffer = np.empty((4 * len(buffer), 2), np.int64)
