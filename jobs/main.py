@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with printable_streams():
-            return _main(words)
+            return _main(words, alone=arguments is None)
     except BrokenPipeError:
         discard_stdout()
         return ExitCode.FINE
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report_failure(error, words[0] if words and words[0] in COMMANDS else "trackmill", words[1:], "")
 
 
-def _main(words: list[str]) -> int:
+def _main(words: list[str], alone: bool) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return ExitCode.FINE if words else ExitCode.MISTAKE
@@ -64,7 +64,7 @@ def _main(words: list[str]) -> int:
         complain(f"no command is called {clean(words[0], 100)!r}; {advice}")
         return ExitCode.MISTAKE
     module, _ = COMMANDS[words[0]]
-    code: int = importlib.import_module(f"trackmill.jobs.{module}").main(words[1:])
+    code: int = importlib.import_module(f"trackmill.jobs.{module}").main(words[1:], alone)
     return code
 
 

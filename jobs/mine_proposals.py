@@ -18,7 +18,7 @@ from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
-from trackmill.pipeline.console.options import JobParser, Options, positive
+from trackmill.pipeline.console.options import JobParser, Options, positive, price
 from trackmill.pipeline.console.output import clean, complain, say, warn
 from trackmill.pipeline.console.quarantine import quarantine_limit
 from trackmill.pipeline.console.signals import stop_on_sigterm
@@ -81,7 +81,7 @@ def add_options(p: JobParser) -> None:
     add("--stop-after-plan", action="store_true", help="plan, store the plan, and end; parts find it there")
     add("--as-planned", action="store_true", help="mine what is planned; the inputs are not listed again")
     add("--plan-only", action="store_true", help="time a few items, print what the run would take, write nothing")
-    add("--usd-per-gpu-hour", type=float, metavar="USD", help="adds a price to --plan-only")
+    add("--usd-per-gpu-hour", type=price, metavar="USD", help="adds a price to --plan-only")
     add("--only-quarantined", action="store_true", help="try again what earlier runs quarantined, and nothing else")
     add(
         "--max-quarantined",

@@ -58,7 +58,7 @@ class GraphSettings(Settings):
         min_length=1,
         description="Felzenszwalb's k; larger means larger regions. Each scale costs one segmentation.",
     )
-    min_size: int = Field(60, ge=1, description="Regions of fewer pixels (at long_side) join a neighbour.")
+    min_size: int = Field(60, ge=1, le=1 << 30, description="Regions of fewer pixels (at long_side) join a neighbour.")
     min_area: float = Field(0.0015, ge=0, le=1, description="Smallest share of the image a region may cover.")
     max_area: float = Field(0.5, gt=0, le=1, description="Largest share of the image a region may cover.")
     min_extent: float = Field(

@@ -29,7 +29,10 @@ from trackmill.pipeline.console.output import (
     printable_streams,
 )
 from trackmill.pipeline.console.signals import stopped_by_sigterm
+from trackmill.pipeline.storage.credentials import protocol_of, redact
+from trackmill.pipeline.storage.scratch import NOTHING_STAYS
 from trackmill.schemas.config import Settings
+from trackmill.schemas.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +94,13 @@ class Job:
             options.values = layered(options.config, options.set, changes)
         return options
 
-    def main(self, arguments: Sequence[str] | None = None) -> int:
-        """Run from a command line (default: of this process); returns the exit code and raises nothing."""
+    def main(self, arguments: Sequence[str] | None = None, alone: bool = False) -> int:
+        """Run from a command line; returns the exit code and raises nothing.
+
+        Args:
+            arguments: the command line (default: of this process).
+            alone: the process ends with the job; so it does where the command line is its own.
+        """
         if arguments is None:
             open_standard_streams()
             use_utf8()
@@ -106,7 +114,7 @@ class Job:
         try:
             with stopped_by_sigterm(), printable_streams(), logging_to_stderr(), failing_threads_are_told():
                 try:
-                    return self._run(words, started)
+                    return self._run(words, started, alone or arguments is None)
                 except SystemExit as ended:
                     if not running:  # --help and --version
                         flush_stdout()
@@ -123,8 +131,10 @@ class Job:
         except BaseException as error:  # a signal while the frame itself is put up or taken down
             return report_failure(error, self.name, words, self.goes_on)
 
-    def _run(self, words: Sequence[str], started: Callable[[], None]) -> int:
+    def _run(self, words: Sequence[str], started: Callable[[], None], alone: bool) -> int:
         options = self.read(words)
+        if alone:
+            _refuse_what_is_forgotten(options)
         started()
         if self.resolve is not None and options.print_config:
             from trackmill.pipeline.console.print_config import as_toml
@@ -135,6 +145,13 @@ class Job:
         code = self.run(options)
         flush_stdout()
         return ExitCode.FINE if code is None else code
+
+
+def _refuse_what_is_forgotten(options: Options) -> None:
+    """`memory://` is for programs that go on after the job; of a command's process nothing would be left."""
+    output = getattr(options, "output", None)
+    if isinstance(output, str) and protocol_of(output) == "memory":
+        raise InputError(f"--output {redact(output)}: {NOTHING_STAYS}")
 
 
 def _import(path: str) -> type[Settings] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
@@ -16,9 +17,14 @@ from trackmill.pipeline.console.setting_options import keywords_of_setting
 from trackmill.pipeline.storage.secrets.signed_urls import without_signatures
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.names import shortened
 
 Options: TypeAlias = argparse.Namespace
 """A command line that was read: one attribute an option."""
+
+LARGEST_COUNT = 10**9
+"""Items, workers or seconds: no clock of the system and no column of a table overflows."""
+_LONGEST_SHOWN = 40
 
 
 class JobParser(argparse.ArgumentParser):
@@ -83,10 +89,21 @@ class JobParser(argparse.ArgumentParser):
         options, rest = self.parse_known_args(arguments)
         if rest:
             self.error(f"unexpected argument {rest[0]!r}; put quotes around values with spaces")
+        self._refuse_empty(options)
         for name, value in vars(options).items():
             # Before it can be stored or shown; storage puts it back where the URL is opened.
             setattr(options, name, without_signatures(value))
         return options
+
+    def _refuse_empty(self, options: Options) -> None:
+        """An empty value, as a shell makes of a variable that is not set, is not the same as an option left out."""
+        for action in self._actions:
+            # What a setting may be, the settings say themselves.
+            if action.option_strings and action.dest not in self.keys and action.default != "":
+                value = getattr(options, action.dest, None)
+                if value == "":
+                    name = action.option_strings[0]
+                    self.error(f"{name} is empty (a variable that is not set?): give it a value, or leave it out")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         # argparse passes over a disk that is full.
@@ -119,13 +136,26 @@ def nearest_option(word: str, known: Sequence[str]) -> str:
 
 
 def positive(text: str) -> int:
-    """The type of an option that counts: a whole number of at least 1."""
+    """The type of an option that counts things or seconds: a whole number from 1 to `LARGEST_COUNT`."""
     try:
         number = int(text)
     except ValueError:
         number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+        raise argparse.ArgumentTypeError(f"{shortened(text, _LONGEST_SHOWN)!r} is no whole number of 1 or more")
+    if number > LARGEST_COUNT:
+        raise argparse.ArgumentTypeError(f"{shortened(text, _LONGEST_SHOWN)} is too large: at most {LARGEST_COUNT:,}")
+    return number
+
+
+def price(text: str) -> float:
+    """The type of an option that is an amount of money: a number of 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= LARGEST_COUNT:
+        raise argparse.ArgumentTypeError(f"{shortened(text, _LONGEST_SHOWN)!r} is no price: a number of 0 or more")
     return number
 
 

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from trackmill.pipeline.console.words import duration, readable_bytes
 from trackmill.pipeline.doctor.finding import Finding, Level
 from trackmill.pipeline.storage.credentials import error_text, protocol_of, redact
-from trackmill.pipeline.storage.files import canonical, filesystem, has_magic, is_local, join
+from trackmill.pipeline.storage.files import canonical, clearer, filesystem, has_magic, is_local, join
 from trackmill.pipeline.storage.publish import publish_bytes, remove
+from trackmill.pipeline.storage.scratch import NOTHING_STAYS
 
 T = TypeVar("T")
 
@@ -32,7 +33,17 @@ _ADVICE = {
     "MissingPackage": "install what it names",
     "InputError": "give another URL, of a folder or a bucket",
     "EndpointConnectionError": "see AWS_ENDPOINT_URL, the network and the proxy",
+    "ConnectionError": "see the address, the network and the proxy",
+    "gaierror": "see whether the server's name is spelt right, the network and the proxy",
 }
+
+_LOCAL_ADVICE = {
+    "FileExistsError": "give a folder, or a name that nothing has yet",
+    "NotADirectoryError": "give a folder, or a name that nothing has yet",
+    "FileNotFoundError": "see whether it is spelt right, and whether its disk is mounted",
+    "PermissionError": "see who owns it (ls -ld), or give a folder that you may use",
+}
+"""Of a path of this machine: no bucket, no credentials."""
 
 
 def check_input(url: str) -> list[Finding]:
@@ -67,6 +78,9 @@ def check_output(url: str) -> list[Finding]:
     """
     where = redact(url)
     root = canonical(url)
+    if protocol_of(root) == "memory":
+        said = f"{where}: the memory of one process"
+        return [Finding(about="output", level=Level.FAULT, said=said, mend=NOTHING_STAYS)]
     probe = join(root, f".doctor-{os.urandom(6).hex()}")
     made = _missing_folders(root)
     try:
@@ -193,21 +207,29 @@ def _judge(about: str, said: str, latency: float, rate: float, local: bool) -> F
 
 
 def _failed(about: str, where: str, what: str, error: Exception) -> Finding:
+    local = protocol_of(where) in ("file", "local")
+    known = _ADVICE | _LOCAL_ADVICE if local else _ADVICE
+    if not local:
+        error = clearer(error, where)
     cause: BaseException | None = error
     advice = ""
     while cause is not None and not advice:
-        advice = next((_ADVICE[each.__name__] for each in type(cause).__mro__ if each.__name__ in _ADVICE), "")
+        advice = next((known[each.__name__] for each in type(cause).__mro__ if each.__name__ in known), "")
         cause = cause.__cause__
     text = error_text(error).removeprefix(f"{where}: ")
     if "RequestTimeTooSkewed" in text:
         advice = "set this machine's clock: the store refuses requests that are 15 min off"
+    if "Service Unavailable" in text or "SlowDown" in text:
+        advice = advice or "the store is down, or asked too much: wait, and look at its own page of status"
     said = f"{where}: cannot be {what}: {text}"
-    mend = advice or f"try the same by hand, such as with {_client(where)}; credentials come from the environment"
+    by_hand = f"try the same by hand, such as with {_client(where)}"
+    mend = advice or (by_hand if local else f"{by_hand}; credentials come from the environment")
     return Finding(about=about, level=Level.FAULT, said=said, mend=mend)
 
 
 def _client(where: str) -> str:
-    return {"s3": "aws s3 ls", "gs": "gcloud storage ls", "hf": "hf auth whoami"}.get(protocol_of(where), "ls -l")
+    known = {"s3": "aws s3 ls", "gs": "gcloud storage ls", "hf": "hf auth whoami", "file": "ls -l", "local": "ls -l"}
+    return known.get(protocol_of(where), "curl -I")
 
 
 def _missing_folders(root: str) -> list[str]:

@@ -164,9 +164,14 @@ def error_text(error: Exception, limit: int = 500) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+_OF_THE_TARGET = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
+
+
 def path_error(error: OSError) -> str:
     """What the operating system says of a path, as a sentence; "" for an error without number or path."""
     path = error.filename
+    if error.errno in _OF_THE_TARGET and isinstance(error.filename2, str):
+        path = error.filename2  # of a rename: what people know, and not the scratch file that was to become it
     if error.errno is None or not isinstance(path, str):
         return ""
     if error.errno == errno.ENOENT and (said := dangling_link(path)):

@@ -88,7 +88,7 @@ def retry(action: Callable[[], T], what: str, advanced: Callable[[], bool] | Non
         try:
             return action()
         except Exception as caught:
-            error = _clearer(caught, what)
+            error = clearer(caught, what)
             if isinstance(error, _FINAL):
                 if error is caught:
                     raise
@@ -103,7 +103,7 @@ def retry(action: Callable[[], T], what: str, advanced: Callable[[], bool] | Non
             pause(0.2 * 2 ** max(failed - 1, 0) * (0.5 + random.random()))
 
 
-def _clearer(error: Exception, what: str) -> Exception:
+def clearer(error: Exception, what: str) -> Exception:
     """The error, or a clearer one: over HTTP fsspec calls every failure a missing file, with the address as text."""
     if isinstance(error, PermissionError) and not error.filename and what not in str(error):
         return PermissionError(f"{redact(what)}: not allowed ({error})")  # of a bucket, whose client names no URL

@@ -18,6 +18,8 @@ from trackmill.schemas.errors import InputError
 _PREFIX = ".tmp-"
 _NOTES_LIVE_S = 3600.0
 """What a dead miner had in hand (`trackmill.pipeline.workers.inflight`) is read after its death."""
+NOTHING_STAYS = "what is written there is gone when this process ends; give a folder or a bucket"
+"""Of `memory://`, for whoever takes a command's output."""
 _LONGEST_NAME = 80
 """Characters of the target's name that are kept in that of its scratch file: together they must stay below 255."""
 

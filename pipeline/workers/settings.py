@@ -17,7 +17,9 @@ class PoolSettings(Settings):
     gpus_per_actor: float = Field(-1, description="-1: one where the cluster has GPUs and the proposer can use one.")
     cpus_per_actor: float = Field(1, ge=0, description="CPUs that Ray reserves for each actor.")
     memory_per_actor: int = Field(0, ge=0, description="Bytes that Ray reserves for each actor; 0: none.")
-    threads: int = Field(0, ge=0, description="Threads that an actor's libraries may use; 0: its CPUs, at least one.")
+    threads: int = Field(
+        0, ge=0, le=65536, description="Threads that an actor's libraries may use; 0: its CPUs, at least one."
+    )
     recycle_after: int = Field(
         -1,
         ge=-1,

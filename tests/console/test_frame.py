@@ -21,6 +21,7 @@ from tests.make_media import make_jpeg
 from trackmill.pipeline.console import failures
 from trackmill.pipeline.console.options import Options
 from trackmill.pipeline.console.output import PrintableStream, raw_stream, say, warn
+from trackmill.pipeline.storage.credentials import path_error
 
 ROOT = Path(__file__).resolve().parents[2]
 NASTY = "a\x1b[31mb\x07c\u202ed\u200be\x9bf\rg\udce9h\u2028i\u00a0j"
@@ -198,3 +199,22 @@ def test_a_locale_without_letters(tmp_path: Path) -> None:
     done = subprocess.run([*command, *inputs], capture_output=True, env=environment, timeout=540, check=False)
     assert (done.returncode, b"done: 2 items (2 ok)" in done.stdout) == (0, True), done.stderr
     assert os.path.isdir(output) and done.stdout.isascii() and done.stderr.isascii()
+
+
+def test_the_target_of_a_rename_is_named(tmp_path: Path) -> None:
+    target, scratch = tmp_path / "plan.parquet", tmp_path / ".tmp-plan"
+    target.mkdir()
+    scratch.write_bytes(b"x")
+    with pytest.raises(IsADirectoryError) as caught:
+        os.replace(scratch, target)
+    assert path_error(caught.value) == f"{target}: is a folder where a file is needed"
+
+
+def test_an_output_in_memory_is_refused_of_a_command(tmp_path: Path) -> None:
+    words = ["mine", "--input", str(tmp_path), "--output", "memory://set"]
+    job_itself = [sys.executable, str(ROOT / "jobs" / "mine_proposals.py"), *words[1:]]
+    command = [sys.executable, "-c", "from trackmill.jobs.main import script; script()", *words]
+    for line in (job_itself, command):
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: --output memory://set: what is written there is gone"), done.stderr

@@ -196,8 +196,11 @@ def test_a_local_output_is_left_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
     (found,) = store.check_output(str(tmp_path / "kept.txt"))
     assert found.level is Level.FAULT and "kept.txt" in found.said
+    assert found.mend == "give a folder, or a name that nothing has yet"
     (found,) = store.check_output("https://host/set")
     assert found.level is Level.FAULT and found.mend == "give another URL, of a folder or a bucket"
+    (found,) = store.check_output("memory://set")
+    assert found.level is Level.FAULT and "gone when this process ends" in found.mend
 
 
 def test_an_input(tmp_path: Path) -> None:
@@ -205,6 +208,9 @@ def test_an_input(tmp_path: Path) -> None:
     assert found.level is Level.FAULT and "no file" in found.said
     (found,) = store.check_input(str(tmp_path / "missing"))
     assert found.level is Level.FAULT and "missing" in found.said
+    assert "disk is mounted" in found.mend and "AWS" not in found.mend  # no bucket is meant
+    (found,) = store.check_input("https://127.0.0.1:9/x")  # the port that nobody listens on
+    assert found.level is Level.FAULT and "Cannot connect" in found.said and "network" in found.mend
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "one.jpg").write_bytes(os.urandom(100))
     (found,) = store.check_input(str(tmp_path / "*" / "*.jpg"))
@@ -220,6 +226,8 @@ def test_a_slow_store_and_a_clock_that_differs() -> None:
         assert found.level is level
     assert "behind ours" in store.judge_clock(-400, 100, "s3://bucket")[0].said
     assert store.judge_clock(None, 100, "s3://bucket") == []
+    busy = store._failed("data", "s3://bucket", "listed and read", OSError(16, "Service Unavailable"))
+    assert busy.level is Level.FAULT and "wait" in busy.mend
 
 
 def test_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:

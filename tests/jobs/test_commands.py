@@ -200,3 +200,34 @@ def test_a_shell_completes_commands_options_choices_and_files(
 def test_completion_of_a_shell_that_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--completion", "cmd"]) == 2
     assert "bash, zsh" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        # What a shell makes of a variable that is not set: without a word, the whole cluster, or packaged media
+        (["mine", "--output", "o", "--part", ""], "--part is empty"),
+        (["mine", "--output", "o", "--part="], "--part is empty"),
+        (["mine", "--output", "o", "--input-list", ""], "--input-list is empty"),
+        (["mine", "--output", "o", "--chains", ""], "--chains is empty"),
+        (["mine", "--output", "o", "--config", ""], "--config is empty"),
+        # Seconds and items that no clock and no column holds
+        (["status", "o", "--watch", "1000000000000"], "at most 1,000,000,000"),
+        (["doctor", "--timeout", "9" * 30], "at most 1,000,000,000"),
+        (["mine", "--output", "o", "--limit", "9" * 5000], "is no whole number"),
+        (["mine", "--output", "o", "--plan-only", "--usd-per-gpu-hour", "nan"], "is no price"),
+        (["mine", "--output", "o", "--plan-only", "--usd-per-gpu-hour", "-5"], "is no price"),
+        # Integers that C does not hold
+        (["mine", "--output", "o", "--set", "run.threads=9999999999"], "run.threads"),
+        (["mine", "--output", "o", "--set", "graph.min_size=9999999999"], "graph.min_size"),
+    ],
+)
+def test_values_that_nobody_means(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    printed = capsys.readouterr().err
+    assert said in printed and len(printed) < 400
+
+
+def test_an_empty_setting_is_the_settings_own_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mine", "--output", "o", "--max-quarantined", "", "--print-config"]) == 0
+    assert 'max_quarantined = ""' in capsys.readouterr().out
