@@ -163,6 +163,23 @@ def test_a_retry_is_made_once_by_all(tmp_path: Path) -> None:
     assert not [name for name in files(root) if name.startswith(".")]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_what_was_made_a_moment_before_its_claim_is_left(tmp_path: Path, again: bool) -> None:
+    root = make_dataset(str(tmp_path / "set")).root
+    if again:
+        assert make_sidecar.main([root, "b", "--producer", PRODUCER, "--executor", "inline", "--set", "fail='-'"]) == 3
+    both = [sidecar_claims(root, "b", INLINE) for _ in range(2)]
+    request = request_sidecar("b", PRODUCER, {})
+    one, two = (join_sidecar(claims, root, request, INLINE, only_quarantined=again) for claims in both)
+    tasks = SharedMaking(one, both[0]).tasks(may_wait=False)
+    assert next(tasks).title == "part-00000000.parquet"
+    made = make_parts(two, shared=SharedMaking(two, both[1])).made
+    assert [result.file_name for result in made] == ["part-00000001.parquet"]
+    assert next(tasks, None) is None
+    for claims in both:
+        claims.close()
+
+
 def test_a_part_that_cannot_be_made_is_tried_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = make_dataset(str(tmp_path / "set"))
     shard = Path(layout.shard("part-00000000.tar"))
