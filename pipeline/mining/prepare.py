@@ -35,6 +35,7 @@ from trackmill.pipeline.mining.signatures import keep_signatures, quarantined_po
 from trackmill.pipeline.mining.unit import MineJob
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import done_units, listed_receipts
+from trackmill.pipeline.shards.sweep import sweep_output
 from trackmill.pipeline.sidecars.about import SidecarJob, begin_sidecar, is_begun
 from trackmill.pipeline.sidecars.requests import Request
 from trackmill.pipeline.sources import SOURCES, source_class, sources_of
@@ -44,7 +45,6 @@ from trackmill.pipeline.storage.credentials import redact, storage_environment
 from trackmill.pipeline.storage.files import FileInfo, canonical, dirname, exists
 from trackmill.pipeline.storage.listing import Listing
 from trackmill.pipeline.storage.publish import remove
-from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.pipeline.storage.sorted_batches import SortedBatches
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import WorkItem
@@ -133,8 +133,7 @@ def prepare_mining(
     plan = planned.plan
     _check_proposer(config, plan)
     if store:
-        sweep_scratch(layout.shards)
-        sweep_scratch(layout.receipts)
+        sweep_output(layout)
         if opened.stale:
             alone()
             remove(layout.plan)

@@ -36,9 +36,9 @@ from trackmill.pipeline.shards.manifest import write_manifest
 from trackmill.pipeline.shards.manifest_source import current_manifest
 from trackmill.pipeline.shards.receipt_stream import stream_receipts
 from trackmill.pipeline.shards.receipts import done_units, listed_receipts
+from trackmill.pipeline.shards.sweep import sweep_output
 from trackmill.pipeline.shards.totals import Totals
 from trackmill.pipeline.storage.files import basename, list_files
-from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.pipeline.storage.secrets.signed_urls import any_signed
 from trackmill.pipeline.workers.forecast import Forecast
 from trackmill.pipeline.workers.joining import summing_up
@@ -204,7 +204,7 @@ def _sum_up(run: Run, done_now: int, check: Callable[[], None]) -> Outcome:
     """Write manifest and card, the former if its receipts have changed since; see `execute`."""
     check()
     # Once more: a worker of a killed run may have outlived the sweep at the start.
-    sweep_scratch(run.layout.shards)
+    sweep_output(run.layout)
     sweep_kept(run.layout)
     lost = _LostShards(run.layout)
     if current := current_manifest(run.layout):

@@ -83,6 +83,19 @@ class Layout:
         return join(self.root, "work", unit)
 
     @property
+    def folders(self) -> tuple[str, ...]:
+        """Whatever holds files of the data set itself, the root first; work and sidecars have folders in them."""
+        return (
+            self.root,
+            self.plan,
+            self.listing,
+            self.tar_indexes,
+            self.shards,
+            self.receipts,
+            join(self.root, "manifest"),
+        )
+
+    @property
     def sidecars(self) -> str:
         """Folder of the sidecars: tables beside the shards, one folder for each."""
         return join(self.root, "sidecars")
