@@ -21,7 +21,8 @@ from pathlib import Path
 
 from tests.chaos.mining_round import Round, Setting, Trouble
 from tests.chaos.processes import end_run, family, is_running, title
-from tests.chaos.setting import mining_setting
+from tests.chaos.schedule import gap
+from tests.chaos.setting import GAP, mining_setting
 from tests.chaos.undisturbed import mine_undisturbed
 
 LEAVE_S = 60.0
@@ -38,6 +39,7 @@ class Wish:
         items: of each data set.
         parts: engine-free processes beside the driver.
         rounds: kinds of data sets, in turns: `disk`, `store`.
+        gap: the least and the most units that are done between two events.
     """
 
     seed: int = 0
@@ -46,6 +48,7 @@ class Wish:
     items: int = 4000
     parts: int = 2
     rounds: tuple[str, ...] = ("disk", "store")
+    gap: tuple[int, int] = GAP
 
 
 def run(wish: Wish, folder: Path) -> tuple[bool, int, list[str]]:
@@ -53,7 +56,9 @@ def run(wish: Wish, folder: Path) -> tuple[bool, int, list[str]]:
     mark = f"{folder.name}"
     with contextlib.ExitStack() as stack:
         stack.callback(end_run, mark)
-        setting: Setting = stack.enter_context(mining_setting(folder, mark, wish.seed, wish.items, wish.parts))
+        setting: Setting = stack.enter_context(
+            mining_setting(folder, mark, wish.seed, wish.items, wish.parts, wish.gap)
+        )
         say(f"{wish.items:,} items, {len(setting.bad)} of them bad; undisturbed run, in one process")
         mine_undisturbed(setting)
         say("cluster: a head and two raylets" + "".join(f"; {line}" for line in setting.notices))
@@ -110,6 +115,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=wish.items, help="of each data set")
     parser.add_argument("--parts", type=int, default=wish.parts, help="engine-free processes beside the driver")
     parser.add_argument("--rounds", default=",".join(wish.rounds), help="kinds of data sets, in turns")
+    parser.add_argument("--gap", type=gap, default=wish.gap, metavar="LEAST,MOST", help="units between two events")
     given = parser.parse_args()
     wish = Wish(
         seed=given.seed,
@@ -118,6 +124,7 @@ def main() -> int:
         items=given.items,
         parts=given.parts,
         rounds=tuple(given.rounds.split(",")),
+        gap=given.gap,
     )
     say(f"seed {wish.seed}")
     folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))  # short: Ray puts sockets below it

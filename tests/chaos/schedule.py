@@ -30,6 +30,18 @@ class Event:
         return int(self.which * len(victims))
 
 
+def gap(text: str) -> tuple[int, int]:
+    """The type of an option `--gap LEAST,MOST`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    least, most = map(int, text.split(","))
+    if not 1 <= least <= most:
+        raise ValueError(f"{text}: LEAST,MOST, both from 1")
+    return least, most
+
+
 def events(seed: int, weights: Mapping[str, float], gap: tuple[int, int]) -> Iterator[Event]:
     """An endless sequence.
 

@@ -139,7 +139,9 @@ def has_parts() -> bool:
 
 
 @contextlib.contextmanager
-def mining_setting(folder: Path, mark: str, seed: int, items: int, parts: int) -> Iterator[Setting]:
+def mining_setting(
+    folder: Path, mark: str, seed: int, items: int, parts: int, gap: tuple[int, int] = GAP
+) -> Iterator[Setting]:
     """Make one; what it holds besides processes of the cluster ends with the block."""
     with contextlib.ExitStack() as stack:
         notices = []
@@ -173,6 +175,6 @@ def mining_setting(folder: Path, mark: str, seed: int, items: int, parts: int) -
             disk=disk,
             store=store,
             ledger=Ledger("items", folder / "events.log"),
-            events=events(seed, WEIGHTS, GAP),
+            events=events(seed, WEIGHTS, gap),
             notices=notices,
         )

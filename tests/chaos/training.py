@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.chaos.ledger import Ledger
 from tests.chaos.processes import end_run, family, is_running, title
-from tests.chaos.schedule import events
+from tests.chaos.schedule import events, gap
 from tests.chaos.training_run import GAP, WEIGHTS, Hung, TrainingRun, train_undisturbed, training_files
 
 LEAVE_S = 60.0
@@ -37,6 +37,7 @@ class Wish:
         minutes: nor after so long; 0: any time.
         steps: of each run.
         runs: launchers, in turns: `plain`, `ray`.
+        gap: the least and the most steps that are made between two events.
     """
 
     seed: int = 0
@@ -44,12 +45,13 @@ class Wish:
     minutes: float = 0.0
     steps: int = 300
     runs: tuple[str, ...] = ("plain", "plain", "plain", "ray")
+    gap: tuple[int, int] = GAP
 
 
 def run(wish: Wish, folder: Path) -> tuple[bool, int, list[str]]:
     """Run it in a folder; whether all went well, the kills, and the lines that say so."""
     mark = folder.name
-    ledger, drawn = Ledger("steps", folder / "events.log"), events(wish.seed, WEIGHTS, GAP)
+    ledger, drawn = Ledger("steps", folder / "events.log"), events(wish.seed, WEIGHTS, wish.gap)
     faults: list[str] = []
     number = done = 0
     with contextlib.ExitStack() as stack:
@@ -101,6 +103,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=wish.minutes, help="0: any time")
     parser.add_argument("--steps", type=int, default=wish.steps, help="of each run")
     parser.add_argument("--runs", default=",".join(wish.runs), help="launchers, in turns: plain, ray")
+    parser.add_argument("--gap", type=gap, default=wish.gap, metavar="LEAST,MOST", help="steps between two events")
     given = parser.parse_args()
     wish = Wish(
         seed=given.seed,
@@ -108,6 +111,7 @@ def main() -> int:
         minutes=given.minutes,
         steps=given.steps,
         runs=tuple(given.runs.split(",")),
+        gap=given.gap,
     )
     say(f"seed {wish.seed}")
     folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))  # short: Ray puts sockets below it
