@@ -32,8 +32,8 @@ def dead() -> int:
 
 def test_every_folder_is_swept_and_the_living_keep_theirs(tmp_path: Path, dead: int) -> None:
     layout = Layout(str(tmp_path))
-    places = [layout.config, layout.manifest, layout.receipt("r"), layout.shard("s"), layout.sidecar_part("chains", "p")]
-    folders = {Path(place).parent for place in places} | {Path(layout.plan), Path(layout.listing)}
+    files = [layout.config, layout.manifest, layout.receipt("r"), layout.shard("s"), layout.sidecar_part("chains", "p")]
+    folders = {Path(file).parent for file in files} | {Path(layout.plan), Path(layout.listing)}
     gone = left_in([*folders, Path(layout.tar_indexes)], dead)
     stays = scratch_path(layout.manifest)
     stays.touch()
