@@ -52,7 +52,7 @@ def add_run_options(p: JobParser) -> None:
     add("--workers", key="run.actors", settings=RunSection)
     add_part_options(p)
     add("--plan-only", action="store_true", help="time a few samples, print what the rest would take, write nothing")
-    add("--usd-per-gpu-hour", type=float, metavar="USD", help="adds a price to --plan-only")
+    add("--usd-per-gpu-hour", type=price, metavar="USD", help="adds a price to --plan-only")
     add("--only-quarantined", action="store_true", help="make the parts with quarantined samples again, nothing else")
     add(
         "--max-quarantined",

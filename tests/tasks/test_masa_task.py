@@ -256,9 +256,13 @@ def test_starting_weights_follow_from_the_seed_and_go_out_readable(tmp_path: Pat
         assert torch.equal(values, (one if name.startswith("backbone.") else fresh)[name]), name
 
 
-def test_a_frozen_backbone_with_random_weights_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match=r"masa_lite0 has random weights.*model\.backbone_weights"):
+def test_a_backbone_with_random_weights_is_warned_of() -> None:
+    with pytest.warns(
+        UserWarning, match=r"^the frozen backbone of masa_lite0 .*random weights.*model\.backbone_weights"
+    ):
         _task().build(0)
+    with pytest.warns(UserWarning, match=r"^the backbone of masa_r50 has random weights"):
+        _task(ModelSettings(variant="masa_r50")).build(0)
 
 
 @pytest.mark.parametrize(

@@ -159,10 +159,11 @@ class IpMotTask(Task):
         network = load_model(self._variant, _read(source.weights), device="cpu", seed=seed)
         self._variant = network.variant
         part = source.detector_weights or source.backbone_weights
-        if not (part or source.weights) and self._freezes_backbone(network):
+        if not (part or source.weights):
+            what = "the frozen backbone parts" if self._freezes_backbone(network) else "detector and backbone"
             warnings.warn(
-                f"the frozen backbone parts of {self._variant.name} have random weights, fit for trying things out "
-                "only: set model.detector_weights, model.backbone_weights or model.weights",
+                f"{what} of {self._variant.name} have random weights, fit for trying things out only: set "
+                " model.detector_weights, model.backbone_weights or model.weights",
                 stacklevel=3,
             )
         if part:

@@ -96,9 +96,10 @@ class MasaTask(Task):
         backbone = _read(backbone_weights)
         if backbone is not None:
             start_backbone(network, backbone.tensors, backbone.where)
-        elif not weights and (self._variant.frozen or "backbone" in self._frozen):
+        elif not weights:
+            what = "frozen backbone" if self._variant.frozen or "backbone" in self._frozen else "backbone"
             warnings.warn(
-                f"the frozen backbone of {self._variant.name} has random weights, fit for trying things out only: set "
+                f"the {what} of {self._variant.name} has random weights, fit for trying things out only: set "
                 "model.backbone_weights or model.weights",
                 stacklevel=2,
             )

@@ -92,9 +92,10 @@ class ScaleTrackTask(Task):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 return ScaleTrackTraining(ScaleTrack(self._variant), self._model.freeze, self._loss)
-        if not (self._model.weights or self._model.backbone_weights) and self._variant.frozen:
+        if not (self._model.weights or self._model.backbone_weights):
+            what = "frozen backbone" if self._variant.frozen else "backbone"
             warnings.warn(
-                f"the frozen backbone of {self._variant.name} has random weights, fit for trying things out only: set "
+                f"the {what} of {self._variant.name} has random weights, fit for trying things out only: set "
                 "model.backbone_weights or model.weights",
                 stacklevel=2,
             )
