@@ -14,7 +14,7 @@ if __name__ == "__main__":
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
-from trackmill.pipeline.console.options import JobParser, Options
+from trackmill.pipeline.console.options import JobParser, Options, price
 from trackmill.pipeline.console.output import clean, complain, say, warn
 from trackmill.pipeline.console.quarantine import quarantine_limit
 from trackmill.pipeline.console.signals import stop_on_sigterm

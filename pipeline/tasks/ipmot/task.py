@@ -163,7 +163,7 @@ class IpMotTask(Task):
             what = "the frozen backbone parts" if self._freezes_backbone(network) else "detector and backbone"
             warnings.warn(
                 f"{what} of {self._variant.name} have random weights, fit for trying things out only: set "
-                " model.detector_weights, model.backbone_weights or model.weights",
+                "model.detector_weights, model.backbone_weights or model.weights",
                 stacklevel=3,
             )
         if part:
