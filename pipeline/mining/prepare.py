@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from trackmill.models.registry import proposer_class
-from trackmill.pipeline.console.words import counted
-from trackmill.pipeline.isolation.limits import limited
-from trackmill.pipeline.mining.changes import store_sizes, stored_sizes, tell_changed, with_growth
-from trackmill.pipeline.mining.contents import ItemContents
+from trackmill.pipeline.mining.changes import store_sizes
 from trackmill.pipeline.mining.fingerprint import (
-    SettingsChanged,
-    check_same,
     fingerprint,
-    fingerprint_parts,
-    keep_choices,
     store_config,
-    stored_config,
 )
-from trackmill.pipeline.mining.identity import Recognised, recognise
-from trackmill.pipeline.mining.new_items import all_items, items_in_order, only_new
-from trackmill.pipeline.mining.places import LaterNames, as_spelt_now
-from trackmill.pipeline.mining.plan import Plan, PlanError, add_rows, extend, listing_digest, read_plan, store_plan
-from trackmill.pipeline.mining.proposer import resolve_proposer
-from trackmill.pipeline.mining.reading import item_limits
-from trackmill.pipeline.mining.settings import MineConfig, proposer_section, proposer_settings, source_settings
-from trackmill.pipeline.mining.signatures import keep_signatures, quarantined_positions, recall_signatures
+from trackmill.pipeline.mining.opening import open_output
+from trackmill.pipeline.mining.plan import Plan, PlanError, extend, listing_digest, read_plan, store_plan
+from trackmill.pipeline.mining.planning import claim_inputs, look_at_anew, plan_inputs
+from trackmill.pipeline.mining.settings import MineConfig
+from trackmill.pipeline.mining.signatures import keep_signatures, quarantined_positions
 from trackmill.pipeline.mining.unit import MineJob
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import done_units, listed_receipts
+from trackmill.pipeline.shards.receipts import listed_receipts
 from trackmill.pipeline.shards.sweep import sweep_output
 from trackmill.pipeline.sidecars.about import SidecarJob, begin_sidecar, is_begun
 from trackmill.pipeline.sidecars.requests import Request
 from trackmill.pipeline.sources import SOURCES, source_class, sources_of
-from trackmill.pipeline.sources.claiming import Claimed, claim_listing, list_inputs
+from trackmill.pipeline.sources.claiming import list_inputs
 from trackmill.pipeline.sources.tar_store import stored_tar_indexes
 from trackmill.pipeline.storage.credentials import redact, storage_environment
-from trackmill.pipeline.storage.files import FileInfo, canonical, dirname, exists
-from trackmill.pipeline.storage.listing import Listing
+from trackmill.pipeline.storage.files import FileInfo, canonical, exists
 from trackmill.pipeline.storage.publish import remove
-from trackmill.pipeline.storage.sorted_batches import SortedBatches
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import WorkItem
 
@@ -126,10 +110,10 @@ def prepare_mining(
         FileNotFoundError: an input that does not exist.
     """
     inputs = list(dict.fromkeys(canonical(url) for url in inputs))
-    opened = _open(config, output)
+    opened = open_output(config, output)
     layout, config = opened.layout, opened.config
     with stored_tar_indexes(layout.tar_indexes if store else ""):
-        planned = _plan(opened, inputs, limit)
+        planned = plan_inputs(opened, inputs, limit)
     plan = planned.plan
     _check_proposer(config, plan)
     if store:
@@ -164,7 +148,7 @@ def ready_run(
         ValueError, FileNotFoundError: see `prepare_mining`.
     """
     inputs = list(dict.fromkeys(canonical(url) for url in inputs))
-    opened = _open(config, output)
+    opened = open_output(config, output)
     stored = read_plan(opened.layout) if opened.begun else None
     if stored is None:
         return None
@@ -226,7 +210,7 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     Raises:
         ValueError: nothing was mined there yet, or with other settings.
     """
-    opened = _open(config, output)
+    opened = open_output(config, output)
     layout, config = opened.layout, opened.config
     plan = read_plan(layout) if opened.begun else None
     if plan is None:
@@ -239,8 +223,8 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     try:
         files = list_inputs(inputs, config.source, layout.root)
         with stored_tar_indexes(layout.tar_indexes):
-            claimed = _claim(files, opened, inputs, plan)
-        found = _looked_at_anew(claimed.items, plan, files, inputs, opened, rows)
+            claimed = claim_inputs(files, opened, inputs, plan)
+        found = look_at_anew(claimed.items, plan, files, inputs, opened, rows)
     except (OSError, ValueError) as error:
         log.warning(
             "the inputs cannot be looked at anew, items are retried as they were planned: %s; if they lie elsewhere "
@@ -257,139 +241,6 @@ def reopen(config: MineConfig, inputs: list[str], output: str) -> Run:
     store_plan(layout, plan)
     keep_signatures(layout, plan, retried)
     return Run(config, layout, opened.parts, plan, retried=retried, first_new_unit=first_new)
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """An output and the resolved settings for it.
-
-    Args:
-        begun: it was begun before, with the same settings.
-        stale: it was begun with other settings, but nothing was finished with them, so it may begin anew.
-        inputs: what it was made from so far.
-    """
-
-    layout: Layout
-    config: MineConfig
-    parts: dict[str, Any]
-    begun: bool
-    stale: bool
-    inputs: list[str]
-
-
-def _open(config: MineConfig, output: str) -> _Opened:
-    layout = Layout(canonical(output))
-    stored = stored_config(layout)
-    if stored is not None:
-        recall_signatures(layout)
-    before = stored["parts"] if stored else {}
-    settings = proposer_settings(config)
-    if before.get("proposer", {}).get("name") == proposer_class(config.proposer).name:
-        settings = keep_choices(settings, before)
-    settings, implementation = resolve_proposer(config.proposer, settings)
-    config = config.model_copy(update={proposer_section(config): settings})
-    parts = fingerprint_parts(config, implementation)
-    if stored is None:
-        return _Opened(layout, config, parts, begun=False, stale=False, inputs=[])
-    try:
-        check_same(layout, before, parts)
-    except SettingsChanged:
-        if done_units(layout):
-            raise
-        return _Opened(layout, config, parts, begun=False, stale=True, inputs=[])
-    return _Opened(layout, config, parts, begun=True, stale=False, inputs=stored["inputs"])
-
-
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    """A plan that is ready to be stored.
-
-    Args:
-        plan: all of it.
-        files: the listing.
-        sizes: of the files that were planned before.
-        unclaimed: files that no source understands.
-        moved: see `Run`.
-    """
-
-    plan: Plan
-    files: Listing
-    sizes: SortedBatches | None = None
-    unclaimed: Sequence[FileInfo] = ()
-    moved: dict[str, WorkItem] = field(default_factory=dict)
-
-
-def _plan(opened: _Opened, inputs: list[str], limit: int | None) -> _Planned:
-    """The whole plan for what the inputs hold now."""
-    layout, config = opened.layout, opened.config
-    stored = read_plan(layout) if opened.begun else None
-    files = list_inputs(inputs, config.source, layout.root)
-    digest = listing_digest(files, config.source, limit)
-    if stored and digest in stored.listings:
-        return _Planned(stored, files)
-    claimed = _claim(files, opened, inputs, stored)
-    items = items_in_order(claimed.items, limit)
-    if stored and limit and limit < stored.num_items:
-        raise PlanError(
-            f"--limit {limit} is less than the {counted(stored.num_items, 'item')} already planned in "
-            f"{redact(layout.root)}; raise the limit or use another --output"
-        )
-    sizes = stored_sizes(layout if stored else None)
-    tell_changed(files, sizes)
-    new = only_new(items, stored, files, inputs, opened.inputs)
-    if new is not None:
-        plan = add_rows(stored, new.batches, config.shards, digest)
-        return _Planned(plan, files, sizes, claimed.left)
-    recognised = _recognise(all_items(items), stored, files, inputs, opened)
-    plan = extend(stored, with_growth(recognised.items, stored), config.shards, digest)
-    return _Planned(plan, files, sizes, claimed.left, _gone(recognised.elsewhere, stored))
-
-
-def _looked_at_anew(
-    items: SortedBatches,
-    plan: Plan,
-    files: Listing,
-    inputs: list[str],
-    opened: _Opened,
-    quarantined: Mapping[str, WorkItem],
-) -> list[WorkItem]:
-    """Items of a listing under their planned names: at least the quarantined ones, and those of the same files."""
-    rows = items_in_order(items, None)
-    if only_new(rows, plan, files, inputs, opened.inputs) is None:
-        return _recognise(all_items(rows), plan, files, inputs, opened).items
-    names = pa.array(sorted(quarantined), pa.string())
-    uris = pa.array(sorted({item.uri for item in quarantined.values()}), pa.string())
-    wanted = (pc.or_(pc.is_in(batch["source_id"], names), pc.is_in(batch["uri"], uris)) for batch in rows.batches())
-    return all_items(rows.where(list(wanted)))
-
-
-def _recognise(
-    items: list[WorkItem], plan: Plan | None, files: Listing, inputs: list[str], opened: _Opened
-) -> Recognised:
-    sizes = {file.uri: file.size for file in files}
-    return recognise(items, plan, inputs, opened.inputs, sizes, ItemContents(opened.config, opened.layout))
-
-
-def _gone(elsewhere: dict[str, WorkItem], plan: Plan | None) -> dict[str, WorkItem]:
-    """Of the items that were found at another place than planned, those that are not at the planned one any more."""
-    if plan is None or not elsewhere:
-        return {}
-    planned = {item.source_id: item.uri for item in plan.find(elsewhere)}
-    there: dict[str, bool] = {}
-    for uri in planned.values():
-        if (folder := dirname(uri)) not in there:
-            there[folder] = exists(uri)
-    return {name: item for name, item in elsewhere.items() if not there[dirname(planned[name])]}
-
-
-def _claim(files: Listing, opened: _Opened, inputs: list[str], stored: Plan | None) -> Claimed:
-    config = opened.config
-
-    def pictures() -> frozenset[str]:
-        return as_spelt_now(stored.pictures(), opened.inputs, inputs, files) if stored else frozenset()
-
-    with limited(item_limits(config.run)):
-        return claim_listing(files, config.source, config.read, source_settings(config), LaterNames(pictures))
 
 
 def _check_proposer(config: MineConfig, plan: Plan) -> None:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.workers.inflight import InFlight
 from trackmill.pipeline.workers.output_pause import OutputPause
-from trackmill.pipeline.workers.settings import PoolSettings
 from trackmill.pipeline.workers.task import StorageFailed, UnitDropped, UnitTask, WorkFailed
 
 log = logging.getLogger("trackmill")
@@ -33,7 +32,6 @@ LOSSES_OF_A_UNIT = 20
 unit if others seldom lose theirs meanwhile: a unit of minutes on machines that live for minutes is lost more often."""
 _OWN_LOSSES = 1 / 3
 """Of all losses since its first one, so many are its own if it is to blame; those of a unit beside it count as well."""
-RECYCLE_AFTER = 2000
 _SUCCESSIONS = 8
 """Of so many workers one may be succeeded at a time: two processes hold a model for a while."""
 _OVERDUE = "{} takes longer than `run.item_timeout_s` allows; raise that if it is meant to take so long"
@@ -409,38 +407,3 @@ class Decisions:
         self._workers[number] = _State()
         self._starting += 1
         return number
-
-
-def gpus_each(settings: PoolSettings, uses_gpu: bool, resources: Mapping[str, float]) -> float:
-    """GPUs for each worker: as set; else one, where the cluster has any and the proposer gains from it.
-
-    Args:
-        settings: `gpus_per_actor`.
-        uses_gpu: whether the proposer gains from a GPU.
-        resources: of the cluster, by Ray's names (`CPU`, `GPU`).
-    """
-    if settings.gpus_per_actor >= 0:
-        return settings.gpus_per_actor
-    return 1 if uses_gpu and resources.get("GPU", 0) else 0
-
-
-def pool_size(settings: PoolSettings, gpus: float, resources: Mapping[str, float]) -> int:
-    """Workers for a cluster: as set; else as many as its GPUs, or where they need none its CPUs, have room for.
-
-    Args:
-        settings: `actors`, `cpus_per_actor`.
-        gpus: of each worker.
-        resources: of the cluster at this moment.
-    """
-    if settings.actors:
-        return settings.actors
-    if gpus:
-        return max(1, int(resources.get("GPU", 0) / gpus))
-    return max(1, int(resources.get("CPU", 1) / max(settings.cpus_per_actor, 0.01)))
-
-
-def recycle_after(settings: PoolSettings, gpus: float) -> int:
-    """Items after which a worker is replaced; 0: never. Unless set, one that holds a GPU is not: the GPU would wait."""
-    if settings.recycle_after >= 0:
-        return settings.recycle_after
-    return 0 if gpus else RECYCLE_AFTER

@@ -29,10 +29,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from trackmill.pipeline.ray_cluster import start_ray
 from trackmill.pipeline.storage.secrets.signed_urls import signatures_in
 from trackmill.pipeline.workers.actor import Worker, read_note_there
-from trackmill.pipeline.workers.decisions import Decisions, Orders, gpus_each, pool_size, recycle_after
+from trackmill.pipeline.workers.decisions import Decisions, Orders
 from trackmill.pipeline.workers.inflight import InFlight, read_note
 from trackmill.pipeline.workers.light import SpeedOfLight
 from trackmill.pipeline.workers.settings import PoolSettings
+from trackmill.pipeline.workers.sizing import gpus_each, pool_size, recycle_after
 from trackmill.pipeline.workers.stopping import Stopping, seconds_to_work
 from trackmill.pipeline.workers.task import Job, Status, Tick, UnitDone, UnitDropped, UnitTask
 from trackmill.schemas.media import WorkItem
