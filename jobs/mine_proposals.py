@@ -31,11 +31,13 @@ from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     from trackmill.pipeline.mining import run as mining
+    from trackmill.pipeline.mining.executor import Executor
     from trackmill.pipeline.mining.prepare import Run
     from trackmill.pipeline.mining.settings import MineConfig
     from trackmill.pipeline.mining.sharing import SharedRun
     from trackmill.pipeline.sidecars.requests import Request
     from trackmill.pipeline.workers.parts import Part
+    from trackmill.pipeline.workers.task import Tick
 
 
 def add_options(p: JobParser) -> None:
@@ -182,7 +184,7 @@ def plan_only(options: Options, config: MineConfig, sidecars: list[Request]) -> 
         prepared = prepare_mining(config, inputs, options.output, options.limit, store=False)
     add_sidecars(prepared, sidecars, store=False)
     _say_plan(prepared)
-    executor, workers, gpus = make_executor(prepared, lambda states: None)
+    executor, workers, gpus = _start(prepared, lambda states: None)
     for line in mining.forecast(prepared, executor, workers, gpus, options.usd_per_gpu_hour).lines():
         say(line)
     return ExitCode.FINE
@@ -226,7 +228,7 @@ def mine(options: Options, config: MineConfig, sidecars: list[Request], part: Pa
         try:
             outcome = mining.execute(
                 prepared,
-                lambda: make_executor(prepared, progress.tick, progress.worker_died)[0],
+                lambda: _start(prepared, progress.tick, progress.worker_died)[0],
                 progress,
                 options.only_quarantined,
                 shared=shared,
@@ -278,20 +280,13 @@ def _say_plan(prepared: Run) -> None:
         say(f"{files} not understood by any source and left alone: {shown}, ...{advice}")
 
 
-def make_executor(
-    prepared: Run, tick: Callable[..., None], died: Callable[[], None] = lambda: None
-) -> tuple[mining.Executor, int, float]:
-    """The executor that the settings ask for, the number of its workers and of its GPUs."""
-    run_settings = prepared.config.run
-    if run_settings.executor == "inline":
-        from trackmill.pipeline.mining.inline import InlineExecutor
+def _start(prepared: Run, tick: Tick, died: Callable[[], None] = lambda: None) -> tuple[Executor, int, float]:
+    from trackmill.pipeline.mining.executor import make_executor
 
-        return InlineExecutor(prepared.job(), tick), 1, 0
-    from trackmill.pipeline.mining.pool import RayPool
-
-    pool = RayPool(prepared.job(), run_settings, prepared.uses_gpu, tick, died)
-    stop_on_sigterm()  # starting Ray puts its own handler there
-    return pool, pool.size, pool.gpus
+    started = make_executor(prepared, tick, died)
+    if prepared.config.run.executor == "ray":
+        stop_on_sigterm()  # starting Ray puts its own handler there
+    return started
 
 
 def summarise_own(outcome: mining.OwnOutcome, shared: SharedRun, allowed: str) -> ExitCode:

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +20,7 @@ from trackmill.pipeline.console.disk_space import free_bytes, too_little_disk_sp
 from trackmill.pipeline.console.output import clean
 from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.metrics.settings import make_recorder
+from trackmill.pipeline.mining.executor import Executor
 from trackmill.pipeline.mining.forecast import make_forecast
 from trackmill.pipeline.mining.kept import sweep_kept
 from trackmill.pipeline.mining.metrics import MiningMetrics
@@ -46,7 +46,6 @@ from trackmill.pipeline.workers.parts import Part
 from trackmill.pipeline.workers.share import shared_results
 from trackmill.pipeline.workers.task import UnitTask
 from trackmill.schemas.keys import unit_name
-from trackmill.schemas.media import WorkItem
 from trackmill.schemas.receipt import ShardInfo
 
 log = logging.getLogger("trackmill")
@@ -58,18 +57,6 @@ _QUARANTINED_TOLD = 20
 """Items that are named as they are quarantined; the receipts name them all."""
 
 _STATUS = pa.schema([("status", pa.string())])
-
-
-class Executor(Protocol):
-    """Runs units: `InlineExecutor` or `RayPool`."""
-
-    def run(self, tasks: Iterator[UnitTask]) -> Iterator[UnitResult]:
-        """Yield each unit's result as it is done."""
-        ...
-
-    def measure(self, items: list[WorkItem]) -> list[tuple[int, float, int]]:
-        """(frames, seconds, bytes) of each item."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
