@@ -141,12 +141,10 @@ def _read_back(values: Mapping[str, Any]) -> Totals:
     examples = pa.Table.from_pylist(values["examples"], schema=ROW_SCHEMA)
     if any(column.null_count for column in examples.columns):
         raise ValueError("an example has empty cells")
-    return Totals(
-        **{name: _number(values[name]) for name in _NUMBERS},
-        **{name: Counter({name: _number(n) for name, n in values[name].items()}) for name in _COUNTERS},
-        examples=[ReceiptRow(**row) for row in examples.to_pylist()],
-        fingerprint=str(values["fingerprint"]),
-    )
+    found: dict[str, Any] = {name: _number(values[name]) for name in _NUMBERS}
+    found |= {name: Counter({key: _number(n) for key, n in values[name].items()}) for name in _COUNTERS}
+    rows = [ReceiptRow(**row) for row in examples.to_pylist()]
+    return Totals(**found, examples=rows, fingerprint=str(values["fingerprint"]))
 
 
 def _number(value: object) -> int:

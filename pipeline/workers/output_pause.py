@@ -36,7 +36,7 @@ def may_pass(error: BaseException | None) -> bool:
 
 def pause_s(tries: int) -> float:
     """Seconds to wait after so many tries that failed."""
-    return FIRST_PAUSE_S * 2 ** (tries - 1)
+    return FIRST_PAUSE_S * 2.0 ** (tries - 1)
 
 
 class OutputPause:

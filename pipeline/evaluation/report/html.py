@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
+from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.evaluation.report.html_parts import MEANINGS, bars_of, percent, render, table_of
 from trackmill.pipeline.evaluation.report.moments import worst_first
 from trackmill.pipeline.evaluation.report.pictures import Frames, NoPicture
@@ -17,7 +18,6 @@ from trackmill.pipeline.evaluation.report.report import Moment, Report
 from trackmill.pipeline.evaluation.report.table import (
     MAIN,
     columns,
-    counted,
     extremes,
     format_number,
     headings,
