@@ -22,7 +22,7 @@ MINUTES ?= 10
 KILLS ?= 20
 SEED ?= 0
 
-.PHONY: mine demo test test-all chaos coverage bench lint install constraints clean
+.PHONY: mine demo test test-all chaos coverage bench docs lint install constraints clean
 
 mine: $(VENV)/.installed-mine
 	$(BIN)/python jobs/mine_proposals.py $(if $(INPUT),--input $(INPUT)) --output $(OUTPUT) $(ARGS)
@@ -56,6 +56,11 @@ chaos: $(VENV)/.installed-dev
 # Which lines the tests of `make test` run; it takes longer than they do without it.
 coverage: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
+
+# The documentation as a site: out/docs/index.html. A dead link, a page in no table of contents and a wrong heading fail.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --nitpicky --jobs auto --quiet docs out/docs
+	@echo "out/docs/index.html"
 
 # The same as pre-commit does on every commit, on all files, and without changing any.
 lint: $(VENV)/.installed-dev

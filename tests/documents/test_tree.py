@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path for path in ROOT.rglob("*.md") if not {".venv", "out", "node_modules"} & {*path.relative_to(ROOT).parts}
 )
