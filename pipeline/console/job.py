@@ -42,7 +42,8 @@ class Job:
     Args:
         name: what follows `trackmill` on the command line.
         description: one sentence for `--help`.
-        add_options: adds its own options; `--config`, `--set`, `--print-config` and `--version` are added for it.
+        add_options: adds its own options; `--config`, `--set`, `--print-config`, `--print-schema` and `--version` are
+            added for it.
         run: does the work and returns the exit code; None is `ExitCode.FINE`.
         settings: `module:Class` of the settings that its options change; "" where they are not known beforehand.
         resolve: the settings of a command line; None for a job that has none, and so no `--config` and `--set`.
@@ -73,6 +74,8 @@ class Job:
             help_ = f"one setting{example}; may be given several times"
             parser.option("--set", action="append", default=[], metavar="KEY=VALUE", help=help_)
             parser.option("--print-config", action="store_true", help="print all settings as TOML, and do nothing")
+            schema = "print a JSON Schema of the settings, for editors, and do nothing"
+            parser.option("--print-schema", action="store_true", help=schema)
         version = f"trackmill {trackmill.__version__}"
         parser.add_argument("--version", action="version", version=version, help="print the version")
         return parser
@@ -86,7 +89,7 @@ class Job:
         """
         words = list(sys.argv[1:] if arguments is None else arguments)
         parser = self.parser()
-        if self.resolve is not None and "--print-config" in words:
+        if self.resolve is not None and _PRINTING & set(words):
             _require_nothing(parser)
         options = parser.read(words)
         if self.resolve is not None:
@@ -142,6 +145,12 @@ class Job:
             print(as_toml(self.resolve(options)))
             flush_stdout()
             return ExitCode.FINE
+        if self.resolve is not None and options.print_schema:
+            import json
+
+            print(json.dumps(type(self.resolve(options)).model_json_schema(), indent=1))
+            flush_stdout()
+            return ExitCode.FINE
         code = self.run(options)
         flush_stdout()
         return ExitCode.FINE if code is None else code
@@ -152,6 +161,9 @@ def _refuse_what_is_forgotten(options: Options) -> None:
     output = getattr(options, "output", None)
     if isinstance(output, str) and protocol_of(output) == "memory":
         raise InputError(f"--output {redact(output)}: {NOTHING_STAYS}")
+
+
+_PRINTING = {"--print-config", "--print-schema"}
 
 
 def _import(path: str) -> type[Settings] | None:
