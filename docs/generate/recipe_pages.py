@@ -35,7 +35,7 @@ def task_pages() -> Iterator[tuple[str, str]]:
         opening = (
             f'Settings of a recipe with `task = "{task}"`. In a recipe `data.workers` is `workers = 2` under `[data]`; '
             "on the command line it is `--set data.workers=2`. All in one file: "
-            f"`trackmill train --set task={task} --print-config > recipe.toml`."
+            f"`trackmill train --recipe NAME --print-config`."
         )
         yield task, settings_page(f"Settings of `{task}` recipes", opening, task_recipe(task), f"{task}-")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import jsonschema
 import pytest
 from PIL import Image
 from pydantic import Field
@@ -170,6 +172,17 @@ def test_printed_settings_give_the_same_settings(tmp_path: Path, capsys: pytest.
     file.write_text(text)
     wanted = resolve(job().read(["--output", "x", "--set", "run.names=['a', 'b']", "--workers", "7"]))
     assert resolve(job().read(["--output", "x", "--config", str(file)])) == wanted
+
+
+def test_a_printed_schema_takes_the_printed_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert job().main(["--print-schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert job().main(["--print-config", "--workers", "7"]) == 0
+    values = tomllib.loads(capsys.readouterr().out)
+    jsonschema.validate(values, schema)
+    values["run"]["actorss"] = 7
+    with pytest.raises(jsonschema.ValidationError, match="actorss"):
+        jsonschema.validate(values, schema)
 
 
 def test_printed_tables_stay_in_their_line(capsys: pytest.CaptureFixture[str]) -> None:
