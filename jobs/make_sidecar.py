@@ -14,7 +14,7 @@ if __name__ == "__main__":
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
-from trackmill.pipeline.console.options import JobParser, Options, price
+from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import clean, complain, say, warn
 from trackmill.pipeline.console.quarantine import quarantine_limit
 from trackmill.pipeline.console.signals import stop_on_sigterm
@@ -22,6 +22,7 @@ from trackmill.pipeline.console.words import counted, readable_bytes
 from trackmill.pipeline.sidecars.settings import RunSection, with_run
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.workers.part_options import add_part_options, part_of
+from trackmill.pipeline.workers.prices import add_price_options, prices_of
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def add_run_options(p: JobParser) -> None:
     add("--workers", key="run.actors", settings=RunSection)
     add_part_options(p)
     add("--plan-only", action="store_true", help="time a few samples, print what the rest would take, write nothing")
-    add("--usd-per-gpu-hour", type=price, metavar="USD", help="adds a price to --plan-only")
+    add_price_options(p)
     add("--only-quarantined", action="store_true", help="make the parts with quarantined samples again, nothing else")
     add(
         "--max-quarantined",
@@ -116,7 +117,7 @@ def make(options: Options, root: str, name: str, producer: str, finish: Callable
     if options.plan_only:
         making = prepare_sidecar(root, request, how, store=False)
         _say_todo(making)
-        for line in forecast_sidecar(making, options.usd_per_gpu_hour).lines() if making.todo else ():
+        for line in forecast_sidecar(making, prices_of(options)).lines() if making.todo else ():
             say(line)
         return ExitCode.FINE
     with contextlib.closing(sidecar_claims(root, name, how, part)) as claims:

@@ -18,7 +18,7 @@ from trackmill.pipeline.console.choices import OneOf
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
-from trackmill.pipeline.console.options import JobParser, Options, positive, price
+from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import clean, complain, say, warn
 from trackmill.pipeline.console.quarantine import quarantine_limit
 from trackmill.pipeline.console.signals import stop_on_sigterm
@@ -27,6 +27,7 @@ from trackmill.pipeline.sources import AUTO, SOURCES
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical
 from trackmill.pipeline.workers.part_options import add_part_options, part_of
+from trackmill.pipeline.workers.prices import add_price_options, prices_of
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def add_options(p: JobParser) -> None:
     add("--stop-after-plan", action="store_true", help="plan, store the plan, and end; parts find it there")
     add("--as-planned", action="store_true", help="mine what is planned; the inputs are not listed again")
     add("--plan-only", action="store_true", help="time a few items, print what the run would take, write nothing")
-    add("--usd-per-gpu-hour", type=price, metavar="USD", help="adds a price to --plan-only")
+    add_price_options(p)
     add("--only-quarantined", action="store_true", help="try again what earlier runs quarantined, and nothing else")
     add(
         "--max-quarantined",
@@ -185,7 +186,7 @@ def plan_only(options: Options, config: MineConfig, sidecars: list[Request]) -> 
     add_sidecars(prepared, sidecars, store=False)
     _say_plan(prepared)
     executor, workers, gpus = _start(prepared, lambda states: None)
-    for line in mining.forecast(prepared, executor, workers, gpus, options.usd_per_gpu_hour).lines():
+    for line in mining.forecast(prepared, executor, workers, gpus, prices_of(options)).lines():
         say(line)
     return ExitCode.FINE
 

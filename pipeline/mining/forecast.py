@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from trackmill.pipeline.mining.plan import Plan
 from trackmill.pipeline.workers.forecast import Forecast, Group, Measure, extrapolate, spread
+from trackmill.pipeline.workers.prices import NO_PRICES, Prices
 from trackmill.schemas.media import WorkItem
 
 
@@ -25,14 +26,22 @@ def pick_items(plan: Plan) -> dict[str, list[WorkItem]]:
     return {source: [plan.items(row, row + 1)[0] for row in places] for source, places in rows.items()}
 
 
-def make_forecast(plan: Plan, measure: Measure, workers: int, gpus: float, usd_per_gpu_hour: float | None) -> Forecast:
+def make_forecast(
+    plan: Plan,
+    measure: Measure,
+    workers: int,
+    gpus: float,
+    cpus_each: float = 1.0,
+    prices: Prices = NO_PRICES,
+) -> Forecast:
     """Time a few items of each source and extrapolate over the plan.
 
     Args:
         plan: all items.
         measure: see `trackmill.pipeline.workers.forecast.Measure`.
         workers, gpus: size of the pool that the run would have.
-        usd_per_gpu_hour: price of one GPU for one hour, or None.
+        cpus_each: CPU cores that a worker reserves.
+        prices: of an hour.
     """
     frames = plan.frames_of()
     groups = [Group(frames[source], items) for source, items in pick_items(plan).items()]
@@ -43,5 +52,6 @@ def make_forecast(plan: Plan, measure: Measure, workers: int, gpus: float, usd_p
         units=plan.num_units,
         workers=workers,
         gpus=gpus,
-        usd_per_gpu_hour=usd_per_gpu_hour,
+        cpus_each=cpus_each,
+        prices=prices,
     )

@@ -43,6 +43,7 @@ from trackmill.pipeline.storage.secrets.signed_urls import any_signed
 from trackmill.pipeline.workers.forecast import Forecast
 from trackmill.pipeline.workers.joining import summing_up
 from trackmill.pipeline.workers.parts import Part
+from trackmill.pipeline.workers.prices import NO_PRICES, Prices
 from trackmill.pipeline.workers.share import shared_results
 from trackmill.pipeline.workers.task import UnitTask
 from trackmill.schemas.keys import unit_name
@@ -116,9 +117,9 @@ class OwnOutcome:
         self.quarantined = [*self.quarantined, *result.quarantined][:_QUARANTINED_TOLD]
 
 
-def forecast(run: Run, executor: Executor, workers: int, gpus: float, usd_per_gpu_hour: float | None) -> Forecast:
+def forecast(run: Run, executor: Executor, workers: int, gpus: float, prices: Prices = NO_PRICES) -> Forecast:
     """What `run` will take; see `trackmill.pipeline.mining.forecast`."""
-    made = make_forecast(run.plan, executor.measure, workers, gpus, usd_per_gpu_hour)
+    made = make_forecast(run.plan, executor.measure, workers, gpus, run.config.run.cpus_per_actor, prices)
     return dataclasses.replace(made, free=free_bytes(run.layout.root))
 
 

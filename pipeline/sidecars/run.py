@@ -26,6 +26,7 @@ from trackmill.pipeline.workers.forecast import Forecast, Group, extrapolate, sp
 from trackmill.pipeline.workers.inline import InlineWorker
 from trackmill.pipeline.workers.joining import summing_up
 from trackmill.pipeline.workers.parts import Part
+from trackmill.pipeline.workers.prices import NO_PRICES, Prices
 from trackmill.pipeline.workers.share import shared_results
 from trackmill.pipeline.workers.task import Tick
 
@@ -166,7 +167,7 @@ def make_executor(making: Making, on_tick: Tick) -> tuple[Executor, int, float]:
     return pool, pool.size, pool.gpus
 
 
-def forecast_sidecar(making: Making, usd_per_gpu_hour: float | None = None) -> Forecast:
+def forecast_sidecar(making: Making, prices: Prices = NO_PRICES) -> Forecast:
     """Time a few samples, and say what the parts that are left would take; nothing is written."""
     executor, workers, gpus = make_executor(making, lambda states: None)
     items = [item for unit in making.todo for item in unit.items]
@@ -181,7 +182,8 @@ def forecast_sidecar(making: Making, usd_per_gpu_hour: float | None = None) -> F
         units=len(making.todo),
         workers=workers,
         gpus=gpus,
-        usd_per_gpu_hour=usd_per_gpu_hour,
+        cpus_each=making.settings.cpus_per_actor,
+        prices=prices,
     )
     return replace(made, free=free_bytes(making.layout.root), things="samples", done="used", files="parts")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trackmill.pipeline.console.words import counted, duration, readable_bytes
+from trackmill.pipeline.workers.prices import NO_PRICES, Prices
 from trackmill.schemas.media import WorkItem
 
 ITEMS_PER_GROUP = 4
@@ -27,8 +28,9 @@ class Forecast:
         workers, gpus: size of the pool.
         seconds: wall-clock time of the pool.
         gpu_hours: GPUs times hours; 0 without GPUs.
+        cpu_hours: CPU cores that the pool reserves, times hours.
         num_bytes: expected size of all files.
-        price: GPU-hours times the price of one; None without a price.
+        price: of these hours, see `trackmill.pipeline.workers.prices`; `priced` says of which, or why there is none.
         free: bytes that are free where the files go; None where nobody knows.
         things, done, files: what items are called, what is done to them, and what comes of it.
     """
@@ -43,8 +45,10 @@ class Forecast:
     gpus: float
     seconds: float
     gpu_hours: float
+    cpu_hours: float
     num_bytes: float
     price: float | None
+    priced: str = ""
     free: int | None = None
     things: str = "items"
     done: str = "mined"
@@ -59,10 +63,13 @@ class Forecast:
             f"timed      {self._things(self.timed)} here{failed}: {self.seconds_per_frame:.3f} s a frame on one worker",
             f"time       {duration(self.seconds)} on {counted(self.workers, 'worker')} ({self.seconds / 3600:.2f} h)",
             f"GPU-hours  {self.gpu_hours:.2f}" + ("" if self.gpus else " (no GPU in this pool)"),
+            f"CPU-hours  {self.cpu_hours:.2f}",
             f"output     {readable_bytes(self.num_bytes)} in about {files}{self._room()}",
         ]
         if self.price is not None:
-            text.append(f"price      {self.price:.2f} USD")
+            text.append(f"price      {self.price:.2f} USD ({self.priced})")
+        elif self.priced:
+            text.append(f"price      {self.priced}")
         return text
 
     def _things(self, count: int) -> str:
@@ -103,7 +110,8 @@ def extrapolate(
     units: int,
     workers: int,
     gpus: float,
-    usd_per_gpu_hour: float | None,
+    cpus_each: float = 1.0,
+    prices: Prices = NO_PRICES,
 ) -> Forecast:
     """Time a few items of each group and extrapolate over all.
 
@@ -112,7 +120,8 @@ def extrapolate(
         measure: see `Measure`.
         items, units: what there is to do.
         workers, gpus: size of the pool that the run would have.
-        usd_per_gpu_hour: price of one GPU for one hour, or None.
+        cpus_each: CPU cores that a worker reserves.
+        prices: of an hour.
     """
     seconds = num_bytes = 0.0
     timed = failed = 0
@@ -132,6 +141,7 @@ def extrapolate(
     # A pool is never busier than it has units.
     wall = seconds / max(1, min(workers, units))
     gpu_hours = wall / 3600 * gpus
+    cpu_hours = wall / 3600 * workers * cpus_each
     return Forecast(
         items=items,
         frames=total,
@@ -143,6 +153,8 @@ def extrapolate(
         gpus=gpus,
         seconds=wall,
         gpu_hours=gpu_hours,
+        cpu_hours=cpu_hours,
         num_bytes=num_bytes,
-        price=None if usd_per_gpu_hour is None else gpu_hours * usd_per_gpu_hour,
+        price=prices.of(gpu_hours, cpu_hours),
+        priced=prices.what(gpus),
     )

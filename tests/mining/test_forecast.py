@@ -14,6 +14,7 @@ from trackmill.pipeline.console.words import readable_bytes
 from trackmill.pipeline.mining.forecast import make_forecast, pick_items
 from trackmill.pipeline.mining.plan import Plan, extend
 from trackmill.pipeline.mining.settings import ShardSettings
+from trackmill.pipeline.workers.prices import Prices
 from trackmill.schemas.media import WorkItem
 
 FREE = (None, 300_000, 200_000)
@@ -42,7 +43,7 @@ def measure(items: list[WorkItem]) -> list[tuple[int, float, int]]:
 
 def test_each_source_counts_by_its_own_speed_and_share() -> None:
     plan = make_plan()
-    found = make_forecast(plan, measure, workers=4, gpus=4, usd_per_gpu_hour=3.0)
+    found = make_forecast(plan, measure, workers=4, gpus=4, prices=Prices(gpu=3.0))
     work = 100 * 0.5 + 200 * 2.0
     assert found.seconds == pytest.approx(work / 4)
     assert found.gpu_hours == pytest.approx(work / 3600)
@@ -54,8 +55,22 @@ def test_each_source_counts_by_its_own_speed_and_share() -> None:
     assert any("could not be mined" in line for line in found.lines())
 
 
+def test_a_price_counts_what_the_pool_reserves() -> None:
+    hours = (100 * 0.5 + 200 * 2.0) / 3600
+
+    def price(gpus: int, **prices: float) -> str:
+        found = make_forecast(make_plan(), measure, workers=4, gpus=gpus, cpus_each=2, prices=Prices(**prices))
+        return next((line for line in found.lines() if line.startswith("price")), "")
+
+    assert price(4, gpu=3.0) == f"price      {hours * 3:.2f} USD (GPU-hours)"
+    assert price(0, cpu=50.0) == f"price      {hours * 2 * 50:.2f} USD (CPU-hours)"
+    assert price(4, gpu=3.0, cpu=50.0) == f"price      {hours * 103:.2f} USD (GPU-hours and CPU-hours)"
+    assert price(0, gpu=3.0) == "price      unknown: there is no GPU in this pool; give --usd-per-cpu-hour"
+    assert price(0) == ""
+
+
 def test_room_that_will_not_suffice_is_said() -> None:
-    found = make_forecast(make_plan(), measure, workers=4, gpus=0, usd_per_gpu_hour=None)
+    found = make_forecast(make_plan(), measure, workers=4, gpus=0, prices=Prices(gpu=3.0))
     shown = [next(line for line in replace(found, free=free).lines() if line.startswith("output")) for free in FREE]
     assert shown == [
         "output     300.0 kB in about 30 shards",
@@ -77,7 +92,7 @@ def test_while_mining_goes_on_a_disk_that_fills_is_said_once(
 
 
 def test_more_workers_than_units_do_not_help() -> None:
-    few, many = (make_forecast(make_plan(), measure, workers, 0, None).seconds for workers in (30, 3000))
+    few, many = (make_forecast(make_plan(), measure, workers, 0).seconds for workers in (30, 3000))
     assert few == many
 
 
