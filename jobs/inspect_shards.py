@@ -33,7 +33,14 @@ def add_options(p: JobParser) -> None:
     """A data set, and what to do with it."""
     add = p.option
     add("url", help="root of a data set, a .tar, or a folder of tars; a path or any URL such as s3://...")
-    add("--key", help="show one sample")
+    add("--key", help="show one sample, by its key or a part of it")
+    add(
+        "--keys",
+        nargs="?",
+        const="*",
+        metavar="TEXT",
+        help="list the samples whose key or URI holds TEXT (default: all), with their status",
+    )
     add("--overlay", metavar="PNG", help="with --key: draw the sample with its boxes, masks and ids")
     add("--sidecar", metavar="NAME", help="with --overlay or --html: draw the boxes of a sidecar too, such as chains")
     add("--html", metavar="FILE", help="write a contact sheet: one HTML file, complete in itself")
@@ -64,6 +71,8 @@ def run(options: Options) -> ExitCode:
     if options.key:
         _sample(dataset, options)
         return ExitCode.FINE
+    if options.keys is not None:
+        return _keys(dataset, options)
     # What is written comes before what is printed: the reader of a pipe may have seen enough, and then nothing is lost.
     unreadable = Unreadable()
     sheet = _sheet(dataset, options, unreadable) if options.html else ""
@@ -82,6 +91,18 @@ def run(options: Options) -> ExitCode:
     if sheet:
         print(sheet, file=sys.stderr if options.json else sys.stdout, flush=True)
     return code
+
+
+def _keys(dataset: Dataset, options: Options) -> ExitCode:
+    """One line a sample: for people to read, for programs to cut."""
+    listed = 0
+    for key, status, uri in dataset.search("" if options.keys == "*" else options.keys):
+        listed += 1
+        line = {"key": key, "status": status, "uri": redact(uri)}
+        print(json.dumps(line) if options.json else "\t".join(clean(value, 2000) for value in line.values()))
+    if not listed:
+        say(f"no sample has {options.keys!r} in its key or URI")
+    return ExitCode.FINE
 
 
 def _sample(dataset: Dataset, options: Options) -> None:

@@ -6,6 +6,7 @@ Receipts are the truth; the manifest is read where there are none. A tar or a fo
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 
 _SHARD_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar$")
 _KEY = pa.schema([ROW_SCHEMA.field("key")])
+_NAMES = pa.schema([ROW_SCHEMA.field(name) for name in ("key", "status", "uri")])
 _COMPARED_KEYS = 20_000
 
 
@@ -117,6 +119,13 @@ class Dataset:
                 found = first + place
             first += len(table)
         return None if found is None else self.rows[found]
+
+    def search(self, part: str) -> Iterator[tuple[str, str, str]]:
+        """(key, status, URI) of the rows whose key or URI holds a text, in their order."""
+        for table in self.rows.tables(_NAMES):
+            held = [pc.match_substring(table[name], part, ignore_case=True) for name in ("key", "uri")]
+            found = table.filter(pc.or_(*held))
+            yield from zip(*(found[name].to_pylist() for name in _NAMES.names), strict=True)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -199,14 +208,21 @@ def open_dataset(url: str, keep_damaged: bool = False) -> Dataset:
 
 
 def read_sample(dataset: Dataset, key: str) -> Sample:
-    """One sample by its key, in one ranged read.
+    """One sample by its key, or by a part of key or URI that no other row holds, in one ranged read.
 
     Raises:
-        UnknownKey: no sample has the key.
+        UnknownKey: no sample has the key, or several hold that part.
         BadShard: the bytes at its place are not that sample.
         OSError: the shard could not be read.
     """
     row = dataset.find(key)
+    if row is None:
+        alike = list(itertools.islice(dataset.search(key), 4)) if key else []
+        if len(alike) == 1:
+            row = dataset.find(alike[0][0])
+        elif alike:
+            shown = ", ".join(found for found, _, _ in alike[:3]) + (", ..." if len(alike) > 3 else "")
+            raise UnknownKey(f"{redact(dataset.url)}: several samples hold {key!r}: {shown}; --keys lists all")
     if row is None:
         keys = (found for table in dataset.rows.tables(_KEY) for found in table["key"].to_pylist())
         raise UnknownKey(f"{redact(dataset.url)}: no sample {key!r}" + _nearest(key, keys))

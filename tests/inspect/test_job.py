@@ -66,7 +66,8 @@ def test_error_of_the_user_is_one_line_without_traceback(tmp_path):
     [
         (["pipe:cat x.tar"], "looks like a shell command"),
         (["s3://key:secret@bucket/x"], "holds a user name or password"),
-        (["{root}", "--key", "images-pic1"], "did you mean images-pic1-"),
+        (["{root}", "--key", "images-pik1"], "did you mean images-pic"),
+        (["{root}", "--key", "images-"], "several samples hold 'images-': images-"),
         (["{root}", "--key", "{broken}"], "was quarantined, not stored: cut off"),
         (["{root}", "--overlay", "x.png"], "name it with --key"),
         (["{root}", "--html", "pipe:cat"], "looks like a shell command"),
@@ -98,6 +99,19 @@ def test_one_sample_as_text_json_and_picture(dataset, tmp_path, capsys):
     assert key in capsys.readouterr().out
     assert main([dataset.url, "--key", key, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["key"] == key
+
+
+def test_keys_are_listed_and_found_by_a_part_of_key_or_uri(dataset, capsys):
+    rows = [(row.key, row.status, row.uri) for row in dataset.rows]
+    assert main([dataset.url, "--keys"]) == 0
+    assert [tuple(line.split("\t")) for line in capsys.readouterr().out.splitlines()] == rows
+    assert main([dataset.url, "--keys", "PIC1", "--json"]) == 0
+    wanted = [row for row in rows if "pic1" in (row[0] + row[2]).lower()]
+    assert [tuple(json.loads(line).values()) for line in capsys.readouterr().out.splitlines()] == wanted and wanted
+    assert main([dataset.url, "--keys", "nothing like it"]) == 0
+    assert capsys.readouterr().out == "no sample has 'nothing like it' in its key or URI\n"
+    assert main([dataset.url, "--key", "images-pic1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["key"].startswith("images-pic1-")
 
 
 def test_statistics_summary_and_sheet(dataset, tmp_path, capsys):
