@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pipeline.isolation", "pipeline.shots", "pipeline.vocabulary", "pipeline.workers"),
     ("pipeline.weights", "pipeline.inspect", "pipeline.sources"),
     ("pipeline.sidecars",),
-    ("pipeline.audit", "pipeline.loader", "pipeline.mining", "pipeline.tracking"),
+    ("pipeline.audit", "pipeline.datasets", "pipeline.loader", "pipeline.mining", "pipeline.tracking"),
     ("pipeline.evaluation",),
     ("pipeline.tasks",),
     ("pipeline.training",),

@@ -98,7 +98,14 @@ def stored_config(layout: Layout) -> dict[str, Any] | None:
         document = read_document(layout.config)
         if "parts" not in document and "task" in document:
             raise SettingsChanged(f"--output {redact(layout.root)} is a training run; give the data set its own folder")
-        return {"parts": dict(document["parts"]), "inputs": list(document["inputs"])}
+        parts = dict(document["parts"])
+        if "derived" in parts:
+            by = str(dict(parts["derived"]).get("by"))
+            raise SettingsChanged(
+                f"{redact(layout.root)} was made by trackmill {by} out of other data sets, and is not mined into: mine "
+                "into one of those, or into an --output of its own, and make this one again"
+            )
+        return {"parts": parts, "inputs": list(document["inputs"])}
     except SettingsChanged:
         raise
     except DamagedDocument as error:

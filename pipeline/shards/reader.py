@@ -138,6 +138,16 @@ class Dataset:
             return {}
         return read_document(self.layout.config)
 
+    @property
+    def made_by(self) -> str:
+        """Which command made it, for messages: `mining`, or of a data set made from others `filter` and the like."""
+        try:
+            parts = self.config.get("parts")
+        except ValueError:
+            parts = None
+        derived = parts.get("derived") if isinstance(parts, dict) else None
+        return str(derived.get("by")) if isinstance(derived, dict) else "mining"
+
     def shard_url(self, name: str) -> str:
         """URL of a shard.
 

@@ -66,7 +66,8 @@ def unfinished(dataset: Dataset) -> list[str]:
     if not items:
         return []
     return [
-        f"{items} planned items in {len(units)} units have no receipt yet; run the mining command again to finish them"
+        f"{items} planned items in {len(units)} units have no receipt yet; run the {dataset.made_by} command again to "
+        "finish them"
     ]
 
 

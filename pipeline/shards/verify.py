@@ -20,6 +20,9 @@ Progress = Callable[[int], None]
 """Called with the number of samples looked at since the last call; from one thread at a time."""
 
 
+MADE_FROM = "samples_from"
+"""In `config.json`: fingerprints of the mining runs whose samples are in a data set that was made from others."""
+
 Beside = Callable[[ShardInfo, Mapping[str, SampleShape]], list[Fault]]
 """Called after each shard, from any thread, with the shapes of those of its samples that can be read, by key. Returns
 what is wrong with tables that lie beside the shards."""
@@ -55,7 +58,8 @@ def verify(
     if dataset.layout is not None:
         for name in sorted(set(on_disk) - known):
             if name.endswith(".tar"):
-                faults.append(Fault(name, "", "no receipt: its unit is unfinished; run the mining command again"))
+                what = f"no receipt: its unit is unfinished; run the {dataset.made_by} command again"
+                faults.append(Fault(name, "", what))
     work = _ShardCheck(dataset, on_disk, progress, beside)
     with ThreadPoolExecutor(threads) as pool:
         for found in pool.map(work.check, dataset.shards):
@@ -73,7 +77,7 @@ def _check_manifest(dataset: Dataset) -> Iterator[Fault]:
         except FileNotFoundError:
             continue  # not written yet
         except (OSError, ValueError) as error:
-            what = f"damaged ({error}); delete it and run the mining command again, which writes it anew"
+            what = f"damaged ({error}); delete it and run the {dataset.made_by} command again, which writes it anew"
             yield Fault(f"manifest/{basename(url)}", "", what)
 
 
@@ -87,6 +91,8 @@ class _ShardCheck:
         self._lock = threading.Lock()
         self._units = {shard.name: receipt.unit for receipt in dataset.receipts for shard in receipt.shards}
         self._fingerprints = {receipt.unit: receipt.fingerprint for receipt in dataset.receipts}
+        # A data set that was made from others has their samples as they are.
+        self._made_from = set(_made_from(dataset))
         # Only for tars alone: with receipts, each sample has its row and the rows are compared with each other.
         self._shard_of: dict[str, str] = {}
         self._twice: list[Fault] = []
@@ -145,7 +151,7 @@ class _ShardCheck:
                 if record is not None:
                     shapes[raw.key] = shape_of(record)
                 expected = self._fingerprints.get(self._units.get(shard.name, -1))
-                if fingerprint and expected and fingerprint != expected:
+                if fingerprint and expected and fingerprint != expected and fingerprint not in self._made_from:
                     yield Fault(
                         shard.name, f"{raw.key}.json", f"fingerprint {fingerprint!r}, its receipt: {expected!r}"
                     )
@@ -174,7 +180,11 @@ class _ShardCheck:
 
     def _mend(self, shard: ShardInfo) -> str:
         unit = self._units.get(shard.name)
-        return "" if unit is None else f"; delete receipts/{receipt_name(unit)} and run the mining command again"
+        return (
+            ""
+            if unit is None
+            else f"; delete receipts/{receipt_name(unit)} and run the {self._dataset.made_by} command again"
+        )
 
 
 def _listing(dataset: Dataset) -> dict[str, int]:
@@ -184,6 +194,15 @@ def _listing(dataset: Dataset) -> dict[str, int]:
         return {basename(file.uri): file.size for file in list_files(dataset.layout.shards, sizes=True)}
     except FileNotFoundError:
         return {}
+
+
+def _made_from(dataset: Dataset) -> list[str]:
+    """Fingerprints of the runs whose samples a data set has, where it was made from others."""
+    try:
+        listed = dataset.config.get(MADE_FROM, [])
+    except ValueError:
+        return []  # `_check_fingerprints` tells of it
+    return [str(each) for each in listed] if isinstance(listed, list) else []
 
 
 def _check_fingerprints(dataset: Dataset) -> Iterator[Fault]:

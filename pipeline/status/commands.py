@@ -22,6 +22,10 @@ def mine_again(config: dict[str, Any], root: str) -> str:
     """
     settings = config.get("config", {})
     settings = settings if isinstance(settings, dict) else {}
+    derived = dict(config.get("parts") or {}).get("derived")
+    if derived:
+        words = ["trackmill", str(derived.get("by")), *(str(url) for url in config.get("inputs", [])), "--output", root]
+        return f"{' '.join(shlex.quote(word) for word in words)} (with the options that it was begun with)"
     words = ["trackmill", "mine"]
     inputs = [str(url) for url in config.get("inputs", [])]
     shown = inputs[:3]

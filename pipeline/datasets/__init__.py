@@ -1,0 +1,1 @@
+"""Data sets made from data sets, without decoding a frame: filtered, merged, split."""
