@@ -21,6 +21,7 @@ COMMANDS = {
     "filter": ("filter_data", "keep some samples of a data set, without decoding"),
     "merge": ("merge_data", "make one data set out of several, without decoding"),
     "split": ("split_data", "split a data set into train and val, without decoding"),
+    "export-data": ("export_data", "write a data set as COCO, YOLO, MOT, CVAT, ..."),
     "sidecar": ("make_sidecar", "make a table beside mined shards: detections, chains, ..."),
     "negatives": ("mine_negatives", "mine pseudo-negatives over shards that exist"),
     "mine-chains": ("mine_chains", "mine chains, pseudo-masklets of unlabelled video, over shards that exist"),

@@ -35,6 +35,7 @@ MISTAKES = {
     "filter": ["set", "--output", "out", "--min-object", "3"],
     "merge": ["set", "other", "--output", "out", "--duplicates", "frist"],
     "split": ["set", "--output", "out", "--parts", "train=1", "--group", "vidoe"],
+    "export-data": ["set", "--output", "out", "--format", "cocoo"],
     "sidecar": ["root", "chains", "--exekutor", "inline"],
     "negatives": ["--data", "root", "--detektor", "detic"],
     "mine-chains": ["--data", "root", "--detectro", "ssdlite-person"],

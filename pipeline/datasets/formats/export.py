@@ -1,0 +1,174 @@
+"""A data set in another format: read shard by shard, written as it comes, its frames the very bytes that are stored."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+from trackmill.pipeline.datasets.formats.base import MaskForm, Numbers, Target, Writer
+from trackmill.pipeline.datasets.formats.boxes import Boxes
+from trackmill.pipeline.datasets.formats.coco import Coco, CocoVid
+from trackmill.pipeline.datasets.formats.fiftyone import FiftyOne
+from trackmill.pipeline.datasets.formats.mot import Cvat, Mot
+from trackmill.pipeline.datasets.formats.yolo import Yolo
+from trackmill.pipeline.datasets.formats.youtube_vis import YoutubeVis
+from trackmill.pipeline.shards.reader import Dataset
+from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
+from trackmill.pipeline.storage.files import basename, canonical, dirname, join, list_files
+from trackmill.pipeline.storage.output_lock import locked
+from trackmill.schemas.errors import InputError
+
+FORMATS: dict[str, type[Writer]] = {
+    "coco": Coco,
+    "coco-vid": CocoVid,
+    "youtube-vis": YoutubeVis,
+    "yolo": Yolo,
+    "mot": Mot,
+    "cvat": Cvat,
+    "fiftyone": FiftyOne,
+}
+PART = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,39}$")
+PART_NOTE = re.compile(r"^export-([A-Za-z0-9_-]+)[.]json$")
+"""What says that a part was exported, how, and what it counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """What is to be written.
+
+    Args:
+        format: one of `FORMATS`.
+        output: folder, any URL.
+        boxes: `objects`, `proposals` or the name of a sidecar.
+        masks: `auto`: as the format has them; `rle`, `polygon` or `none`.
+        part: what this data set is called in there, such as train.
+        min_score: boxes below it are left out.
+        max_samples: none after so many; None: all.
+    """
+
+    format: str
+    output: str
+    boxes: str = "objects"
+    masks: Literal["auto", "rle", "polygon", "none"] = "auto"
+    part: str = "train"
+    min_score: float = 0.0
+    max_samples: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written, and what was left out, by name."""
+
+    counts: Counter[str]
+    left_out: Counter[str]
+
+
+def export(dataset: Dataset, request: ExportRequest, progress: Callable[[int], None]) -> Exported:
+    """Write a data set in another format.
+
+    Args:
+        dataset: opened.
+        request: how.
+        progress: called with the number of samples that are done.
+
+    Raises:
+        InputError: the boxes have no identities and the format needs them, it has no such masks, nothing is left, or
+            the output holds something else.
+        BadShard: a shard or a part of the sidecar is damaged.
+        OSError: storage failed for good.
+    """
+    kind = FORMATS[request.format]
+    root = canonical(request.output)
+    masks = _mask_form(kind, request)
+    boxes = Boxes(dataset, request.boxes, masks=masks is not None, min_score=request.min_score)
+    if kind.identities and not boxes.identities:
+        raise InputError(
+            f"--format {request.format} says who is who, and {request.boxes} have no identities: --boxes objects, or "
+            "the name of a sidecar that has a column chain, id or track"
+        )
+    if not PART.match(request.part):
+        raise InputError(f"--part {request.part[:60]!r}: a name of letters, digits, _ and -")
+    note = join(root, f"export-{request.part}.json")
+    with locked(root, "export-data"):
+        classes = _classes_of(root, request)
+        about = {"format": request.format, "data": redact(dataset.url), "boxes": request.boxes, "masks": masks or ""}
+        about["trackmill"] = version("trackmill")
+        publish_document(note, about | {"complete": False, "classes": list(classes.of)})
+        written = _write(kind, root, request.part, masks, boxes, classes, request.max_samples, progress)
+        done: dict[str, Any] = about | {"complete": True, "classes": list(classes.of)}
+        done |= {"counts": dict(written), "left_out": dict(boxes.left_out)}
+        publish_document(note, done)
+    return Exported(counts=written, left_out=boxes.left_out)
+
+
+def _write(
+    kind: type[Writer],
+    root: str,
+    part: str,
+    masks: MaskForm | None,
+    boxes: Boxes,
+    classes: Numbers,
+    limit: int | None,
+    progress: Callable[[int], None],
+) -> Counter[str]:
+    with Target(root, part) as target:
+        writer = kind(target, masks, classes)
+        try:
+            for sample in boxes.samples(limit):
+                if sample is not None and kind.clips_only and not sample.clip:
+                    boxes.left_out["pictures, of which this format has none"] += 1
+                elif sample is not None:
+                    writer.add(sample)
+                    writer.counts["samples"] += 1
+                progress(1)
+            if not writer.counts["samples"]:
+                why = "; ".join(f"{count:,} {what}" for what, count in boxes.left_out.items()) or "there are no samples"
+                raise InputError(f"nothing to write: {why} were left out" if boxes.left_out else why)
+            writer.finish()
+        finally:
+            writer.close()
+    return writer.counts
+
+
+def _mask_form(kind: type[Writer], request: ExportRequest) -> MaskForm | None:
+    if request.masks == "none" or (request.masks == "auto" and not (kind.mask_forms and kind.masks_by_themselves)):
+        return None
+    if request.masks == "auto":
+        return kind.mask_forms[0]
+    if request.masks not in kind.mask_forms:
+        known = " or ".join(kind.mask_forms)
+        raise InputError(
+            f"--masks {request.masks}: --format {request.format} has " + (f"masks as {known}" if known else "no masks")
+        )
+    return request.masks
+
+
+def _classes_of(root: str, request: ExportRequest) -> Numbers:
+    """The classes of the parts that are in a folder already: in all parts, a number must mean the same class.
+
+    Raises:
+        InputError: there is something in the folder that an export of the same format did not write.
+    """
+    try:
+        files = list_files(root)
+    except FileNotFoundError:
+        return Numbers()
+    notes = [file.uri for file in files if PART_NOTE.match(basename(file.uri)) and dirname(file.uri) == root]
+    if files and not notes:
+        raise InputError(f"--output {redact(root)}: there is something in this folder; give one of its own")
+    classes: list[str] = []
+    for uri in notes:
+        try:
+            found = read_document(uri)
+        except DamagedDocument as error:
+            raise InputError(f"{error}; give another folder") from None
+        if found.get("format") != request.format:
+            raise InputError(f"--output {redact(root)}: holds an export as {found.get('format')}; give another folder")
+        own = [str(each) for each in found.get("classes", ())]
+        classes = max(classes, own, key=len)  # each part goes on with those of the parts before it
+    return Numbers({name: number for number, name in enumerate(classes, 1)})
