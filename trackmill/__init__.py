@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from trackmill.models.sam import FastMaskGenerator
     from trackmill.pipeline.evaluation.api import evaluate
     from trackmill.pipeline.tracking.api import VideoTracker
+    from trackmill.pipeline.tracking.encoder import AppearanceEncoder
 
 __version__ = "0.1.0"
-__all__ = ["FastMaskGenerator", "VideoTracker", "__version__", "evaluate"]
+__all__ = ["AppearanceEncoder", "FastMaskGenerator", "VideoTracker", "__version__", "evaluate"]
 
 _HERE = Path(__file__).resolve().parent
 if not (_HERE / "models").is_dir():
     __path__.append(str(_HERE.parent))
 
 _WHERE = {
+    "AppearanceEncoder": "trackmill.pipeline.tracking.encoder",
     "FastMaskGenerator": "trackmill.models.sam",
     "VideoTracker": "trackmill.pipeline.tracking.api",
     "evaluate": "trackmill.pipeline.evaluation.api",
