@@ -20,6 +20,7 @@ from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import note, say, warn
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, join
+from trackmill.pipeline.tracking.excerpt import check_order, keep_excerpt, moment
 from trackmill.pipeline.tracking.settings import PRESETS, TrackConfig
 from trackmill.schemas.config import build
 from trackmill.schemas.errors import InputError
@@ -67,6 +68,9 @@ def add_options(p: JobParser) -> None:
     )
     add("--images", metavar="FILE", help="COCO-VID or TAO file that says which image id each frame has")
     add("--name", metavar="NAME", help="of the sequence; default: of the file or folder")
+    part = "a frame number as in the results (250), or seconds (12.5s)"
+    add("--start", type=moment, metavar="WHEN", help=f"first frame that is tracked: {part}; numbers stay as they are")
+    add("--end", type=moment, metavar="WHEN", help="last frame that is tracked; with seconds, the last one before them")
     add("--batch", type=positive, default=8, metavar="N", help="frames that the model gets at once (default 8)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto: a GPU where there is one)")
 
@@ -86,6 +90,7 @@ def run(options: Options) -> ExitCode:
     output = canonical(options.output)
     if "coco" in options.format and "tao" in options.format:
         raise InputError("--format: coco and tao both write NAME.json; choose one, or run twice")
+    check_order(options.start, options.end)
 
     from trackmill.pipeline.storage.output_folder import check_output_folder
     from trackmill.pipeline.storage.scratch import sweep_scratch
@@ -104,6 +109,7 @@ def run(options: Options) -> ExitCode:
         check_output_folder(output, output_names(options, reader.name), "--output")
         from_file = read_file_detections(options.detections, reader, options.images, options.min_score)
         table = read_image_table(options.images, reader.name, reader.file_names) if options.images else None
+        keep_excerpt(reader, options.start, options.end)
         model = make_video_model(
             model=options.model,
             weights=options.weights,
@@ -134,8 +140,12 @@ def run(options: Options) -> ExitCode:
             raise
         finally:
             progress.close()
-        if from_file is not None and len(from_file) > from_file.num_given:
-            left = len(from_file) - from_file.num_given
+        if from_file is not None:
+            # What lies outside of --start and --end was left out on purpose.
+            whole = options.start is None and options.end is None
+            wanted = len(from_file) if whole else from_file.num_between(reader.first_number, reader.last_number)
+        if from_file is not None and wanted > from_file.num_given:
+            left = wanted - from_file.num_given
             note(f"{left:,} detections in the file are of frames that were not read")
     return summarise(reader, result)
 
@@ -170,7 +180,7 @@ def make_writers(
             else:
                 writers.append(CocoWriter(url, reader.name, names, ids, table, bare=form == "tao"))
         if options.save_video:
-            writers.append(VideoWriter(join(output, f"{reader.name}.mp4"), reader.fps, config.draw))
+            writers.append(VideoWriter(join(output, f"{reader.name}.mp4"), reader.fps, config.draw, reader.begin_s))
     except BaseException:
         for writer in writers:
             writer.abandon()

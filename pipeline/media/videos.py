@@ -35,6 +35,9 @@ from trackmill.pipeline.media.pictures import scale_pixels
 # frames, decoding on is as fast.
 _WORTH_A_SEEK = 16
 
+_ROUNDING_S = 0.0006
+"""Containers that count in milliseconds are off by half of one."""
+
 
 @dataclass(slots=True, kw_only=True)
 class VideoFrame:
@@ -115,6 +118,19 @@ class VideoReader:
         """
         for index in indices:
             yield self._convert(self._fetch(index), index)
+
+    def time_of(self, index: int) -> float:
+        """Seconds from the first frame to this one; 0 where neither times nor a frame rate are known."""
+        times = self._index.times
+        if times is None or index >= len(times):
+            return index / self.fps if self.fps else 0.0
+        assert self._stream.time_base is not None, "presentation times are counted in it"
+        return float((times[index] - times[0]) * self._stream.time_base)
+
+    def index_at(self, time_s: float) -> int:
+        """Index of the first frame that is shown at `time_s` or later, a millisecond of rounding aside."""
+        total = self.num_frames + self.missing
+        return bisect.bisect_left(range(total), time_s - _ROUNDING_S, key=self.time_of)
 
     def next_start(self, index: int) -> int | None:
         """Where reading can go on behind a frame that could not be decoded; None: nowhere."""
@@ -234,14 +250,9 @@ class VideoReader:
         turns = frame.rotation // 90 % 4 if frame.rotation % 90 == 0 else 0
         image = np.rot90(pixels, turns)
         scaled = scale_pixels(Image.fromarray(np.ascontiguousarray(image)), self._longest_side)
-        if self._index.times is not None:
-            assert self._stream.time_base is not None, "presentation times are counted in it"
-            time_s = float((self._index.times[index] - self._index.times[0]) * self._stream.time_base)
-        else:
-            time_s = index / self.fps if self.fps else 0.0
         return VideoFrame(
             index=index,
-            time_s=time_s,
+            time_s=self.time_of(index),
             image=np.array(scaled, np.uint8),
             height=image.shape[0],
             width=image.shape[1],

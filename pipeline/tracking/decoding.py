@@ -78,8 +78,18 @@ class FrameDecoder:
         self._reader = VideoReader(self._handle, redact(url), max_pixels=self._max_pixels, longest_side=_FULL_SIZE)
         return OpenedVideo(self._reader.fps, self._reader.num_frames, self._reader.missing)
 
-    def read_video(self, index: int) -> VideoPart:
-        """The next frames of the open video, from `index` on; as many as fit into one answer.
+    def index_at(self, time_s: float) -> int:
+        """Index of the first frame of the open video that is shown at `time_s` or later."""
+        assert self._reader is not None, "no video is open"
+        return self._reader.index_at(time_s)
+
+    def time_of(self, index: int) -> float:
+        """Seconds from the first frame of the open video to this one."""
+        assert self._reader is not None, "no video is open"
+        return self._reader.time_of(index)
+
+    def read_video(self, index: int, stop: int | None = None) -> VideoPart:
+        """The next frames of the open video, from `index` on and before `stop`; as many as fit into one answer.
 
         Raises:
             OSError: storage failed.
@@ -87,6 +97,7 @@ class FrameDecoder:
         assert self._reader is not None, "no video is open"
         part, num_bytes = VideoPart(), 0
         end = self._reader.num_frames + self._reader.missing
+        end = end if stop is None else min(end, stop)
         try:
             for frame in self._reader.read(range(index, end)):
                 part.frames.append(frame)
@@ -95,6 +106,8 @@ class FrameDecoder:
                     break
         except BadItem as error:
             part.problem, part.next_index = str(error), self._reader.next_start(index)
+            if part.next_index is not None and part.next_index >= end:
+                part.next_index = None
         else:
             part.next_index = index if index < end else None
         return part

@@ -88,6 +88,11 @@ class FileDetections(Detector):
         """Frames of all rows, each once, counted from 1."""
         return [int(frame) + 1 for frame in np.unique(self._rows.frames)]
 
+    def num_between(self, first: int, last: int) -> int:
+        """Detections of the frames from `first` to `last`, counted from 1."""
+        begin, end = np.searchsorted(self._frames, [first - 1, last])
+        return int(end - begin)
+
     def detect(self, images: Sequence[NDArray[np.uint8]], frames: Sequence[int] | None = None) -> list[Detections]:
         """See `Detector.detect`; in the order of the file, boxes as they stand there."""
         numbers = range(self._next, self._next + len(images)) if frames is None else frames

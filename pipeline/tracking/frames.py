@@ -10,6 +10,7 @@ Frames are decoded in a child process, within limits, while those before are tra
 from __future__ import annotations
 
 import logging
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -79,6 +80,34 @@ class FrameReader(ABC):
         """What could not be read so far."""
         self.file_names: dict[str, int] = {}
         """Number, less 1, of the frame in each picture file; empty for a video."""
+        self.begin_s = 0.0
+        """When the first frame is shown that is read."""
+
+    @property
+    def first_number(self) -> int:
+        """Number of the first frame."""
+        return 1
+
+    @property
+    def last_number(self) -> int:
+        """Number of the last frame."""
+        return self.num_frames
+
+    def number_at(self, time_s: float) -> int:
+        """Number of the first frame that is shown at `time_s` or later; one more than the last where there is none.
+
+        Raises:
+            InputError: it cannot be told beforehand.
+        """
+        raise InputError(f"{self.name}: its frames are not known beforehand, so no part of it can be taken")
+
+    def keep_numbers(self, first: int, last: int | None) -> None:
+        """Read only the frames from number `first` to `last`; None: to the end.
+
+        Raises:
+            InputError: this cannot be done here.
+        """
+        raise InputError(f"{self.name}: its frames are not known beforehand, so no part of it can be taken")
 
     @abstractmethod
     def __iter__(self) -> Iterator[SourceFrame]:
@@ -108,18 +137,43 @@ class VideoFrames(FrameReader):
             raise BadItem(f"{redact(url)}: {error}") from None
         self._fps = opened.fps
         super().__init__(_stem(url), opened.fps or DEFAULT_FPS, opened.num_frames + opened.missing)
+        self._first, self._stop = 0, self.num_frames
+
+    @property
+    def first_number(self) -> int:
+        """See `FrameReader.first_number`."""
+        return self._first + 1
+
+    @property
+    def last_number(self) -> int:
+        """See `FrameReader.last_number`."""
+        return self._stop
+
+    def number_at(self, time_s: float) -> int:
+        """See `FrameReader.number_at`; of a variable frame rate by the times of its frames."""
+        if not self._fps:
+            return math.ceil(round(time_s * self.fps, 3)) + 1
+        place: int = self._decoder.call("index_at", time_s)
+        return place + 1
+
+    def keep_numbers(self, first: int, last: int | None) -> None:
+        """See `FrameReader.keep_numbers`; decoding begins at the keyframe before the first one."""
+        self._first = max(self._first, first - 1)
+        self._stop = self._stop if last is None else min(self._stop, last)
+        self.num_frames = max(0, self._stop - self._first)
+        self.begin_s = self._decoder.call("time_of", self._first) if self._fps else self._first / self.fps
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        index: int | None = 0
+        index: int | None = self._first
         in_a_row = 0
-        self._decoder.ask("read_video", 0)
+        self._decoder.ask("read_video", index, self._stop)
         while index is not None:
             try:
                 part: VideoPart = self._decoder.answer()
                 in_a_row = (0 if part.frames else in_a_row) + bool(part.problem)
                 index = part.next_index if in_a_row < _MOST_IN_A_ROW else None
                 if index is not None:
-                    self._decoder.ask("read_video", index)
+                    self._decoder.ask("read_video", index, self._stop)
             except LimitReached as error:
                 self.problems.append(f"{redact(self._url)}: the frames from {index} on are left out: {error}")
                 return
@@ -155,6 +209,7 @@ class PictureFrames(FrameReader):
     def __init__(self, folder: str, files: list[tuple[str, int]], name: str, fps: float, decoder: Calls) -> None:
         super().__init__(name, fps, len(files))
         self._folder, self._decoder = folder, decoder
+        self._skipped = 0
         self._number(files)
 
     def _number(self, files: list[tuple[str, int]]) -> None:
@@ -180,10 +235,26 @@ class PictureFrames(FrameReader):
             log.warning("%s: the pictures begin with %s: it is frame 1, the next one 2, and so on", where, first)
             self._number([(name, number + shift) for name, number in self._files])
 
+    @property
+    def first_number(self) -> int:
+        """See `FrameReader.first_number`."""
+        return self._files[0][1]
+
+    @property
+    def last_number(self) -> int:
+        """See `FrameReader.last_number`."""
+        return self._files[-1][1]
+
+    def number_at(self, time_s: float) -> int:
+        """See `FrameReader.number_at`."""
+        place = math.ceil(round(time_s * self.fps, 3))
+        return self._files[place][1] if place < len(self._files) else self.last_number + 1
+
     def keep_numbers(self, first: int, last: int | None) -> None:
-        """Read only the pictures of the frames from `first` to `last`; None: to the end."""
+        """See `FrameReader.keep_numbers`; the other pictures are not decoded."""
         kept = [(name, number) for name, number in self._files if number >= first and (last is None or number <= last)]
-        self.num_frames = len(kept)
+        self._skipped += sum(number < first for _, number in self._files)
+        self.num_frames, self.begin_s = len(kept), self._skipped / self.fps
         self._number(kept)
 
     def __iter__(self) -> Iterator[SourceFrame]:
@@ -201,7 +272,8 @@ class PictureFrames(FrameReader):
             if index + 1 < len(self._files):
                 self._decoder.ask("read_picture", join(self._folder, self._files[index + 1][0]))
             if image is not None:
-                yield SourceFrame(index=index, number=number, time_s=index / self.fps, image=image, file_name=name)
+                place = self._skipped + index
+                yield SourceFrame(index=place, number=number, time_s=place / self.fps, image=image, file_name=name)
 
     def close(self) -> None:
         """Free the decoder."""

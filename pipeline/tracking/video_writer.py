@@ -39,12 +39,14 @@ class VideoWriter(TrackWriter):
         url: where it goes.
         fps: frames per second.
         settings: how it looks.
+        begin_s: time of the source that the video begins with.
     """
 
     streamed = True
 
-    def __init__(self, url: str, fps: float, settings: DrawSettings | None = None) -> None:
+    def __init__(self, url: str, fps: float, settings: DrawSettings | None = None, begin_s: float = 0.0) -> None:
         super().__init__(url)
+        self._begin_s = begin_s
         self._settings = settings or DrawSettings()
         self._rate = Fraction(fps).limit_denominator(_MOST_FPS_DENOMINATOR) or Fraction(1)
         self._trails = Trails(self._settings.trail_frames)
@@ -57,7 +59,7 @@ class VideoWriter(TrackWriter):
         drawn = draw_tracks(frame.image, tracked, self._trails)
         container = self._container or self._open(*drawn.shape[:2])
         shown = av.VideoFrame.from_ndarray(self._fitted(drawn), format="rgb24")
-        self._last = max(self._last + 1, self._ticks(frame.time_s))
+        self._last = max(self._last + 1, self._ticks(frame.time_s - self._begin_s))
         shown.pts, shown.time_base = self._last, Fraction(1, _TICKS)
         container.mux(self._stream.encode(shown))
 
