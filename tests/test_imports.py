@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pipeline.evaluation",),
     ("pipeline.tasks",),
     ("pipeline.training",),
-    ("pipeline.export", "pipeline.demo", "pipeline.doctor", "pipeline.status"),
+    ("pipeline.export", "pipeline.demo", "pipeline.doctor", "pipeline.status", "pipeline.view"),
     ("jobs",),
 )
 """From the ground up. Rooms on one floor do not import each other."""

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from trackmill.pipeline.shards.decode import Sample, parse_sample
 from trackmill.pipeline.shards.layout import Layout
+from trackmill.pipeline.shards.manifest_source import current_manifest
 from trackmill.pipeline.shards.receipt_stream import UnitRows, in_batches, in_order, read_unit
 from trackmill.pipeline.shards.receipts import (
     ROW_SCHEMA,
@@ -189,12 +190,14 @@ class Dataset:
         return rows_table(rows).select(schema.names)
 
 
-def open_dataset(url: str, keep_damaged: bool = False) -> Dataset:
+def open_dataset(url: str, keep_damaged: bool = False, by_manifest: bool = False) -> Dataset:
     """Open the root of a data set, one `.tar`, or a folder of tars.
 
     Args:
         url: where; any URL that fsspec understands, or a path.
         keep_damaged: list receipts that cannot be read in `Dataset.damaged` instead of failing; for inspection only.
+        by_manifest: read the manifest where it was made from exactly the receipts that are there: one file for
+            thousands, and `Dataset.receipts` stays empty.
 
     Raises:
         UnsafeURL: see `trackmill.pipeline.storage.credentials.check_url`.
@@ -208,6 +211,8 @@ def open_dataset(url: str, keep_damaged: bool = False) -> Dataset:
         return Dataset(url, None, [], shards, None)
     layout = Layout(url)
     if sizes := listed_receipts(layout):
+        if by_manifest and current_manifest(layout) is not None:
+            return _from_manifest(layout)
         return _from_receipts(layout, sizes, keep_damaged)
     if exists(layout.manifest):
         return _from_manifest(layout)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
 from typing import overload
 
@@ -71,17 +71,17 @@ class RowBlocks:
             self.note(table)
             yield table
 
-    def tables(self, schema: pa.Schema = ROW_SCHEMA) -> Iterator[pa.Table]:
-        """The blocks in their order, with the columns of a schema.
+    def tables(self, schema: pa.Schema = ROW_SCHEMA, first: int = 0) -> Generator[pa.Table, None, None]:
+        """The blocks in their order from `first` on, with the columns of a schema.
 
         Raises:
             BadReceipt: one of them is damaged, or changed since the data set was opened.
             OSError: one of them is gone, or storage failed for good.
         """
         if self._held is not None:
-            yield from (table.select(schema.names) for table in self._held)
+            yield from (table.select(schema.names) for table in self._held[first:])
         else:
-            yield from self._ahead(lambda number: self._again(number, schema), range(len(self.counts)))
+            yield from self._ahead(lambda number: self._again(number, schema), range(first, len(self.counts)))
 
     def block(self, number: int) -> pa.Table:
         """One block with all columns; raises what `tables` raises."""
@@ -132,6 +132,19 @@ class Rows(Sequence[ReceiptRow]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
+    @property
+    def num_blocks(self) -> int:
+        """Blocks that the rows lie in; some may hold none of them."""
+        return len(self._ends)
+
+    def first_of(self, block: int) -> int:
+        """Number of the first row of a block."""
+        return self._ends[block - 1] if block else 0
+
+    def block(self, number: int) -> pa.Table:
+        """The rows of one block with all columns; those that were asked for last stay in memory."""
+        return self._wanted(self._blocks.block(number))
+
     def __iter__(self) -> Iterator[ReceiptRow]:
         for table in self.tables():
             yield from objects(table)
@@ -153,23 +166,23 @@ class Rows(Sequence[ReceiptRow]):
         """Some rows; those of one block are best named one after the other."""
         found: list[ReceiptRow] = []
         for block, inside in groupby(numbers, lambda number: bisect_right(self._ends, number)):
-            begin = self._ends[block - 1] if block else 0
+            begin = self.first_of(block)
             places = pa.array([number - begin for number in inside], pa.int64())
-            found += objects(self._wanted(self._blocks.block(block)).take(places))
+            found += objects(self.block(block).take(places))
         return found
 
-    def tables(self, schema: pa.Schema = ROW_SCHEMA) -> Iterator[pa.Table]:
-        """The rows as Arrow tables with the columns of a schema, in their order.
+    def tables(self, schema: pa.Schema = ROW_SCHEMA, first: int = 0) -> Generator[pa.Table, None, None]:
+        """The rows as Arrow tables with the columns of a schema, a block each, in their order from block `first` on.
 
         Raises:
             BadReceipt: a receipt is damaged, or changed since the data set was opened.
             OSError: one is gone, or storage failed for good.
         """
         if not self._stored:
-            yield from self._blocks.tables(schema)
+            yield from self._blocks.tables(schema, first)
             return
         read = schema if "status" in schema.names else schema.append(ROW_SCHEMA.field("status"))
-        for table in self._blocks.tables(read):
+        for table in self._blocks.tables(read, first):
             yield self._wanted(table).select(schema.names)
 
     def _wanted(self, table: pa.Table) -> pa.Table:

@@ -13,7 +13,7 @@ from trackmill.pipeline.console.words import readable_bytes
 from trackmill.pipeline.inspect.overlay import More, MoreBoxes
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.reader import Dataset
-from trackmill.pipeline.sidecars.about import Sidecar, find_sidecars
+from trackmill.pipeline.sidecars.about import Sidecar, Sidecars, find_sidecars
 from trackmill.pipeline.sidecars.part import read_part
 from trackmill.pipeline.sidecars.parts import part_tasks
 from trackmill.pipeline.sidecars.tables import SidecarTables
@@ -30,8 +30,13 @@ _TAGGED = 10
 """Boxes of a frame beside which something is written, the best ones: more would hide the picture."""
 
 
-def boxes_of(dataset: Dataset, name: str) -> More:
+def boxes_of(dataset: Dataset, name: str, sidecars: Sidecars | None = None) -> More:
     """The boxes of a sidecar for `trackmill.pipeline.inspect.overlay`; each is titled with its other columns.
+
+    Args:
+        dataset: that it belongs to.
+        name: of the sidecar.
+        sidecars: of the data set, where they are known; None: they are listed.
 
     Raises:
         NoSidecar: there is none of this name; says what makes it.
@@ -39,7 +44,7 @@ def boxes_of(dataset: Dataset, name: str) -> More:
     """
     if dataset.layout is None:
         raise InputError(f"--sidecar {name}: tars alone have no sidecars; name the root of their data set")
-    tables = SidecarTables(find_sidecars(dataset.layout), dataset.shards)
+    tables = SidecarTables(find_sidecars(dataset.layout) if sidecars is None else sidecars, dataset.shards)
     columns = {column.name: column.dtype for column in tables.sidecars[name].about.columns}
     box = next((column for column, dtype in columns.items() if dtype == "box"), "")
     if not box:

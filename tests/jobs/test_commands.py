@@ -36,6 +36,7 @@ MISTAKES = {
     "merge": ["set", "other", "--output", "out", "--duplicates", "frist"],
     "split": ["set", "--output", "out", "--parts", "train=1", "--group", "vidoe"],
     "export-data": ["set", "--output", "out", "--format", "cocoo"],
+    "view": ["set", "--prot", "8000"],
     "sidecar": ["root", "chains", "--exekutor", "inline"],
     "negatives": ["--data", "root", "--detektor", "detic"],
     "mine-chains": ["--data", "root", "--detectro", "ssdlite-person"],
