@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from trackmill.models.association import MasaBddTracker, MasaTaoTracker, ScaleTrackTracker, Tracker
+from trackmill.models.association.offline import OfflineSettings
 from trackmill.pipeline.tracking.drawing import DrawSettings
 from trackmill.pipeline.tracking.frames import ReadLimits
 from trackmill.schemas.config import Settings
@@ -51,6 +52,7 @@ class TrackConfig(Settings):
         "of the one that --detections names.",
     )
     model: dict[str, Any] = Field(default_factory=dict, description="Settings of the model that --model names.")
+    offline: OfflineSettings = OfflineSettings()
 
 
 def make_tracker(name: str, changes: dict[str, Any] | None = None) -> Tracker:

@@ -53,11 +53,16 @@ class TwoStage(VideoModel):
                 TrackedObjects.of(each, self._identities(each, rows, found, frame.index))
                 for frame, each, rows, found in zip(frames, detections, wanted, embeddings, strict=True)
             ]
+        for frame, each, rows, found in zip(frames, tracked, wanted, embeddings, strict=True):
+            self.look(frame, each, found[_places(each.indices, rows)])
         if self.segmenter is None:
             return tracked
         with times.stage("segment", len(frames)):
             masks = self.segmenter.segment(images, [each.objects.boxes for each in tracked])
         return [each.with_masks(cut) for each, cut in zip(tracked, masks, strict=True)]
+
+    def look(self, frame: SourceFrame, tracked: TrackedObjects, embeddings: NDArray[np.float32]) -> None:
+        """Called with the objects of each frame and their (M, D) embeddings, in the order of the frames."""
 
     def _identities(
         self, detections: Detections, rows: NDArray[np.int64] | None, embeddings: NDArray[np.float32], index: int
@@ -73,6 +78,15 @@ class TwoStage(VideoModel):
     def num_tracks(self) -> int:
         """See `VideoModel.num_tracks`."""
         return self.tracker.num_tracks
+
+
+def _places(indices: NDArray[np.int64], rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Where the embeddings of detections stand, if only those in `rows` have one: no other can have an identity."""
+    if rows is None or not len(indices):
+        return indices
+    places = np.zeros(int(rows.max()) + 1, np.int64)
+    places[rows] = np.arange(len(rows))
+    return places[indices]
 
 
 class GivenDetections(Detector):

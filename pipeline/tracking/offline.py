@@ -1,0 +1,219 @@
+"""Offline mode: a video is tracked, all of its tracks are looked at once more, and then written.
+
+The first pass is the model as it is; of each piece of a track one mean embedding is kept. When the video has ended,
+`trackmill.models.association.offline` says which pieces are one object. The second pass reads the video again for
+those who need its pictures, and hands out what was decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trackmill.models.association.offline import OfflineSettings, Pieces, join_pieces
+from trackmill.models.detectors.segmenter import BoxSegmenter
+from trackmill.pipeline.tracking.base import VideoModel
+from trackmill.pipeline.tracking.frames import FrameReader
+from trackmill.pipeline.tracking.run import TrackingResult, track_video
+from trackmill.pipeline.tracking.timing import StageTimes
+from trackmill.pipeline.tracking.two_stage import TwoStage
+from trackmill.pipeline.tracking.writers import TrackWriter
+from trackmill.schemas.detections import Detections
+from trackmill.schemas.errors import InputError
+from trackmill.schemas.tracking import SourceFrame, TrackedObjects
+
+
+@dataclass(slots=True, eq=False)
+class _Seen:
+    """A frame of the first pass.
+
+    Args:
+        tracked: with identities of the online rule.
+        pieces: (M,) the piece of each object.
+        time_s: of the frame.
+    """
+
+    tracked: TrackedObjects
+    pieces: NDArray[np.int64]
+    time_s: float
+
+
+class FirstPass(TwoStage):
+    """The model, with a notebook: what it tracks, and how each piece of a track looks on average.
+
+    Args:
+        model: whose parts do the work; what segments waits for the second pass.
+        settings: of cutting and joining.
+    """
+
+    def __init__(self, model: TwoStage, settings: OfflineSettings) -> None:
+        super().__init__(model.detector, model.embedder, model.tracker)
+        self._settings = settings
+        self.reset()
+
+    def reset(self) -> None:
+        """See `VideoModel.reset`."""
+        super().reset()
+        self._pieces = Pieces(self._settings)
+        self.seen: dict[int, _Seen] = {}
+        """By index of the frame."""
+
+    def look(self, frame: SourceFrame, tracked: TrackedObjects, embeddings: NDArray[np.float32]) -> None:
+        """See `TwoStage.look`."""
+        objects = tracked.objects
+        pieces = self._pieces.add(frame.index, frame.time_s, tracked.ids, objects.boxes, objects.labels, embeddings)
+        self.seen[frame.index] = _Seen(tracked, pieces, frame.time_s)
+
+    def joined(self, segmenter: BoxSegmenter | None) -> Joined:
+        """What the second pass hands out."""
+        groups = join_pieces(self._pieces.all, self._settings)
+        frames = {
+            index: TrackedObjects(
+                ids=groups[seen.pieces],
+                objects=seen.tracked.objects,
+                indices=seen.tracked.indices,
+                num_detections=seen.tracked.num_detections,
+            )
+            for index, seen in self.seen.items()
+        }
+        if self._settings.fill_s:
+            frames = filled(frames, {index: seen.time_s for index, seen in self.seen.items()}, self._settings.fill_s)
+        return Joined(self, frames, int(groups.max(initial=-1)) + 1, segmenter)
+
+
+class Joined(VideoModel):
+    """Gives for each frame what was decided.
+
+    Args:
+        model: whose names and categories hold.
+        frames: objects by index of the frame.
+        num_tracks: identities in all.
+        segmenter: cuts the objects out; None: their masks are those of the detector, if it has any.
+    """
+
+    def __init__(
+        self, model: VideoModel, frames: dict[int, TrackedObjects], num_tracks: int, segmenter: BoxSegmenter | None
+    ) -> None:
+        self.names, self.category_ids = model.names, model.category_ids
+        self._frames, self._num_tracks, self._segmenter = frames, num_tracks, segmenter
+
+    def reset(self) -> None:
+        """See `VideoModel.reset`: nothing is remembered."""
+
+    def track(self, frames: Sequence[SourceFrame], times: StageTimes) -> list[TrackedObjects]:
+        """See `VideoModel.track`."""
+        missing = [frame.index for frame in frames if frame.index not in self._frames]
+        if missing:
+            raise InputError(f"frame {missing[0]} could be read the second time and not the first; track again")
+        found = [self._frames[frame.index] for frame in frames]
+        if self._segmenter is None:
+            return found
+        with times.stage("segment", len(frames)):
+            masks = self._segmenter.segment([frame.image for frame in frames], [each.objects.boxes for each in found])
+        return [each.with_masks(cut) for each, cut in zip(found, masks, strict=True)]
+
+    @property
+    def num_tracks(self) -> int:
+        """See `VideoModel.num_tracks`."""
+        return self._num_tracks
+
+
+def track_offline(
+    reader: FrameReader,
+    again: Callable[[], FrameReader],
+    model: VideoModel,
+    writers: Sequence[TrackWriter],
+    settings: OfflineSettings,
+    *,
+    batch_size: int = 8,
+    times: StageTimes | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> TrackingResult:
+    """Track a video twice over and write the result; nothing is written before the video has ended.
+
+    Args:
+        reader: the frames; `again` opens the same ones once more.
+        model, writers, batch_size, times, progress: see `trackmill.pipeline.tracking.run.track_video`.
+        settings: of cutting and joining.
+
+    Raises:
+        InputError: the model is an end-to-end tracker, which describes no boxes; or see `track_video`.
+        TrackingStopped, ValueError, OSError: see `track_video`.
+    """
+    if not isinstance(model, TwoStage):
+        for writer in writers:
+            writer.abandon()
+        raise InputError(
+            f"offline mode compares embeddings, and {type(model).__name__} gives none: track online, or with another "
+            "--model"
+        )
+    times = times or StageTimes()
+    first = FirstPass(model, settings)
+    try:
+        track_video(reader, first, (), batch_size=batch_size, times=times, progress=progress)
+        with times.stage("join"):
+            joined = first.joined(model.segmenter)
+    except BaseException:
+        for writer in writers:
+            writer.abandon()
+        raise
+    with closing(again()) as frames:
+        result = track_video(frames, joined, writers, batch_size=batch_size, times=times)
+    result.problems = list(dict.fromkeys([*reader.problems, *result.problems]))
+    return result
+
+
+def filled(frames: dict[int, TrackedObjects], times: dict[int, float], longest_s: float) -> dict[int, TrackedObjects]:
+    """The same with boxes on the straight line where a track was not seen for a while.
+
+    Args:
+        frames, times: objects and seconds by index of the frame.
+        longest_s: longer gaps stay empty.
+
+    Returns:
+        The frames; a filled box has the lower score of both ends, no mask, and -1 for its place among the detections.
+    """
+    last: dict[int, tuple[int, int]] = {}
+    more: dict[int, list[tuple[int, NDArray[np.float32], float, int]]] = {}
+    order = sorted(frames)
+    place = {index: number for number, index in enumerate(order)}
+    for index in order:
+        objects = frames[index].objects
+        for row, identity in enumerate(frames[index].ids.tolist()):
+            before = last.get(identity)
+            last[identity] = (index, row)
+            if before is None or times[index] - times[before[0]] > longest_s:
+                continue
+            then, there = frames[before[0]].objects, before[1]
+            score = float(min(then.scores[there], objects.scores[row]))
+            for between in order[place[before[0]] + 1 : place[index]]:
+                share = (times[between] - times[before[0]]) / (times[index] - times[before[0]])
+                box = (1 - share) * then.boxes[there] + share * objects.boxes[row]
+                more.setdefault(between, []).append((identity, box, score, int(objects.labels[row])))
+    return {index: _with(frames[index], more.get(index, [])) for index in order}
+
+
+def _with(tracked: TrackedObjects, more: list[tuple[int, NDArray[np.float32], float, int]]) -> TrackedObjects:
+    if not more:
+        return tracked
+    ids, boxes, scores, labels = zip(*more, strict=True)
+    objects = tracked.objects
+    masks = None if objects.masks is None else (*objects.masks, *(None for _ in more))
+    joined = Detections(
+        boxes=np.concatenate([objects.boxes, np.array(boxes, np.float32)]),
+        scores=np.concatenate([objects.scores, np.array(scores, np.float32)]),
+        labels=np.concatenate([objects.labels, np.array(labels, np.int64)]),
+        names=objects.names,
+        masks=masks,
+    )
+    order = np.argsort(-joined.scores, kind="stable")
+    return TrackedObjects(
+        ids=np.concatenate([tracked.ids, np.array(ids, np.int64)])[order],
+        objects=joined.select(order),
+        indices=np.concatenate([tracked.indices, np.full(len(more), -1)])[order],
+        num_detections=tracked.num_detections,
+    )
