@@ -16,9 +16,12 @@ from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import clean, note, say
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.storage.credentials import redact
+from trackmill.schemas.errors import InputError
 
 FORMATS = ("coco", "coco-vid", "youtube-vis", "yolo", "mot", "cvat", "fiftyone")
 """Written down here as well, since their own modules are slow to import."""
+BESIDE = "energon"
+"""No other form of the data, but what Megatron Energon wants beside the shards."""
 MASKS = ("auto", "rle", "polygon", "none")
 
 
@@ -26,9 +29,10 @@ def add_options(p: JobParser) -> None:
     """What is written, and how."""
     add = p.option
     add("url", help="root of a data set, a .tar, or a folder of tars; a path or any URL such as s3://...")
-    formats = "{" + ",".join(FORMATS) + "}"
-    add("--format", required=True, type=OneOf(FORMATS), metavar=formats, help="what it becomes")
-    add("--output", required=True, metavar="FOLDER", help="a folder of its own, local or any URL")
+    formats = "{" + ",".join((*FORMATS, BESIDE)) + "}"
+    what = "what it becomes; energon: nothing else, but its index is written beside the shards"
+    add("--format", required=True, type=OneOf((*FORMATS, BESIDE)), metavar=formats, help=what)
+    add("--output", metavar="FOLDER", help="a folder of its own, local or any URL; none for energon")
     boxes = "annotated objects (objects, the default), proposals, or the rows of a sidecar by its name"
     add("--boxes", default="objects", metavar="WHICH", help=boxes)
     masks = "rle or polygon, where the format has them; auto (default): as it usually has them; none"
@@ -44,6 +48,10 @@ def run(options: Options) -> ExitCode:
     from trackmill.pipeline.datasets.formats.export import ExportRequest, export
     from trackmill.pipeline.shards.reader import open_dataset
 
+    if options.format == BESIDE:
+        return _beside(options)
+    if not options.output:
+        raise InputError(f"--format {options.format} needs --output FOLDER")
     request = ExportRequest(
         format=options.format,
         output=options.output,
@@ -64,6 +72,22 @@ def run(options: Options) -> ExitCode:
         note(clean(f"left out: {count:,} {what}"))
     counts = ", ".join(f"{count:,} {what}" for what, count in sorted(done.counts.items()))
     say(f"{redact(options.output)}: {counts}")
+    return ExitCode.FINE
+
+
+def _beside(options: Options) -> ExitCode:
+    from trackmill.pipeline.datasets.formats.energon import write_energon
+    from trackmill.pipeline.shards.reader import open_dataset
+
+    if options.output:
+        raise InputError("--format energon writes into the data set itself, beside its shards: leave --output out")
+    dataset = open_dataset(options.url)
+    line = ProgressLine(len(dataset.stored), "indexed")
+    try:
+        shards, samples = write_energon(dataset, line)
+    finally:
+        line.close()
+    say(f"{redact(options.url)}: .nv-meta and an index for each of {shards:,} shards, {samples:,} samples")
     return ExitCode.FINE
 
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from trackmill.pipeline.datasets.inputs import Source
-from trackmill.pipeline.datasets.selection import Chooser, Selection, is_clip
+from trackmill.pipeline.datasets.selection import Chooser, Selection
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.tar import END
+from trackmill.pipeline.shards.totals import is_clip
 from trackmill.pipeline.storage.files import join
 from trackmill.pipeline.storage.parquet.checksum import add_checksum
 from trackmill.pipeline.storage.publish import publish_file

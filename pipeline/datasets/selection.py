@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trackmill.pipeline.datasets.groups import Grouping, Span, inside, places
-from trackmill.pipeline.shards.totals import sources_of
+from trackmill.pipeline.shards.totals import is_clip, sources_of
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
 from trackmill.schemas.errors import InputError
@@ -24,7 +24,6 @@ COUNTED = ("objects", "proposals", "negatives", "frames")
 
 Kind = Literal["picture", "clip"]
 _MAX_KEY_FILE = 2 << 30
-_CLIP = r"#c\d{3,}$"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +114,6 @@ class Chooser:
             self._count += int(np.count_nonzero(keep))
             keep &= number % wanted.every == 0
         return keep
-
-
-def is_clip(rows: pa.Table) -> NDArray[np.bool_]:
-    """(N,) which rows are clips: their identity ends with a number in the video, or they have several frames."""
-    return _mask(pc.match_substring_regex(rows["source_id"], _CLIP)) | (rows["frames"].to_numpy() > 1)
 
 
 def read_keys(url: str) -> frozenset[str]:

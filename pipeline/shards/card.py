@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from trackmill.pipeline.shards.front_matter import CLIPS, PICTURES, front_matter, mixed_shards
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.totals import COUNTS, Totals
 from trackmill.pipeline.storage.credentials import scrub
@@ -44,6 +45,16 @@ its sample in its shard. Masks are COCO run lengths cropped to the object; where
 Look at it with `python jobs/inspect_shards.py ROOT --html sheet.html`; check every byte of it with `--verify`.
 """
 
+_DATASETS = """
+Hugging Face's `datasets` (4.7 or later) reads pictures and clips as configurations of their own:
+
+```python
+import datasets
+
+rows = datasets.load_dataset(ROOT, "{kind}", split="train", streaming=True)
+```
+"""
+
 
 def write_card(layout: Layout, config: Mapping[str, Any], totals: Totals) -> None:
     """Write `README.md` beside the data; the same inputs give the same bytes.
@@ -64,6 +75,7 @@ def data_card(config: Mapping[str, Any], totals: Totals) -> str:
     proposer = str(config.get("proposer", "unknown"))
     fingerprint = str(config.get("fingerprint") or totals.fingerprint or "none")
     sections = [
+        front_matter(totals),
         "# Mined with Trackmill\n\nFrames with class-agnostic proposals, annotated objects where the source has them, "
         "and pseudo-negatives: proposals that overlap no annotated object.\n",
         "## What is inside\n\n" + _table(("", "count"), _totals(totals)),
@@ -77,11 +89,26 @@ def data_card(config: Mapping[str, Any], totals: Totals) -> str:
         f"## How it was made\n\nProposer {escape(proposer)}, fingerprint {escape(fingerprint)}. Two runs with one "
         "fingerprint give the same bytes for the same plan.\n\n"
         + _table(("setting", "value"), flatten(settings).items()),
-        _READ,
+        _READ + _hugging_face(totals),
         _limits(proposer, amodal=bool(dict(config.get("read") or {}).get("amodal"))),
         "## Set aside\n\n" + _set_aside(totals),
     ]
     return "\n".join(sections)
+
+
+def _hugging_face(totals: Totals) -> str:
+    """How `datasets` reads it, and what it does not."""
+    mixed = mixed_shards(totals)
+    found = ((PICTURES, totals.pictures), (CLIPS, totals.clips))
+    kinds = [name for name, shards in found if shards.keys() - {*mixed}]
+    text = _DATASETS.format(kind=kinds[0]) if kinds else ""
+    if mixed:
+        shown = ", ".join(escape(name) for name in mixed[:3]) + (", ..." if len(mixed) > 3 else "")
+        text += (
+            f"\nShards that hold pictures and clips are in neither, {len(mixed)} of {totals.shards}: {shown}. "
+            "`trackmill filter ROOT --output NEW` writes them apart.\n"
+        )
+    return text
 
 
 def escape(text: object) -> str:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import ROW_SCHEMA, SHARD_SCHEMA, is_receipt, typed_rows
-from trackmill.pipeline.shards.totals import Totals
+from trackmill.pipeline.shards.totals import COUNTERS, Totals
 from trackmill.pipeline.storage.documents import publish_document, read_document
 from trackmill.pipeline.storage.file_times import list_times
 from trackmill.pipeline.storage.files import basename, dirname, filesystem, is_local, read_bytes
@@ -31,8 +31,7 @@ from trackmill.schemas.errors import InputError
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 
 _FORMAT = 1
-_NUMBERS = ("units", "items", "shards", "num_bytes")
-_COUNTERS = ("statuses", "reasons", "counts", "stored", "sources", "licenses")
+_NUMBERS = ("units", "items", "shards", "num_bytes", "longest_clip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ def _items_digest(layout: Layout) -> str:
 
 def _written(totals: Totals) -> dict[str, Any]:
     values: dict[str, Any] = {name: getattr(totals, name) for name in (*_NUMBERS, "fingerprint")}
-    values |= {name: dict(getattr(totals, name)) for name in _COUNTERS}
+    values |= {name: dict(getattr(totals, name)) for name in COUNTERS}
     return values | {"examples": [dataclasses.asdict(row) for row in totals.examples]}
 
 
@@ -142,7 +141,7 @@ def _read_back(values: Mapping[str, Any]) -> Totals:
     if any(column.null_count for column in examples.columns):
         raise ValueError("an example has empty cells")
     found: dict[str, Any] = {name: _number(values[name]) for name in _NUMBERS}
-    found |= {name: Counter({key: _number(n) for key, n in values[name].items()}) for name in _COUNTERS}
+    found |= {name: Counter({key: _number(n) for key, n in values[name].items()}) for name in COUNTERS}
     rows = [ReceiptRow(**row) for row in examples.to_pylist()]
     return Totals(**found, examples=rows, fingerprint=str(values["fingerprint"]))
 

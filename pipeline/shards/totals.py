@@ -9,14 +9,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from trackmill.pipeline.shards.receipt_stream import UnitRows
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 
 COUNTS = ("frames", "objects", "proposals", "negatives", "refused")
 """Columns of receipts that are summed up."""
+
+COUNTERS = ("statuses", "reasons", "counts", "stored", "sources", "licenses", "pictures", "clips")
+"""Of `Totals`: those of two parts are added name by name."""
 
 EXAMPLES = 200
 """Quarantined rows that are kept, the first ones."""
@@ -37,6 +42,8 @@ class Totals:
         counts: sums of the columns `COUNTS` over all rows.
         stored: the same over rows that are `ok`.
         sources, licenses: rows that are `ok`, by source and by licence.
+        pictures, clips: how many of each lie in each shard that has any.
+        longest_clip: frames of the longest.
         shards, num_bytes: of the receipts.
         fingerprint: of the first receipt.
     """
@@ -50,6 +57,9 @@ class Totals:
     stored: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     licenses: Counter[str] = field(default_factory=Counter)
+    pictures: Counter[str] = field(default_factory=Counter)
+    clips: Counter[str] = field(default_factory=Counter)
+    longest_clip: int = 0
     shards: int = 0
     num_bytes: int = 0
     fingerprint: str = ""
@@ -94,6 +104,10 @@ class Totals:
             self.stored[name] += exact_sum(stored[name])
         self.sources.update(counted(sources_of(stored["key"])))
         self.licenses.update(counted(stored["license"]))
+        clips = pa.array(is_clip(stored))
+        self.pictures.update(counted(stored["shard"].filter(pc.invert(clips))))
+        self.clips.update(counted(stored["shard"].filter(clips)))
+        self.longest_clip = max(self.longest_clip, pc.max(stored["frames"].filter(clips)).as_py() or 0)
 
     def merge(self, other: Totals) -> Totals:
         """The totals of what was added here, followed by what was added to `other`."""
@@ -103,11 +117,12 @@ class Totals:
             units=self.units + other.units,
             items=self.items + other.items,
             examples=[*self.examples, *other.examples][:EXAMPLES],
+            longest_clip=max(self.longest_clip, other.longest_clip),
             shards=self.shards + other.shards,
             num_bytes=self.num_bytes + other.num_bytes,
             fingerprint=self.fingerprint or other.fingerprint,
         )
-        for name in ("statuses", "reasons", "counts", "stored", "sources", "licenses"):
+        for name in COUNTERS:
             counter = Counter(getattr(self, name))
             counter.update(getattr(other, name))  # `+` would drop what is 0 or less
             setattr(sums, name, counter)
@@ -130,6 +145,13 @@ def counted(column: pa.ChunkedArray) -> dict[str, int]:
 def sources_of(keys: pa.ChunkedArray) -> pa.ChunkedArray:
     """The name of the source, with which every key begins."""
     return pc.replace_substring_regex(keys, "(?s)-.*", "")
+
+
+def is_clip(rows: pa.Table) -> NDArray[np.bool_]:
+    """(N,) which rows are clips: their identity ends with a number in the video, or they have several frames."""
+    named = pc.match_substring_regex(rows["source_id"], r"#c[0-9]{3,}$").to_numpy(zero_copy_only=False)
+    found: NDArray[np.bool_] = named.astype(np.bool_) | (rows["frames"].to_numpy() > 1)
+    return found
 
 
 def exact_sum(column: pa.ChunkedArray) -> int:
