@@ -280,4 +280,4 @@ def _score(one: _Group, other: _Group, settings: OfflineSettings) -> float:
 
 
 def _centre(box: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (box[:2] + box[2:]) / 2
+    return np.asarray((box[:2] + box[2:]) / 2, np.float32)
