@@ -1,15 +1,19 @@
 """The contact sheet: one HTML file, complete in itself, on which a person sees in a minute what was mined.
 
-Nothing is fetched and no script runs (a content security policy in the file forbids both); layers are switched by CSS.
+Nothing is fetched, and no script runs but the sheet's own: a content security policy in the file forbids the network,
+and allows that one script by its hash. Without scripts all is there but the slider and the enlarged pictures.
 The file is bounded: so many samples, frames, boxes and rows at most, thumbnails of fixed width, and no further sample
 once `max_bytes` are reached.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -30,11 +34,13 @@ from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.config import flatten
 from trackmill.schemas.masks import CroppedMask
 
-PICTURE_WIDTH, STRIP_WIDTH = 400, 280
-"""Pixels across a thumbnail; shown a little smaller, so that it stays sharp on dense screens."""
+PICTURE_WIDTH, STRIP_WIDTH = 640, 400
+"""Pixels across a thumbnail; shown smaller in the grid, and still good when it is enlarged."""
 STRIP_FRAMES = 8
 MAX_BOXES = 150
-"""Boxes of one kind that are drawn on a frame, best first; the counts in the caption are of all."""
+"""Boxes of one kind that are in the file for a frame, best first; the counts in the caption are of all."""
+BEST_BOXES = 30
+"""Of them those that are drawn as long as nobody moves the slider, and whose masks are drawn."""
 MAX_ROWS = EXAMPLES
 LAYERS = [
     ("proposals", "proposals"),
@@ -125,6 +131,7 @@ def contact_sheet(
         trim_blocks=True,
     )
     environment.filters["count"] = lambda number: f"{number:,}"
+    script = (files("trackmill.pipeline.inspect") / "contact_sheet.js").read_text("utf-8")
     return environment.get_template("contact_sheet.html.j2").render(
         title=shown(redact(dataset.url)),
         cards=cards,
@@ -134,6 +141,9 @@ def contact_sheet(
         num_quarantined=dataset.totals.statuses["quarantined"],
         num_stored=len(dataset.stored),
         max_boxes=MAX_BOXES,
+        best=BEST_BOXES,
+        script=script,
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         layers=[*LAYERS, *([("sidecar", "sidecar")] if more is not None else []), ("masks", "masks")],
         colours={
             "sidecar": css(SIDECAR),
@@ -219,9 +229,18 @@ def _view(sample: Sample, number: int, width: int, more: More | None) -> Thumbna
             )[:MAX_BOXES]
         ]
     masks = sample.proposal_masks(number)
+    drawn = {*kept[:BEST_BOXES], *proposals.negatives[:BEST_BOXES]}
     layers: dict[str, tuple[list[CroppedMask | None], list[RGB], Ink]] = {
-        "proposals": ([None if i in negatives else m for i, m in enumerate(masks)], [PROPOSAL] * len(masks), FAINT),
-        "negatives": ([m if i in negatives else None for i, m in enumerate(masks)], [NEGATIVE] * len(masks), FAINT),
+        "proposals": (
+            [m if i in drawn and i not in negatives else None for i, m in enumerate(masks)],
+            [PROPOSAL] * len(masks),
+            FAINT,
+        ),
+        "negatives": (
+            [m if i in drawn and i in negatives else None for i, m in enumerate(masks)],
+            [NEGATIVE] * len(masks),
+            FAINT,
+        ),
         "objects": (sample.objects_masks(number), [identity_colour(i) for i in objects.ids] if objects else [], FIRM),
     }
     uris = {name: _mask_uri(sample, number, *layer, thumbnail.width) for name, layer in layers.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from html.parser import HTMLParser
@@ -58,15 +59,33 @@ def html(dataset) -> str:
     return contact_sheet(dataset)
 
 
-def test_nothing_is_fetched_and_no_script_runs(html):
+def test_nothing_is_fetched_and_no_script_runs_but_its_own(html):
     tags = Tags(html)
     assert tags.open == []
-    assert not {tag for tag, _ in tags.found} & {"script", "link", "iframe", "object", "base", "a", "img"}
+    assert not {tag for tag, _ in tags.found} & {"link", "iframe", "object", "base", "a", "img", "form"}
     for _, attributes in tags.found:
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href", "action", "xlink:href"):
             assert attributes.get(name, "data:image/").startswith("data:image/")
     assert "url(" not in html and "@import" not in html and "default-src 'none'" in html
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    own = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{own}'" in html and html.count("<script") == 1
+    for word in ("fetch", "XMLHttpRequest", "innerHTML", "import", "eval", "http"):
+        assert word not in script
+
+
+def test_the_best_boxes_are_drawn_and_the_rest_waits(dataset, monkeypatch):
+    monkeypatch.setattr(sheet, "BEST_BOXES", 1)
+    html = contact_sheet(dataset, max_samples=1)
+    for layer, hidden in (("proposals", 1), ("negatives", 1), ("refused", 1), ("objects", 0)):
+        (group,) = re.findall(rf'<g class="layer {layer}">(.*?)</g>', html, re.DOTALL)
+        assert group.count("<rect") == 2 and group.count(" hidden>") == hidden, layer
+    (mask,) = re.findall(r'layer proposals">\s*<image class="mask" href="data:image/png;base64,([^"]+)', html)
+    labels = np.asarray(Image.open(io.BytesIO(base64.b64decode(mask))))
+    (key,) = re.findall(r'<p class="key mono">(.*?)</p>', html)
+    masks = [m for m in read_sample(dataset, key).proposal_masks(0)[:1] if m]
+    assert (labels != 0).sum() == (label_map(masks, 48, 64, 1.0) != 0).sum(), "the mask of the best one alone"
 
 
 def test_what_it_shows_is_escaped_and_without_credentials(html):
