@@ -123,6 +123,8 @@ def contact_sheet(
         num_bytes += sum(len(v.picture) + sum(map(len, v.masks.values())) for v in cards[-1]["views"])
         if progress:
             progress(1)
+    # Clips first, each in a line of its own: a line of pictures before one would end in a hole.
+    cards.sort(key=lambda card: card.get("kind") != "clip")
     unreadable.raise_if_nothing(num_read + len(bad_samples.reasons))
     environment = Environment(
         loader=PackageLoader("trackmill.pipeline.inspect", "."),

@@ -8,7 +8,7 @@ const PAGE = 24;
 const MOST_BOXES = 101; // the slider's right end: all of them
 const ORDER = ["refused", "proposals", "negatives", "objects"]; // the last lies on top
 const NAMES = {
-  objects: "annotated objects, by id", proposals: "other proposals", negatives: "negatives", refused: "refused", masks: "masks",
+  objects: "objects, by id", proposals: "other proposals", negatives: "negatives", refused: "refused", masks: "masks",
 };
 
 const $ = (id) => document.getElementById(id);
@@ -219,7 +219,8 @@ const seen = new IntersectionObserver((entries) => {
 }, { rootMargin: "300px" });
 
 function cardOf(row) {
-  const counts = [`${counted(row.objects, "object")}`, `${counted(row.proposals, "proposal")}`, `${counted(row.negatives, "negative")}`];
+  const counts = [[row.objects, "object"], [row.proposals, "proposal"], [row.negatives, "negative"]]
+    .filter(([count, noun]) => count || noun === "proposal").map(([count, noun]) => counted(count, noun));
   const kind = row.frames > 1 ? `clip of ${row.frames} frames` : "picture";
   const said = about.counted ? counts.join(", ") : "";
   const card = make("button", { type: "button", class: "card", "aria-label": `${kind} ${row.key}: ${said}` });
