@@ -150,6 +150,13 @@ def test_clips_play_and_chains_leave_trails(page: Page) -> None:
     page.wait("$('frame-said').textContent.startsWith('2 of 6')")
     page.run("document.querySelector('#zoom-switches [data-layer=\"sidecar chains\"]').click()")
     page.wait("!!document.querySelector('#stage .sidecar polyline.trail')")
+    chains = "document.querySelectorAll('#stage .sidecar rect').length"
+    page.run("slide(1)")
+    page.wait(f"{chains} === 1")
+    first = page.run("document.querySelector('#stage .sidecar text').textContent")
+    assert int(first) in range(4), "the longest one"
+    page.run("slide(30)")
+    page.wait(f"{chains} > 1")
     page.press(" ")
     page.wait("zoom.playing && zoom.view.frame === 5")
     page.wait("zoom.view.frame === 0")

@@ -137,13 +137,24 @@ function sidecarGroup(view, name, frames) {
   const group = svg("g", { class: "sidecar" });
   const entries = frames[view.frame] ?? [];
   const tracked = entries.some((entry) => entry.id !== null && !entry.tag);
-  for (const entry of tracked ? entries : kept(name, entries)) {
+  for (const entry of tracked ? longest(frames, entries) : kept(name, entries)) {
     const points = tracked ? trail(frames, view.frame, entry.id) : [];
     if (points.length > 1) group.append(svg("polyline", { class: "trail", points: points.join(" "), stroke: entry.colour }));
     group.append(boxOf(entry, entry.colour, name));
     group.append(...tagOf(view, entry, tracked ? entry.id : entry.tag));
   }
   return group;
+}
+
+// Of tracks the best are the longest ones, the same in every frame of the clip.
+function longest(frames, entries) {
+  if (!frames.ranks) {
+    const lengths = new Map();
+    for (const { id } of frames.flat()) lengths.set(id, (lengths.get(id) ?? 0) + 1);
+    const ids = [...lengths.keys()].sort((one, other) => lengths.get(other) - lengths.get(one));
+    frames.ranks = new Map(ids.map((id, rank) => [id, rank]));
+  }
+  return entries.filter(({ id }) => limits.best >= MOST_BOXES || frames.ranks.get(id) < limits.best);
 }
 
 // The way that a track came: the middles of its boxes up to this frame.
@@ -167,7 +178,7 @@ function boxOf(entry, colour, kind) {
 
 function tagOf(view, entry, text) {
   if (!text) return [];
-  const size = view.sample.width / (view.step > 2 ? 17 : 34);
+  const size = view.sample.width / (view.step > 2 ? 17 : 52);
   const x = Math.max(0, entry.box[0]) + size * 0.25;
   const y = Math.max(0, entry.box[1]) + size;
   const tag = svg("text", { x, y, "font-size": size, "stroke-width": size * 0.2, fill: entry.colour });
