@@ -186,10 +186,12 @@ def _hugging_face(url: str) -> str:
     """`hf://org/repo/file@revision` as the client library spells it: `hf://org/repo@revision/file`."""
     scheme, _, path = url.partition("://")
     before, at, revision = path.rpartition("@")
+    kind = next((each for each in ("datasets/", "spaces/") if before.startswith(each)), "")
+    before = before.removeprefix(kind)
     if not at or "/" in revision or before.count("/") < 2:
         return url
     owner, repo, *rest = before.split("/")
-    return f"{scheme}://{owner}/{repo}@{revision}/{'/'.join(rest)}"
+    return f"{scheme}://{kind}{owner}/{repo}@{revision}/{'/'.join(rest)}"
 
 
 def is_local(url: str) -> bool:

@@ -19,7 +19,7 @@ from itertools import chain, repeat
 import orjson
 
 from trackmill.pipeline.storage.create import create_bytes
-from trackmill.pipeline.storage.credentials import redact
+from trackmill.pipeline.storage.credentials import protocol_of, redact
 from trackmill.pipeline.storage.files import filesystem, is_local, join, read_bytes
 from trackmill.pipeline.storage.owner import MAX_OWNER_BYTES, Owner, read_owner, this_process
 from trackmill.pipeline.storage.publish import publish_bytes, remove
@@ -131,10 +131,15 @@ def locked(output: str, job: str, on_lost: Callable[[LockLost], None] | None = N
 
     Raises:
         OutputLocked: another process holds it.
-        InputError: it is a file, or on a web server.
+        InputError: it is a file, on a web server, or on Hugging Face's Hub.
         OSError: it cannot be written to.
     """
     check_writable(output)
+    if protocol_of(output) == "hf":
+        raise InputError(
+            f"{redact(output)}: on the Hub each file would be a commit of its own: write to a folder, and push that: "
+            f"trackmill push FOLDER {redact(output)}"
+        )
     url = join(output, NAME)
     lock = OutputLock(url, this_process(job), on_lost)
     found = _read(url)

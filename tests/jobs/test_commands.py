@@ -37,6 +37,7 @@ MISTAKES = {
     "split": ["set", "--output", "out", "--parts", "train=1", "--group", "vidoe"],
     "export-data": ["set", "--output", "out", "--format", "cocoo"],
     "view": ["set", "--prot", "8000"],
+    "push": ["set", "hf://datasets/org/name", "--pubilc"],
     "sidecar": ["root", "chains", "--exekutor", "inline"],
     "negatives": ["--data", "root", "--detektor", "detic"],
     "mine-chains": ["--data", "root", "--detectro", "ssdlite-person"],

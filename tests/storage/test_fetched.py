@@ -128,6 +128,8 @@ def test_partial_files_that_nobody_asks_for_are_removed(cache: Path, remote: str
         ("hf://org/repo/masa_r50.pth", "org/repo/masa_r50.pth"),
         ("hf://org/repo/sub/masa_r50.pth@v1.0", "org/repo@v1.0/sub/masa_r50.pth"),
         ("hf://org/repo@v1.0/masa_r50.pth", "org/repo@v1.0/masa_r50.pth"),
+        ("hf://datasets/org/repo/shards/part.tar@v1.0", "datasets/org/repo@v1.0/shards/part.tar"),
+        ("hf://datasets/org/repo@v1.0", "datasets/org/repo@v1.0"),
     ],
 )
 def test_hugging_face(url: str, path: str) -> None:
