@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from trackmill.pipeline.shards.decode import Sample, parse_sample
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.manifest_source import current_manifest
+from trackmill.pipeline.shards.manifest_source import CurrentManifest, current_manifest
 from trackmill.pipeline.shards.receipt_stream import UnitRows, in_batches, in_order, read_unit
 from trackmill.pipeline.shards.receipts import (
     ROW_SCHEMA,
@@ -30,7 +30,7 @@ from trackmill.pipeline.shards.receipts import (
     typed_rows,
     typed_table,
 )
-from trackmill.pipeline.shards.rows import RowBlocks, Rows
+from trackmill.pipeline.shards.rows import HELD_ROWS, RowBlocks, Rows
 from trackmill.pipeline.shards.stream import BadShardMember, ShardBytes, index_shard, raw_samples, split_piece
 from trackmill.pipeline.shards.tar import checksum
 from trackmill.pipeline.shards.totals import Totals
@@ -45,6 +45,7 @@ from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 
 _SHARD_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar$")
 _KEY = pa.schema([ROW_SCHEMA.field("key")])
+_PLACES = pa.schema([ROW_SCHEMA.field("status"), ROW_SCHEMA.field("shard")])
 _NAMES = pa.schema([ROW_SCHEMA.field(name) for name in ("key", "status", "uri")])
 _COMPARED_KEYS = 20_000
 
@@ -211,8 +212,8 @@ def open_dataset(url: str, keep_damaged: bool = False, by_manifest: bool = False
         return Dataset(url, None, [], shards, None)
     layout = Layout(url)
     if sizes := listed_receipts(layout):
-        if by_manifest and current_manifest(layout) is not None:
-            return _from_manifest(layout)
+        if by_manifest and (current := current_manifest(layout)) is not None:
+            return _from_manifest(layout, current)
         return _from_receipts(layout, sizes, keep_damaged)
     if exists(layout.manifest):
         return _from_manifest(layout)
@@ -306,7 +307,7 @@ def _from_receipts(layout: Layout, sizes: dict[int, int], keep_damaged: bool) ->
     return Dataset(layout.root, layout, receipts, shards, blocks, damaged_files, totals.settle())
 
 
-def _from_manifest(layout: Layout) -> Dataset:
+def _from_manifest(layout: Layout, current: CurrentManifest | None = None) -> Dataset:
     try:
         table = StoredTable(layout.manifest)
 
@@ -320,6 +321,11 @@ def _from_manifest(layout: Layout) -> Dataset:
         blocks = RowBlocks(
             read, [table.num_bytes // groups] * groups if groups else [], lambda _: redact(layout.manifest)
         )
+        if current is not None and sum(table.group_rows) > HELD_ROWS:
+            # What the rows amount to is written down: to know where they lie, two columns are enough.
+            for _ in blocks.note_all(_PLACES):
+                pass
+            return Dataset(layout.root, layout, [], current.shards, blocks, sums=current.totals)
         shards = manifest_shards(layout)
         return Dataset(layout.root, layout, [], shards, blocks, sums=_noted(blocks, shards))
     except BadParquet as error:

@@ -52,7 +52,7 @@ class RowBlocks:
         self._lock = threading.Lock()
 
     def note(self, table: pa.Table) -> None:
-        """Count the next block, given with all columns."""
+        """Count the next block, given with all columns, or see `note_all`."""
         number = len(self.counts)
         stored = table.filter(pc.equal(table["status"], "ok"))
         self.counts.append(len(table))
@@ -65,9 +65,16 @@ class RowBlocks:
             if self._num_held > HELD_ROWS:
                 self._held = None
 
-    def note_all(self) -> Iterator[pa.Table]:
-        """Read all blocks for the first time, and count each as it is passed on."""
-        for table in self._ahead(lambda number: self._read(number, ROW_SCHEMA), range(len(self._sizes))):
+    def note_all(self, schema: pa.Schema = ROW_SCHEMA) -> Iterator[pa.Table]:
+        """Read all blocks for the first time, and count each as it is passed on.
+
+        Args:
+            schema: columns that are read, `status` and `shard` among them; where these are not all, nothing stays in
+                memory.
+        """
+        if schema != ROW_SCHEMA:
+            self._held = None
+        for table in self._ahead(lambda number: self._read(number, schema), range(len(self._sizes))):
             self.note(table)
             yield table
 

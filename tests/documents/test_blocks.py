@@ -63,7 +63,9 @@ def test_settings_and_files_that_are_named_exist(document: Path) -> None:
     for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", document.read_text()):
         if match := re.fullmatch(r"([a-z_]+)\.([a-z_.]+)(?:=.*| = .*)?", code):
             section, key = match[1], f"{match[1]}.{match[2]}"
-            if section in settings and not key.endswith((".py", ".md", ".json", ".toml", ".txt", ".sbatch", ".yaml", ".sh")):
+            if section in settings and not key.endswith(
+                (".py", ".md", ".json", ".toml", ".txt", ".sbatch", ".yaml", ".sh")
+            ):
                 assert any(name == key or name.startswith(f"{key}.") for name in settings[section]), code
         if re.fullmatch(r"(?:jobs|pipeline|models|schemas|infra|tests|docs)/[\w/.-]*", code):
             assert (ROOT / code).exists() or list(ROOT.glob(f"{code}*")), f"{code} does not exist"

@@ -10,6 +10,7 @@ import pytest
 from tests.make_dataset import make_dataset
 from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.shards import reader
+from trackmill.pipeline.shards import rows as rows_module
 from trackmill.pipeline.shards.decode import parse_sample
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.reader import UnknownKey, iter_samples, open_dataset, read_sample
@@ -98,6 +99,25 @@ def test_receipts_win_over_a_manifest_that_is_behind(tmp_path):
     layout = make_dataset(str(tmp_path))
     publish_bytes(layout.manifest, b"stale")
     assert len(open_dataset(layout.root).rows) == 7
+
+
+@pytest.mark.parametrize("held", [100_000, 0], ids=["small", "as a large one"])
+def test_by_its_manifest_a_data_set_is_the_same(layout, monkeypatch, held):
+    """Read instead of the receipts where it was made from the very same ones."""
+    expected = open_dataset(layout.root)
+    reads = []
+    units = reader.read_unit
+    monkeypatch.setattr(reader, "read_unit", lambda *given, **more: reads.append(given) or units(*given, **more))
+    for module in (reader, rows_module):
+        monkeypatch.setattr(module, "HELD_ROWS", held)
+    found = open_dataset(layout.root, by_manifest=True)
+    assert list(found.rows) == list(expected.rows) and list(found.stored) == list(expected.stored)
+    assert found.shards == expected.shards
+    assert not reads or layout.root.startswith("memory:"), "a store that says nothing of versions: receipts are surer"
+    for name in ("items", "statuses", "stored", "counts", "sources", "reasons", "examples"):
+        assert getattr(found.totals, name) == getattr(expected.totals, name)
+    for shard in expected.shards:
+        assert list(found.rows_of(shard.name)) == list(expected.rows_of(shard.name))
 
 
 @pytest.mark.parametrize("kind", ["local", "memory"])
