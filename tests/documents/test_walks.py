@@ -37,8 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     make_pictures(here / "photos", count=4, height=240, width=320)
     make_pictures(here / "tiles", count=2)
     (here / "videos").mkdir()
-    make_video(here / "videos" / "one.mp4", 24, height=240, width=320)
-    make_video(here / "clip.mp4", 12, height=240, width=320)
+    make_video(here / "videos" / "one.mp4", 24, size=(240, 320))
+    make_video(here / "clip.mp4", 12, size=(240, 320))
     rows = [f"{frame},-1,{20 + frame},30,40,80,0.9" for frame in range(1, 13)]
     (here / "det.txt").write_text("\n".join(rows) + "\n")
     for root in ("MOT17/train", "gt"):
