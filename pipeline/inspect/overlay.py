@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from trackmill.pipeline.inspect.selection import evenly_spaced
 from trackmill.pipeline.media.drawing.layers import FAINT, FIRM, label_map, labels_rgba
-from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, SIDECAR, identity_colour
+from trackmill.pipeline.media.drawing.palette import NEGATIVE, PROPOSAL, REFUSED, RGB, SIDECAR, identity_colour, text_on
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.stream import BadShardMember
 from trackmill.pipeline.shards.visible import visible_boxes
@@ -180,4 +180,4 @@ def _tags(
         corner = (box[0] * scale, max(0.0, box[1] * scale - 1.3 * size))
         left, top, right, bottom = draw.textbbox(corner, tag, font=font)
         draw.rectangle((left - 3, top - 2, right + 3, bottom + 2), fill=colour)
-        draw.text(corner, tag, fill=(0, 0, 0), font=font)
+        draw.text(corner, tag, fill=text_on(colour), font=font)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
 
 from trackmill.pipeline.media.drawing.layers import FIRM, label_map, labels_rgba
-from trackmill.pipeline.media.drawing.palette import identity_colour
+from trackmill.pipeline.media.drawing.palette import identity_colour, text_on
 from trackmill.schemas.config import Settings
 from trackmill.schemas.masks import CroppedMask
 from trackmill.schemas.tracking import TrackedObjects
@@ -88,7 +88,7 @@ def draw_tracks(image: NDArray[np.uint8], tracked: TrackedObjects, trails: Trail
         corner = (max(0.0, box[0]), max(0.0, box[1] - 1.3 * size))
         text = _tag(tracked, row)
         draw.rectangle(draw.textbbox(corner, text, font=font), fill=colour)
-        draw.text(corner, text, fill=(0, 0, 0), font=font)
+        draw.text(corner, text, fill=text_on(colour), font=font)
     return np.asarray(canvas)
 
 

@@ -17,6 +17,7 @@ from trackmill.pipeline.media.drawing.palette import (
     RGB,
     css,
     identity_colour,
+    text_on,
 )
 
 FIRST = 30
@@ -69,6 +70,19 @@ def test_they_differ_as_lines_on_pictures(background: str) -> None:
 
 def test_no_identity_looks_like_a_layer() -> None:
     assert differences(list(IDENTITIES), [PROPOSAL, NEGATIVE, REFUSED]).min() >= 9
+
+
+def test_names_are_read_on_every_colour() -> None:
+    """A contrast of 4.5 is what the Web Content Accessibility Guidelines ask of text."""
+
+    def luminance(colour: RGB) -> float:
+        parts = [c / 255 for c in colour]
+        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for colour in IDENTITIES:
+        darker, lighter = sorted((luminance(colour), luminance(text_on(colour))))
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, colour
 
 
 def test_an_identity_keeps_its_colour_and_all_have_one() -> None:

@@ -55,6 +55,14 @@ def identity_colour(identity: int) -> RGB:
     return IDENTITIES[identity % len(IDENTITIES)]
 
 
+def text_on(colour: RGB) -> RGB:
+    """Black or white, whichever is read better on a colour."""
+    linear = [(value / 255 + 0.055) ** 2.4 / 1.055**2.4 if value > 10 else value / 255 / 12.92 for value in colour]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]  # of sRGB, 0..1
+    # Where the contrast (lighter + 0.05) / (darker + 0.05) is the same for both.
+    return (0, 0, 0) if (luminance + 0.05) ** 2 > 0.05 * 1.05 else (255, 255, 255)
+
+
 def css(colour: RGB) -> str:
     """`#rrggbb`."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
