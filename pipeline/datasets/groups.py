@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Literal
 
@@ -44,7 +45,8 @@ def places(rows: pa.Table, by: Grouping, seed: int) -> NDArray[np.uint64]:
         seed: another one puts all groups elsewhere.
     """
     column = {"video": "source_id", "folder": "uri", "sample": "key"}[by]
-    name_of = {"video": video_of, "folder": dirname, "sample": str}[by]
+    names: dict[str, Callable[[str], str]] = {"video": video_of, "folder": dirname, "sample": str}
+    name_of = names[by]
     found = (_place(f"{seed}:{name_of(text)}") for text in rows[column].to_pylist())
     return np.fromiter(found, np.uint64, len(rows))
 

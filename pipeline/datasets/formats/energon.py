@@ -76,7 +76,8 @@ def write_energon(dataset: Dataset, progress: Callable[[int], None]) -> tuple[in
 
 def _shards(dataset: Dataset) -> Iterator[tuple[str, NDArray[np.int64], bool]]:
     """Each shard with the bytes that its samples begin at and the last one ends at, and whether clips are first."""
-    name, starts, end, clip = "", [], 0, False
+    name, end, clip = "", 0, False
+    starts: list[int] = []
     for table in dataset.stored.tables(_COLUMNS):
         order = np.lexsort((table["offset"].to_numpy(), table["shard"].to_numpy(zero_copy_only=False).astype(str)))
         table = table.take(pa.array(order))

@@ -5,6 +5,8 @@ The format holds no masks; FiftyOne reads those from COCO's. It is written as Fi
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from trackmill.pipeline.datasets.formats.base import ExportSample, JsonFile, MaskForm, Numbers, Target, Writer
@@ -28,7 +30,7 @@ class FiftyOne(Writer):
             found = []
             for place, box in enumerate(frame.boxes):
                 low, high = box.reshape(2, 2) / size
-                entry = {
+                entry: dict[str, Any] = {
                     "label": frame.labels[place],
                     "bounding_box": [round(float(side), 6) for side in (*low, *(high - low))],
                 }

@@ -28,11 +28,11 @@ def polygons(mask: CroppedMask) -> list[NDArray[np.float64]]:
 
     pixels = np.pad(decode_counts(mask.counts, mask.height, mask.width), 1)
     found = []
-    for contour in find_contours(pixels.astype(np.float32), 0.5, fully_connected="high"):
+    for contour in find_contours(pixels.astype(np.float32), 0.5, fully_connected="high"):  # type: ignore[no-untyped-call]
         area = _area(contour)
         if area <= 0:  # the outline of a hole runs the other way
             continue
-        corners = approximate_polygon(contour, _TOLERANCE_PX)[:-1]
+        corners = approximate_polygon(contour, _TOLERANCE_PX)[:-1]  # type: ignore[no-untyped-call]
         if len(corners) < _FEWEST_POINTS:
             corners = contour[:-1]
         # Rows and columns count centres of pixels of the padded crop; edges of pixels lie half a pixel further.
