@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the code beside this file, whatever is installed
@@ -27,10 +30,14 @@ from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:
     from trackmill.pipeline.tracking.base import VideoModel
+    from trackmill.pipeline.tracking.detection_files import FileDetections
     from trackmill.pipeline.tracking.frames import FrameReader
     from trackmill.pipeline.tracking.image_table import ImageTable
     from trackmill.pipeline.tracking.run import TrackingResult, TrackingStopped
+    from trackmill.pipeline.tracking.videos import Video
     from trackmill.pipeline.tracking.writers import TrackWriter
+
+T = TypeVar("T")
 
 SUFFIXES = {"mot": "txt", "coco": "json", "tao": "json", "parquet": "parquet"}
 
@@ -38,10 +45,12 @@ SUFFIXES = {"mot": "txt", "coco": "json", "tao": "json", "parquet": "parquet"}
 def add_options(p: JobParser) -> None:
     """What is tracked, with what, and what is written."""
     add = p.option
-    add("--video", required=True, metavar="URL", help="a video, a folder of pictures, or a MOTChallenge sequence")
+    videos = "a video, a folder of pictures, or a MOTChallenge sequence; several, and quoted globs: one result each"
+    add("--video", required=True, nargs="+", metavar="URL", help=videos)
     alone = [name for name, entry in MODELS.items() if entry.end_to_end]
     sources = (
-        f"a file (MOTChallenge .txt, COCO .json, .parquet), {', '.join(detector_forms())}, or your own "
+        "a file (MOTChallenge .txt, COCO .json, .parquet; det/{name}.txt is one for each video), "
+        f"{', '.join(detector_forms())}, or your own "
         "my_package.my_module:Class; masa is the model's own proposal head, detic alone that inside masa_detic, "
         f"or on the maps of scaletrack_unified_detic; none for {', '.join(alone)}, which find people themselves "
         f"(default {DEFAULT_DETECTOR}, people, where its extra is installed)"
@@ -67,7 +76,7 @@ def add_options(p: JobParser) -> None:
         help="of the detector that --detections names; default: its published one; none: random",
     )
     add("--images", metavar="FILE", help="COCO-VID or TAO file that says which image id each frame has")
-    add("--name", metavar="NAME", help="of the sequence; default: of the file or folder")
+    add("--name", metavar="NAME", help="of the sequence, where it is one; default: of the file or folder")
     part = "a frame number as in the results (250), or seconds (12.5s)"
     add("--start", type=moment, metavar="WHEN", help=f"first frame that is tracked: {part}; numbers stay as they are")
     add("--end", type=moment, metavar="WHEN", help="last frame that is tracked; with seconds, the last one before them")
@@ -94,58 +103,142 @@ def run(options: Options) -> ExitCode:
 
     from trackmill.pipeline.storage.output_folder import check_output_folder
     from trackmill.pipeline.storage.scratch import sweep_scratch
-    from trackmill.pipeline.tracking.build import make_video_model, read_file_detections
-    from trackmill.pipeline.tracking.frames import open_frames
-    from trackmill.pipeline.tracking.image_table import read_image_table
-    from trackmill.pipeline.tracking.run import TrackingStopped, track_video
-    from trackmill.pipeline.tracking.timing import StageTimes, TrackingProgress
-    from trackmill.pipeline.tracking.two_stage import TwoStage
+    from trackmill.pipeline.tracking.build import check_detections_of_several
+    from trackmill.pipeline.tracking.videos import choose_videos
 
     check_output_folder(output, (), "--output")
-    with contextlib.closing(open_frames(options.video, config.read)) as reader:
-        reader.name = options.name or reader.name
-        if "/" in reader.name or reader.name in ("", ".", ".."):
-            raise InputError(f"--name {reader.name!r}: files are called by it, so it holds no slash")
-        check_output_folder(output, output_names(options, reader.name), "--output")
-        from_file = read_file_detections(options.detections, reader, options.images, options.min_score)
-        table = read_image_table(options.images, reader.name, reader.file_names) if options.images else None
-        keep_excerpt(reader, options.start, options.end)
-        model = make_video_model(
-            model=options.model,
-            weights=options.weights,
-            detections=options.detections if from_file is None else from_file,
-            detector_weights=options.detector_weights,
-            classes=options.classes,
-            text_weights=options.text_weights,
-            masks=options.masks,
-            tracker=options.tracker,
-            device=options.device,
-            min_score=options.min_score,
-            config=config,
-        )
-        if options.detections is None and isinstance(model, TwoStage):
-            note(f"no --detections, so people are found, by {DEFAULT_DETECTOR} ({DETECTORS[DEFAULT_DETECTOR].summary})")
-        if options.weights is None and options.model in MODELS:
-            chance = "identities are" if isinstance(model, TwoStage) else "what it finds, and identities, are"
-            note(f"no --weights, so the model's are random: {chance} by chance")
-        sweep_scratch(output)
-        times = StageTimes()
-        progress = TrackingProgress(reader.num_frames, times)
-        writers = make_writers(options, output, reader, model, table, config)
-        try:
-            result = track_video(reader, model, writers, batch_size=options.batch, times=times, progress=progress)
-        except TrackingStopped as stopped:
-            progress.close()
-            note_partial(reader, stopped)
+    videos = choose_videos(options.video, options.name)
+    several = len(videos) > 1
+    if several:
+        check_detections_of_several(options.detections)
+        names = [name for video in videos for name in output_names(options, video.name)]
+        check_output_folder(output, names, "--output")
+    model: VideoModel | None = None
+    codes: list[ExitCode] = []
+    for place, video in enumerate(videos, 1):
+        with contextlib.ExitStack() as opened:
+            ready = _unless_bad(video, several, partial(prepare, options, config, output, video, opened))
+            if ready is None:
+                codes.append(ExitCode.INCOMPLETE)
+                continue
+            if model is None:  # once, for all videos
+                model = make_model(options, config, ready.from_file)
+                sweep_scratch(output)
+            elif ready.from_file is not None:
+                model = with_other_detections(options, config, model, ready.from_file)
+            which = f"{ready.reader.name} ({place} of {len(videos)})" if several else ""
+            tracked = _unless_bad(video, several, partial(track_one, options, config, output, ready, model, which))
+            codes.append(ExitCode.INCOMPLETE if tracked is None else tracked)
+    if model is None:
+        raise InputError(f"none of the {len(videos)} videos can be tracked")
+    return max(codes)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A video that is open, and what was read for it."""
+
+    reader: FrameReader
+    from_file: FileDetections | None
+    table: ImageTable | None
+
+
+def _unless_bad(video: Video, several: bool, action: Callable[[], T]) -> T | None:
+    """What an action gives. Of several videos a bad one is told, and gives None: the others go on."""
+    try:
+        return action()
+    except (InputError, FileNotFoundError) as error:
+        if not several:
             raise
-        finally:
-            progress.close()
-        if from_file is not None:
-            # What lies outside of --start and --end was left out on purpose.
-            whole = options.start is None and options.end is None
-            wanted = len(from_file) if whole else from_file.num_between(reader.first_number, reader.last_number)
-        if from_file is not None and wanted > from_file.num_given:
-            left = wanted - from_file.num_given
+        warn(f"{redact(video.url)} is left out: {error}")
+        return None
+
+
+def prepare(options: Options, config: TrackConfig, output: str, video: Video, opened: contextlib.ExitStack) -> Ready:
+    """Open a video and read what goes with it, before anything is loaded.
+
+    Raises:
+        InputError, OSError: something of it cannot be used, or read.
+    """
+    from trackmill.pipeline.storage.output_folder import check_output_folder
+    from trackmill.pipeline.tracking.build import read_file_detections
+    from trackmill.pipeline.tracking.frames import open_frames
+    from trackmill.pipeline.tracking.image_table import read_image_table
+
+    reader = opened.enter_context(contextlib.closing(open_frames(video.url, config.read)))
+    reader.name = video.name or reader.name
+    if "/" in reader.name or reader.name in ("", ".", ".."):
+        raise InputError(f"--name {reader.name!r}: files are called by it, so it holds no slash")
+    check_output_folder(output, output_names(options, reader.name), "--output")
+    from_file = read_file_detections(options.detections, reader, options.images, options.min_score)
+    table = read_image_table(options.images, reader.name, reader.file_names) if options.images else None
+    keep_excerpt(reader, options.start, options.end)
+    return Ready(reader, from_file, table)
+
+
+def make_model(options: Options, config: TrackConfig, from_file: FileDetections | None) -> VideoModel:
+    """What tracks, and notes about what it is."""
+    from trackmill.pipeline.tracking.build import make_video_model
+    from trackmill.pipeline.tracking.two_stage import TwoStage
+
+    model = make_video_model(
+        model=options.model,
+        weights=options.weights,
+        detections=options.detections if from_file is None else from_file,
+        detector_weights=options.detector_weights,
+        classes=options.classes,
+        text_weights=options.text_weights,
+        masks=options.masks,
+        tracker=options.tracker,
+        device=options.device,
+        min_score=options.min_score,
+        config=config,
+    )
+    if options.detections is None and isinstance(model, TwoStage):
+        note(f"no --detections, so people are found, by {DEFAULT_DETECTOR} ({DETECTORS[DEFAULT_DETECTOR].summary})")
+    if options.weights is None and options.model in MODELS:
+        chance = "identities are" if isinstance(model, TwoStage) else "what it finds, and identities, are"
+        note(f"no --weights, so the model's are random: {chance} by chance")
+    return model
+
+
+def with_other_detections(
+    options: Options, config: TrackConfig, model: VideoModel, from_file: FileDetections
+) -> VideoModel:
+    """The model that is there already, behind the file of the next video."""
+    from trackmill.pipeline.tracking.build import with_file_detections
+
+    return with_file_detections(model, from_file, classes=options.classes, min_score=options.min_score, config=config)
+
+
+def track_one(
+    options: Options, config: TrackConfig, output: str, ready: Ready, model: VideoModel, which: str
+) -> ExitCode:
+    """Track a video, write its results, and say what came out.
+
+    Args:
+        which: one of several, for the progress line; "" of one.
+    """
+    from trackmill.pipeline.tracking.run import TrackingStopped, track_video
+    from trackmill.pipeline.tracking.timing import StageTimes, TrackingProgress
+
+    reader, from_file = ready.reader, ready.from_file
+    times = StageTimes()
+    progress = TrackingProgress(reader.num_frames, times, video=which)
+    writers = make_writers(options, output, reader, model, ready.table, config)
+    try:
+        result = track_video(reader, model, writers, batch_size=options.batch, times=times, progress=progress)
+    except TrackingStopped as stopped:
+        progress.close()
+        note_partial(reader, stopped)
+        raise
+    finally:
+        progress.close()
+    if from_file is not None:
+        # What lies outside of --start and --end was left out on purpose.
+        whole = options.start is None and options.end is None
+        wanted = len(from_file) if whole else from_file.num_between(reader.first_number, reader.last_number)
+        if left := max(0, wanted - from_file.num_given):
             note(f"{left:,} detections in the file are of frames that were not read")
     return summarise(reader, result)
 

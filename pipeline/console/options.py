@@ -101,7 +101,7 @@ class JobParser(argparse.ArgumentParser):
             # What a setting may be, the settings say themselves.
             if action.option_strings and action.dest not in self.keys and action.default != "":
                 value = getattr(options, action.dest, None)
-                if value == "":
+                if value == "" or (action.nargs == "+" and "" in (value or ())):
                     name = action.option_strings[0]
                     self.error(f"{name} is empty (a variable that is not set?): give it a value, or leave it out")
 

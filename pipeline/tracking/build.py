@@ -50,13 +50,33 @@ def model_scaling(name: str, size: SizeSettings) -> FrameScaling:
     return _scaling(find_model(name), size)
 
 
+NAME_OF_VIDEO = "{name}"
+"""What stands in `--detections det/{name}.txt` for the name of each video."""
+
+
+def check_detections_of_several(detections: str | None) -> None:
+    """Refuse one file of boxes for several videos.
+
+    Raises:
+        InputError: says how to name one for each.
+    """
+    if detections is None or names_detector(detections) or NAME_OF_VIDEO in detections:
+        return
+    if redact(detections).lower().endswith((".json", ".json.gz")):  # holds many videos, by their names
+        return
+    raise InputError(
+        f"--detections {redact(detections)}: is of one video, and several are given; write {NAME_OF_VIDEO} for "
+        f"the name of each, as in det/{NAME_OF_VIDEO}.txt"
+    )
+
+
 def read_file_detections(
     detections: str | None, reader: FrameReader, images: str | None, min_score: float | None
 ) -> FileDetections | None:
     """Detections that are in a file; None where `detections` names a detector or nothing. See `read_detections`."""
     if detections is None or names_detector(detections):
         return None
-    detections = detections.removeprefix(FILE)
+    detections = detections.removeprefix(FILE).replace(NAME_OF_VIDEO, reader.name)
     key, colon, rest = detections.partition(":")
     if colon and not rest.startswith("//") and not os.path.exists(detections) and (advice := nearest(key, DETECTORS)):
         raise InputError(f"--detections: no detector is called {key!r}; {advice} (followed by a colon)")
@@ -178,6 +198,30 @@ def make_video_model(
         detector = _with_options(named, options)
     segmenter = choice.offer.segmenter(features) if masks and choice is not None else None
     return TwoStage(detector, embedder, rule, segmenter)
+
+
+def with_file_detections(
+    model: VideoModel,
+    found: FileDetections,
+    *,
+    classes: str | Sequence[str] | None = None,
+    min_score: float | None = None,
+    config: TrackConfig | None = None,
+) -> VideoModel:
+    """A model that was made for the detections of one video, for those of another one; nothing is loaded again.
+
+    Args:
+        model: of `make_video_model`, with `FileDetections`.
+        found: of the other video.
+        classes, min_score, config: as they were given there.
+
+    Raises:
+        InputError: a class that is not among them.
+    """
+    assert isinstance(model, TwoStage), "only these take detections of files"
+    said = {"classes": classes, "min_score": min_score}
+    options = {**(config or TrackConfig()).detector, **{key: value for key, value in said.items() if value is not None}}
+    return model.with_detector(_with_options(found, options))
 
 
 def network_embedder(

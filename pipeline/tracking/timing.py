@@ -59,18 +59,28 @@ class TrackingProgress(ProgressLine):
         total: frames expected; 0 where that is not known.
         times: filled by the run.
         interval_s, stream: see `ProgressLine`.
+        video: which one of several is tracked; "" where there is one.
     """
 
-    def __init__(self, total: int, times: StageTimes, interval_s: float = 3.0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        times: StageTimes,
+        interval_s: float = 3.0,
+        stream: TextIO | None = None,
+        video: str = "",
+    ) -> None:
         super().__init__(total, "tracked", interval_s, stream, things="frames")
         self._times = times
+        self._video = f"{video}: " if video else ""
 
     def _line(self, elapsed_s: float) -> str:
         rate = self.done / max(elapsed_s, 1e-9)
-        text = f"tracked {self.done:,} frames, {_rate(rate)}"
+        text = f"{self._video}tracked {self.done:,} frames, {_rate(rate)}"
         if self._total:
             left_s = max(0, self._total - self.done) / max(rate, 1e-9)
-            text = f"tracked {self.done:,} of {self._total:,} frames, {_rate(rate)}, {left_s:,.0f} s left"
+            of_all = f"tracked {self.done:,} of {self._total:,} frames"
+            text = f"{self._video}{of_all}, {_rate(rate)}, {left_s:,.0f} s left"
         return f"{text} ({self._times.rates()})"
 
 

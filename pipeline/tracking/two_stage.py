@@ -33,6 +33,10 @@ class TwoStage(VideoModel):
         self.detector, self.embedder, self.tracker, self.segmenter = detector, embedder, tracker, segmenter
         self.names, self.category_ids = detector.names, detector.category_ids
 
+    def with_detector(self, detector: Detector) -> TwoStage:
+        """The same stages behind another detector, such as the file of another video."""
+        return TwoStage(detector, self.embedder, self.tracker, self.segmenter)
+
     def reset(self) -> None:
         """See `VideoModel.reset`."""
         self.embedder.reset()
