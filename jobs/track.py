@@ -24,6 +24,7 @@ from trackmill.pipeline.console.output import note, say, warn
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, join
 from trackmill.pipeline.tracking.excerpt import check_order, keep_excerpt, moment
+from trackmill.pipeline.tracking.motion import MOTION_RULES, MotionTracking
 from trackmill.pipeline.tracking.settings import PRESETS, TrackConfig
 from trackmill.schemas.config import build
 from trackmill.schemas.errors import InputError
@@ -58,10 +59,13 @@ def add_options(p: JobParser) -> None:
     add("--detections", metavar="WHAT", help=sources)
     add("--output", required=True, metavar="FOLDER", help="gets NAME.txt, NAME.json, NAME.parquet, NAME.mp4")
     models = f"{', '.join(MODELS)}, or your own my_package.my_module:Class (default masa_r50)"
-    add("--model", type=OneOf(MODELS, is_outside), default="masa_r50", metavar="NAME", help=models)
+    add("--model", type=OneOf(MODELS, is_outside), metavar="NAME", help=models)
     add("--weights", metavar="URL", help="its checkpoint, official .pth or our .safetensors; imagenet for masa_lite0")
-    rules = f"rule and official settings: {', '.join(PRESETS)} (default: the one that the model was made for)"
-    add("--tracker", type=OneOf(PRESETS), metavar="NAME", help=rules)
+    rules = (
+        f"rule and official settings: {', '.join(PRESETS)}, by appearance (default: the one that the model was made "
+        f"for); {', '.join(MOTION_RULES)}, by motion: no model is loaded (extra motion)"
+    )
+    add("--tracker", type=OneOf([*PRESETS, *MOTION_RULES]), metavar="NAME", help=rules)
     forms = f"what is written: {', '.join(SUFFIXES)} (default mot)"
     add("--format", nargs="+", type=OneOf(SUFFIXES), default=["mot"], metavar="NAME", help=forms)
     add("--save-video", action="store_true", help="write an mp4 with boxes, masks, ids and trails")
@@ -178,7 +182,7 @@ def prepare(options: Options, config: TrackConfig, output: str, video: Video, op
 
 def make_model(options: Options, config: TrackConfig, from_file: FileDetections | None) -> VideoModel:
     """What tracks, and notes about what it is."""
-    from trackmill.pipeline.tracking.build import make_video_model
+    from trackmill.pipeline.tracking.build import DEFAULT_MODEL, make_video_model
     from trackmill.pipeline.tracking.two_stage import TwoStage
 
     model = make_video_model(
@@ -194,9 +198,10 @@ def make_model(options: Options, config: TrackConfig, from_file: FileDetections 
         min_score=options.min_score,
         config=config,
     )
-    if options.detections is None and isinstance(model, TwoStage):
+    if options.detections is None and isinstance(model, TwoStage | MotionTracking):
         note(f"no --detections, so people are found, by {DEFAULT_DETECTOR} ({DETECTORS[DEFAULT_DETECTOR].summary})")
-    if options.weights is None and options.model in MODELS:
+    named = options.model or DEFAULT_MODEL
+    if options.weights is None and named in MODELS and not isinstance(model, MotionTracking):
         chance = "identities are" if isinstance(model, TwoStage) else "what it finds, and identities, are"
         note(f"no --weights, so the model's are random: {chance} by chance")
     return model

@@ -18,7 +18,8 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.detection_files import FileDetections, read_detections
 from trackmill.pipeline.tracking.frames import FrameReader, PictureFrames
-from trackmill.pipeline.tracking.settings import DEFAULT_TRACKER, SizeSettings, TrackConfig, make_tracker
+from trackmill.pipeline.tracking.motion import MOTION_RULES, MotionRule, MotionTracking
+from trackmill.pipeline.tracking.settings import DEFAULT_TRACKER, PRESETS, SizeSettings, TrackConfig, make_tracker
 from trackmill.pipeline.tracking.two_stage import GivenDetections, TwoStage
 from trackmill.pipeline.weights import (
     VocabularyRequest,
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from trackmill.models.detectors.frame_scaling import FrameScaling
     from trackmill.models.detic.vocabulary import Vocabulary
 
+
+DEFAULT_MODEL = "masa_r50"
+"""What describes boxes where nothing is said."""
 
 FILE = "file:"
 """What may stand before a file of detections, as it has to for detections of sidecars."""
@@ -92,7 +96,7 @@ def read_file_detections(
 
 def make_video_model(
     *,
-    model: str | EmbeddingNetwork | Embedder | VideoModel,
+    model: str | EmbeddingNetwork | Embedder | VideoModel | None,
     weights: str | None = None,
     detections: str | Detector | None = None,
     detector_weights: str | None = None,
@@ -109,7 +113,8 @@ def make_video_model(
 
     Args:
         model: a name of `trackmill.models.registry.MODELS`, or `my_package.my_module:Class`; or an object: a network
-            with `embed(images, boxes)`, an `Embedder`, or a `VideoModel`.
+            with `embed(images, boxes)`, an `Embedder`, or a `VideoModel`; None: `DEFAULT_MODEL`, or no model at all
+            where `tracker` is a rule by motion.
         weights: path or URL of a named model's checkpoint, or a word that it knows; None: random weights.
         detections: a name of `trackmill.models.registry.DETECTORS`, such as `masa`, `detic:WEIGHTS` or
             `hf:MODEL_OR_FOLDER`, or `my_package.my_module:Class`; or a detector, such as what `read_file_detections`
@@ -121,8 +126,8 @@ def make_video_model(
             the detector say.
         text_weights: path or URL of what turns names of classes into vectors, of a detector that compares them.
         masks: whether the model's segmenter cuts out what is tracked.
-        tracker: a name in `PRESETS`, or a tracker; None: the one that the model was made for, `tao` where it does not
-            say. An end-to-end tracker has no use for it.
+        tracker: a name in `PRESETS` or in `MOTION_RULES`, or a tracker; None: the one that the model was made for,
+            `tao` where it does not say. An end-to-end tracker has no use for it.
         device: see `trackmill.models.device.choose_device`.
         min_score: detections below it are left out; None: the detector's own choice.
         scaling: size at which frames are looked at; None: as `config.size` and the model say.
@@ -133,6 +138,12 @@ def make_video_model(
         OSError, ImportError: a file could not be fetched, or a package is missing.
     """
     config = config or TrackConfig()
+    said = {"classes": classes, "text_weights": text_weights, "min_score": min_score}
+    options = {**config.detector, **{key: value for key, value in said.items() if value is not None}}
+    if isinstance(tracker, str) and tracker in MOTION_RULES:
+        _refuse_model(tracker, model, weights, masks, scaling, config)
+        return _by_motion(tracker, detections, detector_weights, options, device, config)
+    model = DEFAULT_MODEL if model is None else model
     choice = choose_model(model, weights, **config.model)[0] if isinstance(model, str) else None
     if choice is None and (weights is not None or config.model):
         raise InputError("weights and settings go with a model's name; an object has its own already")
@@ -145,8 +156,6 @@ def make_video_model(
         _check_masks(choice)
     rule = _tracker(tracker or _made_for(choice, model), config)
     place = choose_device(device)
-    said = {"classes": classes, "text_weights": text_weights, "min_score": min_score}
-    options = {**config.detector, **{key: value for key, value in said.items() if value is not None}}
     by_default = detections is None and not whole and is_packaged()
     later = by_default and isinstance(model, str) and model not in MODELS
     named = DEFAULT_DETECTOR if by_default else detections
@@ -218,7 +227,7 @@ def with_file_detections(
     Raises:
         InputError: a class that is not among them.
     """
-    assert isinstance(model, TwoStage), "only these take detections of files"
+    assert isinstance(model, TwoStage | MotionTracking), "only these take detections of files"
     said = {"classes": classes, "min_score": min_score}
     options = {**(config or TrackConfig()).detector, **{key: value for key, value in said.items() if value is not None}}
     return model.with_detector(_with_options(found, options))
@@ -357,6 +366,58 @@ def _with_options(detector: Detector, options: dict[str, Any]) -> Detector:
         options["classes"] = read_classes(options["classes"])
     checked = build(DetectorOptions, options, "--set detector (of detections that are given)")
     return with_options(detector, dict(checked), name="--detections")
+
+
+def _by_motion(
+    tracker: str,
+    detections: str | Detector | None,
+    detector_weights: str | None,
+    options: dict[str, Any],
+    device: str,
+    config: TrackConfig,
+) -> MotionTracking:
+    """A detector and a rule by motion; no model is loaded."""
+    rule = MotionRule(tracker, config.tracker)
+    named = DEFAULT_DETECTOR if detections is None and is_packaged() else detections
+    if named is None:
+        raise InputError(
+            f"--detections: {tracker} links boxes and finds none: give a file, my_package.my_module:Class or one of "
+            f"{', '.join(detector_forms())}; {DEFAULT_DETECTOR} is taken when nothing is said: {INSTALL}"
+        )
+    wanted = _wanted_detector(named, detector_weights, options, None, config)
+    if wanted is None:
+        assert isinstance(named, Detector)
+        return MotionTracking(_with_options(named, options), rule)
+    choice, request = wanted
+    if choice.entry.on_features:
+        raise InputError(f"--detections {choice.name}: lies inside a model, and --tracker {tracker} loads none")
+    vocabulary = request.read() if request is not None else None
+    detector = _built_detector(choice, detector_weights, choose_device(device), None, None, vocabulary)
+    return MotionTracking(detector, rule)
+
+
+def _refuse_model(
+    tracker: str,
+    model: Any,
+    weights: str | None,
+    masks: bool,
+    scaling: FrameScaling | None,
+    config: TrackConfig,
+) -> None:
+    """A rule by motion has no model; what is said of one would be ignored in silence."""
+    for option, given in (
+        ("--model", model is not None),
+        ("--weights", weights is not None),
+        ("--masks", masks),
+        ("--set model", bool(config.model)),
+        ("--set size", config.size != SizeSettings() or scaling is not None),
+        ("--set proposals", bool(config.proposals)),
+    ):
+        if given:
+            rules = f"{', '.join(PRESETS)} look at appearance"
+            raise InputError(
+                f"{option}: {tracker} links boxes by their motion and needs no model; leave it out ({rules})"
+            )
 
 
 def _refuse_stages(
