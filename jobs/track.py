@@ -50,7 +50,8 @@ def add_options(p: JobParser) -> None:
     add("--video", required=True, nargs="+", metavar="URL", help=videos)
     alone = [name for name, entry in MODELS.items() if entry.end_to_end]
     sources = (
-        "a file (MOTChallenge .txt, COCO .json, .parquet; det/{name}.txt is one for each video), "
+        "a file (MOTChallenge .txt, COCO .json, .parquet; det/{name}.txt is one for each video), a folder of YOLO "
+        "labels, "
         f"{', '.join(detector_forms())}, or your own "
         "my_package.my_module:Class; masa is the model's own proposal head, detic alone that inside masa_detic, "
         f"or on the maps of scaletrack_unified_detic; none for {', '.join(alone)}, which find people themselves "
@@ -69,6 +70,7 @@ def add_options(p: JobParser) -> None:
     forms = f"what is written: {', '.join(SUFFIXES)} (default mot)"
     add("--format", nargs="+", type=OneOf(SUFFIXES), default=["mot"], metavar="NAME", help=forms)
     add("--save-video", action="store_true", help="write an mp4 with boxes, masks, ids and trails")
+    add("--labels", key="draw.labels")
     add("--masks", action="store_true", help="segment what is tracked with SAM's decoder (masa_sam_*)")
     add("--min-score", type=float, metavar="X", help="leave out detections below it; default: as the detector says")
     wanted = "what to look for: person,dog, a file with a name a line, for detic also .npy, .npz or lvis; default: all"
@@ -104,6 +106,8 @@ def run(options: Options) -> ExitCode:
     if "coco" in options.format and "tao" in options.format:
         raise InputError("--format: coco and tao both write NAME.json; choose one, or run twice")
     check_order(options.start, options.end)
+    if options.labels and not options.save_video:
+        raise InputError("--labels: stand in the video; give --save-video too")
 
     from trackmill.pipeline.storage.output_folder import check_output_folder
     from trackmill.pipeline.storage.scratch import sweep_scratch

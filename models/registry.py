@@ -163,6 +163,12 @@ DETECTORS: dict[str, Entry] = {
         extra="masa",
         argument="name",
     ),
+    "ultralytics": Entry(
+        target="trackmill.models.detectors.ultralytics_detector:UltralyticsDetector",
+        summary="ultralytics:MODEL, of the package ultralytics (AGPL-3.0), where you have installed it",
+        argument="model",
+        argument_is_folder=True,
+    ),
 }
 """What `--detections` may say beside a file."""
 

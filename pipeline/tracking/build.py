@@ -16,11 +16,12 @@ from trackmill.models.registry import DEFAULT_DETECTOR, DETECTORS, MODELS, detec
 from trackmill.models.weights.packaged_person import INSTALL, is_packaged
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.tracking.base import VideoModel
-from trackmill.pipeline.tracking.detection_files import FileDetections, read_detections
+from trackmill.pipeline.tracking.detection_files import SUFFIXES, FileDetections, read_detections
 from trackmill.pipeline.tracking.frames import FrameReader, PictureFrames
 from trackmill.pipeline.tracking.motion import MOTION_RULES, MotionRule, MotionTracking
 from trackmill.pipeline.tracking.settings import DEFAULT_TRACKER, PRESETS, SizeSettings, TrackConfig, make_tracker
 from trackmill.pipeline.tracking.two_stage import GivenDetections, TwoStage
+from trackmill.pipeline.tracking.yolo_labels import read_yolo_labels
 from trackmill.pipeline.weights import (
     VocabularyRequest,
     build_detector,
@@ -66,7 +67,7 @@ def check_detections_of_several(detections: str | None) -> None:
     """
     if detections is None or names_detector(detections) or NAME_OF_VIDEO in detections:
         return
-    if redact(detections).lower().endswith((".json", ".json.gz")):  # holds many videos, by their names
+    if not redact(detections).lower().endswith((".txt", ".csv", ".parquet")):  # those hold many videos, by their names
         return
     raise InputError(
         f"--detections {redact(detections)}: is of one video, and several are given; write {NAME_OF_VIDEO} for "
@@ -88,6 +89,8 @@ def read_file_detections(
     if plain and not os.path.exists(detections) and (advice := nearest(detections, DETECTORS)):
         raise InputError(f"--detections: no detector is called {detections!r}; {advice}")
     least = float("-inf") if min_score is None else min_score
+    if not redact(detections).lower().endswith(SUFFIXES):
+        return read_yolo_labels(detections, reader.name, reader.file_names, least)
     found = read_detections(detections, reader.name, reader.file_names, images, least)
     if isinstance(reader, PictureFrames) and redact(detections).lower().endswith((".txt", ".csv")):
         reader.fit_rows(found.frame_numbers, redact(detections))

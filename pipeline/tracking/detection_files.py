@@ -31,6 +31,9 @@ from trackmill.schemas.masks import CroppedMask, crop_mask, decode_counts
 
 log = logging.getLogger("trackmill")
 
+SUFFIXES = (".txt", ".csv", ".json", ".json.gz", ".parquet")
+"""Of files that `read_detections` reads."""
+
 _OBJECT = "object"
 _MASK_BYTES = 400
 """What a row with a mask takes as Python objects, beside its text."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +20,17 @@ from trackmill.schemas.tracking import TrackedObjects
 
 Point = tuple[float, float]
 
+Label = Literal["id", "class", "score", "none"]
+"""What may stand at a box; `none` alone: nothing."""
+
 
 class DrawSettings(Settings):
     """How the video with the tracks looks."""
 
     trail_frames: int = Field(30, ge=0, description="Over how many frames an object's way is drawn; 0: no trail.")
+    labels: tuple[Label, ...] = Field(
+        (), description="What stands at each box of the video; left out: the id, and the class where there are several."
+    )
     quality: int = Field(23, ge=0, le=51, description="x264's constant rate factor; lower is better and larger.")
 
 
@@ -56,13 +64,16 @@ class Trails:
         return len(self._points)
 
 
-def draw_tracks(image: NDArray[np.uint8], tracked: TrackedObjects, trails: Trails) -> NDArray[np.uint8]:
+def draw_tracks(
+    image: NDArray[np.uint8], tracked: TrackedObjects, trails: Trails, labels: Sequence[Label] = ()
+) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB: the image with every object in the colour of its id, which stays the same over the video.
 
     Args:
         image: (H, W, 3) uint8 RGB; it is not changed.
         tracked: objects in its pixels.
         trails: with this frame already added.
+        labels: what stands at each box, see `DrawSettings`.
     """
     height, width = image.shape[:2]
     colours = [identity_colour(identity) for identity in tracked.ids.tolist()]
@@ -86,7 +97,9 @@ def draw_tracks(image: NDArray[np.uint8], tracked: TrackedObjects, trails: Trail
         draw.rectangle(box, outline=colour, width=line)
     for row, (box, colour) in enumerate(zip(boxes, colours, strict=True)):
         corner = (max(0.0, box[0]), max(0.0, box[1] - 1.3 * size))
-        text = _tag(tracked, row)
+        text = _tag(tracked, row, labels)
+        if not text:
+            continue
         draw.rectangle(draw.textbbox(corner, text, font=font), fill=colour)
         draw.text(corner, text, fill=text_on(colour), font=font)
     return np.asarray(canvas)
@@ -112,11 +125,16 @@ def clip_segment(begin: Point, end: Point, low: Point, high: Point) -> tuple[Poi
     return at[0], at[1]
 
 
-def _tag(tracked: TrackedObjects, row: int) -> str:
+def _tag(tracked: TrackedObjects, row: int, labels: Sequence[Label]) -> str:
     names = tracked.objects.names
-    # With a single class its name says nothing.
-    name = f" {names[tracked.objects.labels[row]]}" if len(names) > 1 else ""
-    return f"{tracked.ids[row]}{name}"
+    # With a single class its name says nothing, unless somebody asks for it.
+    labels = labels or (("id", "class") if len(names) > 1 else ("id",))
+    words = {
+        "id": str(tracked.ids[row]),
+        "class": names[tracked.objects.labels[row]] if names else "",
+        "score": f"{tracked.objects.scores[row]:.2f}",
+    }
+    return " ".join(filter(None, (words.get(label, "") for label in ("id", "class", "score") if label in labels)))
 
 
 def _with_masks(

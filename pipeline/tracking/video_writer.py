@@ -56,7 +56,7 @@ class VideoWriter(TrackWriter):
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
         """See `TrackWriter.write`."""
         self._trails.add(frame.index, tracked)
-        drawn = draw_tracks(frame.image, tracked, self._trails)
+        drawn = draw_tracks(frame.image, tracked, self._trails, self._settings.labels)
         container = self._container or self._open(*drawn.shape[:2])
         shown = av.VideoFrame.from_ndarray(self._fitted(drawn), format="rgb24")
         self._last = max(self._last + 1, self._ticks(frame.time_s - self._begin_s))

@@ -8,10 +8,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import ImageDraw
 
 from tests.tracking.make_tracking import make_frame, source_frame, square_boxes, tracked_objects
 from trackmill.pipeline.media.drawing.palette import identity_colour
-from trackmill.pipeline.tracking.drawing import DrawSettings, Trails, clip_segment, draw_tracks
+from trackmill.pipeline.tracking.drawing import DrawSettings, Label, Trails, clip_segment, draw_tracks
 from trackmill.pipeline.tracking.video_writer import VideoWriter
 from trackmill.schemas.masks import crop_mask
 
@@ -134,3 +135,21 @@ def test_trails_follow_and_forget() -> None:
     none = Trails(0)
     none.add(0, tracked)
     assert len(none) == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        ((), "7 dog"),
+        (("id",), "7"),
+        (("score", "class"), "dog 0.88"),
+        (("id", "class", "score"), "7 dog 0.88"),
+        (("none",), ""),
+    ],
+)
+def test_what_stands_at_a_box(labels: tuple[Label, ...], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **_: drawn.append(text))
+    tracked = tracked_objects(np.array([[5, 30, 40, 50]]), [7], scores=[0.876], labels=[1], names=("cat", "dog"))
+    draw_tracks(np.zeros((60, 100, 3), np.uint8), tracked, Trails(5), labels)
+    assert drawn == ([text] if text else [])
