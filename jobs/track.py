@@ -55,6 +55,11 @@ def add_options(p: JobParser) -> None:
     add("--tracker", type=OneOf(PRESETS), metavar="NAME", help=rules)
     forms = f"what is written: {', '.join(SUFFIXES)} (default mot)"
     add("--format", nargs="+", type=OneOf(SUFFIXES), default=["mot"], metavar="NAME", help=forms)
+    add(
+        "--offline",
+        action="store_true",
+        help="when the video has ended, join what looks alike before anything is written; settings: offline.*",
+    )
     add("--save-video", action="store_true", help="write an mp4 with boxes, masks, ids and trails")
     add("--masks", action="store_true", help="segment what is tracked with SAM's decoder (masa_sam_*)")
     add("--min-score", type=float, metavar="X", help="leave out detections below it; default: as the detector says")
@@ -97,6 +102,7 @@ def run(options: Options) -> ExitCode:
     from trackmill.pipeline.tracking.build import make_video_model, read_file_detections
     from trackmill.pipeline.tracking.frames import open_frames
     from trackmill.pipeline.tracking.image_table import read_image_table
+    from trackmill.pipeline.tracking.offline import track_offline
     from trackmill.pipeline.tracking.run import TrackingStopped, track_video
     from trackmill.pipeline.tracking.timing import StageTimes, TrackingProgress
     from trackmill.pipeline.tracking.two_stage import TwoStage
@@ -133,7 +139,19 @@ def run(options: Options) -> ExitCode:
         progress = TrackingProgress(reader.num_frames, times)
         writers = make_writers(options, output, reader, model, table, config)
         try:
-            result = track_video(reader, model, writers, batch_size=options.batch, times=times, progress=progress)
+            if options.offline:
+                result = track_offline(
+                    reader,
+                    lambda: open_frames(options.video, config.read),
+                    model,
+                    writers,
+                    config.offline,
+                    batch_size=options.batch,
+                    times=times,
+                    progress=progress,
+                )
+            else:
+                result = track_video(reader, model, writers, batch_size=options.batch, times=times, progress=progress)
         except TrackingStopped as stopped:
             progress.close()
             note_partial(reader, stopped)
