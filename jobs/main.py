@@ -22,7 +22,7 @@ COMMANDS = {
     "merge": ("merge_data", "make one data set out of several, without decoding"),
     "split": ("split_data", "split a data set into train and val, without decoding"),
     "export-data": ("export_data", "write a data set as COCO, YOLO, MOT, CVAT, ..."),
-    "view": ("view", "look at a mined data set in a browser, on a page of this machine"),
+    "view": ("view", "look at a data set, or at tracks, in a browser"),
     "push": ("push_data", "push a data set onto Hugging Face's Hub"),
     "sidecar": ("make_sidecar", "make a table beside mined shards: detections, chains, ..."),
     "negatives": ("mine_negatives", "mine pseudo-negatives over shards that exist"),

@@ -69,6 +69,11 @@ def add_options(p: JobParser) -> None:
     add("--tracker", type=OneOf([*PRESETS, *MOTION_RULES]), metavar="NAME", help=rules)
     forms = f"what is written: {', '.join(SUFFIXES)} (default mot)"
     add("--format", nargs="+", type=OneOf(SUFFIXES), default=["mot"], metavar="NAME", help=forms)
+    add(
+        "--offline",
+        action="store_true",
+        help="when the video has ended, join what looks alike before anything is written; settings: offline.*",
+    )
     add("--save-video", action="store_true", help="write an mp4 with boxes, masks, ids and trails")
     add("--labels", key="draw.labels")
     add("--masks", action="store_true", help="segment what is tracked with SAM's decoder (masa_sam_*)")
@@ -146,6 +151,7 @@ def run(options: Options) -> ExitCode:
 class Ready:
     """A video that is open, and what was read for it."""
 
+    video: Video
     reader: FrameReader
     from_file: FileDetections | None
     table: ImageTable | None
@@ -181,7 +187,7 @@ def prepare(options: Options, config: TrackConfig, output: str, video: Video, op
     from_file = read_file_detections(options.detections, reader, options.images, options.min_score)
     table = read_image_table(options.images, reader.name, reader.file_names) if options.images else None
     keep_excerpt(reader, options.start, options.end)
-    return Ready(reader, from_file, table)
+    return Ready(video, reader, from_file, table)
 
 
 def make_model(options: Options, config: TrackConfig, from_file: FileDetections | None) -> VideoModel:
@@ -228,15 +234,34 @@ def track_one(
     Args:
         which: one of several, for the progress line; "" of one.
     """
+    from trackmill.pipeline.tracking.frames import open_frames
+    from trackmill.pipeline.tracking.offline import track_offline
     from trackmill.pipeline.tracking.run import TrackingStopped, track_video
     from trackmill.pipeline.tracking.timing import StageTimes, TrackingProgress
+
+    def again() -> FrameReader:
+        reopened = open_frames(ready.video.url, config.read)
+        reopened.read_as(reader)
+        return reopened
 
     reader, from_file = ready.reader, ready.from_file
     times = StageTimes()
     progress = TrackingProgress(reader.num_frames, times, video=which)
     writers = make_writers(options, output, reader, model, ready.table, config)
     try:
-        result = track_video(reader, model, writers, batch_size=options.batch, times=times, progress=progress)
+        if options.offline:
+            result = track_offline(
+                reader,
+                again,
+                model,
+                writers,
+                config.offline,
+                batch_size=options.batch,
+                times=times,
+                progress=progress,
+            )
+        else:
+            result = track_video(reader, model, writers, batch_size=options.batch, times=times, progress=progress)
     except TrackingStopped as stopped:
         progress.close()
         note_partial(reader, stopped)

@@ -109,6 +109,20 @@ class FrameReader(ABC):
         """
         raise InputError(f"{self.name}: its frames are not known beforehand, so no part of it can be taken")
 
+    def frame(self, number: int) -> SourceFrame:
+        """One frame by its number, whatever was read before; not while somebody iterates.
+
+        Raises:
+            InputError: this cannot be done here, or there is no frame of this number.
+            BadItem: it cannot be decoded.
+            OSError: storage failed.
+        """
+        raise InputError(f"{self.name}: its frames are not known beforehand, so none can be read by its number")
+
+    def read_as(self, other: FrameReader) -> None:
+        """Read the same frames as another reader of this very video, under the same numbers and the same name."""
+        self.name, self.num_frames, self.begin_s = other.name, other.num_frames, other.begin_s
+
     @abstractmethod
     def __iter__(self) -> Iterator[SourceFrame]:
         """The frames in their order.
@@ -163,6 +177,12 @@ class VideoFrames(FrameReader):
         self.num_frames = max(0, self._stop - self._first)
         self.begin_s = self._decoder.call("time_of", self._first) if self._fps else self._first / self.fps
 
+    def read_as(self, other: FrameReader) -> None:
+        """See `FrameReader.read_as`."""
+        super().read_as(other)
+        if isinstance(other, VideoFrames):
+            self._first, self._stop = other._first, other._stop
+
     def __iter__(self) -> Iterator[SourceFrame]:
         index: int | None = self._first
         in_a_row = 0
@@ -181,6 +201,18 @@ class VideoFrames(FrameReader):
             if part.problem:
                 goes_on = f"; the next one that can is frame {index}" if index is not None else ""
                 self.problems.append(f"{part.problem}{goes_on}")
+
+    def frame(self, number: int) -> SourceFrame:
+        """See `FrameReader.frame`; decoding begins at the keyframe before it."""
+        if not self.first_number <= number <= self.last_number:
+            raise InputError(f"{self.name}: no frame {number}: they are {self.first_number} to {self.last_number}")
+        try:
+            part: VideoPart = self._decoder.call("read_video", number - 1, number)
+        except LimitReached as error:
+            raise BadItem(f"{redact(self._url)}: {error}") from None
+        if not part.frames:
+            raise BadItem(part.problem or f"{redact(self._url)}: frame {number} is missing")
+        return self._frame(part.frames[0])
 
     def _frame(self, frame: VideoFrame) -> SourceFrame:
         return SourceFrame(
@@ -257,6 +289,13 @@ class PictureFrames(FrameReader):
         self.num_frames, self.begin_s = len(kept), self._skipped / self.fps
         self._number(kept)
 
+    def read_as(self, other: FrameReader) -> None:
+        """See `FrameReader.read_as`."""
+        super().read_as(other)
+        if isinstance(other, PictureFrames):
+            self._skipped = other._skipped
+            self._number(other._files)
+
     def __iter__(self) -> Iterator[SourceFrame]:
         for index, (name, number) in enumerate(self._files):
             url = join(self._folder, name)
@@ -274,6 +313,18 @@ class PictureFrames(FrameReader):
             if image is not None:
                 place = self._skipped + index
                 yield SourceFrame(index=place, number=number, time_s=place / self.fps, image=image, file_name=name)
+
+    def frame(self, number: int) -> SourceFrame:
+        """See `FrameReader.frame`."""
+        found = [(place, name) for place, (name, each) in enumerate(self._files) if each == number]
+        if not found:
+            raise InputError(f"{self.name}: no frame {number}: they are {self.first_number} to {self.last_number}")
+        place, name = self._skipped + found[0][0], found[0][1]
+        try:
+            image = self._decoder.call("read_picture", join(self._folder, name))
+        except LimitReached as error:
+            raise BadItem(f"{redact(join(self._folder, name))}: {error}") from None
+        return SourceFrame(index=place, number=number, time_s=place / self.fps, image=image, file_name=name)
 
     def close(self) -> None:
         """Free the decoder."""

@@ -7,9 +7,9 @@ those who need its pictures, and hands out what was decided.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,20 +26,22 @@ from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
+_NO_PICTURE = np.zeros((0, 0, 3), np.uint8)
+
 
 @dataclass(slots=True, eq=False)
 class _Seen:
     """A frame of the first pass.
 
     Args:
+        frame: without its picture.
         tracked: with identities of the online rule.
         pieces: (M,) the piece of each object.
-        time_s: of the frame.
     """
 
+    frame: SourceFrame
     tracked: TrackedObjects
     pieces: NDArray[np.int64]
-    time_s: float
 
 
 class FirstPass(TwoStage):
@@ -66,7 +68,7 @@ class FirstPass(TwoStage):
         """See `TwoStage.look`."""
         objects = tracked.objects
         pieces = self._pieces.add(frame.index, frame.time_s, tracked.ids, objects.boxes, objects.labels, embeddings)
-        self.seen[frame.index] = _Seen(tracked, pieces, frame.time_s)
+        self.seen[frame.index] = _Seen(replace(frame, image=_NO_PICTURE), tracked, pieces)
 
     def joined(self, segmenter: BoxSegmenter | None) -> Joined:
         """What the second pass hands out."""
@@ -81,7 +83,9 @@ class FirstPass(TwoStage):
             for index, seen in self.seen.items()
         }
         if self._settings.fill_s:
-            frames = filled(frames, {index: seen.time_s for index, seen in self.seen.items()}, self._settings.fill_s)
+            frames = filled(
+                frames, {index: seen.frame.time_s for index, seen in self.seen.items()}, self._settings.fill_s
+            )
         return Joined(self, frames, int(groups.max(initial=-1)) + 1, segmenter)
 
 
@@ -106,9 +110,6 @@ class Joined(VideoModel):
 
     def track(self, frames: Sequence[SourceFrame], times: StageTimes) -> list[TrackedObjects]:
         """See `VideoModel.track`."""
-        missing = [frame.index for frame in frames if frame.index not in self._frames]
-        if missing:
-            raise InputError(f"frame {missing[0]} could be read the second time and not the first; track again")
         found = [self._frames[frame.index] for frame in frames]
         if self._segmenter is None:
             return found
@@ -136,7 +137,7 @@ def track_offline(
     """Track a video twice over and write the result; nothing is written before the video has ended.
 
     Args:
-        reader: the frames; `again` opens the same ones once more.
+        reader: the frames; `again` opens the same video once more, whole.
         model, writers, batch_size, times, progress: see `trackmill.pipeline.tracking.run.track_video`.
         settings: of cutting and joining.
 
@@ -161,10 +162,38 @@ def track_offline(
         for writer in writers:
             writer.abandon()
         raise
-    with closing(again()) as frames:
+    with closing(_SecondReading(again(), first.seen)) as frames:
         result = track_video(frames, joined, writers, batch_size=batch_size, times=times)
     result.problems = list(dict.fromkeys([*reader.problems, *result.problems]))
+    if lost := len(first.seen) - result.num_frames:
+        result.problems.append(f"{reader.name}: {lost} frames could be read only once, and offline mode reads twice")
     return result
+
+
+class _SecondReading(FrameReader):
+    """The frames that the first pass has seen, as it knew them, with their pictures.
+
+    Args:
+        reader: of the whole video; closed with this one.
+        seen: by index.
+    """
+
+    def __init__(self, reader: FrameReader, seen: dict[int, _Seen]) -> None:
+        super().__init__(reader.name, reader.fps, len(seen))
+        self._reader, self._seen = reader, seen
+        self.problems = reader.problems
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        last = max(self._seen, default=-1)
+        for frame in self._reader:
+            if frame.index in self._seen:
+                yield replace(self._seen[frame.index].frame, image=frame.image)
+            if frame.index >= last:
+                return
+
+    def close(self) -> None:
+        """See `FrameReader.close`."""
+        self._reader.close()
 
 
 def filled(frames: dict[int, TrackedObjects], times: dict[int, float], longest_s: float) -> dict[int, TrackedObjects]:

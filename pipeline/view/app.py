@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -19,15 +19,18 @@ from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.view.data_set import DataSetView, NotThere
 from trackmill.pipeline.view.guard import Guard
 from trackmill.pipeline.view.matches import MAX_PAGE, Filters
+from trackmill.pipeline.view.results import ResultsView
 from trackmill.schemas.errors import InputError
 
 _STATIC = {
-    "": ("view.html", "text/html; charset=utf-8"),
-    "view.css": ("view.css", "text/css; charset=utf-8"),
-    "view.js": ("view.js", "text/javascript; charset=utf-8"),
-    "icon.svg": ("icon.svg", "image/svg+xml"),
+    "view.html": "text/html; charset=utf-8",
+    "view.css": "text/css; charset=utf-8",
+    "view.js": "text/javascript; charset=utf-8",
+    "results.html": "text/html; charset=utf-8",
+    "results.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
 }
-"""Every file that is served, by name: there is no folder to walk in."""
+"""Every file that may be served: there is no folder to walk in."""
 _LARGEST = 1 << 53
 
 
@@ -42,8 +45,6 @@ def make_app(data: DataSetView, token: str) -> ASGIApp:
         data: what is shown.
         token: the first part of every path, see `Guard`.
     """
-    # Plain functions: Starlette calls them in threads, so a slow store keeps nobody else waiting.
-    routes = [Route(f"/{name}", _file(name)) for name in _STATIC]
 
     def about(request: Request) -> Response:
         if _number(request, "again", 0):
@@ -70,17 +71,38 @@ def make_app(data: DataSetView, token: str) -> ASGIApp:
     def sidecar(request: Request) -> Response:
         return _json(data.sidecar(request.query_params.get("name", ""), *_place(request)))
 
-    for answer in (about, rows, sample, frame, masks, sidecar):
-        routes.append(Route(f"/api/{answer.__name__}", _safely(answer)))
+    return _application("view", (about, rows, sample, frame, masks, sidecar), token)
+
+
+def make_results_app(data: ResultsView, token: str) -> ASGIApp:
+    """The same for tracking results; arguments as in `make_app`."""
+
+    def about(request: Request) -> Response:
+        return _json(data.about())
+
+    def tracks(request: Request) -> Response:
+        return _json(data.tracks(_number(request, "begin", 1), _number(request, "count", 1)))
+
+    def frame(request: Request) -> Response:
+        jpeg = data.picture(_number(request, "number", 1))
+        return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
+
+    return _application("results", (about, tracks, frame), token)
+
+
+def _application(page: str, answers: Sequence[Callable[[Request], Response]], token: str) -> ASGIApp:
+    # Plain functions: Starlette calls them in threads, so a slow store keeps nobody else waiting.
+    served = {"": f"{page}.html"} | {name: name for name in ("view.css", f"{page}.js", "icon.svg")}
+    routes = [Route(f"/{path}", _file(name)) for path, name in served.items()]
+    routes += [Route(f"/api/{answer.__name__}", _safely(answer)) for answer in answers]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # it would lead to an address without the token
     return Guard(app, token)
 
 
 def _file(name: str) -> Callable[[Request], Response]:
-    file_name, kind = _STATIC[name]
-    content = (files("trackmill.pipeline.view") / "static" / file_name).read_bytes()
-    return lambda request: Response(content, media_type=kind)
+    content = (files("trackmill.pipeline.view") / "static" / name).read_bytes()
+    return lambda request: Response(content, media_type=_STATIC[name])
 
 
 def _safely(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:

@@ -6,6 +6,7 @@ the document as text and never as HTML.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from trackmill.pipeline.inspect.overlay import MoreBoxes
@@ -108,7 +109,7 @@ def _frame_values(frame: FrameRecord) -> dict[str, Any]:
 
 def sidecar_values(found: MoreBoxes) -> list[dict[str, Any]]:
     """The boxes of a sidecar on one frame; `id` where it has identities: boxes of one id are a track."""
-    identities = found.identities or [None] * len(found.boxes)
+    identities: Sequence[int | None] = found.identities or [None] * len(found.boxes)
     tags = found.tags or [""] * len(found.boxes)
     return [
         {
@@ -136,9 +137,11 @@ def mask_values(sample: Sample, frame: int) -> dict[str, list[dict[str, Any] | N
     def values(masks: list[CroppedMask | None]) -> list[dict[str, Any] | None]:
         found: list[dict[str, Any] | None] = []
         for mask in masks[:MAX_MASKS]:
-            if mask is not None:
-                decode_mask(mask, stored.height, stored.width)  # the page trusts what it gets
-            found.append(mask and {"x": mask.x, "y": mask.y, "w": mask.width, "h": mask.height, "counts": mask.counts})
+            if mask is None:
+                found.append(None)
+                continue
+            decode_mask(mask, stored.height, stored.width)  # the page trusts what it gets
+            found.append({"x": mask.x, "y": mask.y, "w": mask.width, "h": mask.height, "counts": mask.counts})
         return found
 
     return {"objects": values(sample.objects_masks(frame)), "proposals": values(sample.proposal_masks(frame))}

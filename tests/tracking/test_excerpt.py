@@ -83,6 +83,18 @@ def test_numbers_and_times_stay_those_of_the_whole(
     assert reader.begin_s == pytest.approx(frames[0].time_s)
 
 
+def test_the_same_part_is_read_again(clip: Path) -> None:
+    reader, again = open_frames(str(clip)), open_frames(str(clip))
+    keep_excerpt(reader, moment("5"), moment("0.32s"))
+    reader.name = "other"
+    again.read_as(reader)
+    first, second = list(reader), list(again)
+    assert [(frame.index, frame.number, frame.time_s) for frame in first] == [
+        (frame.index, frame.number, frame.time_s) for frame in second
+    ]
+    assert [frame.number for frame in second] == [5, 6, 7, 8] and again.name == "other"
+
+
 def test_frames_before_the_part_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_video(tmp_path / "clip.mp4", 200, fps=25)
     with path.open("rb") as handle:
@@ -157,3 +169,6 @@ def test_detections_of_a_file_keep_their_frames(tmp_path: Path, capsys: pytest.C
     wanted = parse_mot_text(det.read_bytes(), "det", identities=False)
     assert sorted(rows.boxes[rows.frames == 4].tolist()) == sorted(wanted.boxes[wanted.frames == 4].tolist())
     assert "were not read" not in printed.err, "what was left out on purpose is no reason for a note"
+    assert main([*map(str, arguments), *small, "--start", "4", "--end", "6", "--offline", "--save-video"]) == 0
+    rows = parse_mot_text((tmp_path / "out" / "seq.txt").read_bytes(), "seq")
+    assert rows.frames.tolist() == [frame for frame in (4, 5, 6) for _ in range(3)]

@@ -149,3 +149,31 @@ def test_real_sequences_gain(name: str, at_least: float, tmp_path: Path) -> None
         report = evaluate(str(DATA / "mot15"), str(tmp_path / kind), "mot15", sequences=(name,))
         scores[kind] = report.metrics["HOTA"]
     assert scores["offline"] >= scores["online"] + at_least, scores
+
+
+def test_the_command_and_a_part_of_a_video(tmp_path: Path) -> None:
+    from tests.tracking.make_tracking import write_mot_detections
+    from trackmill.jobs.track import main
+
+    folder = write_frames(tmp_path / "seq", FRAMES)
+    write_mot_detections(tmp_path / "det.txt", FRAMES)
+    words = [
+        "--video",
+        str(folder),
+        "--detections",
+        str(tmp_path / "det.txt"),
+        "--model",
+        "masa_lite0",
+        "--device",
+        "cpu",
+    ]
+    words += ["--weights", "imagenet", "--start", "7", "--end", "18", "--save-video", "--tracker", "tao"]
+    assert main([*words, "--output", str(tmp_path / "online")]) == 0
+    assert main([*words, "--output", str(tmp_path / "offline"), "--offline", "--set", "offline.share=0.95"]) == 0
+    boxes = [
+        sorted((frame, x, y) for frame, _, x, y in rows_of(tmp_path / kind / "seq.txt"))
+        for kind in ("online", "offline")
+    ]
+    assert boxes[0] == boxes[1] and {frame for frame, _, _ in boxes[0]} == set(range(7, 19))
+    assert (tmp_path / "offline" / "seq.mp4").stat().st_size > 0
+    assert main([*words, "--output", str(tmp_path / "x"), "--offline", "--set", "offline.shares=1"]) == 2

@@ -49,7 +49,7 @@ class Served:
     """
 
     url: str
-    data: DataSetView
+    data: Any = None
 
     def ask(self, path: str, /, headers: dict[str, str] | None = None, method: str = "GET", **values: Any) -> Answer:
         """One request; `path` behind the token, or a whole address."""
@@ -77,14 +77,21 @@ class Served:
 @contextlib.contextmanager
 def served(url: str, **limits: int) -> Iterator[Served]:
     """A viewer of a data set, while the context lasts."""
-    servers: list[Any] = []
     token, data = new_token(), DataSetView(url, **limits)
+    with running(make_app(data, token), token) as address:
+        yield Served(address, data)
+
+
+@contextlib.contextmanager
+def running(app: Any, token: str) -> Iterator[str]:
+    """The address at which an application answers, while the context lasts."""
+    servers: list[Any] = []
     with listen() as listening:
         address = address_of(listening, token)
-        thread = threading.Thread(target=serve, args=(make_app(data, token), listening, servers.append))
+        thread = threading.Thread(target=serve, args=(app, listening, servers.append))
         thread.start()
         try:
-            yield Served(address, data)
+            yield address
         finally:
             servers[0].should_exit = True
             thread.join(TIMEOUT_S)
