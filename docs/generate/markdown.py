@@ -11,6 +11,11 @@ def code(text: str) -> str:
     return f"{fence}{text}{fence}" if "`" not in text else f"`` {text} ``"
 
 
+def anchor(name: str) -> str:
+    """What a link may point at: in attributes of Markdown a full stop would begin something else."""
+    return name.replace(".", "-")
+
+
 def cell(text: str) -> str:
     """Text that may stand in a cell of a table: in one line, without bars; what looks like HTML stays text."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from generate.markdown import cell, code, table
+from generate.markdown import anchor, cell, code, table
 
 
 def settings_page(title: str, opening: str, settings: BaseModel, prefix: str = "") -> str:
@@ -30,7 +30,7 @@ def _section(settings: BaseModel, path: str, prefix: str) -> Iterator[str]:
     sections = [name for name in fields if isinstance(getattr(settings, name), BaseModel)]
     rows = [
         [
-            f"[{code(path + name)}]{{#{prefix}{path}{name}}}",
+            f"[{code(path + name)}]{{#{anchor(prefix + path + name)}}}",
             cell(kind_of(field)),
             cell(_shown(getattr(settings, name), field)),
             cell(field.description or ""),

@@ -33,6 +33,8 @@ def test_it_builds_strictly_and_holds_what_the_code_says(site: Path) -> None:
         assert (site / "reference" / "generated" / f"command-{command}.html").exists()
     mining = (site / "reference" / "generated" / "settings-mine.html").read_text()
     assert 'id="mine-run-keep-s"' in mining and "Seconds of work after which" in mining
+    for page in (site / "reference" / "generated").glob("*.html"):
+        assert "]{#" not in page.read_text(), f"{page.name} shows markup"
     codes = (site / "reference" / "generated" / "exit-codes.html").read_text()
     assert all(code.name in codes for code in ExitCode)
     assert (site / "_images" / "receipt.svg").exists()
