@@ -46,7 +46,10 @@ SUFFIXES = {"mot": "txt", "coco": "json", "tao": "json", "parquet": "parquet"}
 def add_options(p: JobParser) -> None:
     """What is tracked, with what, and what is written."""
     add = p.option
-    videos = "a video, a folder of pictures, or a MOTChallenge sequence; several, and quoted globs: one result each"
+    videos = (
+        "a video, a folder of pictures, a MOTChallenge sequence, a webcam (0), a stream (rtsp://...), or - for a pipe; "
+        "several, and quoted globs: one result each"
+    )
     add("--video", required=True, nargs="+", metavar="URL", help=videos)
     alone = [name for name, entry in MODELS.items() if entry.end_to_end]
     sources = (
@@ -178,8 +181,15 @@ def prepare(options: Options, config: TrackConfig, output: str, video: Video, op
     from trackmill.pipeline.tracking.build import read_file_detections
     from trackmill.pipeline.tracking.frames import open_frames
     from trackmill.pipeline.tracking.image_table import read_image_table
+    from trackmill.pipeline.tracking.streams import StreamFrames, is_stream
 
-    reader = opened.enter_context(contextlib.closing(open_frames(video.url, config.read)))
+    if is_stream(video.url):
+        if options.offline:
+            raise InputError(f"--offline: reads the video twice, and {redact(video.url)} comes only once")
+        live: FrameReader = StreamFrames(video.url, config.read.max_pixels)
+    else:
+        live = open_frames(video.url, config.read)
+    reader = opened.enter_context(contextlib.closing(live))
     reader.name = video.name or reader.name
     if "/" in reader.name or reader.name in ("", ".", ".."):
         raise InputError(f"--name {reader.name!r}: files are called by it, so it holds no slash")

@@ -7,6 +7,7 @@ loading one runs code that is in it.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -84,14 +85,14 @@ class UltralyticsDetector(Detector):
         if tensors is not None:
             raise InputError(f"ultralytics:{config.model}: its weights are in its own file; give no others")
         try:
-            from ultralytics import YOLO
+            load = importlib.import_module("ultralytics").YOLO
         except ImportError as error:
             raise MissingPackage(
                 f"ultralytics:{config.model} needs the package ultralytics ({error}), which is under {LICENCE}: if "
                 "that suits you, pip install ultralytics"
             ) from None
         try:
-            model = YOLO(config.model)
+            model = load(config.model)
         except (FileNotFoundError, ValueError, TypeError) as error:
             raise InputError(f"ultralytics:{config.model}: cannot be loaded: {error}") from None
         return cls(model, config, device)

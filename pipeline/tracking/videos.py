@@ -17,6 +17,7 @@ from trackmill.pipeline.storage.files import (
     is_local,
     list_files,
 )
+from trackmill.pipeline.tracking.streams import is_stream, stream_name
 from trackmill.schemas.errors import InputError
 
 
@@ -62,7 +63,7 @@ def choose_videos(urls: Sequence[str], name: str | None = None) -> list[Video]:
 
 
 def _expanded(url: str) -> list[str]:
-    if not has_magic(url) or (is_local(url) and os.path.exists(filesystem(url)[1])):
+    if is_stream(url) or not has_magic(url) or (is_local(url) and os.path.exists(filesystem(url)[1])):
         return [url]
     matches = glob.glob(filesystem(url)[1]) if is_local(url) else [file.uri for file in list_files(url)]
     if not matches:
@@ -72,6 +73,8 @@ def _expanded(url: str) -> list[str]:
 
 def _name(url: str) -> str:
     """The name that the results get: of the file, or of the folder unless it holds nothing but one video."""
+    if is_stream(url):
+        return stream_name(url)
     root = canonical(url)
     named = root.lower().endswith(video_files.SUFFIXES)
     if named and not is_local(root):  # one request for each of a thousand videos is left out
