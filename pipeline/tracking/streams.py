@@ -121,7 +121,9 @@ class _Pipe:
 
     def read(self, size: int) -> bytes:
         """The next bytes."""
-        return sys.stdin.buffer.read1(size)
+        source: Any = sys.stdin.buffer
+        data: bytes = source.read1(size)
+        return data
 
 
 def _open(url: str) -> Any:
