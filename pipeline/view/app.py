@@ -54,7 +54,7 @@ def make_app(data: DataSetView, token: str) -> ASGIApp:
     def rows(request: Request) -> Response:
         given = {name: value for name, value in request.query_params.items() if name in Filters.model_fields}
         begin, count = _number(request, "begin", 0), _number(request, "count", 24)
-        return _json(data.rows(Filters(**given), begin, min(count, MAX_PAGE)))  # type: ignore[arg-type]
+        return _json(data.rows(Filters.model_validate(given), begin, min(count, MAX_PAGE)))
 
     def sample(request: Request) -> Response:
         only = _number(request, "frame", -1)
@@ -112,8 +112,10 @@ def _safely(answer: Callable[[Request], Response]) -> Callable[[Request], Respon
         try:
             return answer(request)
         except (ValidationError, _BadRequest) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else {}
-            what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
+            what = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             return _json({"error": shown(what)}, 400)
         except (NotThere, FileNotFoundError) as error:
             return _json({"error": shown(error)}, 404)

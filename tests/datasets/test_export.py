@@ -185,6 +185,22 @@ def test_fiftyone_has_boxes_by_name(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[0]["bounding_box"], [x0 / 64, y0 / 48, (x1 - x0) / 64, (y1 - y0) / 48], atol=1e-6)
 
 
+def test_fiftyone_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own importer, which needs no database, other than `Dataset.from_dir`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FIFTYONE_DO_NOT_TRACK", "true")
+    importers = pytest.importorskip("fiftyone.utils.data.importers", reason="needs pip install fiftyone")
+    layout = make_dataset(str(tmp_path / "set"))
+    write(layout, tmp_path / "fo", "--format", "fiftyone", "--boxes", "proposals")
+    found = {}
+    with importers.FiftyOneImageDetectionDatasetImporter(dataset_dir=str(tmp_path / "fo" / "train")) as importer:
+        for path, _, label in importer:
+            found[Path(path).read_bytes()] = [(each.label, each.confidence) for each in label.detections]
+    for sample in stored(layout):
+        for frame, jpeg in zip(sample.record.frames, sample.jpegs, strict=True):
+            assert found[jpeg] == [("object", score) for score in frame.proposals.scores]
+
+
 def test_proposals_have_no_identities(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = make_dataset(str(tmp_path / "set"))
     words = ["export-data", layout.root, "--output", str(tmp_path / "out"), "--boxes", "proposals", "--format"]

@@ -93,7 +93,9 @@ class Boxes:
                 # An image without boxes would say that nothing is there.
                 self.left_out["frames whose objects are not known"] += 1
                 return None
-            found = self._found(record, record.objects.boxes, record.objects.scores, record.objects.ids)
+            # Of what people annotated the score is 1, and says nothing.
+            scores = record.objects.scores if any(score != 1 for score in record.objects.scores) else None
+            found = self._found(record, record.objects.boxes, scores, record.objects.ids)
             masks = sample.objects_masks(number) if self._masks and sample.masks_json else None
         elif self._which == PROPOSALS:
             found = self._found(record, record.proposals.boxes, record.proposals.scores, None)

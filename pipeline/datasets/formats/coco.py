@@ -92,7 +92,7 @@ class Coco(Writer):
             if mask is not None and self.masks:
                 row["segmentation"] = segmentation(mask, sample.height, sample.width, self.masks)
                 self.counts["masks"] += 1
-            if frame.scores is not None and frame.scores[place] != 1:
+            if frame.scores is not None:
                 row["score"] = frame.scores[place]
             if tracks is not None and frame.ids is not None:
                 track = tracks.get(frame.ids[place])

@@ -34,7 +34,7 @@ class FiftyOne(Writer):
                     "label": frame.labels[place],
                     "bounding_box": [round(float(side), 6) for side in (*low, *(high - low))],
                 }
-                if frame.scores is not None and frame.scores[place] != 1:
+                if frame.scores is not None:
                     entry["confidence"] = frame.scores[place]
                 if frame.ids is not None:
                     entry["attributes"] = {"identity": frame.ids[place]}
