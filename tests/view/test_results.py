@@ -153,6 +153,8 @@ def test_two_trackers_side_by_side(served: Served, tmp_path: Path) -> None:
         page.press(" ")
         page.wait("!playing")
         page.look(400, 800, dark=True)
+        page.run("$('said').textContent = 'frame 123456 of 234567 · 1234.56 s'")
         assert page.run("document.documentElement.scrollWidth <= innerWidth")
+        assert page.run("$('said').getBoundingClientRect().right <= innerWidth"), "all of it is to be seen"
         assert not page.problems and page.run("window.pwned === undefined")
         assert not [url for url in page.requests if not url.startswith((served.url, "about:"))]
