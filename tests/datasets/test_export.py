@@ -175,10 +175,12 @@ def test_yolo_rows_lie_in_the_picture(tmp_path: Path, masks: str) -> None:
 
 def test_fiftyone_has_boxes_by_name(tmp_path: Path) -> None:
     layout = make_dataset(str(tmp_path / "set"))
-    write(layout, tmp_path / "fo", "--format", "fiftyone", "--boxes", "proposals")
-    labels = json.loads((tmp_path / "fo" / "train" / "labels.json").read_text())["labels"]
+    write(layout, tmp_path / "fiftyone", "--format", "fiftyone", "--boxes", "proposals")
+    labels = json.loads((tmp_path / "fiftyone" / "train" / "labels.json").read_text())["labels"]
     before = stored(layout)
-    assert len(labels) == 14 and all((tmp_path / "fo" / "train" / "data" / f"{name}.jpg").exists() for name in labels)
+    assert len(labels) == 14 and all(
+        (tmp_path / "fiftyone" / "train" / "data" / f"{name}.jpg").exists() for name in labels
+    )
     found = labels[before[0].key]
     assert [entry["confidence"] for entry in found] == before[0].record.frames[0].proposals.scores
     x0, y0, x1, y1 = before[0].record.frames[0].proposals.boxes[0]
@@ -191,9 +193,9 @@ def test_fiftyone_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("FIFTYONE_DO_NOT_TRACK", "true")
     importers = pytest.importorskip("fiftyone.utils.data.importers", reason="needs pip install fiftyone")
     layout = make_dataset(str(tmp_path / "set"))
-    write(layout, tmp_path / "fo", "--format", "fiftyone", "--boxes", "proposals")
+    write(layout, tmp_path / "fiftyone", "--format", "fiftyone", "--boxes", "proposals")
     found = {}
-    with importers.FiftyOneImageDetectionDatasetImporter(dataset_dir=str(tmp_path / "fo" / "train")) as importer:
+    with importers.FiftyOneImageDetectionDatasetImporter(dataset_dir=str(tmp_path / "fiftyone" / "train")) as importer:
         for path, _, label in importer:
             found[Path(path).read_bytes()] = [(each.label, each.confidence) for each in label.detections]
     for sample in stored(layout):
