@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -50,6 +50,12 @@ def write_all(docs: Path) -> None:
             path.unlink()
 
 
+def page_names() -> set[str]:
+    """Names of all pages, without writing them."""
+    named = {f"command-{command}" for command in COMMANDS} | {f"settings-{name}" for name in SETTINGS}
+    return named | {f"settings-train-{task}" for task in TASKS} | {*_SINGLE, *OUTSIDE.values()}
+
+
 def pages() -> Iterator[tuple[str, str]]:
     """Names and texts."""
     for command in COMMANDS:
@@ -62,10 +68,7 @@ def pages() -> Iterator[tuple[str, str]]:
         yield f"settings-{name}", settings_page(f"Settings {whose}", opening, settings(), f"{name}-")
     for task, text in task_pages():
         yield f"settings-train-{task}", text
-    yield "files", schema_page()
-    yield "recipes", recipes_page()
-    yield "parts", parts_page()
-    yield "exit-codes", exit_codes_page()
+    yield from ((name, make()) for name, make in _SINGLE.items())
     for name, page in OUTSIDE.items():
         yield page, resolved((ROOT / name).read_text(), ROOT / name, DOCS / "reference" / "generated" / f"{page}.md")
 
@@ -124,3 +127,11 @@ def _attribute_docstrings(cls: type) -> dict[str, str]:
         if isinstance(before, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             texts[before.targets[0].id] = " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
     return texts
+
+
+_SINGLE: dict[str, Callable[[], str]] = {
+    "files": schema_page,
+    "recipes": recipes_page,
+    "parts": parts_page,
+    "exit-codes": exit_codes_page,
+}

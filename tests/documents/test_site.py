@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents.test_tree import generated_pages
+
 ROOT = Path(__file__).parents[2]
 WORDS = ["-m", "sphinx", "--builder", "html", "--fail-on-warning", "--keep-going", "--nitpicky", "--quiet"]
 
@@ -29,6 +31,8 @@ def test_it_builds_strictly_and_holds_what_the_code_says(site: Path) -> None:
     from trackmill.pipeline.console.exit_codes import ExitCode
 
     assert (site / "index.html").exists()
+    written = {path.stem for path in (site / "reference" / "generated").glob("*.html")}
+    assert written == generated_pages()
     for command in COMMANDS:
         assert (site / "reference" / "generated" / f"command-{command}.html").exists()
     mining = (site / "reference" / "generated" / "settings-mine.html").read_text()
