@@ -108,9 +108,9 @@ def _keys(dataset: Dataset, options: Options) -> ExitCode:
 def _sample(dataset: Dataset, options: Options) -> None:
     from trackmill.pipeline.inspect.overlay import draw_sample
     from trackmill.pipeline.inspect.table import print_tables, sample_parts
-    from trackmill.pipeline.shards.reader import read_sample
+    from trackmill.pipeline.shards.reader import read_sample, whole_key
 
-    sample = read_sample(dataset, options.key)
+    sample = read_sample(dataset, whole_key(dataset, options.key))
     if options.overlay:
         publish_bytes(options.overlay, draw_sample(sample, more=_more(dataset, options)))
         print(f"wrote {redact(options.overlay)}", file=sys.stderr)

@@ -224,27 +224,35 @@ def open_dataset(url: str, keep_damaged: bool = False, by_manifest: bool = False
 
 
 def read_sample(dataset: Dataset, key: str) -> Sample:
-    """One sample by its key, or by a part of key or URI that no other row holds, in one ranged read.
+    """One sample by its key, in one ranged read.
 
     Raises:
-        UnknownKey: no sample has the key, or several hold that part.
+        UnknownKey: no sample has the key.
         BadShard: the bytes at its place are not that sample.
         OSError: the shard could not be read.
     """
     row = dataset.find(key)
-    if row is None:
-        alike = list(itertools.islice(dataset.search(key), 4)) if key else []
-        if len(alike) == 1:
-            row = dataset.find(alike[0][0])
-        elif alike:
-            shown = ", ".join(found for found, _, _ in alike[:3]) + (", ..." if len(alike) > 3 else "")
-            raise UnknownKey(f"{redact(dataset.url)}: several samples hold {key!r}: {shown}; --keys lists all")
     if row is None:
         keys = (found for table in dataset.rows.tables(_KEY) for found in table["key"].to_pylist())
         raise UnknownKey(f"{redact(dataset.url)}: no sample {key!r}" + _nearest(key, keys))
     if row.status != "ok":
         raise UnknownKey(f"{redact(dataset.url)}: {key!r} was {row.status}, not stored: {row.reason}")
     return read_row(dataset, row)
+
+
+def whole_key(dataset: Dataset, part: str) -> str:
+    """The key that is meant by a part of a key or URI, if no other row holds it; what names none comes back as it is.
+
+    Raises:
+        UnknownKey: several rows hold that part.
+    """
+    if not part or dataset.find(part) is not None:
+        return part
+    alike = list(itertools.islice(dataset.search(part), 4))
+    if len(alike) > 1:
+        shown = ", ".join(key for key, _, _ in alike[:3]) + (", ..." if len(alike) > 3 else "")
+        raise UnknownKey(f"{redact(dataset.url)}: several samples hold {part!r}: {shown}; --keys lists all")
+    return alike[0][0] if alike else part
 
 
 def read_row(dataset: Dataset, row: ReceiptRow) -> Sample:
