@@ -24,8 +24,8 @@ from trackmill.pipeline.shards.verify import verify
 LOOK_S = 0.1
 PATIENCE_S = 8.0
 """An event comes after so long even without progress: a run in trouble gets no rest."""
-RESIGN_S = 20.0
-"""An event whose victims do not exist (yet) is left out after so long."""
+RESIGN_S = 4.0
+"""An event that is due, and whose victims do not exist (yet), gives way to the next after so long."""
 STALL_S = 420.0
 """Nobody dies and nothing is done for so long: the run hangs."""
 QUICK_ENDS = 25
@@ -58,6 +58,7 @@ class Round:
         self._units = self._units_at_event = self._ends_in_a_row = 0
         self._event: Event | None = None
         self._event_at = self._moved_at = time.monotonic()
+        self._due_since = 0.0
         self._jobs = self._make_jobs()
         self._driver = self._jobs[0]
         self._left = list(self._jobs)
@@ -177,11 +178,13 @@ class Round:
         """Let the next event happen, if it is time to."""
         if self._event is None:
             self._event, self._event_at = next(self._setting.events), time.monotonic()
-            self._units_at_event = self._units
-        waited = time.monotonic() - self._event_at
-        if self._units - self._units_at_event < self._event.gap and waited < PATIENCE_S:
+            self._units_at_event, self._due_since = self._units, 0.0
+        now = time.monotonic()
+        if self._units - self._units_at_event < self._event.gap and now - self._event_at < PATIENCE_S:
             return
-        if self._happen(self._event) or waited > RESIGN_S or not self._possible(self._event.kind):
+        self._due_since = self._due_since or now
+        resigns = now - self._due_since > RESIGN_S or not self._possible(self._event.kind)
+        if self._happen(self._event) or resigns:
             self._event = None
 
     def _possible(self, kind: str) -> bool:
