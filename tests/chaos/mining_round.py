@@ -24,7 +24,7 @@ from trackmill.pipeline.shards.verify import verify
 LOOK_S = 0.1
 PATIENCE_S = 8.0
 """An event comes after so long even without progress: a run in trouble gets no rest."""
-RESIGN_S = 4.0
+RESIGN_S = 1.5
 """An event that is due, and whose victims do not exist (yet), gives way to the next after so long."""
 STALL_S = 420.0
 """Nobody dies and nothing is done for so long: the run hangs."""
