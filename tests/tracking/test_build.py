@@ -87,6 +87,6 @@ def test_help_and_settings_need_no_torch() -> None:
     done = run(["--video", "tests/tracking", "--detections", "masa", "--output", "out/never"])
     assert done.returncode == 2
     assert "neither pictures nor a video" in done.stderr
-    done = run(["--video", "contact_sheet.jpg", "--detections", "masa", "--output", "out/never"])
+    done = run(["--video", "docs/pictures/contact_sheet.jpg", "--detections", "masa", "--output", "out/never"])
     assert done.returncode == 2
     assert 'pip install -e ".[masa]"' in done.stderr
