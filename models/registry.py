@@ -165,7 +165,7 @@ DETECTORS: dict[str, Entry] = {
     ),
     "ultralytics": Entry(
         target="trackmill.models.detectors.ultralytics_detector:UltralyticsDetector",
-        summary="ultralytics:MODEL, of the package ultralytics (AGPL-3.0), where you have installed it",
+        summary="ultralytics:MODEL, of ultralytics (AGPL-3.0), where it is installed",
         argument="model",
         argument_is_folder=True,
     ),

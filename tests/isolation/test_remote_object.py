@@ -20,6 +20,12 @@ from trackmill.pipeline.isolation.remote_object import RemoteObject
 LIMITS = Limits(memory_bytes=300 << 20, seconds=60)
 
 
+@pytest.fixture(autouse=True)
+def nobody_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children that other tests of this process have left idle are nobody's here: only four are kept."""
+    monkeypatch.setattr(process, "_idle", [])
+
+
 @pytest.fixture
 def remote() -> Iterator[RemoteObject]:
     made = RemoteObject(Reader, (), LIMITS)

@@ -164,7 +164,7 @@ def test_stopping_politely(tmp_path: Path) -> None:
 
 def test_plan_only_writes_nothing(everything: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    printed = mine("--input", everything, "--output", output, "--plan-only", "--usd-per-gpu-hour", 2, *INLINE)
+    printed = mine("--input", everything, "--output", output, "--plan-only", "--usd-per-cpu-hour", 2, *INLINE)
     for word in ("GPU-hours", "shards", "USD", "units", "s a frame"):
         assert word in printed
     assert not output.exists()

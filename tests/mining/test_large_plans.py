@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.benchmarks.scale import in_a_process
-from trackmill.pipeline.mining import plan_files, prepare
+from trackmill.pipeline.mining import plan_files, planning, prepare
 from trackmill.pipeline.mining.plan import Plan, extend, read_plan, store_plan
 from trackmill.pipeline.mining.plan_files import SCHEMA
 from trackmill.pipeline.mining.settings import ShardSettings, mine_config
@@ -108,7 +108,7 @@ def plan_of(monkeypatch: pytest.MonkeyPatch, output: str, names: list[str], obje
             claiming, "list_lots", lambda url: iter([Lot([f"{url}/{url[-2:]}{name}" for name in names], sizes)])
         )
         if objects:
-            patched.setattr(prepare, "only_new", lambda *arguments: None)
+            patched.setattr(planning, "only_new", lambda *arguments: None)
         config = mine_config({"source": "images", "proposer": "graph"}, "test")
         return prepare.prepare_mining(config, ["s3://bucket/in", "s3://bucket/also"], output).plan
 

@@ -20,6 +20,7 @@ from tests.make_media import make_pictures
 from trackmill.jobs.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
+KINDS = (".py", ".toml", ".j2", ".js", ".html", ".css", ".svg")
 PACKAGES = ("jobs", "models", "pipeline", "schemas")
 TIMEOUT_S = 500
 
@@ -74,7 +75,7 @@ def test_it_holds_all_that_is_needed_and_nothing_else(wheel: Path) -> None:
     ours = {"trackmill/__init__.py", "trackmill/__main__.py", "trackmill/py.typed"}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*"):
-            if path.suffix in (".py", ".toml", ".j2"):
+            if path.suffix in KINDS and "__pycache__" not in path.parts:
                 ours.add(f"trackmill/{path.relative_to(ROOT)}")
     assert {name for name in names if ".dist-info/" not in name} == ours
     assert "trackmill/jobs/recipes/masa_lite0.toml" in ours

@@ -20,6 +20,7 @@ from trackmill.pipeline.sidecars.settings import SidecarRunSettings, with_run
 from trackmill.pipeline.sidecars.worker import PartWorker
 from trackmill.pipeline.workers.decisions import Decisions
 from trackmill.pipeline.workers.inflight import InFlight, peek_note
+from trackmill.pipeline.workers.prices import Prices
 from trackmill.pipeline.workers.task import StorageFailed
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
@@ -89,9 +90,9 @@ def test_a_forecast_times_a_few_samples_and_writes_nothing(tmp_path: Path) -> No
     root = make_dataset(str(tmp_path / "set")).root
     request = request_sidecar("b", PRODUCER, {})
     made = prepare_sidecar(root, request, SidecarRunSettings(executor="inline"), store=False)
-    forecast = forecast_sidecar(made, 2.0)
+    forecast = forecast_sidecar(made, Prices(gpu=2.0))
     assert (forecast.items, forecast.frames, forecast.units, forecast.failed) == (5, 14, 2, 0)
-    assert 0 < forecast.num_bytes < 100_000 and forecast.seconds > 0 and forecast.price == 0
+    assert 0 < forecast.num_bytes < 100_000 and forecast.seconds > 0 and forecast.price is None
     assert forecast.lines()[0] == "plan       5 samples, 14 frames, 2 units"
     assert not Path(root, "sidecars").exists()
 

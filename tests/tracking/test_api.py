@@ -186,7 +186,7 @@ def test_mistakes_leave_the_tracker_as_it_was(image: Any, detections: Any, messa
     ("arguments", "settings", "message"),
     [
         (("masa_r5",), {}, "did you mean .masa_r50"),
-        ((ColourModel(),), {"tracker": "sort"}, "tracker 'sort': known are tao"),
+        ((ColourModel(),), {"tracker": "sorts"}, "tracker 'sorts': known are tao"),
         ((ColourModel(),), {"match_score_th": 0.5}, "match_score_thr"),
         ((ColourModel(),), {"device": "cuda:99"}, "device 'cuda:99'"),
         ((ColourModel(),), {"tracker": make_tracker(), "match_score_thr": 0.5}, "match_score_thr"),
