@@ -79,6 +79,7 @@ def test_hugging_face_datasets(
     assert all(len(record["frames"]) == len(found[record["key"]]) for record in records)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_ray_data(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
