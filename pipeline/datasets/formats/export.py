@@ -128,7 +128,8 @@ def _write(
                 progress(1)
             if not writer.counts["samples"]:
                 why = "; ".join(f"{count:,} {what}" for what, count in boxes.left_out.items()) or "there are no samples"
-                raise InputError(f"nothing to write: {why} were left out" if boxes.left_out else why)
+                mend = "; --boxes proposals writes what mining proposed, --boxes NAME a sidecar"
+                raise InputError(f"nothing to write: {why} were left out{mend}" if boxes.left_out else why)
             writer.finish()
         finally:
             writer.close()
