@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from trackmill.pipeline.tracking.image_table import ImageTable
     from trackmill.pipeline.tracking.run import TrackingResult, TrackingStopped
     from trackmill.pipeline.tracking.videos import Video
-    from trackmill.pipeline.tracking.writers import TrackWriter
+    from trackmill.pipeline.tracking.writers import TrackSink
 
 T = TypeVar("T")
 
@@ -78,6 +78,7 @@ def add_options(p: JobParser) -> None:
         help="when the video has ended, join what looks alike before anything is written; settings: offline.*",
     )
     add("--save-video", action="store_true", help="write an mp4 with boxes, masks, ids and trails")
+    add("--show", action="store_true", help="the same in a window, while it is tracked; q stops")
     add("--labels", key="draw.labels")
     add("--masks", action="store_true", help="segment what is tracked with SAM's decoder (masa_sam_*)")
     add("--min-score", type=float, metavar="X", help="leave out detections below it; default: as the detector says")
@@ -94,7 +95,8 @@ def add_options(p: JobParser) -> None:
     part = "a frame number as in the results (250), or seconds (12.5s)"
     add("--start", type=moment, metavar="WHEN", help=f"first frame that is tracked: {part}; numbers stay as they are")
     add("--end", type=moment, metavar="WHEN", help="last frame that is tracked; with seconds, the last one before them")
-    add("--batch", type=positive, default=8, metavar="N", help="frames that the model gets at once (default 8)")
+    at_once = "frames that the model gets at once (default 8; of a stream 1, so that no frame waits for others)"
+    add("--batch", type=positive, metavar="N", help=at_once)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto: a GPU where there is one)")
 
 
@@ -114,14 +116,23 @@ def run(options: Options) -> ExitCode:
     if "coco" in options.format and "tao" in options.format:
         raise InputError("--format: coco and tao both write NAME.json; choose one, or run twice")
     check_order(options.start, options.end)
-    if options.labels and not options.save_video:
-        raise InputError("--labels: stand in the video; give --save-video too")
+    if options.labels and not (options.save_video or options.show):
+        raise InputError("--labels: stand in the video; give --save-video or --show too")
+    if options.offline and options.tracker in MOTION_RULES:
+        raise InputError(
+            f"--offline joins what looks alike, and --tracker {options.tracker} looks at nothing: leave --offline out, "
+            f"or take a rule by appearance ({', '.join(PRESETS)})"
+        )
 
     from trackmill.pipeline.storage.output_folder import check_output_folder
     from trackmill.pipeline.storage.scratch import sweep_scratch
     from trackmill.pipeline.tracking.build import check_detections_of_several
     from trackmill.pipeline.tracking.videos import choose_videos
 
+    if options.show:
+        from trackmill.pipeline.tracking.window import check_screen
+
+        check_screen()
     check_output_folder(output, (), "--output")
     videos = choose_videos(options.video, options.name)
     several = len(videos) > 1
@@ -247,6 +258,7 @@ def track_one(
     from trackmill.pipeline.tracking.frames import open_frames
     from trackmill.pipeline.tracking.offline import track_offline
     from trackmill.pipeline.tracking.run import TrackingStopped, track_video
+    from trackmill.pipeline.tracking.streams import is_stream
     from trackmill.pipeline.tracking.timing import StageTimes, TrackingProgress
 
     def again() -> FrameReader:
@@ -255,6 +267,7 @@ def track_one(
         return reopened
 
     reader, from_file = ready.reader, ready.from_file
+    batch = options.batch or (1 if is_stream(ready.video.url) else 8)
     times = StageTimes()
     progress = TrackingProgress(reader.num_frames, times, video=which)
     writers = make_writers(options, output, reader, model, ready.table, config)
@@ -266,12 +279,12 @@ def track_one(
                 model,
                 writers,
                 config.offline,
-                batch_size=options.batch,
+                batch_size=batch,
                 times=times,
                 progress=progress,
             )
         else:
-            result = track_video(reader, model, writers, batch_size=options.batch, times=times, progress=progress)
+            result = track_video(reader, model, writers, batch_size=batch, times=times, progress=progress)
     except TrackingStopped as stopped:
         progress.close()
         note_partial(reader, stopped)
@@ -300,13 +313,14 @@ def make_writers(
     model: VideoModel,
     table: ImageTable | None,
     config: TrackConfig,
-) -> list[TrackWriter]:
-    """One for each file that is asked for."""
+) -> list[TrackSink]:
+    """One for each file that is asked for, and the window."""
     from trackmill.pipeline.tracking.video_writer import VideoWriter
+    from trackmill.pipeline.tracking.window import Window
     from trackmill.pipeline.tracking.writers import CocoWriter, MotWriter, ParquetWriter
 
     names, ids = model.names, model.category_ids
-    writers: list[TrackWriter] = []
+    writers: list[TrackSink] = []
     try:
         for form in dict.fromkeys(options.format):
             url = join(output, f"{reader.name}.{SUFFIXES[form]}")
@@ -318,6 +332,8 @@ def make_writers(
                 writers.append(CocoWriter(url, reader.name, names, ids, table, bare=form == "tao"))
         if options.save_video:
             writers.append(VideoWriter(join(output, f"{reader.name}.mp4"), reader.fps, config.draw, reader.begin_s))
+        if options.show:
+            writers.append(Window(reader.name, config.draw))
     except BaseException:
         for writer in writers:
             writer.abandon()

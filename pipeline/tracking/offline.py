@@ -21,7 +21,7 @@ from trackmill.pipeline.tracking.frames import FrameReader
 from trackmill.pipeline.tracking.run import TrackingResult, track_video
 from trackmill.pipeline.tracking.timing import StageTimes
 from trackmill.pipeline.tracking.two_stage import TwoStage
-from trackmill.pipeline.tracking.writers import TrackWriter
+from trackmill.pipeline.tracking.writers import TrackSink
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.tracking import SourceFrame, TrackedObjects
@@ -127,7 +127,7 @@ def track_offline(
     reader: FrameReader,
     again: Callable[[], FrameReader],
     model: VideoModel,
-    writers: Sequence[TrackWriter],
+    writers: Sequence[TrackSink],
     settings: OfflineSettings,
     *,
     batch_size: int = 8,

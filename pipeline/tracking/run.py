@@ -10,7 +10,7 @@ from trackmill.pipeline.storage.scratch import naming
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.frames import FrameReader
 from trackmill.pipeline.tracking.timing import StageTimes
-from trackmill.pipeline.tracking.writers import TrackWriter
+from trackmill.pipeline.tracking.writers import TrackSink
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
@@ -52,7 +52,7 @@ class TrackingStopped(KeyboardInterrupt):
 def track_video(
     reader: FrameReader,
     model: VideoModel,
-    writers: Sequence[TrackWriter],
+    writers: Sequence[TrackSink],
     *,
     batch_size: int = 8,
     times: StageTimes | None = None,
@@ -103,11 +103,11 @@ def track_video(
     return result
 
 
-def _keep(writers: Sequence[TrackWriter]) -> list[str]:
+def _keep(writers: Sequence[TrackSink]) -> list[str]:
     return [url for url in (writer.keep() for writer in writers) if url]
 
 
-def _abandon(writers: Sequence[TrackWriter]) -> list[str]:
+def _abandon(writers: Sequence[TrackSink]) -> list[str]:
     for writer in writers:
         writer.abandon()
     return []

@@ -28,7 +28,29 @@ from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 _ROWS_AT_ONCE = 8192
 
 
-class TrackWriter(ABC):
+class TrackSink(ABC):
+    """Takes frames with their tracks, in their order: a file that is written, or a window that shows them."""
+
+    url: str = ""
+    """Where the result goes; "" where none is kept."""
+
+    @abstractmethod
+    def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
+        """Take the next frame, also one without objects."""
+
+    def finish(self) -> str:
+        """The video has ended: return the URL of the result, "" where there is none."""
+        return ""
+
+    def keep(self) -> str:
+        """The run was stopped: return the URL of what there is so far, "" where there is nothing."""
+        return ""
+
+    def abandon(self) -> None:  # noqa: B027  a window leaves nothing
+        """The run failed: leave nothing behind."""
+
+
+class TrackWriter(TrackSink):
     """Takes frames in their order. What it writes goes to a scratch file, which gets its name when it is complete.
 
     The file of a run that was stopped is called `NAME.partial.txt`, so that nobody takes it for a whole one. Where
@@ -53,10 +75,6 @@ class TrackWriter(ABC):
         """Where the result of a run that was stopped goes: the next run takes it away."""
         stem, _, suffix = self.url.rpartition(".")
         return f"{stem}.partial.{suffix}"
-
-    @abstractmethod
-    def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
-        """Take the next frame, also one without objects."""
 
     def finish(self) -> str:
         """Put the file in its place, and return its URL; "" where there is nothing to put there.
@@ -106,7 +124,7 @@ class TrackWriter(ABC):
             os.link(self._scratch, partial)
             self._shown = os.stat(partial)
 
-    def _write_end(self) -> None:  # noqa: B027  lines of text need none
+    def _write_end(self) -> None:
         """Write what follows the last frame."""
 
     @abstractmethod

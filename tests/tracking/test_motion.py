@@ -119,6 +119,11 @@ def test_what_is_said_of_a_model_is_refused(
     assert "sort links boxes by their motion and needs no model; leave it out" in capsys.readouterr().err
 
 
+def test_offline_mode_is_refused_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--video", "none.mp4", "--output", "out", "--tracker", "sort", "--offline"]) == 2
+    assert "--offline joins what looks alike, and --tracker sort looks at nothing" in capsys.readouterr().err
+
+
 def test_detections_inside_a_model_are_refused() -> None:
     with pytest.raises(InputError, match="lies inside a model, and --tracker sort loads none"):
         make_video_model(model=None, detections="masa", tracker="sort")
