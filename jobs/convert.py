@@ -180,7 +180,7 @@ Converting changes none of this: read the terms of the source before you pass th
 """
 
 
-JOB = Job(name="convert", description=__doc__, add_options=add_options, run=run)
+JOB = Job(name="convert", description=__doc__, add_options=add_options, run=run, extra="masa")
 main = JOB.main
 
 if __name__ == "__main__":

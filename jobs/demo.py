@@ -110,6 +110,7 @@ JOB = Job(
     resolve=settings,
     example="steps=200",
     goes_on="the same command goes on from here",
+    extra="masa",
 )
 main = JOB.main
 

@@ -197,6 +197,7 @@ JOB = Job(
     settings="trackmill.pipeline.evaluation.request:Options",
     resolve=settings,
     example="max_detections=300",
+    extra="masa",
 )
 main = JOB.main
 

@@ -129,7 +129,7 @@ def _graph(source: ExportSource, size: tuple[int, int] | None) -> tuple[bytes, D
     return graph, compared
 
 
-JOB = Job(name="export", description=__doc__, add_options=add_options, run=run)
+JOB = Job(name="export", description=__doc__, add_options=add_options, run=run, extra="train")
 main = JOB.main
 
 if __name__ == "__main__":

@@ -259,6 +259,7 @@ JOB = Job(
     resolve=settings,
     example="min_iou=0.6",
     goes_on="nothing is lost: the same command goes on from here",
+    extra="masa",
 )
 main = JOB.main
 

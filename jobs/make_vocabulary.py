@@ -48,7 +48,7 @@ def run(options: Options) -> None:
     say(f"SHA-256 of vectors and names: {vocabulary.sha256}")
 
 
-JOB = Job(name="vocabulary", description=__doc__, add_options=add_options, run=run)
+JOB = Job(name="vocabulary", description=__doc__, add_options=add_options, run=run, extra="detic")
 main = JOB.main
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ JOB = Job(
     resolve=settings,
     example="bridge=1",
     goes_on="nothing is lost: the same command goes on from here",
+    extra="masa",
 )
 main = JOB.main
 

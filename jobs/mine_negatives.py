@@ -71,6 +71,7 @@ JOB = Job(
     resolve=settings,
     example="batch_size=16",
     goes_on="nothing is lost: the same command goes on from here",
+    extra="masa",
 )
 main = JOB.main
 

@@ -359,6 +359,7 @@ JOB = Job(
     resolve=settings,
     example="read.longest_side=512",
     goes_on="nothing is lost: the same command goes on from here",
+    extra="sam",
 )
 main = JOB.main
 

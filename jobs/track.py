@@ -378,6 +378,7 @@ JOB = Job(
     resolve=settings,
     example="tracker.match_score_thr=0.6",
     goes_on="run it again for all frames",
+    extra="masa",
 )
 main = JOB.main
 

@@ -242,6 +242,7 @@ JOB = Job(
     resolve=settings,
     example="optim.lr=0.02",
     goes_on="the same command goes on from the last checkpoint",
+    extra="train",
 )
 main = JOB.main
 

@@ -14,6 +14,7 @@ from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import note, raw_stream
 from trackmill.schemas.errors import InputError, MissingPackage
+from trackmill.schemas.install import install
 
 
 def add_options(p: JobParser) -> None:
@@ -54,7 +55,7 @@ def run(options: Options) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
-        raise MissingPackage('the viewer needs an extra: pip install -e ".[view]"') from error
+        raise MissingPackage(f"the viewer needs an extra: {install('view')}") from error
     from trackmill.pipeline.view.data_set import DataSetView
     from trackmill.pipeline.view.guard import new_token
     from trackmill.pipeline.view.results import ResultsView

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trackmill.models.outside import import_object
-from trackmill.schemas.errors import InputError
+from trackmill.models.weights.packaged_person import INSTALL
+from trackmill.schemas.errors import InputError, MissingPackage
+from trackmill.schemas.install import install
 
 if TYPE_CHECKING:
     import torch
@@ -55,9 +57,27 @@ class Entry:
     on_features: bool = False
     end_to_end: bool = False
 
+    @property
+    def advice(self) -> str:
+        """What to type where a package is missing, behind an error; "" where it needs no extra."""
+        if self.packaged:
+            return f"; it needs packages: {INSTALL}, and {install('masa')}"
+        return f"; it needs an extra: {install(self.extra)}" if self.extra else ""
+
     def load(self) -> Any:
-        """The module or class; see `import_object` for what is raised."""
-        return import_object(self.target, "the registry's")
+        """The module or class.
+
+        Raises:
+            MissingPackage: it imports a package that is not installed; says what to type.
+            ValueError, ImportError: see `import_object`.
+        """
+        try:
+            return import_object(self.target, "the registry's")
+        except ModuleNotFoundError as error:
+            # What is ours is never missing: then it is a mistake of ours.
+            if not self.advice or (error.name or "").partition(".")[0] == "trackmill":
+                raise
+            raise MissingPackage(f"{error}{self.advice}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

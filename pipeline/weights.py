@@ -274,6 +274,4 @@ def _built(
     except MissingPackage:
         raise
     except ImportError as error:
-        extra = choice.entry.extra
-        advice = f'; {choice.name} needs an extra: pip install -e ".[{extra}]"' if extra else f" (of {choice.name})"
-        raise MissingPackage(f"{error}{advice}") from error
+        raise MissingPackage(f"{error}{choice.entry.advice or f' (of {choice.name})'}") from error

@@ -17,11 +17,13 @@ from generate.schema_pages import schema_page
 from generate.settings_pages import settings_page
 from trackmill.jobs.main import COMMANDS
 from trackmill.models.registry import DETECTORS, MODELS, PROPOSERS, Entry
+from trackmill.models.weights.packaged_person import INSTALL
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.demo.settings import DemoSettings
 from trackmill.pipeline.mining.settings import MineConfig
 from trackmill.pipeline.tasks import TASKS
 from trackmill.pipeline.tracking.settings import TrackConfig
+from trackmill.schemas.install import install
 from trackmill.schemas.sample import json_schemas
 
 SETTINGS: dict[str, tuple[str, type[BaseModel]]] = {
@@ -104,7 +106,9 @@ def parts_page() -> str:
 
 
 def _needs(entry: Entry) -> str:
-    return code(f'pip install -e ".[{entry.extra}]"') if entry.extra else "nothing more"
+    if entry.packaged:
+        return f"{code(INSTALL)}, {code(install('masa'))}"
+    return code(install(entry.extra)) if entry.extra else "nothing more"
 
 
 def exit_codes_page() -> str:

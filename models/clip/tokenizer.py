@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trackmill.models.weights.errors import MissingPackage
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.install import install
 from trackmill.schemas.names import shortened
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = "open_clip"
 _ALONE = "trackmill_open_clip_tokenizer"
-_MISSING = 'names of classes need CLIP\'s tokenizer: pip install -e ".[detic]"'
+_MISSING = f"names of classes need CLIP's tokenizer: {install('detic')}"
 
 
 def tokenize(texts: Sequence[str], context: int = 77) -> torch.Tensor:

@@ -89,7 +89,8 @@ class UltralyticsDetector(Detector):
         except ImportError as error:
             raise MissingPackage(
                 f"ultralytics:{config.model} needs the package ultralytics ({error}), which is under {LICENCE}: if "
-                "that suits you, pip install ultralytics"
+                "that suits you, pip install ultralytics (beside another opencv wheel with --no-deps, and then what it "
+                "says is missing)"
             ) from None
         try:
             model = load(config.model)

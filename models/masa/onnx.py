@@ -18,6 +18,7 @@ from trackmill.models.masa.heads import ROI_SIZE, NormedConvolution, roi_levels
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.variants import Variant
 from trackmill.schemas.errors import InputError, MissingPackage
+from trackmill.schemas.install import install
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -33,7 +34,7 @@ FIXED_ONLY = ("swin_b_window7", "swin_b_window12")
 _MAX_BYTES = (2 << 30) - (16 << 20)
 """Limit of the weights: an ONNX file is one protobuf message of at most 2 GiB, of which 16 MiB are for the graph."""
 
-_NEEDED = 'ONNX needs more packages: pip install -e ".[export]"'
+_NEEDED = f"ONNX needs more packages: {install('export')}"
 
 
 class OnnxEmbedder(nn.Module):

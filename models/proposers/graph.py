@@ -26,6 +26,7 @@ from trackmill.models.proposers.regions import REASONS, Labels, find_regions, ga
 from trackmill.schemas.boxes import clip_boxes, nms
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import MissingPackage
+from trackmill.schemas.install import install
 from trackmill.schemas.masks import mask_box, resize_cropped
 from trackmill.schemas.media import Frame, ProposalSet
 
@@ -106,7 +107,7 @@ class GraphProposer(Proposer):
             return config.model_copy(update={"backend": "skimage" if _find_ximgproc() is None else "opencv"})
         if config.backend == "opencv" and _find_ximgproc() is None:
             raise MissingPackage(
-                'graph.backend = "opencv" needs cv2.ximgproc: pip install -e ".[opencv]" (it must be the only opencv '
+                f'graph.backend = "opencv" needs cv2.ximgproc: {install("opencv")} (it must be the only opencv '
                 'wheel in the environment), or choose backend = "skimage"'
             )
         return config

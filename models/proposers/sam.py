@@ -18,6 +18,7 @@ from trackmill.models.proposers.base import Proposer, WeightsSettings
 from trackmill.models.proposers.refusals import count_refusals, show_refusals
 from trackmill.schemas.boxes import Boxes, clip_boxes, empty_boxes
 from trackmill.schemas.errors import InputError, MissingPackage
+from trackmill.schemas.install import install
 from trackmill.schemas.masks import CroppedMask, mask_box
 from trackmill.schemas.media import Frame, ProposalSet
 
@@ -251,4 +252,4 @@ def _load_model(variant: str, state_dict: Mapping[str, torch.Tensor]) -> Sam:
 
 
 def _missing(package: Any) -> MissingPackage:
-    return MissingPackage(f'SAM needs an extra: pip install -e ".[sam]" (not found: {package})')
+    return MissingPackage(f"SAM needs an extra: {install('sam')} (not found: {package})")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from trackmill.models.sam.segmenter import Decoded, Features, PreparedImage, ResizeChain, ResizeStage
 from trackmill.schemas.errors import InputError, MissingPackage
+from trackmill.schemas.install import install
 
 _BACKBONES = {
     "sam2.1_hiera_tiny": (96, [1, 2, 7, 2]),
@@ -226,7 +227,7 @@ def _classes(family: str) -> tuple[Any, Any]:
         return Sam2Model, Sam2ImageProcessor
     except ImportError as error:
         raise MissingPackage(
-            f'{family.upper()} needs an extra: pip install -e ".[sam2]", with transformers 5 or newer ({error})',
+            f"{family.upper()} needs an extra: {install('sam2')}, with transformers 5 or newer ({error})",
             name="transformers",
         ) from error
 

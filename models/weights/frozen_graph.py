@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trackmill.models.weights.errors import BadWeights, MissingPackage
+from trackmill.schemas.install import install_package
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +46,7 @@ def read_float_constants(path: Path, sha256: str, advice: str) -> dict[str, NDAr
     try:
         from tensorboard.compat.proto.graph_pb2 import GraphDef
     except ImportError as error:
-        raise MissingPackage("a frozen graph is read by tensorboard: pip install tensorboard") from error
+        raise MissingPackage(f"a frozen graph is read by tensorboard: {install_package('tensorboard')}") from error
     if not path.is_file():
         raise FileNotFoundError(f"no frozen graph at {path}: {advice}")
     if path.stat().st_size > MAX_GRAPH_BYTES:

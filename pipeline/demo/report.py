@@ -18,6 +18,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from trackmill.pipeline.demo.chains import ChainCounts, show_chains
+from trackmill.pipeline.demo.outcome import lanes, read_given, read_seen
 from trackmill.pipeline.demo.settings import DemoSettings
 from trackmill.pipeline.evaluation.report.html_parts import MEANINGS
 from trackmill.pipeline.inspect.overlay import draw_frame
@@ -30,6 +31,9 @@ from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.pipeline.training.telemetry.plot import as_line, draw, tick_label
 
 SCORES = ("HOTA", "AssA", "IDF1", "IDSW", "DetA")
+VIDEO_RULES = {"trained": "appearance", "bytetrack": "ByteTrack"}
+"""Folder of its results, and what the page calls it."""
+VIDEO_SCORES = ("IDF1", "AssA", "IDSW", "DetA")
 LINKING = ("rank1@5", "rank1@20", "rank1@50", "mAP@20", "AssA")
 _CURVES = {
     "loss": "contrast between the regions of a batch",
@@ -70,6 +74,27 @@ class _Bar:
 
 
 @dataclass(frozen=True, slots=True)
+class _Rule:
+    """What one rule made of the people in the real video, as text."""
+
+    name: str
+    found: str
+    identities: str
+    kept: str
+    scores: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _People:
+    """The people in the real video, and what became of them."""
+
+    number: int
+    boxes: int
+    rules: list[_Rule]
+    lanes: Markup
+
+
+@dataclass(frozen=True, slots=True)
 class _Film:
     """A video; `data` is its data URI, empty where it is only linked."""
 
@@ -97,6 +122,7 @@ def write_report(
         BadShard: a mined sample is damaged.
     """
     untrained, trained, linking = (_json(root, name) for name in ("untrained", "trained", "association"))
+    people = _people(root)
     rows = [row for row in read_lines(join(run, "metrics.jsonl")) if "step" in row]
     environment = Environment(
         loader=PackageLoader("trackmill.pipeline.demo", "."),
@@ -108,7 +134,9 @@ def write_report(
     dataset = open_dataset(join(root, "mined"))
     page = environment.get_template("report.html.j2").render(
         settings=settings,
-        bars=_bars(untrained, trained, linking),
+        people=people,
+        people_scores=VIDEO_SCORES,
+        bars=_bars(linking),
         run=basename(run),
         chains=[_chains(root, name, title, most) for name, title, most in _CHAINS],
         verdict=verdict(linking),
@@ -160,26 +188,34 @@ def _json(root: str, name: str) -> dict[str, Any]:
     return dict(orjson.loads(read_bytes(join(root, "scores", f"{name}.json"))))
 
 
-def _bars(
-    untrained: Mapping[str, Any], trained: Mapping[str, Any], linking: Mapping[str, Any]
-) -> list[tuple[str, str, list[_Bar]]]:
-    """The three comparisons on top: what, what that means, one bar untrained and one trained."""
-    against = linking["settings"]["against"]["metrics"]
-    rows = [
-        ("HOTA", "how well boxes are found and keep their identity", untrained["metrics"], trained["metrics"], "HOTA"),
-        ("IDF1", "share of boxes that carry the right identity", untrained["metrics"], trained["metrics"], "IDF1"),
-        ("rank-1", "the most similar box 20 frames later is the same object", against, linking["metrics"], "rank1@20"),
-    ]
+def _people(root: str) -> _People:
+    """Of the real video: who was annotated, and what each rule made of them."""
+    seen = read_seen(join(root, "video", "bikes", "gt", "gt.txt"))
+    rules, given = [], []
+    for rule, name in VIDEO_RULES.items():
+        each = read_given(seen, join(root, "video_tracks", rule, "bikes.txt"))
+        metrics = _json(root, f"video_{rule}")["metrics"]
+        kept = f"{each.kept} of {len(seen.people)}"
+        scores = tuple(_percent(metrics.get(score)) for score in VIDEO_SCORES)
+        rules.append(_Rule(name, f"{each.found} of {len(seen.rows)}", f"{each.num_identities}", kept, scores))
+        given.append((name, each))
+    num_frames = len(_json(root, "video_trained")["timelines"]["bikes"]["TP"])
+    return _People(len(seen.people), len(seen.rows), rules, lanes(seen, given, num_frames))
+
+
+def _bars(linking: Mapping[str, Any]) -> list[tuple[str, str, list[_Bar]]]:
+    """The comparisons of embeddings: what, what that means, one bar untrained and one trained."""
+    before, after = linking["settings"]["against"]["metrics"], linking["metrics"]
     return [
         (
-            title,
-            meaning,
+            f"rank-1, {gap} frames apart",
+            f"the most similar box {gap} frames later is the same object",
             [
                 _Bar("untrained", _percent(before.get(key)), _width(before.get(key))),
                 _Bar("trained", _percent(after.get(key)), _width(after.get(key))),
             ],
         )
-        for title, meaning, before, after, key in rows
+        for gap, key in ((50, "rank1@50"), (20, "rank1@20"))
     ]
 
 
@@ -269,8 +305,8 @@ def _thumbnails(root: str) -> list[tuple[str, str, str]]:
 
 
 def _films(root: str, settings: DemoSettings) -> list[tuple[str, list[_Film]]]:
-    """Films by heading: the real video, then each photograph with both models."""
-    wanted = [("bikes", [("trained", "video_tracks/bikes.mp4")])]
+    """Films by heading: the real video by each rule, then each photograph with both models."""
+    wanted = [("bikes", [(name, f"video_tracks/{rule}/bikes.mp4") for rule, name in VIDEO_RULES.items()])]
     wanted += [
         (name, [(model, f"tracks/{model}/{name}.mp4") for model in ("untrained", "trained")])
         for name in settings.photographs

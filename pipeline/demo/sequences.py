@@ -12,10 +12,11 @@ from PIL import Image
 
 from trackmill.pipeline.demo.camera import FPS, HEIGHT, WIDTH, camera_path, enlarged, take
 from trackmill.pipeline.demo.objects import DemoDetections, Truth, detect, find_objects, truth
+from trackmill.pipeline.demo.people import people
 from trackmill.pipeline.media.videos import VideoReader
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import join, open_for_seeking, read_bytes
-from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.publish import publish_bytes, remove
 from trackmill.schemas.errors import InputError
 
 VIDEO_STRIDE = 2
@@ -42,6 +43,7 @@ def write_camera_sequence(photograph: str, folder: str, frames: int, seed: int) 
     picture = enlarged(Image.open(io.BytesIO(read_bytes(photograph))))
     objects = find_objects(np.asarray(picture))
     rng = np.random.default_rng([seed, zlib.crc32(folder.rstrip("/").rsplit("/", 1)[-1].encode())])
+    remove(join(folder, "img1"))  # a longer sequence may have been there
     path = camera_path(picture.width, picture.height, frames, rng)
     rows = truth(objects, path)
     if not rows:
@@ -55,7 +57,12 @@ def write_camera_sequence(photograph: str, folder: str, frames: int, seed: int) 
 
 
 def write_video_sequence(video: str, folder: str, frames: int) -> int:
-    """Every second frame of a real video as a sequence of pictures alone: whoever tracks has to find the objects.
+    """Every second frame of the packaged video, and who can be seen in them; whoever tracks has to find the people.
+
+    Args:
+        video: URL of the packaged video that `trackmill.pipeline.demo.people` describes.
+        folder: URL of the sequence; its last part is the sequence's name.
+        frames: length.
 
     Returns:
         The number of frames; less than asked for where the video is shorter.
@@ -64,6 +71,7 @@ def write_video_sequence(video: str, folder: str, frames: int) -> int:
         BadItem: the video cannot be decoded.
         OSError: could not be read or written.
     """
+    remove(join(folder, "img1"))  # a longer sequence may have been there
     number, height, width = 0, 0, 0
     with open_for_seeking(video) as handle:
         reader = VideoReader(handle, redact(video), max_pixels=_MAX_PIXELS, longest_side=_ANY_SIDE)
@@ -75,6 +83,7 @@ def write_video_sequence(video: str, folder: str, frames: int) -> int:
                 _write_picture(folder, number, frame.image)
         finally:
             reader.close()
+    publish_bytes(join(folder, "gt", "gt.txt"), _truth_text(people(number, VIDEO_STRIDE)))
     _write_seqinfo(folder, number, fps, width, height)
     return number
 

@@ -32,5 +32,10 @@ class DemoSettings(Settings):
         description="Packaged photographs that the camera looks at. They are kept out of mining and training.",
     )
     frames: int = Field(60, ge=2, description="Frames of each of these sequences, 10 a second.")
-    video_frames: int = Field(80, ge=1, description="Frames of the real video that are tracked, every second one.")
+    video_frames: int = Field(
+        110, ge=20, description="Frames of the real video that are tracked, every second one; before 16 nobody comes."
+    )
+    video_match: float = Field(
+        0.6, ge=-1, le=1, description="Cosine from which a box of the real video continues a track (scaletrack_lite0)."
+    )
     long_side: int = Field(320, ge=32, description="Pixels at which the model looks at frames; the camera's own width.")

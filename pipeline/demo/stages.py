@@ -19,6 +19,7 @@ from trackmill.pipeline.demo.settings import DemoSettings
 from trackmill.pipeline.sources.packaged import packaged_media
 from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.tracking.motion import MotionRule
 from trackmill.pipeline.training.telemetry.curves import write_curves
 from trackmill.schemas.config import ConfigError, digest
 from trackmill.schemas.errors import MissingPackage
@@ -31,7 +32,8 @@ PARTS, PEOPLE = "parts", "people"
 _NOT_IN_KEYS = {"recipe", "chains"}
 """Settings that commands name, and that there were none of when some people's stages were done."""
 MODELS = ("untrained", "trained")
-
+MOTION = "bytetrack"
+"""Links people in the real video by where they go, for comparison."""
 
 RULES = {
     "masa_lite0": ("--tracker", "tao", "--set", "tracker.max_distance=-1", "--set", "tracker.memo_tracklet_frames=60"),
@@ -145,7 +147,7 @@ def run_stage(demo: Demo, number: int, run: Callable[[Command], None]) -> float:
 
     Raises:
         ConfigError: what an earlier stage makes is missing; says how to get it.
-        MissingPackage: the packaged person detector is not installed; says what to type.
+        MissingPackage: the packaged person detector, or the rules by motion, are not installed; says what to type.
         ValueError, OSError, ImportError: see the stage's parts.
     """
     stage = STAGES[number]
@@ -154,6 +156,7 @@ def run_stage(demo: Demo, number: int, run: Callable[[Command], None]) -> float:
             raise ConfigError(f"stage {stage.name} needs what stage {before.name} makes: run that first")
     if not is_packaged():
         raise MissingPackage(f"the demonstration finds people with {DEFAULT_DETECTOR}: {INSTALL}")
+    MotionRule(MOTION)
     begin = time.monotonic()
     commands = stage.commands(demo)
     stage.prepare(demo)
@@ -242,9 +245,21 @@ def _track(demo: Demo) -> list[Command]:
         for name in demo.settings.photographs:
             given = ["--detections", join(demo.sequence(name), "det", "det.txt"), *RULES[demo.settings.recipe]]
             commands.append(_track_one(demo, model, demo.sequence(name), demo.at("tracks", model), given))
-    video = ["--detections", DEFAULT_DETECTOR]
-    commands.append(_track_one(demo, "trained", demo.at("video", VIDEO), demo.at("video_tracks"), video))
-    return commands
+    return [*commands, *_track_video(demo)]
+
+
+def _track_video(demo: Demo) -> list[Command]:
+    """By appearance, and by motion alone."""
+    video = demo.at("video", VIDEO)
+    rules = list(RULES[demo.settings.recipe])
+    if demo.settings.recipe == "scaletrack_lite0":
+        rules += ["--set", f"tracker.match_threshold={demo.settings.video_match:g}"]
+    found = ["--detections", DEFAULT_DETECTOR]
+    by_motion = ("--video", video, *found, "--tracker", MOTION, "--output", demo.at("video_tracks", MOTION))
+    return [
+        _track_one(demo, "trained", video, demo.at("video_tracks", "trained"), [*found, *rules]),
+        Command("track", (*by_motion, "--save-video")),
+    ]
 
 
 def _track_one(demo: Demo, model: str, sequence: str, output: str, rules: list[str]) -> Command:
@@ -264,7 +279,21 @@ def _evaluate(demo: Demo) -> list[Command]:
     linking = ["--benchmark", "association", "--gt", truths, "--long-side", str(demo.settings.long_side)]
     linking += ["--embeddings", demo.settings.recipe, "--weights", demo.weights, "--against", demo.settings.recipe]
     linking += ["--against-weights", UNTRAINED, "--out", demo.at("scores", "association.json")]
-    return [*commands, Command("evaluate", tuple(linking))]
+    commands.append(Command("evaluate", tuple(linking)))
+    for rule in ("trained", MOTION):
+        page, scores = demo.at("scores", f"video_{rule}.html"), demo.at("scores", f"video_{rule}.json")
+        video = (
+            "--gt",
+            demo.at("video"),
+            "--results",
+            demo.at("video_tracks", rule),
+            "--output",
+            scores,
+            "--html",
+            page,
+        )
+        commands.append(Command("evaluate", ("--benchmark", "mot15", *video, "--pictures", demo.at("video"))))
+    return commands
 
 
 def _report(demo: Demo) -> None:
@@ -305,21 +334,22 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="track",
-        summary="Photographs kept out of mining, seen by a moving camera, with the untrained and the trained model; "
-        "and a real video, with the packaged person detector.",
+        summary="People in a real video, whom a packaged detector finds, by appearance and by motion alone; and "
+        "photographs kept out of mining, seen by a moving camera, with the untrained and the trained model.",
         prepare=_write_sequences,
         commands=_track,
         finish=_nothing,
-        result=lambda demo: demo.at("video_tracks", f"{VIDEO}.mp4"),
-        typical_s=100,
+        result=lambda demo: demo.at("video_tracks", MOTION, f"{VIDEO}.mp4"),
+        typical_s=115,
     ),
     Stage(
         name="evaluate",
-        summary="Both against the camera's exact boxes, and their embeddings against each other.",
+        summary="The people against what was annotated by hand; the camera's views against exact boxes, and "
+        "embeddings against each other.",
         prepare=_nothing,
         commands=_evaluate,
         finish=_nothing,
-        result=lambda demo: demo.at("scores", "association.json"),
+        result=lambda demo: demo.at("scores", f"video_{MOTION}.json"),
         typical_s=40,
     ),
     Stage(

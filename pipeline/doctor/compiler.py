@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trackmill.pipeline.doctor.asking import ask_program
 from trackmill.pipeline.doctor.finding import Finding, Level
+from trackmill.schemas.install import install, install_package
 
 _OPERATOR = "deepspeed_shm_comm"
 """The one that ranks on CPUs use; those for GPUs are PyTorch's own here."""
@@ -25,7 +26,7 @@ def check_compiler(has_gpu: bool = False) -> list[Finding]:
         installed = f"DeepSpeed {version('deepspeed')}"
     except PackageNotFoundError:
         said = 'DeepSpeed is not installed; the recipes run with engine.name = "torch", and ZeRO wants the extra'
-        return [Finding(about="deepspeed", level=Level.NOTE, said=f'{said}: pip install -e ".[deepspeed]"')]
+        return [Finding(about="deepspeed", level=Level.NOTE, said=f"{said}: {install('deepspeed')}")]
     folder = extensions_folder()
     built = sorted(folder.rglob(f"{_OPERATOR}*.so")) if folder.is_dir() else []
     if built:
@@ -35,7 +36,9 @@ def check_compiler(has_gpu: bool = False) -> list[Finding]:
         said = f"{installed}; its operator for CPUs is compiled at the first use (1 to 3 minutes), into {folder}"
         return [Finding(about="deepspeed", said=said)]
     said = f"{installed}, but {' and '.join(lacks)} cannot be found, and its operator for CPUs is not built"
-    mend = "apt install g++ python3-dev; pip install ninja; or take the image for training, which has it built"
+    mend = (
+        f"apt install g++ python3-dev; {install_package('ninja')}; or take the image for training, which has it built"
+    )
     return [Finding(about="deepspeed", level=Level.NOTE if has_gpu else Level.WARNING, said=said, mend=mend)]
 
 

@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 import trackmill
 from trackmill.pipeline.doctor.finding import Finding, Level
+from trackmill.schemas.install import install, install_package
 
 WEIGHTY = ("ray", "torch", "torchvision", "deepspeed", "pyarrow", "numpy", "transformers", "albumentations", "av")
 """Packages whose other versions change results, formats or how a cluster talks; of others a difference is a note."""
@@ -110,8 +111,7 @@ def _against_pins(there: Mapping[str, str], pins: Path | None) -> Iterator[Findi
             about="pins",
             level=Level.WARNING,
             said=f"other versions than Trackmill is tested with: {_some(weighty)}",
-            mend="pip install --constraint constraints.txt with the same extras as before; all machines of a cluster "
-            "need the same",
+            mend=f"{install('THE,SAME,EXTRAS,AS,BEFORE')}; all machines of a cluster need the same",
         )
     elif other:
         yield Finding(about="pins", level=Level.NOTE, said=f"other versions than pinned: {_some(other.values())}")
@@ -127,7 +127,7 @@ def _several_opencv(there: Mapping[str, str]) -> Iterator[Finding]:
             about="opencv",
             level=Level.WARNING,
             said=f"{' and '.join(wheels)} write the same module over each other",
-            mend=f"pip uninstall {' '.join(wheels)}, then pip install opencv-contrib-python-headless",
+            mend=f"pip uninstall {' '.join(wheels)}, then {install_package('opencv-contrib-python-headless')}",
         )
 
 
@@ -145,7 +145,7 @@ def _extras(there: Mapping[str, str]) -> Iterator[Finding]:
     if of_extra:
         said = f"here: {', '.join(whole) or 'none'}"
         if lacking:
-            said += f'; not here: {", ".join(lacking)} (pip install -e ".[{lacking[0]}]" adds one)'
+            said += f"; not here: {', '.join(lacking)} ({install('EXTRA')} adds one)"
         yield Finding(about="extras", said=said)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trackmill.models.masa.model import Masa
 from trackmill.schemas.errors import JobError, MissingPackage
+from trackmill.schemas.install import install
 
 TOLERANCE = 1e-3
 """Largest allowed difference, as a share of the largest value: float32 rounding through a hundred layers is a hundred
@@ -18,7 +19,7 @@ times smaller in trained models, and errors in the graph are far larger."""
 COUNTS = (7, 0, 1)
 """Number of boxes in each batch."""
 
-_NEEDED = 'ONNX Runtime is missing: pip install -e ".[export]"'
+_NEEDED = f"ONNX Runtime is missing: {install('export')}"
 
 
 @dataclass(frozen=True, kw_only=True)

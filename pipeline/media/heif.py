@@ -8,6 +8,7 @@ import threading
 from PIL import Image, features
 
 from trackmill.pipeline.media.errors import BadItem
+from trackmill.schemas.install import install, install_package
 
 _PLUG_INS = ("pi_heif", "pillow_heif")
 """The first decodes only, without the GPL encoder that the wheels of the second carry; either will do."""
@@ -34,7 +35,7 @@ def is_heic(head: bytes, name: str) -> bool:
     brands = {head[8:12], *(head[place : place + 4] for place in range(16, length, 4))}
     if brands & _AVIF_BRANDS:
         if not features.check("avif"):
-            raise BadItem(f"{name}: an AVIF picture, which this Pillow cannot read: pip install -U 'pillow>=11.3'")
+            raise BadItem(f"{name}: an AVIF picture, which this Pillow cannot read: {install_package('-U pillow')}")
         return False
     if not brands & _BRANDS:
         return False
@@ -51,4 +52,4 @@ def _register(name: str) -> None:
         except ImportError:
             continue
         return
-    raise BadItem(f'{name}: a HEIC picture, which needs an extra: pip install -e ".[heic]"')
+    raise BadItem(f"{name}: a HEIC picture, which needs an extra: {install('heic')}")

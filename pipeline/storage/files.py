@@ -27,6 +27,7 @@ from trackmill.pipeline.storage.secrets.signed_urls import is_signed, with_signa
 from trackmill.pipeline.storage.whole_objects import can_get_whole, get_whole, too_large
 from trackmill.pipeline.storage.windows import from_window
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
+from trackmill.schemas.install import install
 
 T = TypeVar("T")
 log = logging.getLogger("trackmill")
@@ -170,7 +171,7 @@ def filesystem(url: str) -> tuple[Any, str]:
             fs, path = _as_it_is(protocol, opened) if "::" in opened else fsspec.core.url_to_fs(opened)
     except ImportError as error:
         extra = _INSTALL.get(protocol)
-        advice = f'pip install -e ".[{extra}]"' if extra else str(error)
+        advice = install(extra) if extra else str(error)
         raise MissingPackage(f"{redact(url)} needs another package: {advice}") from error
     except OSError as error:  # ftp:// and its like connect at once
         raise StorageError(f"{redact(url)}: its server cannot be reached ({error.strerror or error})") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trackmill.pipeline.storage.names import existing_path
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
+from trackmill.schemas.install import install
 from trackmill.schemas.names import shortened
 from trackmill.schemas.published import BadWeights
 
@@ -64,7 +65,7 @@ def _from_hub(model: str, revision: str) -> Path:
         from huggingface_hub.errors import HFValidationError
     except ImportError as error:
         raise MissingPackage(
-            f'models of the hub need an extra: pip install -e ".[hf]" ({error})', name="huggingface_hub"
+            f"models of the hub need an extra: {install('hf-detectors')} ({error})", name="huggingface_hub"
         ) from error
     try:
         patterns = [f"*{kind}" for kind in _KINDS]

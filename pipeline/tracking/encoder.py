@@ -27,9 +27,9 @@ log = logging.getLogger("trackmill")
 class AppearanceEncoder:
     """Describes the objects in boxes by vectors of unit length: the cosine of two says how alike two objects look.
 
-    It is called in three ways, each of which gives the same numbers: `encoder(image, boxes)`, as trackers call a plain
-    function; `extract_embeddings(detections, frame)`, as with `reid` and supervision; `get_features(boxes, image)`, as
-    in boxmot.
+    It is called in four ways, each of which gives the same numbers: `encoder(image, boxes)`, as trackers call a plain
+    function; `extract_embeddings(detections, frame)`, as with `reid` and supervision; `extract_features(frame,
+    detections)`, as DeepSORT of `trackers` 2.0 asks; `get_features(boxes, image)`, as in boxmot.
 
     Args:
         model: a name of `trackmill.models.registry.MODELS` that embeds boxes, or `my_package.my_module:Class`; or an
@@ -103,6 +103,10 @@ class AppearanceEncoder:
 
     def extract_embeddings(self, detections: Any, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         """As `reid.ReIDModel.extract_embeddings`: supervision's detections first, then the frame."""
+        return self(frame, detections)
+
+    def extract_features(self, frame: NDArray[np.uint8], detections: Any) -> NDArray[np.float32]:
+        """As the feature extractor of DeepSORT in `trackers` 2.0: the frame first, then supervision's detections."""
         return self(frame, detections)
 
     def get_features(self, boxes: Any, image: NDArray[np.uint8]) -> NDArray[np.float32]:

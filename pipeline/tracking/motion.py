@@ -19,6 +19,7 @@ from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.timing import StageTimes
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError, MissingPackage
+from trackmill.schemas.install import install, install_package
 from trackmill.schemas.names import nearest, shortened
 from trackmill.schemas.tracking import NO_IDENTITY, SourceFrame, TrackedObjects
 
@@ -33,7 +34,10 @@ MOTION_RULES = {
 SEES_PICTURES = frozenset({"botsort"})
 """The others warn when they are given one."""
 
-INSTALL = 'pip install -e ".[motion]"'
+INSTALL = (
+    f"{install('motion')}; or, where another opencv wheel is installed already: "
+    f"{install_package('supervision pydeprecate')} && {install_package('--no-deps trackers')}"
+)
 """`trackers` asks for the wheel opencv-python, which must not lie beside another opencv wheel."""
 
 _PLAIN = (bool, int, float, str)

@@ -31,6 +31,7 @@ from trackmill.pipeline.training.saved_checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.telemetry import require_packages
 from trackmill.schemas.config import ConfigError
 from trackmill.schemas.errors import MissingPackage, StorageError
+from trackmill.schemas.install import install
 
 RESUME = ("auto", "never")
 
@@ -128,7 +129,7 @@ def prepare_training(
     if recipe.engine.name == "deepspeed" and recipe.engine.zero_stage == 3 and task.without_zero_3:
         raise ConfigError(f"engine.zero_stage = 3: {task.without_zero_3}; set it to 2")
     if recipe.engine.name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
-        raise MissingPackage('engine deepspeed needs a package that is not installed: pip install -e ".[deepspeed]"')
+        raise MissingPackage(f"engine deepspeed needs a package that is not installed: {install('deepspeed')}")
     built = BuiltTask(task=task, module=task.build(recipe.seed)) if start is None and build else None
     module = built.module if built is not None else outline(task, recipe.seed)
     parameters = count_parameters(module)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from trackmill.pipeline.demo.objects import MIN_SIDE, MIN_VISIBLE, Truth, detect
+from trackmill.pipeline.demo.people import NUM_PEOPLE, people
 from trackmill.pipeline.demo.sequences import write_camera_sequence, write_video_sequence
 from trackmill.pipeline.evaluation.readers.mot_layout import find_sequences
 from trackmill.pipeline.sources.packaged import packaged_media
@@ -128,3 +129,16 @@ def test_every_second_frame_of_a_video(tmp_path: Path) -> None:
     reader = open_frames(str(tmp_path / "bikes"), ReadLimits())
     assert (reader.num_frames, reader.fps) == (4, 12.5)
     assert not (tmp_path / "bikes" / "det").exists()
+    assert not (tmp_path / "bikes" / "gt" / "gt.txt").read_bytes(), "nobody is there yet"
+
+
+def test_who_is_in_the_video() -> None:
+    rows = people(125, 2)
+    assert {row.identity for row in rows} == set(range(1, NUM_PEOPLE + 1))
+    assert all(0 <= row.box[0] < row.box[2] <= 640 and 0 <= row.box[1] < row.box[3] <= 272 for row in rows)
+    assert len({(row.frame, row.identity) for row in rows}) == len(rows)
+    # The van is before the cyclist from frame 83 to 103 of the video.
+    cyclist = [row.frame for row in rows if row.identity == 2]
+    assert max(np.diff(cyclist)) == 11 and not any(42 <= frame <= 51 for frame in cyclist)
+    every = {row.frame: row.box for row in people(250, 1) if row.identity == 1}
+    assert every[30] == (165, 0, 384, 272) and every[31] == (178.5, 0, 397, 272)

@@ -33,7 +33,8 @@ def test_what_was_mined_before_there_were_chains_is_done_still() -> None:
         "steps": 30,
         "train": [],
         "frames": 60,
-        "video_frames": 80,
+        "video_frames": 110,
+        "video_match": 0.6,
         "photographs": ["astronaut", "coffee", "hubble_deep_field", "motorcycle_left"],
         "long_side": 320,
     }
@@ -54,7 +55,9 @@ def test_another_recipe_trains_anew_and_in_a_folder_of_its_own() -> None:
         trained = next(command.arguments for command in commands if command.job == "train")
         assert each.settings.recipe in trained and any(word.endswith("chains=parts") for word in trained)
         video = [c.arguments for c in commands if c.job == "track" and "ssdlite-person" in c.arguments]
-        assert len(video) == 1 and "out/video/bikes" in video[0]
+        assert len(video) == 2 and all("out/video/bikes" in each for each in video)
+        by_appearance, by_motion = video
+        assert each.weights in by_appearance and "--model" not in by_motion and "bytetrack" in by_motion
 
 
 def test_seconds_that_are_left(tmp_path: Path) -> None:
@@ -105,12 +108,9 @@ def test_a_strip_shows_the_chain_from_its_first_frame_to_its_last() -> None:
 
 
 def test_bars_are_as_wide_as_their_numbers() -> None:
-    untrained = {"metrics": {"HOTA": 50.04, "IDF1": None}}
-    trained = {"metrics": {"HOTA": 61.26, "IDF1": 70.0}}
-    linking = {"settings": {"against": {"metrics": {"rank1@20": 97.0}}}, "metrics": {"rank1@20": 100.0}}
-    bars = _bars(untrained, trained, linking)
-    assert [title for title, _, _ in bars] == ["HOTA", "IDF1", "rank-1"]
+    before, after = {"rank1@50": 50.04, "rank1@20": None}, {"rank1@50": 61.26, "rank1@20": 100.0}
+    bars = _bars({"settings": {"against": {"metrics": before}}, "metrics": after})
+    assert [title for title, _, _ in bars] == ["rank-1, 50 frames apart", "rank-1, 20 frames apart"]
     values = [[(bar.model, bar.value, bar.width) for bar in pair] for _, _, pair in bars]
     assert values[0] == [("untrained", "50.0", "50.0"), ("trained", "61.3", "61.3")]
-    assert values[1] == [("untrained", "–", "0.0"), ("trained", "70.0", "70.0")]
-    assert values[2][1] == ("trained", "100.0", "100.0")
+    assert values[1] == [("untrained", "–", "0.0"), ("trained", "100.0", "100.0")]

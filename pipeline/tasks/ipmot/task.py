@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -38,6 +39,8 @@ from trackmill.pipeline.tasks.variant_changes import chosen_variant
 from trackmill.pipeline.tasks.weight_sources import require_weights
 from trackmill.pipeline.weights import read_weights
 from trackmill.schemas.config import ConfigError, Settings
+from trackmill.schemas.errors import MissingPackage
+from trackmill.schemas.install import install
 
 
 class IpMotTask(Task):
@@ -77,6 +80,8 @@ class IpMotTask(Task):
         self._model, self._clips, self._objects = model, clips, objects
         self._loss, self._trackbook, self._evaluation = loss, trackbook, evaluation
         self._passing = pass_settings(matching, loss)
+        if importlib.util.find_spec("albumentations") is None:
+            raise MissingPackage(f"clips are changed by albumentations 2.0.8: {install('train')}")
         self._iterations: int | None = None
         self._variant = chosen_variant(model.variant, model.changes, VARIANTS)
         if not (objects.masklets or objects.chains):

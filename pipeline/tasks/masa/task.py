@@ -28,6 +28,7 @@ from trackmill.pipeline.tasks.weight_sources import require_weights
 from trackmill.pipeline.weights import read_weights
 from trackmill.schemas.config import ConfigError, Settings
 from trackmill.schemas.errors import MissingPackage
+from trackmill.schemas.install import install
 
 
 class MasaTask(Task):
@@ -77,7 +78,7 @@ class MasaTask(Task):
             require_weights(f"model.{key}", getattr(model, key), (IMAGENET,))
         self._frozen = frozen_parts(self._variant, model.freeze, self._loss)
         if importlib.util.find_spec("albumentations") is None:
-            raise MissingPackage('views need albumentations 2.0.8: type pip install -e ".[train]"')
+            raise MissingPackage(f"views need albumentations 2.0.8: {install('train')}")
 
     def build(self, seed: int, read_weights: bool = True) -> MasaTraining:
         """See `Task.build`."""

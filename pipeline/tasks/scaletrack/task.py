@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -26,6 +27,8 @@ from trackmill.pipeline.tasks.scaletrack.settings import LossSection, ModelSetti
 from trackmill.pipeline.tasks.weight_sources import require_weights
 from trackmill.pipeline.weights import read_weights
 from trackmill.schemas.config import ConfigError, Settings
+from trackmill.schemas.errors import MissingPackage
+from trackmill.schemas.install import install
 
 
 class ScaleTrackTask(Task):
@@ -60,6 +63,8 @@ class ScaleTrackTask(Task):
         self._model, self._clips, self._objects = model, clips, objects
         self._loss, self._evaluation = loss, evaluation
         self._variant = find_variant(model)
+        if importlib.util.find_spec("albumentations") is None:
+            raise MissingPackage(f"clips are changed by albumentations 2.0.8: {install('train')}")
         if loss.kind == "pairwise" and clips.frames != 2:
             raise ConfigError(
                 f"clips.frames = {clips.frames}: pairwise compares the two frames of a clip, so set clips.frames = 2"

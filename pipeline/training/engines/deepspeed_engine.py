@@ -39,6 +39,7 @@ from trackmill.pipeline.training.engines.optimiser import (
 from trackmill.pipeline.training.engines.precision import LossScale, prepare_numerics
 from trackmill.pipeline.training.engines.statistics import RunningStatistics
 from trackmill.schemas.errors import MissingPackage
+from trackmill.schemas.install import install
 
 
 class DeepSpeedEngine:
@@ -322,7 +323,7 @@ def _import_deepspeed(device: torch.device) -> Any:
         import deepspeed
     except ImportError as error:
         raise MissingPackage(
-            'engine.name = "deepspeed" needs an extra: pip install -e ".[deepspeed]"; or set it to "torch"'
+            f'engine.name = "deepspeed" needs an extra: {install("deepspeed")}; or set it to "torch"'
         ) from error
     return deepspeed
 

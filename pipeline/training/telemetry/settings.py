@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from trackmill.pipeline.metrics.settings import MetricsSettings
 from trackmill.schemas.errors import MissingPackage
+from trackmill.schemas.install import install
 
 
 class TelemetrySettings(MetricsSettings):
@@ -50,6 +51,6 @@ def require_packages(settings: TelemetrySettings) -> None:
     for package, extra, asked, off in wanted:
         if asked and importlib.util.find_spec(package) is None:
             raise MissingPackage(
-                f'telemetry.{package} needs a package that is not installed: pip install -e ".[{extra}]" '
+                f"telemetry.{package} needs a package that is not installed: {install(extra)} "
                 f"(or telemetry.{package} = {off})"
             )
