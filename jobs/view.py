@@ -30,7 +30,7 @@ def add_options(p: JobParser) -> None:
 
 def port(text: str) -> int:
     """The type of `--port`."""
-    if not text.isdecimal() or int(text[:6]) > 65535:
+    if not text.isdecimal() or len(text) > 5 or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text[:20]!r} is no port: 0 to 65535")
     return int(text)
 

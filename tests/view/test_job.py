@@ -49,9 +49,9 @@ def test_it_prints_its_address_and_serves_until_it_is_stopped(tmp_path: Path, nu
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert view.main([str(tmp_path / "nothing")]) == ExitCode.MISTAKE
     assert "no data set here" in capsys.readouterr().err
-    for port in ("65536", "-1", "http"):
+    for port in ("65536", "-1", "http", "000000070000", "9" * 5000):
         assert view.main([str(tmp_path), f"--port={port}"]) == ExitCode.MISTAKE
-        assert "is no port" in capsys.readouterr().err
+        assert f"{port[:20]!r} is no port: 0 to 65535" in capsys.readouterr().err
 
 
 def test_without_the_extra_it_says_what_to_type(
