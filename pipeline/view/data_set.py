@@ -172,6 +172,7 @@ class _Opened:
             "sources": _most(totals.sources),
             "reasons": _most(totals.reasons),
             "damaged": [shown(what) for _, what in dataset.damaged[:_MOST_LISTED]],
+            "num_damaged": len(dataset.damaged),
             "sidecars": self._listed_sidecars(),
             "colours": {
                 "proposals": css(PROPOSAL),

@@ -79,8 +79,15 @@ const counted = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "
 const colourOf = (layer) => about.colours[layer] ?? about.colours.sidecar;
 
 function complain(error, where = $("fault")) {
-  where.textContent = error ? error.message : "";
+  const text = error ? error.message : "";
+  if (where.textContent !== text) where.textContent = text; // what stays is not read aloud again
   where.hidden = !error;
+}
+
+// What is wrong with the data set itself, which is to be seen whatever else goes well; null where nothing is.
+function damage() {
+  if (!about?.damaged.length) return null;
+  return new Error(`${counted(about.num_damaged, "receipt")} cannot be read: ${about.damaged[0]}`);
 }
 
 // --- drawing a frame ---
@@ -260,16 +267,16 @@ async function load(card) {
 }
 
 function showPage() {
-  const set_aside = address().status !== "ok";
-  for (const element of document.querySelectorAll(".only-ok")) element.hidden = set_aside;
-  for (const element of document.querySelectorAll(".only-quarantined")) element.hidden = address().status !== "quarantined";
-  $("grid").hidden = set_aside;
+  const { status } = address();
+  const set_aside = status !== "ok";
+  for (const element of document.querySelectorAll(ONLY.join())) element.hidden = element.matches(notOf(status));
+  const nothing = page.complete && !page.rows.length;
+  $("grid").hidden = set_aside && !nothing;
   $("aside-rows").hidden = !set_aside || !page.rows.length;
   drawn = drawn.filter((view) => view.zoomed);
   seen.disconnect();
   const cards = set_aside ? [] : page.rows.map(cardOf);
-  const nothing = make("p", { class: "empty" }, about.samples ? "Nothing passes these filters." : "No sample is there yet.");
-  $("grid").replaceChildren(...(cards.length || !page.complete ? cards : [nothing]));
+  $("grid").replaceChildren(...(nothing ? [make("p", { class: "empty" }, whyNothing(status))] : cards));
   cards.forEach((card) => seen.observe(card));
   const cells = (row) => [row.error_class, row.reason, row.uri].map((text) => make("td", {}, text));
   $("aside-rows").tBodies[0].replaceChildren(...(set_aside ? page.rows : []).map((row) => make("tr", {}, ...cells(row))));
@@ -281,12 +288,16 @@ function showPage() {
   $("next").disabled = end >= page.found && page.complete;
 }
 
+function whyNothing(status) {
+  if (page.found) return `This page lies behind the last one; there are ${number(page.found)} in all.`;
+  if (about.statuses[status]) return "Nothing passes these filters.";
+  if (status === "ok") return about.going ? "No sample is there yet." : "No sample is stored here.";
+  return about.counted ? `Nothing was ${status}.` : "What was set aside stands in receipts, and there are none here.";
+}
+
 async function search(values) {
   const turn = ++asked;
-  const begin = Number(values.begin) || 0;
-  const filters = { ...values, begin, count: PAGE };
-  delete filters.key;
-  delete filters.row;
+  const filters = filtersOf(values);
   $("results").setAttribute("aria-busy", "true");
   try {
     do {
@@ -295,7 +306,7 @@ async function search(values) {
       page = { ...found, filters: JSON.stringify(filters) };
       showPage();
     } while (!page.complete && page.rows.length < PAGE);
-    complain(null);
+    complain(damage());
   } catch (error) {
     if (turn === asked) complain(error);
   } finally {
@@ -305,8 +316,23 @@ async function search(values) {
 
 // --- the address: filters, page, and the sample that is enlarged ---
 
+const ONLY = [".only-ok", ".only-quarantined"]; // parts of the page that belong to one status alone
+const notOf = (status) => ONLY.filter((part) => part !== `.only-${status}`).join();
+
 function address() {
   return { status: "ok", ...Object.fromEntries(new URLSearchParams(location.hash.slice(1))) };
+}
+
+// What is asked for at an address. Filters whose fields are hidden for its status decide nothing; they stay in the
+// address, for when their fields are seen again.
+function filtersOf(values) {
+  const filters = { ...values, begin: Number(values.begin) || 0, count: PAGE };
+  delete filters.key;
+  delete filters.row;
+  for (const field of $("filters").elements) {
+    if (field.name && field.closest(notOf(values.status))) delete filters[field.name];
+  }
+  return filters;
 }
 
 function go(changes) {
@@ -324,22 +350,22 @@ async function follow() {
     if (element.type === "radio") element.checked = element.value === values.status;
     else if (element.name && document.activeElement !== element) element.value = values[element.name] ?? "";
   }
-  const { key, row, ...filters } = values;
-  const wanted = JSON.stringify({ ...filters, begin: Number(filters.begin) || 0, count: PAGE });
-  if (page.filters !== wanted) await search(filters);
-  if (key) await enlarge(key, row ?? -1);
+  if (page.filters !== JSON.stringify(filtersOf(values))) await search(values);
+  const { key, row = -1 } = address(); // by now perhaps another one
+  if (key) await enlarge(key, row);
   else if ($("zoom").open) $("zoom").close();
 }
 
 // --- one sample, large ---
 
 const zoom = { sample: null, view: null, playing: 0 };
+let moved = Promise.resolve(); // the step to a neighbour that is under way
 
 async function enlarge(key, row) {
+  $("zoom-key").textContent = key;
   if (zoom.sample?.key === key && $("zoom").open) return;
   stop();
   if (!$("zoom").open) $("zoom").showModal();
-  $("zoom-key").textContent = key;
   complain(null, $("zoom-fault"));
   try {
     const sample = await ask("sample", { row, key });
@@ -356,6 +382,7 @@ async function enlarge(key, row) {
     showLineage(sample);
     await showFrame(0);
   } catch (error) {
+    if (address().key !== key) return;
     zoom.sample = null;
     $("stage").replaceChildren();
     $("lineage").replaceChildren();
@@ -388,16 +415,25 @@ function showLineage(sample) {
   $("lineage").replaceChildren(...parts);
 }
 
-// The neighbour of the sample on this page, or on the page before or after.
-async function neighbour(step) {
-  const place = page.rows.findIndex((row) => row.key === zoom.sample?.key || row.key === address().key);
+// One step after the other, however quickly keys are pressed: the next page may have to be fetched between two of them.
+function neighbour(step) {
+  moved = moved.then(() => move(step)).catch((error) => complain(error, $("zoom-fault")));
+}
+
+// To the neighbour of the sample on this page, or on the page before or after. The address says which sample is wanted;
+// the one that is shown may still be an older one.
+async function move(step) {
+  const { key } = address();
+  if (!key) return; // closed meanwhile
+  const place = page.rows.findIndex((row) => row.key === key);
   let next = page.rows[place + step];
   if (!next && place >= 0) {
     const begin = page.begin + step * PAGE;
     if (begin < 0 || (step > 0 && $("next").disabled)) return;
     await search({ ...address(), begin });
     next = page.rows[step > 0 ? 0 : page.rows.length - 1];
-    if (next) go({ begin, key: next.key, row: next.number });
+    if (next && page.begin === begin && address().key === key) go({ begin, key: next.key, row: next.number });
+    else await follow(); // closed meanwhile: the page is that of the address again
   } else if (next) {
     go({ key: next.key, row: next.number });
   }
@@ -511,7 +547,7 @@ function showAbout() {
   const offered = (list, all) => [make("option", { value: "" }, all), ...list.map(({ name, count }) => make("option", { value: name }, `${name} (${number(count)})`))];
   $("filters").elements.source.replaceChildren(...offered(about.sources, "all"));
   $("filters").elements.reason.replaceChildren(...offered(about.reasons, "all"));
-  if (about.damaged.length) complain(new Error(`${counted(about.damaged.length, "receipt")} cannot be read: ${about.damaged[0]}`));
+  complain(damage());
   showSwitches($("switches"));
 }
 
@@ -529,7 +565,6 @@ async function begin() {
 
 function filtersChanged() {
   const values = Object.fromEntries(new FormData($("filters")));
-  if (values.status !== "quarantined") values.reason = "";
   if (values.status === "ok") values.status = "";
   go({ ...values, begin: null });
 }
