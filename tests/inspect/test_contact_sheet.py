@@ -148,9 +148,11 @@ def test_a_damaged_sample_is_named_and_the_others_shown(tmp_path):
 
 
 def test_an_empty_set_and_tars_alone_have_sheets_too(tmp_path, dataset):
-    assert "0 of 0 samples" in contact_sheet(open_dataset(make_quarantined_only(tmp_path).root))
+    empty = contact_sheet(open_dataset(make_quarantined_only(tmp_path).root))
+    assert "0 of 0 samples" in empty
+    assert "No sample is stored here; what was quarantined stands below." in empty
     alone = contact_sheet(open_dataset(dataset.layout.shards))
-    assert alone.count("<article") == 5
+    assert alone.count("<article") == 5 and "No sample is stored" not in alone
 
 
 def make_quarantined_only(tmp_path):
