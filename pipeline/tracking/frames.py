@@ -13,7 +13,7 @@ import logging
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pydantic import Field
 
@@ -92,6 +92,11 @@ class FrameReader(ABC):
     def last_number(self) -> int:
         """Number of the last frame."""
         return self.num_frames
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Numbers of all frames, ascending; pictures may leave some out."""
+        return range(self.first_number, self.last_number + 1)
 
     def number_at(self, time_s: float) -> int:
         """Number of the first frame that is shown at `time_s` or later; one more than the last where there is none.
@@ -248,8 +253,8 @@ class PictureFrames(FrameReader):
         self._files = files
         self.file_names = {file: number - 1 for file, number in files}
 
-    def fit_rows(self, rows: Iterable[int], where: str) -> None:
-        """Number the frames as the rows of a MOTChallenge file do, where the pictures are not numbered from 1.
+    def shift_to(self, rows: Iterable[int], where: str) -> int:
+        """What is added to the number of a frame to get that of its rows in a MOTChallenge file, see `row_shift`.
 
         Args:
             rows: frame numbers of the file.
@@ -259,9 +264,16 @@ class PictureFrames(FrameReader):
             InputError: neither the numbers nor the places of the pictures fit; says what to do.
         """
         try:
-            shift = row_shift([number for _, number in self._files], rows)
+            return row_shift(self.numbers, rows)
         except FramesDoNotFit as error:
             raise InputError(f"{where}: {error}") from None
+
+    def fit_rows(self, rows: Iterable[int], where: str) -> None:
+        """Number the frames as the rows of a MOTChallenge file do, where the pictures are not numbered from 1.
+
+        Arguments and errors as in `shift_to`.
+        """
+        shift = self.shift_to(rows, where)
         if shift:
             first = self._files[0][0]
             log.warning("%s: the pictures begin with %s: it is frame 1, the next one 2, and so on", where, first)
@@ -276,6 +288,11 @@ class PictureFrames(FrameReader):
     def last_number(self) -> int:
         """See `FrameReader.last_number`."""
         return self._files[-1][1]
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """See `FrameReader.numbers`."""
+        return [number for _, number in self._files]
 
     def number_at(self, time_s: float) -> int:
         """See `FrameReader.number_at`."""

@@ -84,10 +84,14 @@ def make_results_app(data: ResultsView, token: str) -> ASGIApp:
         return _json(data.tracks(_number(request, "begin", 1), _number(request, "count", 1)))
 
     def frame(request: Request) -> Response:
-        jpeg = data.picture(_number(request, "number", 1))
+        jpeg = data.picture(_number(request, "number", 1)).jpeg
         return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
 
-    return _application("results", (about, tracks, frame), token)
+    def size(request: Request) -> Response:
+        picture = data.picture(_number(request, "number", 1))
+        return _json({"width": picture.width, "height": picture.height})
+
+    return _application("results", (about, tracks, frame, size), token)
 
 
 def _application(page: str, answers: Sequence[Callable[[Request], Response]], token: str) -> ASGIApp:
@@ -138,7 +142,9 @@ def _number(request: Request, name: str, default: int) -> int:
     if not text:
         return default
     try:
-        number = int(text[:20])
+        if len(text) > 20:  # the first digits alone would be another number
+            raise ValueError
+        number = int(text)
     except ValueError:
         raise _BadRequest(f"{name}: {text[:20]!r} is no whole number") from None
     if not -1 <= number <= _LARGEST:

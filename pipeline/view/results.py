@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from bisect import bisect_left
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,11 +17,13 @@ from trackmill.pipeline.formats.mot_text import MAX_TEXT_BYTES, MotRows, parse_m
 from trackmill.pipeline.inspect.thumbnails import jpeg_bytes, shown
 from trackmill.pipeline.media.drawing.palette import css, identity_colour
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.documents import MAX_DOCUMENT_BYTES
 from trackmill.pipeline.storage.files import canonical, exists, join, read_bytes
-from trackmill.pipeline.tracking.frames import FrameReader, ReadLimits, open_frames
+from trackmill.pipeline.tracking.frames import FrameReader, PictureFrames, ReadLimits, open_frames
 from trackmill.pipeline.view.cache import BoundedCache
+from trackmill.pipeline.view.moments import read_moments
 from trackmill.schemas.errors import InputError
+
+log = logging.getLogger("trackmill")
 
 GROUND_TRUTH = "ground truth"
 MAX_SIDES = 4
@@ -28,7 +32,15 @@ MAX_FRAMES = 100
 _MAX_BOXES = 1000
 _MAX_WIDTH = 1280
 _FRAME_BYTES = 128 << 20
-_MOST_MOMENTS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A frame as JPEG, perhaps made smaller, and the size in pixels that its boxes are in."""
+
+    jpeg: bytes
+    width: int
+    height: int
 
 
 class Tracks:
@@ -42,6 +54,9 @@ class Tracks:
     def __init__(self, rows: MotRows, scored: bool = False) -> None:
         kept = np.flatnonzero(rows.confidence != 0) if scored else np.arange(len(rows))
         order = kept[np.argsort(rows.frames[kept], kind="stable")]
+        self.url = redact(rows.url)
+        self.numbered: list[int] = np.unique(rows.frames).tolist()
+        """The frames that the file has rows of, also of what is left out, ascending."""
         self.frames: NDArray[np.int64] = rows.frames[order]
         self.ids, self.boxes, self.confidence = rows.ids[order], rows.boxes[order], rows.confidence[order]
 
@@ -72,7 +87,8 @@ class ResultsView:
         evaluation: the JSON that `trackmill evaluate --output` wrote, for its worst moments; "" for none.
 
     Raises:
-        InputError: nothing that can be shown, too many trackers, or a file that is none of tracks.
+        InputError: nothing that can be shown, too many trackers, a file that is none of tracks, or one whose frame
+            numbers go with no picture.
         OSError: storage failed.
     """
 
@@ -86,33 +102,43 @@ class ResultsView:
         if exists(gt):
             self._ground_truth = _tracks(gt, scored=True)
         self._reader: FrameReader = open_frames(self._url, ReadLimits())
-        first = self._reader.frame(self._reader.first_number).image
-        self._size = first.shape[1], first.shape[0]
+        self._moments: list[dict[str, Any]] | None = None
+        self._no_moments = ""
+        try:
+            truth = [] if self._ground_truth is None else [self._ground_truth]
+            _count_alike(self._reader, [*truth, *self.sides.values()])
+            if evaluation:
+                self._moments, self._no_moments = read_moments(evaluation, self._reader.name)
+        except BaseException:
+            self._reader.close()
+            raise
+        self._numbers = self._reader.numbers
         self._lock = threading.Lock()
-        self._frames: BoundedCache[int, bytes] = BoundedCache(_FRAME_BYTES, len)
-        self._moments = _moments(evaluation, self._reader.name) if evaluation else []
+        self._frames: BoundedCache[int, Picture] = BoundedCache(_FRAME_BYTES, lambda picture: len(picture.jpeg))
 
     def about(self) -> dict[str, Any]:
-        """What the head of the page shows."""
+        """What the head of the page shows; `numbers` of the frames only where some between the ends are missing."""
+        first, last = self._numbers[0], self._numbers[-1]
         return {
             "url": shown(redact(self._url)),
             "name": shown(self._reader.name),
             "fps": self._reader.fps,
-            "width": self._size[0],
-            "height": self._size[1],
-            "first": self._reader.first_number,
-            "last": self._reader.last_number,
+            "first": first,
+            "last": last,
+            "count": len(self._numbers),
+            "numbers": None if last - first + 1 == len(self._numbers) else list(self._numbers),
             "sides": [
                 {"name": shown(name), "boxes": len(tracks.ids), "tracks": len(np.unique(tracks.ids))}
                 for name, tracks in self.sides.items()
             ],
             "ground_truth": None if self._ground_truth is None else len(np.unique(self._ground_truth.ids)),
             "moments": self._moments,
+            "no_moments": self._no_moments,
         }
 
     def tracks(self, begin: int, count: int) -> dict[str, Any]:
-        """The boxes of frames `begin` to `begin + count`, at most `MAX_FRAMES`, of all sides and the ground truth."""
-        numbers = range(begin, begin + min(count, MAX_FRAMES))
+        """The boxes of all sides and the ground truth on frame `begin` and those behind it, at most `MAX_FRAMES`."""
+        place = bisect_left(self._numbers, begin)
         gt = self._ground_truth
         return {
             "frames": {
@@ -120,12 +146,12 @@ class ResultsView:
                     "sides": [tracks.of_frame(number) for tracks in self.sides.values()],
                     "gt": [] if gt is None else gt.of_frame(number),
                 }
-                for number in numbers
+                for number in self._numbers[place : place + max(0, min(count, MAX_FRAMES))]
             }
         }
 
-    def picture(self, number: int) -> bytes:
-        """A frame as JPEG, at most `_MAX_WIDTH` wide.
+    def picture(self, number: int) -> Picture:
+        """A frame, at most `_MAX_WIDTH` wide.
 
         Raises:
             InputError, BadItem: there is no such frame, or it cannot be decoded.
@@ -137,33 +163,39 @@ class ResultsView:
         """Free the decoder."""
         self._reader.close()
 
-    def _decoded(self, number: int) -> bytes:
+    def _decoded(self, number: int) -> Picture:
         with self._lock:  # one decoder
             image = Image.fromarray(self._reader.frame(number).image)
-        if image.width > _MAX_WIDTH:
-            image = image.resize((_MAX_WIDTH, max(1, round(image.height * _MAX_WIDTH / image.width))))
-        return jpeg_bytes(image)
+        width, height = image.size
+        if width > _MAX_WIDTH:
+            image = image.resize((_MAX_WIDTH, max(1, round(height * _MAX_WIDTH / width))))
+        return Picture(jpeg_bytes(image), width, height)
 
 
 def _tracks(url: str, scored: bool) -> Tracks:
     return Tracks(parse_mot_text(read_bytes(url, max_bytes=MAX_TEXT_BYTES), canonical(url)), scored)
 
 
-def _moments(url: str, sequence: str) -> list[dict[str, Any]]:
-    """The moments of one sequence out of an evaluation, the worst first."""
-    try:
-        values = orjson.loads(read_bytes(url, max_bytes=MAX_DOCUMENT_BYTES))
-        return [
-            {
-                "frame": int(moment["frame"]) + 1,
-                "said": shown(
-                    ", ".join(f"object {s['gt']}: {s['from']} becomes {s['to']}" for s in moment["switches"])
-                ),
-            }
-            for moment in values["moments"][:_MOST_MOMENTS]
-            if moment["sequence"] == sequence
-        ]
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{redact(url)}: not what trackmill evaluate --output writes ({type(error).__name__})"
-        ) from None
+def _count_alike(reader: FrameReader, files: list[Tracks]) -> None:
+    """Number pictures as the first file with rows does, and move the rows of files that count otherwise.
+
+    Trackers may call frames by the names of pictures where the ground truth counts from 1, or the other way round.
+
+    Raises:
+        InputError: the frames of a file go with no picture.
+    """
+    filled = [tracks for tracks in files if tracks.numbered]
+    if not isinstance(reader, PictureFrames) or not filled:
+        return
+    shift = reader.shift_to(filled[0].numbered, filled[0].url)
+    there = [number + shift for number in reader.numbers]
+    for tracks in filled[1:]:
+        # Rows before or behind the pictures are no sign of it, as of a sequence that was cut.
+        if np.isin(tracks.numbered, there).mean() >= 0.5:
+            continue
+        by = shift - reader.shift_to(tracks.numbered, tracks.url)
+        if by:
+            begin = tracks.numbered[0]
+            log.warning("%s: counts frames otherwise: its frame %d is frame %d here", tracks.url, begin, begin + by)
+            tracks.frames = tracks.frames + by
+    reader.fit_rows(filled[0].numbered, filled[0].url)

@@ -18,9 +18,10 @@ from tests.view.served import Served, running
 from trackmill.jobs import evaluate, view
 from trackmill.pipeline.media.drawing.palette import css, identity_colour
 from trackmill.pipeline.tracking.frames import open_frames
+from trackmill.pipeline.view import results as results_module
 from trackmill.pipeline.view.app import make_results_app
 from trackmill.pipeline.view.guard import new_token
-from trackmill.pipeline.view.results import MAX_FRAMES, ResultsView
+from trackmill.pipeline.view.results import ResultsView
 from trackmill.schemas.errors import InputError
 
 EVIL = "<img src=x onerror=window.pwned=1>"
@@ -72,7 +73,26 @@ def test_the_head_names_trackers_and_moments(served: Served) -> None:
     assert about["moments"] == [{"frame": 4, "said": "object 1: 1 becomes 2, object 2: 2 becomes 1"}]
 
 
-def test_boxes_of_frames(served: Served, sequence: Path) -> None:
+def test_an_evaluation_of_several_trackers(sequence: Path, tmp_path: Path) -> None:
+    found, root = tmp_path / "both.json", sequence.parents[1]
+    words = ["--benchmark", "mot17", "--gt", sequence.parent, "--output", found]
+    words += ["--results", f"good={root / 'right'}", f"bad={root / 'swaps'}"]
+    assert evaluate.main([str(word) for word in words]) == 0
+    data = ResultsView(str(sequence), {"a": file_of(sequence, "swaps")}, str(found))
+    data.close()
+    said = "bad: object 1: 1 becomes 2, object 2: 2 becomes 1"
+    assert data.about()["moments"] == [{"frame": 4, "said": said}]
+
+
+def test_no_evaluation_is_something_else_than_one_without_moments(sequence: Path, tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text(json.dumps({"sequences": {sequence.name: {}}, "moments": []}))
+    for evaluation, moments in (("", None), (str(tmp_path / "none.json"), [])):
+        data = ResultsView(str(sequence), {"a": file_of(sequence, "right")}, evaluation)
+        data.close()
+        assert data.about()["moments"] == moments and bool(data.about()["no_moments"]) == bool(evaluation)
+
+
+def test_boxes_of_frames(served: Served, sequence: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = served.get("tracks", begin=3, count=2)["frames"]
     assert list(frames) == ["3", "4"]
     right, swaps = frames["4"]["sides"]
@@ -82,8 +102,9 @@ def test_boxes_of_frames(served: Served, sequence: Path) -> None:
     row = next(line.split(",") for line in (sequence / "gt" / "gt.txt").read_text().splitlines() if line[:4] == "4,1,")
     x, y, w, h = map(float, row[2:6])
     assert right[0]["box"] == [x, y, x + w, y + h]
-    assert served.get("tracks", begin=100, count=1)["frames"] == {"100": {"sides": [[], []], "gt": []}}
-    assert len(served.get("tracks", begin=1, count=10**6)["frames"]) == MAX_FRAMES
+    assert served.get("tracks", begin=100, count=1)["frames"] == {}
+    monkeypatch.setattr(results_module, "MAX_FRAMES", 4)
+    assert list(served.get("tracks", begin=2, count=10**6)["frames"]) == ["2", "3", "4", "5"]
 
 
 def test_frames_in_any_order(served: Served, sequence: Path) -> None:
@@ -100,6 +121,7 @@ def test_frames_of_a_video_by_number(tmp_path: Path) -> None:
     reader = open_frames(str(video))
     try:
         expected = list(reader)
+        assert list(reader.numbers) == [frame.number for frame in expected]
         for number in (30, 1, 17, 16):
             frame = reader.frame(number)
             assert (frame.number, frame.time_s) == (number, expected[number - 1].time_s)

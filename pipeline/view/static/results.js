@@ -1,5 +1,6 @@
 // Tracks of a video, one tracker beside the other, over the ground truth. Boxes come for some frames at a time and are
-// drawn as SVG; names and numbers go into the document as text, never as HTML. The frame stands in the address.
+// drawn as SVG; names and numbers go into the document as text, never as HTML. The frame stands in the address. Frames
+// are stepped through by their places, 0 and up, since the numbers of pictures may have gaps.
 "use strict";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -9,11 +10,13 @@ const $ = (id) => document.getElementById(id);
 const chunks = new Map();
 let about = null;
 let views = [];
-let at = 0; // number of the frame that is shown
+let at = 0; // place of the frame that is shown
+let size = { width: 16, height: 9 }; // of the newest frame that could be read
+let wanted = new AbortController(); // ends what an older call of `draw` still waits for
 let playing = 0;
 
-async function ask(name, values = {}) {
-  const answer = await fetch(`api/${name}?${new URLSearchParams(values)}`).catch(() => null);
+async function ask(name, values = {}, signal = null) {
+  const answer = await fetch(`api/${name}?${new URLSearchParams(values)}`, { signal }).catch(() => null);
   if (!answer) throw new Error("the viewer does not answer: is trackmill view still running?");
   const found = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(found.error || `the viewer answered with ${answer.status}`);
@@ -21,7 +24,10 @@ async function ask(name, values = {}) {
 }
 
 function svg(name, attributes) {
-  const element = document.createElementNS(SVG, name);
+  return set(document.createElementNS(SVG, name), attributes);
+}
+
+function set(element, attributes) {
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   return element;
 }
@@ -31,21 +37,28 @@ function complain(error) {
   $("fault").hidden = !error;
 }
 
+const numberAt = (place) => (about.numbers ? about.numbers[place] : about.first + place);
+
+// The place of a frame; where it has no picture, of the one before it.
+function placeOf(number) {
+  const place = about.numbers ? about.numbers.findLastIndex((each) => each <= number) : Math.floor(number) - about.first;
+  return Math.min(about.count - 1, Math.max(0, place));
+}
+
 // The boxes of a frame; the chunk it lies in is asked for once, and old chunks are forgotten.
-async function boxesOf(number) {
-  const begin = about.first + Math.floor((number - about.first) / AT_ONCE) * AT_ONCE;
+async function boxesOf(place) {
+  const begin = Math.floor(place / AT_ONCE) * AT_ONCE;
   if (!chunks.has(begin)) {
-    chunks.set(begin, ask("tracks", { begin, count: AT_ONCE }));
+    chunks.set(begin, ask("tracks", { begin: numberAt(begin), count: AT_ONCE }));
     chunks.get(begin).catch(() => chunks.delete(begin));
     if (chunks.size > 20) chunks.delete(chunks.keys().next().value);
   }
-  return (await chunks.get(begin)).frames[number];
+  return (await chunks.get(begin)).frames[numberAt(place)];
 }
 
 function viewOf(side, index) {
-  const { width, height } = about;
-  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `frame with the boxes of ${side.name}` });
-  picture.append(svg("image", { width, height, preserveAspectRatio: "none" }), svg("g", {}));
+  const picture = svg("svg", { role: "img", "aria-label": `frame with the boxes of ${side.name}` });
+  picture.append(svg("image", { preserveAspectRatio: "none" }), svg("g", {}));
   const figure = document.createElement("figure"), caption = document.createElement("figcaption");
   caption.textContent = `${side.name}: ${side.tracks.toLocaleString("en")} tracks, ${side.boxes.toLocaleString("en")} boxes`;
   figure.append(picture, caption);
@@ -63,39 +76,53 @@ function rectOf({ box, colour, title }, kind) {
   return rect;
 }
 
-async function draw(number) {
-  number = Math.min(about.last, Math.max(about.first, number));
-  const turn = (at = number);
+async function draw(place) {
+  at = Math.min(about.count - 1, Math.max(0, place));
+  wanted.abort();
+  const mine = (wanted = new AbortController());
+  const number = numberAt(at);
   const past = [];
-  for (let back = $("trails").checked ? TRAIL : 0; back >= 0; back--) if (number - back >= about.first) past.push(boxesOf(number - back));
-  const frames = await Promise.all(past);
-  if (at !== turn) return; // another frame is wanted by now
-  const now = frames.at(-1);
-  for (const { picture, index } of views) {
-    picture.querySelector("image").setAttribute("href", `api/frame?number=${number}`);
-    const parts = $("gt").checked ? now.gt.map((entry) => rectOf(entry, "gt")) : [];
-    for (const entry of now.sides[index]) {
-      const way = frames.map((frame) => frame.sides[index].find(({ id }) => id === entry.id)?.box).filter(Boolean);
-      if (way.length > 1) {
-        const points = way.map((box) => `${(box[0] + box[2]) / 2},${box[3]}`).join(" ");
-        parts.push(svg("polyline", { class: "trail", points, stroke: entry.colour }));
-      }
-      parts.push(rectOf(entry, "track"));
-      if ($("ids").checked) {
-        const size = about.width / 60;
-        const tag = svg("text", { x: Math.max(0, entry.box[0]) + 2, y: Math.max(size, entry.box[1] - 3), "font-size": size, "stroke-width": size * 0.2, fill: entry.colour });
-        tag.textContent = entry.id;
-        parts.push(tag);
-      }
-    }
-    picture.querySelector("g").replaceChildren(...parts);
-  }
-  $("seek").value = number;
-  $("said").textContent = `frame ${number} of ${about.last} · ${((number - about.first) / about.fps).toFixed(2)} s`;
+  for (let each = Math.max(0, at - ($("trails").checked ? TRAIL : 0)); each <= at; each++) past.push(boxesOf(each));
+  let fault = null; // a picture that cannot be read keeps nobody from seeing the boxes
+  const asked = ask("size", { number }, mine.signal).catch((error) => void (fault = error));
+  const [measured, ...frames] = await Promise.all([asked, ...past]);
+  if (wanted !== mine) return; // another frame is wanted by now
+  size = measured ?? size;
+  for (const view of views) drawSide(view, fault ? null : number, frames);
+  $("seek").value = at;
+  $("seek").setAttribute("aria-valuetext", `frame ${number}`);
+  $("said").textContent = `frame ${number} of ${about.last} · ${(at / about.fps).toFixed(2)} s`;
   history.replaceState(null, "", `#frame=${number}`);
+  complain(fault);
 }
 
-const show = (number) => draw(number).then(() => complain(null), complain);
+// One tracker's boxes on the last of some frames, and the way they came; sizes of pictures may differ.
+function drawSide({ picture, index }, number, frames) {
+  const { width, height } = size;
+  const image = set(picture.querySelector("image"), { width, height });
+  picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  if (number === null) image.removeAttribute("href");
+  else image.setAttribute("href", `api/frame?number=${number}`);
+  const now = frames.at(-1);
+  const parts = $("gt").checked ? now.gt.map((entry) => rectOf(entry, "gt")) : [];
+  for (const entry of now.sides[index]) {
+    const way = frames.map((frame) => frame.sides[index].find(({ id }) => id === entry.id)?.box).filter(Boolean);
+    if (way.length > 1) {
+      const points = way.map((box) => `${(box[0] + box[2]) / 2},${box[3]}`).join(" ");
+      parts.push(svg("polyline", { class: "trail", points, stroke: entry.colour }));
+    }
+    parts.push(rectOf(entry, "track"));
+    if ($("ids").checked) {
+      const high = width / 60;
+      const tag = svg("text", { x: Math.max(0, entry.box[0]) + 2, y: Math.max(high, entry.box[1] - 3), "font-size": high, "stroke-width": high * 0.2, fill: entry.colour });
+      tag.textContent = entry.id;
+      parts.push(tag);
+    }
+  }
+  picture.querySelector("g").replaceChildren(...parts);
+}
+
+const show = (place) => draw(place).catch(complain);
 
 async function play() {
   if (playing) return stop();
@@ -103,9 +130,9 @@ async function play() {
   $("play").textContent = "Pause";
   $("play").setAttribute("aria-pressed", "true");
   while (playing === turn) {
-    const next = at >= about.last ? about.first : at + 1;
+    const next = at >= about.count - 1 ? 0 : at + 1;
     const picture = new Image();
-    picture.src = `api/frame?number=${next}`;
+    picture.src = `api/frame?number=${numberAt(next)}`;
     await Promise.all([picture.decode().catch(() => {}), new Promise((done) => setTimeout(done, 1000 / about.fps))]);
     if (playing === turn) await show(next);
   }
@@ -118,12 +145,14 @@ function stop() {
 }
 
 function showMoments() {
-  $("moments-part").hidden = !about.moments.length;
-  for (const { frame, said } of about.moments) {
+  $("moments-part").hidden = about.moments === null;
+  $("no-moments").hidden = !about.no_moments;
+  $("no-moments").textContent = about.no_moments;
+  for (const { frame, said } of about.moments ?? []) {
     const item = document.createElement("li"), button = document.createElement("button");
     button.type = "button";
     button.textContent = `frame ${frame}: ${said}`;
-    button.addEventListener("click", () => { stop(); show(frame); });
+    button.addEventListener("click", () => { stop(); show(placeOf(frame)); });
     item.append(button);
     $("moments").append(item);
   }
@@ -134,12 +163,11 @@ async function begin() {
     about = await ask("about");
     document.title = `${about.name} · Trackmill view`;
     $("title").textContent = about.url;
-    $("seek").min = about.first;
-    $("seek").max = about.last;
+    $("seek").max = about.count - 1;
     $("gt").parentElement.hidden = about.ground_truth === null;
     views = about.sides.map(viewOf);
     showMoments();
-    await draw(Number(new URLSearchParams(location.hash.slice(1)).get("frame")) || about.first);
+    await draw(placeOf(Number(new URLSearchParams(location.hash.slice(1)).get("frame")) || about.first));
   } catch (error) {
     complain(error);
   }
