@@ -175,6 +175,8 @@ def test_two_trackers_side_by_side(served: Served, tmp_path: Path) -> None:
         page.press(" ")
         page.wait("!playing")
         page.look(400, 800, dark=True)
+        page.press("ArrowRight")
+        page.wait("document.querySelector('figure text').getBoundingClientRect().height > 10")  # ids are to be read
         page.run("$('said').textContent = 'frame 123456 of 234567 · 1234.56 s'")
         assert page.run("document.documentElement.scrollWidth <= innerWidth")
         assert page.run("$('said').getBoundingClientRect().right <= innerWidth"), "all of it is to be seen"

@@ -103,6 +103,7 @@ function drawSide({ picture, index }, number, frames) {
   picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
   if (number === null) image.removeAttribute("href");
   else image.setAttribute("href", `api/frame?number=${number}`);
+  const high = Math.max(width / 60, 11 / (picture.getScreenCTM()?.a || 1)); // of ids: to be read on narrow screens too
   const now = frames.at(-1);
   const parts = $("gt").checked ? now.gt.map((entry) => rectOf(entry, "gt")) : [];
   for (const entry of now.sides[index]) {
@@ -113,7 +114,6 @@ function drawSide({ picture, index }, number, frames) {
     }
     parts.push(rectOf(entry, "track"));
     if ($("ids").checked) {
-      const high = width / 60;
       const tag = svg("text", { x: Math.max(0, entry.box[0]) + 2, y: Math.max(high, entry.box[1] - 3), "font-size": high, "stroke-width": high * 0.2, fill: entry.colour });
       tag.textContent = entry.id;
       parts.push(tag);
