@@ -12,8 +12,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.mask import iou as mask_iou
 
-from tests.datasets.test_derive import samples, with_sidecar
-from tests.make_dataset import make_dataset
+from tests.datasets.test_derive import another, files, samples, with_sidecar
+from tests.make_dataset import make_dataset, make_item, make_media, write_samples
 from trackmill.jobs.export_data import FORMATS as OFFERED
 from trackmill.jobs.main import main
 from trackmill.pipeline.datasets.formats.export import FORMATS
@@ -22,6 +22,7 @@ from trackmill.pipeline.evaluation.readers.coco_index import read_index
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.reader import open_dataset, read_row
+from trackmill.pipeline.shards.receipts import write_receipt
 from trackmill.schemas.masks import crop_mask, to_coco_rle
 
 
@@ -238,6 +239,52 @@ def test_a_folder_is_of_one_export(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "there is something in this folder" in capsys.readouterr().err
     assert main([*words[:3], str(tmp_path / "no"), "--format", "yolo", "--masks", "rle"]) == 2
     assert "has masks as polygon" in capsys.readouterr().err
+
+
+def test_a_part_is_of_one_data_set_and_choice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two, output = make_dataset(str(tmp_path / "one")), another(tmp_path / "two"), tmp_path / "out"
+    write(one, output, "--format", "coco")
+    before = files(output)
+    words = ["export-data", one.root, "--output", str(output), "--format", "coco"]
+    for options, told in (
+        ([two.root], f"the data set {one.root}, now {two.root}"),
+        (["--max-samples", "2"], "--max-samples not given, now 2"),
+        (["--min-score", "0.5"], "--min-score 0.0, now 0.5"),
+        (["--boxes", "proposals", "--masks", "none"], "--boxes objects, now proposals; --masks rle, now none"),
+    ):
+        given = [*words[:1], *options, *words[2:]] if options == [two.root] else [*words, *options]
+        assert main(given) == 2
+        told = f"--output {output}: its part train was written with {told}: give --part another name, or another"
+        assert told in capsys.readouterr().err
+        assert files(output) == before
+    # Notes of older versions say less, and what they do not say is not held against anybody.
+    note = output / "export-train.json"
+    old = {name: value for name, value in json.loads(note.read_text()).items() if "_s" not in name}
+    note.write_text(json.dumps({name: value for name, value in old.items() if name != "checksum"}))
+    assert main([*words, "--max-samples", "2"]) == 0
+    assert main([*words[:1], two.root, *words[2:], "--part", "val"]) == 0
+
+
+def test_a_part_grows_with_its_data_set(tmp_path: Path) -> None:
+    layout = make_dataset(str(tmp_path / "set"))
+    write(layout, tmp_path / "yolo", "--format", "yolo", "--max-samples", "100")
+    before = files(tmp_path / "yolo" / "images")
+    write(layout, tmp_path / "yolo", "--format", "yolo", "--max-samples", "100")
+    rows, shards = write_samples(layout, 2, [(make_item("images", "late"), make_media(77), 77)])
+    write_receipt(layout, 2, rows, shards, "f" * 16)
+    write(layout, tmp_path / "yolo", "--format", "yolo", "--max-samples", "100")
+    assert len(files(tmp_path / "yolo" / "images").items() - before.items()) == 1
+
+
+def test_what_wrote_nothing_leaves_its_part_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures, layout, output = another(tmp_path / "pictures"), make_dataset(str(tmp_path / "set")), tmp_path / "mot"
+    assert main(["export-data", pictures.root, "--output", str(output), "--format", "mot"]) == 2
+    assert "nothing to write: 3 pictures" in capsys.readouterr().err and not output.exists()
+    write(layout, output, "--format", "mot")
+    note = (output / "export-train.json").read_bytes()
+    assert main(["export-data", pictures.root, "--output", str(output), "--format", "mot", "--part", "val"]) == 2
+    assert [path.name for path in output.glob("*.json")] == ["export-train.json"]
+    assert (output / "export-train.json").read_bytes() == note
 
 
 def test_a_class_has_one_number_in_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
 from trackmill.pipeline.storage.files import basename, canonical, dirname, join, list_files
 from trackmill.pipeline.storage.output_lock import locked
+from trackmill.pipeline.storage.publish import remove
 from trackmill.schemas.errors import InputError
 
 FORMATS: dict[str, type[Writer]] = {
@@ -35,6 +36,20 @@ FORMATS: dict[str, type[Writer]] = {
 PART = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,39}$")
 PART_NOTE = re.compile(r"^export-([A-Za-z0-9_-]+)[.]json$")
 """What says that a part was exported, how, and what it counts."""
+
+
+_HELD = {
+    "data": "the data set",
+    "boxes": "--boxes",
+    "masks": "--masks",
+    "min_score": "--min-score",
+    "max_samples": "--max-samples",
+}
+"""What must stay as it is when a part is written again, by its key in the part's note, and how people call it."""
+
+
+class NothingToWrite(InputError):
+    """No sample is left, so no file was written; the text says what was left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +93,7 @@ def export(dataset: Dataset, request: ExportRequest, progress: Callable[[int], N
 
     Raises:
         InputError: the boxes have no identities and the format needs them, it has no such masks, nothing is left, or
-            the output holds something else.
+            the output holds something else, or this part of it something else.
         BadShard: a shard or a part of the sidecar is damaged.
         OSError: storage failed for good.
     """
@@ -95,11 +110,27 @@ def export(dataset: Dataset, request: ExportRequest, progress: Callable[[int], N
         raise InputError(f"--part {request.part[:60]!r}: a name of letters, digits, _ and -")
     note = join(root, f"export-{request.part}.json")
     with locked(root, "export-data"):
-        classes = _classes_of(root, request)
-        about = {"format": request.format, "data": redact(dataset.url), "boxes": request.boxes, "masks": masks or ""}
-        about["trackmill"] = version("trackmill")
+        parts = _parts_there(root, request)
+        about: dict[str, Any] = {
+            "format": request.format,
+            "data": redact(dataset.url),
+            "boxes": request.boxes,
+            "masks": masks or "",
+            "min_score": request.min_score,
+            "max_samples": request.max_samples,
+            "trackmill": version("trackmill"),
+        }
+        before = parts.get(request.part)
+        if before is not None:
+            _check_same(root, request.part, before, about)
+        classes = _classes_of(parts.values())
         publish_document(note, about | {"complete": False, "classes": list(classes.of)})
-        written = _write(kind, root, request.part, masks, boxes, classes, request.max_samples, progress)
+        try:
+            written = _write(kind, root, request.part, masks, boxes, classes, request.max_samples, progress)
+        except NothingToWrite:
+            if before is None:
+                remove(note)  # with other boxes there may be something
+            raise
         done: dict[str, Any] = about | {"complete": True, "classes": list(classes.of)}
         done |= {"counts": dict(written), "left_out": dict(boxes.left_out)}
         publish_document(note, done)
@@ -129,7 +160,7 @@ def _write(
             if not writer.counts["samples"]:
                 why = "; ".join(f"{count:,} {what}" for what, count in boxes.left_out.items()) or "there are no samples"
                 mend = "; --boxes proposals writes what mining proposed, --boxes NAME a sidecar"
-                raise InputError(f"nothing to write: {why} were left out{mend}" if boxes.left_out else why)
+                raise NothingToWrite(f"nothing to write: {why} were left out{mend}" if boxes.left_out else why)
             writer.finish()
         finally:
             writer.close()
@@ -149,8 +180,8 @@ def _mask_form(kind: type[Writer], request: ExportRequest) -> MaskForm | None:
     return request.masks
 
 
-def _classes_of(root: str, request: ExportRequest) -> Numbers:
-    """The classes of the parts that are in a folder already: in all parts, a number must mean the same class.
+def _parts_there(root: str, request: ExportRequest) -> dict[str, dict[str, Any]]:
+    """What is written of the parts that are in a folder already, by their names.
 
     Raises:
         InputError: there is something in the folder that an export of the same format did not write.
@@ -158,18 +189,47 @@ def _classes_of(root: str, request: ExportRequest) -> Numbers:
     try:
         files = list_files(root)
     except FileNotFoundError:
-        return Numbers()
-    notes = [file.uri for file in files if PART_NOTE.match(basename(file.uri)) and dirname(file.uri) == root]
+        return {}
+    here = [file.uri for file in files if dirname(file.uri) == root]
+    notes = {match[1]: uri for uri in here if (match := PART_NOTE.match(basename(uri)))}
     if files and not notes:
         raise InputError(f"--output {redact(root)}: there is something in this folder; give one of its own")
-    classes: list[str] = []
-    for uri in notes:
+    parts = {}
+    for name, uri in notes.items():
         try:
             found = read_document(uri)
         except DamagedDocument as error:
             raise InputError(f"{error}; give another folder") from None
         if found.get("format") != request.format:
             raise InputError(f"--output {redact(root)}: holds an export as {found.get('format')}; give another folder")
-        own = [str(each) for each in found.get("classes", ())]
+        parts[name] = found
+    return parts
+
+
+def _check_same(root: str, part: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to write something else into a part: what is there would stay in between, or be replaced.
+
+    Raises:
+        InputError: says what the part holds, and what is asked for.
+    """
+    # Notes of older versions lack some of these.
+    changed = [name for name in _HELD if name in before and before[name] != now[name]]
+    if changed:
+        told = (f"{_HELD[name]} {_shown(before[name])}, now {_shown(now[name])}" for name in changed)
+        raise InputError(
+            f"--output {redact(root)}: its part {part} was written with {'; '.join(told)}: give --part another name, "
+            "or another --output"
+        )
+
+
+def _shown(value: object) -> str:
+    return "not given" if value is None else str(value) or "none"
+
+
+def _classes_of(parts: Iterable[dict[str, Any]]) -> Numbers:
+    """The classes of the parts that are there already: in all parts, a number must mean the same class."""
+    classes: list[str] = []
+    for each in parts:
+        own = [str(name) for name in each.get("classes", ())]
         classes = max(classes, own, key=len)  # each part goes on with those of the parts before it
     return Numbers({name: number for number, name in enumerate(classes, 1)})
