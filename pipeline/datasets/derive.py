@@ -16,11 +16,12 @@ from typing import Any
 
 import orjson
 
+from trackmill.pipeline.datasets.begun import has_begun
 from trackmill.pipeline.datasets.copying import copy_samples, taken_rows
 from trackmill.pipeline.datasets.inputs import Source, common, open_source
 from trackmill.pipeline.datasets.plan import PLAN_FILE, Duplicates, Limits, Plan, make_plan, store_plan
 from trackmill.pipeline.datasets.selection import Selection
-from trackmill.pipeline.datasets.sidecar_rows import Carried, PartCopier, begin_sidecars, carried_sidecars
+from trackmill.pipeline.datasets.sidecar_rows import Carried, PartCopier, begin_sidecars, carried_on, carried_sidecars
 from trackmill.pipeline.shards.card import write_card
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.manifest import write_manifest
@@ -31,11 +32,11 @@ from trackmill.pipeline.shards.totals import Totals
 from trackmill.pipeline.shards.unfinished import unfinished_units
 from trackmill.pipeline.shards.verify import MADE_FROM
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
+from trackmill.pipeline.storage.documents import publish_document
 from trackmill.pipeline.storage.files import canonical, exists, join
 from trackmill.pipeline.storage.output_lock import OutputLock, locked
 from trackmill.pipeline.storage.publish import publish_bytes
-from trackmill.schemas.config import digest, setting_differences
+from trackmill.schemas.config import digest
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.sample import SCHEMA_VERSION, json_schemas
 
@@ -75,7 +76,7 @@ class Derived:
         plan: all of it.
         totals: of the new data set.
         done_now: units that were copied now; the others were there.
-        carried: sidecars.
+        carried: sidecars; of an output that was begun before, those that it was begun with.
     """
 
     plan: Plan
@@ -125,16 +126,18 @@ def derive(request: Request, sources: Sequence[Source], progress: Callable[[int]
     # Other sidecars beside an input are other bytes beside the shards, not other shards.
     document = _document(request, sources, parts, fingerprint)
     with locked(layout.root, request.by) as lock:
-        begun = _begin(layout, document)
+        begun = has_begun(layout, document, lock)
         if begun:
             sweep_output(layout)
         else:
             options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
             publish_bytes(layout.json_schemas, orjson.dumps(json_schemas(), option=options))
             publish_document(layout.config, document)
-        if not exists(join(layout.plan, PLAN_FILE)):
+        if not begun or not exists(join(layout.plan, PLAN_FILE)):
             store_plan(layout, plan, sources)
         done = done_units(layout)
+        if done:
+            carried = carried_on(layout, carried, done)
         todo = [number for number in range(len(plan.units)) if number not in done]
         if todo:
             begin_sidecars(layout, sources, carried.abouts)
@@ -228,27 +231,3 @@ def _card(request: Request, document: dict[str, Any]) -> dict[str, Any]:
     """What the card says of how it was made."""
     made = {"by": f"trackmill {request.by}", "from": ", ".join(document["inputs"])}
     return {**document["config"], "fingerprint": document["fingerprint"], "made": made | request.selection.described()}
-
-
-def _begin(layout: Layout, document: dict[str, Any]) -> bool:
-    """Whether the output was begun with the very same settings; False where there is nothing of worth yet."""
-    where = redact(layout.root)
-    try:
-        before = read_document(layout.config) if exists(layout.config) else None
-    except DamagedDocument as error:
-        raise InputError(f"{error}; restore it or use another --output") from None
-    if before is None:
-        if done_units(layout):
-            raise InputError(f"{where} has receipts and no config.json: restore it, or use another --output")
-        return False
-    if before.get("fingerprint") == document["fingerprint"]:
-        return True
-    made = dict(before.get("parts") or {}).get("derived")
-    if not made:
-        raise InputError(f"{where} was not made by filter, merge or split: give the result an --output of its own")
-    if not done_units(layout):
-        return False
-    changed = setting_differences(before["parts"], orjson.loads(orjson.dumps(document["parts"])))
-    if any("derived.from" in line for line in changed):
-        changed = ["the inputs have other shards than then", *(line for line in changed if "derived.from" not in line)]
-    raise InputError(f"{where} was begun with other settings ({'; '.join(changed)}): use another --output")

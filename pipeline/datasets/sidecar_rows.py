@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from trackmill.pipeline.datasets.copying import Taken
 from trackmill.pipeline.datasets.inputs import Source
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.sidecars.about import About
+from trackmill.pipeline.sidecars.about import About, find_sidecars
 from trackmill.pipeline.sidecars.files import publish_files, stored_files
 from trackmill.pipeline.sidecars.part import PartAbout, PartRows, SidecarPart, part_bytes, read_part
 from trackmill.pipeline.sidecars.parts import part_tasks
@@ -17,6 +17,7 @@ from trackmill.pipeline.sidecars.tables import check_maker, check_shard, part_of
 from trackmill.pipeline.storage.documents import publish_document
 from trackmill.pipeline.storage.files import join
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.schemas.keys import sidecar_part_name
 from trackmill.schemas.receipt import ShardInfo
 
 _HELD_PARTS = 8
@@ -56,6 +57,38 @@ def carried_sidecars(sources: Sequence[Source], dataset: str) -> Carried:
             left_out[name] = "the inputs' were made with different settings"
             continue
         abouts.append(found[0].model_copy(update={"dataset": dataset}))
+    return Carried(abouts=tuple(abouts), left_out=left_out)
+
+
+def carried_on(layout: Layout, carried: Carried, done: Collection[int]) -> Carried:
+    """Of the sidecars that would come along, those that came along with the units that are there already.
+
+    A sidecar that was made later, or with other settings, would be one of some units only.
+
+    Args:
+        layout: of the new data set.
+        carried: what the inputs have.
+        done: units that are there.
+
+    Raises:
+        OSError: storage failed.
+    """
+    there = find_sidecars(layout)
+    parts = {sidecar_part_name(unit) for unit in done}
+    abouts, left_out = [], dict(carried.left_out)
+    for about in carried.abouts:
+        own = there.by_name.get(about.name)
+        lacking = len(parts - set(own.parts)) if own is not None else 0
+        if about.name in there.damaged:
+            left_out[about.name] = there.damaged[about.name]
+        elif own is None:
+            left_out[about.name] = "the output was begun before it was made, or without it; give another --output"
+        elif own.about.fingerprint != about.fingerprint:
+            left_out[about.name] = "the output has one that was made with other settings"
+        elif lacking:
+            left_out[about.name] = f"the output has it for {len(parts) - lacking} of {len(parts)} units only"
+        else:
+            abouts.append(about)
     return Carried(abouts=tuple(abouts), left_out=left_out)
 
 

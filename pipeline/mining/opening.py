@@ -17,7 +17,7 @@ from trackmill.pipeline.mining.proposer import resolve_proposer
 from trackmill.pipeline.mining.settings import MineConfig, proposer_section, proposer_settings
 from trackmill.pipeline.mining.signatures import recall_signatures
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.shards.receipts import done_units
+from trackmill.pipeline.shards.receipts import anything_done
 from trackmill.pipeline.storage.files import canonical
 
 
@@ -66,7 +66,7 @@ def open_output(config: MineConfig, output: str) -> Opened:
     try:
         check_same(layout, before, parts)
     except SettingsChanged:
-        if done_units(layout):
+        if anything_done(layout):
             raise
         return Opened(layout, config, parts, begun=False, stale=True, inputs=[])
     return Opened(layout, config, parts, begun=True, stale=False, inputs=stored["inputs"])

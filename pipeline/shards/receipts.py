@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, list_files, read_bytes
+from trackmill.pipeline.storage.files import basename, exists, list_files, read_bytes
 from trackmill.pipeline.storage.parquet.checksum import with_checksum
 from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData, RowGroup
 from trackmill.pipeline.storage.publish import publish_bytes
@@ -182,6 +182,11 @@ def listed_receipts(layout: Layout) -> dict[int, int]:
 def done_units(layout: Layout) -> set[int]:
     """Numbers of the units that have a receipt."""
     return set(listed_receipts(layout))
+
+
+def anything_done(layout: Layout) -> bool:
+    """Whether units were finished: there are receipts, or the manifest, which is made of them and suffices without."""
+    return bool(done_units(layout)) or exists(layout.manifest)
 
 
 def read_receipts(layout: Layout, units: Iterable[int] | None = None) -> list[Receipt]:
