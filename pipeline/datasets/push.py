@@ -10,6 +10,7 @@ from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.shards.unfinished import unfinished_units
 from trackmill.pipeline.storage.credentials import redact, scrub
 from trackmill.pipeline.storage.files import exists, filesystem, is_local
+from trackmill.pipeline.storage.hub_errors import hub_error
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 from trackmill.schemas.install import install
 
@@ -29,6 +30,8 @@ LEFT = (".tmp-*", "*/.tmp-*", ".held-by.json", "*/.held-by.json", "*/.claims/*")
 
 _REPO = re.compile(r"^hf://datasets/(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?$")
 _REFUSED = (401, 403)
+_GOES_ON = "the same command goes on from here"
+"""As the job says it too, which does not repeat what stands in an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ def push(dataset: Dataset, place: HubPlace, *, public: bool, message: str = "") 
         Where people find it.
 
     Raises:
-        InputError: it lies elsewhere, is not whole, or may not be written to.
+        InputError: it lies elsewhere, is not whole, or may not be written to; the Hub has no such names; or its client
+            was told to stay offline.
         MissingPackage: huggingface-hub is missing.
         StorageError: the Hub could not be reached, or refused it.
     """
@@ -75,6 +79,7 @@ def push(dataset: Dataset, place: HubPlace, *, public: bool, message: str = "") 
     except ImportError as error:
         raise MissingPackage(f"the Hub needs an extra: {install('hf')} ({error})") from error
     api: Any = HfApi(library_name="trackmill")
+    where = f"hf://datasets/{place.repo}"
     try:
         found = api.create_repo(place.repo, repo_type="dataset", private=not public, exist_ok=True)
         if place.revision:
@@ -89,16 +94,21 @@ def push(dataset: Dataset, place: HubPlace, *, public: bool, message: str = "") 
             commit_message=message or "Push with trackmill",
         )
     except LocalTokenNotFoundError:
-        raise InputError(f"hf://datasets/{place.repo}: log in first: hf auth login, or set HF_TOKEN") from None
+        raise InputError(f"{where}: log in first: hf auth login, or set HF_TOKEN") from None
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", 0)
         if status in _REFUSED:
             raise InputError(
-                f"hf://datasets/{place.repo}: the Hub refuses (HTTP {status}): log in as somebody who may write there "
+                f"{where}: the Hub refuses (HTTP {status}): log in as somebody who may write there "
                 "(hf auth login, or HF_TOKEN)"
             ) from None
         said = scrub(" ".join(str(error).split()))[:300]
-        raise StorageError(f"hf://datasets/{place.repo}: {said}; the same command goes on") from error
+        raise StorageError(f"{where}: {said}; {_GOES_ON}") from error
+    except Exception as error:
+        told = hub_error(error, where)
+        if told is None:
+            raise
+        raise (StorageError(f"{told}; {_GOES_ON}") if isinstance(told, StorageError) else told) from error
     return str(found)
 
 

@@ -18,6 +18,7 @@ from typing import IO, Any, TypeVar
 import fsspec
 
 from trackmill.pipeline.storage.credentials import check_url, protocol_of, redact
+from trackmill.pipeline.storage.hub_errors import hub_error, tell_of_reads
 from trackmill.pipeline.storage.limits import MAX_BODY_BYTES
 from trackmill.pipeline.storage.limits import FileTooLarge as FileTooLarge
 from trackmill.pipeline.storage.local_listing import walk
@@ -106,6 +107,8 @@ def retry(action: Callable[[], T], what: str, advanced: Callable[[], bool] | Non
 
 def clearer(error: Exception, what: str) -> Exception:
     """The error, or a clearer one: over HTTP fsspec calls every failure a missing file, with the address as text."""
+    if protocol_of(what) == "hf" and (told := hub_error(error, what)) is not None:
+        return told
     if isinstance(error, PermissionError) and not error.filename and what not in str(error):
         return PermissionError(f"{redact(what)}: not allowed ({error})")  # of a bucket, whose client names no URL
     if protocol_of(what) in ("http", "https") and type(error).__module__.partition(".")[0] == "aiohttp":
@@ -436,6 +439,8 @@ def open_for_seeking(url: str, block_size: int = 256 * 1024) -> IO[bytes]:
 
     def begin() -> IO[bytes]:
         handle: IO[bytes] = fs.open(path, "rb", block_size=block_size, cache_type="blockcache")
+        if protocol_of(url) == "hf":
+            tell_of_reads(handle, url)
         return handle
 
     return retry(begin, url)

@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from trackmill.pipeline.storage.hub_errors import hub_error
 from trackmill.pipeline.storage.names import existing_path
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 from trackmill.schemas.install import install
@@ -74,7 +75,12 @@ def _from_hub(model: str, revision: str) -> Path:
         raise InputError(
             f"{model}: no folder of this machine, and no ORGANISATION/NAME of a model on the hub; check the path"
         ) from None
-    except OSError as error:
+    except Exception as error:
+        told = hub_error(error, model)
+        if told is not None:
+            raise told from error
+        if not isinstance(error, OSError):
+            raise
         said = shortened(" ".join(str(error).split()), 300)
         raise StorageError(
             f"{model}: no folder of this machine, and the hub gave no model of that name: {said}; check the name, or "

@@ -101,6 +101,29 @@ def test_a_hub_that_refuses(layout: Layout, tmp_path: Path) -> None:
     assert code == 2 and "the Hub refuses (HTTP 403)" in err and "hf_xxx" not in err
 
 
+def test_a_hub_that_cannot_be_reached(layout: Layout, tmp_path: Path) -> None:
+    nobody = Hub("http://127.0.0.1:1", "org/name", tmp_path)
+    code, _, err = trackmill(nobody, tmp_path, "push", layout.root, "hf://datasets/org/name")
+    assert code == 4, err
+    assert "hf://datasets/org/name: could not be reached (" in err and "hf_xxx" not in err and "traceback" not in err
+    assert err.count("the same command goes on") == 1
+    code, _, err = trackmill(nobody, tmp_path, "inspect", "hf://datasets/org/name")
+    assert code == 4, err
+    assert "could not be reached (" in err and "traceback" not in err
+
+
+def test_what_the_hub_is_not_asked(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = Hub("http://127.0.0.1:1", "org/name", tmp_path)
+    code, _, err = trackmill(nobody, tmp_path, "push", layout.root, "hf://datasets/org/a--b")
+    assert code == 2, err
+    assert "hf://datasets/org/a--b: the Hub has no such names" in err
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for words in (["push", layout.root, "hf://datasets/org/name"], ["inspect", "hf://datasets/org/name"]):
+        code, _, err = trackmill(nobody, tmp_path, *words)
+        assert code == 2, err
+        assert "unset HF_HUB_OFFLINE" in err
+
+
 def test_it_is_no_output(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     """Each file would be a commit, and the lock's beat as well."""
     assert main(["filter", layout.root, "--output", "hf://datasets/org/name"]) == 2
