@@ -66,7 +66,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     if len(text) > MAX_CONFIG_BYTES:
         raise ExcessiveToml(f"{where}: {len(text):,} characters, more than {MAX_CONFIG_BYTES:,}, the limit of settings")
     try:
-        values = tomllib.loads(text)
+        values = tomllib.loads(text.removeprefix("\ufeff"))  # as editors of Windows begin a file
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not valid TOML: {shortened(str(error), 300)}") from None
     except RecursionError:

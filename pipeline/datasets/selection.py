@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from trackmill.pipeline.datasets.groups import Grouping, Span, inside, places
+from trackmill.pipeline.formats.text_spellings import utf8
 from trackmill.pipeline.shards.totals import is_clip, sources_of
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import read_bytes
@@ -120,11 +121,12 @@ def read_keys(url: str) -> frozenset[str]:
     """Keys out of a text file, one a line; empty lines and what follows a `#` are left out.
 
     Raises:
-        InputError: a line that cannot be a key; names it.
+        InputError: no text, or a line that cannot be a key; names it.
         OSError: could not be read.
     """
     found = set()
-    for number, line in enumerate(read_bytes(url, max_bytes=_MAX_KEY_FILE).decode("utf-8", "replace").splitlines(), 1):
+    text = utf8(read_bytes(url, max_bytes=_MAX_KEY_FILE), url).decode("utf-8", "replace")
+    for number, line in enumerate(text.splitlines(), 1):
         key = line.partition("#")[0].strip().removesuffix(".json")
         if not key:
             continue

@@ -52,7 +52,7 @@ def fetch_json(where: str | Place) -> dict[str, Any]:
     except FileTooLarge as error:
         raise BadItem(f"{error} for annotations") from None
     try:
-        document = orjson.loads(data)
+        document = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as error:
         raise BadItem(f"{place.name}: not valid JSON: {error}") from None
     if not isinstance(document, dict):

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from trackmill.pipeline.formats.frame_numbers import MAX_FRAME
+from trackmill.pipeline.formats.text_spellings import utf8
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import basename, list_files, read_bytes
 from trackmill.pipeline.tracking.detection_files import DetectionRows, FileDetections
@@ -47,7 +48,7 @@ def read_yolo_labels(url: str, video: str, file_names: Mapping[str, int], min_sc
         min_score: rows below it are left out.
 
     Raises:
-        InputError: no file of this video is there, or a line is broken; names file and line.
+        InputError: no file of this video is there, one is no UTF-8, or a line is broken; names file and line.
         OSError: it could not be read.
     """
     pictures = {name.rpartition(".")[0]: number for name, number in file_names.items()}
@@ -57,7 +58,7 @@ def read_yolo_labels(url: str, video: str, file_names: Mapping[str, int], min_sc
     for uri in texts:
         name = basename(uri)
         if name == NAMES_FILE:
-            names = tuple(read_bytes(uri, max_bytes=_MAX_TEXT_BYTES).decode("utf-8-sig").splitlines())
+            names = tuple(_text(uri).splitlines())
             continue
         number = _frame(name.rpartition(".")[0], video, pictures)
         if number is None:
@@ -71,8 +72,7 @@ def read_yolo_labels(url: str, video: str, file_names: Mapping[str, int], min_sc
     rows: list[tuple[int, int, float, float, float, float, float]] = []
     where: list[str] = []
     for number in sorted(frames):
-        text = read_bytes(frames[number], max_bytes=_MAX_TEXT_BYTES).decode("utf-8", "replace")
-        for line, words in enumerate(map(str.split, text.splitlines()), 1):
+        for line, words in enumerate(map(str.split, _text(frames[number]).splitlines()), 1):
             if words:
                 where.append(f"{redact(frames[number])}: line {line}")
                 rows.append((number, *_row(words, where[-1])))
@@ -90,6 +90,13 @@ def read_yolo_labels(url: str, video: str, file_names: Mapping[str, int], min_sc
         where=where.__getitem__,
     )
     return YoloDetections(kept, min_score)
+
+
+def _text(url: str) -> str:
+    try:
+        return utf8(read_bytes(url, max_bytes=_MAX_TEXT_BYTES), url).decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{redact(url)}: is no UTF-8 text; save it as UTF-8") from None
 
 
 def _frame(stem: str, video: str, pictures: Mapping[str, int]) -> int | None:
@@ -120,4 +127,9 @@ def _row(words: list[str], where: str) -> tuple[int, float, float, float, float,
     score = numbers[4] if len(numbers) > 4 else 1.0
     if not abs(score) <= 1e6:
         raise InputError(f"{where}: the confidence should be a number, found {words[5][:20]}")
+    if score > 1:  # as `yolo track save_txt` writes identities where it writes no confidences
+        raise InputError(
+            f"{where}: the sixth number, {words[5][:20]}, is no confidence: write them with save_conf=True, or leave "
+            "the id out"
+        )
     return int(label), numbers[0], numbers[1], numbers[2], numbers[3], score

@@ -43,6 +43,11 @@ def test_files_that_no_setting_needs(tmp_path: Path) -> None:
             layered(str(path), [], [])
 
 
+def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_bytes(b"\xef\xbb\xbf[graph]\r\nmin_area = 0.5\r\n")
+    assert layered(str(tmp_path / "run.toml"), [], []) == {"graph": {"min_area": 0.5}}
+
+
 def test_what_settings_may_hold_is_read() -> None:
     deepest = "[" * (MOST_LEVELS - 1) + "1" + "]" * (MOST_LEVELS - 1)
     assert layered(None, [f"x={deepest}"], [])["x"][0][0][0]

@@ -11,19 +11,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from tests.make_dataset import make_dataset, make_item, make_media, make_row, write_plan, write_samples
+from tests.make_dataset import DOCUMENT, make_dataset, make_item, make_media, make_row, write_plan, write_samples
 from trackmill.jobs.main import main
 from trackmill.pipeline.datasets.groups import END, Grouping, inside, places, spans
-from trackmill.pipeline.datasets.selection import Chooser, Selection
+from trackmill.pipeline.datasets.selection import Chooser, Selection, read_keys
 from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.manifest import write_manifest
 from trackmill.pipeline.shards.reader import Dataset, open_dataset, read_row
 from trackmill.pipeline.shards.receipts import rows_table, write_receipt
-from trackmill.pipeline.shards.unfinished import unfinished
+from trackmill.pipeline.shards.unfinished import unfinished, unfinished_units
 from trackmill.pipeline.shards.verify import verify
-from trackmill.pipeline.sidecars.about import About, find_sidecars
+from trackmill.pipeline.sidecars.about import About, find_sidecars, read_about
 from trackmill.pipeline.sidecars.columns import Column
 from trackmill.pipeline.sidecars.part import PartAbout, PartRows, Quarantined, part_bytes
 from trackmill.pipeline.sidecars.tables import SidecarTables
@@ -173,9 +174,13 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
         assert set(samples(output)) == expected
     (tmp_path / "keys.txt").write_text("no key!\n")
     with pytest.raises(InputError, match="line 1"):
-        from trackmill.pipeline.datasets.selection import read_keys
-
         read_keys(str(tmp_path / "keys.txt"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_keys_from_a_file_of_windows(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "keys.txt").write_bytes("sa1b-x-0\r\nsa1b-y-1\r\n".encode(encoding))
+    assert read_keys(str(tmp_path / "keys.txt")) == {"sa1b-x-0", "sa1b-y-1"}
 
 
 def test_nothing_left_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,6 +304,93 @@ def test_killed_between_units_it_goes_on_to_the_same_bytes(tmp_path: Path, monke
     before = files(tmp_path / "killed")
     assert main([*words, str(tmp_path / "killed")]) == 0
     assert files(tmp_path / "killed") == before
+
+
+def test_an_attempt_that_finished_nothing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = make_dataset(str(tmp_path / "old"), num_images=9)
+    with_sidecar(layout)
+    words = ["filter", layout.root, "--unit-frames", "2", "--workers", "1", "--output", str(tmp_path / "new")]
+    import trackmill.pipeline.datasets.derive as derive
+
+    def dies(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(derive, "write_receipt", dies)
+    assert main(words) == 130
+    monkeypatch.undo()
+    left = files(tmp_path / "new")
+    assert {"shards/part-00000000.tar", "sidecars/boxes/part-00000000.parquet", "plan/plan-000.parquet"} <= left.keys()
+    # What is not ours stays: of people, and a sidecar of another data set.
+    mine = [tmp_path / "new" / name for name in ("shards/mine.tar", "plan/mine.txt", "sidecars/other/notes.txt")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"mine")
+    new = Layout(str(tmp_path / "new"))
+    foreign = read_about(new, "boxes").model_copy(update={"name": "foreign", "dataset": "0" * 16})
+    publish_document(new.sidecar_about("foreign"), foreign.model_dump(mode="json"))
+
+    whole_words = ["filter", layout.root, "--max-frames", "1", "--unit-frames", "100", "--no-sidecars", "--output"]
+    assert main([*whole_words, new.root]) == 0 and main([*whole_words, str(tmp_path / "straight")]) == 0
+    assert all(path.read_bytes() == b"mine" for path in mine)
+    found, kept = files(tmp_path / "new"), {str(path.relative_to(tmp_path / "new")) for path in mine}
+    assert found.keys() - kept - {"sidecars/foreign/sidecar.json"} == files(tmp_path / "straight").keys()
+    assert files(tmp_path / "straight").items() <= found.items()
+    left_units, _ = unfinished_units(new)
+    assert left_units == 0, "it can be pushed"
+
+
+def test_a_manifest_alone_is_not_taken_for_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With other settings the shards of an output without units are removed."""
+    layout = make_dataset(str(tmp_path / "old"))
+    words = ["filter", layout.root, "--output", str(tmp_path / "new")]
+    assert main(words) == 0
+    for root in ("old", "new"):
+        for path in (tmp_path / root / "receipts").iterdir():
+            path.unlink()
+    before = files(tmp_path / "new"), files(tmp_path / "old")
+    assert main([*words, "--kind", "picture"]) == 2
+    assert "was begun with other settings" in capsys.readouterr().err
+    (tmp_path / "new" / "config.json").rename(tmp_path / "config.json")
+    assert main(words) == 2
+    assert "has units of a data set and no config.json" in capsys.readouterr().err
+    (tmp_path / "config.json").rename(tmp_path / "new" / "config.json")
+    (tmp_path / "pictures").mkdir()
+    inline = ["--proposer", "annotations", "--executor", "inline"]
+    publish_document(layout.config, {**DOCUMENT, "inputs": []})
+    before = before[0], files(tmp_path / "old")
+    Image.new("RGB", (64, 64)).save(tmp_path / "pictures" / "a.png")
+    assert main(["mine", "--input", str(tmp_path / "pictures"), "--output", layout.root, *inline]) == 2
+    assert "was begun with other settings" in capsys.readouterr().err
+    assert (files(tmp_path / "new"), files(tmp_path / "old")) == before
+
+
+def test_sidecars_that_were_made_later_stay_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = make_dataset(str(tmp_path / "old"))
+    with_sidecar(layout)
+    words = ["filter", layout.root, "--unit-frames", "2", "--output", str(tmp_path / "new")]
+    assert main(words) == 0
+    before = files(tmp_path / "new")
+    with_sidecar(layout, "chains")
+    for missing in (False, True):
+        if missing:
+            (tmp_path / "new" / "receipts" / "part-00000001.parquet").unlink()
+        capsys.readouterr()
+        assert main(words) == 0
+        told = capsys.readouterr()
+        assert told.out.rstrip().endswith("; sidecars boxes" + ("" if missing else "; all was there already"))
+        assert "the sidecar chains does not come along: the output was begun before it was made" in told.err
+        assert files(tmp_path / "new") == before
+    with_sidecar(layout, "boxes", "a" * 16)
+    (tmp_path / "new" / "receipts" / "part-00000001.parquet").unlink()
+    assert main(words) == 0
+    assert "boxes does not come along: the output has one that was made with other" in capsys.readouterr().err
+    assert find_sidecars(Layout(str(tmp_path / "new"))).by_name["boxes"].about.fingerprint == FINGERPRINT
+    with_sidecar(layout)
+    (tmp_path / "new" / "sidecars" / "boxes" / "part-00000000.parquet").unlink()
+    assert main(words) == 0
+    told = capsys.readouterr()
+    assert "boxes does not come along: the output has it for 2 of 3 units only" in told.err
+    assert "; sidecars" not in told.out
 
 
 def test_an_output_is_of_one_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

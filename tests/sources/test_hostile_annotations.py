@@ -116,6 +116,11 @@ def test_deep_json_and_large_json_end_in_a_sentence(tmp_path, monkeypatch):
         fetch_json(str(path))
 
 
+def test_json_of_windows_is_read(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert fetch_json(str(tmp_path / "a.json")) == {"a": 1}
+
+
 @pytest.mark.parametrize(
     ("ids", "message"),
     [(list(range(10_001)), "10001 masklets"), ([2**63 - 1], "stored in 64 bits"), ([2**64 - 1], "stored in 64 bits")],

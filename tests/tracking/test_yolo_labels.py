@@ -58,11 +58,24 @@ def test_texts_that_are_called_like_pictures(tmp_path: Path) -> None:
         ("0 nan 0.5 0.2 0.2", "shares of the picture's"),
         ("0 0.5 0.5 -0.2 0.2", "should not be negative"),
         ("0 0.5 0.5 0.2 0.2 inf", "the confidence should be a number"),
+        ("0 0.5 0.5 0.2 0.2 17", r"clip_1\.txt: line 2: the sixth number, 17, is no confidence: .*save_conf=True, or"),
+        ("0 0.5 0.5 0.2 0.2 2 17", "the sixth number, 2, is no confidence"),
     ],
 )
 def test_broken_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
     write(tmp_path / "clip_1.txt", "0 0.5 0.5 0.2 0.4", line)
     with pytest.raises(InputError, match=message):
+        read_yolo_labels(str(tmp_path), "clip", {})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_of_windows(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "clip_1.txt").write_bytes("0 0.5 0.5 0.2 0.4 1\r\n1 0.1 0.1 0.2 0.2 0.5\r\n".encode(encoding))
+    (tmp_path / "classes.txt").write_bytes("person\r\nvélo\r\n".encode(encoding))
+    found = read_yolo_labels(str(tmp_path), "clip", {})
+    assert found.names == ("person", "vélo") and found.detect([image()])[0].scores.tolist() == [1, 0.5]
+    (tmp_path / "classes.txt").write_bytes("vélo\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"classes\.txt: is no UTF-8 text"):
         read_yolo_labels(str(tmp_path), "clip", {})
 
 
