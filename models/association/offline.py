@@ -245,12 +245,18 @@ def _least_similarity(groups: list[_Group], settings: OfflineSettings) -> float:
 def _neighbours(groups: list[_Group], settings: OfflineSettings) -> Iterator[tuple[int, int]]:
     """Pairs that are near enough in time to be looked at: the lower number first."""
     order = sorted(range(len(groups)), key=lambda number: groups[number].head.time)
+    begins = {(group.head.track, group.head.place): number for number, group in enumerate(groups)}
     for place, number in enumerate(order):
-        limit = groups[number].tail.time + settings.max_gap_s
+        tail = groups[number].tail
+        limit = tail.time + settings.max_gap_s
         for other in order[place + 1 :]:
-            if groups[other].head.time > limit and not _follows(groups[number], groups[other]):
+            if groups[other].head.time > limit:
                 break
             yield min(number, other), max(number, other)
+        # However long the gap: the online rule has said already that this may be the same one.
+        next_of_track = begins.get((tail.track, tail.place + 1))
+        if next_of_track is not None and groups[next_of_track].head.time > limit:
+            yield min(number, next_of_track), max(number, next_of_track)
 
 
 def _follows(earlier: _Group, later: _Group) -> bool:

@@ -158,11 +158,12 @@ def track_offline(
         track_video(reader, first, (), batch_size=batch_size, times=times, progress=progress)
         with times.stage("join"):
             joined = first.joined(model.segmenter)
+        second = _SecondReading(again(), first.seen)
     except BaseException:
         for writer in writers:
             writer.abandon()
         raise
-    with closing(_SecondReading(again(), first.seen)) as frames:
+    with closing(second) as frames:
         result = track_video(frames, joined, writers, batch_size=batch_size, times=times)
     result.problems = list(dict.fromkeys([*reader.problems, *result.problems]))
     if lost := len(first.seen) - result.num_frames:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from trackmill.pipeline.console.output import warn
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.scratch import naming
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.frames import FrameReader
@@ -87,7 +89,7 @@ def track_video(
                         writer.write(frame, tracked)
             result.num_frames += 1
             result.num_detections += tracked.num_detections
-            result.num_tracked += len(tracked)
+            result.num_tracked += int((tracked.indices >= 0).sum())  # boxes that were filled in are no detections
             progress(1)
         if not result.num_frames:
             raise InputError("; ".join(reader.problems) or f"{reader.name}: holds no frame")
@@ -104,7 +106,15 @@ def track_video(
 
 
 def _keep(writers: Sequence[TrackSink]) -> list[str]:
-    return [url for url in (writer.keep() for writer in writers) if url]
+    """What is kept of a run that was stopped; a writer that cannot keep its own does not cost that of the others."""
+    kept = []
+    for writer in writers:
+        try:
+            kept.append(writer.keep())
+        except Exception as error:
+            warn(f"{redact(writer.url)}: the partial result could not be kept: {error}")
+            writer.abandon()
+    return [url for url in kept if url]
 
 
 def _abandon(writers: Sequence[TrackSink]) -> list[str]:

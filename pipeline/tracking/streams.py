@@ -89,19 +89,27 @@ class StreamFrames(FrameReader):
 
     def __iter__(self) -> Iterator[SourceFrame]:
         first: float | None = None
+        last = 0.0
         index = 0
         try:
             for frame in self._container.decode(self._stream):
                 if frame.width * frame.height > self._max_pixels:
                     size = f"{frame.width} x {frame.height}"
                     raise BadItem(f"{redact(self._url)}: a frame has {size} pixels, more than `read.max_pixels`")
-                first = frame.time if first is None else first
-                known = frame.time is not None and first is not None
+                time_s = index / self.fps
+                if frame.time is not None:
+                    first = frame.time if first is None else first
+                    if index and frame.time - first <= last:  # whoever sends has begun anew
+                        first = frame.time - last - 1 / self.fps
+                    time_s = frame.time - first
+                last = time_s
+                turns = frame.rotation // 90 % 4 if frame.rotation % 90 == 0 else 0
+                upright = np.rot90(frame.to_ndarray(format="rgb24"), turns)
                 yield SourceFrame(
                     index=index,
                     number=index + 1,
-                    time_s=frame.time - first if known else index / self.fps,
-                    image=np.ascontiguousarray(frame.to_ndarray(format="rgb24")),
+                    time_s=time_s,
+                    image=np.ascontiguousarray(upright),
                     file_name=f"{self.name}/{index:06d}",
                 )
                 index += 1

@@ -52,6 +52,7 @@ class VideoWriter(TrackWriter):
         self._trails = Trails(self._settings.trail_frames)
         self._container: av.container.OutputContainer | None = None
         self._last = -1
+        self._complete = False
 
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
         """See `TrackWriter.write`."""
@@ -81,8 +82,10 @@ class VideoWriter(TrackWriter):
 
     def _write_end(self) -> None:
         assert self._container is not None
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        if not self._complete:  # it may have been stopped in the copying below
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            self._complete = True
         plain = self._scratch.with_name(f"{self._scratch.name}-plain")
         try:
             _copy(str(self._scratch), str(plain))

@@ -67,6 +67,8 @@ class TrackWriter(TrackSink):
         self.url = url
         self._scratch = scratch_file(url)
         self._shown: os.stat_result | None = None
+        self._ended = False
+        self._published = ""
         if self.streamed:
             self._show_partial()
 
@@ -89,14 +91,19 @@ class TrackWriter(TrackSink):
     def keep(self) -> str:
         """Put what there is so far in the place for partial results, and return its URL; "" where there is nothing.
 
+        What was finished before the run was stopped stays where it is.
+
         Raises:
             OSError: it could not be written.
         """
-        self._publish(self.partial_url)
-        return self.partial_url
+        if not self._published:
+            self._publish(self.partial_url)
+        return self._published
 
     def abandon(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing behind; what was finished stays."""
+        if self._published:
+            return
         with contextlib.suppress(OSError):
             self._close()  # of a full disk it tries once more to write what is left
         if self._shown is not None:
@@ -108,11 +115,14 @@ class TrackWriter(TrackSink):
 
     def _publish(self, url: str) -> None:
         with naming(self.url):
-            self._write_end()
-            self._close()
+            if not self._ended:  # it may have been stopped while it was put into its place
+                self._write_end()
+                self._close()
+                self._ended = True
         if url == self.partial_url:
             remove(url)  # it may be the scratch file's second name already, and then a rename would do nothing
         publish_file(self._scratch, url)
+        self._published = url
 
     def _show_partial(self) -> None:
         """Give the scratch file a second name that people find."""

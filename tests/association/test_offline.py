@@ -102,6 +102,15 @@ def test_gaps_end(gap: int, settings: dict[str, float], one: bool) -> None:
     assert (found[0, 0] == found[0, 69]) is one
 
 
+@pytest.mark.parametrize("others", [[], [(3, 3, range(130, 170))]])
+def test_who_was_cut_from_the_same_track_is_joined_whoever_comes_before(others: list[tuple[int, int, range]]) -> None:
+    """The online rule has carried an identity over 15 s, more than `max_gap_s`; a stranger begins after 13 s."""
+    seen = [(0, 0, range(20)), (0, 0, range(170, 200)), (1, 1, range(200)), (2, 2, range(200)), *others]
+    found = identities(Scene(4), seen, max_gap_s=10.0)
+    assert found[0, 0] == found[0, 199]
+    assert all(found[person, frame] != found[0, 0] for _, person, frames in others for frame in frames)
+
+
 def test_nobody_jumps() -> None:
     scene = Scene(3)
     places = scene.box

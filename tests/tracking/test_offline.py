@@ -21,7 +21,7 @@ from tests.tracking.make_tracking import (
 from trackmill.models.association.offline import OfflineSettings
 from trackmill.models.detectors.base import Detector
 from trackmill.pipeline.tracking.base import VideoModel
-from trackmill.pipeline.tracking.frames import open_frames
+from trackmill.pipeline.tracking.frames import FrameReader, open_frames
 from trackmill.pipeline.tracking.offline import filled, track_offline
 from trackmill.pipeline.tracking.run import track_video
 from trackmill.pipeline.tracking.two_stage import TwoStage
@@ -87,6 +87,28 @@ def test_gaps_are_filled_where_that_is_wanted(tmp_path: Path) -> None:
     rows = offline(tmp_path, OfflineSettings(similarity=0.8, fill_s=10.0))
     assert len(rows) == 3 * FRAMES
     assert len(set(of_first_square(rows).values())) == 1 and len(of_first_square(rows)) == FRAMES
+
+
+def test_filled_boxes_are_no_detections(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "seq", FRAMES)
+    writer = MotWriter(str(tmp_path / "seq.txt"), (1,))
+    settings = OfflineSettings(similarity=0.8, fill_s=10.0)
+    result = track_offline(open_frames(str(folder)), lambda: open_frames(str(folder)), model(), [writer], settings)
+    assert result.num_tracked == result.num_detections == 3 * FRAMES - 8
+    assert len(rows_of(tmp_path / "seq.txt")) == 3 * FRAMES
+
+
+def test_a_video_that_is_gone_between_the_passes_leaves_nothing(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "seq", FRAMES)
+    (tmp_path / "out").mkdir()
+
+    def gone() -> FrameReader:
+        raise FileNotFoundError("it is gone")
+
+    with pytest.raises(FileNotFoundError):
+        writer = MotWriter(str(tmp_path / "out" / "seq.txt"), (1,))
+        track_offline(open_frames(str(folder)), gone, model(), [writer], OfflineSettings())
+    assert not any((tmp_path / "out").iterdir())
 
 
 def test_a_filled_box_lies_between_its_ends() -> None:

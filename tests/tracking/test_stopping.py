@@ -20,12 +20,13 @@ from tests.tracking.make_tracking import ColourEmbedder, SquareDetector, make_fr
 from trackmill.pipeline.evaluation.readers.coco_video import read_coco_video
 from trackmill.pipeline.formats.mot_text import parse_mot_text
 from trackmill.pipeline.storage.files import filesystem
+from trackmill.pipeline.tracking import video_writer
 from trackmill.pipeline.tracking.frames import FrameReader
 from trackmill.pipeline.tracking.run import TrackingStopped, track_video
 from trackmill.pipeline.tracking.two_stage import TwoStage
 from trackmill.pipeline.tracking.video_writer import VideoWriter
-from trackmill.pipeline.tracking.writers import CocoWriter, MotWriter, ParquetWriter, TrackWriter
-from trackmill.schemas.tracking import SourceFrame
+from trackmill.pipeline.tracking.writers import CocoWriter, MotWriter, ParquetWriter, TrackSink, TrackWriter
+from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
 SUFFIXES = ("json", "mp4", "parquet", "txt")
 
@@ -93,6 +94,62 @@ def test_before_the_first_frame_there_is_nothing_to_keep(tmp_path: Path) -> None
     with pytest.raises(TrackingStopped) as stopped:
         track(Interrupted(0), str(tmp_path))
     assert stopped.value.kept == [] and list(tmp_path.iterdir()) == []
+
+
+class StopsAtTheEnd(TrackSink):
+    """Ctrl-C is pressed while results are put into their places."""
+
+    def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
+        """Nothing."""
+
+    def finish(self) -> str:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("before", range(5))
+def test_stopped_while_results_are_finished(tmp_path: Path, before: int) -> None:
+    """What is finished stays, the rest is kept as partial, and it is told that the run was stopped."""
+    model = TwoStage(SquareDetector(), ColourEmbedder(), make_tracker())
+    files = writers(str(tmp_path))
+    sinks = [*files[:before], StopsAtTheEnd(), *files[before:]]
+    with pytest.raises(TrackingStopped) as stopped:
+        track_video(Interrupted(99), model, sinks, batch_size=1)
+    suffixes = [file.url.rpartition(".")[2] for file in files]
+    names = [f"clip.{suffix}" for suffix in suffixes[:before]]
+    names += [f"clip.partial.{suffix}" for suffix in suffixes[before:]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert sorted(Path(url).name for url in stopped.value.kept) == sorted(names)
+
+
+def test_stopped_while_the_video_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = []
+
+    def copy(source: str, target: str) -> None:
+        copies.append(target)
+        if len(copies) == 1:
+            raise KeyboardInterrupt
+        plain(source, target)
+
+    plain = video_writer._copy
+    monkeypatch.setattr(video_writer, "_copy", copy)
+    with pytest.raises(TrackingStopped):
+        track(Interrupted(99), str(tmp_path))
+    assert frames_in(tmp_path / "clip.partial.mp4") == 40 and not (tmp_path / "clip.mp4").exists()
+
+
+def test_a_writer_that_cannot_keep_its_own_does_not_cost_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Refuses(MotWriter):
+        def keep(self) -> str:
+            raise OSError(28, "No space left on device")
+
+    model = TwoStage(SquareDetector(), ColourEmbedder(), make_tracker())
+    sinks = [Refuses(f"{tmp_path}/other.txt", (1,)), *writers(str(tmp_path))]
+    with pytest.raises(TrackingStopped):
+        track_video(Interrupted(7), model, sinks, batch_size=1)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / f"clip.partial.{suffix}" for suffix in SUFFIXES]
+    assert "other.txt: the partial result could not be kept" in capsys.readouterr().err
 
 
 def test_a_remote_output_gets_them_too() -> None:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from tests.make_media import make_video
@@ -65,6 +66,23 @@ def test_frames_over_a_network(tmp_path: Path) -> None:
     assert all((one.image == other.image).all() for one, other in zip(found, wanted, strict=True))
     assert [frame.time_s for frame in found] == pytest.approx([frame.time_s for frame in wanted], abs=2e-3)
     assert not reader.problems and reader.fps == pytest.approx(25)
+
+
+def test_a_sender_that_begins_anew_and_a_phone_on_its_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Time goes on where it was, and pictures stand upright, as those of a file do."""
+    data = make_video(tmp_path / "clip.mkv", 3, fps=10).read_bytes()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    reader = StreamFrames("-", 10**6)
+    picture = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    frames = [
+        SimpleNamespace(width=3, height=2, time=time, rotation=90, to_ndarray=lambda format: picture)
+        for time in (7.0, 7.1, 7.2, 0.0, 0.1, None, 0.4)
+    ]
+    reader._container.close()
+    reader._container = SimpleNamespace(decode=lambda stream: frames, close=lambda: None)
+    found = list(reader)
+    assert [frame.time_s for frame in found] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7])
+    assert all(np.array_equal(frame.image, np.rot90(picture)) for frame in found)
 
 
 def test_what_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
