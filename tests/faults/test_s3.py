@@ -77,7 +77,8 @@ def secrets_in(folder: Path) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
 def test_mining_through_faults(
     executor: str, endpoint: tuple[str, int], bucket: tuple[str, Path], tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ def test_video_that_ends_early(tmp_path: Path) -> None:
     assert len(found) == 5, "24 kept frames in four clips, and one clip of the short video"
 
 
+@pytest.mark.slow  # test_sav_with_something_missing mends one, too
 def test_video_that_is_mended(tmp_path: Path) -> None:
     """Unreadable when planned, so that its clips could not be counted; the retry plans and mines them."""
     folder, output = tmp_path / "in", tmp_path / "out"

@@ -28,6 +28,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow  # proposers are tested beside the model, and this by the Ray run below
 def test_mining_with_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     make_pictures(tmp_path / "in", count=2)
     options: list[object] = ["--input", tmp_path / "in", "--proposer", "sam", "--weights", checkpoint]
