@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.mask_pictures import decode_label_picture
@@ -109,6 +108,8 @@ def read_frame_mask(uri: str, settings: ReadSettings) -> FrameMask:
 
 def _objects(labels: NDArray[np.int64], uri: str) -> dict[int, CroppedMask]:
     """Each number's pixels; looked for in its own box only, since there may be hundreds of them."""
+    from scipy import ndimage  # half a second that only such folders need
+
     if labels.min() < 0 or labels.max() > _LARGEST_NUMBER:
         raise BadItem(f"{uri}: its pixels hold numbers beyond 0 to {_LARGEST_NUMBER}: it is no mask of objects")
     places = [(number, place) for number, place in enumerate(ndimage.find_objects(labels), 1) if place is not None]
@@ -157,6 +158,8 @@ def annotations_of_mask(mask: FrameMask, height: int, width: int, black_and_whit
 
 
 def _regions(inside: NDArray[np.bool_], uri: str) -> Boxes:
+    from scipy import ndimage
+
     labels, number = ndimage.label(inside)
     if number > MOST_REGIONS:
         raise BadItem(f"{uri}: {VOID} stands in {number} separate regions, {MOST_REGIONS} at most: it is no mask")

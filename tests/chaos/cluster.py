@@ -107,6 +107,9 @@ class Cluster:
             **{
                 "OMP_NUM_THREADS": "1",
                 "RAY_USAGE_STATS_ENABLED": "0",
+                # Workers that nobody has asked for would be started after each kill.
+                "RAY_enable_worker_prestart": "0",
+                "RAY_prestart_worker_first_driver": "0",
                 # Whoever loses the GCS gives up soon, and the harness starts it again.
                 "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
                 "RAY_health_check_initial_delay_ms": "3000",

@@ -60,7 +60,7 @@ def test_extras_that_are_named_exist() -> None:
         ("train", ["--recipe", "masa_lite0", "--data", "x", "--output", "y", "--dry-run"], '".[train]"'),
         ("convert", ["--weights", "x.pth", "--output", "y"], '".[masa]"'),
         ("export", ["--weights", "x.pth", "--output", "y"], '".[train]"'),
-        ("track", ["--video", "x", "--output", "y", "--detections", "z", "--model", "masa_r50"], '".[masa]"'),
+        ("track", ["--video", "x", "--output", "y", "--detections", "z.txt", "--model", "masa_r50"], '".[masa]"'),
     ],
 )
 def test_a_job_without_torch_says_so(job: str, words: list[str], line: str, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_job_without_torch_says_so(job: str, words: list[str], line: str, tmp_
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "1.jpg").write_bytes(b"")
     (tmp_path / "x.pth").write_bytes(b"")
-    (tmp_path / "z").write_bytes(b"")
+    (tmp_path / "z.txt").write_text("1,-1,1,1,5,5,0.9\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
