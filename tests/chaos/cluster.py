@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,13 +44,15 @@ def free_port() -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        if port not in _taken:
-            _taken.add(port)
-            return port
+        with _lock:
+            if port not in _taken:
+                _taken.add(port)
+                return port
     raise ClusterFailed("no free port between 20000 and 32000")
 
 
 _taken: set[int] = set()
+_lock = threading.Lock()
 
 
 @dataclass
@@ -125,8 +129,8 @@ class Cluster:
     def begin(self) -> None:
         """Start all of it."""
         self.start_head()
-        for _ in range(RAYLETS):
-            self.raylets.append(self._raylet(len(self.raylets)))
+        with ThreadPoolExecutor(RAYLETS) as pool:  # each takes some seconds, most of which it waits
+            self.raylets += pool.map(self._raylet, range(RAYLETS))
 
     def start_head(self) -> None:
         """Start the head, with the GCS."""
@@ -188,11 +192,11 @@ class Cluster:
         deadline = time.monotonic() + START_S
         seen = False
         while _UP not in log.read_text(errors="replace"):
+            time.sleep(0.5)  # looking at all processes takes time from those that start
             # A raylet aborts where its agent needs more than 15 s to start; `ray start` waits on for minutes.
             raylet = node.child("raylet") is not None
             aborted, seen = seen and not raylet, seen or raylet
             if aborted or not node.alive() or time.monotonic() > deadline:
                 self.end_node(node)
                 raise ClusterFailed(f"{name} did not start:\n{log.read_text(errors='replace')[-2000:]}")
-            time.sleep(0.1)
         return node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import time
@@ -104,7 +105,11 @@ class Round:
     def _count(self) -> int:
         if self._kind == "store":
             return self._setting.store.units(self._name)
-        return len(list(self._output().glob("receipts/part-*.parquet")))
+        try:
+            with os.scandir(self._output() / "receipts") as found:
+                return sum(each.name.startswith("part-") and each.name.endswith(".parquet") for each in found)
+        except FileNotFoundError:
+            return 0  # nothing has begun
 
     def _mine(self) -> None:
         """Until the driver and all parts have ended in good order."""
