@@ -35,7 +35,4 @@ class DemoSettings(Settings):
     video_frames: int = Field(
         110, ge=20, description="Frames of the real video that are tracked, every second one; before 16 nobody comes."
     )
-    video_match: float = Field(
-        0.6, ge=-1, le=1, description="Cosine from which a box of the real video continues a track (scaletrack_lite0)."
-    )
     long_side: int = Field(320, ge=32, description="Pixels at which the model looks at frames; the camera's own width.")

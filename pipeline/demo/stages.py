@@ -251,13 +251,10 @@ def _track(demo: Demo) -> list[Command]:
 def _track_video(demo: Demo) -> list[Command]:
     """By appearance, and by motion alone."""
     video = demo.at("video", VIDEO)
-    rules = list(RULES[demo.settings.recipe])
-    if demo.settings.recipe == "scaletrack_lite0":
-        rules += ["--set", f"tracker.match_threshold={demo.settings.video_match:g}"]
     found = ["--detections", DEFAULT_DETECTOR]
     by_motion = ("--video", video, *found, "--tracker", MOTION, "--output", demo.at("video_tracks", MOTION))
     return [
-        _track_one(demo, "trained", video, demo.at("video_tracks", "trained"), [*found, *rules]),
+        _track_one(demo, "trained", video, demo.at("video_tracks", "trained"), [*found, *RULES[demo.settings.recipe]]),
         Command("track", (*by_motion, "--save-video")),
     ]
 

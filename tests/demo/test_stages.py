@@ -34,7 +34,6 @@ def test_what_was_mined_before_there_were_chains_is_done_still() -> None:
         "train": [],
         "frames": 60,
         "video_frames": 110,
-        "video_match": 0.6,
         "photographs": ["astronaut", "coffee", "hubble_deep_field", "motorcycle_left"],
         "long_side": 320,
     }
@@ -108,9 +107,12 @@ def test_a_strip_shows_the_chain_from_its_first_frame_to_its_last() -> None:
 
 
 def test_bars_are_as_wide_as_their_numbers() -> None:
-    before, after = {"rank1@50": 50.04, "rank1@20": None}, {"rank1@50": 61.26, "rank1@20": 100.0}
-    bars = _bars({"settings": {"against": {"metrics": before}}, "metrics": after})
-    assert [title for title, _, _ in bars] == ["rank-1, 50 frames apart", "rank-1, 20 frames apart"]
+    untrained = {"metrics": {"AssA": 50.04, "IDF1": None}}
+    trained = {"metrics": {"AssA": 61.26, "IDF1": 70.0}}
+    linking = {"settings": {"against": {"metrics": {"rank1@50": 97.0}}}, "metrics": {"rank1@50": 100.0}}
+    bars = _bars(untrained, trained, linking)
+    assert [title for title, _, _ in bars] == ["AssA", "IDF1", "rank-1"]
     values = [[(bar.model, bar.value, bar.width) for bar in pair] for _, _, pair in bars]
     assert values[0] == [("untrained", "50.0", "50.0"), ("trained", "61.3", "61.3")]
-    assert values[1] == [("untrained", "–", "0.0"), ("trained", "100.0", "100.0")]
+    assert values[1] == [("untrained", "–", "0.0"), ("trained", "70.0", "70.0")]
+    assert values[2][1] == ("trained", "100.0", "100.0")
