@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import av
 import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -86,21 +87,23 @@ class _Rule:
 
 @dataclass(frozen=True, slots=True)
 class _People:
-    """The people in the real video, and what became of them."""
+    """The people in the real video, and what became of them; `best_frame`, from 0, shows one in the middle of a way."""
 
     number: int
     boxes: int
     rules: list[_Rule]
     lanes: Markup
+    best_frame: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Film:
-    """A video; `data` is its data URI, empty where it is only linked."""
+    """A video; `data` is its data URI, empty where it is only linked, `poster` that of what stands there at first."""
 
     caption: str
     link: str
     data: str
+    poster: str = ""
 
 
 def write_report(
@@ -157,7 +160,7 @@ def write_report(
         num_samples=len(dataset.stored),
         num_frames=sum(row.frames for row in dataset.stored),
         num_proposals=sum(row.proposals for row in dataset.stored),
-        films=_films(root, settings),
+        films=_films(root, settings, people),
     )
     html = page.encode("utf-8", "replace")
     publish_bytes(join(root, "report.html"), html)
@@ -200,7 +203,9 @@ def _people(root: str) -> _People:
         rules.append(_Rule(name, f"{each.found} of {len(seen.rows)}", f"{each.num_identities}", kept, scores))
         given.append((name, each))
     num_frames = len(_json(root, "video_trained")["timelines"]["bikes"]["TP"])
-    return _People(len(seen.people), len(seen.rows), rules, lanes(seen, given, num_frames))
+    longest = max(map(seen.frames, seen.people), key=len)
+    best = int(longest[2 * len(longest) // 3]) - 1
+    return _People(len(seen.people), len(seen.rows), rules, lanes(seen, given, num_frames), best)
 
 
 def _bars(
@@ -311,7 +316,7 @@ def _thumbnails(root: str) -> list[tuple[str, str, str]]:
     return found
 
 
-def _films(root: str, settings: DemoSettings) -> list[tuple[str, list[_Film]]]:
+def _films(root: str, settings: DemoSettings, people: _People) -> list[tuple[str, list[_Film]]]:
     """Films by heading: the real video by each rule, then each photograph with both models."""
     wanted = [("bikes", [(name, f"video_tracks/{rule}/bikes.mp4") for rule, name in VIDEO_RULES.items()])]
     wanted += [
@@ -319,16 +324,28 @@ def _films(root: str, settings: DemoSettings) -> list[tuple[str, list[_Film]]]:
         for name in settings.photographs
     ]
     left = _MAX_VIDEOS_BYTES
-    groups = []
+    groups: list[tuple[str, list[_Film]]] = []
     for heading, films in wanted:
         group = []
         for caption, link in films:
             content = read_bytes(join(root, link))
             embedded = len(content) <= min(_MAX_VIDEO_BYTES, left)
             left -= len(content) if embedded else 0
-            group.append(_Film(caption, link, _data_uri("video/mp4", content) if embedded else ""))
+            data = _data_uri("video/mp4", content) if embedded else ""
+            group.append(_Film(caption, link, data, _poster(content, people.best_frame) if not groups else ""))
         groups.append((heading, group))
     return groups
+
+
+def _poster(video: bytes, frame: int) -> str:
+    """A frame of a video, from 0, as a data URI."""
+    out = io.BytesIO()
+    with av.open(io.BytesIO(video), "r") as container:
+        for number, picture in enumerate(container.decode(video=0)):
+            if number == frame:
+                picture.to_image().save(out, "JPEG", quality=_JPEG_QUALITY)
+                break
+    return _data_uri("image/jpeg", out.getvalue())
 
 
 def _data_uri(kind: str, content: bytes) -> str:
