@@ -343,7 +343,7 @@ def _poster(video: bytes, frame: int) -> str:
     with av.open(io.BytesIO(video), "r") as container:
         for number, picture in enumerate(container.decode(video=0)):
             if number == frame:
-                picture.to_image().save(out, "JPEG", quality=_JPEG_QUALITY)
+                Image.fromarray(picture.to_ndarray(format="rgb24")).save(out, "JPEG", quality=_JPEG_QUALITY)
                 break
     return _data_uri("image/jpeg", out.getvalue())
 
