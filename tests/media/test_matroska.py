@@ -53,6 +53,7 @@ def test_a_cut_file_gives_what_it_holds_and_says_that_more_is_missing(tmp_path: 
         try:
             ends.append(len(source.read(item).frames))
         except TruncatedMedia as error:
-            assert "ends early" in str(error)
+            # Where the cut goes through a frame, that one is named: it depends on what the encoder made.
+            assert "ends early" in str(error) or "data is missing there" in str(error)
             ends.append(0)
     assert ends[0] == 16 and ends[-1] == 0 and len(ends) == 6

@@ -42,7 +42,8 @@ def test_a_missing_package_says_what_to_type() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert printed.strip() == (
-        'engine.name = "deepspeed" needs an extra: pip install -e ".[deepspeed]"; or set it to "torch"'
+        'engine.name = "deepspeed" needs an extra: pip install -e ".[deepspeed]" -c constraints.txt; '
+        'or set it to "torch"'
     )
 
 
