@@ -1,14 +1,15 @@
 """DeepSORT of the package `trackers` 2.0.1 over a video and its detections, with our embeddings inside.
 
 `python -m tests.tracking.deepsort_with_encoder PACKAGES VIDEO DETECTIONS RESULT MODEL WEIGHTS`, where PACKAGES is a
-folder that holds that old version (`pip install --no-deps --target PACKAGES trackers==2.0.1 firerequests validators`),
-and MODEL may be `none`: then all boxes look alike, and motion alone decides.
+folder that holds that old version and its supervision (`pip install --no-deps --target PACKAGES trackers==2.0.1
+supervision==0.26.0rc7 validators`), and MODEL may be `none`: then all boxes look alike, and motion alone decides.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ class AllAlike:
 def main(packages: str, video: str, detections: str, result: str, model: str, weights: str) -> None:
     """Track, and write MOTChallenge text."""
     sys.path.insert(0, packages)  # before the version that is installed
+    # With this it would download weights of its own.
+    sys.modules["firerequests"] = SimpleNamespace(FireRequests=None)  # type: ignore[assignment]
     import supervision as sv
     from trackers import DeepSORTTracker
 

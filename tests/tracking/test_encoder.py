@@ -129,7 +129,7 @@ def test_reid_asks_in_the_same_words() -> None:
 def test_deepsort_of_trackers_tracks_a_real_sequence_by_our_embeddings(tmp_path: Path) -> None:
     """Public detections of PETS09-S2L1: with appearance it is better than the same tracker with none."""
     packages = tmp_path / "packages"
-    wanted = ["trackers==2.0.1", "firerequests", "validators"]
+    wanted = ["trackers==2.0.1", "supervision==0.26.0rc7", "validators"]
     for tool in ("uv", "-m pip"):
         command = [Path(sys.executable).with_name("uv"), "pip"] if tool == "uv" else [sys.executable, "-m", "pip"]
         with contextlib.suppress(OSError):
