@@ -268,9 +268,10 @@ def grid_anchors(number: int) -> Tensor:
         (number, 4) logits of cx, cy, w, h.
     """
     columns = math.ceil(math.sqrt(number))
-    cells = torch.linspace(0, columns * columns - 1, number).round().long()  # some of the square's, evenly
-    centres = torch.stack([cells % columns + 0.5, cells // columns + 0.5], dim=-1) / columns
     sizes = torch.logit(torch.tensor(GRID_SIZE))
+    # The device is named: transformers, once imported, makes linspace on the CPU where another is the default.
+    cells = torch.linspace(0, columns * columns - 1, number, device=sizes.device).round().long()  # evenly of the square
+    centres = torch.stack([cells % columns + 0.5, cells // columns + 0.5], dim=-1) / columns
     return torch.cat([torch.logit(centres), sizes.expand(number, 2)], dim=-1)
 
 
