@@ -12,12 +12,8 @@ if TYPE_CHECKING:
     import torch
 
 
-def choose_device(name: str = "auto", extra: str = "masa") -> torch.device:
+def choose_device(name: str = "auto") -> torch.device:
     """A device; `auto` is the first GPU where there is one, else the CPU.
-
-    Args:
-        name: `auto`, `cpu`, `cuda`, `cuda:1`, ...
-        extra: of Trackmill that brings torch, to be named where it is missing.
 
     Raises:
         ValueError: no such device here.
@@ -26,7 +22,7 @@ def choose_device(name: str = "auto", extra: str = "masa") -> torch.device:
     try:
         import torch
     except ImportError as error:
-        raise MissingPackage(f"models need torch and more: {install(extra)}") from error
+        raise MissingPackage(f"models need torch and more: {install('masa')}") from error
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

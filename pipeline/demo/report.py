@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -338,14 +339,13 @@ def _films(root: str, settings: DemoSettings, people: _People) -> list[tuple[str
 
 
 def _poster(video: bytes, frame: int) -> str:
-    """A frame of a video, from 0, as a data URI."""
-    out = io.BytesIO()
+    """A frame of a video, from 0, as a data URI; "" where it has fewer."""
     with av.open(io.BytesIO(video), "r") as container:
-        for number, picture in enumerate(container.decode(video=0)):
-            if number == frame:
-                Image.fromarray(picture.to_ndarray(format="rgb24")).save(out, "JPEG", quality=_JPEG_QUALITY)
-                break
-    return _data_uri("image/jpeg", out.getvalue())
+        for picture in itertools.islice(container.decode(video=0), frame, frame + 1):
+            out = io.BytesIO()
+            Image.fromarray(picture.to_ndarray(format="rgb24")).save(out, "JPEG", quality=_JPEG_QUALITY)
+            return _data_uri("image/jpeg", out.getvalue())
+    return ""
 
 
 def _data_uri(kind: str, content: bytes) -> str:

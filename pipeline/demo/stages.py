@@ -279,17 +279,9 @@ def _evaluate(demo: Demo) -> list[Command]:
     commands.append(Command("evaluate", tuple(linking)))
     for rule in ("trained", MOTION):
         page, scores = demo.at("scores", f"video_{rule}.html"), demo.at("scores", f"video_{rule}.json")
-        video = (
-            "--gt",
-            demo.at("video"),
-            "--results",
-            demo.at("video_tracks", rule),
-            "--output",
-            scores,
-            "--html",
-            page,
-        )
-        commands.append(Command("evaluate", ("--benchmark", "mot15", *video, "--pictures", demo.at("video"))))
+        video, results = demo.at("video"), demo.at("video_tracks", rule)
+        files = ("--gt", video, "--results", results, "--output", scores, "--html", page, "--pictures", video)
+        commands.append(Command("evaluate", ("--benchmark", "mot15", *files)))
     return commands
 
 

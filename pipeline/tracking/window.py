@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -58,10 +59,21 @@ class Window(TrackSink):
         """
         if self._closed:
             return
-        from PIL import ImageTk
+        import tkinter
 
         if self._window is None:
             self._begin()
+        try:
+            self._show(frame, tracked)
+        except tkinter.TclError as error:  # the screen is gone, with a connection for example; the results are not
+            note(f"the window is gone ({error}); tracking goes on (Ctrl-C stops it)")
+            self._close()
+        if self._stopped:
+            raise KeyboardInterrupt
+
+    def _show(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
+        from PIL import ImageTk
+
         self._trails.add(frame.index, tracked)
         if time.monotonic() - self._shown_s >= _LEAST_S:
             drawn = Image.fromarray(draw_tracks(frame.image, tracked, self._trails, self._settings.labels))
@@ -70,8 +82,6 @@ class Window(TrackSink):
             self._label.configure(image=self._picture)
             self._shown_s = time.monotonic()
         self._window.update()
-        if self._stopped:
-            raise KeyboardInterrupt
 
     def finish(self) -> str:
         """See `TrackSink.finish`."""
@@ -118,7 +128,10 @@ class Window(TrackSink):
     def _close(self) -> None:
         self._closed = True
         if self._window is not None:
-            self._window.destroy()
+            import tkinter
+
+            with contextlib.suppress(tkinter.TclError):  # it may be gone already
+                self._window.destroy()
             self._window = self._picture = None
 
 

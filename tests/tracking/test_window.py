@@ -133,6 +133,16 @@ def test_a_closed_window_does_not_stop_the_run(shown: str, tmp_path: Path, capsy
     assert "the window is closed; tracking goes on" in capsys.readouterr().err
 
 
+def test_a_window_that_is_lost_does_not_cost_the_results(
+    shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    window = Window("clip")
+    last = Then(9, lambda: None)
+    track(Then(3, lambda: window._window.destroy()), window, MotWriter(f"{tmp_path}/clip.txt", (1,)), last)
+    assert last.last == 9 and (tmp_path / "clip.txt").exists()
+    assert "the window is gone" in capsys.readouterr().err
+
+
 def test_where_there_is_no_screen_it_says_what_to_do_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", "")
     with pytest.raises(InputError, match=r"--show: there is no screen here .*--save-video"):
