@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from trackmill.pipeline.datasets.selection import Selection
 
 COUNTED = ("objects", "proposals", "negatives", "frames")
+BOUNDED = (*COUNTED, "mean_score")
 GROUPINGS = ("video", "folder", "sample")
 
 
@@ -59,6 +61,9 @@ def add_selection_options(p: JobParser) -> None:
     for name in COUNTED:
         add(f"--min-{name}", type=_whole, metavar="N", help=f"only samples with so many {name} or more")
         add(f"--max-{name}", type=_whole, metavar="N", help=f"only samples with so many {name} or fewer")
+    for which, how in (("min", "or more"), ("max", "or less")):
+        what = f"only samples whose proposals score X {how} on average"
+        add(f"--{which}-mean-score", type=_score, metavar="X", help=what)
     add("--keys", metavar="FILE", help="only samples whose keys are in a file, one a line")
     add("--without-keys", metavar="FILE", help="not the samples whose keys are in a file")
     add("--every", type=positive, default=1, metavar="N", help="of what is left, the first and every N-th after it")
@@ -82,7 +87,7 @@ def selection_of(options: Options, span: tuple[int, int] | None = None) -> Selec
     from trackmill.pipeline.datasets.selection import Selection, read_keys
 
     bounds = {
-        which: {name: value for name in COUNTED if (value := getattr(options, f"{which}_{name}")) is not None}
+        which: {name: value for name in BOUNDED if (value := getattr(options, f"{which}_{name}")) is not None}
         for which in ("min", "max")
     }
     return Selection(
@@ -156,6 +161,9 @@ def write(
         tell(f"the sidecar {name} does not come along: {why}")
     if made.plan.twice:
         note(f"{counted(made.plan.twice, 'sample is', 'samples are')} in an earlier input too, and taken from there")
+    if made.plan.unscored:
+        samples = counted(made.plan.unscored, "sample was", "samples were")
+        tell(f"{samples} left out: an older version mined them and wrote no mean score")
     beside = ", ".join(about.name for about in made.carried.abouts)
     totals = made.totals
     say(
@@ -178,6 +186,16 @@ def _whole(text: str) -> int:
         raise InputError(f"{text[:40]!r} is no whole number") from None
     if not 0 <= number < 1 << 31:
         raise InputError(f"{number} is out of range: from 0 to {(1 << 31) - 1}")
+    return number
+
+
+def _score(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise InputError(f"{text[:40]!r} is no number") from None
+    if not math.isfinite(number):
+        raise InputError(f"{text[:40]!r} is no score")
     return number
 
 

@@ -32,7 +32,7 @@ from trackmill.schemas.errors import InputError
 if TYPE_CHECKING:
     from trackmill.pipeline.tracking.base import VideoModel
     from trackmill.pipeline.tracking.detection_files import FileDetections
-    from trackmill.pipeline.tracking.frames import FrameReader
+    from trackmill.pipeline.tracking.frame_reader import FrameReader
     from trackmill.pipeline.tracking.image_table import ImageTable
     from trackmill.pipeline.tracking.run import TrackingResult, TrackingStopped
     from trackmill.pipeline.tracking.videos import Video
@@ -126,7 +126,7 @@ def run(options: Options) -> ExitCode:
 
     from trackmill.pipeline.storage.output_folder import check_output_folder
     from trackmill.pipeline.storage.scratch import sweep_scratch
-    from trackmill.pipeline.tracking.build import check_detections_of_several
+    from trackmill.pipeline.tracking.detections import check_detections_of_several
     from trackmill.pipeline.tracking.videos import choose_videos
 
     if options.show:
@@ -189,7 +189,7 @@ def prepare(options: Options, config: TrackConfig, output: str, video: Video, op
         InputError, OSError: something of it cannot be used, or read.
     """
     from trackmill.pipeline.storage.output_folder import check_output_folder
-    from trackmill.pipeline.tracking.build import read_file_detections
+    from trackmill.pipeline.tracking.detections import read_file_detections
     from trackmill.pipeline.tracking.frames import open_frames
     from trackmill.pipeline.tracking.image_table import read_image_table
     from trackmill.pipeline.tracking.streams import StreamFrames, is_stream

@@ -26,6 +26,8 @@ class ReceiptRow:
         offset, size: byte range of the sample inside the shard; read it alone and it is a valid piece of tar.
         checksum: XXH3-64 of that range as a signed number; 0 where an older version wrote the receipt.
         frames, objects, proposals, negatives, refused: counts over the sample.
+        mean_score: of its proposals, to four decimals; 0 where there are none, or where an older version wrote the
+            receipt, which a mean of just 0 cannot be told from.
         license: of the stored sample.
         attempts: 1, and one more for each `--only-quarantined` run.
         seconds: time spent on the item.
@@ -51,6 +53,7 @@ class ReceiptRow:
     attempts: int = 1
     seconds: float = 0.0
     checksum: int = 0
+    mean_score: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,12 +76,14 @@ class Plan:
         samples: in all.
         of: samples that the inputs have.
         twice: samples that were left out because an earlier input has them.
+        unscored: samples that were left out because their receipts have no mean score, and one was asked for.
     """
 
     units: list[UnitPlan]
     samples: int
     of: int
     twice: int
+    unscored: int
 
 
 def make_plan(sources: Sequence[Source], selection: Selection, limits: Limits, duplicates: Duplicates) -> Plan:
@@ -92,14 +94,19 @@ def make_plan(sources: Sequence[Source], selection: Selection, limits: Limits, d
         BadReceipt: a receipt is damaged, or changed meanwhile.
         OSError: storage failed for good.
     """
-    chosen, of, twice = _choose(sources, selection, duplicates)
+    chooser = Chooser(selection)
+    chosen, of, twice = _choose(sources, chooser, duplicates)
     samples = sum(len(each.rows) for each in chosen)
     if not samples:
-        raise InputError(f"none of the {of:,} samples is left: an empty data set is not written; ask for more of them")
+        advice = "ask for more of them"
+        if chooser.unscored:
+            advice = f"{chooser.unscored:,} have no mean score, as an older version mined them: leave its bound out"
+        raise InputError(f"none of the {of:,} samples is left: an empty data set is not written; {advice}")
     frames = sum(int(each.frames.sum()) for each in chosen)
     low, high = _UNIT_FRAMES
     unit_frames = limits.unit_frames or int(np.clip(-(-frames // _UNITS_WANTED), low, high))
-    return Plan(units=list(_cut(chosen, limits, unit_frames)), samples=samples, of=of, twice=twice)
+    units = list(_cut(chosen, limits, unit_frames))
+    return Plan(units=units, samples=samples, of=of, twice=twice, unscored=chooser.unscored)
 
 
 def store_plan(layout: Layout, plan: Plan, sources: Sequence[Source]) -> None:
@@ -137,8 +144,7 @@ class _Chosen:
     clips: NDArray[np.bool_]
 
 
-def _choose(sources: Sequence[Source], selection: Selection, duplicates: Duplicates) -> tuple[list[_Chosen], int, int]:
-    chooser = Chooser(selection)
+def _choose(sources: Sequence[Source], chooser: Chooser, duplicates: Duplicates) -> tuple[list[_Chosen], int, int]:
     earlier = np.empty(0, np.uint64)
     chosen, of, twice = [], 0, 0
     for number, source in enumerate(sources):

@@ -20,9 +20,6 @@ from trackmill.pipeline.storage.files import read_bytes
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import KEY_PATTERN, slug
 
-COUNTED = ("objects", "proposals", "negatives", "frames")
-"""Counts of a sample that may be bounded."""
-
 Kind = Literal["picture", "clip"]
 _MAX_KEY_FILE = 2 << 30
 
@@ -35,7 +32,8 @@ class Selection:
         sources: names of sources, as keys begin with them; empty: any.
         licenses: as receipts have them, in any case; empty: any.
         kind: only pictures, or only clips; None: both.
-        least, most: bounds of the counts `COUNTED`, both included.
+        least, most: by column of the receipts (`objects`, `mean_score`, ...): the least and the most, both included.
+            A sample that has no mean score is left out where one is asked for.
         keys: only these; None: any.
         without: not these.
         span: only groups that a hash puts there; None: all.
@@ -47,8 +45,8 @@ class Selection:
     sources: tuple[str, ...] = ()
     licenses: tuple[str, ...] = ()
     kind: Kind | None = None
-    least: Mapping[str, int] = field(default_factory=dict)
-    most: Mapping[str, int] = field(default_factory=dict)
+    least: Mapping[str, float] = field(default_factory=dict)
+    most: Mapping[str, float] = field(default_factory=dict)
     keys: frozenset[str] | None = None
     without: frozenset[str] = frozenset()
     span: Span | None = None
@@ -84,6 +82,8 @@ class Chooser:
         self._keys = None if selection.keys is None else pa.array(sorted(selection.keys), pa.string())
         self._without = pa.array(sorted(selection.without), pa.string())
         self._count = 0
+        self.unscored = 0
+        """Samples so far that were left out for nothing but that they have proposals and no mean score."""
 
     def choose(self, rows: pa.Table) -> NDArray[np.bool_]:
         """(N,) which rows of the next block are wanted; only rows that are `ok` ever are.
@@ -100,16 +100,21 @@ class Chooser:
             keep &= _mask(pc.is_in(spelt, value_set=self._licenses))
         if wanted.kind is not None:
             keep &= is_clip(rows) == (wanted.kind == "clip")
+        unknown = np.zeros(len(rows), np.bool_)
+        if "mean_score" in wanted.least or "mean_score" in wanted.most:
+            unknown = rows["mean_score"].to_numpy() == 0
         for name, bound in wanted.least.items():
-            keep &= rows[name].to_numpy() >= bound
+            keep &= (rows[name].to_numpy() >= bound) | (unknown if name == "mean_score" else False)
         for name, bound in wanted.most.items():
-            keep &= rows[name].to_numpy() <= bound
+            keep &= (rows[name].to_numpy() <= bound) | (unknown if name == "mean_score" else False)
         if self._keys is not None:
             keep &= _mask(pc.is_in(rows["key"], value_set=self._keys))
         if wanted.without:
             keep &= ~_mask(pc.is_in(rows["key"], value_set=self._without))
         if wanted.span is not None:
             keep &= inside(places(rows, wanted.group, wanted.seed), wanted.span)
+        self.unscored += int(np.count_nonzero(keep & unknown & (rows["proposals"].to_numpy() > 0)))
+        keep &= ~unknown
         if wanted.every > 1:
             number = self._count + np.cumsum(keep) - 1
             self._count += int(np.count_nonzero(keep))

@@ -30,7 +30,9 @@ from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import dirname, join
 from trackmill.pipeline.tracking.base import VideoModel
-from trackmill.pipeline.tracking.frames import FrameReader, PictureFrames, ReadLimits, open_frames
+from trackmill.pipeline.tracking.frame_reader import FrameReader, ReadLimits
+from trackmill.pipeline.tracking.frames import open_frames
+from trackmill.pipeline.tracking.picture_frames import PictureFrames
 from trackmill.pipeline.tracking.run import track_video
 from trackmill.pipeline.tracking.timing import StageTimes
 from trackmill.pipeline.tracking.writers import MotWriter

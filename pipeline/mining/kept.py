@@ -24,7 +24,6 @@ from concurrent.futures import Executor, Future
 
 from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.shards.decode import Sample, parse_sample
-from trackmill.pipeline.shards.encode import SampleCounts
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.stream import RawSample, ShardBytes, raw_samples
 from trackmill.pipeline.shards.tar import BadShard, TarWriter
@@ -180,18 +179,6 @@ class KeptUnit:
             and (origin.source, origin.source_id, origin.uri) == (item.source, item.source_id, item.uri)
             and origin.byte_range == ([item.offset, item.length] if item.offset >= 0 else None)
         )
-
-
-def counts_of(sample: Sample) -> SampleCounts:
-    """What `encode_sample` counted when it was made."""
-    frames = sample.record.frames
-    return SampleCounts(
-        frames=len(frames),
-        objects=sum(len(frame.objects.boxes) for frame in frames if frame.objects),
-        proposals=sum(len(frame.proposals.boxes) for frame in frames),
-        negatives=sum(len(frame.proposals.negatives) for frame in frames),
-        refused=sum(sum(frame.proposals.refused.values()) for frame in frames),
-    )
 
 
 def sweep_kept(layout: Layout) -> None:

@@ -21,14 +21,14 @@ from trackmill.models.proposers.base import Proposer
 from trackmill.models.proposers.check import BadProposals, check_proposals
 from trackmill.pipeline.media.pictures import encode_jpeg
 from trackmill.pipeline.mining.behind import MOST_BEHIND, Behind, UnitBehind
-from trackmill.pipeline.mining.kept import KeptUnit, counts_of
+from trackmill.pipeline.mining.kept import KeptUnit
 from trackmill.pipeline.mining.negatives import pseudo_negatives
 from trackmill.pipeline.mining.read_ahead import Arrival, Arrivals, ReadAhead
 from trackmill.pipeline.mining.reading import ItemReader, reason_of
 from trackmill.pipeline.mining.settings import MineConfig, mine_config
 from trackmill.pipeline.mining.unit import MineJob, UnitResult
 from trackmill.pipeline.shards.decode import Sample
-from trackmill.pipeline.shards.encode import SampleCounts, Stamp, encode_sample
+from trackmill.pipeline.shards.encode import SampleCounts, Stamp, count_sample, encode_sample
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import read_receipt, write_receipt
 from trackmill.pipeline.shards.writer import ShardWriter
@@ -276,7 +276,8 @@ class Miner:
                     row = _refused(row, error)
             if proposed.kept is not None:
                 sample, members = proposed.kept
-                row = replace(row, license=sample.record.origin.license, **dataclasses.asdict(counts_of(sample)))
+                counts = count_sample(sample.record)
+                row = replace(row, license=sample.record.origin.license, **dataclasses.asdict(counts))
             if members and self._makers:
                 sidecars = self._make_sidecars(item, members)
         seconds = proposed.seconds + time.perf_counter() - start

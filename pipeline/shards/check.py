@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from trackmill.pipeline.shards.decode import Sample, decode_jpeg, parse_sample
+from trackmill.pipeline.shards.encode import count_sample
 from trackmill.pipeline.shards.stream import BadShardMember, RawSample
 from trackmill.pipeline.shards.tar import raw_checksum
+from trackmill.pipeline.shards.totals import COUNTS
 from trackmill.pipeline.shards.visible import visible_boxes
 from trackmill.schemas.boxes import MAX_REACH, Boxes
 from trackmill.schemas.masks import CroppedMask, decode_mask
@@ -163,16 +165,14 @@ def _bad_mask(masks: Sequence[CroppedMask | None], areas: list[int] | None, stor
 def _check_row(raw: RawSample, sample: Sample, row: ReceiptRow) -> Iterator[Fault]:
     member = f"{sample.key}.json"
     record = sample.record
-    counts = {
-        "frames": len(record.frames),
-        "objects": sum(len(frame.objects.boxes) for frame in record.frames if frame.objects),
-        "proposals": sum(len(frame.proposals.boxes) for frame in record.frames),
-        "negatives": sum(len(frame.proposals.negatives) for frame in record.frames),
-        "refused": sum(sum(frame.proposals.refused.values()) for frame in record.frames),
-    }
-    for name, count in counts.items():
-        if count != getattr(row, name):
-            yield Fault(sample.shard, member, f"has {count} {name}, its receipt says {getattr(row, name)}")
+    counts = count_sample(record)
+    for name in COUNTS:
+        count, recorded = getattr(counts, name), getattr(row, name)
+        if count != recorded:
+            yield Fault(sample.shard, member, f"has {count} {name}, its receipt says {recorded}")
+    if row.mean_score and row.mean_score != counts.mean_score:
+        scores = f"{counts.mean_score}, its receipt says {row.mean_score}"
+        yield Fault(sample.shard, member, f"its proposals have the mean score {scores}")
     if record.origin.source_id != row.source_id:
         yield Fault(sample.shard, member, f"comes from {record.origin.source_id!r}, its receipt says {row.source_id!r}")
     if record.origin.license != row.license:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,13 +34,14 @@ SCORE_DECIMALS = 4
 
 @dataclass(frozen=True, slots=True)
 class SampleCounts:
-    """Counts over one sample, for its receipt."""
+    """Counts over one sample, and the mean score of its proposals, for its receipt."""
 
     frames: int
     objects: int
     proposals: int
     negatives: int
     refused: int
+    mean_score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +97,25 @@ def encode_sample(
         has_masks=has_masks,
     )
     members.append((f"{item.key}.json", _json(record)))
-    counts = SampleCounts(
-        frames=len(records),
-        objects=sum(len(r.objects.boxes) for r in records if r.objects),
-        proposals=sum(len(r.proposals.boxes) for r in records),
-        negatives=sum(len(r.proposals.negatives) for r in records),
-        refused=sum(sum(r.proposals.refused.values()) for r in records),
+    return members, count_sample(record)
+
+
+def count_sample(record: SampleRecord) -> SampleCounts:
+    """What a receipt says of a sample."""
+    proposals = [frame.proposals for frame in record.frames]
+    scores = [score for each in proposals for score in each.scores]
+    try:
+        total = math.fsum(scores)
+    except (OverflowError, ValueError):  # of a damaged sample, which is told elsewhere
+        total = math.nan
+    return SampleCounts(
+        frames=len(record.frames),
+        objects=sum(len(frame.objects.boxes) for frame in record.frames if frame.objects),
+        proposals=sum(len(each.boxes) for each in proposals),
+        negatives=sum(len(each.negatives) for each in proposals),
+        refused=sum(sum(each.refused.values()) for each in proposals),
+        mean_score=round(total / len(scores), SCORE_DECIMALS) if scores else 0.0,
     )
-    return members, counts
 
 
 def _check_lengths(frame: Frame, proposals: ProposalSet) -> None:

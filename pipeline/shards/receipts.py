@@ -26,7 +26,7 @@ from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 _ARROW = {"str": pa.string(), "Status": pa.string(), "int": pa.int64(), "float": pa.float64()}
 ROW_SCHEMA = pa.schema([(field.name, _ARROW[str(field.type)]) for field in dataclasses.fields(ReceiptRow)])
 SHARD_SCHEMA = pa.schema([(field.name, _ARROW[str(field.type)]) for field in dataclasses.fields(ShardInfo)])
-ADDED_LATER = {"checksum": 0}
+ADDED_LATER: dict[str, int | float] = {"checksum": 0, "mean_score": 0.0}
 """Columns that receipts of older versions do not have, each with the value that says so."""
 
 RECEIPT_MEMORY_FLOOR = 128 << 20

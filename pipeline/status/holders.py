@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from trackmill.pipeline.status.state import Holder, Sign
-from trackmill.pipeline.storage.claims import FOLDER, at_work
+from trackmill.pipeline.storage.claim_files import FOLDER, at_work
 from trackmill.pipeline.storage.file_times import FileTime, list_times
 from trackmill.pipeline.storage.files import join
 from trackmill.pipeline.storage.output_lock import EXPIRES_S, NAME, holder

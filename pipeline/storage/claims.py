@@ -10,57 +10,41 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from trackmill.pipeline.storage import create
+from trackmill.pipeline.storage.claim_files import (
+    FOLDER,
+    PIECE_FILE,
+    PROCESS_FILE,
+    Claim,
+    list_claims,
+    parse_claim,
+    read_claim_file,
+)
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileTooLarge, basename, filesystem, is_local, join, read_bytes, retry
-from trackmill.pipeline.storage.owner import MAX_OWNER_BYTES, Owner, read_owner, this_process
+from trackmill.pipeline.storage.files import filesystem, is_local, join
+from trackmill.pipeline.storage.owner import Owner, read_owner, this_process
 from trackmill.pipeline.storage.publish import publish_bytes, remove
 from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.pipeline.storage.signs_of_life import Sign, SignsOfLife
 
 log = logging.getLogger("trackmill")
 
-FOLDER = ".claims"
-"""Below the output; hidden, so that no listing takes what is in it for data."""
-
 BEAT_S = 15.0
 DEATHS_OF_A_PIECE = 5
 """So many processes that died with a piece, and nothing else, in hand are no chance."""
 
-_PIECE = re.compile(r"^(part-[0-9a-z-]{8,60})\.json$")
-_PROCESS = re.compile(r"^by-([0-9a-f]{16})\.json$")
-_TOKEN = re.compile(r"^[0-9a-f]{16}$")
 _AT_ONCE = 16
 _NAMED = 3
 _CHANGES = ("ETag", "etag", "LastModified", "last_modified", "generation", "updated", "mtime", "created")
 """What stores say in a listing that is another for other bytes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A piece in work.
-
-    Args:
-        piece: its name, such as `part-00000012`.
-        owner: who has it in hand; None where the file names nobody.
-        alone: whether that process works on nothing else, so that its death may be the piece's fault.
-        deaths: processes that died so before.
-    """
-
-    piece: str
-    owner: Owner | None
-    alone: bool = False
-    deaths: int = 0
 
 
 class Claims:
@@ -155,7 +139,7 @@ class Claims:
 
         Those of this machine that are dead are swept away.
         """
-        found = [name for name in self._list() if _PROCESS.match(name) and name != self._own_name()]
+        found = [name for name in self._list() if PROCESS_FILE.match(name) and name != self._own_name()]
         count = 0
         named: list[str] = []
         for number, name in enumerate(found):
@@ -177,7 +161,7 @@ class Claims:
         while True:
             self.look()
             with self._lock:
-                names = [name for name in self._looks if _PROCESS.match(name) and name != self._own_name()]
+                names = [name for name in self._looks if PROCESS_FILE.match(name) and name != self._own_name()]
                 signs = {name: self._signs.of(name) for name in names}
             alive, unknown = [], False
             for name in names:
@@ -195,7 +179,7 @@ class Claims:
 
     def pieces(self) -> set[str]:
         """The pieces that anybody has in hand, or had when it died."""
-        return {match[1] for name in self._list() if (match := _PIECE.match(name))}
+        return {match[1] for name in self._list() if (match := PIECE_FILE.match(name))}
 
     def claim(self, pieces: Iterable[str]) -> list[str]:
         """Take pieces in hand; returns those that nobody else has.
@@ -219,7 +203,7 @@ class Claims:
     def look(self) -> None:
         """Look at all claims and signs of life, as often as `poll_s` says for as long as it matters."""
         looks = self._look_at_all()
-        names = [name for name in looks if _PIECE.match(name)]
+        names = [name for name in looks if PIECE_FILE.match(name)]
         with self._lock:
             known = {name: self._read[name] for name in names if name in self._read}
         fresh = [name for name in names if name not in known or known[name][0] != looks[name]]
@@ -285,7 +269,7 @@ class Claims:
         with self._lock:
             names = list(self._looks)
         for name in names:
-            piece, process = _PIECE.match(name), _PROCESS.match(name)
+            piece, process = PIECE_FILE.match(name), PROCESS_FILE.match(name)
             if piece and piece[1] in done and piece[1] not in self.held:
                 gone = self.sign(piece[1]) != "alive"
             elif process and name != self._own_name():
@@ -367,7 +351,8 @@ class Claims:
 
     def _look_at_all(self) -> dict[str, object]:
         """How each file looks, by name; what is none of ours is left out."""
-        listed = {name: info for name, info in self._list().items() if _PIECE.match(name) or _PROCESS.match(name)}
+        ours = (PIECE_FILE, PROCESS_FILE)
+        listed = {name: info for name, info in self._list().items() if any(each.match(name) for each in ours)}
         telling = {name: tuple(str(info[key]) for key in _CHANGES if key in info) for name, info in listed.items()}
         looks: dict[str, object] = {name: each for name, each in telling.items() if each}
         looks |= dict(self._each(self._bytes, [name for name in listed if name not in looks]))
@@ -386,64 +371,6 @@ class Claims:
             return [(name, action(name)) for name in names]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="claims") as pool:
             return list(zip(names, pool.map(action, names)))
-
-
-def list_claims(folder: str) -> dict[str, dict[str, Any]]:
-    """What a listing says of each file in a folder of claims, by name; nothing where there is none."""
-    fs, path = filesystem(folder)
-    if is_local(folder):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as scanned:
-            return {entry.name: {} for entry in scanned if not entry.name.startswith(".")}
-        return {}
-
-    def look() -> dict[str, dict[str, Any]]:
-        fs.invalidate_cache()
-        try:
-            return {basename(name): info for name, info in fs.find(path, detail=True).items()}
-        except FileNotFoundError:
-            return {}
-
-    return retry(look, folder)
-
-
-def read_claim_file(url: str) -> bytes | None:
-    """A claim or a sign of life; None where there is none, or something else under its name."""
-    if is_local(url) and not os.path.isfile(filesystem(url)[1]):
-        return None
-    try:
-        return read_bytes(url, max_bytes=MAX_OWNER_BYTES)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileTooLarge):
-        return None
-
-
-def parse_claim(name: str, data: bytes | None) -> Claim:
-    """What a claim says, as far as it can be believed."""
-    owner = read_owner(data)
-    piece = name.removesuffix(".json")
-    if owner is None or not _TOKEN.match(owner.token):  # which becomes part of a file's name
-        return Claim(piece=piece, owner=None)
-    values = orjson.loads(data or b"")
-    deaths = values.get("deaths")
-    return Claim(
-        piece=piece,
-        owner=owner,
-        alone=values.get("alone") is True,
-        deaths=deaths if type(deaths) is int and 0 <= deaths < 1000 else 0,
-    )
-
-
-def read_claims(output: str) -> list[Claim]:
-    """The pieces of an output that are in work, or were when their process died."""
-    folder = join(output, FOLDER)
-    names = [name for name in list_claims(folder) if _PIECE.match(name)]
-    return [parse_claim(name, read_claim_file(join(folder, name))) for name in sorted(names)]
-
-
-def at_work(output: str) -> list[Owner]:
-    """The processes that work on an output, and those that died there and were not swept away yet."""
-    folder = join(output, FOLDER)
-    found = (read_owner(read_claim_file(join(folder, name))) for name in list_claims(folder) if _PROCESS.match(name))
-    return [owner for owner in found if owner is not None]
 
 
 def _process_name(owner: Owner) -> str:

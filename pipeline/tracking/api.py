@@ -24,7 +24,7 @@ from trackmill.models.weights.packaged_person import INSTALL, is_packaged
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.build import make_video_model
 from trackmill.pipeline.tracking.detection_forms import as_detections, is_supervision
-from trackmill.pipeline.tracking.frames import DEFAULT_FPS
+from trackmill.pipeline.tracking.frame_reader import DEFAULT_FPS
 from trackmill.pipeline.tracking.settings import TrackConfig
 from trackmill.pipeline.tracking.timing import StageTimes
 from trackmill.pipeline.tracking.two_stage import GivenDetections, TwoStage

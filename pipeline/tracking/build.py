@@ -2,99 +2,38 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trackmill.models.association import Tracker
-from trackmill.models.choice import DEFAULT_FRAME_SIZE, Choice, DetectorChoice, no_detector
+from trackmill.models.choice import DEFAULT_FRAME_SIZE, Choice
 from trackmill.models.detectors.base import Detector
-from trackmill.models.detectors.options import DetectorOptions, with_options
 from trackmill.models.device import choose_device
 from trackmill.models.embedders.base import Embedder, EmbeddingNetwork, SharedFeatures
-from trackmill.models.registry import DEFAULT_DETECTOR, DETECTORS, MODELS, detector_forms, find_model, names_detector
+from trackmill.models.registry import DEFAULT_DETECTOR, MODELS, detector_forms, find_model
 from trackmill.models.weights.packaged_person import INSTALL, is_packaged
-from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.tracking.base import VideoModel
-from trackmill.pipeline.tracking.detection_files import SUFFIXES, FileDetections, read_detections
-from trackmill.pipeline.tracking.frames import FrameReader, PictureFrames
+from trackmill.pipeline.tracking.detection_files import FileDetections
+from trackmill.pipeline.tracking.detections import built_detector, wanted_detector, with_detector_options
 from trackmill.pipeline.tracking.motion import MOTION_RULES, MotionRule, MotionTracking
 from trackmill.pipeline.tracking.settings import DEFAULT_TRACKER, PRESETS, SizeSettings, TrackConfig, make_tracker
 from trackmill.pipeline.tracking.two_stage import GivenDetections, TwoStage
-from trackmill.pipeline.tracking.yolo_labels import read_yolo_labels
-from trackmill.pipeline.weights import (
-    VocabularyRequest,
-    build_detector,
-    build_model,
-    choose_detector,
-    choose_model,
-    detector_weights,
-    read_classes,
-    read_weights,
-)
-from trackmill.schemas.config import build
+from trackmill.pipeline.weights import build_model, choose_model, read_weights
 from trackmill.schemas.errors import InputError
-from trackmill.schemas.names import nearest
 
 if TYPE_CHECKING:
     import torch
 
     from trackmill.models.detectors.frame_scaling import FrameScaling
-    from trackmill.models.detic.vocabulary import Vocabulary
 
 
 DEFAULT_MODEL = "masa_r50"
 """What describes boxes where nothing is said."""
 
-FILE = "file:"
-"""What may stand before a file of detections, as it has to for detections of sidecars."""
-
 
 def model_scaling(name: str, size: SizeSettings) -> FrameScaling:
     """At what size a model looks at frames: as its benchmark configuration says, unless settings say otherwise."""
     return _scaling(find_model(name), size)
-
-
-NAME_OF_VIDEO = "{name}"
-"""What stands in `--detections det/{name}.txt` for the name of each video."""
-
-
-def check_detections_of_several(detections: str | None) -> None:
-    """Refuse one file of boxes for several videos.
-
-    Raises:
-        InputError: says how to name one for each.
-    """
-    if detections is None or names_detector(detections) or NAME_OF_VIDEO in detections:
-        return
-    if not redact(detections).lower().endswith((".txt", ".csv", ".parquet")):  # those hold many videos, by their names
-        return
-    raise InputError(
-        f"--detections {redact(detections)}: is of one video, and several are given; write {NAME_OF_VIDEO} for "
-        f"the name of each, as in det/{NAME_OF_VIDEO}.txt"
-    )
-
-
-def read_file_detections(
-    detections: str | None, reader: FrameReader, images: str | None, min_score: float | None
-) -> FileDetections | None:
-    """Detections that are in a file; None where `detections` names a detector or nothing. See `read_detections`."""
-    if detections is None or names_detector(detections):
-        return None
-    detections = detections.removeprefix(FILE).replace(NAME_OF_VIDEO, reader.name)
-    key, colon, rest = detections.partition(":")
-    if colon and not rest.startswith("//") and not os.path.exists(detections) and (advice := nearest(key, DETECTORS)):
-        raise InputError(f"--detections: no detector is called {key!r}; {advice} (followed by a colon)")
-    plain = not set(detections) & set(":/.")
-    if plain and not os.path.exists(detections) and (advice := nearest(detections, DETECTORS)):
-        raise InputError(f"--detections: no detector is called {detections!r}; {advice}")
-    least = float("-inf") if min_score is None else min_score
-    if not redact(detections).lower().endswith(SUFFIXES):
-        return read_yolo_labels(detections, reader.name, reader.file_names, least)
-    found = read_detections(detections, reader.name, reader.file_names, images, least)
-    if isinstance(reader, PictureFrames) and redact(detections).lower().endswith((".txt", ".csv")):
-        reader.fit_rows(found.frame_numbers, redact(detections))
-    return found
 
 
 def make_video_model(
@@ -162,7 +101,7 @@ def make_video_model(
     by_default = detections is None and not whole and is_packaged()
     later = by_default and isinstance(model, str) and model not in MODELS
     named = DEFAULT_DETECTOR if by_default else detections
-    wanted = None if later else _wanted_detector(named, detector_weights, options, choice, config)
+    wanted = None if later else wanted_detector(named, detector_weights, options, choice, config)
     # Before the models, which take long: names without CLIP's weights are an error at once.
     vocabulary = wanted[1].read() if wanted is not None and wanted[1] is not None else None
     built: Any = model
@@ -177,7 +116,7 @@ def make_video_model(
 
     if isinstance(built, VideoModel):
         if by_default:
-            _wanted_detector(None, detector_weights, options, choice, config)
+            wanted_detector(None, detector_weights, options, choice, config)
         _refuse_stages(name, detections, masks, tracker, min_score, scaling, config)
         return built
     if not callable(getattr(built, "embed", None)) and not hasattr(built, "embedder"):
@@ -191,7 +130,7 @@ def make_video_model(
             f"{', '.join(detector_forms())}; {DEFAULT_DETECTOR} is taken when nothing is said: {INSTALL}"
         )
     if later:
-        wanted = _wanted_detector(named, detector_weights, options, choice, config)
+        wanted = wanted_detector(named, detector_weights, options, choice, config)
     features: SharedFeatures | None = None
     embedder: Embedder
     if masks or (wanted is not None and wanted[0].entry.on_features):
@@ -204,10 +143,10 @@ def make_video_model(
     else:
         embedder = network_embedder(built, choice, place, scaling, config.size)
     if wanted is not None:
-        detector = _built_detector(wanted[0], detector_weights, place, features, tensors, vocabulary)
+        detector = built_detector(wanted[0], detector_weights, place, features, tensors, vocabulary)
     else:
         assert isinstance(named, Detector)
-        detector = _with_options(named, options)
+        detector = with_detector_options(named, options)
     segmenter = choice.offer.segmenter(features) if masks and choice is not None else None
     return TwoStage(detector, embedder, rule, segmenter)
 
@@ -233,7 +172,7 @@ def with_file_detections(
     assert isinstance(model, TwoStage | MotionTracking), "only these take detections of files"
     said = {"classes": classes, "min_score": min_score}
     options = {**(config or TrackConfig()).detector, **{key: value for key, value in said.items() if value is not None}}
-    return model.with_detector(_with_options(found, options))
+    return model.with_detector(with_detector_options(found, options))
 
 
 def network_embedder(
@@ -306,71 +245,6 @@ def _features(
     return features
 
 
-def _wanted_detector(
-    detections: str | Detector | None,
-    weights: str | None,
-    options: Mapping[str, Any],
-    model: Choice | None,
-    config: TrackConfig,
-) -> tuple[DetectorChoice, VocabularyRequest | None] | None:
-    """The detector that is named, with its settings checked; None where detections come from elsewhere."""
-    if isinstance(detections, str):
-        owner = model
-        wanted = choose_detector(detections, options, owner)
-        choice = wanted[0]
-        if weights and choice.inside and not getattr(choice.offer, "takes_weights", False):
-            # With weights of its own it is the registry's, beside the model.
-            owner = None
-            wanted = choose_detector(detections, options, owner)
-            choice = wanted[0]
-        if choice.inside or not choice.entry.on_features:
-            if config.proposals:
-                raise InputError(f"--set proposals: goes with the model's own proposals, not with {choice.where}")
-            if not choice.inside:
-                detector_weights(choice, weights)
-            return wanted
-        return choose_detector(detections, {**config.proposals, **options}, owner)
-    given = set(options) - {"min_score"} if detections is None else set()
-    for option, wrong in (
-        ("--detector-weights", weights),
-        ("--classes", given == {"classes"}),
-        ("--text-weights", given == {"text_weights"}),
-        ("--set detector", given),
-        ("--set proposals", config.proposals),
-    ):
-        if wrong:
-            raise InputError(f"{option}: goes with a detector that --detections names; there is none")
-    return None
-
-
-def _built_detector(
-    choice: DetectorChoice,
-    weights: str | None,
-    device: torch.device,
-    features: SharedFeatures | None,
-    tensors: Any,
-    vocabulary: Vocabulary | None,
-) -> Detector:
-    shared: dict[str, Any] = {"features": features} if choice.entry.on_features else {}
-    if vocabulary is not None:
-        shared["vocabulary"] = vocabulary
-    if choice.inside:
-        detector = choice.build(read_weights(weights) if weights else tensors, device, **shared)
-    else:
-        detector = build_detector(choice, weights, device, shared)
-    if not isinstance(detector, Detector):
-        raise InputError(f"--detections {choice.name}: {no_detector(detector)}")
-    return detector
-
-
-def _with_options(detector: Detector, options: dict[str, Any]) -> Detector:
-    """Detections that come from a file, or from whoever calls, behind the options of all detectors."""
-    if isinstance(options.get("classes"), str):
-        options["classes"] = read_classes(options["classes"])
-    checked = build(DetectorOptions, options, "--set detector (of detections that are given)")
-    return with_options(detector, dict(checked), name="--detections")
-
-
 def _by_motion(
     tracker: str,
     detections: str | Detector | None,
@@ -387,15 +261,15 @@ def _by_motion(
             f"--detections: {tracker} links boxes and finds none: give a file, my_package.my_module:Class or one of "
             f"{', '.join(detector_forms())}; {DEFAULT_DETECTOR} is taken when nothing is said: {INSTALL}"
         )
-    wanted = _wanted_detector(named, detector_weights, options, None, config)
+    wanted = wanted_detector(named, detector_weights, options, None, config)
     if wanted is None:
         assert isinstance(named, Detector)
-        return MotionTracking(_with_options(named, options), rule)
+        return MotionTracking(with_detector_options(named, options), rule)
     choice, request = wanted
     if choice.entry.on_features:
         raise InputError(f"--detections {choice.name}: lies inside a model, and --tracker {tracker} loads none")
     vocabulary = request.read() if request is not None else None
-    detector = _built_detector(choice, detector_weights, choose_device(device), None, None, vocabulary)
+    detector = built_detector(choice, detector_weights, choose_device(device), None, None, vocabulary)
     return MotionTracking(detector, rule)
 
 

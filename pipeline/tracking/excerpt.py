@@ -11,7 +11,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from trackmill.pipeline.tracking.frames import FrameReader
+from trackmill.pipeline.tracking.frame_reader import FrameReader
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import shortened
 

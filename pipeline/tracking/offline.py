@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trackmill.models.association.offline import OfflineSettings, Pieces, join_pieces
 from trackmill.models.detectors.segmenter import BoxSegmenter
 from trackmill.pipeline.tracking.base import VideoModel
-from trackmill.pipeline.tracking.frames import FrameReader
+from trackmill.pipeline.tracking.frame_reader import FrameReader
 from trackmill.pipeline.tracking.run import TrackingResult, track_video
 from trackmill.pipeline.tracking.timing import StageTimes
 from trackmill.pipeline.tracking.two_stage import TwoStage

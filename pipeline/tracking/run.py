@@ -10,7 +10,7 @@ from trackmill.pipeline.console.output import warn
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.scratch import naming
 from trackmill.pipeline.tracking.base import VideoModel
-from trackmill.pipeline.tracking.frames import FrameReader
+from trackmill.pipeline.tracking.frame_reader import FrameReader
 from trackmill.pipeline.tracking.timing import StageTimes
 from trackmill.pipeline.tracking.writers import TrackSink
 from trackmill.schemas.errors import InputError

@@ -9,7 +9,7 @@ from pydantic import Field
 from trackmill.models.association import MasaBddTracker, MasaTaoTracker, ScaleTrackTracker, Tracker
 from trackmill.models.association.offline import OfflineSettings
 from trackmill.pipeline.tracking.drawing import DrawSettings
-from trackmill.pipeline.tracking.frames import ReadLimits
+from trackmill.pipeline.tracking.frame_reader import ReadLimits
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 

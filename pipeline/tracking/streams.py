@@ -19,7 +19,7 @@ from av.error import FFmpegError
 
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.tracking.frames import DEFAULT_FPS, FrameReader
+from trackmill.pipeline.tracking.frame_reader import DEFAULT_FPS, FrameReader
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.tracking import SourceFrame
 

@@ -17,6 +17,7 @@ from trackmill.pipeline.storage.files import (
     is_local,
     list_files,
 )
+from trackmill.pipeline.tracking.frame_reader import name_of
 from trackmill.pipeline.tracking.streams import is_stream, stream_name
 from trackmill.schemas.errors import InputError
 
@@ -78,15 +79,11 @@ def _name(url: str) -> str:
     root = canonical(url)
     named = root.lower().endswith(video_files.SUFFIXES)
     if named and not is_local(root):  # one request for each of a thousand videos is left out
-        return _stem(root)
+        return name_of(root)
     files = [file.uri for file in list_files(root)]
     if files == [root]:
-        return _stem(root)
+        return name_of(root)
     inside = [each.lower() for each in files if each.rpartition("/")[0] == root]
     alone = [each for each in files if each.rpartition("/")[0] == root and each.lower().endswith(video_files.SUFFIXES)]
     pictures = any(each.endswith(images.SUFFIXES) for each in inside) or len(files) > len(inside)
-    return _stem(alone[0]) if len(alone) == 1 and not pictures else basename(root)
-
-
-def _stem(url: str) -> str:
-    return basename(url).rpartition(".")[0] or basename(url)
+    return name_of(alone[0]) if len(alone) == 1 and not pictures else basename(root)

@@ -38,6 +38,7 @@ def row_values(number: int, row: ReceiptRow) -> dict[str, Any]:
         "proposals": row.proposals,
         "negatives": row.negatives,
         "refused": row.refused,
+        "mean_score": row.mean_score,
         "license": shown(row.license),
         "attempts": row.attempts,
     }
@@ -185,9 +186,16 @@ def lineage(sample: Sample, row: ReceiptRow, url: str) -> list[tuple[str, str, s
         found += [
             ("receipt", "file", f"receipts/{receipt_name(row.unit)}, position {row.position}"),
             ("receipt", "checksum (XXH3-64)", checksum),
+            ("receipt", "mean score of the proposals", _mean_score(row)),
             ("receipt", "attempts", f"{row.attempts}, {row.seconds:.2f} s"),
         ]
     return [(heading, name, shown(value)) for heading, name, value in found]
+
+
+def _mean_score(row: ReceiptRow) -> str:
+    if row.mean_score:
+        return f"{row.mean_score:.4f}"
+    return "not recorded" if row.proposals else "none"
 
 
 _64_BITS = (1 << 64) - 1

@@ -41,6 +41,8 @@ class Filters(Settings):
     max_objects: int = Field(_COUNT, ge=0, le=_COUNT)
     min_proposals: int = Field(0, ge=0, le=_COUNT)
     max_proposals: int = Field(_COUNT, ge=0, le=_COUNT)
+    min_mean_score: float | None = Field(None, description="Of its proposals; who has none is left out.")
+    max_mean_score: float | None = None
 
     def columns(self) -> list[str]:
         """Columns that decide; empty where every row of the status passes."""
@@ -52,6 +54,7 @@ class Filters(Settings):
             "negatives": self.negatives,
             "objects": self.min_objects > 0 or self.max_objects < _COUNT,
             "proposals": self.min_proposals > 0 or self.max_proposals < _COUNT,
+            "mean_score": self.min_mean_score is not None or self.max_mean_score is not None,
             "status": self.status != "ok",
         }
         return [name for name, decides in wanted.items() if decides]
@@ -80,6 +83,12 @@ class Filters(Settings):
                 parts.append(pc.greater_equal(table[name], least))
             if most < _COUNT:
                 parts.append(pc.less_equal(table[name], most))
+        if self.min_mean_score is not None or self.max_mean_score is not None:
+            parts.append(pc.not_equal(table["mean_score"], 0.0))  # no proposals, or an older version wrote the receipt
+        if self.min_mean_score is not None:
+            parts.append(pc.greater_equal(table["mean_score"], self.min_mean_score))
+        if self.max_mean_score is not None:
+            parts.append(pc.less_equal(table["mean_score"], self.max_mean_score))
         if not parts:
             return None
         mask = parts[0]

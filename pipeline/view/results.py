@@ -18,7 +18,9 @@ from trackmill.pipeline.inspect.thumbnails import jpeg_bytes, shown
 from trackmill.pipeline.media.drawing.palette import css, identity_colour
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.files import canonical, exists, join, read_bytes
-from trackmill.pipeline.tracking.frames import FrameReader, PictureFrames, ReadLimits, open_frames
+from trackmill.pipeline.tracking.frame_reader import FrameReader, ReadLimits
+from trackmill.pipeline.tracking.frames import open_frames
+from trackmill.pipeline.tracking.picture_frames import PictureFrames
 from trackmill.pipeline.view.cache import BoundedCache
 from trackmill.pipeline.view.moments import read_moments
 from trackmill.schemas.errors import InputError

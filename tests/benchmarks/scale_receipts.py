@@ -129,6 +129,7 @@ def _receipt(unit: int, count: int, rng: np.random.Generator) -> pa.Table:
         "attempts": np.ones(count, np.int64),
         "seconds": rng.random(count),
         "checksum": np.where(ok, rng.integers(-(1 << 62), 1 << 62, size=count), 0),
+        "mean_score": np.where(ok, np.round(rng.random(count), 4), 0.0),
     }
     shards = [
         {"name": shard, "num_bytes": count * _STEP + 1024, "sha256": f"{unit:064x}", "num_samples": int(ok.sum())}

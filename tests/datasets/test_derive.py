@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.make_dataset import DOCUMENT, make_dataset, make_item, make_media, make_row, write_plan, write_samples
+from tests.shards.test_manifest import as_of_an_older_version
 from trackmill.jobs.main import main
 from trackmill.pipeline.datasets.groups import END, Grouping, inside, places, spans
 from trackmill.pipeline.datasets.selection import Chooser, Selection, read_keys
@@ -149,6 +150,7 @@ CASES: dict[str, tuple[list[str], int]] = {
     "at least so many frames": (["--min-frames", "2"], 1),
     "at most so many objects": (["--max-objects", "2"], 4),
     "between": (["--min-objects", "1", "--max-negatives", "2"], 4),
+    "a mean score": (["--min-mean-score", "0.65", "--max-mean-score", "0.65"], 5),
     "every second": (["--every", "2"], 3),
     "every second picture": (["--kind", "picture", "--every", "3"], 2),
 }
@@ -188,6 +190,22 @@ def test_nothing_left_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["filter", layout.root, "--output", str(tmp_path / "new"), "--min-objects", "1000"]) == 2
     assert "none of the 5 samples is left" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_samples_without_a_score_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = make_dataset(str(tmp_path / "old"))
+    for unit in (0, 1):
+        as_of_an_older_version(layout, unit)
+        write_manifest(layout)
+        output = str(tmp_path / f"new{unit}")
+        assert main(["filter", layout.root, "--output", output, "--min-mean-score", "0.6"]) == 2 * unit
+    printed = capsys.readouterr()
+    assert "4 samples were left out: an older version mined them and wrote no mean score" in printed.err
+    assert "none of the 5 samples is left" in printed.err and "5 have no mean score" in printed.err
+    more = ["--output", str(tmp_path / "one"), "--min-mean-score", "0.6", "--kind", "clip", "--max-objects", "3"]
+    assert main(["filter", layout.root, *more]) == 2
+    assert "1 have no mean score" not in capsys.readouterr().err, "who is left out for another reason is not counted"
+    assert main(["filter", layout.root, "--output", str(tmp_path / "new2"), "--min-mean-score", "nan"]) == 2
 
 
 def test_two_sets_become_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

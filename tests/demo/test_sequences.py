@@ -14,8 +14,9 @@ from trackmill.pipeline.demo.people import NUM_PEOPLE, people
 from trackmill.pipeline.demo.sequences import write_camera_sequence, write_video_sequence
 from trackmill.pipeline.evaluation.readers.mot_layout import find_sequences
 from trackmill.pipeline.sources.packaged import packaged_media
-from trackmill.pipeline.tracking.build import read_file_detections
-from trackmill.pipeline.tracking.frames import ReadLimits, open_frames
+from trackmill.pipeline.tracking.detections import read_file_detections
+from trackmill.pipeline.tracking.frame_reader import ReadLimits
+from trackmill.pipeline.tracking.frames import open_frames
 from trackmill.schemas.boxes import iou_matrix
 
 FRAMES = 40

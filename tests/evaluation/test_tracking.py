@@ -10,7 +10,7 @@ import pytest
 
 from tests.tracking.make_tracking import make_frame, source_frame, square_boxes, write_frames
 from trackmill.pipeline.evaluation.tracking import TrackingBenchmark, tracked_rows
-from trackmill.pipeline.tracking.frames import ReadLimits
+from trackmill.pipeline.tracking.frame_reader import ReadLimits
 from trackmill.pipeline.tracking.timing import StageTimes
 from trackmill.schemas.detections import make_detections
 from trackmill.schemas.tracking import SourceFrame, TrackedObjects

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,7 +89,10 @@ def sbatch(words: list[str]) -> int:
             }
         name = f"{number}_{task}" if task is not None else str(number)
         jobs.append((name, ["bash", str(copied), *words[1:]], own))
-    return max(watch(jobs, asked, spool))
+    try:
+        return max(watch(jobs, asked, spool))
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
 
 
 def array(text: str) -> list[int]:

@@ -264,6 +264,7 @@ DAMAGES = [
     ("endless amodal box", amodal_box([10, 10, 1e7, 20]), rf"{PIC}\.json: .*: box 0 lies outside of its frame"),
     ("amodal box that is none", amodal_box([10, 10, 9, 20]), rf"{PIC}\.json: \S+\.jpg: box 0 has no area of objects"),
     ("inverted box", first_box([20, 10, 10, 20]), rf"{PIC}\.json: \S+\.jpg: box 0 has no area"),
+    ("endless scores", frame_edit("proposals", "scores", [1e308] * 4), rf"{PIC}\.json: \S+\.jpg: a score of proposals"),
     ("score above 1", frame_edit("proposals", "scores", [2, 1, 1, 1]), rf"{PIC}\.json: \S+\.jpg: a score of proposals"),
     ("wrong area", frame_edit("proposals", "areas", [1, 1, 1, 1]), rf"{PIC}\.masks\.json: .* mask 0 has \d+ pixels"),
     # masks
@@ -281,6 +282,7 @@ DAMAGES = [
     ("JPEG bomb", lambda s: change_jpeg(s, bomb("jpeg")), rf"{PIC}\.jpg: is (60000 x 60000|not a whole JPEG .*bomb)"),
     ("PNG bomb", lambda s: change_jpeg(s, bomb("png")), rf"{PIC}\.jpg: is not a whole JPEG"),
     # receipts
+    ("wrong score", rows_edit(0, mean_score=0.5), rf"{SHARD}: images-pic0\S+: its proposals have the mean score 0.65,"),
     ("wrong count", rows_edit(0, objects=99), rf"{SHARD}: images-pic0\S+: has 2 objects, its receipt says 99"),
     ("other licence", rows_edit(0, license="MIT"), rf"{SHARD}: images-pic0\S+: has licence 'CC BY 4.0', its receipt"),
     ("wrong place", rows_edit(0, offset=512), rf"{SHARD}: images-pic0\S+: lies in \d+ bytes at 0"),

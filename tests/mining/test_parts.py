@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.runs import ROOT, mine, receipts_written, start_mining, statuses, tars, wait_for
 from trackmill.jobs import mine_proposals
-from trackmill.pipeline.storage.claims import FOLDER, Claims
+from trackmill.pipeline.storage.claim_files import FOLDER
+from trackmill.pipeline.storage.claims import Claims
 from trackmill.pipeline.workers.parts import Part, read_part
 from trackmill.pipeline.workers.share import Share
 from trackmill.schemas.errors import InputError

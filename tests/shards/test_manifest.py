@@ -17,6 +17,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.manifest import write_manifest
 from trackmill.pipeline.shards.receipt_stream import in_order, read_unit, stream_receipts
 from trackmill.pipeline.shards.receipts import (
+    ADDED_LATER,
     ROW_SCHEMA,
     SHARD_SCHEMA,
     BadReceipt,
@@ -44,6 +45,7 @@ def fake_rows(unit: int, count: int) -> list[ReceiptRow]:
         if status == "ok":
             values |= {"shard": f"part-{unit:08d}.tar", "offset": 1024 * position, "size": 1000, "objects": position}
             values |= {"license": ("CC BY 4.0", "unknown")[unit % 2], "negatives": 2, "checksum": -position}
+            values |= {"mean_score": position / 16}
         else:
             values |= {"error_class": ("TruncatedMedia", "")[position % 2], "reason": f"no {unit} {position}"}
         rows.append(make_row(item, unit, position, **values))
@@ -51,7 +53,7 @@ def fake_rows(unit: int, count: int) -> list[ReceiptRow]:
 
 
 def fake_receipts(root: str, units: int = 7, rows: int = 11) -> Layout:
-    """Receipts without shards, one of them without a row and one without the column that came later."""
+    """Receipts without shards, one of them without a row and one without the columns that came later."""
     layout = Layout(root)
     for unit in range(units):
         shards = [ShardInfo(name=f"part-{unit:08d}.tar", num_bytes=20_000 + unit, sha256="0" * 64, num_samples=rows)]
@@ -60,10 +62,10 @@ def fake_receipts(root: str, units: int = 7, rows: int = 11) -> Layout:
 
 
 def as_of_an_older_version(layout: Layout, unit: int) -> None:
-    """Take the column away that receipts did not have before."""
+    """Take the columns away that receipts did not have before."""
     path = layout.receipt(f"part-{unit:08d}.parquet")
     table = pq.read_table(io.BytesIO(read_bytes(path)))
-    publish_bytes(path, to_parquet(table.drop_columns(["checksum"])))
+    publish_bytes(path, to_parquet(table.drop_columns(list(ADDED_LATER))))
 
 
 def plain_manifest(layout: Layout) -> tuple[bytes, bytes]:

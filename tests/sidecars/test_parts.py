@@ -18,7 +18,8 @@ from trackmill.pipeline.sidecars.requests import request_sidecar
 from trackmill.pipeline.sidecars.run import make_parts, sidecar_claims
 from trackmill.pipeline.sidecars.settings import SidecarRunSettings
 from trackmill.pipeline.sidecars.sharing import SharedMaking
-from trackmill.pipeline.storage.claims import FOLDER, Claims
+from trackmill.pipeline.storage.claim_files import FOLDER
+from trackmill.pipeline.storage.claims import Claims
 from trackmill.pipeline.workers.parts import Part
 
 PRODUCER = "tests.sidecars.producers:Brightness"

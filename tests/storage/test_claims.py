@@ -11,7 +11,8 @@ import pytest
 
 from tests.s3_server import s3_server
 from trackmill.pipeline.storage import create
-from trackmill.pipeline.storage.claims import FOLDER, Claims, read_claims
+from trackmill.pipeline.storage.claim_files import FOLDER, read_claims
+from trackmill.pipeline.storage.claims import Claims
 from trackmill.pipeline.storage.create import create_bytes
 from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.storage.owner import this_process

@@ -34,7 +34,8 @@ def main(packages: str, video: str, detections: str, result: str, model: str, we
 
     from trackmill import AppearanceEncoder
     from trackmill.pipeline.formats.mot_text import parse_mot_text
-    from trackmill.pipeline.tracking.frames import ReadLimits, open_frames
+    from trackmill.pipeline.tracking.frame_reader import ReadLimits
+    from trackmill.pipeline.tracking.frames import open_frames
 
     encoder: Any = AllAlike() if model == "none" else AppearanceEncoder(model, weights=weights, device="cpu")
     given = parse_mot_text(Path(detections).read_bytes(), detections, identities=False)

@@ -12,7 +12,9 @@ from PIL import Image
 from tests.make_media import make_video
 from tests.tracking.make_tracking import make_frame, write_frames
 from trackmill.pipeline.media.videos import VideoReader
-from trackmill.pipeline.tracking.frames import PictureFrames, ReadLimits, open_frames
+from trackmill.pipeline.tracking.frame_reader import ReadLimits
+from trackmill.pipeline.tracking.frames import open_frames
+from trackmill.pipeline.tracking.picture_frames import PictureFrames
 
 
 def test_every_frame_of_a_video(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from tests.tracking.make_tracking import (
 from trackmill.models.association.offline import OfflineSettings
 from trackmill.models.detectors.base import Detector
 from trackmill.pipeline.tracking.base import VideoModel
-from trackmill.pipeline.tracking.frames import FrameReader, open_frames
+from trackmill.pipeline.tracking.frame_reader import FrameReader
+from trackmill.pipeline.tracking.frames import open_frames
 from trackmill.pipeline.tracking.offline import filled, track_offline
 from trackmill.pipeline.tracking.run import track_video
 from trackmill.pipeline.tracking.two_stage import TwoStage
@@ -154,7 +155,8 @@ def test_a_video_without_objects(tmp_path: Path) -> None:
 def test_real_sequences_gain(name: str, at_least: float, tmp_path: Path) -> None:
     """Public detections, the packaged feature: HOTA against the online rule."""
     from trackmill import evaluate
-    from trackmill.pipeline.tracking.build import make_video_model, read_file_detections
+    from trackmill.pipeline.tracking.build import make_video_model
+    from trackmill.pipeline.tracking.detections import read_file_detections
 
     root = DATA / "mot15" / name
     video = root if (root / "img1").is_dir() else next(root.glob("*.mp4"))

@@ -28,7 +28,8 @@ from trackmill.models.embedders.base import Embedder
 from trackmill.pipeline.formats.mot_text import parse_mot_text
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.detection_files import read_detections
-from trackmill.pipeline.tracking.frames import FrameReader, open_frames
+from trackmill.pipeline.tracking.frame_reader import FrameReader
+from trackmill.pipeline.tracking.frames import open_frames
 from trackmill.pipeline.tracking.run import TrackingResult, track_video
 from trackmill.pipeline.tracking.timing import StageTimes, TrackingProgress
 from trackmill.pipeline.tracking.two_stage import TwoStage

@@ -21,7 +21,7 @@ from trackmill.pipeline.evaluation.readers.coco_video import read_coco_video
 from trackmill.pipeline.formats.mot_text import parse_mot_text
 from trackmill.pipeline.storage.files import filesystem
 from trackmill.pipeline.tracking import video_writer
-from trackmill.pipeline.tracking.frames import FrameReader
+from trackmill.pipeline.tracking.frame_reader import FrameReader
 from trackmill.pipeline.tracking.run import TrackingStopped, track_video
 from trackmill.pipeline.tracking.two_stage import TwoStage
 from trackmill.pipeline.tracking.video_writer import VideoWriter

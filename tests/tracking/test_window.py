@@ -23,7 +23,7 @@ from tests.tracking.make_tracking import (
 )
 from trackmill.jobs.track import main
 from trackmill.pipeline.tracking.drawing import DrawSettings, Trails, draw_tracks
-from trackmill.pipeline.tracking.frames import FrameReader
+from trackmill.pipeline.tracking.frame_reader import FrameReader
 from trackmill.pipeline.tracking.run import TrackingStopped, track_video
 from trackmill.pipeline.tracking.two_stage import TwoStage
 from trackmill.pipeline.tracking.window import Window, check_screen

@@ -63,6 +63,9 @@ def test_pages_hold_every_sample_once(view: Served, root: str) -> None:
         ({"negatives": "without"}, 0),
         ({"min_objects": 3}, 1),  # the clip
         ({"max_objects": 2, "min_proposals": 4}, 7),
+        ({"min_mean_score": 0.65, "max_mean_score": 0.65}, 8),  # 0.9, 0.73, 0.57 and 0.4
+        ({"min_mean_score": 0.66}, 0),
+        ({"max_mean_score": -1.0}, 0),
         ({"text": "PIC3"}, 1),
         ({"text": "/raw/videos"}, 1),
         ({"text": ".*"}, 0),  # not a pattern

@@ -24,8 +24,8 @@ def block(number: int) -> pa.Table:
         count = number * BLOCK + place
         item = make_item("late" if number >= NUM_BLOCKS - 2 else "early", f"n{count}")
         status = "quarantined" if count % 7 == 0 else "ok"
-        values = {"negatives": int(count % 13 == 0), "objects": count % 5, "status": status}
-        made.append(make_row(item, number, place, **values))
+        values = {"negatives": int(count % 13 == 0), "objects": count % 5, "mean_score": count % 11 / 10}
+        made.append(make_row(item, number, place, status=status, **values))
     return rows_table(made)
 
 
@@ -60,6 +60,13 @@ CASES: list[tuple[Filters, Callable[[dict[str, Any]], bool]]] = [
         Filters(source="late", min_objects=2),
         lambda row: row["status"] == "ok" and row["key"].startswith("late-") and row["objects"] >= 2,
     ),
+    # Without a score is who has 0: no bound lets it pass.
+    (Filters(max_mean_score=0.3), lambda row: row["status"] == "ok" and 0 < row["mean_score"] <= 0.3),
+    (
+        Filters(min_mean_score=0.5, max_mean_score=0.7),
+        lambda row: row["status"] == "ok" and 0.5 <= row["mean_score"] <= 0.7,
+    ),
+    (Filters(min_mean_score=-1), lambda row: row["status"] == "ok" and row["mean_score"] > 0),
     (Filters(status="quarantined"), lambda row: row["status"] == "quarantined"),
 ]
 

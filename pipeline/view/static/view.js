@@ -240,6 +240,7 @@ function cardOf(row) {
   const counts = [[row.objects, "object"], [row.proposals, "proposal"], [row.negatives, "negative"]]
     .filter(([count, noun]) => count || noun === "proposal").map(([count, noun]) => counted(count, noun));
   const kind = row.frames > 1 ? `clip of ${row.frames} frames` : "picture";
+  if (row.mean_score) counts.push(`mean score ${row.mean_score.toFixed(2)}`);
   const said = about.counted ? counts.join(", ") : "";
   const card = make("button", { type: "button", class: "card", "aria-label": `${kind} ${row.key}: ${said}` });
   const picture = make("div", { class: "picture" });
