@@ -99,7 +99,9 @@ def make_plan(sources: Sequence[Source], selection: Selection, limits: Limits, d
     samples = sum(len(each.rows) for each in chosen)
     if not samples:
         advice = "ask for more of them"
-        if chooser.unscored:
+        if chooser.selection.least.get("objects") and not chooser.any_objects:
+            advice = "none has annotated objects, as their source had none: --min-proposals counts what was proposed"
+        elif chooser.unscored:
             advice = f"{chooser.unscored:,} have no mean score, as an older version mined them: leave its bound out"
         raise InputError(f"none of the {of:,} samples is left: an empty data set is not written; {advice}")
     frames = sum(int(each.frames.sum()) for each in chosen)

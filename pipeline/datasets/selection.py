@@ -76,7 +76,7 @@ class Chooser:
     """Applies a selection to the rows of one block after the other."""
 
     def __init__(self, selection: Selection) -> None:
-        self._wanted = selection
+        self.selection = selection
         self._sources = pa.array([slug(name) for name in selection.sources], pa.string())
         self._licenses = pa.array([name.casefold() for name in selection.licenses], pa.string())
         self._keys = None if selection.keys is None else pa.array(sorted(selection.keys), pa.string())
@@ -84,6 +84,8 @@ class Chooser:
         self._count = 0
         self.unscored = 0
         """Samples so far that were left out for nothing but that they have proposals and no mean score."""
+        self.any_objects = False
+        """Whether a sample so far has annotated objects."""
 
     def choose(self, rows: pa.Table) -> NDArray[np.bool_]:
         """(N,) which rows of the next block are wanted; only rows that are `ok` ever are.
@@ -91,8 +93,9 @@ class Chooser:
         Args:
             rows: with all columns of receipts.
         """
-        wanted = self._wanted
+        wanted = self.selection
         keep = _mask(pc.equal(rows["status"], "ok"))
+        self.any_objects |= bool(rows["objects"].to_numpy().any())
         if wanted.sources:
             keep &= _mask(pc.is_in(sources_of(rows["key"]), value_set=self._sources))
         if wanted.licenses:

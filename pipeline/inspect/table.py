@@ -158,9 +158,11 @@ def _quarantine(totals: Totals) -> list[RenderableType]:
 
 def _bars(title: str, histogram: Histogram) -> list[Text]:
     most = max([*histogram.counts, 1])
-    lines = [Text(title, style="bold")]
     filled = [number for number, count in enumerate(histogram.counts) if count]
-    for number in range(filled[0], filled[-1] + 1) if filled else ():
+    if not filled:
+        return [Text(f"{title}  none")]
+    lines = [Text(title, style="bold")]
+    for number in range(filled[0], filled[-1] + 1):
         low, high, count = histogram.edges[number], histogram.edges[number + 1], histogram.counts[number]
         bar = "█" * round(_BAR * count / most) or ("▏" if count else "")
         lines.append(Text(f"  {low:>7g} … {high:<7g} {count:>9,} {bar}"))

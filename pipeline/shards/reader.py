@@ -220,7 +220,8 @@ def open_dataset(url: str, keep_damaged: bool = False, by_manifest: bool = False
     for folder, found_layout in ((layout.shards, layout), (url, None)):
         if shards := _listed_shards(folder):
             return Dataset(url, found_layout, [], shards, None)
-    raise FileNotFoundError(f"{redact(url)}: no data set here: neither receipts/, nor manifest/, nor a .tar")
+    going = "; it was begun, and no unit is finished yet: see trackmill status" if exists(layout.config) else ""
+    raise FileNotFoundError(f"{redact(url)}: no data set here: neither receipts/, nor manifest/, nor a .tar{going}")
 
 
 def read_sample(dataset: Dataset, key: str) -> Sample:

@@ -28,6 +28,7 @@ from collections.abc import Sequence, Set
 import orjson
 from pydantic import Field
 
+from trackmill.pipeline.formats.export_note import is_note
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import shown
 from trackmill.pipeline.sources.annotated_pictures import (
@@ -79,7 +80,8 @@ class Coco(Source):
     def claim(self, files: Sequence[FileInfo]) -> Claim:
         """One item a listed picture; the JSON files are read for where their annotations lie."""
         found = sorted(file.uri for file in files if file.uri.lower().endswith(SUFFIX))
-        documents = found if self.explicit else likely_coco(found)
+        # What `trackmill export-data` says of its own files is no file of COCO's.
+        documents = [uri for uri in found if not is_note(uri)] if self.explicit else likely_coco(found)
         claim = Claim()
         if not documents:
             return claim

@@ -18,7 +18,7 @@ from trackmill.models.association.offline import OfflineSettings, Pieces, join_p
 from trackmill.models.detectors.segmenter import BoxSegmenter
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.frame_reader import FrameReader
-from trackmill.pipeline.tracking.run import TrackingResult, track_video
+from trackmill.pipeline.tracking.run import TrackingResult, TrackingStopped, keep, track_video
 from trackmill.pipeline.tracking.timing import StageTimes
 from trackmill.pipeline.tracking.two_stage import TwoStage
 from trackmill.pipeline.tracking.writers import TrackSink
@@ -26,15 +26,13 @@ from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
-_NO_PICTURE = np.zeros((0, 0, 3), np.uint8)
-
 
 @dataclass(slots=True, eq=False)
 class _Seen:
     """A frame of the first pass.
 
     Args:
-        frame: without its picture.
+        frame: with a black picture that takes no memory.
         tracked: with identities of the online rule.
         pieces: (M,) the piece of each object.
     """
@@ -68,7 +66,8 @@ class FirstPass(TwoStage):
         """See `TwoStage.look`."""
         objects = tracked.objects
         pieces = self._pieces.add(frame.index, frame.time_s, tracked.ids, objects.boxes, objects.labels, embeddings)
-        self.seen[frame.index] = _Seen(replace(frame, image=_NO_PICTURE), tracked, pieces)
+        black = np.broadcast_to(np.uint8(0), frame.image.shape)
+        self.seen[frame.index] = _Seen(replace(frame, image=black), tracked, pieces)
 
     def joined(self, segmenter: BoxSegmenter | None) -> Joined:
         """What the second pass hands out."""
@@ -134,7 +133,7 @@ def track_offline(
     times: StageTimes | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> TrackingResult:
-    """Track a video twice over and write the result; nothing is written before the video has ended.
+    """Track a video twice over and write the result; nothing is written before the video has ended, or is stopped.
 
     Args:
         reader: the frames; `again` opens the same video once more, whole.
@@ -159,6 +158,8 @@ def track_offline(
         with times.stage("join"):
             joined = first.joined(model.segmenter)
         second = _SecondReading(again(), first.seen)
+    except TrackingStopped:
+        raise TrackingStopped(len(first.seen), _keep_seen(first, writers)) from None
     except BaseException:
         for writer in writers:
             writer.abandon()
@@ -169,6 +170,22 @@ def track_offline(
     if lost := len(first.seen) - result.num_frames:
         result.problems.append(f"{reader.name}: {lost} frames could be read only once, and offline mode reads twice")
     return result
+
+
+def _keep_seen(first: FirstPass, writers: Sequence[TrackSink]) -> list[str]:
+    """What the first pass has seen until it was stopped, joined; the drawn video would need the second one."""
+    kept = [writer for writer in writers if first.seen and not writer.draws]
+    for writer in writers:
+        if writer not in kept:
+            writer.abandon()
+    if not kept:
+        return []
+    joined = first.joined(None)
+    for seen in first.seen.values():
+        (tracked,) = joined.track([seen.frame], StageTimes())
+        for writer in kept:
+            writer.write(seen.frame, tracked)
+    return keep(kept)
 
 
 class _SecondReading(FrameReader):

@@ -82,7 +82,7 @@ def track_video(
     """
     result = TrackingResult(times=times or StageTimes())
     try:
-        for frame, tracked in _tracked(reader, model, batch_size, result.times):
+        for frame, tracked, num_done in _tracked(reader, model, batch_size, result.times):
             with result.times.stage("write", 1):
                 for writer in writers:
                     with naming(writer.url):
@@ -90,13 +90,14 @@ def track_video(
             result.num_frames += 1
             result.num_detections += tracked.num_detections
             result.num_tracked += int((tracked.indices >= 0).sum())  # boxes that were filled in are no detections
-            progress(1)
+            if num_done:
+                progress(num_done)
         if not result.num_frames:
             raise InputError("; ".join(reader.problems) or f"{reader.name}: holds no frame")
         with result.times.stage("write"):
             result.written = [url for url in (writer.finish() for writer in writers) if url]
     except KeyboardInterrupt:
-        raise TrackingStopped(result.num_frames, _keep(writers) if result.num_frames else _abandon(writers)) from None
+        raise TrackingStopped(result.num_frames, keep(writers) if result.num_frames else _abandon(writers)) from None
     except BaseException:
         _abandon(writers)
         raise
@@ -105,7 +106,7 @@ def track_video(
     return result
 
 
-def _keep(writers: Sequence[TrackSink]) -> list[str]:
+def keep(writers: Sequence[TrackSink]) -> list[str]:
     """What is kept of a run that was stopped; a writer that cannot keep its own does not cost that of the others."""
     kept = []
     for writer in writers:
@@ -125,8 +126,11 @@ def _abandon(writers: Sequence[TrackSink]) -> list[str]:
 
 def _tracked(
     reader: FrameReader, model: VideoModel, batch_size: int, times: StageTimes
-) -> Iterator[tuple[SourceFrame, TrackedObjects]]:
-    """Each frame with its tracked objects; one batch is in memory at a time."""
+) -> Iterator[tuple[SourceFrame, TrackedObjects, int]]:
+    """Each frame with its tracked objects; one batch is in memory at a time.
+
+    The number behind the last one of a batch is that of its frames, so that no rate is told of a batch half counted.
+    """
     model.reset()
     frames = iter(reader)
     while True:
@@ -138,7 +142,8 @@ def _tracked(
         with times.stage_unless_counted("track", len(batch)):
             tracked = model.track(batch, times)
         _check(model, batch, tracked)
-        yield from zip(batch, tracked, strict=True)
+        num_done = [0] * (len(batch) - 1) + [len(batch)]
+        yield from zip(batch, tracked, num_done, strict=True)
 
 
 def _check(model: VideoModel, batch: list[SourceFrame], tracked: list[TrackedObjects]) -> None:

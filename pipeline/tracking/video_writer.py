@@ -43,6 +43,7 @@ class VideoWriter(TrackWriter):
     """
 
     streamed = True
+    draws = True
 
     def __init__(self, url: str, fps: float, settings: DrawSettings | None = None, begin_s: float = 0.0) -> None:
         super().__init__(url)

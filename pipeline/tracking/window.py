@@ -41,6 +41,8 @@ class Window(TrackSink):
         settings: how tracks look.
     """
 
+    draws = True
+
     def __init__(self, title: str, settings: DrawSettings | None = None) -> None:
         self._title = title
         self._settings = settings or DrawSettings()

@@ -34,6 +34,9 @@ class TrackSink(ABC):
     url: str = ""
     """Where the result goes; "" where none is kept."""
 
+    draws: ClassVar[bool] = False
+    """Whether it needs the pictures of the frames, and not only their sizes."""
+
     @abstractmethod
     def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
         """Take the next frame, also one without objects."""

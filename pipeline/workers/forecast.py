@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -11,10 +13,14 @@ from trackmill.pipeline.console.words import counted, duration, readable_bytes
 from trackmill.pipeline.workers.prices import NO_PRICES, Prices
 from trackmill.schemas.media import WorkItem
 
+log = logging.getLogger("trackmill")
+
 ITEMS_PER_GROUP = 4
 
 Measure = Callable[[list[WorkItem]], Sequence[tuple[int, float, int]]]
-"""(frames, seconds, bytes) of each item, on one worker; no frames where an item is bad."""
+"""(frames, seconds, bytes) of each item, one after the other on one worker; no frames where an item is bad.
+
+Each call may start a worker of its own, which takes its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +131,13 @@ def extrapolate(
     """
     seconds = num_bytes = 0.0
     timed = failed = 0
-    # One item first, untimed: it pays for imports and warm-up, which a long run does not.
+    # One item of each group first, which does not count: it pays for imports and warm-up, which a long run does not.
+    first = [item for group in groups for item in group.picked[:1]]
+    rest = [item for group in groups for item in group.picked]
+    log.info("timing %s on one worker, which is started first", counted(len(rest), "item"))
+    spent_on = iter(measure([*first, *rest])[len(first) :] if rest else ())
     for group in groups:
-        measure(group.picked[:1])
-    for group in groups:
-        results = measure(group.picked)
+        results = list(islice(spent_on, len(group.picked)))
         timed += len(results)
         good = [(count, spent, size) for count, spent, size in results if count]
         failed += len(results) - len(good)

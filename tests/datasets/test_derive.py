@@ -22,7 +22,7 @@ from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.manifest import write_manifest
 from trackmill.pipeline.shards.reader import Dataset, open_dataset, read_row
-from trackmill.pipeline.shards.receipts import rows_table, write_receipt
+from trackmill.pipeline.shards.receipts import read_receipt, rows_table, write_receipt
 from trackmill.pipeline.shards.unfinished import unfinished, unfinished_units
 from trackmill.pipeline.shards.verify import verify
 from trackmill.pipeline.sidecars.about import About, find_sidecars, read_about
@@ -33,6 +33,7 @@ from trackmill.pipeline.sidecars.verify import SidecarCheck
 from trackmill.pipeline.storage.documents import publish_document
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.keys import receipt_name
 
 FINGERPRINT = "e" * 16
 COLUMNS = (Column(name="box", dtype="box", unit="px", description="A box."),)
@@ -190,6 +191,17 @@ def test_nothing_left_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["filter", layout.root, "--output", str(tmp_path / "new"), "--min-objects", "1000"]) == 2
     assert "none of the 5 samples is left" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_objects_are_asked_for_where_there_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = make_dataset(str(tmp_path / "old"))
+    for unit in (0, 1):
+        receipt = read_receipt(layout.receipt(receipt_name(unit)))
+        rows = [dataclasses.replace(row, objects=0) for row in receipt.rows]
+        write_receipt(layout, unit, rows, receipt.shards, receipt.fingerprint)
+    words = ["filter", layout.root, "--output", str(tmp_path / "new")]
+    assert main([*words, "--min-objects", "1"]) == 2
+    assert "none has annotated objects, as their source had none: --min-proposals counts" in capsys.readouterr().err
 
 
 def test_samples_without_a_score_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

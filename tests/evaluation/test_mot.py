@@ -321,6 +321,27 @@ def test_results_of_a_whole_sequence_against_half_a_ground_truth_are_said(case: 
     assert run(case, frames="1:4").metrics["FP"] == 0
 
 
+def test_results_of_a_part_against_a_whole_ground_truth_are_said(case: Path) -> None:
+    truth = "".join(f"{frame},1,{10 * frame},10,20,40,1,1,1.0\n" for frame in range(1, 41))
+    (case / "gt" / "A" / "gt" / "gt.txt").write_text(truth)
+    (case / "gt" / "A" / "seqinfo.ini").write_text("[Sequence]\nseqLength=40\n")
+    rows = [f"{frame},1,{10 * frame},10,20,40,0.9,-1,-1,-1\n" for frame in range(1, 41)]
+    said = "30 objects count as missed because the results have rows of frames 1 to 10 only, of 1 to 40; if no other "
+    said = f"A: {said}was tracked, --frames 1:10 scores that part"
+    (case / "results" / "A.txt").write_text("".join(rows[:10]))
+    assert said in run(case, sequences=("A",)).notes
+    assert run(case, sequences=("A",), frames="1:10").metrics["MOTA"] == 100
+    # People come late and leave early, and a gap in between is the tracker's.
+    (case / "results" / "A.txt").write_text("".join(rows[4:15] + rows[30:37]))
+    assert not [note for note in run(case, sequences=("A",)).notes if "count as missed" in note]
+
+
+def test_results_of_a_run_that_was_stopped_are_named(case: Path) -> None:
+    (case / "results" / "B.txt").rename(case / "results" / "B.partial.txt")
+    with pytest.raises(BadTracks, match=r"B\.partial\.txt is what a run left that was stopped; rename it to B"):
+        run(case)
+
+
 def test_a_sequence_behind_a_link_to_nothing_is_an_error(case: Path) -> None:
     (case / "results" / "C.txt").write_text(RESULTS)
     (case / "gt" / "C").symlink_to(case / "unmounted" / "C")

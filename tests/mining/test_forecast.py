@@ -55,6 +55,24 @@ def test_each_source_counts_by_its_own_speed_and_share() -> None:
     assert any("could not be mined" in line for line in found.lines())
 
 
+def test_what_a_worker_does_only_once_does_not_count() -> None:
+    """Each call starts another worker, which needs a minute for its first picture and for its first clip."""
+    plan, calls = make_plan(), []
+
+    def cold(items: list[WorkItem]) -> list[tuple[int, float, int]]:
+        calls.append(len(items))
+        warm: set[str] = set()
+        found = []
+        for item, (count, spent, size) in zip(items, measure(items), strict=True):
+            found.append((count, spent + (0 if item.source in warm else 60), size))
+            warm.add(item.source)
+        return found
+
+    found = make_forecast(plan, cold, workers=4, gpus=0)
+    assert found.seconds == pytest.approx((100 * 0.5 + 200 * 2.0) / 4)
+    assert calls == [found.timed + 2]
+
+
 def test_a_price_counts_what_the_pool_reserves() -> None:
     hours = (100 * 0.5 + 200 * 2.0) / 3600
 

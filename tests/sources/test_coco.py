@@ -106,6 +106,17 @@ def test_pictures_are_found_by_their_names(tmp_path, name, folder):
     assert list(outcomes(tmp_path).values()) == ["coco: 4 objects"] * 2
 
 
+def test_what_an_export_says_of_itself_is_no_annotation(tmp_path):
+    make_coco(tmp_path, 2)
+    note = {"format": "coco", "data": "s3://bucket/mined", "trackmill": "1.0", "complete": True}
+    (tmp_path / "export-train.json").write_text(json.dumps(note))
+    items, _, _ = claim_all([str(tmp_path)], "coco", SETTINGS)
+    assert [outcome(item) for item in items] == ["coco: 4 objects"] * 2
+    (tmp_path / "export-val.json").write_text("{}")  # of somebody else
+    items, _, _ = claim_all([str(tmp_path)], "coco", SETTINGS)
+    assert len(items) == 3 and any("export-val.json" in item.uri for item in items)
+
+
 def test_the_nearest_of_several_pictures_of_one_name_is_meant():
     names = PictureNames(["/d/train2017/1.jpg", "/d/val2017/1.jpg", "/d/b/1.jpg", "/d/b/c/1.jpg", "/d/1.txt"])
     assert names.find("1.jpg", "/d/annotations/instances_train2017.json") == ["/d/train2017/1.jpg"]

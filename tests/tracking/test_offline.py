@@ -20,13 +20,15 @@ from tests.tracking.make_tracking import (
 )
 from trackmill.models.association.offline import OfflineSettings
 from trackmill.models.detectors.base import Detector
+from trackmill.pipeline.evaluation.readers.coco_video import read_coco_video
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.frame_reader import FrameReader
 from trackmill.pipeline.tracking.frames import open_frames
 from trackmill.pipeline.tracking.offline import filled, track_offline
-from trackmill.pipeline.tracking.run import track_video
+from trackmill.pipeline.tracking.run import TrackingStopped, track_video
 from trackmill.pipeline.tracking.two_stage import TwoStage
-from trackmill.pipeline.tracking.writers import MotWriter
+from trackmill.pipeline.tracking.video_writer import VideoWriter
+from trackmill.pipeline.tracking.writers import CocoWriter, MotWriter
 from trackmill.schemas.detections import Detections, make_detections
 from trackmill.schemas.errors import InputError
 
@@ -110,6 +112,34 @@ def test_a_video_that_is_gone_between_the_passes_leaves_nothing(tmp_path: Path) 
         writer = MotWriter(str(tmp_path / "out" / "seq.txt"), (1,))
         track_offline(open_frames(str(folder)), gone, model(), [writer], OfflineSettings())
     assert not any((tmp_path / "out").iterdir())
+
+
+def test_a_first_pass_that_is_stopped_leaves_its_rows(tmp_path: Path) -> None:
+    """Joined as far as they go; the drawn video would need the second pass, and no half of it is left."""
+    folder, out = write_frames(tmp_path / "seq", FRAMES), tmp_path / "out"
+    out.mkdir()
+    done: list[int] = []
+
+    def ctrl_c(count: int) -> None:
+        done.append(count)
+        if sum(done) == 20:
+            raise KeyboardInterrupt
+
+    def start() -> None:
+        writers = [MotWriter(str(out / "seq.txt"), (1,)), CocoWriter(str(out / "seq.json"), "seq", ("square",), (1,))]
+        drawn = VideoWriter(str(out / "seq.mp4"), 10)
+        settings = OfflineSettings(similarity=0.8)
+        reader = open_frames(str(folder))
+        track_offline(reader, pytest.fail, model(), [*writers, drawn], settings, batch_size=5, progress=ctrl_c)
+
+    with pytest.raises(TrackingStopped) as stopped:
+        start()
+    assert done == [5, 5, 5, 5] and stopped.value.num_frames == 20
+    assert sorted(each.name for each in out.iterdir()) == ["seq.partial.json", "seq.partial.txt"]
+    rows = rows_of(out / "seq.partial.txt")
+    assert len(rows) == 3 * 20 - 8 and len(set(of_first_square(rows).values())) == 1
+    (video,) = read_coco_video(str(out / "seq.partial.json"), str(out / "seq.partial.json")).videos
+    assert video.video.num_frames == 20
 
 
 def test_a_filled_box_lies_between_its_ends() -> None:

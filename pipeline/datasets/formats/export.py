@@ -16,6 +16,7 @@ from trackmill.pipeline.datasets.formats.fiftyone import FiftyOne
 from trackmill.pipeline.datasets.formats.mot import Cvat, Mot
 from trackmill.pipeline.datasets.formats.yolo import Yolo
 from trackmill.pipeline.datasets.formats.youtube_vis import YoutubeVis
+from trackmill.pipeline.formats.export_note import note_name, part_of
 from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
@@ -34,9 +35,6 @@ FORMATS: dict[str, type[Writer]] = {
     "fiftyone": FiftyOne,
 }
 PART = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,39}$")
-PART_NOTE = re.compile(r"^export-([A-Za-z0-9_-]+)[.]json$")
-"""What says that a part was exported, how, and what it counts."""
-
 
 _HELD = {
     "data": "the data set",
@@ -108,7 +106,7 @@ def export(dataset: Dataset, request: ExportRequest, progress: Callable[[int], N
         )
     if not PART.match(request.part):
         raise InputError(f"--part {request.part[:60]!r}: a name of letters, digits, _ and -")
-    note = join(root, f"export-{request.part}.json")
+    note = join(root, note_name(request.part))
     with locked(root, "export-data"):
         parts = _parts_there(root, request)
         about: dict[str, Any] = {
@@ -191,7 +189,7 @@ def _parts_there(root: str, request: ExportRequest) -> dict[str, dict[str, Any]]
     except FileNotFoundError:
         return {}
     here = [file.uri for file in files if dirname(file.uri) == root]
-    notes = {match[1]: uri for uri in here if (match := PART_NOTE.match(basename(uri)))}
+    notes = {part: uri for uri in here if (part := part_of(basename(uri))) is not None}
     if files and not notes:
         raise InputError(f"--output {redact(root)}: there is something in this folder; give one of its own")
     parts = {}

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from trackmill.pipeline.datasets.formats.base import ExportFrame, ExportSample, Writer
 from trackmill.pipeline.datasets.formats.polygons import polygons
+from trackmill.pipeline.formats.export_note import part_of
 from trackmill.pipeline.storage.files import basename, join, list_files
 from trackmill.pipeline.storage.publish import publish_bytes
 
@@ -64,8 +65,7 @@ class Yolo(Writer):
             files = list_files(self.target.root)
         except FileNotFoundError:
             return set()
-        names = {basename(file.uri) for file in files}
-        return {name[len("export-") : -len(".json")] for name in names if name.startswith("export-")}
+        return {part for file in files if (part := part_of(basename(file.uri))) is not None}
 
 
 def _numbers(values: NDArray[np.float64]) -> str:

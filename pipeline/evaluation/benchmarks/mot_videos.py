@@ -85,6 +85,7 @@ def read_video(sequence: TextSequence, notes: list[str]) -> Video:
             notes.append(f"{num_left_out:,} predictions of other frames are left out")
     else:
         notes += _outside_of_truth(truth_rows, predictions, length)
+        notes += _without_results(truth.select(~truth.ignored), predictions)
     return Video(name=name, num_frames=length or last or 0, gt=truth, predictions=predictions)
 
 
@@ -99,6 +100,21 @@ def _outside_of_truth(truth: MotRows, predictions: Tracks, length: int | None) -
     return [
         f"{outside:,} predictions count as false because the ground truth has rows of frames {first} to {last} only; "
         f"--frames {first}:{last} leaves them out"
+    ]
+
+
+def _without_results(truth: Tracks, predictions: Tracks) -> list[str]:
+    """A note where results begin long after the ground truth does, or end long before: a part that was tracked."""
+    if not len(truth) or not len(predictions):
+        return []
+    first, last = int(predictions.frames.min()) + 1, int(predictions.frames.max()) + 1
+    begin, end = int(truth.frames.min()) + 1, int(truth.frames.max()) + 1
+    missed = len(truth) - len(_within(truth, first, last))
+    if not missed or max(0, first - begin) + max(0, end - last) < max(10, (end - begin + 1) // _SHARE_ANNOTATED):
+        return []
+    return [
+        f"{missed:,} objects count as missed because the results have rows of frames {first} to {last} only, of "
+        f"{begin} to {end}; if no other was tracked, --frames {first}:{last} scores that part"
     ]
 
 

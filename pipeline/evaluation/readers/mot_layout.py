@@ -119,6 +119,12 @@ def result_files(
     extra = [name for name in files if name not in truths]
     missing = [name for name in names if name not in files]
     if missing:
+        partial = f"{missing[0]}.partial"
+        if partial in files:
+            raise BadTracks(
+                f"{redact(url)}: {partial}.txt is what a run left that was stopped; rename it to {missing[0]}.txt, and "
+                "give the frames that it has with --frames FIRST:LAST"
+            )
         hint = nearest(missing[0], extra)
         raise BadTracks(
             f"{redact(url)}: no results for {', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}; "

@@ -1,0 +1,38 @@
+"""The note that `trackmill export-data` leaves beside its files, `export-train.json`: how, and whether that is all."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+
+from trackmill.pipeline.storage.files import FileTooLarge, basename, read_bytes
+
+_NAME = re.compile(r"export-([A-Za-z0-9_-]+)\.json")
+_MAX_BYTES = 16 << 20
+
+
+def note_name(part: str) -> str:
+    """Of the file, for a part such as train."""
+    return f"export-{part}.json"
+
+
+def part_of(name: str) -> str | None:
+    """The part that a file's name is the note of; None for other names."""
+    match = _NAME.fullmatch(name)
+    return match[1] if match else None
+
+
+def is_note(uri: str) -> bool:
+    """Whether a file is such a note, by its name and by what it says.
+
+    Raises:
+        OSError: it could not be read.
+    """
+    if part_of(basename(uri)) is None:
+        return False
+    try:
+        values = orjson.loads(read_bytes(uri, max_bytes=_MAX_BYTES))
+    except (FileTooLarge, orjson.JSONDecodeError):
+        return False
+    return isinstance(values, dict) and {"trackmill", "format", "data"} <= values.keys()
