@@ -57,6 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str], alone: bool) -> int:
+    if getattr(trackmill, "__file__", None) is None:
+        taken = clean(", ".join(trackmill.__path__), 300)
+        complain(
+            f"Python takes the folder {taken} for the package trackmill, since the folder around it is in PYTHONPATH: "
+            "leave that out, or give the clone another name"
+        )
+        return ExitCode.MISTAKE
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return ExitCode.FINE if words else ExitCode.MISTAKE

@@ -64,7 +64,7 @@ def import_object(path: str, what: str, likely: Iterable[str] = ()) -> Any:
         # A package that is missing inside the module is another matter than the module itself.
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise
-        advice = nearest(path, likely) or f"looked in {os.getcwd()} and what is installed"
+        advice = nearest(path, likely) or f"looked in {os.getcwd()}, PYTHONPATH and what is installed"
         raise InputError(f"{what} {path}: there is no module {error.name!r}; {advice}") from None
     if not colon:
         return found

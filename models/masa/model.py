@@ -123,7 +123,7 @@ class Masa(nn.Module):
 
     @torch.no_grad()
     def embed(self, images: Tensor, boxes: Sequence[Tensor]) -> list[Tensor]:
-        """Appearance embeddings of the given boxes.
+        """Appearance embeddings of the given boxes, without gradients; losses take `embed_levels`.
 
         Boxes may reach beyond the image, where cells have the values of the padding or the border. Nothing is resized
         or clipped.

@@ -52,12 +52,17 @@ class ProgressLine:
         text = f"{self._what} {self.done:,}"
         if self._total:
             left_s = max(0, self._total - self.done) / max(rate, 1e-9)
-            text += f" of {self._total:,} {self._things}, {rate:,.0f}/s, {left_s:,.0f} s left"
+            text += f" of {self._total:,} {self._things}, {rate_text(rate)}, {left_s:,.0f} s left"
         else:
-            text += f" {self._things}, {rate:,.0f}/s"
+            text += f" {self._things}, {rate_text(rate)}"
         return text
 
     def _write(self, line: str) -> None:
         self._wrote = True
         self._stream.write(f"\r\033[K{line}" if self._stream.isatty() else f"{line}\n")
         self._stream.flush()
+
+
+def rate_text(per_second: float) -> str:
+    """Such as `310/s` or `0.22/s`: two digits at least, so that slow work has a rate, too."""
+    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.2g}/s"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
-from trackmill.pipeline.console.progress_line import ProgressLine
+from trackmill.pipeline.console.progress_line import ProgressLine, rate_text
 
 
 class StageTimes:
@@ -49,7 +49,7 @@ class StageTimes:
     def rates(self) -> str:
         """Such as `decode 310/s, detect 9,000/s, embed 4.2/s`; stages that saw no frame are left out."""
         seen = {name: count / max(self.seconds[name], 1e-9) for name, count in self.num_frames.items() if count}
-        return ", ".join(f"{name} {_rate(each)}" for name, each in seen.items())
+        return ", ".join(f"{name} {rate_text(each)}" for name, each in seen.items())
 
 
 class TrackingProgress(ProgressLine):
@@ -76,13 +76,9 @@ class TrackingProgress(ProgressLine):
 
     def _line(self, elapsed_s: float) -> str:
         rate = self.done / max(elapsed_s, 1e-9)
-        text = f"{self._video}tracked {self.done:,} frames, {_rate(rate)}"
+        text = f"{self._video}tracked {self.done:,} frames, {rate_text(rate)}"
         if self._total:
             left_s = max(0, self._total - self.done) / max(rate, 1e-9)
             of_all = f"tracked {self.done:,} of {self._total:,} frames"
-            text = f"{self._video}{of_all}, {_rate(rate)}, {left_s:,.0f} s left"
+            text = f"{self._video}{of_all}, {rate_text(rate)}, {left_s:,.0f} s left"
         return f"{text} ({self._times.rates()})"
-
-
-def _rate(frames_per_second: float) -> str:
-    return f"{frames_per_second:,.0f}/s" if frames_per_second >= 10 else f"{frames_per_second:.2g}/s"

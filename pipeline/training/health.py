@@ -138,9 +138,10 @@ class Health:
 def _nothing(name: str, steps: int) -> str:
     if name == "grad_norm":
         return (
-            f"all gradients were exactly zero in all of the last {steps} steps, so nothing is learnt: no sample gave "
-            "anything to compare; look at the objects of the data (trackmill inspect) and at the recipe's objects, "
-            "views and loss"
+            f"all gradients were exactly zero in all of the last {steps} steps, so nothing is learnt: either no sample "
+            "gave anything to compare (look at the objects of the data with trackmill inspect, and at the recipe's "
+            "objects, views and loss), or a loss of your own does not reach the network, as where it is computed from "
+            "what was made without gradients"
         )
     return (
         f"{name} was 0 in all of the last {steps} steps, so what it counts is not learnt from: look at the objects of "

@@ -44,7 +44,7 @@ class MasaTraining(TrainingModule):
         return self
 
     def forward(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """See `trackmill.models.masa.losses.masa_losses`."""
+        """See `trackmill.models.masa.losses.masa_losses`; `total` is learnt from, the rest is for the curves."""
         return masa_losses(
             self.network,
             batch.key.images.float(),

@@ -43,6 +43,8 @@ class MasaTask(Task):
     """
 
     name = "masa"
+    training: ClassVar[type[MasaTraining]] = MasaTraining
+    """What `build` returns; a task with a loss of its own names a subclass with another `forward`."""
     sections: ClassVar[Mapping[str, type[Settings]]] = {
         "model": ModelSettings,
         "objects": ObjectSettings,
@@ -85,7 +87,7 @@ class MasaTask(Task):
         if not read_weights:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                return MasaTraining(Masa(self._variant), self._frozen, self._loss)
+                return self.training(Masa(self._variant), self._frozen, self._loss)
         weights, backbone_weights = self._model.weights, self._model.backbone_weights
         network = load_model(
             self._variant,
@@ -105,7 +107,7 @@ class MasaTask(Task):
                 stacklevel=2,
             )
         self._variant = network.variant  # weights may say how they sample
-        return MasaTraining(network, self._frozen, self._loss)
+        return self.training(network, self._frozen, self._loss)
 
     def make_example(self) -> MakeMasaExample:
         """See `Task.make_example`."""

@@ -1,0 +1,68 @@
+"""The loss that the page for researchers shows: it trains, and the page's words about it hold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.documents.blocks import blocks
+from tests.runs import TIMEOUT_S, job_environment
+from tests.training.tiny_runs import make_data, rows
+from trackmill.jobs.train import main
+
+PAGE = "docs/people/research.md"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Somebody's folder with the module and the recipe of the page."""
+    (module,) = [block.text for block in blocks("python") if block.document == PAGE and "MyTask" in block.text]
+    (recipe,) = [block.text for block in blocks("toml") if block.document == PAGE and "MyTask" in block.text]
+    (tmp_path / "my_loss.py").write_text(module)
+    (tmp_path / "mine.toml").write_text(recipe)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_loss", raising=False)
+    return tmp_path
+
+
+def test_it_trains(folder: Path) -> None:
+    data = make_data(folder / "data")
+    words = ["--recipe", "mine.toml", "--data", str(data), "--output", str(folder / "out"), "--device", "cpu"]
+    small = ["views.size=64", "data.batch_size=2", "data.workers=0", "schedule.warmup_steps=0", "optim.lr=0.02"]
+    small += ["telemetry.tensorboard=false", "model.weights="]
+    for value in small:
+        words += ["--set", value]
+    threads = torch.get_num_threads()
+    try:
+        assert main([*words, "--max-steps", "4"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    found = rows(folder / "out")
+    assert len(found) == 4 and sum(row["positives"] > 0 for row in found) > 1
+    # Whoever has one object in sight has nothing to choose from, and nothing to learn.
+    assert all((row["grad_norm"] > 0) == (row["loss"] > 0) for row in found)
+    assert any(row["grad_norm"] > 0 for row in found)
+
+
+def test_a_clone_that_python_takes_for_the_package_is_named(tmp_path: Path) -> None:
+    """A folder `trackmill` without `__init__.py`, as a clone is, comes first on Python's path."""
+    root = Path(__file__).parents[2]
+    (tmp_path / "trackmill").symlink_to(root)
+    code = "from trackmill.jobs.main import main; import sys; sys.exit(main(['--version']))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        env=job_environment(PYTHONPATH=os.fspath(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert (
+        done.returncode == 2 and "for the package trackmill, since the folder around it is in PYTHONPATH" in done.stderr
+    )
