@@ -53,6 +53,8 @@ _NEEDED = re.compile(r"^(AWS_|FSSPEC_|GOOGLE_|GCS_|AZURE_|HF_|WANDB_|MLFLOW_|RAY
 _TRIES = 2
 _CONNECT_S = 30.0
 _NOTICE_S = 30.0
+_HINT_S = 60.0
+"""A cluster that needs longer to answer perhaps refuses the token: Ray then goes on trying."""
 _LOOKS, _LOOK_S = 40, 0.05
 """How often, and seconds between, processes are looked for that a failed start left behind."""
 
@@ -151,7 +153,10 @@ def _init(options: dict[str, Any], deadline: float) -> None:
             # At the end of this process Ray would wait for the lock that the thread holds.
             atexit.unregister(ray.shutdown)
             raise TimeoutError(f"no answer in {time.monotonic() - begin:.0f} s")
-        log.info("still waiting for Ray, since %.0f s", time.monotonic() - begin)
+        waited_s = time.monotonic() - begin
+        joins = waited_s > _HINT_S and "RAY_ADDRESS" in os.environ
+        hint = ": does it run, and is RAY_AUTH_TOKEN its own?" if joins else ""
+        log.info("still waiting for Ray, since %.0f s%s", waited_s, hint)
 
 
 @contextlib.contextmanager

@@ -54,7 +54,10 @@ def check_cluster(timeout_s: float) -> list[Finding]:
 def judge(address: str, installed: str, answer: dict[str, Any]) -> Finding:
     """What became of joining a cluster."""
     if error := scrub(answer["error"]):
-        mend = "see that the cluster runs, that its Ray and Python are the same versions as here, and its port is open"
+        mend = (
+            "see that the cluster runs, that its Ray and Python are the same versions as here, its port is open, and "
+            "RAY_AUTH_TOKEN is its own (a wrong one gets no answer)"
+        )
         if "version" in error.lower():
             mend = f"install the cluster's versions here, or ours ({installed}) there: they must be the same"
         elif "auth" in error.lower() or "token" in error.lower():
@@ -104,4 +107,5 @@ def check_authentication(address: str, environment: dict[str, str] | None = None
     if not token and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         said = f"{file} can be read by other users of this machine"
         return [Finding(about="ray token", level=Level.WARNING, said=said, mend=f"chmod 600 {file}")]
-    return [Finding(about="ray token", said="authentication by token, which is set")]
+    said = "authentication by token, which is set; only joining shows whether it is the cluster's"
+    return [Finding(about="ray token", said=said)]

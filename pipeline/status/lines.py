@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from trackmill.pipeline.console.output import clean
 from trackmill.pipeline.console.words import duration, readable_bytes
-from trackmill.pipeline.status.pace import RECENT_S
 from trackmill.pipeline.status.state import CheckpointSeen, Quarantine, Status
 
 _HOLDERS = 5
@@ -53,7 +52,7 @@ def _rate(status: Status) -> str:
         return "not known yet: too little was finished"
     per = status.items / status.total if status.items and status.total else 0
     parts = []
-    for rate, over in ((pace.recent, f"over the last {duration(RECENT_S)}"), (pace.overall, "overall")):
+    for rate, over in ((pace.recent, f"over the last {duration(pace.recent_s)}"), (pace.overall, "overall")):
         if rate is not None:
             over = "over the last steps" if status.kind == "training run" and rate is pace.recent else over
             over = "with evaluation and saving" if status.kind == "training run" and rate is not pace.recent else over

@@ -23,12 +23,14 @@ class Pace:
 
     Args:
         recent: over the last `RECENT_S` before the newest, or the last five of them.
+        recent_s: how long that was.
         overall: over all of them, pauses left out.
         pauses: number of long gaps, in which nobody worked.
         paused_s: how long they were together.
     """
 
     recent: float | None = None
+    recent_s: float = 0.0
     overall: float | None = None
     pauses: int = 0
     paused_s: float = 0.0
@@ -60,6 +62,7 @@ def pace_of(times: Sequence[float]) -> Pace:
     has_pause = any(after - before > longest for before, after in pairwise(recent))
     return Pace(
         recent=(len(recent) - 1) / lasted if lasted > 0 and not has_pause else None,
+        recent_s=lasted,
         overall=overall,
         pauses=len(pauses),
         paused_s=sum(pauses),
