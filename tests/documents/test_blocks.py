@@ -77,7 +77,8 @@ def test_toml_can_be_read(block: Block, tmp_path: Path, monkeypatch: pytest.Monk
     values = tomllib.loads(block.text)
     module, colon, name = values.get("task", "").partition(":")
     if colon:  # a task that the same page shows
-        (own,) = [each for each in blocks("python") if each.document == block.document and f"class {name}(" in each.text]
+        shown = [each for each in blocks("python") if each.document == block.document]
+        (own,) = [each for each in shown if f"class {name}(" in each.text]
         (tmp_path / f"{module}.py").write_text(own.text)
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, module, raising=False)
