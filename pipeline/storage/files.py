@@ -17,7 +17,7 @@ from typing import IO, Any, TypeVar
 
 import fsspec
 
-from trackmill.pipeline.storage.credentials import check_url, protocol_of, redact
+from trackmill.pipeline.storage.credentials import check_url, error_text, protocol_of, redact
 from trackmill.pipeline.storage.hub_errors import hub_error, tell_of_reads
 from trackmill.pipeline.storage.limits import MAX_BODY_BYTES
 from trackmill.pipeline.storage.limits import FileTooLarge as FileTooLarge
@@ -40,6 +40,8 @@ pause = time.sleep
 """Between attempts. A name of its own, so that a test can leave pauses out without hurrying other threads."""
 
 _SIZES_AT_ONCE = 16
+_TOLD_AT = 2
+"""One failure is nothing in a store; whoever waits for a second one should know what for."""
 _FINAL = (
     FileNotFoundError,
     PermissionError,
@@ -102,6 +104,8 @@ def retry(action: Callable[[], T], what: str, advanced: Callable[[], bool] | Non
                 if not isinstance(error, StorageError):
                     said = f"{type(error).__name__}: {said}"
                 raise StorageError(f"{redact(what)}: gave up after {ATTEMPTS} attempts: {said}{advice}") from error
+            if failed == _TOLD_AT:
+                log.info("%s: failed %d times, and is tried again: %s", redact(what), failed, error_text(error))
             pause(0.2 * 2 ** max(failed - 1, 0) * (0.5 + random.random()))
 
 

@@ -164,7 +164,10 @@ def test_a_read_that_comes_up_short_is_tried_again(monkeypatch: pytest.MonkeyPat
     assert read_bytes("memory://storage/short") == b"0123456789"
 
 
-def test_giving_up_names_the_file_and_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_giving_up_names_the_file_and_the_cause(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="trackmill")
     monkeypatch.setattr(storage_files, "pause", lambda _: None)
     calls = []
 
@@ -173,8 +176,9 @@ def test_giving_up_names_the_file_and_the_cause(monkeypatch: pytest.MonkeyPatch)
         raise ConnectionResetError("peer")
 
     with pytest.raises(OSError, match="s3://b/x: gave up after 5 attempts: ConnectionResetError: peer"):
-        retry(broken, "s3://b/x")
+        retry(broken, "s3://u:secret@b/x")
     assert len(calls) == 5
+    assert caplog.messages == ["s3://b/x: failed 2 times, and is tried again: peer"]
 
 
 def test_missing_credentials_say_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
