@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from trackmill.pipeline.workers.decisions import Decisions
+from trackmill.pipeline.workers.decisions import Decisions, PoolFailed
 from trackmill.pipeline.workers.inflight import InFlight
 from trackmill.pipeline.workers.stopping import seconds_to_work
 from trackmill.pipeline.workers.task import UnitDropped, UnitTask
@@ -263,7 +263,7 @@ def table(hours: float, seeds: int) -> None:
                     if per_worker and not keep_s:
                         shares.append("  never")  # no unit of 512 s is ever done
                         continue
-                    shares.append(f"{sum(_quiet(case, seed) for seed in range(seeds)) / seeds:7.3f}")
+                    shares.append(_share(case, seeds))
                 print(f"{name:<28}{workers:>8}{start_s:>6.0f}s  " + "  ".join(shares), flush=True)
 
 
@@ -275,8 +275,12 @@ def driver(workers: int, units: int) -> float:
     return simulation.spent_s / simulation.receipts
 
 
-def _quiet(case: Case, seed: int) -> float:
-    return Simulation(case, seed).run()
+def _share(case: Case, seeds: int) -> str:
+    """The mean over the seeds; `gave up` where one of them ends as a run does that loses a unit too often."""
+    try:
+        return f"{sum(Simulation(case, seed).run() for seed in range(seeds)) / seeds:7.3f}"
+    except PoolFailed:
+        return "gave up"
 
 
 def main() -> None:

@@ -115,8 +115,10 @@ def test_steps_end_when_the_sample_is_closed(browser: Page, view: Served) -> Non
         page.run("document.querySelectorAll('.card')[23].click()")
         page.wait("zoom.sample !== null")
         page.run(PRESS.format("ArrowRight") * 3 + "$('zoom').close()")
-        page.wait("moved.then(() => new Promise((done) => setTimeout(() => done(true), 300)))")
-        assert page.run("!$('zoom').open && !address().key && page.begin === 0")
+        closed = "!$('zoom').open && !address().key && page.begin === 0"
+        page.wait(f"moved.then(() => {closed})")  # the page that a step had fetched goes back
+        page.wait("new Promise((done) => setTimeout(() => done(true), 300))")
+        assert page.run(closed)
 
 
 def test_a_data_set_without_samples_says_so(browser: Page, tmp_path: Path) -> None:
