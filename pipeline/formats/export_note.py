@@ -24,15 +24,11 @@ def part_of(name: str) -> str | None:
 
 
 def is_note(uri: str) -> bool:
-    """Whether a file is such a note, by its name and by what it says.
-
-    Raises:
-        OSError: it could not be read.
-    """
+    """Whether a file is such a note, by its name and by what it says; one that cannot be read is none."""
     if part_of(basename(uri)) is None:
         return False
     try:
         values = orjson.loads(read_bytes(uri, max_bytes=_MAX_BYTES))
-    except (FileTooLarge, orjson.JSONDecodeError):
+    except (OSError, FileTooLarge, orjson.JSONDecodeError):  # whoever reads it as something else says why
         return False
     return isinstance(values, dict) and {"trackmill", "format", "data"} <= values.keys()

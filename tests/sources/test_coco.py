@@ -115,6 +115,10 @@ def test_what_an_export_says_of_itself_is_no_annotation(tmp_path):
     (tmp_path / "export-val.json").write_text("{}")  # of somebody else
     items, _, _ = claim_all([str(tmp_path)], "coco", SETTINGS)
     assert len(items) == 3 and any("export-val.json" in item.uri for item in items)
+    (tmp_path / "export-val.json").unlink()
+    (tmp_path / "export-val.json").symlink_to(tmp_path / "nowhere")  # cannot be read: an item with its reason
+    items, _, _ = claim_all([str(tmp_path)], "coco", SETTINGS)
+    assert [outcome(item) for item in items if "export-val" not in item.uri] == ["coco: 4 objects"] * 2
 
 
 def test_the_nearest_of_several_pictures_of_one_name_is_meant():
