@@ -18,7 +18,7 @@ from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import clean, note, warn
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, is_local
+from trackmill.pipeline.storage.urls import canonical, is_local
 from trackmill.schemas.config import build
 from trackmill.schemas.errors import InputError
 

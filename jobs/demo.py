@@ -20,7 +20,7 @@ from trackmill.pipeline.console.output import say
 from trackmill.pipeline.console.words import duration
 from trackmill.pipeline.demo.settings import STAGE_NAMES, DemoSettings
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.storage.urls import canonical
 from trackmill.schemas.config import build
 from trackmill.schemas.errors import JobError
 

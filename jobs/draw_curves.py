@@ -13,8 +13,8 @@ from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, canonical
 from trackmill.pipeline.storage.scratch import check_writable
+from trackmill.pipeline.storage.urls import basename, canonical
 from trackmill.schemas.errors import InputError
 
 

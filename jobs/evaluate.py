@@ -24,9 +24,9 @@ from trackmill.pipeline.evaluation.report.table import print_report
 from trackmill.pipeline.evaluation.request import Options as Choices
 from trackmill.pipeline.evaluation.run import BENCHMARKS, evaluate
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, canonical, dirname
 from trackmill.pipeline.storage.output_folder import check_output_folder
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import basename, canonical, dirname
 from trackmill.schemas.config import Settings, build
 from trackmill.schemas.errors import InputError
 

@@ -18,9 +18,10 @@ from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import say
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
 from trackmill.pipeline.storage.output_folder import check_output_folder
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import canonical, join
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:

@@ -163,7 +163,7 @@ def write(
         note(f"{counted(made.plan.twice, 'sample is', 'samples are')} in an earlier input too, and taken from there")
     if made.plan.unscored:
         samples = counted(made.plan.unscored, "sample was", "samples were")
-        tell(f"{samples} left out: an older version mined them and wrote no mean score")
+        tell(f"{samples} left out: they have no mean score, as an older version mined them or all scores are 0")
     beside = ", ".join(about.name for about in made.carried.abouts)
     totals = made.totals
     say(

@@ -17,8 +17,8 @@ from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import clean, say, warn
 from trackmill.pipeline.console.progress_line import ProgressLine
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import canonical
 from trackmill.schemas.errors import InputError
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options
 from trackmill.pipeline.console.output import clean, say
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, exists
+from trackmill.pipeline.storage.files import exists
 from trackmill.pipeline.storage.scratch import check_writable
+from trackmill.pipeline.storage.urls import canonical
 from trackmill.schemas.errors import InputError
 
 _SHOWN = 5

@@ -25,7 +25,7 @@ from trackmill.pipeline.console.signals import stop_on_sigterm
 from trackmill.pipeline.console.words import counted, readable_bytes
 from trackmill.pipeline.sources import AUTO, SOURCES
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.storage.urls import canonical
 from trackmill.pipeline.workers.part_options import add_part_options, part_of
 from trackmill.pipeline.workers.prices import add_price_options, prices_of
 from trackmill.schemas.errors import InputError

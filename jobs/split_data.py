@@ -21,7 +21,7 @@ from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.console.job import Job
 from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options
-from trackmill.pipeline.storage.files import join
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.errors import InputError
 
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}$")

@@ -22,7 +22,7 @@ from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, positive
 from trackmill.pipeline.console.output import note, say, warn
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, join
+from trackmill.pipeline.storage.urls import canonical, join
 from trackmill.pipeline.tracking.excerpt import check_order, keep_excerpt, moment
 from trackmill.pipeline.tracking.motion import MOTION_RULES, MotionTracking
 from trackmill.pipeline.tracking.settings import PRESETS, TrackConfig

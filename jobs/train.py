@@ -20,7 +20,7 @@ from trackmill.pipeline.console.layers import nested
 from trackmill.pipeline.console.leaving import leave
 from trackmill.pipeline.console.options import JobParser, Options, device, positive
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.storage.urls import canonical
 from trackmill.schemas.config import ConfigError, merge
 from trackmill.schemas.names import nearest
 

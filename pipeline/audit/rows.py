@@ -17,7 +17,7 @@ from trackmill.pipeline.sidecars.producer import bad_boxes
 from trackmill.pipeline.sidecars.producers.negatives import FRAMES, KEPT, NOT_ANNOTATED
 from trackmill.pipeline.sidecars.tables import OtherShards, check_maker, check_shard, part_of_shard
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import join
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.boxes import Boxes
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.receipt import ShardInfo

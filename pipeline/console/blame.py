@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
+import sysconfig
 from pathlib import Path
 
 import trackmill
 
+_PYTHON = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
 _FRAME = re.compile(r'File "([^"\n]+)", line (\d+)')
 
 
@@ -20,7 +21,11 @@ def place_outside(text: str) -> str:
     ours = Path(trackmill.__file__).resolve().parent.parent
     for name, line in reversed(_FRAME.findall(text)):
         path = Path(name)
-        installed = "site-packages" in path.parts or path.is_relative_to(sys.base_prefix)
-        if path.is_file() and not installed and not path.resolve().is_relative_to(ours):
+        if path.is_file() and not is_installed(path) and not path.resolve().is_relative_to(ours):
             return f"{path.name}:{line}"
     return ""
+
+
+def is_installed(file: Path) -> bool:
+    """Whether a file is part of Python or of an installed package."""
+    return bool({"site-packages", "dist-packages"} & {*file.parts}) or any(map(file.is_relative_to, _PYTHON))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trackmill.pipeline.console.words import readable_bytes
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import filesystem, is_local
+from trackmill.pipeline.storage.urls import filesystem, is_local
 
 SHARED_MEMORY = Path("/dev/shm")
 """Processes of one machine pass tensors through it. A container has 64 MB by default."""

@@ -14,9 +14,11 @@ from trackmill.pipeline.sidecars.about import find_sidecars
 from trackmill.pipeline.sidecars.files import RESERVED
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, read_document
-from trackmill.pipeline.storage.files import basename, exists, join, list_files
+from trackmill.pipeline.storage.files import exists
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.output_lock import OutputLock
 from trackmill.pipeline.storage.publish import remove
+from trackmill.pipeline.storage.urls import basename, join
 from trackmill.schemas.config import setting_differences
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import shard_numbers

@@ -33,9 +33,10 @@ from trackmill.pipeline.shards.unfinished import unfinished_units
 from trackmill.pipeline.shards.verify import MADE_FROM
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import publish_document
-from trackmill.pipeline.storage.files import canonical, exists, join
+from trackmill.pipeline.storage.files import exists
 from trackmill.pipeline.storage.output_lock import OutputLock, locked
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import canonical, join
 from trackmill.schemas.config import digest
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.sample import SCHEMA_VERSION, json_schemas

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trackmill.pipeline.storage.files import dirname
+from trackmill.pipeline.storage.urls import dirname
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import video_of
 

@@ -17,10 +17,10 @@ from trackmill.pipeline.datasets.selection import Chooser, Selection
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.tar import END
 from trackmill.pipeline.shards.totals import is_clip
-from trackmill.pipeline.storage.files import join
 from trackmill.pipeline.storage.parquet.checksum import add_checksum
 from trackmill.pipeline.storage.publish import publish_file
 from trackmill.pipeline.storage.scratch import scratch_file
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.errors import InputError
 
 Duplicates = Literal["refuse", "first"]
@@ -100,9 +100,10 @@ def make_plan(sources: Sequence[Source], selection: Selection, limits: Limits, d
     if not samples:
         advice = "ask for more of them"
         if chooser.selection.least.get("objects") and not chooser.any_objects:
-            advice = "none has annotated objects, as their source had none: --min-proposals counts what was proposed"
+            advice = "none has annotated objects: --min-proposals counts what was proposed"
         elif chooser.unscored:
-            advice = f"{chooser.unscored:,} have no mean score, as an older version mined them: leave its bound out"
+            why = "an older version mined them, or all scores are 0"
+            advice = f"{chooser.unscored:,} have no mean score ({why}): leave its bound out"
         raise InputError(f"none of the {of:,} samples is left: an empty data set is not written; {advice}")
     frames = sum(int(each.frames.sum()) for each in chosen)
     low, high = _UNIT_FRAMES

@@ -9,8 +9,9 @@ from typing import Any
 from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.shards.unfinished import unfinished_units
 from trackmill.pipeline.storage.credentials import redact, scrub
-from trackmill.pipeline.storage.files import exists, filesystem, is_local
+from trackmill.pipeline.storage.files import exists
 from trackmill.pipeline.storage.hub_errors import hub_error
+from trackmill.pipeline.storage.urls import filesystem, is_local
 from trackmill.schemas.errors import InputError, MissingPackage, StorageError
 from trackmill.schemas.install import install
 

@@ -15,8 +15,8 @@ from trackmill.pipeline.sidecars.part import PartAbout, PartRows, SidecarPart, p
 from trackmill.pipeline.sidecars.parts import part_tasks
 from trackmill.pipeline.sidecars.tables import check_maker, check_shard, part_of_shard
 from trackmill.pipeline.storage.documents import publish_document
-from trackmill.pipeline.storage.files import join
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.keys import sidecar_part_name
 from trackmill.schemas.receipt import ShardInfo
 

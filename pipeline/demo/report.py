@@ -27,8 +27,9 @@ from trackmill.pipeline.inspect.overlay import draw_frame
 from trackmill.pipeline.inspect.selection import select_rows
 from trackmill.pipeline.shards.reader import open_dataset, read_row
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, join, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import basename, join
 from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.pipeline.training.telemetry.plot import as_line, draw, tick_label
 

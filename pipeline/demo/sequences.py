@@ -15,8 +15,9 @@ from trackmill.pipeline.demo.objects import DemoDetections, Truth, detect, find_
 from trackmill.pipeline.demo.people import people
 from trackmill.pipeline.media.videos import VideoReader
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import join, open_for_seeking, read_bytes
+from trackmill.pipeline.storage.files import open_for_seeking, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes, remove
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.errors import InputError
 
 VIDEO_STRIDE = 2

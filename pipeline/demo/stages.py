@@ -17,8 +17,9 @@ from trackmill.pipeline.demo.report import write_report
 from trackmill.pipeline.demo.sequences import write_camera_sequence, write_video_sequence
 from trackmill.pipeline.demo.settings import DemoSettings
 from trackmill.pipeline.sources.packaged import packaged_media
-from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import basename, canonical, join
 from trackmill.pipeline.tracking.motion import MotionRule
 from trackmill.pipeline.training.telemetry.curves import write_curves
 from trackmill.schemas.config import ConfigError, digest

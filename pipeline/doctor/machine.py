@@ -11,7 +11,7 @@ from trackmill.pipeline.console.disk_space import SHARED_MEMORY, free_bytes, too
 from trackmill.pipeline.console.words import readable_bytes
 from trackmill.pipeline.doctor.finding import Finding, Level
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import is_local
+from trackmill.pipeline.storage.urls import is_local
 
 MINING_WORKER_BYTES = 900 << 20
 """A mining actor and the child that reads for it, with a small proposer; `make bench` measures it. SAM on a CPU takes

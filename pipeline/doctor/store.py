@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from trackmill.pipeline.console.words import duration, readable_bytes
 from trackmill.pipeline.doctor.finding import Finding, Level
 from trackmill.pipeline.storage.credentials import error_text, protocol_of, redact
-from trackmill.pipeline.storage.files import canonical, clearer, filesystem, has_magic, is_local, join
 from trackmill.pipeline.storage.publish import publish_bytes, remove
+from trackmill.pipeline.storage.retries import clearer
 from trackmill.pipeline.storage.scratch import NOTHING_STAYS
+from trackmill.pipeline.storage.urls import canonical, filesystem, has_magic, is_local, join
 
 T = TypeVar("T")
 

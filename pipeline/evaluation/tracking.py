@@ -28,7 +28,7 @@ from trackmill.pipeline.evaluation.run import evaluate
 from trackmill.pipeline.evaluation.tracks import Tracks, make_tracks
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import dirname, join
+from trackmill.pipeline.storage.urls import dirname, join
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.frame_reader import FrameReader, ReadLimits
 from trackmill.pipeline.tracking.frames import open_frames

@@ -19,8 +19,9 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, read_document
 from trackmill.pipeline.storage.fetched import fetch_weights
-from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
 from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
+from trackmill.pipeline.storage.urls import basename, canonical, join
 from trackmill.pipeline.training import changes, checkpoint, saved_checkpoint
 from trackmill.pipeline.training.checkpoint_document import DOCUMENT, EMA, MODEL
 from trackmill.pipeline.training.recipe import Recipe, effective, make_recipe, make_task

@@ -6,7 +6,9 @@ import re
 
 import orjson
 
-from trackmill.pipeline.storage.files import FileTooLarge, basename, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.limits import FileTooLarge
+from trackmill.pipeline.storage.urls import basename
 
 _NAME = re.compile(r"export-([A-Za-z0-9_-]+)\.json")
 _MAX_BYTES = 16 << 20

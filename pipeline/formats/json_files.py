@@ -11,7 +11,8 @@ from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.formats.packed import gunzipped
 from trackmill.pipeline.formats.text_spellings import utf8
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, list_files, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.list_files import FileInfo, list_files
 
 MAX_JSON_BYTES = 8 << 30
 """More than any benchmark's file, also after unpacking."""

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import filesystem, read_bytes, retry
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.retries import retry
+from trackmill.pipeline.storage.urls import filesystem
 from trackmill.schemas.config import ConfigError
 from trackmill.schemas.errors import StorageError
 from trackmill.schemas.receipt import ShardInfo

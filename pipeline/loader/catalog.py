@@ -26,7 +26,8 @@ from trackmill.pipeline.shards.receipts import BadReceipt, listed_receipts
 from trackmill.pipeline.shards.stream import index_shard
 from trackmill.pipeline.sidecars.about import Sidecars, find_sidecars
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, exists
+from trackmill.pipeline.storage.files import exists
+from trackmill.pipeline.storage.urls import canonical
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.receipt import ShardInfo
 

@@ -27,7 +27,7 @@ from trackmill.pipeline.loader.settings import DataSettings
 from trackmill.pipeline.loader.shard_files import ShardFiles
 from trackmill.pipeline.loader.stream import BatchPart, StreamReader, TooManyBad
 from trackmill.pipeline.storage.credentials import adopt_environment, redact, storage_environment
-from trackmill.pipeline.storage.files import is_local
+from trackmill.pipeline.storage.urls import is_local
 from trackmill.schemas.errors import JobError
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>

@@ -17,7 +17,8 @@ from trackmill.pipeline.loader.settings import DataSettings
 from trackmill.pipeline.shards.tar import BadShard, checksum
 from trackmill.pipeline.sidecars.tables import SidecarTables
 from trackmill.pipeline.storage.credentials import redact, scrub
-from trackmill.pipeline.storage.files import is_local, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.urls import is_local
 from trackmill.schemas.errors import StorageError
 
 _FETCHERS = 4

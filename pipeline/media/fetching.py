@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from trackmill.pipeline.media.errors import BadItem
-from trackmill.pipeline.storage.files import FileTooLarge, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.limits import FileTooLarge
 from trackmill.pipeline.storage.ranges import Place
 
 MAX_ANNOTATION_BYTES = 64 << 20

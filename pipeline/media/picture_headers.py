@@ -8,7 +8,8 @@ from PIL import Image
 
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.pictures import BROKEN, FORMATS
-from trackmill.pipeline.storage.files import open_for_seeking, retry
+from trackmill.pipeline.storage.files import open_for_seeking
+from trackmill.pipeline.storage.retries import retry
 
 _BLOCK_BYTES = 32 * 1024
 

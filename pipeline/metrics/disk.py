@@ -6,7 +6,7 @@ import contextlib
 import shutil
 
 from trackmill.pipeline.metrics.recorder import Recorder
-from trackmill.pipeline.storage.files import filesystem, is_local
+from trackmill.pipeline.storage.urls import filesystem, is_local
 
 
 def record_disk(recorder: Recorder, output: str, kind: str) -> None:

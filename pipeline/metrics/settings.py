@@ -7,7 +7,7 @@ import sys
 from pydantic import Field, field_validator
 
 from trackmill.pipeline.metrics.recorder import BackEnd, Recorder
-from trackmill.pipeline.storage.files import basename
+from trackmill.pipeline.storage.urls import basename
 from trackmill.schemas.config import Settings
 
 

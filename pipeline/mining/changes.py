@@ -26,13 +26,14 @@ from trackmill.pipeline.shards.receipts import typed_table
 from trackmill.pipeline.sources.clips import cut_clips
 from trackmill.pipeline.sources.item_columns import ITEM_FIELDS, items_of
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import join, list_files
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.listing import Listing
 from trackmill.pipeline.storage.parquet.checksum import add_checksum
 from trackmill.pipeline.storage.parquet.on_disk import StoredTable
 from trackmill.pipeline.storage.publish import publish_copy
 from trackmill.pipeline.storage.scratch import scratch_folder, scratch_path
 from trackmill.pipeline.storage.sorted_batches import SortedBatches, Sorter, beside
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.keys import sample_key, slug
 from trackmill.schemas.media import WorkItem
 

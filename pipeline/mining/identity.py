@@ -26,8 +26,8 @@ from trackmill.pipeline.mining.changes import clip_name, video_of
 from trackmill.pipeline.mining.places import Contents, Places, root_of_input
 from trackmill.pipeline.mining.plan import Plan
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import is_local, one_scheme
 from trackmill.pipeline.storage.names import escaped, existing_path
+from trackmill.pipeline.storage.urls import is_local, one_scheme
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")

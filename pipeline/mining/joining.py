@@ -13,7 +13,8 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.sidecars.requests import Request
 from trackmill.pipeline.storage.claims import Claims
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, exists
+from trackmill.pipeline.storage.files import exists
+from trackmill.pipeline.storage.urls import canonical
 from trackmill.pipeline.workers.joining import join_work
 
 

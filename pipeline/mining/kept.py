@@ -28,8 +28,10 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.stream import RawSample, ShardBytes, raw_samples
 from trackmill.pipeline.shards.tar import BadShard, TarWriter
 from trackmill.pipeline.storage.credentials import error_text
-from trackmill.pipeline.storage.files import basename, exists, filesystem, is_local, list_files, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.publish import publish_bytes, remove
+from trackmill.pipeline.storage.urls import basename, filesystem, is_local
 from trackmill.pipeline.workers.task import UnitTask
 from trackmill.schemas.keys import receipt_name, unit_name
 from trackmill.schemas.media import WorkItem

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from trackmill.pipeline.mining.places import root_of_input
 from trackmill.pipeline.mining.plan import Plan
 from trackmill.pipeline.sources.item_columns import ITEM_SCHEMA, items_of
-from trackmill.pipeline.storage.files import is_local
 from trackmill.pipeline.storage.listing import Listing
 from trackmill.pipeline.storage.sorted_batches import SortedBatches, Sorter, which_are_in
+from trackmill.pipeline.storage.urls import is_local
 from trackmill.schemas.media import WorkItem
 
 _CLIP = r"#c[0-9]{3,}$"

@@ -18,7 +18,7 @@ from trackmill.pipeline.mining.settings import MineConfig, proposer_section, pro
 from trackmill.pipeline.mining.signatures import recall_signatures
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipts import anything_done
-from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.storage.urls import canonical
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 from trackmill.pipeline.console.words import counted
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, dirname, has_magic, is_local
+from trackmill.pipeline.storage.list_files import FileInfo
+from trackmill.pipeline.storage.urls import dirname, has_magic, is_local
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")

@@ -24,9 +24,10 @@ from trackmill.pipeline.mining.settings import ShardSettings
 from trackmill.pipeline.mining.units import CUT_COLUMNS, UnitCutter, survey
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.sources.item_columns import ITEM_FIELDS, item_batches, items_of
-from trackmill.pipeline.storage.files import join, list_files
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.listing import Listing
 from trackmill.pipeline.storage.publish import publish_copy
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.media import WorkItem
 
 

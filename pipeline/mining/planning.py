@@ -21,9 +21,11 @@ from trackmill.pipeline.mining.reading import item_limits
 from trackmill.pipeline.mining.settings import source_settings
 from trackmill.pipeline.sources.claiming import Claimed, claim_listing, list_inputs
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, dirname, exists
+from trackmill.pipeline.storage.files import exists
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.listing import Listing
 from trackmill.pipeline.storage.sorted_batches import SortedBatches
+from trackmill.pipeline.storage.urls import dirname
 from trackmill.schemas.media import WorkItem
 
 

@@ -28,8 +28,10 @@ from trackmill.pipeline.sources import SOURCES, source_class, sources_of
 from trackmill.pipeline.sources.claiming import list_inputs
 from trackmill.pipeline.sources.tar_store import stored_tar_indexes
 from trackmill.pipeline.storage.credentials import redact, storage_environment
-from trackmill.pipeline.storage.files import FileInfo, canonical, exists
+from trackmill.pipeline.storage.files import exists
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.publish import remove
+from trackmill.pipeline.storage.urls import canonical
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import WorkItem
 

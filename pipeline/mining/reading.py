@@ -24,7 +24,8 @@ from trackmill.pipeline.sources import open_source, settings_class, sources_of
 from trackmill.pipeline.sources.base import ReadSettings, Source
 from trackmill.pipeline.sources.check import BadMedia, check_media
 from trackmill.pipeline.storage.credentials import error_text, protocol_of
-from trackmill.pipeline.storage.files import is_local, read_once
+from trackmill.pipeline.storage.files import read_once
+from trackmill.pipeline.storage.urls import is_local
 from trackmill.pipeline.storage.windows import MAX_WINDOW_BYTES, Range, Windows, reading_through
 from trackmill.schemas.media import Media, WorkItem
 

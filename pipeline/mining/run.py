@@ -38,8 +38,9 @@ from trackmill.pipeline.shards.receipt_stream import stream_receipts
 from trackmill.pipeline.shards.receipts import done_units, listed_receipts
 from trackmill.pipeline.shards.sweep import sweep_output
 from trackmill.pipeline.shards.totals import Totals
-from trackmill.pipeline.storage.files import basename, list_files
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.secrets.signed_urls import any_signed
+from trackmill.pipeline.storage.urls import basename
 from trackmill.pipeline.workers.forecast import Forecast
 from trackmill.pipeline.workers.joining import summing_up
 from trackmill.pipeline.workers.parts import Part

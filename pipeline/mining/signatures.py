@@ -19,9 +19,10 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.receipt_stream import stream_receipts
 from trackmill.pipeline.shards.receipts import ROW_SCHEMA, listed_receipts
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import exists, is_local, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes, remove
 from trackmill.pipeline.storage.secrets.signed_urls import adopt_signatures, any_signed, signatures_in
+from trackmill.pipeline.storage.urls import is_local
 from trackmill.schemas.media import WorkItem
 
 log = logging.getLogger("trackmill")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trackmill.pipeline.storage.files import join
+from trackmill.pipeline.storage.urls import join
 
 
 @dataclass(frozen=True, slots=True)

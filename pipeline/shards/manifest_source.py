@@ -23,10 +23,11 @@ from trackmill.pipeline.shards.receipts import ROW_SCHEMA, SHARD_SCHEMA, is_rece
 from trackmill.pipeline.shards.totals import COUNTERS, Totals
 from trackmill.pipeline.storage.documents import publish_document, read_document
 from trackmill.pipeline.storage.file_times import list_times
-from trackmill.pipeline.storage.files import basename, dirname, filesystem, is_local, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.storage.parquet.checksum import check_stored_checksum, stored_digest
 from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
 from trackmill.pipeline.storage.pipes import open_local
+from trackmill.pipeline.storage.urls import basename, dirname, filesystem, is_local
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 

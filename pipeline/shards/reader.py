@@ -36,9 +36,11 @@ from trackmill.pipeline.shards.tar import checksum
 from trackmill.pipeline.shards.totals import Totals
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import read_document
-from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, join, list_files, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.parquet.on_disk import StoredTable
 from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, BadParquet, ParquetData
+from trackmill.pipeline.storage.urls import basename, canonical, dirname, join
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo

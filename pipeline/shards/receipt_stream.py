@@ -25,8 +25,9 @@ from trackmill.pipeline.shards.receipts import (
     listed_shards,
     typed_table,
 )
-from trackmill.pipeline.storage.files import ShortRead, is_local, read_bytes
+from trackmill.pipeline.storage.files import ShortRead, read_bytes
 from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData
+from trackmill.pipeline.storage.urls import is_local
 from trackmill.schemas.errors import StorageError
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ShardInfo

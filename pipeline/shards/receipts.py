@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, exists, list_files, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.parquet.checksum import with_checksum
 from trackmill.pipeline.storage.parquet.reading import MAX_TABLE_FILE_BYTES, ParquetData, RowGroup
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import basename
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.storage.files import filesystem, is_local
 from trackmill.pipeline.storage.scratch import sweep_scratch
+from trackmill.pipeline.storage.urls import filesystem, is_local
 
 
 def sweep_output(layout: Layout) -> None:

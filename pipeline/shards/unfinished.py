@@ -11,8 +11,9 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.shards.receipts import done_units, typed_table
 from trackmill.pipeline.shards.row_checks import digests
-from trackmill.pipeline.storage.files import basename, list_files
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.parquet.on_disk import StoredTable
+from trackmill.pipeline.storage.urls import basename
 
 _MAX_PLAN_BYTES = 256 << 30
 """Only a row group of a plan is ever in memory."""

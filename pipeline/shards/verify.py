@@ -11,8 +11,9 @@ from trackmill.pipeline.shards.reader import Dataset, open_dataset
 from trackmill.pipeline.shards.row_checks import check_rows, rows_of_other_units
 from trackmill.pipeline.shards.stream import BadShardMember, ShardBytes, raw_samples
 from trackmill.pipeline.shards.tar import BadShard
-from trackmill.pipeline.storage.files import basename, list_files
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.parquet.on_disk import StoredTable
+from trackmill.pipeline.storage.urls import basename
 from trackmill.schemas.keys import receipt_name
 from trackmill.schemas.receipt import ReceiptRow, ShardInfo
 

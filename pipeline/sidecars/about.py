@@ -19,8 +19,10 @@ from trackmill.pipeline.sidecars.producers import PRODUCERS
 from trackmill.pipeline.sidecars.requests import NAME, Request, check_sidecar_name
 from trackmill.pipeline.storage.credentials import redact, scrub
 from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
-from trackmill.pipeline.storage.files import basename, dirname, exists, list_files
+from trackmill.pipeline.storage.files import exists
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.scratch import sweep_scratch
+from trackmill.pipeline.storage.urls import basename, dirname
 from trackmill.schemas.config import Settings, digest, setting_differences
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import unit_of_part

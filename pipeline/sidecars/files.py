@@ -10,8 +10,11 @@ import re
 from collections.abc import Iterator, Mapping
 
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.storage.files import FileTooLarge, join, list_files, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.limits import FileTooLarge
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import join
 
 FILE_NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}\.[a-z]{1,8}$")
 RESERVED = "sidecar.json"

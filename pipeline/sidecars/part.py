@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from trackmill.pipeline.shards.tar import BadShard
 from trackmill.pipeline.sidecars.columns import Column, arrow_schema
-from trackmill.pipeline.storage.files import FileTooLarge, open_for_seeking, read_bytes
+from trackmill.pipeline.storage.files import open_for_seeking, read_bytes
+from trackmill.pipeline.storage.limits import FileTooLarge
 from trackmill.pipeline.storage.parquet.checksum import with_checksum
 from trackmill.pipeline.storage.parquet.reading import ParquetData, parquet_metadata
 from trackmill.schemas.errors import JobError

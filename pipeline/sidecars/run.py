@@ -20,8 +20,8 @@ from trackmill.pipeline.sidecars.settings import SidecarRunSettings
 from trackmill.pipeline.sidecars.sharing import SharedMaking
 from trackmill.pipeline.sidecars.worker import PartWorker
 from trackmill.pipeline.storage.claims import Claims
-from trackmill.pipeline.storage.files import canonical
 from trackmill.pipeline.storage.scratch import sweep_scratch
+from trackmill.pipeline.storage.urls import canonical
 from trackmill.pipeline.workers.forecast import Forecast, Group, extrapolate, spread
 from trackmill.pipeline.workers.inline import InlineWorker
 from trackmill.pipeline.workers.joining import summing_up

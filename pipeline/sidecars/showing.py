@@ -17,8 +17,8 @@ from trackmill.pipeline.sidecars.about import Sidecar, Sidecars, find_sidecars
 from trackmill.pipeline.sidecars.part import read_part
 from trackmill.pipeline.sidecars.parts import part_tasks
 from trackmill.pipeline.sidecars.tables import SidecarTables
-from trackmill.pipeline.storage.files import join
 from trackmill.pipeline.storage.names import printable
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.names import shortened
 

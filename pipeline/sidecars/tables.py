@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trackmill.pipeline.sidecars.about import About, NoSidecar, Sidecar, SidecarError, Sidecars, command
 from trackmill.pipeline.sidecars.part import BadPart, PartAbout, SidecarPart, read_part
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import join
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.keys import shard_numbers, sidecar_part_name
 from trackmill.schemas.receipt import ShardInfo
 

@@ -19,7 +19,7 @@ from trackmill.pipeline.sidecars.part import BadPart, SidecarPart, read_part
 from trackmill.pipeline.sidecars.producer import Rows, bad_boxes
 from trackmill.pipeline.sidecars.producers import PRODUCERS
 from trackmill.pipeline.sidecars.tables import check_maker, check_shard
-from trackmill.pipeline.storage.files import join
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.boxes import Boxes
 from trackmill.schemas.keys import shard_numbers, sidecar_part_name
 from trackmill.schemas.receipt import ShardInfo

@@ -13,7 +13,7 @@ from trackmill.pipeline.media.scaling import annotations_of_frame
 from trackmill.pipeline.sources.base import Claim, ReadSettings
 from trackmill.pipeline.sources.picture_names import PictureNames
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import dirname
+from trackmill.pipeline.storage.urls import dirname
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import Annotations, Frame, Media
 

@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from trackmill.pipeline.storage.files import basename, dirname
+from trackmill.pipeline.storage.urls import basename, dirname
 
 _ANNOTATIONS = re.compile(r"^(ann|json|label|mask|meta|gt)", re.IGNORECASE)
 _MEDIA = re.compile(r"^(im|jpe?g|pic|photo|frame|vid|mp4|raw)", re.IGNORECASE)

@@ -15,7 +15,7 @@ import orjson
 from pydantic import Field
 
 from trackmill.pipeline.media.limits import MAX_FRAMES, MAX_PIXELS
-from trackmill.pipeline.storage.files import FileInfo
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.schemas.config import Settings
 from trackmill.schemas.keys import sample_key
 from trackmill.schemas.media import Media, WorkItem

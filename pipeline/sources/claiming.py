@@ -17,10 +17,11 @@ from trackmill.pipeline.sources import AUTO, open_source, sources_of
 from trackmill.pipeline.sources.base import ReadSettings, Source
 from trackmill.pipeline.sources.item_columns import ItemSorter, items_of
 from trackmill.pipeline.storage.credentials import dangling_link, protocol_of, redact
-from trackmill.pipeline.storage.files import FileInfo, canonical, has_magic, is_local
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.listed_chunks import Lot, list_lots
 from trackmill.pipeline.storage.listing import Listing, ListingMaker
 from trackmill.pipeline.storage.sorted_batches import SortedBatches
+from trackmill.pipeline.storage.urls import canonical, has_magic, is_local
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.keys import unit_of_part

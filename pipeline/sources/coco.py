@@ -43,8 +43,9 @@ from trackmill.pipeline.sources.coco_annotations import coco_annotations, fetch_
 from trackmill.pipeline.sources.coco_index import CocoIndex, index_coco, likely_coco
 from trackmill.pipeline.sources.picture_names import PictureNames
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, basename, dirname, join
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.names import escaped
+from trackmill.pipeline.storage.urls import basename, dirname, join
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import Annotations, Media, WorkItem

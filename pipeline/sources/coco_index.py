@@ -24,7 +24,9 @@ from trackmill.pipeline.media.fetching import shown
 from trackmill.pipeline.sources.json_walk import Element, walk_json
 from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.storage.credentials import path_error
-from trackmill.pipeline.storage.files import basename, open_for_seeking, retry
+from trackmill.pipeline.storage.files import open_for_seeking
+from trackmill.pipeline.storage.retries import retry
+from trackmill.pipeline.storage.urls import basename
 
 MAX_ANNOTATIONS = 100_000_000
 """Of one file; Objects365 has 30 million."""

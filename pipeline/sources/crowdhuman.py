@@ -37,8 +37,9 @@ from trackmill.pipeline.sources.crowdhuman_boxes import crowdhuman_annotations
 from trackmill.pipeline.sources.odgt_lines import MAX_LINE_BYTES, OdgtIndex, OdgtLine, index_odgt, parse_line
 from trackmill.pipeline.sources.picture_names import PictureNames
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, basename, dirname, join
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.names import escaped
+from trackmill.pipeline.storage.urls import basename, dirname, join
 from trackmill.schemas.config import Settings
 from trackmill.schemas.media import Media, WorkItem
 

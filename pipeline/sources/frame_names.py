@@ -14,7 +14,8 @@ from itertools import pairwise, takewhile
 from statistics import median
 
 from trackmill.pipeline.sources.images import SUFFIXES
-from trackmill.pipeline.storage.files import FileInfo, basename, join
+from trackmill.pipeline.storage.list_files import FileInfo
+from trackmill.pipeline.storage.urls import basename, join
 
 FEWEST_FRAMES = 8
 """Pictures below which a folder is not taken for a video unless its layout says so."""

@@ -45,7 +45,9 @@ from trackmill.pipeline.sources.frame_names import (
 )
 from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, basename, exists, join
+from trackmill.pipeline.storage.files import exists
+from trackmill.pipeline.storage.list_files import FileInfo
+from trackmill.pipeline.storage.urls import basename, join
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.media import Annotations, Media, WorkItem

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from trackmill.pipeline.media.fetching import fetch_bytes
 from trackmill.pipeline.media.pictures import decode_picture
 from trackmill.pipeline.sources.base import Claim, ReadSettings, Source
-from trackmill.pipeline.storage.files import FileInfo, basename
+from trackmill.pipeline.storage.list_files import FileInfo
+from trackmill.pipeline.storage.urls import basename
 from trackmill.schemas.keys import sample_key
 from trackmill.schemas.media import Frame, Media, WorkItem
 

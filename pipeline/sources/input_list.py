@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterable
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, dirname, is_local, join, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.storage.names import escaped
 from trackmill.pipeline.storage.secrets.signed_urls import without_signature
+from trackmill.pipeline.storage.urls import canonical, dirname, is_local, join
 from trackmill.schemas.errors import InputError
 
 STDIN = "-"

@@ -32,7 +32,9 @@ from trackmill.pipeline.sources.frame_files import FrameFile, read_frame_files
 from trackmill.pipeline.sources.mot_rows import GroundTruth, read_ground_truth
 from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, basename, dirname, join, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.list_files import FileInfo
+from trackmill.pipeline.storage.urls import basename, dirname, join
 from trackmill.schemas.media import Annotations, Media, WorkItem
 
 log = logging.getLogger("trackmill")

@@ -22,7 +22,8 @@ import numpy as np
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import check_whole
 from trackmill.pipeline.sources.amodal import check_reach
-from trackmill.pipeline.storage.files import FileTooLarge, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.limits import FileTooLarge
 from trackmill.schemas.boxes import Boxes, box_areas, clip_boxes, from_xywh
 from trackmill.schemas.media import Annotations
 

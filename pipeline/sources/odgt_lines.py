@@ -18,7 +18,8 @@ from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import shown
 from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.storage.credentials import path_error
-from trackmill.pipeline.storage.files import open_for_seeking, retry
+from trackmill.pipeline.storage.files import open_for_seeking
+from trackmill.pipeline.storage.retries import retry
 
 MAX_LINE_BYTES = 16 << 20
 """Of one line; the longest of CrowdHuman has 100 KB. Parsed, it takes up to 22 times its size in memory."""

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from trackmill.pipeline.sources.images import SUFFIXES
-from trackmill.pipeline.storage.files import basename, dirname
+from trackmill.pipeline.storage.urls import basename, dirname
 
 _WORDS = re.compile(r"[a-z]+[0-9]*|[0-9]+")
 

@@ -27,15 +27,16 @@ from trackmill.pipeline.sources.sa1b_pairs import pair_files, pair_items
 from trackmill.pipeline.sources.tar_index import SUFFIXES as TAR_SUFFIXES
 from trackmill.pipeline.sources.tar_index import explain, index_tars, raise_explained
 from trackmill.pipeline.sources.tar_members import TarIndex
-from trackmill.pipeline.storage.files import FileInfo, basename
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.listing import LISTING_SCHEMA, Listing, ListingMaker
 from trackmill.pipeline.storage.ranges import Place
 from trackmill.pipeline.storage.sorted_batches import Sorter, which_are_in
+from trackmill.pipeline.storage.urls import basename
 from trackmill.schemas.media import Frame, Media, WorkItem
 
 LICENSE = "SA-1B research licence"
 
-_PAIR = re.compile(r"^(?P<stem>.*)\.(?P<kind>jpe?g|json)$", re.IGNORECASE)
+_PAIR = re.compile(r"^(?P<stem>.*)\.(?P<kind>jpe?g|json)$", re.IGNORECASE | re.ASCII)
 _ADVICE = "--source webdataset takes pictures without annotations out of any tar"
 _OFFICIAL_NAME = re.compile(r"(^|/)sa_\d+$")
 

@@ -1,7 +1,7 @@
 """Pictures and JSON files of SA-1B in folders as columns: eleven million pairs without an object for each.
 
-The listing is sorted, so what shares a stem stands together; that fails only where stems hold a dot, and then
-`pair_files` gives up.
+The listing is sorted, so what shares a stem stands together; that fails only where another file or a folder is called
+like the stem and a dot, and then `pair_files` gives up.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from trackmill.pipeline.sources.apart import pair_apart
 from trackmill.pipeline.sources.item_columns import file_rows
 from trackmill.pipeline.storage.listing import Listing
 
-_PAIR = r"(?is)^(.*)[.](jpe?g|json)$"
-_JSON = r"(?i)[.]json$"
 _OFFICIAL = r"(^|/)sa_\p{Nd}+$"
 _MOST_SINGLES = 200_000
 """Pictures without a JSON, and JSON files without a picture, that are looked for in other folders as objects."""
@@ -43,11 +41,30 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Stems with the picture and the JSON of each, null where there is none."""
+    """Stems, and the places of the picture and of the JSON of each among `uris`, -1 where there is none."""
 
+    uris: pa.Array
     stems: pa.Array
-    pictures: pa.Array
-    notes: pa.Array
+    picture_places: np.ndarray
+    note_places: np.ndarray
+
+    @property
+    def pictures(self) -> pa.Array:
+        return self._taken(self.picture_places)
+
+    @property
+    def notes(self) -> pa.Array:
+        return self._taken(self.note_places)
+
+    def _taken(self, places: np.ndarray) -> pa.Array:
+        return self.uris.take(pa.array(places, mask=places < 0))
+
+    def used(self, keep: np.ndarray) -> pa.Array:
+        """The files of some stems, in the order of the listing."""
+        mask = np.zeros(len(self.uris), bool)
+        for places in (self.picture_places, self.note_places):
+            mask[places[keep & (places >= 0)]] = True
+        return self.uris.filter(pa.array(mask))
 
 
 def pair_files(listing: Listing, explicit: bool) -> Pairs | None:
@@ -63,17 +80,19 @@ def pair_files(listing: Listing, explicit: bool) -> Pairs | None:
     found = Pairs()
     bare: dict[str, str] = {}
     lone: dict[str, str] = {}
+    last = pa.array([], pa.string())
     for rows in _paired(listing, explicit):
-        if explicit and pc.any(pc.match_substring_regex(rows.stems, r"[.][^/]*$")).as_py():
+        if _are_parted(pa.concat_arrays([last, rows.stems])):
             return None
-        found.any_json |= rows.notes.null_count < len(rows.notes)
-        if rows.pictures.null_count:
+        last = rows.stems[-1:]
+        found.any_json |= bool((rows.note_places >= 0).any())
+        if (rows.picture_places < 0).any():
             alone = rows.pictures.is_null()
             lone.update(zip(rows.stems.filter(alone).to_pylist(), rows.notes.filter(alone).to_pylist()))
             if len(lone) > _MOST_SINGLES:
                 return None
     for rows in _paired(listing, explicit) if lone else ():
-        if rows.notes.null_count:
+        if (rows.note_places < 0).any():
             alone = rows.notes.is_null()
             bare.update(zip(rows.stems.filter(alone).to_pylist(), rows.pictures.filter(alone).to_pylist()))
             if len(bare) > _MOST_SINGLES:
@@ -82,6 +101,15 @@ def pair_files(listing: Listing, explicit: bool) -> Pairs | None:
         found.apart[bare[stem]] = lone[notes]
         found.notes_apart.add(notes)
     return found
+
+
+def _are_parted(stems: pa.Array) -> bool:
+    """Whether files of one stem may have others between them: `a.jpg`, `a.jpg_masks/0.jpg`, `a.json`."""
+    back = pc.less(stems[1:], stems[:-1])
+    if not pc.any(back).as_py():
+        return False
+    before, after = (each.filter(back).to_pylist() for each in (stems[:-1], stems[1:]))
+    return any(one.startswith(f"{other}.") for one, other in zip(before, after))
 
 
 def pair_items(
@@ -100,16 +128,18 @@ def pair_items(
             keep &= np.array([stem not in found.notes_apart for stem in rows.stems.to_pylist()], bool)
         if explicit:
             named = pc.match_substring_regex(rows.stems, _OFFICIAL)
-            keep &= pc.or_(rows.pictures.is_valid(), named).to_numpy(zero_copy_only=False)
+            keep &= (rows.picture_places >= 0) | named.to_numpy(zero_copy_only=False)
         stems, pictures, notes = (each.filter(pa.array(keep)) for each in (rows.stems, rows.pictures, rows.notes))
+        used = rows.used(keep)
         if found.apart:
-            pairs = zip(notes.to_pylist(), pictures.to_pylist())
-            notes = pa.array([own or found.apart.get(picture or "") for own, picture in pairs], pa.string())
+            far = [found.apart.get(picture or "") for picture in pictures.to_pylist()]
+            notes = pa.array([own or other for own, other in zip(notes.to_pylist(), far)], pa.string())
+            used = pa.concat_arrays([used, pa.array([each for each in far if each], pa.string())])
         # Named after its picture even where that is missing, so that it is the same item once it is there.
         uris = pc.fill_null(pictures, pc.binary_join_element_wise(stems, "jpg", "."))
         names = [stem.rsplit("/", 1)[-1] for stem in stems.to_pylist()]
         batch = file_rows(source, uris, uris, names, _details(notes, pictures))
-        yield batch, pa.concat_arrays([pictures.drop_null(), notes.drop_null()])
+        yield batch, used
 
 
 def _details(notes: pa.Array, pictures: pa.Array) -> pa.Array:
@@ -126,36 +156,57 @@ def _details(notes: pa.Array, pictures: pa.Array) -> pa.Array:
 
 def _paired(listing: Listing, explicit: bool) -> Iterator[_Rows]:
     """What shares a stem, a lot at a time; the last stem of a lot waits for the next one."""
-    waiting = pa.array([], pa.string())
+    waiting = _Files(pa.array([], pa.string()), pa.array([], pa.string()), pa.array([], pa.bool_()))
     for batch in listing.batches():
-        uris = batch["uri"]
-        uris = uris.filter(pc.match_substring_regex(uris, _PAIR))
-        if not explicit:
-            uris = uris.filter(pc.match_substring_regex(_stems(uris), _OFFICIAL))
-        uris = pa.concat_arrays([waiting, uris])
-        if not len(uris):
+        files = waiting.then(_pictures_and_notes(batch["uri"], explicit))
+        if not len(files.uris):
             continue
-        stems = _stems(uris)
-        last = int(pc.index(stems, stems[-1]).as_py())
-        waiting = uris.slice(last)
+        last = int(pc.index(files.stems, files.stems[-1]).as_py())
+        waiting = files.slice(last)
         if last:
-            yield _rows(uris.slice(0, last), stems.slice(0, last))
-    if len(waiting):
-        yield _rows(waiting, _stems(waiting))
+            yield _rows(files.slice(0, last))
+    if len(waiting.uris):
+        yield _rows(waiting)
 
 
-def _rows(uris: pa.Array, stems: pa.Array) -> _Rows:
-    starts = np.append(True, pc.not_equal(stems[1:], stems[:-1]).to_numpy(zero_copy_only=False))
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Pictures and JSON files, with their names without the suffix."""
+
+    uris: pa.Array
+    stems: pa.Array
+    is_json: pa.Array
+
+    def then(self, other: _Files) -> _Files:
+        pairs = ((self.uris, other.uris), (self.stems, other.stems), (self.is_json, other.is_json))
+        return _Files(*(pa.concat_arrays(pair) for pair in pairs))
+
+    def slice(self, begin: int, length: int | None = None) -> _Files:
+        return _Files(*(each.slice(begin, length) for each in (self.uris, self.stems, self.is_json)))
+
+
+def _pictures_and_notes(uris: pa.Array, explicit: bool) -> _Files:
+    """Those of the files that may be one of a pair. Suffixes are cut off by their length: a fifth of a regex's time."""
+    suffix = pc.ascii_lower(pc.utf8_slice_codeunits(uris, -5))
+    is_json, short = pc.equal(suffix, ".json"), pc.ends_with(suffix, ".jpg")
+    keep = pc.or_(is_json, pc.or_(short, pc.equal(suffix, ".jpeg")))
+    if not pc.all(keep).as_py():
+        uris, is_json, short = (each.filter(keep) for each in (uris, is_json, short))
+    stems = pc.if_else(short, pc.utf8_slice_codeunits(uris, 0, -4), pc.utf8_slice_codeunits(uris, 0, -5))
+    if not explicit:
+        named = pc.match_substring_regex(stems, _OFFICIAL)
+        uris, stems, is_json = (each.filter(named) for each in (uris, stems, is_json))
+    return _Files(uris, stems, is_json)
+
+
+def _rows(files: _Files) -> _Rows:
+    starts = np.append(True, pc.not_equal(files.stems[1:], files.stems[:-1]).to_numpy(zero_copy_only=False))
     group = np.cumsum(starts) - 1
-    is_json = pc.match_substring_regex(uris, _JSON).to_numpy(zero_copy_only=False)
+    is_json = files.is_json.to_numpy(zero_copy_only=False)
     columns = []
     for wanted in (~is_json, is_json):
         rows = np.flatnonzero(wanted)
-        place = np.full(group[-1] + 1, -1, np.int64)
-        place[group[rows]] = rows  # of several the last one, as in a dictionary
-        columns.append(uris.take(pa.array(place, mask=place < 0)))
-    return _Rows(stems.filter(pa.array(starts)), *columns)
-
-
-def _stems(uris: pa.Array) -> pa.Array:
-    return pc.replace_substring_regex(uris, r"(?is)[.](jpe?g|json)$", "")
+        places = np.full(group[-1] + 1, -1, np.int64)
+        places[group[rows]] = rows  # of several the last one, as in a dictionary
+        columns.append(places)
+    return _Rows(files.uris, files.stems.filter(pa.array(starts)), *columns)

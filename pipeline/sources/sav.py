@@ -26,8 +26,9 @@ from trackmill.pipeline.sources.tar_index import SUFFIXES as TAR_SUFFIXES
 from trackmill.pipeline.sources.tar_index import explain, index_tars, raise_explained
 from trackmill.pipeline.sources.video_cache import VideoCache
 from trackmill.pipeline.sources.video_files import probe_all, read_clip, unreadable_when_planned
-from trackmill.pipeline.storage.files import FileInfo, basename
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.ranges import Place
+from trackmill.pipeline.storage.urls import basename
 from trackmill.schemas.media import Media, WorkItem
 
 LICENSE = "CC BY 4.0"

@@ -18,7 +18,8 @@ from trackmill.pipeline.media.mask_pictures import decode_mask_picture
 from trackmill.pipeline.sources.base import Claim, ReadSettings
 from trackmill.pipeline.sources.clips import clip_item, cut_clips, num_kept, source_frames
 from trackmill.pipeline.sources.frame_files import FrameFile, fetch_or_missing, read_frame_files
-from trackmill.pipeline.storage.files import FileInfo, join
+from trackmill.pipeline.storage.list_files import FileInfo
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.masks import CroppedMask, crop_mask, mask_box
 from trackmill.schemas.media import Annotations, Media, WorkItem
 

@@ -19,8 +19,8 @@ from trackmill.pipeline.media.fetching import (
     whole_number,
 )
 from trackmill.pipeline.media.rle import crop_rle
-from trackmill.pipeline.storage.files import basename
 from trackmill.pipeline.storage.ranges import Place
+from trackmill.pipeline.storage.urls import basename
 from trackmill.schemas.masks import CroppedMask, mask_box
 from trackmill.schemas.media import Annotations
 

@@ -14,9 +14,12 @@ from trackmill.pipeline.sources.tar_headers import BLOCK, MAX_NAME_BYTES, Damage
 from trackmill.pipeline.sources.tar_members import BadMember, TarIndex, TarRange
 from trackmill.pipeline.sources.tar_store import index_folder, store_index, stored_index, version_now
 from trackmill.pipeline.storage.credentials import path_error
-from trackmill.pipeline.storage.files import FileInfo, is_local, open_for_seeking, retry
+from trackmill.pipeline.storage.files import open_for_seeking
 from trackmill.pipeline.storage.forward_reads import FileChanged, ForwardFile, RemoteVersion, remote_version
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.names import escaped
+from trackmill.pipeline.storage.retries import retry
+from trackmill.pipeline.storage.urls import is_local
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 """What is taken for a tar, by the end of its name in lower case; compressed ones only to say what to do."""

@@ -19,10 +19,11 @@ import pyarrow as pa
 from trackmill.pipeline.shards.receipts import to_parquet, typed_table
 from trackmill.pipeline.sources.tar_members import BadMember, TarIndex, TarRange
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import filesystem, is_local, join, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.storage.forward_reads import RemoteVersion, remote_version
 from trackmill.pipeline.storage.parquet.reading import ParquetData
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import filesystem, is_local, join
 
 _SCHEMA = pa.schema(
     [

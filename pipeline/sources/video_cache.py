@@ -12,8 +12,8 @@ from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.fetching import fetch_bytes
 from trackmill.pipeline.media.videos import VideoReader
 from trackmill.pipeline.sources.base import ReadSettings
-from trackmill.pipeline.storage.files import is_local
 from trackmill.pipeline.storage.ranges import Place, open_place
+from trackmill.pipeline.storage.urls import is_local
 
 _CHUNK_BYTES = 1 << 20
 

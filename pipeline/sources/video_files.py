@@ -23,8 +23,10 @@ from trackmill.pipeline.sources.clips import (
 )
 from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.sources.video_cache import OpenVideo, VideoCache
-from trackmill.pipeline.storage.files import FileInfo, basename, retry
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.ranges import Place
+from trackmill.pipeline.storage.retries import retry
+from trackmill.pipeline.storage.urls import basename
 from trackmill.schemas.media import Annotations, Frame, Media, WorkItem
 
 SUFFIXES = (

@@ -20,7 +20,8 @@ from trackmill.pipeline.sources.tar_index import explain, index_tars, raise_expl
 from trackmill.pipeline.sources.tar_members import TarIndex
 from trackmill.pipeline.sources.zip_directory import MEMBER, ZipEntry
 from trackmill.pipeline.sources.zip_index import index_zips, read_member
-from trackmill.pipeline.storage.files import FileInfo, basename
+from trackmill.pipeline.storage.list_files import FileInfo
+from trackmill.pipeline.storage.urls import basename
 from trackmill.schemas.media import Media, WorkItem
 
 ZIPS = (".zip",)

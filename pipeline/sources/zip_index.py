@@ -10,9 +10,11 @@ from trackmill.pipeline.sources.probing import probe_files
 from trackmill.pipeline.sources.tar_index import is_hidden
 from trackmill.pipeline.sources.zip_directory import MEMBER, MEMBER_MAGIC, BadZip, ZipEntry, read_directory
 from trackmill.pipeline.storage.credentials import path_error
-from trackmill.pipeline.storage.files import is_local, open_for_seeking, read_bytes, retry
+from trackmill.pipeline.storage.files import open_for_seeking, read_bytes
 from trackmill.pipeline.storage.names import escaped
 from trackmill.pipeline.storage.ranges import Place, open_place
+from trackmill.pipeline.storage.retries import retry
+from trackmill.pipeline.storage.urls import is_local
 
 _STORED, _DEFLATED = 0, 8
 

@@ -21,8 +21,9 @@ from trackmill.pipeline.status.quarantined import chosen, look_at
 from trackmill.pipeline.status.state import Sign, Status
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.file_times import FileTime, list_times, store_time
-from trackmill.pipeline.storage.files import join, open_for_seeking, read_bytes
+from trackmill.pipeline.storage.files import open_for_seeking, read_bytes
 from trackmill.pipeline.storage.parquet.reading import ParquetData, rows_and_largest
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.errors import InputError
 
 _RECEIPT = re.compile(r"^part-(\d{8,})\.parquet$")

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from trackmill.pipeline.status.state import Holder, Sign
 from trackmill.pipeline.storage.claim_files import FOLDER, at_work
 from trackmill.pipeline.storage.file_times import FileTime, list_times
-from trackmill.pipeline.storage.files import join
 from trackmill.pipeline.storage.output_lock import EXPIRES_S, NAME, holder
 from trackmill.pipeline.storage.owner import Owner
+from trackmill.pipeline.storage.urls import join
 
 
 def holders_of(output: str, files: Iterable[FileTime], now: float) -> tuple[list[Holder], list[Sign]]:

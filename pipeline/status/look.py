@@ -10,7 +10,7 @@ from trackmill.pipeline.status.state import Status
 from trackmill.pipeline.status.training_run import run_status
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, read_document
-from trackmill.pipeline.storage.files import basename, canonical, dirname, join
+from trackmill.pipeline.storage.urls import basename, canonical, dirname, join
 from trackmill.schemas.errors import InputError
 
 

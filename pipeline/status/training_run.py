@@ -15,7 +15,8 @@ from trackmill.pipeline.status.state import CheckpointSeen, Sign, Status
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, read_document
 from trackmill.pipeline.storage.file_times import FileTime, list_names, list_times, store_time
-from trackmill.pipeline.storage.files import join, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.urls import join
 from trackmill.pipeline.training.checkpoint_document import (
     DOCUMENT,
     DamagedCheckpoint,

@@ -13,8 +13,11 @@ from typing import Any
 
 import orjson
 
-from trackmill.pipeline.storage.files import FileTooLarge, basename, filesystem, is_local, join, read_bytes, retry
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.limits import FileTooLarge
 from trackmill.pipeline.storage.owner import MAX_OWNER_BYTES, Owner, read_owner
+from trackmill.pipeline.storage.retries import retry
+from trackmill.pipeline.storage.urls import basename, filesystem, is_local, join
 
 FOLDER = ".claims"
 """Below the output; hidden, so that no listing takes what is in it for data."""

@@ -29,11 +29,11 @@ from trackmill.pipeline.storage.claim_files import (
     read_claim_file,
 )
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import filesystem, is_local, join
 from trackmill.pipeline.storage.owner import Owner, read_owner, this_process
 from trackmill.pipeline.storage.publish import publish_bytes, remove
 from trackmill.pipeline.storage.scratch import sweep_scratch
 from trackmill.pipeline.storage.signs_of_life import Sign, SignsOfLife
+from trackmill.pipeline.storage.urls import filesystem, is_local, join
 
 log = logging.getLogger("trackmill")
 

@@ -8,9 +8,11 @@ import os
 import time
 
 from trackmill.pipeline.storage.credentials import protocol_of
-from trackmill.pipeline.storage.files import filesystem, is_local, read_bytes, retry
+from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.retries import retry
 from trackmill.pipeline.storage.scratch import check_writable, naming, scratch_path
+from trackmill.pipeline.storage.urls import filesystem, is_local
 
 SETTLE_S = 1.0
 """Where a store has no "create if absent": who wrote looks once more after so long."""

@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileTooLarge, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.limits import FileTooLarge
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import InputError
 

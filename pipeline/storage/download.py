@@ -15,8 +15,9 @@ from typing import IO, Any
 from fsspec.asyn import sync
 
 from trackmill.pipeline.storage.credentials import protocol_of, redact
-from trackmill.pipeline.storage.files import ShortRead, retry
+from trackmill.pipeline.storage.files import ShortRead
 from trackmill.pipeline.storage.limits import MAX_DOWNLOAD_BYTES, FileTooLarge, Pace, check_plain
+from trackmill.pipeline.storage.retries import retry
 
 _RANGE = 16 << 20
 """Bytes in one ranged read of an object store."""

@@ -22,10 +22,11 @@ from urllib.parse import urlsplit
 
 from trackmill.pipeline.storage.credentials import protocol_of, redact
 from trackmill.pipeline.storage.download import ObjectChanged, check_status, download
-from trackmill.pipeline.storage.files import basename, canonical, filesystem, is_local, retry
 from trackmill.pipeline.storage.names import existing_path
 from trackmill.pipeline.storage.publish import publish_file
+from trackmill.pipeline.storage.retries import retry
 from trackmill.pipeline.storage.scratch import scratch_file, sweep_scratch
+from trackmill.pipeline.storage.urls import basename, canonical, filesystem, is_local
 from trackmill.pipeline.storage.versions import version_of
 from trackmill.schemas.errors import StorageError
 from trackmill.schemas.published import BadWeights, check_sums, promised_md5

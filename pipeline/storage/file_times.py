@@ -15,7 +15,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from trackmill.pipeline.storage.credentials import protocol_of
-from trackmill.pipeline.storage.files import filesystem, is_local, retry
+from trackmill.pipeline.storage.retries import retry
+from trackmill.pipeline.storage.urls import filesystem, is_local
 from trackmill.pipeline.storage.versions import entity_tag
 
 _KEYS = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")

@@ -17,7 +17,9 @@ from typing import Any, Protocol
 from fsspec.asyn import sync
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import ShortRead, filesystem, retry
+from trackmill.pipeline.storage.files import ShortRead
+from trackmill.pipeline.storage.retries import retry
+from trackmill.pipeline.storage.urls import filesystem
 from trackmill.pipeline.storage.versions import version_of
 from trackmill.pipeline.storage.whole_objects import open_s3, range_header
 from trackmill.schemas.errors import StorageError

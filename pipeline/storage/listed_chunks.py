@@ -15,9 +15,11 @@ from typing import Any
 import fsspec
 
 from trackmill.pipeline.storage.credentials import protocol_of
-from trackmill.pipeline.storage.files import filesystem, has_magic, is_hidden_below, is_local, list_files, retry
+from trackmill.pipeline.storage.list_files import is_hidden_below, list_files
 from trackmill.pipeline.storage.local_listing import walk
 from trackmill.pipeline.storage.names import escaped
+from trackmill.pipeline.storage.retries import retry
+from trackmill.pipeline.storage.urls import filesystem, has_magic, is_local
 
 _LOT = 20_000
 

@@ -9,7 +9,7 @@ from typing import overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trackmill.pipeline.storage.files import FileInfo
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.sorted_batches import SortedBatches, Sorter
 
 LISTING_SCHEMA = pa.schema([("uri", pa.string()), ("size", pa.int64())])

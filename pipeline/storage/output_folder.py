@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import filesystem, is_local
 from trackmill.pipeline.storage.scratch import check_writable
+from trackmill.pipeline.storage.urls import filesystem, is_local
 from trackmill.schemas.errors import InputError
 
 _LONGEST_NAME = 240

@@ -20,10 +20,11 @@ import orjson
 
 from trackmill.pipeline.storage.create import create_bytes
 from trackmill.pipeline.storage.credentials import protocol_of, redact
-from trackmill.pipeline.storage.files import filesystem, is_local, join, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.storage.owner import MAX_OWNER_BYTES, Owner, read_owner, this_process
 from trackmill.pipeline.storage.publish import publish_bytes, remove
 from trackmill.pipeline.storage.scratch import check_writable
+from trackmill.pipeline.storage.urls import filesystem, is_local, join
 from trackmill.schemas.errors import InputError, JobError, StorageError
 
 log = logging.getLogger("trackmill")

@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import ShortRead, filesystem, is_local, retry
+from trackmill.pipeline.storage.files import ShortRead
+from trackmill.pipeline.storage.retries import retry
 from trackmill.pipeline.storage.scratch import check_writable, naming, scratch_path
+from trackmill.pipeline.storage.urls import filesystem, is_local
 
 
 def publish_bytes(url: str, data: bytes, private: bool = False) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trackmill.pipeline.storage.credentials import protocol_of, redact
-from trackmill.pipeline.storage.files import filesystem, is_local
 from trackmill.pipeline.storage.processes import is_alive, machine, started_at
+from trackmill.pipeline.storage.urls import filesystem, is_local
 from trackmill.schemas.errors import InputError
 
 _PREFIX = ".tmp-"

@@ -22,7 +22,7 @@ def get_whole(fs: Any, path: str, url: str, limit: int | None) -> tuple[bytes, i
     """All bytes of an object, and its length as the store states it; None where a web server does not.
 
     Args:
-        fs, path: see `trackmill.pipeline.storage.files.filesystem`.
+        fs, path: see `trackmill.pipeline.storage.urls.filesystem`.
         url: for messages.
         limit: refuse a longer one, before its bytes are read where the length is stated; None: `MAX_BODY_BYTES`.
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from trackmill.pipeline.isolation.limits import Limits
 from trackmill.pipeline.isolation.remote_object import Calls, LocalObject, RemoteObject
-from trackmill.pipeline.storage.files import basename
+from trackmill.pipeline.storage.urls import basename
 from trackmill.pipeline.tracking.decoding import FrameDecoder
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError

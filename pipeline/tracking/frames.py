@@ -12,7 +12,9 @@ from trackmill.pipeline.isolation.remote_object import Calls
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.sources import images, video_files
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, canonical, join, list_files, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.list_files import list_files
+from trackmill.pipeline.storage.urls import basename, canonical, join
 from trackmill.pipeline.tracking.frame_reader import DEFAULT_FPS, FrameReader, ReadLimits, name_of
 from trackmill.pipeline.tracking.picture_frames import PictureFrames
 from trackmill.pipeline.tracking.video_frames import VideoFrames

@@ -11,7 +11,7 @@ import numpy as np
 from trackmill.pipeline.formats.json_columns import JsonObjects, objects
 from trackmill.pipeline.formats.json_files import load_json
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename
+from trackmill.pipeline.storage.urls import basename
 from trackmill.schemas.errors import InputError
 
 _NUMBER_KEYS = ("frame_index", "frame_id")

@@ -1,8 +1,8 @@
 """Offline mode: a video is tracked, all of its tracks are looked at once more, and then written.
 
 The first pass is the model as it is; of each piece of a track one mean embedding is kept. When the video has ended,
-`trackmill.models.association.offline` says which pieces are one object. The second pass reads the video again for
-those who need its pictures, and hands out what was decided.
+`trackmill.models.association.offline` says which pieces are one object. Rows are written then. Who needs pictures, to
+draw or to cut masks out, gets what was decided in a second pass, which reads the video again.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from trackmill.models.association.offline import OfflineSettings, Pieces, join_pieces
 from trackmill.models.detectors.segmenter import BoxSegmenter
+from trackmill.pipeline.console.output import warn
+from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.tracking.base import VideoModel
 from trackmill.pipeline.tracking.frame_reader import FrameReader
-from trackmill.pipeline.tracking.run import TrackingResult, TrackingStopped, keep, track_video
+from trackmill.pipeline.tracking.run import TrackingResult, TrackingStopped, track_video
 from trackmill.pipeline.tracking.timing import StageTimes
 from trackmill.pipeline.tracking.two_stage import TwoStage
 from trackmill.pipeline.tracking.writers import TrackSink
@@ -133,59 +135,124 @@ def track_offline(
     times: StageTimes | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> TrackingResult:
-    """Track a video twice over and write the result; nothing is written before the video has ended, or is stopped.
+    """Track a video, join its tracks and write the result; nothing is written before the video has ended or is stopped.
 
     Args:
-        reader: the frames; `again` opens the same video once more, whole.
+        reader: the frames; `again` opens the same video once more, whole, where pictures are needed.
         model, writers, batch_size, times, progress: see `trackmill.pipeline.tracking.run.track_video`.
         settings: of cutting and joining.
 
     Raises:
         InputError: the model is an end-to-end tracker, which describes no boxes; or see `track_video`.
-        TrackingStopped, ValueError, OSError: see `track_video`.
+        TrackingStopped: (a KeyboardInterrupt) stopped from outside. In the first pass its rows are kept, joined as far
+            as they go; in the second one they are whole, and what needs pictures ends early.
+        ValueError, OSError: see `track_video`.
     """
-    if not isinstance(model, TwoStage):
-        for writer in writers:
-            writer.abandon()
-        raise InputError(
-            f"offline mode compares embeddings, and {type(model).__name__} gives none: track online, or with another "
-            "--model"
-        )
     times = times or StageTimes()
-    first = FirstPass(model, settings)
+    # A segmenter adds its masks to the rows too.
+    needs_pictures = [writer for writer in writers if writer.draws or getattr(model, "segmenter", None) is not None]
     try:
-        track_video(reader, first, (), batch_size=batch_size, times=times, progress=progress)
-        with times.stage("join"):
-            joined = first.joined(model.segmenter)
-        second = _SecondReading(again(), first.seen)
-    except TrackingStopped:
-        raise TrackingStopped(len(first.seen), _keep_seen(first, writers)) from None
+        if not isinstance(model, TwoStage):
+            raise InputError(
+                f"offline mode compares embeddings, and {type(model).__name__} gives none: track online, or with "
+                "another --model"
+            )
+        first = FirstPass(model, settings)
+        try:
+            track_video(reader, first, (), batch_size=batch_size, times=times, progress=progress)
+            with times.stage("join"):
+                joined = first.joined(model.segmenter)
+        except KeyboardInterrupt:
+            kept = _keep_seen(reader, first, [writer for writer in writers if not writer.draws])
+            raise TrackingStopped(len(first.seen), kept) from None
+        rows = [writer for writer in writers if writer not in needs_pictures]
+        result = _finish(reader, first, joined, again, rows, needs_pictures, batch_size, times)
     except BaseException:
         for writer in writers:
-            writer.abandon()
+            writer.abandon()  # what is finished or kept stays
         raise
-    with closing(second) as frames:
-        result = track_video(frames, joined, writers, batch_size=batch_size, times=times)
     result.problems = list(dict.fromkeys([*reader.problems, *result.problems]))
-    if lost := len(first.seen) - result.num_frames:
-        result.problems.append(f"{reader.name}: {lost} frames could be read only once, and offline mode reads twice")
     return result
 
 
-def _keep_seen(first: FirstPass, writers: Sequence[TrackSink]) -> list[str]:
-    """What the first pass has seen until it was stopped, joined; the drawn video would need the second one."""
-    kept = [writer for writer in writers if first.seen and not writer.draws]
-    for writer in writers:
-        if writer not in kept:
-            writer.abandon()
-    if not kept:
-        return []
+def _finish(
+    reader: FrameReader,
+    first: FirstPass,
+    joined: Joined,
+    again: Callable[[], FrameReader],
+    rows: Sequence[TrackSink],
+    needs_pictures: Sequence[TrackSink],
+    batch_size: int,
+    times: StageTimes,
+) -> TrackingResult:
+    """Write the rows, which are all known, and then what needs the pictures again."""
+    result = TrackingResult(times=times)
+    if rows or not needs_pictures:
+        result = track_video(_Noted(reader, first.seen), joined, rows, batch_size=batch_size, times=times)
+    if not needs_pictures:
+        return result
+    try:
+        with closing(_SecondReading(again(), first.seen)) as frames:
+            second = track_video(frames, joined, needs_pictures, batch_size=batch_size, times=times)
+    except KeyboardInterrupt as stopped:
+        frames_done, kept = (stopped.num_frames, stopped.kept) if isinstance(stopped, TrackingStopped) else (0, [])
+        raise TrackingStopped(max(result.num_frames, frames_done), result.written + kept) from None
+    if lost := len(first.seen) - second.num_frames:
+        second.problems.append(f"{reader.name}: {lost} frames could be read only once, and offline mode reads twice")
+    if not rows:
+        return second
+    return replace(result, written=result.written + second.written, problems=result.problems + second.problems)
+
+
+def _keep_seen(reader: FrameReader, first: FirstPass, writers: Sequence[TrackSink]) -> list[str]:
+    """What the first pass has seen until it was stopped, joined as far as it goes, as partial results."""
+    kept: list[str] = []
+    if not first.seen:
+        return kept
     joined = first.joined(None)
-    for seen in first.seen.values():
-        (tracked,) = joined.track([seen.frame], StageTimes())
-        for writer in kept:
-            writer.write(seen.frame, tracked)
-    return keep(kept)
+    for writer in writers:
+        try:
+            kept += track_video(_Noted(reader, first.seen), joined, [_Partial(writer)]).written
+        except Exception as error:
+            warn(f"{redact(writer.url)}: the partial result could not be kept: {error}")
+    return kept
+
+
+class _Partial(TrackSink):
+    """Rows that end early: what is finished is kept as a partial result."""
+
+    def __init__(self, writer: TrackSink) -> None:
+        self.url, self._writer = writer.url, writer
+
+    def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
+        """See `TrackSink.write`."""
+        self._writer.write(frame, tracked)
+
+    def finish(self) -> str:
+        """See `TrackSink.keep`."""
+        return self._writer.keep()
+
+    keep = finish
+
+    def abandon(self) -> None:
+        """See `TrackSink.abandon`."""
+        self._writer.abandon()
+
+
+class _Noted(FrameReader):
+    """The frames of the first pass as it has noted them, with black pictures.
+
+    Args:
+        reader: of the first pass.
+        seen: by index.
+    """
+
+    def __init__(self, reader: FrameReader, seen: dict[int, _Seen]) -> None:
+        super().__init__(reader.name, reader.fps, len(seen))
+        self._seen = seen
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        return (each.frame for each in self._seen.values())
 
 
 class _SecondReading(FrameReader):

@@ -11,7 +11,7 @@ from trackmill.pipeline.isolation.limits import LimitReached
 from trackmill.pipeline.isolation.remote_object import Calls
 from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import join
+from trackmill.pipeline.storage.urls import join
 from trackmill.pipeline.tracking.frame_reader import FrameReader
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.tracking import SourceFrame

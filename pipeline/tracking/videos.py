@@ -9,14 +9,8 @@ from dataclasses import dataclass
 
 from trackmill.pipeline.sources import images, video_files
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import (
-    basename,
-    canonical,
-    filesystem,
-    has_magic,
-    is_local,
-    list_files,
-)
+from trackmill.pipeline.storage.list_files import list_files
+from trackmill.pipeline.storage.urls import basename, canonical, filesystem, has_magic, is_local
 from trackmill.pipeline.tracking.frame_reader import name_of
 from trackmill.pipeline.tracking.streams import is_stream, stream_name
 from trackmill.schemas.errors import InputError

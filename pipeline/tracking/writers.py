@@ -17,10 +17,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet
 
-from trackmill.pipeline.storage.files import filesystem, is_local
 from trackmill.pipeline.storage.parquet.checksum import add_checksum
 from trackmill.pipeline.storage.publish import publish_file, remove
 from trackmill.pipeline.storage.scratch import naming, scratch_file
+from trackmill.pipeline.storage.urls import filesystem, is_local
 from trackmill.pipeline.tracking.image_table import ImageTable
 from trackmill.schemas.masks import CroppedMask, format_counts, mask_area, to_coco_rle
 from trackmill.schemas.tracking import SourceFrame, TrackedObjects

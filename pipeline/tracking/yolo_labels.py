@@ -16,7 +16,9 @@ import numpy as np
 from trackmill.pipeline.formats.frame_numbers import MAX_FRAME
 from trackmill.pipeline.formats.text_spellings import utf8
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, list_files, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.list_files import list_files
+from trackmill.pipeline.storage.urls import basename
 from trackmill.pipeline.tracking.detection_files import DetectionRows, FileDetections
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError

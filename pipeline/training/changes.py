@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.training.saved_checkpoint import SavedCheckpoint
+from trackmill.pipeline.tasks.outside_code import changed_code
+from trackmill.pipeline.training.saved_checkpoint import SavedCheckpoint, other_surroundings
 from trackmill.schemas.config import ConfigError, flatten
 from trackmill.schemas.names import nearest
 
@@ -102,6 +103,31 @@ def history_of(saved: SavedCheckpoint, changes: Sequence[Change]) -> list[dict[s
     """What was changed during a run, by step, for the checkpoints that follow: those of before, and these."""
     before: list[dict[str, Any]] = [each.model_dump() for each in saved.document.history]
     return before + [{"step": saved.step, "key": each.key, "before": each.before, "now": each.now} for each in changes]
+
+
+def notes_of(
+    saved: SavedCheckpoint, history: Sequence[Mapping[str, Any]], world: int, code: Mapping[str, str], output: str
+) -> Iterator[str]:
+    """What people should know when a run goes on: what it does otherwise than before.
+
+    Args:
+        saved: where it goes on.
+        history: see `history_of`.
+        world: number of ranks.
+        code: see `trackmill.pipeline.tasks.outside_code.outside_code`.
+        output: root of the run.
+    """
+    for change in history:
+        if change["step"] == saved.step:
+            yield f"allowed: {change['key']} was {change['before']!r}, is {change['now']!r} now"
+    if others := other_surroundings(saved, world):
+        yield f"saved with {others}: results may differ by rounding from those of one go"
+    for name in changed_code(saved.document.code, code):
+        anew = "; another --output starts anew" if saved.url.startswith(f"{output.rstrip('/')}/") else ""
+        yield (
+            f"the code of {name} has changed since step {saved.step} was saved: the steps from here on are learnt with "
+            f"the new one{anew}"
+        )
 
 
 def check_frozen(saved: SavedCheckpoint, frozen: str) -> None:

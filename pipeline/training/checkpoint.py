@@ -22,9 +22,9 @@ from torch import Tensor
 
 from trackmill.pipeline.console.words import readable_bytes
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import filesystem, is_local, join
 from trackmill.pipeline.storage.publish import publish_bytes, remove
 from trackmill.pipeline.storage.scratch import sweep_scratch
+from trackmill.pipeline.storage.urls import filesystem, is_local, join
 from trackmill.pipeline.training.checkpoint_document import (
     DOCUMENT,
     EMA,
@@ -117,10 +117,12 @@ def describe_checkpoint(
     data: Mapping[str, Any],
     frozen: str,
     history: Sequence[Mapping[str, Any]] = (),
+    code: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What `checkpoint.json` says beside its files and the engine's numbers."""
     return {
         **({"history": list(history)} if history else {}),
+        **({"code": dict(code)} if code else {}),
         "step": step,
         "seed": seed,
         "world": world,

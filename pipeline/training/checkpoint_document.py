@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, document_bytes, read_document
-from trackmill.pipeline.storage.files import join
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.errors import InputError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""The newest that is read. One without `code` is written as 1, so that older versions go on with it."""
 DOCUMENT = "checkpoint.json"
 MODEL: Final = "model.safetensors"
 OPTIMIZER: Final = "optimizer.safetensors"
@@ -81,10 +82,11 @@ class CheckpointDocument(_Strict):
         data, frozen: what identifies the data set and the frozen weights.
         versions: of what may change the last bits of a result.
         history: see `trackmill.pipeline.training.changes.history_of`.
+        code: see `trackmill.pipeline.tasks.outside_code`.
         engine, files: what `trackmill.pipeline.training.checkpoint.save` adds.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[1, 2] = 1
     step: int = Field(ge=0)
     seed: int
     world: int = Field(gt=0)
@@ -95,6 +97,7 @@ class CheckpointDocument(_Strict):
     frozen: str = Field(pattern=rf"{_SHA256}|^$")
     versions: dict[str, Any] = Field(default_factory=dict)
     history: list[PastChange] = Field(default_factory=list)
+    code: dict[str, str] = Field(default_factory=dict)
     engine: EngineNumbers
     files: dict[Literal["model.safetensors", "optimizer.safetensors", "ema.safetensors"], FileRecord]
 
@@ -106,8 +109,9 @@ class CheckpointDocument(_Strict):
 
     def to_bytes(self) -> bytes:
         """The file, with its checksum."""
-        values = self.model_dump(mode="json", exclude=None if self.history else {"history"})
-        return document_bytes({**values, "engine": self.engine.plain()})
+        younger = {name for name in ("history", "code") if not getattr(self, name)}  # older versions read it without
+        values = self.model_dump(mode="json", exclude=younger)
+        return document_bytes({**values, "format": 2 if self.code else 1, "engine": self.engine.plain()})
 
 
 def step_of(folder: str) -> int:

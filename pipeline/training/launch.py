@@ -9,12 +9,12 @@ from typing import Any
 
 from trackmill.pipeline.loader.catalog import read_catalog
 from trackmill.pipeline.loader.loader import keep_memory
-from trackmill.pipeline.storage.files import canonical
+from trackmill.pipeline.storage.urls import canonical
 from trackmill.pipeline.training import changes
 from trackmill.pipeline.training.loop import TrainingResult, data_identity, train
 from trackmill.pipeline.training.prepare import BuiltTask, starting_point
 from trackmill.pipeline.training.rank_process import find_device, process_group
-from trackmill.pipeline.training.ranks import on_first_rank
+from trackmill.pipeline.training.ranks import on_first_rank, telling_who_is_gone
 from trackmill.pipeline.training.recipe import Recipe, effective, for_data, make_recipe, make_task
 from trackmill.pipeline.training.saved_checkpoint import SavedCheckpoint
 from trackmill.pipeline.training.stopping import stop_on_signals
@@ -25,6 +25,7 @@ class RunFailed(JobError):
     """Ranks failed for good; the text says which and why. The same command goes on from the last checkpoint."""
 
 
+@telling_who_is_gone()
 def worker(
     values: Mapping[str, Any],
     output: str,
@@ -98,7 +99,7 @@ def run_local(
 
     SIGTERM and Ctrl-C finish the step, save and return.
     """
-    with process_group(device), stop_on_signals() as should_stop:
+    with telling_who_is_gone(), process_group(device), stop_on_signals() as should_stop:
         return worker(
             recipe.model_dump(),
             output,

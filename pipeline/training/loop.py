@@ -21,6 +21,7 @@ from trackmill.pipeline.loader.loader import ShardLoader
 from trackmill.pipeline.loader.order import share
 from trackmill.pipeline.loader.sidecar_rows import MADE_BY, check_columns
 from trackmill.pipeline.tasks.base import Task, TrainingModule
+from trackmill.pipeline.tasks.outside_code import outside_code
 from trackmill.pipeline.training import changes, checkpoint, saved_checkpoint
 from trackmill.pipeline.training.ema import Ema
 from trackmill.pipeline.training.engines import make_engine
@@ -151,6 +152,7 @@ class _Run:
         self.watchdog = stack.enter_context(Watchdog(recipe.watchdog, self.rank, output, world=self.world))
         self.evaluation = task.evaluation()
         module = module if module is not None else task.build(recipe.seed)
+        self.code = outside_code([type(task), type(task.make_example()), *(type(part) for part in module.modules())])
         self.frozen_digest = on_first_rank(lambda: checkpoint.frozen_digest(module))
         # Where the engine puts the weights elsewhere or spreads them over ranks, rank 0 keeps what is in no checkpoint,
         # so that a network to evaluate needs no file again.
@@ -200,12 +202,8 @@ class _Run:
             ranks=self.world,
         )
         self.history = history
-        for change in history:
-            if change["step"] == self.step:
-                self.telemetry.event(f"allowed: {change['key']} was {change['before']!r}, is {change['now']!r} now")
-        others = saved_checkpoint.other_surroundings(start, self.world) if start else ""
-        if others:
-            self.telemetry.event(f"saved with {others}: results may differ by rounding from those of one go")
+        for line in changes.notes_of(start, history, self.world, self.code, output) if start else ():
+            self.telemetry.event(line)
         for line in self.loader.notices:
             self.telemetry.event(line)
         self.bad = 0
@@ -426,6 +424,7 @@ class _Run:
             data=data_identity(self.catalog, self.task),
             frozen=self.frozen_digest,
             history=self.history,
+            code=self.code,
         )
         url = checkpoint.save(
             self.output, self.step, self.engine, self._averaged(), document, self.recipe.checkpoint.keep

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, read_document
-from trackmill.pipeline.storage.files import canonical, filesystem, join
+from trackmill.pipeline.storage.urls import canonical, filesystem, join
 from trackmill.schemas.config import ConfigError
 
 OWN = frozenset(

@@ -13,7 +13,7 @@ from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.unfinished import unfinished_units
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, publish_document
-from trackmill.pipeline.storage.files import canonical, join
+from trackmill.pipeline.storage.urls import canonical, join
 from trackmill.pipeline.tasks.base import Task, TrainingModule
 from trackmill.pipeline.training import changes, saved_checkpoint
 from trackmill.pipeline.training.loop import data_identity, total_steps

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -14,8 +15,18 @@ from trackmill.schemas.errors import JobError
 T = TypeVar("T")
 
 
+_GONE = (
+    "closed by peer",
+    "reset by peer",
+    "Broken pipe",
+    "Connection refused",
+    "network error or a remote process exiting",
+)
+"""What gloo and NCCL say when whom they talk to has ended."""
+
+
 class OtherRankFailed(JobError):
-    """Rank 0 could not do what all wait for; the text is its error."""
+    """Another rank could not do what all wait for, or has ended; the text says what is known."""
 
 
 def this_rank() -> int:
@@ -52,6 +63,27 @@ def on_first_rank(action: Callable[[], T]) -> T:
         raise OtherRankFailed(f"rank 0: {shared[1]}")
     result: T = shared[0]
     return result
+
+
+@contextlib.contextmanager
+def telling_who_is_gone() -> Iterator[None]:
+    """Name the end of another rank as what it is: PyTorch raises a bare error of the connection in whoever is left.
+
+    Raises:
+        OtherRankFailed: in place of such an error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if isinstance(error, JobError) or not any(sign in text for sign in _GONE):
+            raise
+        if not isinstance(error, dist.DistError) and "gloo" not in text:
+            raise
+        raise OtherRankFailed(
+            "another rank has ended, or cannot be reached any more; why, its own output says. The same command goes on "
+            f"from the last checkpoint ({text.splitlines()[0][:200]})"
+        ) from error
 
 
 def largest_of_ranks(number: float, device: torch.device) -> float:

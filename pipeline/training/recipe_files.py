@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, join, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
+from trackmill.pipeline.storage.urls import basename, canonical, dirname, join
 from trackmill.pipeline.training.recipe import Recipe, make_recipe
 from trackmill.schemas.config import MAX_CONFIG_BYTES, ConfigError, merge, parse_toml
 from trackmill.schemas.names import nearest

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
-from trackmill.pipeline.storage.files import filesystem, is_local, join
+from trackmill.pipeline.storage.urls import filesystem, is_local, join
 from trackmill.pipeline.tasks.base import Task, TrainingModule
 from trackmill.pipeline.training.checkpoint_document import FileRecord, PastChange
 from trackmill.pipeline.training.weight_files import check_finite, write_tensors

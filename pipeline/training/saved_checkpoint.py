@@ -18,7 +18,9 @@ from safetensors.torch import load
 from torch import Tensor
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, dirname, exists, join, list_files, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
+from trackmill.pipeline.storage.list_files import list_files
+from trackmill.pipeline.storage.urls import basename, dirname, join
 from trackmill.pipeline.training.checkpoint_document import (
     DOCUMENT,
     EMA,

@@ -26,8 +26,9 @@ from pydantic import Field
 
 from trackmill.pipeline.console.words import duration
 from trackmill.pipeline.storage.credentials import scrub
-from trackmill.pipeline.storage.files import canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import canonical, join
 from trackmill.schemas.config import Settings
 
 HANG_EXIT = 75

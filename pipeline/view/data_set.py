@@ -24,7 +24,8 @@ from trackmill.pipeline.shards.totals import Totals
 from trackmill.pipeline.sidecars.about import Sidecars, find_sidecars
 from trackmill.pipeline.sidecars.showing import boxes_of
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, exists
+from trackmill.pipeline.storage.files import exists
+from trackmill.pipeline.storage.urls import canonical
 from trackmill.pipeline.view.cache import BoundedCache
 from trackmill.pipeline.view.described import lineage, mask_values, row_values, sample_values, sidecar_values
 from trackmill.pipeline.view.matches import Filters, Matches

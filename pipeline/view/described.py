@@ -195,7 +195,7 @@ def lineage(sample: Sample, row: ReceiptRow, url: str) -> list[tuple[str, str, s
 def _mean_score(row: ReceiptRow) -> str:
     if row.mean_score:
         return f"{row.mean_score:.4f}"
-    return "not recorded" if row.proposals else "none"
+    return "0, or not recorded" if row.proposals else "none"
 
 
 _64_BITS = (1 << 64) - 1

@@ -17,7 +17,8 @@ from trackmill.pipeline.formats.mot_text import MAX_TEXT_BYTES, MotRows, parse_m
 from trackmill.pipeline.inspect.thumbnails import jpeg_bytes, shown
 from trackmill.pipeline.media.drawing.palette import css, identity_colour
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
+from trackmill.pipeline.storage.urls import canonical, join
 from trackmill.pipeline.tracking.frame_reader import FrameReader, ReadLimits
 from trackmill.pipeline.tracking.frames import open_frames
 from trackmill.pipeline.tracking.picture_frames import PictureFrames

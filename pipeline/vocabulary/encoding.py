@@ -25,8 +25,9 @@ from trackmill.models.detic.vocabulary import Vocabulary
 from trackmill.models.weights.read import read_checkpoint
 from trackmill.pipeline.storage.credentials import error_text
 from trackmill.pipeline.storage.fetched import Weights, cache_folder, fetch_published, fetch_weights
-from trackmill.pipeline.storage.files import is_local, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import is_local
 from trackmill.pipeline.vocabulary.arrays import MAX_VECTOR_BYTES, vocabulary_bytes, vocabulary_from_bytes
 from trackmill.schemas.errors import InputError
 

@@ -10,8 +10,8 @@ from trackmill.models.detic.lvis_names import LVIS_NAMES
 from trackmill.models.detic.vocabulary import Vocabulary
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.fetched import fetch_published
-from trackmill.pipeline.storage.files import is_local
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import is_local
 from trackmill.pipeline.vocabulary.arrays import (
     MAX_VECTOR_BYTES,
     names_from_bytes,

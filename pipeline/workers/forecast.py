@@ -132,7 +132,8 @@ def extrapolate(
     seconds = num_bytes = 0.0
     timed = failed = 0
     # One item of each group first, which does not count: it pays for imports and warm-up, which a long run does not.
-    first = [item for group in groups for item in group.picked[:1]]
+    # The last one, since what was read just before may still be open when it is timed.
+    first = [item for group in groups for item in group.picked[-1:]]
     rest = [item for group in groups for item in group.picked]
     log.info("timing %s on one worker, which is started first", counted(len(rest), "item"))
     spent_on = iter(measure([*first, *rest])[len(first) :] if rest else ())

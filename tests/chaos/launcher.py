@@ -29,7 +29,7 @@ RESTARTS = 10_000
 
 
 def main(world: int, words: list[str]) -> int:
-    """Run the ranks until they end in good order; their exit code."""
+    """Run the ranks until they end in good order; their exit code, as a shell tells it."""
     torch.set_num_threads(1)
     asked: list[int] = []
 
@@ -40,7 +40,8 @@ def main(world: int, words: list[str]) -> int:
     for _ in range(RESTARTS):
         codes = _once(world, words, asked)
         if asked or not any(codes):
-            return max(codes, key=abs)
+            worst = max(codes, key=abs)
+            return worst if worst >= 0 else 128 - worst
         print(f"launcher: ranks ended with {codes}; all start again", flush=True)
     return 1
 

@@ -41,7 +41,8 @@ WEIGHTS = {
     "SIGKILL of the driver": 10.0,
     "SIGTERM of the driver": 5.0,
 }
-GOOD_CODES = {0, 1, 130, -signal.SIGKILL, -signal.SIGTERM}
+GOOD_CODES = {0, 1, 130} | {code for number in (9, 15) for code in (-number, 128 + number)}
+"""Also of a rank that is killed while the driver ends."""
 
 
 class Hung(Exception):

@@ -15,7 +15,7 @@ from tests.datasets.test_derive import files, samples, whole, with_sidecar
 from tests.make_dataset import make_dataset
 from tests.object_store import object_store
 from trackmill.jobs.main import main
-from trackmill.pipeline.storage.files import list_files
+from trackmill.pipeline.storage.list_files import list_files
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 300

@@ -311,7 +311,7 @@ def test_a_class_has_one_number_in_all_parts(tmp_path: Path, monkeypatch: pytest
 def test_to_another_store(tmp_path: Path) -> None:
     layout = make_dataset(str(tmp_path / "set"))
     assert main(["export-data", layout.root, "--output", "memory://exported", "--format", "coco"]) == 0
-    from trackmill.pipeline.storage.files import list_files
+    from trackmill.pipeline.storage.list_files import list_files
 
     assert len(list_files("memory://exported/train")) == 14
 

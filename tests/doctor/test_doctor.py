@@ -21,7 +21,7 @@ from trackmill.pipeline.doctor.cluster import judge as judge_cluster
 from trackmill.pipeline.doctor.compiler import check_compiler
 from trackmill.pipeline.doctor.examine import Check, examine
 from trackmill.pipeline.doctor.finding import Finding, Level
-from trackmill.pipeline.storage import files
+from trackmill.pipeline.storage import retries
 
 MB = 1 << 20
 
@@ -233,7 +233,7 @@ def test_a_slow_store_and_a_clock_that_differs() -> None:
 def test_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
 
-    monkeypatch.setattr(files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
     with s3_server() as (host, port):
         for name, value in (
             ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),

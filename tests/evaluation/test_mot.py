@@ -338,7 +338,11 @@ def test_results_of_a_part_against_a_whole_ground_truth_are_said(case: Path) -> 
 
 def test_results_of_a_run_that_was_stopped_are_named(case: Path) -> None:
     (case / "results" / "B.txt").rename(case / "results" / "B.partial.txt")
-    with pytest.raises(BadTracks, match=r"B\.partial\.txt is what a run left that was stopped; rename it to B"):
+    said = r"B\.partial\.txt is what a run left that was stopped; rename it to B"
+    with pytest.raises(BadTracks, match=said):
+        run(case)
+    (case / "results" / "A.txt").unlink()  # who has nothing at all does not hide it
+    with pytest.raises(BadTracks, match=said):
         run(case)
 
 

@@ -574,7 +574,7 @@ def test_where_there_is_no_picture(moment_name, sequence, reason, moment, tmp_pa
 
 @pytest.mark.parametrize("root", ["/nowhere/at/all", "http://127.0.0.1:1/frames", "pipe:x", "nosuch://x", ""])
 def test_a_root_that_is_not_there_is_told_and_no_error(root, report, monkeypatch):
-    monkeypatch.setattr("trackmill.pipeline.storage.files.ATTEMPTS", 1)
+    monkeypatch.setattr("trackmill.pipeline.storage.retries.ATTEMPTS", 1)
     with Frames(root) as frames, pytest.raises(NoPicture):
         frames.picture(report.moments[0])
 

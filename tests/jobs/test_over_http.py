@@ -18,7 +18,7 @@ from tests.tracking.make_tracking import write_frames, write_mot_detections
 from trackmill.jobs import convert, evaluate, export, inspect_shards, make_sidecar, mine_proposals, track, train
 from trackmill.models.masa.model import Masa
 from trackmill.models.masa.variants import VARIANTS
-from trackmill.pipeline.storage import files as storage_files
+from trackmill.pipeline.storage import retries
 
 pytest.importorskip("aiohttp")
 INLINE = ("--executor", "inline")
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FolderServer]:
-    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
     with serving_folder(folder) as running:
         yield running
 

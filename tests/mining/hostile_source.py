@@ -9,7 +9,8 @@ import numpy as np
 
 from tests.isolation.hostile import Reader
 from trackmill.pipeline.sources.base import Claim, Source, file_item
-from trackmill.pipeline.storage.files import FileInfo, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.schemas.media import Frame, Media, WorkItem
 
 

@@ -30,7 +30,7 @@ from trackmill.pipeline.media.fetching import fetch_bytes
 from trackmill.pipeline.media.pictures import decode_picture
 from trackmill.pipeline.media.scaling import annotations_of_frame
 from trackmill.pipeline.sources.base import Claim, Source
-from trackmill.pipeline.storage.files import basename
+from trackmill.pipeline.storage.urls import basename
 from trackmill.schemas.config import Settings
 from trackmill.schemas.keys import sample_key
 from trackmill.schemas.media import Annotations, Frame, Media, ProposalSet, WorkItem

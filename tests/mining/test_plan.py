@@ -14,7 +14,7 @@ from trackmill.pipeline.mining.plan import (
 from trackmill.pipeline.mining.settings import ShardSettings
 from trackmill.pipeline.mining.units import cut_units, frames_per_unit
 from trackmill.pipeline.shards.layout import Layout
-from trackmill.pipeline.storage.files import FileInfo
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.listing import Listing
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.media import WorkItem

@@ -192,7 +192,7 @@ def test_a_receipt_in_a_store_costs_one_request_and_one_that_was_replaced_is_rea
         return real(url, offset, length, max_bytes)
 
     monkeypatch.setattr(receipt_stream, "read_bytes", counted)
-    monkeypatch.setattr("trackmill.pipeline.storage.files.pause", lambda seconds: None)
+    monkeypatch.setattr("trackmill.pipeline.storage.retries.pause", lambda seconds: None)
     assert len(list(stream_receipts(layout))) == 7
     assert sorted(asked) == [(layout.receipt(f"part-{unit:08d}.parquet"), 0) for unit in range(7)]
     now = listed_receipts(layout)[5]

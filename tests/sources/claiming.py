@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.sources.claiming import claim_files, list_inputs
-from trackmill.pipeline.storage.files import FileInfo
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.schemas.media import WorkItem
 
 

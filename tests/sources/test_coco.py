@@ -23,7 +23,7 @@ from trackmill.pipeline.sources.claiming import claim_files, list_inputs
 from trackmill.pipeline.sources.coco_annotations import coco_annotations
 from trackmill.pipeline.sources.json_walk import walk_json
 from trackmill.pipeline.sources.picture_names import PictureNames
-from trackmill.pipeline.storage.files import basename
+from trackmill.pipeline.storage.urls import basename
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.masks import mask_area, mask_box
 from trackmill.schemas.media import Media, WorkItem

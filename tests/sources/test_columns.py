@@ -12,13 +12,21 @@ from trackmill.pipeline.sources.images import SUFFIXES
 from trackmill.pipeline.sources.item_columns import items_of
 from trackmill.pipeline.sources.key_columns import sample_keys, slugs
 from trackmill.pipeline.storage import sorted_batches
-from trackmill.pipeline.storage.files import FileInfo
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.listing import Listing
 from trackmill.schemas.keys import sample_key, slug
 
-NAMES = ["sa_1", "sa_2", "sa_33", "a", "b c", "x.y", "sa_1.foo", "Ünï", 'q"u', "b\\z", "--", "A_1", "sa_٣"]
-FOLDERS = ["m://b/", "m://b/images/", "m://b/annotations/", "m://b/train/images/s/", "m://b/train/annotations/s/"]
-ENDS = ["jpg", "json", "jpg", "json", "JPG", "jpeg", "png", "txt", "JSON", *(suffix[1:] for suffix in SUFFIXES)]
+NAMES = ["sa_1", "sa_2", "sa_33", "a", "b c", "x.y", "sa_1.foo", "Ünï", 'q"u', "b\\z", "--", "A_1", "sa_٣", "a.b"]
+FOLDERS = [
+    "m://b/",
+    "m://b/sa_1.jpg_masks/",
+    "m://b/a.d/",
+    "m://b/images/",
+    "m://b/annotations/",
+    "m://b/train/images/s/",
+    "m://b/train/annotations/s/",
+]
+ENDS = ["jpg", "json", "jpg", "json", "JPG", "jpeg", "png", "txt", "JSON", "jſon", *(suffix[1:] for suffix in SUFFIXES)]
 
 
 def claimed(files: list[FileInfo], source: str, columns: bool) -> object:

@@ -31,7 +31,7 @@ from trackmill.pipeline.media.errors import BadItem
 from trackmill.pipeline.media.scaling import scale_annotations
 from trackmill.pipeline.sources import SOURCES, open_source, source_class
 from trackmill.pipeline.sources.base import ReadSettings
-from trackmill.pipeline.storage.files import list_files
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.schemas.boxes import box_areas
 from trackmill.schemas.keys import KEY_PATTERN
 from trackmill.schemas.masks import mask_box

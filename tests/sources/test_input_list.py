@@ -14,7 +14,7 @@ from trackmill.jobs import mine_proposals
 from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.sources.claiming import claim_files, list_inputs
 from trackmill.pipeline.sources.input_list import expand_shards, read_input_list
-from trackmill.pipeline.storage.files import FileInfo
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.schemas.errors import InputError
 
 

@@ -11,7 +11,8 @@ import pytest
 from tests.make_media import add_member, jpeg_bytes, make_jpeg, make_mot, make_sa1b_tar, make_scene, make_video
 from tests.runs import rows
 from trackmill.jobs import mine_proposals
-from trackmill.pipeline.storage.files import list_files, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.names import escaped, existing_path
 
 NAMES = ["a::b.jpg", "a\nb.jpg", "a\t.jpg", "\x1b[31m.jpg", "|p.jpg", "a#b.jpg", "q?x=1.jpg", "[1]*.jpg", "ü.jpg"]
@@ -48,7 +49,7 @@ def test_a_data_set_that_holds_names_as_they_were_goes_on(tmp_path, monkeypatch,
     for name in ("a\nb.jpg", "a\u3000b.jpg", "\x1b[31m.jpg"):
         make_jpeg(tmp_path / "in" / name)
     with monkeypatch.context() as before:
-        for module in ("files", "names", "listed_chunks"):
+        for module in ("urls", "list_files", "names", "listed_chunks"):
             before.setattr(f"trackmill.pipeline.storage.{module}.escaped", lambda name: name)
         assert mine(tmp_path / "in", tmp_path / "out") == 0
     keys = sorted(row.key for row in rows(tmp_path / "out"))

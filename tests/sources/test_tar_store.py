@@ -20,8 +20,8 @@ from trackmill.pipeline.sources import tar_index
 from trackmill.pipeline.sources.tar_index import index_tar, index_tars
 from trackmill.pipeline.sources.tar_members import TarIndex, TarRange
 from trackmill.pipeline.sources.tar_store import stored_tar_indexes, version_now
-from trackmill.pipeline.storage.files import FileInfo
 from trackmill.pipeline.storage.forward_reads import RemoteVersion
+from trackmill.pipeline.storage.list_files import FileInfo
 
 MEMBERS = 270
 

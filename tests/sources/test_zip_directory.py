@@ -135,7 +135,9 @@ def test_a_member_that_is_not_there_is_damage(tmp_path, offset):
 def test_a_member_whose_own_header_leads_behind_the_end_is_told_at_once(tmp_path, monkeypatch):
     path = tmp_path / "a.zip"
     path.write_bytes(edited(GOOD, b"PK\3\4", 26, b"\xff\xff"))
-    monkeypatch.setattr("trackmill.pipeline.storage.files.pause", lambda seconds: pytest.fail("nothing is tried again"))
+    monkeypatch.setattr(
+        "trackmill.pipeline.storage.retries.pause", lambda seconds: pytest.fail("nothing is tried again")
+    )
     with pytest.raises(TruncatedMedia, match=r"x: 0 of \d+ packed bytes are there: the zip is damaged"):
         read_member(str(path), index_zip(str(path))["a.jpg"], "x", 1000)
 

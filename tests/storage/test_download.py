@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from tests.storage.file_server import FileServer, serving
-from trackmill.pipeline.storage import files
+from trackmill.pipeline.storage import retries
 from trackmill.pipeline.storage.fetched import BadWeights, fetch_weights
 from trackmill.schemas.errors import StorageError
 
@@ -28,7 +28,7 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder, and no pauses."""
     monkeypatch.setenv("TRACKMILL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("trackmill.pipeline.storage.files.pause", lambda seconds: None)
+    monkeypatch.setattr("trackmill.pipeline.storage.retries.pause", lambda seconds: None)
     return tmp_path / "cache" / "weights"
 
 
@@ -59,7 +59,7 @@ def test_a_download_that_breaks_goes_on_from_there(cache: Path) -> None:
 
 
 def test_attempts_that_bring_something_are_not_counted() -> None:
-    cuts = [50_000] * (3 * files.ATTEMPTS)
+    cuts = [50_000] * (3 * retries.ATTEMPTS)
     with serving(FileServer(content=DATA, cuts=list(cuts))) as server:
         assert fetch_weights(server.url).sha256 == SHA256
     assert len(server.begins) == len(cuts) + 1 and server.sent == len(DATA)
@@ -72,7 +72,7 @@ def test_a_server_without_ranges_is_asked_from_the_beginning() -> None:
 
 
 def test_the_next_run_goes_on_where_the_last_one_gave_up(cache: Path) -> None:
-    with serving(FileServer(content=DATA, cuts=[300_000] + [0] * files.ATTEMPTS)) as server:
+    with serving(FileServer(content=DATA, cuts=[300_000] + [0] * retries.ATTEMPTS)) as server:
         with pytest.raises(StorageError, match=r"mine\.pth: gave up after"):
             fetch_weights(server.url)
         (part,) = cached(cache)
@@ -100,7 +100,7 @@ def test_an_object_that_changes_meanwhile_is_fetched_anew(etag: str, new_etag: s
 
 
 def test_an_object_that_has_changed_since_is_not_continued(cache: Path) -> None:
-    with serving(FileServer(content=DATA, cuts=[300_000] + [0] * files.ATTEMPTS)) as server:
+    with serving(FileServer(content=DATA, cuts=[300_000] + [0] * retries.ATTEMPTS)) as server:
         with pytest.raises(StorageError):
             fetch_weights(server.url)
         server.content, server.etag = OTHER, '"two"'
@@ -117,7 +117,7 @@ def test_without_a_version_nothing_is_continued() -> None:
 
 
 def test_a_partial_file_that_is_damaged_is_thrown_away(cache: Path) -> None:
-    with serving(FileServer(content=DATA, cuts=[300_000] + [0] * files.ATTEMPTS)) as server:
+    with serving(FileServer(content=DATA, cuts=[300_000] + [0] * retries.ATTEMPTS)) as server:
         with pytest.raises(StorageError):
             fetch_weights(server.url)
         (part,) = cached(cache)

@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from trackmill.models.choice import Choice
-from trackmill.pipeline.storage import download, files
+from trackmill.pipeline.storage import download, retries, urls
 from trackmill.pipeline.storage import fetched as weights
 from trackmill.pipeline.storage.fetched import BadWeights, Weights, fetch_weights
 from trackmill.pipeline.weights import build_detector
@@ -70,7 +70,7 @@ def test_a_remote_file_that_was_replaced_is_fetched_again(cache: Path, remote: s
 def test_a_download_that_breaks_is_tried_again(cache: Path, remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fs = fsspec.filesystem("memory")
     cat_file, calls = fs.cat_file, []
-    monkeypatch.setattr("trackmill.pipeline.storage.files.pause", lambda seconds: None)
+    monkeypatch.setattr("trackmill.pipeline.storage.retries.pause", lambda seconds: None)
     monkeypatch.setattr(download, "_RANGE", 5000)
 
     def flaky(path: str, start: int, end: int) -> bytes:
@@ -87,7 +87,7 @@ def test_a_download_that_breaks_is_tried_again(cache: Path, remote: str, monkeyp
 
 
 def test_a_failed_download_keeps_what_arrived(cache: Path, remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trackmill.pipeline.storage.files.pause", lambda seconds: None)
+    monkeypatch.setattr("trackmill.pipeline.storage.retries.pause", lambda seconds: None)
     fs = fsspec.filesystem("memory")
     cat_file = fs.cat_file
     monkeypatch.setattr(fs, "cat_file", lambda path, start, end: DATA[:10] if start == 0 else b"")
@@ -134,7 +134,7 @@ def test_partial_files_that_nobody_asks_for_are_removed(cache: Path, remote: str
 )
 def test_hugging_face(url: str, path: str) -> None:
     pytest.importorskip("huggingface_hub")
-    assert files.filesystem(url)[1] == path
+    assert urls.filesystem(url)[1] == path
 
 
 def test_a_missing_client_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_workers_must_have_the_drivers_file(tmp_path: Path, cache: Path, remote:
 
 def test_without_a_network_it_is_said_what_was_wanted_and_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/detector.pth"

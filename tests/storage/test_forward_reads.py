@@ -9,8 +9,7 @@ import pytest
 
 from tests.object_store import ObjectStore, Sparse, object_store
 from tests.storage.file_server import FileServer, serving
-from trackmill.pipeline.storage import files as storage_files
-from trackmill.pipeline.storage import forward_reads
+from trackmill.pipeline.storage import forward_reads, retries
 from trackmill.pipeline.storage.forward_reads import FileChanged, ForwardFile, remote_version
 from trackmill.pipeline.storage.publish import publish_bytes
 
@@ -19,7 +18,7 @@ DATA = random.Random(0).randbytes(5_000_000)
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
     with object_store() as store:
         store.objects["b/x.tar"] = DATA
         yield store
@@ -98,7 +97,7 @@ def test_a_store_without_streams(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_web_server_with_ranges_and_without(ranges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
     with serving(FileServer(content=DATA, ranges=ranges, cuts=[900_000, 100]), "x.tar") as server:
         with ForwardFile(server.url, remote_version(server.url).size) as handle:
             read_here_and_there(handle, DATA)

@@ -7,8 +7,9 @@ import socket
 import pytest
 
 from tests.storage.file_server import FileServer, serving
-from trackmill.pipeline.storage import files as storage_files
-from trackmill.pipeline.storage.files import list_files, read_bytes
+from trackmill.pipeline.storage import retries
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.schemas.errors import StorageError
 
 pytest.importorskip("aiohttp")
@@ -16,7 +17,7 @@ pytest.importorskip("aiohttp")
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
 
 
 def test_a_lone_file_is_listed_by_its_length_alone() -> None:

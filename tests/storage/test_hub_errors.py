@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from trackmill.pipeline.storage import files
-from trackmill.pipeline.storage.files import retry
+from trackmill.pipeline.storage import retries
 from trackmill.pipeline.storage.hub_errors import hub_error, tell_of_reads
 from trackmill.pipeline.storage.model_folders import fetch_model_folder
+from trackmill.pipeline.storage.retries import retry
 from trackmill.schemas.errors import InputError, StorageError
 
 URL = "hf://datasets/org/name/shards"
@@ -56,7 +56,7 @@ def test_reading_tries_again_what_may_pass(
         tried.append(1)
         raise error
 
-    monkeypatch.setattr(files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
     with pytest.raises(kind, match=said):
         retry(read, URL)
     assert len(tried) == tries

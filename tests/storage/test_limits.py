@@ -11,10 +11,10 @@ import pytest
 
 from tests.storage.file_server import listening
 from tests.storage.hostile_server import HostileServer
-from trackmill.pipeline.storage import files as storage_files
-from trackmill.pipeline.storage import http_files, limits, local_listing
-from trackmill.pipeline.storage.files import FileTooLarge, list_files, open_for_seeking, read_bytes
-from trackmill.pipeline.storage.limits import ListingTooLarge
+from trackmill.pipeline.storage import http_files, limits, local_listing, retries
+from trackmill.pipeline.storage.files import open_for_seeking, read_bytes
+from trackmill.pipeline.storage.limits import FileTooLarge, ListingTooLarge
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.schemas.errors import StorageError
 
 pytest.importorskip("aiohttp")
@@ -22,7 +22,7 @@ pytest.importorskip("aiohttp")
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[HostileServer, str]]:
-    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
     server = HostileServer()
     with listening(server) as address:
         yield server, address
@@ -137,7 +137,7 @@ def test_a_device_without_end_and_a_pipe(tmp_path: Path) -> None:
 def test_a_range_behind_the_end_of_a_file_makes_no_room_for_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
     (tmp_path / "a").write_bytes(b"0123")
     with pytest.raises(StorageError, match="2 of 1099511627776 bytes are there"):
         read_bytes(str(tmp_path / "a"), 2, 1 << 40)

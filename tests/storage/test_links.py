@@ -9,7 +9,8 @@ import fsspec
 import pytest
 
 from trackmill.pipeline.storage.credentials import error_text
-from trackmill.pipeline.storage.files import list_files, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.publish import publish_bytes, remove
 from trackmill.schemas.errors import StorageError
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.storage.parquet_bombs import repeated_number, repeated_text, written
-from trackmill.pipeline.storage.files import FileTooLarge
+from trackmill.pipeline.storage.limits import FileTooLarge
 from trackmill.pipeline.storage.parquet import on_disk
 from trackmill.pipeline.storage.parquet.checksum import add_checksum
 from trackmill.pipeline.storage.parquet.on_disk import StoredTable

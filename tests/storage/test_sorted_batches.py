@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from trackmill.pipeline.storage import sorted_batches
-from trackmill.pipeline.storage.files import FileInfo
+from trackmill.pipeline.storage.list_files import FileInfo
 from trackmill.pipeline.storage.listing import LISTING_SCHEMA, Listing, ListingMaker
 from trackmill.pipeline.storage.sorted_batches import which_are_in
 

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
-from trackmill.pipeline.storage import files as storage_files
-from trackmill.pipeline.storage import publish, scratch
+from trackmill.pipeline.storage import publish, retries, scratch, urls
 from trackmill.pipeline.storage.credentials import UnsafeURL, check_url, redact, scrub
-from trackmill.pipeline.storage.files import FileTooLarge, canonical, exists, list_files, read_bytes, retry
+from trackmill.pipeline.storage.files import exists, read_bytes
+from trackmill.pipeline.storage.limits import FileTooLarge
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.processes import machine
 from trackmill.pipeline.storage.publish import publish_bytes, publish_file
+from trackmill.pipeline.storage.retries import retry
 from trackmill.pipeline.storage.scratch import scratch_file, sweep_scratch
+from trackmill.pipeline.storage.urls import canonical
 from trackmill.schemas.errors import InputError
 
 
@@ -150,7 +153,7 @@ def test_ranges_and_limits() -> None:
 
 def test_a_read_that_comes_up_short_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     publish_bytes("memory://storage/short", b"0123456789")
-    fs, _ = storage_files.filesystem("memory://storage/short")
+    fs, _ = urls.filesystem("memory://storage/short")
     answers = iter([b"0123", ConnectionResetError("gone"), b"0123456789"])
 
     def cat_file(path: str, **_: Any) -> bytes:
@@ -159,7 +162,7 @@ def test_a_read_that_comes_up_short_is_tried_again(monkeypatch: pytest.MonkeyPat
             raise answer
         return answer
 
-    monkeypatch.setattr(storage_files, "pause", lambda _: None)
+    monkeypatch.setattr(retries, "pause", lambda _: None)
     monkeypatch.setattr(fs, "cat_file", cat_file)
     assert read_bytes("memory://storage/short") == b"0123456789"
 
@@ -168,7 +171,7 @@ def test_giving_up_names_the_file_and_the_cause(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="trackmill")
-    monkeypatch.setattr(storage_files, "pause", lambda _: None)
+    monkeypatch.setattr(retries, "pause", lambda _: None)
     calls = []
 
     def broken() -> None:
@@ -183,7 +186,7 @@ def test_giving_up_names_the_file_and_the_cause(
 
 def test_missing_credentials_say_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     exceptions = pytest.importorskip("botocore.exceptions")
-    monkeypatch.setattr(storage_files, "pause", lambda _: None)
+    monkeypatch.setattr(retries, "pause", lambda _: None)
 
     def nobody() -> None:
         raise exceptions.NoCredentialsError

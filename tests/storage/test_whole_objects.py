@@ -8,8 +8,9 @@ import pytest
 
 from tests.object_store import ObjectStore, object_store
 from tests.storage.file_server import FileServer, serving
-from trackmill.pipeline.storage import files as storage_files
-from trackmill.pipeline.storage.files import FileTooLarge, read_bytes
+from trackmill.pipeline.storage import retries, urls
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.limits import FileTooLarge
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.schemas.errors import StorageError
 
@@ -18,7 +19,7 @@ DATA = bytes(range(256)) * 5000
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
     with object_store() as store:
         store.objects["b/x.jpg"] = DATA
         store.objects["b/nothing"] = b""
@@ -53,10 +54,10 @@ def test_what_is_missing_is_named(store: ObjectStore) -> None:
 
 
 def test_a_store_without_a_length_is_believed_where_the_listing_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
     url = "memory://storage/sizes"
     publish_bytes(url, b"0123456789")
-    fs, _ = storage_files.filesystem(url)
+    fs, _ = urls.filesystem(url)
     asked, info = [], fs.info
     monkeypatch.setattr(fs, "info", lambda path: asked.append(path) or info(path))
     assert read_bytes(url, size=10) == b"0123456789" and not asked
@@ -71,7 +72,7 @@ def test_a_store_without_a_length_is_believed_where_the_listing_agrees(monkeypat
 
 def test_a_web_server_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
     with serving(FileServer(content=DATA), "x.jpg") as server:
         assert read_bytes(server.url) == DATA
         server.cuts = [700]

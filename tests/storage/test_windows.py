@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.object_store import ObjectStore, object_store
-from trackmill.pipeline.storage import files as storage_files
-from trackmill.pipeline.storage.files import FileTooLarge, read_bytes, read_once
+from trackmill.pipeline.storage import retries
+from trackmill.pipeline.storage.files import read_bytes, read_once
+from trackmill.pipeline.storage.limits import FileTooLarge
 from trackmill.pipeline.storage.windows import HELD, Range, Windows, join_ranges, reading_through
 from trackmill.schemas.errors import StorageError
 
@@ -20,7 +21,7 @@ RANGES = [Range(URI, place, 9_000) for place in range(0, 2_900_000, 10_000)]
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    monkeypatch.setattr(storage_files, "pause", lambda seconds: None)
+    monkeypatch.setattr(retries, "pause", lambda seconds: None)
     with object_store() as store:
         store.objects["b/x.tar"] = DATA
         yield store

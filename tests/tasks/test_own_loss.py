@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,8 +32,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_trains(folder: Path) -> None:
-    data = make_data(folder / "data")
+def train(folder: Path, steps: int) -> list[dict[str, Any]]:
+    """Train so many steps in all; the rows of all steps."""
+    data = folder / "data"
+    if not data.exists():
+        make_data(data)
     words = ["--recipe", "mine.toml", "--data", str(data), "--output", str(folder / "out"), "--device", "cpu"]
     small = ["views.size=64", "data.batch_size=2", "data.workers=0", "schedule.warmup_steps=0", "optim.lr=0.02"]
     small += ["telemetry.tensorboard=false", "model.weights="]
@@ -40,14 +44,29 @@ def test_it_trains(folder: Path) -> None:
         words += ["--set", value]
     threads = torch.get_num_threads()
     try:
-        assert main([*words, "--max-steps", "4"]) == 0
+        assert main([*words, "--max-steps", str(steps)]) == 0
     finally:
         torch.set_num_threads(threads)
-    found = rows(folder / "out")
+    return rows(folder / "out")
+
+
+def test_it_trains(folder: Path) -> None:
+    found = train(folder, 4)
     assert len(found) == 4 and sum(row["positives"] > 0 for row in found) > 1
     # Whoever has one object in sight has nothing to choose from, and nothing to learn.
     assert all((row["grad_norm"] > 0) == (row["loss"] > 0) for row in found)
     assert any(row["grad_norm"] > 0 for row in found)
+
+
+def test_a_run_that_goes_on_with_other_code_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(folder, 1)
+    train(folder, 2)
+    assert "the code of" not in capsys.readouterr().err
+    with (folder / "my_loss.py").open("a") as file:
+        file.write("\n# another loss\n")
+    sys.modules.pop("my_loss")  # as in another process
+    assert len(train(folder, 3)) == 3
+    assert "the code of my_loss has changed since step 2 was saved" in capsys.readouterr().err
 
 
 def test_a_clone_that_python_takes_for_the_package_is_named(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from trackmill.pipeline.tracking.video_writer import VideoWriter
 from trackmill.pipeline.tracking.writers import CocoWriter, MotWriter
 from trackmill.schemas.detections import Detections, make_detections
 from trackmill.schemas.errors import InputError
+from trackmill.schemas.tracking import SourceFrame, TrackedObjects
 
 FRAMES = 24
 
@@ -109,9 +110,60 @@ def test_a_video_that_is_gone_between_the_passes_leaves_nothing(tmp_path: Path) 
         raise FileNotFoundError("it is gone")
 
     with pytest.raises(FileNotFoundError):
-        writer = MotWriter(str(tmp_path / "out" / "seq.txt"), (1,))
+        writer = VideoWriter(str(tmp_path / "out" / "seq.mp4"), 10)
         track_offline(open_frames(str(folder)), gone, model(), [writer], OfflineSettings())
     assert not any((tmp_path / "out").iterdir())
+
+
+def test_who_needs_no_pictures_reads_the_video_once(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "seq", FRAMES)
+    writer = MotWriter(str(tmp_path / "seq.txt"), (1,))
+    result = track_offline(open_frames(str(folder)), pytest.fail, model(), [writer], OfflineSettings())
+    assert result.written == [str(tmp_path / "seq.txt")]
+
+
+@pytest.mark.parametrize("frames", [0, 3])
+def test_a_second_pass_that_is_stopped_leaves_all_rows(tmp_path: Path, frames: int) -> None:
+    folder, out = write_frames(tmp_path / "seq", FRAMES), tmp_path / "out"
+    out.mkdir()
+
+    def again() -> FrameReader:
+        if not frames:
+            raise KeyboardInterrupt
+        return open_frames(str(folder))
+
+    class Stopped(VideoWriter):
+        def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
+            if frame.index == frames:
+                raise KeyboardInterrupt
+            super().write(frame, tracked)
+
+    drawn = Stopped(str(out / "seq.mp4"), 10)
+    rows = MotWriter(str(out / "seq.txt"), (1,))
+    with pytest.raises(TrackingStopped) as stopped:
+        track_offline(open_frames(str(folder)), again, model(), [drawn, rows], OfflineSettings(similarity=0.8))
+    names = ["seq.partial.mp4", "seq.txt"] if frames else ["seq.txt"]
+    assert sorted(each.name for each in out.iterdir()) == names
+    assert sorted(stopped.value.kept) == [str(out / name) for name in names]
+    assert stopped.value.num_frames == FRAMES and len(rows_of(out / "seq.txt")) == 3 * FRAMES - 8
+
+
+def test_a_writer_that_cannot_keep_its_rows_does_not_cost_those_of_others(tmp_path: Path) -> None:
+    folder, out = write_frames(tmp_path / "seq", FRAMES), tmp_path / "out"
+    out.mkdir()
+
+    class Full(MotWriter):
+        def write(self, frame: SourceFrame, tracked: TrackedObjects) -> None:
+            raise OSError(28, "No space left on device")
+
+    def ctrl_c(count: int) -> None:
+        raise KeyboardInterrupt
+
+    writers = [Full(str(out / "full.txt"), (1,)), MotWriter(str(out / "seq.txt"), (1,))]
+    with pytest.raises(TrackingStopped) as stopped:
+        track_offline(open_frames(str(folder)), pytest.fail, model(), writers, OfflineSettings(), progress=ctrl_c)
+    assert [each.name for each in out.iterdir()] == ["seq.partial.txt"]
+    assert stopped.value.kept == [str(out / "seq.partial.txt")]
 
 
 def test_a_first_pass_that_is_stopped_leaves_its_rows(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from tests.tracking.make_tracking import ColourEmbedder, SquareDetector, make_frame, make_tracker, source_frame
 from trackmill.pipeline.evaluation.readers.coco_video import read_coco_video
 from trackmill.pipeline.formats.mot_text import parse_mot_text
-from trackmill.pipeline.storage.files import filesystem
+from trackmill.pipeline.storage.urls import filesystem
 from trackmill.pipeline.tracking import video_writer
 from trackmill.pipeline.tracking.frame_reader import FrameReader
 from trackmill.pipeline.tracking.run import TrackingStopped, track_video

@@ -19,7 +19,8 @@ import fsspec
 import pytest
 
 from tests.runs import ROOT
-from trackmill.pipeline.storage.files import list_files, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.training.telemetry import Telemetry, TelemetrySettings, require_packages
 from trackmill.pipeline.training.telemetry import telemetry as telemetry_module
 from trackmill.pipeline.training.telemetry.curves import write_curves

@@ -12,7 +12,7 @@ from tests.view.served import served
 from trackmill.pipeline.shards.layout import Layout
 from trackmill.pipeline.shards.reader import open_dataset
 from trackmill.pipeline.sidecars.run import make_sidecar
-from trackmill.pipeline.storage.files import filesystem
+from trackmill.pipeline.storage.urls import filesystem
 
 ROOT = "s3://bucket/set"
 

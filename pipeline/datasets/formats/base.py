@@ -15,9 +15,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trackmill.pipeline.storage.files import join
 from trackmill.pipeline.storage.publish import publish_bytes, publish_file
 from trackmill.pipeline.storage.scratch import scratch_file
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.masks import CroppedMask
 
 MaskForm = Literal["rle", "polygon"]

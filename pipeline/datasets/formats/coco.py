@@ -22,7 +22,7 @@ from trackmill.pipeline.datasets.formats.base import (
     xywh,
 )
 from trackmill.pipeline.datasets.formats.polygons import polygons
-from trackmill.pipeline.storage.files import join
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.masks import CroppedMask, mask_area, to_coco_rle
 
 INFO = {"description": "Written by trackmill export-data", "version": "1"}

@@ -19,8 +19,8 @@ from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.shards.receipts import ROW_SCHEMA
 from trackmill.pipeline.shards.totals import is_clip
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import join
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.errors import InputError
 
 FOLDER = ".nv-meta"

@@ -20,9 +20,10 @@ from trackmill.pipeline.formats.export_note import note_name, part_of
 from trackmill.pipeline.shards.reader import Dataset
 from trackmill.pipeline.storage.credentials import redact
 from trackmill.pipeline.storage.documents import DamagedDocument, publish_document, read_document
-from trackmill.pipeline.storage.files import basename, canonical, dirname, join, list_files
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.output_lock import locked
 from trackmill.pipeline.storage.publish import remove
+from trackmill.pipeline.storage.urls import basename, canonical, dirname, join
 from trackmill.schemas.errors import InputError
 
 FORMATS: dict[str, type[Writer]] = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trackmill.pipeline.datasets.formats.base import ExportSample, JsonFile, MaskForm, Numbers, Target, Writer
-from trackmill.pipeline.storage.files import join
+from trackmill.pipeline.storage.urls import join
 
 
 class FiftyOne(Writer):

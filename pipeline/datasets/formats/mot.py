@@ -10,9 +10,9 @@ import zipfile
 from collections.abc import Callable
 
 from trackmill.pipeline.datasets.formats.base import ExportSample, Numbers, Writer, xywh
-from trackmill.pipeline.storage.files import join
 from trackmill.pipeline.storage.publish import publish_file
 from trackmill.pipeline.storage.scratch import scratch_file
+from trackmill.pipeline.storage.urls import join
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The same clip gives the same bytes."""

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from trackmill.pipeline.datasets.formats.base import ExportFrame, ExportSample, Writer
 from trackmill.pipeline.datasets.formats.polygons import polygons
 from trackmill.pipeline.formats.export_note import part_of
-from trackmill.pipeline.storage.files import basename, join, list_files
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import basename, join
 
 
 class Yolo(Writer):

@@ -7,7 +7,7 @@ from typing import Any
 
 from trackmill.pipeline.datasets.formats.base import ExportSample, JsonFile, MaskForm, Numbers, Target, Writer, xywh
 from trackmill.pipeline.datasets.formats.coco import INFO, segmentation
-from trackmill.pipeline.storage.files import join
+from trackmill.pipeline.storage.urls import join
 from trackmill.schemas.masks import mask_area
 
 

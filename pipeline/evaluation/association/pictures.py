@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileInfo, basename, dirname, join, list_files, open_for_seeking, read_bytes
+from trackmill.pipeline.storage.files import open_for_seeking, read_bytes
+from trackmill.pipeline.storage.list_files import FileInfo, list_files
+from trackmill.pipeline.storage.urls import basename, dirname, join
 
 MAX_PIXELS = 100_000_000
 _ANY_SIDE = 1 << 30

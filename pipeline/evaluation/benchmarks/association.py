@@ -15,7 +15,7 @@ from trackmill.pipeline.evaluation.association.settings import AssociationSettin
 from trackmill.pipeline.evaluation.readers.mot_layout import choose_sequences, find_sequences
 from trackmill.pipeline.evaluation.readers.mot_sequence_file import SequenceFile
 from trackmill.pipeline.evaluation.report.report import Report
-from trackmill.pipeline.storage.files import dirname
+from trackmill.pipeline.storage.urls import dirname
 
 
 def evaluate_association(gt: str, settings: AssociationSettings) -> Report:

@@ -12,7 +12,7 @@ from trackmill.pipeline.evaluation.readers.coco_video import read_coco_video
 from trackmill.pipeline.evaluation.tracks import Video
 from trackmill.pipeline.formats.errors import BadTracks
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import list_files
+from trackmill.pipeline.storage.list_files import list_files
 
 SCORED = 1
 """MOTChallenge's number for the scored class."""

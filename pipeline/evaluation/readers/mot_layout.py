@@ -16,7 +16,9 @@ from trackmill.pipeline.formats.mot_text import MAX_TEXT_BYTES, NUM_COLUMNS_NEED
 from trackmill.pipeline.formats.packed import gunzipped
 from trackmill.pipeline.formats.text_spellings import first_line, utf8
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, canonical, dirname, exists, list_files, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
+from trackmill.pipeline.storage.list_files import list_files
+from trackmill.pipeline.storage.urls import basename, canonical, dirname
 from trackmill.schemas.names import nearest
 
 _OTHER_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
@@ -119,11 +121,10 @@ def result_files(
     extra = [name for name in files if name not in truths]
     missing = [name for name in names if name not in files]
     if missing:
-        partial = f"{missing[0]}.partial"
-        if partial in files:
+        if (stopped := next((name for name in missing if f"{name}.partial" in files), None)) is not None:
             raise BadTracks(
-                f"{redact(url)}: {partial}.txt is what a run left that was stopped; rename it to {missing[0]}.txt, and "
-                "give the frames that it has with --frames FIRST:LAST"
+                f"{redact(url)}: {stopped}.partial.txt is what a run left that was stopped; rename it to {stopped}.txt "
+                "and give the frames that it has with --frames FIRST:LAST, which holds for all sequences"
             )
         hint = nearest(missing[0], extra)
         raise BadTracks(

@@ -12,7 +12,8 @@ from trackmill.pipeline.formats.mot_text import MAX_TEXT_BYTES, MotRows, parse_m
 from trackmill.pipeline.formats.packed import gunzipped, member_bytes, open_archive
 from trackmill.pipeline.formats.text_spellings import utf8
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import dirname, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.urls import dirname
 
 MAX_ARCHIVE_BYTES = 512 << 20
 """Size limit of an archive of track files."""

@@ -15,16 +15,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trackmill.pipeline.evaluation.report.report import Moment
 from trackmill.pipeline.storage.credentials import protocol_of, redact, scrub
-from trackmill.pipeline.storage.files import (
-    basename,
-    canonical,
-    dirname,
-    exists,
-    join,
-    list_files,
-    open_for_seeking,
-    read_bytes,
-)
+from trackmill.pipeline.storage.files import exists, open_for_seeking, read_bytes
+from trackmill.pipeline.storage.list_files import list_files
+from trackmill.pipeline.storage.urls import basename, canonical, dirname, join
 from trackmill.schemas.errors import InputError
 
 LONGEST_SIDE = 960

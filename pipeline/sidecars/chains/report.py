@@ -18,7 +18,8 @@ from trackmill.pipeline.sidecars.producers.file_detections import video_names
 from trackmill.pipeline.sidecars.tables import SidecarTables
 from trackmill.pipeline.sources.mot_rows import FrameRows, read_ground_truth
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, dirname, join, list_files
+from trackmill.pipeline.storage.list_files import list_files
+from trackmill.pipeline.storage.urls import basename, dirname, join
 from trackmill.schemas.errors import InputError
 
 TruthOf = Callable[[Sample], "list[Truth | None] | None"]

@@ -31,8 +31,9 @@ from trackmill.pipeline.sources.base import ReadSettings
 from trackmill.pipeline.sources.frame_names import find_sequences
 from trackmill.pipeline.sources.video_cache import VideoCache
 from trackmill.pipeline.storage.credentials import protocol_of, redact
-from trackmill.pipeline.storage.files import FileInfo, basename, canonical, dirname, list_files
+from trackmill.pipeline.storage.list_files import FileInfo, list_files
 from trackmill.pipeline.storage.ranges import Place
+from trackmill.pipeline.storage.urls import basename, canonical, dirname
 from trackmill.schemas.config import Settings
 from trackmill.schemas.errors import InputError
 from trackmill.schemas.sample import SampleRecord

@@ -21,7 +21,9 @@ from trackmill.pipeline.formats.json_files import load_json
 from trackmill.pipeline.formats.mot_text import MAX_TEXT_BYTES, parse_mot_text
 from trackmill.pipeline.shards.decode import Sample
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, dirname, list_files, read_bytes
+from trackmill.pipeline.storage.files import read_bytes
+from trackmill.pipeline.storage.list_files import list_files
+from trackmill.pipeline.storage.urls import basename, dirname
 from trackmill.schemas.boxes import LARGEST_COORDINATE
 from trackmill.schemas.detections import Detections
 from trackmill.schemas.errors import InputError

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from typing import IO
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import FileTooLarge, ShortRead, filesystem, is_local, list_files, read_bytes
+from trackmill.pipeline.storage.files import ShortRead, read_bytes
+from trackmill.pipeline.storage.limits import FileTooLarge
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.parquet.checksum import ChecksumMismatch, check_stored_checksum
 from trackmill.pipeline.storage.parquet.pages import chunk_place
 from trackmill.pipeline.storage.parquet.reading import (
@@ -26,6 +28,7 @@ from trackmill.pipeline.storage.parquet.reading import (
 )
 from trackmill.pipeline.storage.pipes import open_local
 from trackmill.pipeline.storage.scratch import scratch_folder
+from trackmill.pipeline.storage.urls import filesystem, is_local
 
 _BLOCK = 32 << 20
 

@@ -28,7 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from trackmill.pipeline.console.exit_codes import ExitCode
 from trackmill.pipeline.ray_cluster import start_ray
 from trackmill.pipeline.storage.credentials import scrub, storage_environment
-from trackmill.pipeline.storage.files import is_local
+from trackmill.pipeline.storage.urls import is_local
 from trackmill.pipeline.training.launch import RunFailed
 from trackmill.pipeline.training.loop import TrainingResult
 from trackmill.pipeline.training.rank_process import COLLECTIVE_TIMEOUT

@@ -13,8 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trackmill.pipeline.storage.credentials import redact
-from trackmill.pipeline.storage.files import basename, canonical, exists, join
+from trackmill.pipeline.storage.files import exists
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import basename, canonical, join
 from trackmill.pipeline.training.telemetry.lines import read_lines
 from trackmill.pipeline.training.telemetry.picture import draw_png
 from trackmill.pipeline.training.telemetry.plot import Line, as_line, draw, tick_label

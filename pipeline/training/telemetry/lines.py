@@ -11,9 +11,10 @@ from typing import IO, Any
 
 import orjson
 
-from trackmill.pipeline.storage.files import exists, filesystem, is_local, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
 from trackmill.pipeline.storage.scratch import naming
+from trackmill.pipeline.storage.urls import filesystem, is_local
 
 
 class JsonLines:

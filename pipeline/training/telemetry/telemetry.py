@@ -13,8 +13,9 @@ import orjson
 
 from trackmill.pipeline.metrics.settings import make_recorder, ray_runs
 from trackmill.pipeline.storage.credentials import scrub, scrub_values
-from trackmill.pipeline.storage.files import basename, canonical, exists, join, read_bytes
+from trackmill.pipeline.storage.files import exists, read_bytes
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import basename, canonical, join
 from trackmill.pipeline.training.telemetry.lines import JsonLines
 from trackmill.pipeline.training.telemetry.metrics import TrainingMetrics
 from trackmill.pipeline.training.telemetry.progress import TrainingProgress

@@ -11,8 +11,9 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from trackmill.pipeline.storage.files import basename, is_local, join, list_files
+from trackmill.pipeline.storage.list_files import list_files
 from trackmill.pipeline.storage.publish import publish_bytes
+from trackmill.pipeline.storage.urls import basename, is_local, join
 from trackmill.pipeline.training.telemetry.sinks import Scalars
 
 _MAX_BYTES = 8 << 20

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from trackmill.pipeline.storage.files import is_local
+from trackmill.pipeline.storage.urls import is_local
 from trackmill.pipeline.training.telemetry.sinks import Scalars
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import unquote
 
 from tests.fuzz.target import Files, Target
@@ -46,7 +44,7 @@ def _answers() -> list[Files]:
 def _server(folder: Path) -> Iterator[str]:
     """Serves a folder, or one answer for everything; a connection an answer. Waiting for another attempt costs nothing
     while it runs."""
-    from trackmill.pipeline.storage import files, http_files
+    from trackmill.pipeline.storage import http_files, retries
 
     http_files.ANSWER_S = 1  # a minute tells no more
     listener = socket.create_server(("127.0.0.1", 0))
@@ -67,13 +65,13 @@ def _server(folder: Path) -> Iterator[str]:
                     continue
 
     threading.Thread(target=answer, daemon=True).start()
-    files.time = SimpleNamespace(sleep=lambda _: None, monotonic=time.monotonic, time=time.time)  # type: ignore[attr-defined]
+    pause, retries.pause = retries.pause, lambda _: None
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         listener.shutdown(socket.SHUT_RDWR)  # else the thread waits in `accept` for good
         listener.close()
-        files.time = time  # type: ignore[attr-defined]
+        retries.pause = pause
 
 
 def _page(folder: Path, request: bytes) -> bytes:
@@ -92,7 +90,7 @@ def _page(folder: Path, request: bytes) -> bytes:
 
 
 def _list(folder: Path) -> object:
-    from trackmill.pipeline.storage.files import list_files
+    from trackmill.pipeline.storage.list_files import list_files
 
     with _server(folder) as address:
         return [(file.uri.replace(address, ""), file.size) for file in list_files(f"{address}/")]
