@@ -39,12 +39,10 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) --durations=10 $(PYTEST_ARGS)
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PARALLEL) --durations=20 $(PYTEST_ARGS)
 
 # Kills, stops, full disks and a failing store until MINUTES are over, then training until it was killed KILLS times; one

@@ -67,6 +67,7 @@ class ShardLoader(Iterator[Any]):
     Raises:
         ValueError: B, the streams and the ranks do not fit together; the message says which numbers do.
         ConfigError: see `trackmill.pipeline.loader.cache.ShardCache`.
+        WorkerDied: a worker was killed while it was started.
     """
 
     def __init__(
@@ -105,7 +106,10 @@ class ShardLoader(Iterator[Any]):
         streams_of = _Streams(catalog, settings, self.order, streams, make_example, self._max_bad, batches_done)
         self._iterator: Any = None
         if self.workers:
-            self._iterator = _start_workers(streams_of, self.workers, settings.prefetch)
+            try:
+                self._iterator = _start_workers(streams_of, self.workers, settings.prefetch)
+            except (ConnectionError, EOFError) as error:  # the process was killed that they are forked from
+                raise self._died(error) from None
             self._parts: Iterator[BatchPart] = map(_unpacked, self._iterator)
         else:
             self._parts = streams_of.parts(streams, self._files)
@@ -182,16 +186,20 @@ class ShardLoader(Iterator[Any]):
         batch = self._collate(examples)
         return (pinned(batch) if self._pin else batch), bad
 
+    def _died(self, error: Exception) -> WorkerDied:
+        said = f" ({error})" if str(error) else ""
+        return WorkerDied(
+            f"rank {self._rank}: a loader worker was killed or crashed{said}; if memory ran out, lower data.workers or "
+            "data.prefetch, or enlarge /dev/shm; the same command goes on from the last checkpoint"
+        )
+
     def _receive(self) -> BatchPart:
         try:
             part = next(self._parts)
         except (RuntimeError, ConnectionError, EOFError) as error:
             if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
                 raise
-            raise WorkerDied(
-                f"rank {self._rank}: a loader worker was killed or crashed ({error}); if memory ran out, lower "
-                "data.workers or data.prefetch, or enlarge /dev/shm; the same command goes on from the last checkpoint"
-            ) from None
+            raise self._died(error) from None
         for sample, reason in part.bad:
             self._met.setdefault(sample, reason)
         if len(self._met) > self._max_bad or isinstance(part.error, TooManyBad):

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,21 @@ def test_a_worker_that_is_killed_while_it_waits_is_an_error(catalog: Any) -> Non
     while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids):
         assert time.monotonic() < deadline, "closing left a worker behind"
         time.sleep(0.05)
+
+
+def test_a_kill_while_workers_are_started_is_an_error(catalog: Any) -> None:
+    """Of the process that they are forked from; the next loader starts another one."""
+    forkserver.ensure_running()
+    pid = forkserver._forkserver._forkserver_pid
+    os.kill(pid, signal.SIGSTOP)
+    kill = threading.Timer(1.0, os.kill, (pid, signal.SIGKILL))
+    kill.start()
+    with pytest.raises(WorkerDied, match="a loader worker was killed or crashed"):
+        open_loader(catalog, 8, workers=2)
+    kill.join()
+    loader = open_loader(catalog, 8, workers=2)
+    next(loader)
+    loader.close()
 
 
 class Broken(Everything):

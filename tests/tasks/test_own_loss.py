@@ -32,15 +32,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def train(folder: Path, steps: int) -> list[dict[str, Any]]:
-    """Train so many steps in all; the rows of all steps."""
+def train(folder: Path, steps: int, *changes: str) -> list[dict[str, Any]]:
+    """Train so many steps in all, with changes of the recipe; the rows of all steps."""
     data = folder / "data"
     if not data.exists():
         make_data(data)
     words = ["--recipe", "mine.toml", "--data", str(data), "--output", str(folder / "out"), "--device", "cpu"]
     small = ["views.size=64", "data.batch_size=2", "data.workers=0", "schedule.warmup_steps=0", "optim.lr=0.02"]
     small += ["telemetry.tensorboard=false", "model.weights="]
-    for value in small:
+    for value in (*small, *changes):
         words += ["--set", value]
     threads = torch.get_num_threads()
     try:
@@ -56,6 +56,12 @@ def test_it_trains(folder: Path) -> None:
     # Whoever has one object in sight has nothing to choose from, and nothing to learn.
     assert all((row["grad_norm"] > 0) == (row["loss"] > 0) for row in found)
     assert any(row["grad_norm"] > 0 for row in found)
+
+
+def test_views_without_objects_are_no_mistake(folder: Path) -> None:
+    found = train(folder, 8, "views.min_visible=1", "views.translate=0.3")
+    assert len(found) == 8 and any(row["positives"] == 0 for row in found)
+    assert all(row["loss"] == 0 for row in found if not row["positives"])
 
 
 def test_a_run_that_goes_on_with_other_code_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
