@@ -215,13 +215,14 @@ def summarise(rank: int, plan: TrainingPlan, result: TrainingResult) -> ExitCode
 
 def closing(plan: TrainingPlan) -> Iterable[str]:
     """Where the result lies and how it is used."""
-    from trackmill.models.outside import is_outside
     from trackmill.models.registry import MODELS
+    from trackmill.pipeline.tasks import TASKS, task_class
     from trackmill.pipeline.training.result import result_url
 
     url = redact(result_url(plan.output))
     yield f"weights: {url}"
-    if not is_outside(plan.recipe.task):
+    # A task of somebody's own that is derived from one of ours trains the same network.
+    if any(f"{base.__module__}:{base.__qualname__}" in TASKS.values() for base in task_class(plan.recipe.task).__mro__):
         model = getattr(getattr(plan.recipe, "model", None), "variant", "")
         named = f"--model {model} " if model in MODELS else ""
         yield f"use them: trackmill track {named}--weights {url} ..., likewise evaluate and export"

@@ -15,6 +15,7 @@ from tests.documents.blocks import blocks
 from tests.runs import TIMEOUT_S, job_environment
 from tests.training.tiny_runs import make_data, rows
 from trackmill.jobs.train import main
+from trackmill.pipeline.weights import build_model
 
 PAGE = "docs/people/research.md"
 
@@ -50,8 +51,10 @@ def train(folder: Path, steps: int, *changes: str) -> list[dict[str, Any]]:
     return rows(folder / "out")
 
 
-def test_it_trains(folder: Path) -> None:
+def test_it_trains(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = train(folder, 4)
+    assert "use them: trackmill track --model masa_lite0 --weights " in capsys.readouterr().out
+    assert isinstance(build_model("masa_lite0", str(folder / "out" / "final" / "model.safetensors")), torch.nn.Module)
     assert len(found) == 4 and sum(row["positives"] > 0 for row in found) > 1
     # Whoever has one object in sight has nothing to choose from, and nothing to learn.
     assert all((row["grad_norm"] > 0) == (row["loss"] > 0) for row in found)
