@@ -129,7 +129,9 @@ def test_killed_between_two_parts_it_goes_on(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(making, "publish_bytes", dies)
     with pytest.raises(KeyboardInterrupt):
         make_sidecar(root, "brightness", PRODUCER)
-    assert set(files(tmp_path / "killed", "sidecars", "brightness")) == {"sidecar.json", "part-00000000.parquet"}
+    there = set(files(tmp_path / "killed", "sidecars", "brightness"))
+    # Threads put them into their place, in any order.
+    assert there == {"sidecar.json", "part-00000000.parquet"} or there == {"sidecar.json", "part-00000001.parquet"}
     monkeypatch.undo()
     outcome = make_sidecar(root, "brightness", PRODUCER)
     assert (outcome.done_before, len(outcome.made)) == (1, 1)
