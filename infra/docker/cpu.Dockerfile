@@ -14,7 +14,9 @@ COPY --chown=1000:100 models models
 COPY --chown=1000:100 pipeline pipeline
 COPY --chown=1000:100 jobs jobs
 
-RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[s3,gcs,http]"
+# The root file system is read-only at run time, so our own code is compiled here, or else anew in every process.
+RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[s3,gcs,http]" \
+    && python -m compileall -q schemas models pipeline jobs
 
 # Ray is not started by what this image is for; where it is, it wants a token as everywhere, and tells nobody.
 # Caches lie in /tmp: a pod can write nowhere else, and Numba refuses to work without a place for its own.

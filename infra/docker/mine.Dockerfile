@@ -13,7 +13,9 @@ COPY --chown=ray:users models models
 COPY --chown=ray:users pipeline pipeline
 COPY --chown=ray:users jobs jobs
 
-RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[sam,s3,gcs,http]"
+# The root file system is read-only at run time, so our own code is compiled here, or else anew in every process.
+RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[sam,s3,gcs,http]" \
+    && python -m compileall -q schemas models pipeline jobs
 
 # Whoever reaches Ray's ports without its token is refused (infra/README.md); Ray tells nobody that it is used.
 # Caches lie in /tmp: a pod can write nowhere else, and Numba refuses to work without a place for its own.

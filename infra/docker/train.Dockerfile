@@ -20,7 +20,9 @@ COPY --chown=ray:users models models
 COPY --chown=ray:users pipeline pipeline
 COPY --chown=ray:users jobs jobs
 
-RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[train,lite0,deepspeed,mlflow,wandb,s3,gcs,http]"
+# The root file system is read-only at run time, so our own code is compiled here, or else anew in every process.
+RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[train,lite0,deepspeed,mlflow,wandb,s3,gcs,http]" \
+    && python -m compileall -q schemas models pipeline jobs
 
 # Once here instead of in every rank at the start of every run, which takes minutes on a busy machine. It is the only
 # operator that training builds, and on CPUs only: optimisers are torch's own.
