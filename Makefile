@@ -22,7 +22,7 @@ MINUTES ?= 10
 KILLS ?= 20
 SEED ?= 0
 
-# Where this is set, as in many containers, every process compiles all that it imports anew: jobs start in 3 s or in 5.
+# Where this is set, as in many containers, every process compiles all that it imports anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: mine demo test test-all chaos coverage bench docs lint install constraints clean

@@ -97,7 +97,7 @@ def track_video(
         with result.times.stage("write"):
             result.written = [url for url in (writer.finish() for writer in writers) if url]
     except KeyboardInterrupt:
-        raise TrackingStopped(result.num_frames, keep(writers) if result.num_frames else _abandon(writers)) from None
+        raise TrackingStopped(result.num_frames, _keep(writers) if result.num_frames else _abandon(writers)) from None
     except BaseException:
         _abandon(writers)
         raise
@@ -106,7 +106,7 @@ def track_video(
     return result
 
 
-def keep(writers: Sequence[TrackSink]) -> list[str]:
+def _keep(writers: Sequence[TrackSink]) -> list[str]:
     """What is kept of a run that was stopped; a writer that cannot keep its own does not cost that of the others."""
     kept = []
     for writer in writers:
