@@ -98,8 +98,8 @@ def make_plan(sources: Sequence[Source], selection: Selection, limits: Limits, d
     chosen, of, twice = _choose(sources, chooser, duplicates)
     samples = sum(len(each.rows) for each in chosen)
     if not samples:
-        advice = "ask for more of them"
-        if chooser.selection.least.get("objects") and not chooser.any_objects:
+        advice = "ask for more of them" if of else "the input has none, as trackmill inspect shows"
+        if of and chooser.selection.least.get("objects") and not chooser.any_objects:
             advice = "none has annotated objects: --min-proposals counts what was proposed"
         elif chooser.unscored:
             why = "an older version mined them, or all scores are 0"

@@ -204,6 +204,17 @@ def test_objects_are_asked_for_where_there_are_none(tmp_path: Path, capsys: pyte
     assert "none has annotated objects: --min-proposals counts" in capsys.readouterr().err
 
 
+def test_an_input_without_samples_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"no picture")
+    data = str(tmp_path / "data")
+    assert main(["mine", "--input", str(tmp_path / "in"), "--output", data, "--executor", "inline"]) == 3
+    assert main(["filter", data, "--output", str(tmp_path / "new"), "--min-objects", "1"]) == 2
+    assert (
+        "none of the 0 samples is left: an empty data set is not written; the input has none" in capsys.readouterr().err
+    )
+
+
 def test_samples_without_a_score_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = make_dataset(str(tmp_path / "old"))
     for unit in (0, 1):
